@@ -1,0 +1,39 @@
+# make demo | make test | make check: each makes .venv first, with the tested versions.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+BIN = .venv/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test check format bench nightly clean
+
+.venv/.user: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install --quiet -c constraints.txt -e '.[torch]'
+	touch $@
+
+.venv/.dev: .venv/.user
+	$(PIP) install --quiet -c constraints.txt -e '.[torch,test,check]'
+	touch $@
+
+demo: .venv/.user
+	$(BIN)/relucate compare
+
+test: .venv/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not nightly"
+
+nightly: .venv/.dev
+	$(BIN)/python -m pytest -m nightly
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: .venv/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/.dev
+	$(BIN)/python benchmarks/throughput.py
+
+clean:
+	rm -rf .venv relucate-out dist

@@ -1,0 +1,88 @@
+"""Which Keras backend a process uses: the one the user configured, else the first installed.
+
+Keras takes `KERAS_BACKEND`, then `keras.json`, then TensorFlow, and fails if that isn't installed.
+Here nothing configured means the first installed of torch, jax and tensorflow. Imports no framework:
+the choice has to be made before Keras is imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+from .errors import InputError, unknown
+
+BACKENDS = ("torch", "jax", "tensorflow")
+_AUTOMATIC = {
+    "floatx": "float32",
+    "epsilon": 1e-07,
+    "backend": "tensorflow",
+    "image_data_format": "channels_last",
+}
+
+
+def installed(backend: str) -> bool:
+    """Say whether a backend's package can be imported."""
+    return importlib.util.find_spec(backend) is not None
+
+
+def choose_backend() -> str:
+    """Return the Keras backend to use.
+
+    Order: an imported Keras's own; `KERAS_BACKEND`; `keras.json`, unless it is the file that Keras
+    itself writes at its first import (nobody configured that); the first installed of torch, jax,
+    tensorflow. Raises: InputError: the configured backend is unknown or isn't installed, or none is.
+    """
+    if "keras" in sys.modules:
+        return sys.modules["keras"].config.backend()
+    named = os.environ.get("KERAS_BACKEND")
+    if named:
+        return _checked(named, "the environment variable KERAS_BACKEND")
+    configured = _from_file(config_file())
+    if configured:
+        return _checked(configured, str(config_file()))
+    for backend in BACKENDS:
+        if installed(backend):
+            return backend
+    raise InputError(
+        "no Keras backend is installed: install one of torch, jax and tensorflow, "
+        "for example with: pip install 'relucate[torch]'."
+    )
+
+
+def config_file() -> Path:
+    """Return where Keras keeps its configuration."""
+    home = os.environ.get("KERAS_HOME")
+    return Path(home) / "keras.json" if home else Path.home() / ".keras" / "keras.json"
+
+
+def _from_file(path: Path) -> str | None:
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(values, dict) or values == _AUTOMATIC:
+        return None
+    return values.get("backend")
+
+
+def _checked(backend: str, where: str) -> str:
+    if backend not in BACKENDS:
+        raise unknown(f"Keras backend in {where}", backend, BACKENDS)
+    if not installed(backend):
+        have = [name for name in BACKENDS if installed(name)] or ["none"]
+        raise InputError(
+            f"the Keras backend '{backend}' is configured in {where}, but isn't installed "
+            f"(installed: {', '.join(have)}): install it or configure another."
+        )
+    return backend
+
+
+def use_backend() -> str:
+    """Choose the backend and make this process's Keras use it; return its name."""
+    backend = choose_backend()
+    os.environ["KERAS_BACKEND"] = backend
+    return backend

@@ -1,0 +1,189 @@
+"""Raw arrays, checked and brought to the one form that a Dataset holds.
+
+Examples become (n, height, width, channels) or (n, features) of uint8 or float32; labels become
+codes 0..k-1 with class names. What can't be meant (NaN, channels first, soft labels) is refused.
+Not here: where arrays come from, the split into train and test. Called by `dataset` and `source`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from relucate.errors import InputError
+
+NUMBERS = "biuf"  # NumPy dtype kinds: bool, int, unsigned, float
+
+
+def examples(x: object, what: str) -> np.ndarray:
+    """Return `x` as (n, h, w, c) or (n, d), C-contiguous; uint8 stays, other numbers become float32.
+
+    Args:
+        x: (n, h, w), (n, h, w, c) or (n, d) numbers; (n, h, w) gets one channel.
+        what: what to call the array in errors, such as "x_train".
+
+    Raises:
+        InputError: not numbers, empty, another rank, channels first, NaN or infinite.
+
+    >>> examples(np.zeros((5, 8, 8)), "x").shape
+    (5, 8, 8, 1)
+    """
+    array = _numbers(x, what)
+    if array.ndim == 3:
+        array = array[..., np.newaxis]
+    if array.ndim not in (2, 4) or 0 in array.shape:
+        raise InputError(
+            f"{what} has shape {array.shape}; expected images (n, height, width) or "
+            "(n, height, width, channels), or vectors (n, features), and no axis of length 0."
+        )
+    _refuse_channels_first(array, what)
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    return _finite(array, what)
+
+
+def _numbers(x: object, what: str) -> np.ndarray:
+    try:
+        array = np.asarray(x)
+    except ValueError as error:  # nested lists of uneven lengths
+        raise InputError(f"{what} is not an array: {error}.") from error
+    if array.dtype.kind not in NUMBERS:
+        raise InputError(f"{what} holds {array.dtype} values; expected numbers.")
+    return array
+
+
+def _refuse_channels_first(array: np.ndarray, what: str) -> None:
+    """Refuse (n, 3, h, w), and (n, 1, h, h), which is MNIST as PyTorch holds it."""
+    if array.ndim != 4:
+        return
+    _, channels, height, width = array.shape
+    if min(height, width) > 4 and (channels == 3 or (channels == 1 and height == width)):
+        raise InputError(
+            f"{what} has shape {array.shape}, which looks like channels first; expected channels "
+            f"last: {what}.transpose(0, 2, 3, 1)."
+        )
+
+
+def _finite(array: np.ndarray, what: str) -> np.ndarray:
+    """Return `array` as float32; refuse NaN, infinity and what overflows float32."""
+    with np.errstate(over="ignore"):  # an overflow becomes infinite and is reported below
+        array = np.ascontiguousarray(array, dtype=np.float32)
+    bad = ~np.isfinite(array)
+    count = int(bad.sum())
+    if count:
+        first = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape))
+        raise InputError(
+            f"{what} holds {count:,} values that are not finite in float32 (the first at "
+            f"{list(first)} is {array[first]}); clean them or leave those examples out."
+        )
+    return array
+
+
+def encode(y: object, what: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return labels as codes (n,) int64 in 0..k-1 and the k class names, sorted.
+
+    >>> encode(["dog", "cat", "dog"], "y")
+    (array([1, 0, 1]), ('cat', 'dog'))
+    """
+    values, codes = np.unique(_flat(y, what), return_inverse=True)
+    return codes.astype(np.int64), tuple(str(value) for value in values)
+
+
+def encode_pair(
+    y_train: object, y_test: object
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return codes of both parts and the class names, which are the training labels, sorted.
+
+    Raises:
+        InputError: a test label that no training example has; numbers in one part, text in the
+            other; one-hot labels of different widths.
+    """
+    _same_width(y_train, y_test)
+    train, test = _flat(y_train, "y_train"), _flat(y_test, "y_test")
+    if train.dtype.kind != test.dtype.kind:
+        raise InputError(
+            f"y_train holds {train.dtype} labels but y_test {test.dtype}; expected the same kind."
+        )
+    values, codes = np.unique(train, return_inverse=True)
+    unseen = np.setdiff1d(test, values)
+    if len(unseen):
+        raise InputError(
+            f"y_test holds {_some(unseen)}, which y_train doesn't; expected test labels among "
+            f"the training labels: {_some(values)}."
+        )
+    names = tuple(str(value) for value in values)
+    return codes.astype(np.int64), np.searchsorted(values, test).astype(np.int64), names
+
+
+def codes_for(y: object, what: str, class_names: Sequence[str]) -> np.ndarray:
+    """Return labels that are already codes into `class_names` as (n,) int64.
+
+    Raises:
+        InputError: labels that aren't integers in 0..k-1.
+    """
+    codes = _flat(y, what)
+    if codes.dtype.kind != "i":
+        raise InputError(
+            f"{what} holds {codes.dtype} labels; with class_names expected integers "
+            f"0..{len(class_names) - 1}."
+        )
+    wrong = codes[(codes < 0) | (codes >= len(class_names))]
+    if len(wrong):
+        raise InputError(
+            f"{what} holds label {wrong[0]}, but class_names has {len(class_names)} names; "
+            f"expected integers 0..{len(class_names) - 1}."
+        )
+    return codes
+
+
+def _flat(y: object, what: str) -> np.ndarray:
+    """Return labels as (n,) int64 or text, whatever of the accepted forms they come in."""
+    array = _known_kind(np.asarray(y), what)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim == 2 and _is_one_hot(array):
+        return array.argmax(axis=1).astype(np.int64)
+    if array.ndim != 1:
+        raise InputError(
+            f"{what} has shape {array.shape}; expected one label per example, (n,) or (n, 1), "
+            "or one-hot rows (n, classes) of zeros with a single one."
+        )
+    if array.dtype.kind == "f":
+        raise InputError(
+            f"{what} holds {array.dtype} labels (the first: {array[:1]}); expected integers or "
+            f"text: {what}.astype(int)."
+        )
+    return array if array.dtype.kind == "U" else array.astype(np.int64)
+
+
+def _known_kind(array: np.ndarray, what: str) -> np.ndarray:
+    """Return `array` with text as NumPy unicode; refuse dates, mixed objects and the like."""
+    if array.dtype.kind == "O" and all(isinstance(item, str) for item in array.flat):
+        array = array.astype(np.str_)
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8")
+    if array.dtype.kind not in NUMBERS + "U":
+        raise InputError(f"{what} holds {array.dtype} labels; expected integers or text.")
+    return array
+
+
+def _is_one_hot(array: np.ndarray) -> bool:
+    if array.dtype.kind == "U" or array.shape[1] < 2:
+        return False
+    return bool(((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all())
+
+
+def _same_width(y_train: object, y_test: object) -> None:
+    """Refuse one-hot labels of different widths: their columns can't mean the same classes."""
+    train, test = np.asarray(y_train), np.asarray(y_test)
+    if train.ndim == test.ndim == 2 and train.shape[1] != test.shape[1]:
+        raise InputError(
+            f"y_train is one-hot with {train.shape[1]} columns but y_test with {test.shape[1]}; "
+            "expected the same classes in both."
+        )
+
+
+def _some(values: np.ndarray, most: int = 5) -> str:
+    shown = ", ".join(repr(value) for value in values[:most].tolist())
+    return shown + (f" and {len(values) - most} more" if len(values) > most else "")

@@ -1,0 +1,50 @@
+"""Where decoded image folders are kept, so that a second run need not decode them.
+
+One entry is one folder, written whole (`saved.write`) under a name that says all that went into it.
+A damaged entry is dropped and made again; a cache that can't be written costs a warning.
+Called by `folder`. Nothing here is ever deleted by age: the folder is the user's to empty.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from relucate.data.dataset import Dataset
+from relucate.errors import InputError
+
+
+def default_folder() -> Path:
+    """Return relucate's folder in the user's cache: $XDG_CACHE_HOME, else ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification says to ignore a relative path.
+    return (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "relucate"
+
+
+def cached(key: str, make: Callable[[], Dataset], cache: str | Path | None = None) -> Dataset:
+    """Return entry `key` of the cache, or what `make` returns, which is then written there.
+
+    Args:
+        key: hex digest over everything that the result depends on.
+        make: makes the data set.
+        cache: the cache folder, by default `default_folder()`.
+    """
+    entry = (Path(cache).expanduser() if cache else default_folder()) / f"folder-{key[:32]}"
+    if entry.is_dir():
+        try:
+            return Dataset.open(entry)
+        except InputError:
+            shutil.rmtree(entry, ignore_errors=True)
+    data = make()
+    try:
+        data.save(entry)
+    except InputError as error:
+        warnings.warn(
+            f"the decoded images are not cached, so the next run decodes them again: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return data

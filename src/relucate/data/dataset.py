@@ -1,0 +1,292 @@
+"""A labelled data set as plain arrays, and how it travels to worker processes.
+
+Not here: where the arrays come from (`source`, `folder`, `npz`, `digits`), what arrays are accepted
+(`arrays`), the file format (`saved`), augmentation (the trainers').
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from relucate.data import arrays, saved, split
+from relucate.errors import InputError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Images or feature vectors for classification, with a train and a test part.
+
+    x_*: (n, height, width, channels) or (n, features), uint8 (raw pixels) or float32.
+    y_*: (n,) int64 in [0, classes).
+    Two data sets are equal if their fingerprints are: same arrays and class names, in this order.
+    The arrays are the user's own where no conversion was needed: don't write into them.
+    """
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    class_names: tuple[str, ...]
+    fingerprint: str  # sha256 (hex) over shapes, dtypes, bytes and class names
+    notes: tuple[str, ...] = ()  # what was left out or decided on the way, one sentence each
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example, channels last."""
+        return tuple(self.x_train.shape[1:])
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def subset(
+        self, train_size: int | None = None, test_size: int | None = None, seed: int = 0
+    ) -> Dataset:
+        """Return a smaller data set with every class in proportion, at least one example of each.
+
+        The same sizes and seed give the same examples, in their old order. None keeps a part whole.
+
+        Raises:
+            InputError: a size above what there is or below the number of classes.
+
+        >>> x, y = np.zeros((20, 3)), np.arange(20) % 2
+        >>> make("toy", x, y, x, y).subset(train_size=6).y_train
+        array([0, 1, 0, 1, 0, 1])
+        """
+        train = _pick(self.y_train, self.classes, train_size, seed, "train")
+        test = _pick(self.y_test, self.classes, test_size, seed, "test")
+        if train is None and test is None:
+            return self
+        x_train, y_train = _take(self.x_train, self.y_train, train)
+        x_test, y_test = _take(self.x_test, self.y_test, test)
+        whole = replace(self, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+        note = (
+            f"a stratified subset, seed {seed}: {len(y_train):,} of {len(self.y_train):,} training "
+            f"and {len(y_test):,} of {len(self.y_test):,} test examples"
+        )
+        return replace(whole, fingerprint=fingerprint(whole), notes=(*self.notes, note))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write .npy files and a JSON into the new `folder` (see `saved.write`); return its path."""
+        return saved.write(self, Path(folder))
+
+    @classmethod
+    def open(cls, folder: str | Path, *, verify: bool = True) -> Dataset:
+        """Return the data set that `save` wrote, memory-mapped: processes share its pages.
+
+        The arrays are private copy-on-write maps: writing into them never reaches the files.
+
+        Args:
+            folder: what `save` was given.
+            verify: also compare the bytes with the fingerprint (reads everything once).
+
+        Raises:
+            InputError: not a saved data set, from a newer version, or damaged.
+        """
+        opened = cls(**saved.read(Path(folder)))
+        if verify and fingerprint(opened) != opened.fingerprint:
+            raise InputError(
+                f"the data set in {folder} is damaged: its content doesn't match its fingerprint "
+                f"{opened.fingerprint[:12]}. Delete the folder and make it again."
+            )
+        return opened
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the listing of `relucate data` as JSON-ready values."""
+        train = np.bincount(self.y_train, minlength=self.classes).tolist()
+        test = np.bincount(self.y_test, minlength=self.classes).tolist()
+        return {
+            "name": self.name,
+            "shape": list(self.input_shape),
+            "dtype": str(self.x_train.dtype),
+            "train": len(self.y_train),
+            "test": len(self.y_test),
+            "classes": [
+                {"name": name, "train": a, "test": b}
+                for name, a, b in zip(self.class_names, train, test, strict=True)
+            ],
+            "fingerprint": self.fingerprint[:12],
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        listing = self.to_dict()
+        rows = [(c["name"], f"{c['train']:,}", f"{c['test']:,}") for c in listing["classes"]]
+        head = [
+            f"{self.name}: {' x '.join(map(str, self.input_shape))}, {listing['dtype']}, "
+            f"{self.classes} classes, fingerprint {listing['fingerprint']}",
+            *_table([("class", "train", "test"), *rows[:20]]),
+        ]
+        if len(rows) > 20:
+            head.append(f"  ... and {len(rows) - 20} more classes")
+        head += _table([("all", f"{listing['train']:,}", f"{listing['test']:,}")], like=rows)
+        return "\n".join(head + [f"note: {note}" for note in self.notes])
+
+    def __repr__(self) -> str:
+        return (
+            f"<Dataset {self.name!r} {self.input_shape} train={len(self.y_train)} "
+            f"test={len(self.y_test)} classes={self.classes} {self.fingerprint[:12]}>"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dataset) and self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+
+def make(
+    name: str,
+    x_train: object,
+    y_train: object,
+    x_test: object,
+    y_test: object,
+    class_names: Sequence[str] | None = None,
+    *,
+    notes: Sequence[str] = (),
+) -> Dataset:
+    """Return a checked, fingerprinted Dataset from arrays.
+
+    Args:
+        name: what to call it in tables.
+        x_train, x_test: (n, h, w), (n, h, w, c) or (n, d); uint8 stays, other numbers become
+            float32.
+        y_train, y_test: (n,) or (n, 1) integers or text, or one-hot rows.
+        class_names: names for labels that are already 0..k-1; by default the sorted training
+            labels.
+        notes: sentences to carry along.
+
+    Raises:
+        InputError: whatever `arrays` refuses; lengths, shapes or dtypes that differ; a single
+            class; a class without a training example.
+
+    >>> data = make("toy", np.zeros((4, 3)), [7, 9, 9, 7], np.ones((1, 3)), [9])
+    >>> data.y_train, data.class_names
+    (array([0, 1, 1, 0]), ('7', '9'))
+    """
+    train, test = arrays.examples(x_train, "x_train"), arrays.examples(x_test, "x_test")
+    codes_train, codes_test, names = _labels(y_train, y_test, class_names)
+    same_length(train, codes_train, "x_train", "y_train")
+    same_length(test, codes_test, "x_test", "y_test")
+    _same_form(train, test)
+    _check_classes(codes_train, names)
+    bare = Dataset(name, train, codes_train, test, codes_test, names, "", tuple(notes))
+    return replace(bare, fingerprint=fingerprint(bare))
+
+
+def make_split(
+    name: str,
+    x: object,
+    y: object,
+    class_names: Sequence[str] | None = None,
+    *,
+    test_split: float = 0.2,
+    seed: int = 0,
+    notes: Sequence[str] = (),
+) -> Dataset:
+    """Return a Dataset from arrays without a test part: a stratified `test_split` of them is it.
+
+    >>> make_split("toy", np.zeros((20, 3)), np.arange(20) % 2).y_test
+    array([0, 1, 0, 1])
+    """
+    images = arrays.examples(x, "x")
+    if class_names is None:
+        codes, names = arrays.encode(y, "y")
+    else:
+        codes, names = arrays.codes_for(y, "y", class_names), tuple(class_names)
+    same_length(images, codes, "x", "y")
+    _check_classes(codes, names, "example")
+    train, test = split.train_and_test(codes, names, test_split, seed)
+    return make(
+        name, images[train], codes[train], images[test], codes[test], names, notes=notes
+    )
+
+
+def fingerprint(data: Dataset) -> str:
+    """Return the sha256 (64 hex digits) over class names, shapes, dtypes and bytes of `data`."""
+    digest = hashlib.sha256(json.dumps(data.class_names).encode())
+    for part in saved.PARTS:
+        array = getattr(data, part)
+        digest.update(f"{part} {array.shape} {array.dtype}".encode())
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        digest.update(memoryview(little).cast("B"))
+    return digest.hexdigest()
+
+
+def same_length(x: np.ndarray, y: np.ndarray, what_x: str, what_y: str) -> None:
+    """Refuse examples and labels of different lengths, naming both."""
+    if len(x) != len(y):
+        raise InputError(
+            f"{what_x} holds {len(x):,} examples but {what_y} {len(y):,} labels; expected one "
+            "label per example."
+        )
+
+
+def _labels(
+    y_train: object, y_test: object, class_names: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    if class_names is None:
+        return arrays.encode_pair(y_train, y_test)
+    names = tuple(str(name) for name in class_names)
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"class_names holds '{twice}' more than once; expected different names.")
+    train = arrays.codes_for(y_train, "y_train", names)
+    return train, arrays.codes_for(y_test, "y_test", names), names
+
+
+def _same_form(train: np.ndarray, test: np.ndarray) -> None:
+    """Refuse parts whose examples differ in shape, or in dtype and so most likely in scale."""
+    if train.shape[1:] != test.shape[1:]:
+        raise InputError(
+            f"x_train holds examples of shape {train.shape[1:]} but x_test {test.shape[1:]}; "
+            "expected the same."
+        )
+    if train.dtype != test.dtype:
+        raise InputError(
+            f"x_train is {train.dtype} but x_test {test.dtype}; expected both as uint8 pixels or "
+            "both as floats on the same scale."
+        )
+
+
+def _check_classes(codes: np.ndarray, names: Sequence[str], what: str = "training example") -> None:
+    if len(names) < 2:
+        raise InputError(f"one class only, {list(names)}; expected at least two to tell apart.")
+    missing = [names[i] for i in np.flatnonzero(np.bincount(codes, minlength=len(names)) == 0)]
+    if missing:
+        raise InputError(f"no {what} of class {missing[0]!r} ({len(missing)} such classes).")
+
+
+def _pick(
+    codes: np.ndarray, classes: int, size: int | None, seed: int, part: str
+) -> np.ndarray | None:
+    """Return the sorted indices of a subset of one part, or None for all of it."""
+    if size is None:
+        return None
+    if not classes <= size <= len(codes):
+        raise InputError(
+            f"{part} size {size:,} is not possible: expected at least one per class ({classes:,}) "
+            f"and at most the {len(codes):,} examples that there are."
+        )
+    return split.stratified(codes, size, seed, stream=part)
+
+
+def _take(x: np.ndarray, y: np.ndarray, index: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    return (x, y) if index is None else (x[index], y[index])
+
+
+def _table(
+    rows: Sequence[tuple[str, str, str]], like: Sequence[tuple[str, str, str]] = ()
+) -> list[str]:
+    """Return lines of a class column and two right-aligned counts, as wide as `rows` and `like`."""
+    width = max(len(row[0]) for row in [*rows, *like[:20], ("class", "", "")])
+    return [f"  {name:{width}}  {train:>9}  {test:>9}" for name, train, test in rows]

@@ -1,0 +1,18 @@
+"""The built-in data set: scikit-learn's 8 x 8 digits, there without any download.
+
+E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+Repository (1998). Its split is fixed, so that results on it can be compared. Called by `source`.
+"""
+
+from __future__ import annotations
+
+from relucate.data.dataset import Dataset, make_split
+
+
+def digits() -> Dataset:
+    """Return 1,437 training and 360 test images, (8, 8, 1) float32 in [0, 1], 10 classes."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = (bunch.images / 16).astype("float32")  # pixels count 0..16 set bits
+    return make_split("digits", images, bunch.target, test_split=0.2, seed=0)

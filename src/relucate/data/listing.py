@@ -1,0 +1,176 @@
+"""What an image folder holds, by its names alone: parts, classes, files.
+
+Layouts: train/<class>/* with test/ (or val/, valid/, validation/) beside it, train/ alone, or
+<class>/* alone. Not here: opening a single file (`images`). Called by `folder`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from relucate.errors import InputError
+
+TEST_NAMES = ("test", "val", "valid", "validation")  # the first that is there is the test part
+IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # and whatever starts with a dot
+
+
+class File(NamedTuple):
+    """One file of a class: its path relative to the root, bytes, and time of change."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of an image folder; `test` is None where a test part must be split off."""
+
+    root: Path
+    train: dict[str, list[File]]  # class name -> files, both sorted
+    test: dict[str, list[File]] | None
+    bad: list[tuple[str, str]]  # (relative path, reason): what can't be an image
+    notes: tuple[str, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, sorted."""
+        return tuple(self.train)
+
+
+def list_folder(root: str | Path) -> Listing:
+    """Return what the image folder `root` holds.
+
+    Raises:
+        InputError: no such folder, nothing in it, no or only one class, a class without files,
+            or classes that differ between train and test.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise InputError(f"folder {root} {what}; expected train/<class>/* or <class>/* in it.")
+    folders, strays = _scan(root)
+    if not folders:
+        what = f"holds {len(strays)} files but no folders" if strays else "is empty"
+        raise InputError(f"folder {root} {what}; expected train/<class>/* or <class>/*.")
+    parts = {name.casefold(): name for name in folders if name.casefold() in ("train", *TEST_NAMES)}
+    if parts:
+        return _in_parts(root, parts, folders, strays)
+    bad: list[tuple[str, str]] = []
+    train = _part(root, "", folders, bad)
+    _check_single(root, train)
+    return Listing(root, train, None, bad, _left_out(strays))
+
+
+def _in_parts(
+    root: Path, parts: dict[str, str], folders: list[str], strays: list[str]
+) -> Listing:
+    """Return the listing of a root with train/ and maybe a test part beside it."""
+    if "train" not in parts:
+        raise InputError(
+            f"folder {root} holds {', '.join(parts.values())} but no train; expected "
+            "train/<class>/* beside it."
+        )
+    second = next((parts[name] for name in TEST_NAMES if name in parts), None)
+    left = [f"{name}/" for name in folders if name not in (parts["train"], second)]
+    bad: list[tuple[str, str]] = []
+    notes = [] if second is None or second.casefold() == "test" else [f"{second}/ is the test part"]
+    found = {}
+    for part in (parts["train"], *([second] if second else [])):
+        classes, files = _scan(root / part)
+        left += [f"{part}/{name}" for name in files]
+        found[part] = _part(root, f"{part}/", classes, bad)
+    train, test = found[parts["train"]], found[second] if second else None
+    _check_single(root / parts["train"], train)
+    if test is not None and second is not None:
+        _check_same_classes(root, train, test, second)
+    return Listing(root, train, test, bad, (*notes, *_left_out(left)))
+
+
+def _part(
+    root: Path, prefix: str, classes: list[str], bad: list[tuple[str, str]]
+) -> dict[str, list[File]]:
+    """Return class -> files of one part; sub-folders of a class go to `bad`."""
+    part = {}
+    for name in classes:
+        files, folders = _files(root / prefix / name, f"{prefix}{name}/")
+        bad += [(folder, "a folder inside a class folder") for folder in folders]
+        if not files:
+            inside = f"only folders, such as {folders[0]}" if folders else "no files"
+            raise InputError(
+                f"class folder {root / prefix / name} holds {inside}; expected images directly in "
+                "it. Add images or remove the folder."
+            )
+        part[name] = files
+    return part
+
+
+def _scan(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the sorted names of folders and of other files in `folder`, hidden ones left out."""
+    folders, files = [], []
+    for entry in _entries(folder):
+        (folders if entry.is_dir() else files).append(entry.name)
+    return sorted(folders), sorted(files)
+
+
+def _files(folder: Path, prefix: str) -> tuple[list[File], list[str]]:
+    """Return the sorted files and sub-folders in `folder`, as paths that begin with `prefix`."""
+    files, folders = [], []
+    for entry in _entries(folder):
+        if entry.is_dir():
+            folders.append(prefix + entry.name)
+            continue
+        try:
+            status = entry.stat()
+        except OSError:  # a link to nowhere: decoding will name it
+            status = entry.stat(follow_symlinks=False)
+        files.append(File(prefix + entry.name, status.st_size, status.st_mtime_ns))
+    return sorted(files), sorted(folders)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not _hidden(entry.name)]
+    except OSError as error:
+        raise InputError(f"can't list folder {folder}: {error.strerror}.") from error
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in IGNORED
+
+
+def _check_single(folder: Path, classes: dict[str, list[File]]) -> None:
+    if len(classes) < 2:
+        raise InputError(
+            f"folder {folder} holds {len(classes)} class folders ({', '.join(classes) or 'none'}); "
+            "expected one folder of images per class, two at least. Does the path lead to the "
+            "folder above or below?"
+        )
+
+
+def _check_same_classes(
+    root: Path, train: dict[str, list[File]], test: dict[str, list[File]], test_name: str
+) -> None:
+    for here, there, ours, theirs in (
+        (test_name, "train", test, train),
+        ("train", test_name, train, test),
+    ):
+        extra = [name for name in ours if name not in theirs]
+        if extra:
+            shown = ", ".join(extra[:5]) + (" ..." if len(extra) > 5 else "")
+            raise InputError(
+                f"{len(extra)} classes of {root / here} are not in {there}/: {shown}; expected the "
+                "same class folders in both."
+            )
+
+
+def _left_out(names: list[str]) -> tuple[str, ...]:
+    """Return a note on what lies beside the class folders, which belongs to no class."""
+    if not names:
+        return ()
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (f"left out, as in no class folder: {', '.join(names[:3])}{more}",)

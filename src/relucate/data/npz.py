@@ -1,0 +1,72 @@
+"""Data sets from an .npz file: x_train, y_train, x_test, y_test, or x and y to be split.
+
+Not here: what the arrays may hold (`arrays`). Pickled (object) arrays are refused, because opening
+them would run code from the file. Called by `source`.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from relucate.data.dataset import Dataset, make, make_split
+from relucate.data.saved import PARTS
+from relucate.errors import InputError
+
+
+def load_npz(path: str | Path, *, test_split: float = 0.2, seed: int = 0) -> Dataset:
+    """Return the data set in the .npz file at `path`; other arrays in it are left out with a note.
+
+    Raises:
+        InputError: no such file, not an .npz, other arrays than expected, pickled arrays, or
+            whatever `dataset.make` refuses.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"no file {path}; expected an .npz file.")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is not an .npz file (a zip of arrays, as np.savez writes it).")
+    arrays, left = _read(path)
+    notes = [f"arrays left out: {', '.join(left)}"] if left else []
+    if "x_train" in arrays:
+        return make(path.name, *(arrays[part] for part in PARTS), notes=notes)
+    note = f"the test part is a stratified {test_split:.0%} of x, y, seed {seed}"
+    return make_split(
+        path.name, arrays["x"], arrays["y"], test_split=test_split, seed=seed, notes=[note, *notes]
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the arrays of the form that the file has, and the names of the others in it."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            form = _form(archive.files, path)
+            return (
+                {key: _array(archive, key, path) for key in form},
+                [key for key in archive.files if key not in form],
+            )
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise InputError(f"{path} can't be read: {error}.") from error
+
+
+def _form(found: list[str], path: Path) -> tuple[str, ...]:
+    for form in (PARTS, ("x", "y")):
+        if set(form) <= set(found):
+            return form
+    raise InputError(
+        f"{path} holds {', '.join(found) or 'no arrays'}; expected x_train, y_train, x_test and "
+        "y_test, or x and y. Write it with np.savez(path, x_train=..., ...)."
+    )
+
+
+def _array(archive: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
+    try:
+        return archive[key]
+    except ValueError as error:  # what NumPy raises for an object array, or a broken header
+        raise InputError(
+            f"{key} in {path} can't be read: {error}. Objects are refused, because unpickling "
+            "runs code from the file; save plain numbers or text."
+        ) from error

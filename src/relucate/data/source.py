@@ -1,0 +1,129 @@
+"""One function for whatever a user calls data: a name, a folder, a file, arrays.
+
+Not here: how each kind is read (`digits`, `folder`, `npz`, `dataset`). Named data sets that need a
+framework are handed in by the caller (`named`), because this package imports none.
+Called by the command line and by `compare`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from relucate.data import split
+from relucate.data.dataset import Dataset, make, make_split
+from relucate.data.digits import digits
+from relucate.data.folder import Progress, Size, load_folder
+from relucate.data.npz import load_npz
+from relucate.errors import InputError, unknown
+
+Loader = Callable[[], tuple]  # -> ((x_train, y_train), (x_test, y_test)[, class names])
+
+
+def load(
+    source: object,
+    *,
+    size: Size = None,
+    grayscale: bool = False,
+    test_split: float = 0.2,
+    seed: int = 0,
+    cache: str | Path | None = None,
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+    named: Mapping[str, Loader] | None = None,
+) -> Dataset:
+    """Return the Dataset that `source` stands for.
+
+    Args:
+        source: a Dataset; arrays ((x_train, y_train), (x_test, y_test)) or (x, y); or text:
+            `digits`, `folder:PATH`, `npz:PATH`, or a name in `named`.
+        size: for a folder: resize to (height, width), or to a square of this side.
+        grayscale: for a folder: one channel, whatever the files hold.
+        test_split: fraction that becomes the test part where the source has none of its own
+            (digits and named sets have theirs).
+        seed: of that split.
+        cache: where decoded folders are kept; by default relucate in the user's cache folder.
+        skip_bad: for a folder: skip files that can't be decoded, instead of refusing.
+        progress: called with (done, total) while a folder is decoded.
+        named: more names, each with a function that returns
+            ((x_train, y_train), (x_test, y_test)), with class names as an optional third item.
+
+    Raises:
+        InputError: an unknown name, or whatever is wrong with the data.
+
+    >>> data = load("digits")
+    >>> data.input_shape, len(data.y_train), len(data.y_test)
+    ((8, 8, 1), 1437, 360)
+    """
+    split.check_fraction(test_split)
+    kind, _, path = str(source).partition(":") if isinstance(source, str) else ("", "", "")
+    if kind == "folder" and path:
+        return load_folder(
+            path,
+            size=size,
+            grayscale=grayscale,
+            test_split=test_split,
+            seed=seed,
+            cache=cache,
+            skip_bad=skip_bad,
+            progress=progress,
+        )
+    _refuse_folder_options(source, size, grayscale)
+    if kind == "npz" and path:
+        return load_npz(path, test_split=test_split, seed=seed)
+    if isinstance(source, str | Path):
+        return _by_name(str(source), named or {})
+    if isinstance(source, Dataset):
+        return source
+    return _from_arrays(source, test_split, seed)
+
+
+def _by_name(name: str, named: Mapping[str, Loader]) -> Dataset:
+    if name == "digits":
+        return digits()
+    if name in named:
+        return _from_loader(name, named[name])
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise InputError(f"'{name}' is a folder; to use it as image data say 'folder:{name}'.")
+    if path.is_file():
+        raise InputError(f"'{name}' is a file; an .npz file of arrays is given as 'npz:{name}'.")
+    raise unknown("data set", name, ["digits", "folder:PATH", "npz:PATH", *named])
+
+
+def _from_loader(name: str, loader: Loader) -> Dataset:
+    (x_train, y_train), (x_test, y_test), *class_names = loader()
+    names = class_names[0] if class_names else None
+    return make(name, x_train, y_train, x_test, y_test, names)
+
+
+def _from_arrays(source: Any, test_split: float, seed: int) -> Dataset:
+    if not isinstance(source, tuple | list) or len(source) != 2:
+        length = f" of {len(source)}" if isinstance(source, tuple | list) else ""
+        raise InputError(
+            f"data is a {type(source).__name__}{length}; expected a Dataset, a name, "
+            "((x_train, y_train), (x_test, y_test)) or (x, y)."
+        )
+    first, second = source
+    if _is_pair(first) and _is_pair(second):
+        return make("arrays", *first, *second)
+    note = f"the test part is a stratified {test_split:.0%} of x, y, seed {seed}"
+    return make_split("arrays", first, second, test_split=test_split, seed=seed, notes=[note])
+
+
+def _is_pair(item: Any) -> bool:
+    """Tell (x, y) from an array given as a list of two examples."""
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        return False
+    return isinstance(item, tuple) or all(hasattr(part, "shape") for part in item)
+
+
+def _refuse_folder_options(source: object, size: Size, grayscale: bool) -> None:
+    given = [name for name, on in (("size", size is not None), ("grayscale", grayscale)) if on]
+    if given:
+        what = f"'{source}'" if isinstance(source, str) else f"a {type(source).__name__}"
+        raise InputError(
+            f"{' and '.join(given)} only applies to folder:PATH, and the data is {what}. Leave it "
+            "out, or change the arrays themselves."
+        )

@@ -1,0 +1,38 @@
+"""The errors that relucate raises on purpose: one base class, two kinds.
+
+The command line turns them into one message and an exit code (no traceback); Python callers catch
+`RelucateError`. Every message says what was expected, what came, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RelucateError(Exception):
+    """Base of everything that relucate raises on purpose."""
+
+    exit_code = 2
+
+
+class InputError(RelucateError, ValueError):
+    """What the user gave is wrong: a name, an option, a file, an array (exit code 2)."""
+
+
+class Refused(RelucateError):
+    """The request is understood but can't be done faithfully, so it isn't done (exit code 3)."""
+
+    exit_code = 3
+
+
+def unknown(what: str, got: object, choices: Iterable[object]) -> InputError:
+    """Return the error for a name that isn't among `choices`, with the nearest match if one is near.
+
+    >>> print(unknown("norm", "bacth", ["batch", "layer"]))
+    unknown norm 'bacth': did you mean 'batch'? Choose from: batch, layer.
+    """
+    names = [str(choice) for choice in choices]
+    near = difflib.get_close_matches(str(got).lower(), names, n=1, cutoff=0.5)
+    hint = f" did you mean '{near[0]}'?" if near else ""
+    return InputError(f"unknown {what} '{got}':{hint} Choose from: {', '.join(names)}.")

@@ -1,0 +1,102 @@
+"""A network as plain data: nodes in topological order, edges by name, weights as NumPy arrays.
+
+A Graph says what is computed, not by which framework: readers (`relucate.keras.read`, later
+`relucate.torch.read`) make it, planners and `relucate.torch.lower` consume it, `graph.evaluate` is
+its slow and obvious meaning. What a reader doesn't know becomes an `opaque` node: kept, never
+guessed at. Not here: any framework, any decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+LINEAR = frozenset({"conv", "depthwise_conv", "conv_transpose", "dense"})
+NORM = frozenset({"batch_norm", "layer_norm", "group_norm"})
+DROP = frozenset({"dropout"})
+ACTIVATIONS = frozenset(
+    "relu relu6 leaky_relu prelu elu selu celu gelu silu hard_silu mish sigmoid hard_sigmoid "
+    "log_sigmoid tanh hard_tanh tanh_shrink soft_shrink hard_shrink threshold softplus softsign "
+    "squareplus exponential softmax log_softmax glu sparsemax sparse_plus sparse_sigmoid".split()
+)
+MERGES = frozenset({"add", "subtract", "multiply", "average", "maximum", "minimum", "concat"})
+POOLS = frozenset({"max_pool", "avg_pool", "global_max_pool", "global_avg_pool"})
+SHAPERS = frozenset({"flatten", "reshape", "permute", "zero_pad", "upsample"})
+OTHER = frozenset({"input", "identity", "rescale", "opaque"})
+OPS = LINEAR | NORM | DROP | ACTIVATIONS | MERGES | POOLS | SHAPERS | OTHER
+
+_KINDS = {"linear": LINEAR, "norm": NORM, "act": ACTIVATIONS, "drop": DROP}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One computation of one call of one layer.
+
+    A layer with a fused activation gives two nodes with the same `layer`; a layer that is called
+    twice gives one node per call, told apart by `call`, which name the same tensors.
+    """
+
+    name: str  # unique in the graph
+    op: str  # one of OPS
+    inputs: tuple[str, ...]  # names of the nodes that it reads
+    shape: tuple[int | None, ...]  # of its output, batch axis first
+    layer: str = ""  # the layer that it came from
+    call: int = 0  # which call of that layer
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, str] = field(default_factory=dict)  # role -> key in Graph.tensors
+
+    @property
+    def kind(self) -> str:
+        """`linear`, `norm`, `act`, `drop` (the tokens of an order) or `other`."""
+        return next((kind for kind, ops in _KINDS.items() if self.op in ops), "other")
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """l1 · Σ|w| + l2 · Σw² over one tensor, added to the training loss (Keras regularizers)."""
+
+    tensor: str
+    l1: float
+    l2: float
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A whole network. `nodes` keeps topological order; `tensors` keeps the source's layout."""
+
+    name: str
+    nodes: Mapping[str, Node]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    tensors: Mapping[str, np.ndarray]
+    trainable: frozenset[str] = frozenset()
+    penalties: tuple[Penalty, ...] = ()
+    hazards: tuple[str, ...] = ()  # why training it elsewhere would not be the same training
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes.values())
+
+    @cached_property
+    def consumers(self) -> Mapping[str, tuple[str, ...]]:
+        """For each node's name, the names of the nodes that read it (once per use)."""
+        readers: dict[str, list[str]] = {name: [] for name in self.nodes}
+        for node in self:
+            for source in node.inputs:
+                readers[source].append(node.name)
+        return {name: tuple(names) for name, names in readers.items()}
+
+    @property
+    def opaque(self) -> tuple[Node, ...]:
+        """The nodes that the reader didn't know."""
+        return tuple(node for node in self if node.op == "opaque")
+
+    def count_parameters(self, kind: str | None = None) -> int:
+        """Number of trainable scalars, of all layers or of those of one kind (`norm`, ...)."""
+        keys = self.trainable
+        if kind is not None:
+            keys = keys & {key for n in self if n.kind == kind for key in n.arrays.values()}
+        return sum(int(self.tensors[key].size) for key in keys)

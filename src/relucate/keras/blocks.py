@@ -1,0 +1,219 @@
+"""Blocks of linear layer, norm, activation and dropout in any order: conv and dense.
+
+`conv2d_bn` has the signature of the helper inside keras.applications, so that it drops in; every
+other choice is a keyword. Not here: whole networks (`relucate.nets`), rearranging a given model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import layers
+
+from ..errors import InputError, unknown
+from ..order import Order, bias_is_redundant
+
+NORMS = ("batch", "layer", "group", "none")
+_SUFFIX = {"batch": "bn", "layer": "ln", "group": "gn", "none": ""}
+
+
+def conv2d_bn(
+    x: Any,
+    filters: int,
+    num_row: int,
+    num_col: int,
+    padding: str = "same",
+    strides: tuple[int, int] | int = (1, 1),
+    name: str | None = None,
+    *,
+    order: str | Order = "before",
+    activation: Any = "relu",
+    norm: str = "batch",
+    dropout: float = 0.0,
+    use_bias: bool | None = None,
+    scale: bool = True,
+    momentum: float = 0.99,
+    epsilon: float = 1e-3,
+    groups: int = 32,
+    kernel_initializer: Any = "glorot_uniform",
+    kernel_regularizer: Any = None,
+    dilation_rate: tuple[int, int] | int = 1,
+    data_format: str | None = None,
+) -> Any:
+    """Apply a convolution, a norm, an activation and dropout in the given order.
+
+        before:  y = act(norm(conv(x)))        after:  y = norm(act(conv(x)))
+
+    Args:
+        x: tensor (batch, height, width, channels), or channels first if `data_format` says so.
+        filters, num_row, num_col, padding, strides, name: as in keras.applications' own helper;
+            layers are named `name + "_conv"`, `name + "_bn"` (`_ln`, `_gn` for layer and group norm), `name`
+            (the activation) and `name + "_drop"`.
+        order: an order such as "before", "after", "norm-act-linear", "linear-norm-act-drop".
+        activation: anything `keras.activations.get` takes, or a layer (a fresh one per block).
+        norm: "batch", "layer" (over the channels at each position), "group" or "none".
+        dropout: rate of the `drop` token; an order without the token takes no dropout.
+        use_bias: of the convolution; None follows the bias rule (no bias only where a
+            mean-subtracting norm per channel directly follows).
+        scale: whether the norm has a gamma (keras.applications' Inception v3 uses False).
+        groups: of the group norm; lowered to the largest divisor of the channels.
+        data_format: None takes `keras.config.image_data_format()`.
+
+    Returns: the block's output tensor.
+    Raises: InputError: an unknown norm, a dropout rate without a `drop` token or outside [0, 1).
+    Source: Ioffe and Szegedy, Batch Normalization, 2015, section 3.2 (norm before the activation).
+
+    >>> image = keras.Input((32, 32, 3))
+    >>> conv2d_bn(image, 16, 3, 3, order="after", name="stem").shape
+    (None, 32, 32, 16)
+    """
+    data_format = data_format or keras.config.image_data_format()
+    axis = 1 if data_format == "channels_first" else -1
+    order = Order(order)
+
+    def linear(tensor: Any, bias: bool) -> Any:
+        return layers.Conv2D(
+            filters,
+            (num_row, num_col),
+            strides=strides,
+            padding=padding,
+            use_bias=bias,
+            dilation_rate=dilation_rate,
+            data_format=data_format,
+            kernel_initializer=kernel_initializer,
+            kernel_regularizer=kernel_regularizer,
+            name=name and f"{name}_conv",
+        )(tensor)
+
+    normalize = _normalizer(norm, axis, scale, momentum, epsilon, groups, name)
+    bias = _bias(order, norm, use_bias, groups, filters)
+    return _apply(x, order, lambda t: linear(t, bias), normalize, activation, dropout, name)
+
+
+def dense_bn(
+    x: Any,
+    units: int,
+    name: str | None = None,
+    *,
+    order: str | Order = "before",
+    activation: Any = "relu",
+    norm: str = "batch",
+    dropout: float = 0.0,
+    use_bias: bool | None = None,
+    scale: bool = True,
+    momentum: float = 0.99,
+    epsilon: float = 1e-3,
+    groups: int = 32,
+    kernel_initializer: Any = "glorot_uniform",
+    kernel_regularizer: Any = None,
+) -> Any:
+    """Apply a dense layer, a norm, an activation and dropout in the given order.
+
+    As `conv2d_bn`, for tensors (batch, ..., features); the dense layer is `name + "_dense"`.
+
+    >>> dense_bn(keras.Input((64,)), 100, order="linear-norm-act-drop", dropout=0.2).shape
+    (None, 100)
+    """
+    order = Order(order)
+    bias = _bias(order, norm, use_bias, groups, units)
+
+    def linear(tensor: Any) -> Any:
+        return layers.Dense(
+            units,
+            use_bias=bias,
+            kernel_initializer=kernel_initializer,
+            kernel_regularizer=kernel_regularizer,
+            name=name and f"{name}_dense",
+        )(tensor)
+
+    normalize = _normalizer(norm, -1, scale, momentum, epsilon, groups, name)
+    return _apply(x, order, linear, normalize, activation, dropout, name)
+
+
+def _bias(order: Order, norm: str, use_bias: bool | None, groups: int, channels: int) -> bool:
+    if norm not in NORMS:
+        raise unknown("norm", norm, NORMS)
+    if use_bias is not None:
+        return use_bias
+    return not bias_is_redundant(
+        order, norm, groups=_divisor(groups, channels), channels=channels
+    )
+
+
+def _divisor(groups: int, channels: int) -> int:
+    return next(g for g in range(min(groups, channels), 0, -1) if channels % g == 0)
+
+
+def _normalizer(
+    norm: str, axis: int, scale: bool, momentum: float, epsilon: float, groups: int, block: Any
+) -> Callable[[Any], Any]:
+    name = block and f"{block}_{_SUFFIX.get(norm)}"
+
+    def normalize(x: Any) -> Any:
+        if norm == "batch":
+            return layers.BatchNormalization(
+                axis=axis, scale=scale, momentum=momentum, epsilon=epsilon, name=name
+            )(x)
+        if norm == "layer":
+            return layers.LayerNormalization(axis=axis, scale=scale, epsilon=epsilon, name=name)(x)
+        if norm == "group":
+            return layers.GroupNormalization(
+                _divisor(groups, x.shape[axis]),
+                axis=axis,
+                scale=scale,
+                epsilon=epsilon,
+                name=name,
+            )(x)
+        return x
+
+    return normalize
+
+
+def _apply(
+    x: Any,
+    order: Order,
+    linear: Callable[[Any], Any],
+    normalize: Callable[[Any], Any],
+    activation: Any,
+    dropout: float,
+    name: str | None,
+) -> Any:
+    if not 0.0 <= dropout < 1.0:
+        raise InputError(f"dropout is a rate in [0, 1), got {dropout!r}.")
+    if dropout and "drop" not in order.tokens:
+        raise InputError(
+            f"dropout={dropout} has no place in the order '{order}': add a drop token, "
+            f"for example '{order}-drop'."
+        )
+    apply = {
+        "linear": linear,
+        "norm": normalize,
+        "act": lambda t: _activate(t, activation, name),
+        "drop": lambda t: _drop(t, dropout, name),
+    }
+    for token in order.tokens:
+        x = apply[token](x)
+    return x
+
+
+def _activate(x: Any, activation: Any, name: str | None) -> Any:
+    if isinstance(activation, layers.Layer):
+        # One layer object would share its weights (PReLU) between blocks.
+        config = {**activation.get_config(), "name": name}
+        return type(activation).from_config(config)(x)
+    try:
+        function = keras.activations.get(activation)
+    except ValueError:
+        raise unknown("activation", activation, _activation_names()) from None
+    return layers.Activation(function, name=name)(x)
+
+
+def _drop(x: Any, rate: float, name: str | None) -> Any:
+    return layers.Dropout(rate, name=name and f"{name}_drop")(x)
+
+
+def _activation_names() -> list[str]:
+    skip = {"get", "serialize", "deserialize"}
+    return sorted(n for n in dir(keras.activations) if not n.startswith("_") and n not in skip)

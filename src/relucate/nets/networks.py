@@ -1,0 +1,204 @@
+"""The built-in networks, each in any order: small enough to train on a laptop, written with the
+blocks of `relucate.keras`.
+
+Every function takes `(order, input_shape, classes, **options)` and returns an untrained Keras model
+whose output is class logits. Options with the same name mean the same thing in every net. Not here:
+the list by name (`registry`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import InputError
+from ..order import Order
+
+
+def cnn(
+    order: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    act: str = "relu",
+    norm: str = "batch",
+    width: int = 16,
+    depth: int = 3,
+    dropout: float = 0.0,
+    init: str = "he_normal",
+) -> Any:
+    """A small convolutional net: `depth` stages of two 3×3 blocks, then global average pooling.
+
+    Stage k has width · 2^k filters; every stage but the first starts with stride 2. With width 16
+    and depth 3 it is the 6-conv net (16, 16, 32, 32, 64, 64).
+    """
+    import keras
+
+    from ..keras import conv2d_bn
+
+    image, x = _image_input(keras, input_shape)
+    for stage in range(depth):
+        for block in range(2):
+            strides = 2 if stage and not block else 1
+            x = conv2d_bn(
+                x,
+                width * 2**stage,
+                3,
+                3,
+                strides=(strides, strides),
+                name=f"stage{stage + 1}_block{block + 1}",
+                order=order,
+                activation=act,
+                norm=norm,
+                dropout=_rate(order, dropout),
+                kernel_initializer=init,
+            )
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return _classify(keras, "cnn", image, x, classes)
+
+
+_VGG = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+
+
+def vgg(
+    order: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    act: str = "relu",
+    norm: str = "batch",
+    width: int = 16,
+    depth: int = 11,
+    dropout: float = 0.0,
+    init: str = "he_normal",
+) -> Any:
+    """A CIFAR-size VGG (11, 13, 16 or 19 layers deep): 3×3 blocks with 2×2 max pooling between.
+
+    Filters are width · (1, 2, 4, 8, 8); width 64 is the paper's. Pooling stops when the image is
+    one pixel wide; a global average pool and one dense layer follow. Source: Simonyan and
+    Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, 2015.
+    """
+    import keras
+
+    from ..keras import conv2d_bn
+
+    if depth not in _VGG:
+        raise InputError(f"vgg has depth {', '.join(map(str, _VGG))}; got {depth}.")
+    image, x = _image_input(keras, input_shape)
+    smallest = min(input_shape[:2])
+    for stage, blocks in enumerate(_VGG[depth]):
+        for block in range(blocks):
+            x = conv2d_bn(
+                x,
+                width * min(2**stage, 8),
+                3,
+                3,
+                name=f"stage{stage + 1}_block{block + 1}",
+                order=order,
+                activation=act,
+                norm=norm,
+                dropout=_rate(order, dropout),
+                kernel_initializer=init,
+            )
+        if smallest >= 2:
+            smallest //= 2
+            x = keras.layers.MaxPooling2D(2, name=f"stage{stage + 1}_pool")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return _classify(keras, "vgg", image, x, classes)
+
+
+def mlp(
+    order: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    act: str = "relu",
+    norm: str = "batch",
+    width: int = 128,
+    depth: int = 3,
+    dropout: float = 0.0,
+    init: str = "he_normal",
+) -> Any:
+    """A multilayer perceptron: `depth` dense blocks of `width` units."""
+    return _dense_net("mlp", order, input_shape, classes, act, norm, width, depth, dropout, init)
+
+
+def bn_paper_mlp(
+    order: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    act: str = "sigmoid",
+    norm: str = "batch",
+    width: int = 100,
+    depth: int = 3,
+    dropout: float = 0.0,
+    init: str = "small_normal",
+) -> Any:
+    """The MNIST net of the Batch Normalization paper: 3 × 100 sigmoid units, small Gaussian init.
+
+    Source: Ioffe and Szegedy, Batch Normalization, 2015, section 4.1 (init "small_normal" is a
+    normal of standard deviation 0.1; the paper says small random Gaussian values).
+    """
+    return _dense_net(
+        "bn_paper_mlp", order, input_shape, classes, act, norm, width, depth, dropout, init
+    )
+
+
+def _dense_net(
+    name: str,
+    order: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    act: str,
+    norm: str,
+    width: int,
+    depth: int,
+    dropout: float,
+    init: str,
+) -> Any:
+    import keras
+
+    from ..keras import dense_bn
+
+    initializer = keras.initializers.RandomNormal(stddev=0.1) if init == "small_normal" else init
+    start = x = keras.Input(input_shape, name="input")
+    if len(input_shape) > 1:
+        x = keras.layers.Flatten(name="flatten")(x)
+    for block in range(depth):
+        x = dense_bn(
+            x,
+            width,
+            name=f"block{block + 1}",
+            order=order,
+            activation=act,
+            norm=norm,
+            dropout=_rate(order, dropout),
+            kernel_initializer=initializer,
+        )
+    return _classify(keras, name, start, x, classes)
+
+
+def _rate(order: str, dropout: float) -> float:
+    """Return the rate of the order's drop token: an order without one takes no dropout.
+
+    A study may hold arms with and without the token, so that one option serves them all.
+    """
+    return dropout if "drop" in Order(order).tokens else 0.0
+
+
+def _image_input(keras: Any, input_shape: tuple[int, ...]) -> tuple[Any, Any]:
+    if len(input_shape) != 3:
+        raise InputError(
+            f"this net takes images (height, width, channels); the data's examples are {input_shape}. "
+            "Take mlp for feature vectors."
+        )
+    if keras.config.image_data_format() == "channels_first":
+        height, width, channels = input_shape
+        input_shape = (channels, height, width)
+    image = keras.Input(input_shape, name="input")
+    return image, image
+
+
+def _classify(keras: Any, name: str, start: Any, x: Any, classes: int) -> Any:
+    logits = keras.layers.Dense(classes, name="logits")(x)
+    return keras.Model(start, logits, name=name)

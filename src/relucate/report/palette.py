@@ -1,0 +1,89 @@
+"""The look of an arm and of a plot's parts: colours for light and dark, markers, dashes.
+
+Colours are Okabe and Ito's (Color Universal Design, 2008), some darkened to stand on white, so that
+colour-blind readers tell them apart; each arm has its own marker and dashes as well. Plots are drawn
+in stand-in colours that become CSS variables: one drawing serves a light page, a dark page and
+print. Called by `plots` and `view`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ArmLook:
+    """How an arm is drawn."""
+
+    light: str  # colour on a light page
+    dark: str  # colour on a dark page
+    marker: str  # matplotlib's marker
+    dashes: tuple[float, ...]  # lengths on and off in points; () is a solid line
+    path: str  # the marker as an SVG path in a box of 12 x 12
+
+
+ARM_LOOKS = (
+    ArmLook("#0072b2", "#56b4e9", "o", (), "M6 1.5a4.5 4.5 0 1 0 .01 0z"),
+    ArmLook("#d55e00", "#f28e3c", "s", (5, 1.5), "M2 2h8v8h-8z"),
+    ArmLook("#009e73", "#2fc39b", "^", (5, 1.5, 1, 1.5), "M6 1.5l5 9h-10z"),
+    ArmLook("#b0568c", "#dd9cc3", "D", (1.2, 1.2), "M6 1l5 5-5 5-5-5z"),
+    ArmLook("#a87700", "#e9b93a", "v", (8, 2), "M6 10.5l5-9h-10z"),
+    ArmLook("#5d5d6b", "#b9b9c6", "P", (3, 3), "M4 1h4v3h3v4h-3v3h-4v-3h-3v-4h3z"),
+)
+
+# What isn't an arm: CSS variable -> (light, dark).
+PAGE_COLOURS = {
+    "paper": ("#fdfdfb", "#16181d"),
+    "card": ("#ffffff", "#1c1f26"),
+    "ink": ("#1d2129", "#e6e8ec"),
+    "muted": ("#5b6472", "#9aa3b2"),
+    "rule": ("#d9dde3", "#353b47"),
+    "band": ("#e8ebf0", "#2b303b"),
+    "better": ("#00674b", "#2fc39b"),
+    "equivalent": ("#005a8d", "#56b4e9"),
+    "inconclusive": ("#8a5200", "#e9b93a"),
+}
+
+
+def look(arm: int) -> ArmLook:
+    """Return the look of the arm with that index; a seventh arm looks like the first again."""
+    return ARM_LOOKS[arm % len(ARM_LOOKS)]
+
+
+def colours() -> dict[str, tuple[str, str]]:
+    """Return every CSS variable with its light and its dark colour.
+
+    >>> colours()["arm-0"]
+    ('#0072b2', '#56b4e9')
+    """
+    arms = {f"arm-{k}": (arm.light, arm.dark) for k, arm in enumerate(ARM_LOOKS)}
+    return {**PAGE_COLOURS, **arms}
+
+
+def stand_in(variable: str) -> str:
+    """Return the colour that a plot uses in the place of a CSS variable.
+
+    >>> stand_in("ink") != stand_in("muted"), len(stand_in("arm-0"))
+    (True, 7)
+    """
+    return f"#0a0b{16 + list(colours()).index(variable):02x}"
+
+
+def arm_stand_in(arm: int) -> str:
+    """Return the stand-in for the colour of the arm with that index.
+
+    >>> arm_stand_in(6) == stand_in("arm-0")
+    True
+    """
+    return stand_in(f"arm-{arm % len(ARM_LOOKS)}")
+
+
+def themed(svg: str) -> str:
+    """Return a drawing with each stand-in replaced by its CSS variable (light where none is set).
+
+    >>> themed(f'fill: {stand_in("arm-0")}')
+    'fill: var(--arm-0, #0072b2)'
+    """
+    for variable, (light, _) in colours().items():
+        svg = svg.replace(stand_in(variable), f"var(--{variable}, {light})")
+    return svg

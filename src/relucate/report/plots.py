@@ -1,0 +1,324 @@
+"""The report's figures as SVG text: paired differences, one arm against another, learning curves.
+
+Each function takes parts of the study's dict and returns one `<svg>` element, to be put inline: no
+file, no pyplot state, no text of the user's that could be markup or mathematics. Not here: captions,
+legends, the page (`html`). matplotlib is imported inside, since only a report needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import escape
+
+from relucate.report.numbers import known
+from relucate.report.palette import arm_stand_in, look, stand_in, themed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 4.9  # inches: drawn for a phone's width, so that a phone need not shrink the letters
+LONGEST_NAME = 26
+MOST_SEED_LABELS = 40
+FEW_EPOCHS = 30  # up to here every epoch gets its marker
+LOG_FROM = 30.0  # a loss that falls by this factor is drawn on a logarithmic axis
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "relucate",
+    "text.parse_math": False,
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.labelsize": 9.0,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.size": 3.0,
+    "ytick.major.size": 3.0,
+    "path.simplify": True,
+}
+
+
+def differences_svg(
+    comparison: dict[str, Any], *, arms: tuple[int, int], margin: float | None, name: str, alt: str
+) -> str:
+    """Return a dot per seed, the mean with its interval, the zero line and the margin's band.
+
+    Args:
+        comparison: one of the study's comparisons (differences as fractions; drawn in points).
+        arms: places of the arm and of the one it is compared against, which give the colours: a
+            dot has the look of the arm that was ahead with that seed.
+        margin: half the width of the band of equivalence, as a fraction.
+        name: prefix of every id in the drawing. alt: what a screen reader says.
+    """
+    pairs = [pair for pair in comparison["differences"] if known(pair["value"])]
+    values = 100 * np.array([pair["value"] for pair in pairs], dtype=float)
+    with _style():
+        figure, axes = _figure(1.35 + 0.19 * min(len(pairs), MOST_SEED_LABELS))
+        _difference_axis(axes, margin)
+        rows = np.arange(len(values), 0, -1) + 0.5
+        ahead = np.where(values >= 0, arms[0], arms[1])
+        for arm in arms:
+            chosen = (ahead == arm) & (values != 0)
+            _dots(axes, values[chosen], rows[chosen], arm)
+        axes.plot(values[values == 0], rows[values == 0], ".", color=stand_in("ink"))
+        _mean_row(axes, comparison["difference"])
+        _seed_ticks(axes, rows, [pair["seed"] for pair in pairs])
+        _who_is_ahead(axes, comparison)
+        return _svg(figure, name, alt)
+
+
+def scatter_svg(study: dict[str, Any], *, name: str, alt: str) -> str:
+    """Return each other arm's metric against the first arm's, a mark per seed, with the diagonal."""
+    metrics = _metrics_by_arm(study)
+    labels = [arm["label"] for arm in study["arms"]]
+    first = metrics.get(labels[0], {})
+    with _style():
+        figure, axes = _figure(3.7)
+        seen: list[float] = []
+        for place, label in enumerate(labels[1:], start=1):
+            seeds = sorted(first.keys() & metrics.get(label, {}).keys())
+            x = [100 * first[seed] for seed in seeds]
+            y = [100 * metrics[label][seed] for seed in seeds]
+            _dots(axes, x, y, place)
+            seen += x + y
+        _square(axes, seen)
+        axes.set_xlabel(f"{safe_name(labels[0], 'first arm')} (%)")
+        other = safe_name(labels[1], "second arm") if len(labels) == 2 else "the other arms"
+        axes.set_ylabel(f"{other} (%)")
+        return _svg(figure, name, alt)
+
+
+def curves_svg(study: dict[str, Any], quantity: str, *, name: str, alt: str) -> str:
+    """Return the learning curves of all arms: the mean over seeds, with a band of one sd.
+
+    quantity: a key of the runs' curves; "train_loss" is drawn as it is, anything else in percent.
+    An epoch that only some seeds reached is the mean of those; one seed alone has no band.
+    """
+    loss = quantity == "train_loss"
+    with _style():
+        figure, axes = _figure(3.0)
+        means: list[float] = []
+        for place, arm in enumerate(study["arms"]):
+            runs = [run for run in study["runs"] if run["arm"] == arm["label"]]
+            epochs, mean, sd = mean_curve(runs, quantity)
+            scale = 1.0 if loss else 100.0
+            _curve(axes, epochs, scale * mean, scale * sd, place, loss)
+            means += list(scale * mean)
+        if loss and means and min(means) > 0 and max(means) > LOG_FROM * min(means):
+            axes.set_yscale("log")
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        metric = safe_name(str(study["metric"]), "metric")
+        axes.set_ylabel("training loss" if loss else f"test {metric} (%)")
+        axes.grid(axis="y", color=stand_in("rule"), linewidth=0.6)
+        return _svg(figure, name, alt)
+
+
+def mean_curve(
+    runs: Sequence[dict[str, Any]], quantity: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return epochs, mean and standard deviation over runs, each of shape (epochs,).
+
+    The deviation is NaN where fewer than two runs have a finite value; epochs without any are left
+    out.
+
+    >>> runs = [{"curve": {"epoch": [1, 2], "accuracy": [0.5, 0.7]}},
+    ...         {"curve": {"epoch": [1], "accuracy": [0.7]}}]
+    >>> epochs, mean, sd = mean_curve(runs, "accuracy")
+    >>> epochs.tolist(), mean.round(2).tolist()
+    ([1, 2], [0.6, 0.7])
+    """
+    values: dict[int, list[float]] = {}
+    for run in runs:
+        curve = run.get("curve") or {}
+        for epoch, value in zip(curve.get("epoch", []), curve.get(quantity, []), strict=False):
+            if known(value):
+                values.setdefault(epoch, []).append(value)
+    epochs = np.array(sorted(values))
+    mean = np.array([np.mean(values[epoch]) for epoch in epochs])
+    sd = np.array([np.std(v, ddof=1) if len(v) > 1 else np.nan for v in map(values.get, epochs)])
+    return epochs, mean, sd
+
+
+def safe_name(text: str, otherwise: str) -> str:
+    """Return a user's name as a figure may show it, or `otherwise`.
+
+    Figures take printable ASCII only: the drawing is laid out with one font, which lacks most
+    scripts and would warn.
+
+    >>> safe_name("linear-act-norm", "second arm"), safe_name("\\u6fc0\\u6d3b", "second arm")
+    ('linear-act-norm', 'second arm')
+    """
+    if not text.strip() or not (text.isascii() and text.isprintable()):
+        return otherwise
+    return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 3] + "..."
+
+
+# ---- parts of figures
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """Draw figures in our style alone, whatever matplotlibrc says, and leave no setting behind."""
+    import matplotlib
+
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({**_STYLE, **dict.fromkeys(inked, stand_in("ink"))})
+        yield
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    """Return an empty figure without background, and its axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure.patch.set_alpha(0.0)
+    axes = figure.subplots()
+    axes.patch.set_alpha(0.0)
+    return figure, axes
+
+
+def _dots(axes: Axes, x: Any, y: Any, arm: int) -> None:
+    """Draw one mark per seed in an arm's look."""
+    axes.plot(
+        x,
+        y,
+        linestyle="none",
+        marker=look(arm).marker,
+        markersize=5.5,
+        color=arm_stand_in(arm),
+        markeredgecolor=stand_in("card"),
+        markeredgewidth=0.6,
+        zorder=4,
+    )
+
+
+def _difference_axis(axes: Axes, margin: float | None) -> None:
+    """Draw the zero line and the margin's band on an axis in points."""
+    if margin is not None and known(margin):
+        axes.axvspan(-100 * margin, 100 * margin, color=stand_in("band"), linewidth=0, zorder=0)
+    axes.axvline(0, color=stand_in("ink"), linewidth=0.9, zorder=1)
+    axes.set_xlabel("difference (percentage points)")
+    axes.spines["left"].set_visible(False)
+
+
+def _mean_row(axes: Axes, difference: dict[str, Any]) -> None:
+    """Draw the mean with its interval in the row below the seeds."""
+    if not known(difference["estimate"]):
+        return
+    ink = stand_in("ink")
+    low, high = difference["low"], difference["high"]
+    if known(low) and known(high):
+        axes.plot([100 * low, 100 * high], [0.3, 0.3], color=ink, linewidth=2.2, zorder=3)
+        for end in (low, high):
+            axes.plot([100 * end] * 2, [0.05, 0.55], color=ink, linewidth=1.4, zorder=3)
+    axes.plot(100 * difference["estimate"], 0.3, marker="D", markersize=7, color=ink, zorder=5)
+
+
+def _seed_ticks(axes: Axes, rows: np.ndarray, seeds: Sequence[int]) -> None:
+    """Label the rows with their seeds (every few, where there are many) and the mean's row."""
+    step = 1 + len(seeds) // MOST_SEED_LABELS
+    ticks = [0.3, *rows[::step]]
+    axes.set_yticks(ticks, ["mean", *(f"seed {seed}" for seed in seeds[::step])])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(-0.4, len(seeds) + 1.1)
+    low, high = axes.get_xlim()
+    reach = max(abs(low), abs(high), 0.1)
+    axes.set_xlim(-reach, reach)
+
+
+def _who_is_ahead(axes: Axes, comparison: dict[str, Any]) -> None:
+    """Say above the plot which side favours which arm."""
+    left = safe_name(comparison["against"], "against")
+    right = safe_name(comparison["arm"], "arm")
+    colour = stand_in("muted")
+    for x, side, text in ((0, "left", f"← {left} ahead"), (1, "right", f"{right} ahead →")):
+        axes.text(
+            x, 1.0, text, transform=axes.transAxes, ha=side, va="bottom", fontsize=8, color=colour
+        )
+
+
+def _square(axes: Axes, values: Sequence[float]) -> None:
+    """Give both axes the same range and draw the diagonal."""
+    low, high = (min(values), max(values)) if values else (0.0, 100.0)
+    room = max(0.08 * (high - low), 0.1)
+    ends = (low - room, high + room)
+    axes.plot(ends, ends, color=stand_in("muted"), linewidth=0.9, dashes=(4, 3), zorder=1)
+    axes.set_xlim(ends)
+    axes.set_ylim(ends)
+    axes.set_aspect("equal")
+
+
+def _curve(
+    axes: Axes, epochs: np.ndarray, mean: np.ndarray, sd: np.ndarray, arm: int, positive: bool
+) -> None:
+    """Draw one arm's mean with its band; a `positive` quantity's band stays above zero."""
+    style = look(arm)
+    (line,) = axes.plot(
+        epochs,
+        mean,
+        color=arm_stand_in(arm),
+        linewidth=1.6,
+        marker=style.marker,
+        markersize=4,
+        markeredgecolor=stand_in("card"),
+        markeredgewidth=0.5,
+        markevery=max(1, -(-len(epochs) // FEW_EPOCHS)),
+        zorder=3,
+    )
+    if style.dashes:
+        line.set_dashes(style.dashes)
+    low = np.maximum(mean - sd, 0.1 * mean) if positive else mean - sd
+    axes.fill_between(
+        epochs, low, mean + sd, color=arm_stand_in(arm), alpha=0.18, linewidth=0, zorder=2
+    )
+
+
+def _metrics_by_arm(study: dict[str, Any]) -> dict[str, dict[int, float]]:
+    """Return arm -> seed -> metric, for the runs that have one."""
+    metrics: dict[str, dict[int, float]] = {}
+    for run in study["runs"]:
+        if run["status"] == "done" and known(run["metric"]):
+            metrics.setdefault(run["arm"], {})[run["seed"]] = run["metric"]
+    return metrics
+
+
+# ---- from figure to text
+
+
+def _svg(figure: Figure, name: str, alt: str) -> str:
+    """Return a figure as one `<svg>` element that takes the page's colours and width."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", metadata=nothing)
+    return themed(_inline(buffer.getvalue(), name, alt))
+
+
+def _inline(svg: str, name: str, alt: str) -> str:
+    """Return a stand-alone SVG file's text as an element: no prologue, own ids, no fixed size.
+
+    matplotlib numbers its ids afresh in every figure and writes a global style; two figures on one
+    page would share both.
+    """
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style\b.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'href="#', f'href="#{name}-', svg)
+    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
+    head, body = svg.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', head)
+    kept = box.group(0) if box else ""
+    opening = f'<svg class="plot" role="img" aria-label="{escape(alt)}" {kept}'
+    return f'{opening} xmlns:xlink="http://www.w3.org/1999/xlink">{body}'

@@ -1,0 +1,89 @@
+"""An interval drawn in one line of text: zero, the margin, the estimate and its interval.
+
+The axis is symmetric around zero, so that the eye finds zero in the middle. Not here: the numbers in
+words, colours. Called by `terminal` and `live`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relucate.report.numbers import known
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The characters of a strip; `*_inside` are drawn where the interval covers the mark."""
+
+    axis: str
+    interval: str
+    margin: str
+    margin_inside: str
+    zero: str
+    zero_inside: str
+    estimate: str
+
+
+LINES = Marks("─", "━", "┊", "╋", "│", "┿", "●")
+ASCII = Marks("-", "=", ":", "+", "|", "#", "o")
+NARROWEST = 27  # with two axis labels, about a dozen cells: fewer say nothing
+SMALLEST_REACH = 0.001  # of the axis, as a fraction: a tenth of a point to either side
+
+
+def interval_strip(
+    estimate: float | None,
+    low: float | None,
+    high: float | None,
+    *,
+    margin: float | None = None,
+    width: int = 40,
+    marks: Marks = LINES,
+) -> str:
+    """Return the interval as one line of `width` characters, or "" where there is nothing to draw.
+
+    Args:
+        estimate, low, high: a difference and its interval as fractions; None where undefined
+            (without an interval the estimate is drawn alone).
+        margin: half the width of the band of equivalence, as a fraction.
+        width: characters, the two labels of the axis included (points).
+        marks: the characters to draw with, `LINES` or `ASCII`.
+
+    >>> interval_strip(0.006, 0.0035, 0.0085, margin=0.005, width=36, marks=ASCII)
+    '-1.0 ------:------|----=+o===-- +1.0'
+    """
+    if estimate is None or not known(estimate) or width < NARROWEST:
+        return ""
+    ends = (low, high) if known(low) and known(high) else (estimate, estimate)
+    reach = _reach([estimate, *ends, margin])
+    left, right = f"{-100 * reach:+.1f} ", f" {100 * reach:+.1f}"
+    half = (width - len(left) - len(right) - 1) // 2
+    return left + _axis(half, reach, estimate, ends, margin, marks) + right
+
+
+def _reach(values: list[float | None]) -> float:
+    """Return how far the axis goes to either side: past the largest value by a seventh."""
+    largest = max(abs(value) for value in values if value is not None and known(value))
+    return max(1.15 * largest, SMALLEST_REACH)
+
+
+def _axis(
+    half: int,
+    reach: float,
+    estimate: float,
+    ends: tuple[float | None, float | None],
+    margin: float | None,
+    marks: Marks,
+) -> str:
+    """Return the axis of 2 * half + 1 cells; later marks cover earlier ones."""
+
+    def cell(value: float | None) -> int:
+        return half + round(half * (value or 0.0) / reach)
+
+    covered = range(cell(ends[0]), cell(ends[1]) + 1)
+    cells = [marks.interval if i in covered else marks.axis for i in range(2 * half + 1)]
+    if margin is not None and known(margin):
+        for at in (cell(-margin), cell(margin)):
+            cells[at] = marks.margin_inside if at in covered else marks.margin
+    cells[half] = marks.zero_inside if half in covered else marks.zero
+    cells[cell(estimate)] = marks.estimate
+    return "".join(cells)

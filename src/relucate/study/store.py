@@ -1,0 +1,327 @@
+"""The finished runs of studies, in one SQLite file: every run is committed the moment it ends.
+
+A run is found by the content hash of its spec, so that the same command continues where it stopped.
+The file is a plain rollback-journal database: between two runs it is complete, and can be copied.
+Not here: what specs and results mean (`train`), and who runs them (`study`, whose driver is the
+only writer; any number of processes may read).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from relucate.errors import InputError
+
+APPLICATION_ID = 0x72656C75  # "relu": marks the file as ours, also for `file` and other tools
+SCHEMA_VERSION = 1
+
+# MIGRATIONS[i] takes an open connection from schema version i + 1 to i + 2.
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = ()
+
+_CREATE = """
+CREATE TABLE runs (
+    hash TEXT PRIMARY KEY,
+    status TEXT NOT NULL,
+    spec TEXT NOT NULL,
+    result TEXT NOT NULL,
+    correct BLOB,
+    stored_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
+)
+"""
+
+# A run that is done is never overwritten: the same spec would give the same bits.
+_PUT = """
+INSERT INTO runs (hash, status, spec, result, correct) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (hash) DO UPDATE SET
+    status = excluded.status, spec = excluded.spec, result = excluded.result,
+    correct = excluded.correct, stored_at = excluded.stored_at
+WHERE runs.status <> 'done'
+"""
+
+_ELSEWHERE = "name another file with --out"
+_DAMAGED = f"the file is damaged: restore a copy of it, or {_ELSEWHERE}."
+_EXPLAINED = {
+    sqlite3.SQLITE_NOTADB: f"this is not a SQLite file, so not a store of runs: {_ELSEWHERE}.",
+    sqlite3.SQLITE_BUSY: "it is locked by another process. Is another `relucate compare` running "
+    f"on it? Wait until it ends, or {_ELSEWHERE}.",
+    sqlite3.SQLITE_FULL: "the disk is full: free some space and run the same command again.",
+    sqlite3.SQLITE_READONLY: "the file or its folder is read-only: "
+    f"allow writing to both, or {_ELSEWHERE}.",
+    sqlite3.SQLITE_CANTOPEN: "the file can't be opened or created: "
+    f"check that its folder exists and can be written to, or {_ELSEWHERE}.",
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+}
+
+
+class Store:
+    """An open store. Use `Store.open`, as a context manager.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with Store.open(Path(folder.name) / "runs.sqlite") as store:
+    ...     store.put("4f1c", {"seed": 0}, {"status": "done", "accuracy": 0.97}, None)
+    ...     store.get("4f1c")["accuracy"]
+    0.97
+    >>> folder.cleanup()
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: str | Path, *, timeout: float = 5.0, read_only: bool = False) -> Store:
+        """Open the store at `path`; create it, and the folders above it, if there is none.
+
+        Unless `read_only`, it makes sure that the file can be written to: better now than after the
+        first run.
+
+        Args:
+            path: the file; by convention its name ends in .sqlite.
+            timeout: seconds to wait for another process that is writing.
+            read_only: never write, and don't create anything.
+
+        Raises:
+            InputError: the path is a folder or can't be created, the file is not a SQLite file,
+                belongs to another program, has a newer schema, is locked, read-only or damaged.
+        """
+        path = Path(path)
+        _prepare(path, read_only)
+        with _explained(path, "could not open the store of runs"):
+            connection = _connect(path, timeout, read_only)
+        try:
+            with _explained(path, "could not open the store of runs"):
+                _check_ours(path, connection, read_only)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(path, connection)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; closing twice is fine."""
+        self._connection.close()
+
+    def get(self, run_hash: str) -> dict[str, Any] | None:
+        """Return the result stored under the hash, or None if there is none.
+
+        Raises:
+            InputError: the file can't be read (locked or damaged).
+        """
+        text = self._column("result", run_hash)
+        return None if text is None else self._parsed(text, run_hash)
+
+    def get_many(self, run_hashes: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return {hash: result} for those of the hashes that are stored, in the order asked for."""
+        found = {run_hash: self.get(run_hash) for run_hash in run_hashes}
+        return {run_hash: result for run_hash, result in found.items() if result is not None}
+
+    def get_spec(self, run_hash: str) -> dict[str, Any] | None:
+        """Return the run spec stored under the hash, or None if there is none."""
+        text = self._column("spec", run_hash)
+        return None if text is None else self._parsed(text, run_hash)
+
+    def get_correct(self, run_hash: str) -> bytes | None:
+        """Return the packed per-example correctness of a run, or None if there is none."""
+        return self._column("correct", run_hash)
+
+    def put(
+        self, run_hash: str, spec: dict[str, Any], result: dict[str, Any], correct: bytes | None
+    ) -> None:
+        """Store a finished run and commit it; returns when it is safe on disk.
+
+        A run whose stored status is 'done' is left as it is, so that putting twice is harmless; one
+        with any other status is replaced.
+
+        Args:
+            run_hash: content hash of the spec.
+            spec: plain data (str keys, None, bool, int, finite float, str, list, dict).
+            result: plain data; its 'status' ('done' if it has none) is kept as a column. NaN and
+                infinite floats become null, on purpose: JSON has no such numbers, and a reader
+                must not take the last loss of a diverged run for a number. Finite floats come back
+                bit for bit.
+            correct: per test example whether it was right, packed bits (`numpy.packbits`), or None.
+
+        Raises:
+            InputError: the run can't be stored (disk full, locked, read-only, damaged). The runs
+                stored before are kept.
+            ValueError, TypeError: spec or result is not plain data.
+        """
+        row = (run_hash, result.get("status", "done"), _canonical(spec), _json(result), correct)
+        what = f"could not store run {run_hash} (the runs finished before it are kept)"
+        with _explained(self.path, what):
+            self._connection.execute(_PUT, row)
+
+    def count(self) -> int:
+        """Return the number of stored runs, whatever their status."""
+        with _explained(self.path, "could not read the store of runs"):
+            return self._connection.execute("SELECT count(*) FROM runs").fetchone()[0]
+
+    def _column(self, name: str, run_hash: str) -> Any:
+        with _explained(self.path, f"could not read run {run_hash}"):
+            query = f"SELECT {name} FROM runs WHERE hash = ?"
+            row = self._connection.execute(query, (run_hash,)).fetchone()
+        return None if row is None else row[0]
+
+    def _parsed(self, text: str, run_hash: str) -> dict[str, Any]:
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise InputError(f"{self.path}: could not read run {run_hash}: {_DAMAGED}") from error
+
+
+def _prepare(path: Path, read_only: bool) -> None:
+    """Make the folders above the file, and refuse a path that can't be one."""
+    if path.is_dir():
+        raise InputError(
+            f"{path}: expected a file for the store of runs, got a folder: "
+            f"name a file in it, such as {path / 'runs.sqlite'}."
+        )
+    if read_only:
+        if not path.exists():
+            raise InputError(f"{path}: there is no store of runs here: check the path.")
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: could not create the folder {path.parent} for the store of runs: "
+            f"{error.strerror}. Choose another place with --out."
+        ) from error
+
+
+def _connect(path: Path, timeout: float, read_only: bool) -> sqlite3.Connection:
+    """Return a connection in autocommit mode: each statement is a transaction of its own."""
+    mode = "ro" if read_only else "rwc"
+    address = f"{path.absolute().as_uri()}?mode={mode}"  # as_uri quotes ? and # in file names
+    return sqlite3.connect(address, uri=True, timeout=timeout, isolation_level=None)
+
+
+def _check_ours(path: Path, connection: sqlite3.Connection, read_only: bool) -> None:
+    """Refuse a file that isn't a sound store of runs of a known schema; set up a new one."""
+    connection.execute("PRAGMA synchronous = FULL")
+    _check_owner(path, connection)
+    _check_version(path, connection, read_only)
+    if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        raise InputError(f"{path}: could not open the store of runs: {_DAMAGED}")
+    if not read_only:
+        _check_writable(connection)
+
+
+def _check_owner(path: Path, connection: sqlite3.Connection) -> None:
+    """Raise unless the file is ours or empty."""
+    owner = _pragma(connection, "application_id")
+    if owner not in (0, APPLICATION_ID) or (owner == 0 and not _is_empty(connection)):
+        raise InputError(
+            f"{path}: this SQLite file belongs to another program "
+            f"(application id {owner}, not {APPLICATION_ID}), so it is left alone: {_ELSEWHERE}."
+        )
+
+
+def _check_version(path: Path, connection: sqlite3.Connection, read_only: bool) -> None:
+    """Raise for a newer schema; create or migrate an older one."""
+    version = _pragma(connection, "user_version")
+    if version > SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: this store has schema version {version}, and this relucate knows versions "
+            f"up to {SCHEMA_VERSION}: upgrade relucate, or {_ELSEWHERE}."
+        )
+    if version == SCHEMA_VERSION:
+        return
+    if read_only:
+        raise InputError(
+            f"{path}: this store has schema version {version}, and this relucate reads version "
+            f"{SCHEMA_VERSION}: run `relucate compare` on it once, which brings it up to date."
+        )
+    with _transaction(connection):
+        _bring_up_to_date(connection)
+
+
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """Create the tables, or migrate them; inside a transaction that holds the write lock."""
+    version = _pragma(connection, "user_version")  # another process may have been faster
+    if version == 0:
+        connection.execute(_CREATE)
+    else:
+        for migrate in MIGRATIONS[version - 1 :]:
+            migrate(connection)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _check_writable(connection: sqlite3.Connection) -> None:
+    """Write and roll back, in a journal mode that leaves a single file behind.
+
+    BEGIN IMMEDIATE alone succeeds on a read-only file; changing a page does not.
+    """
+    connection.execute("PRAGMA journal_mode = DELETE")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Hold the write lock; commit at the end, or roll back on any exception (Ctrl-C too)."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def _explained(path: Path, what: str) -> Iterator[None]:
+    """Turn SQLite's errors into an InputError with the path and what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        primary = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest is detail
+        why = _EXPLAINED.get(primary, f"SQLite says: {error}. Check the file, or {_ELSEWHERE}.")
+        raise InputError(f"{path}: {what}: {why}") from error
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    return tables == 0 and _pragma(connection, "user_version") == 0
+
+
+def _canonical(spec: dict[str, Any]) -> str:
+    """Return JSON that is the same for equal specs: sorted keys, no spaces, no NaN."""
+    return json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _json(result: dict[str, Any]) -> str:
+    return json.dumps(_without_nan(result), separators=(",", ":"), allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    """Return plain data with None in place of every NaN and infinite float, at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return value

@@ -1,0 +1,114 @@
+"""Training data as tensors on the device, batched and augmented without per-example Python.
+
+Images stay (n, height, width, channels) in memory, so that a batch moved to (n, channels, height,
+width) is in channels-last layout for free. Not here: where the arrays come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.dataset import Dataset
+from ..train.streams import derive, epoch_order
+
+_CROP = 4  # pixels of zero border that a random crop shifts over
+
+
+@dataclass
+class Batches:
+    """One part of a data set on a device. `x` uint8 stays uint8; it becomes float per batch."""
+
+    x: Tensor
+    y: Tensor
+    mean: Tensor  # (channels,) or (features,)
+    scale: Tensor  # 1 / standard deviation, same shape
+    channels_first: bool
+
+    def __len__(self) -> int:
+        return self.y.shape[0]
+
+    def inputs(self, index: Tensor | slice) -> Tensor:
+        """Return the examples at `index`, standardised, in the model's layout."""
+        return self.laid_out(self._standard(self.x[index]))
+
+    def _standard(self, x: Tensor) -> Tensor:
+        return x.float().sub_(self.mean).mul_(self.scale) if x.dtype == torch.uint8 else x
+
+    def laid_out(self, x: Tensor) -> Tensor:
+        """Move the channels to axis 1 if the model wants them there."""
+        return x.movedim(-1, 1) if self.channels_first and x.ndim > 2 else x
+
+    def epoch(
+        self, seed: int, epoch: int, batch_size: int, augment: Sequence[str]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield an epoch's full batches in the seed's order, augmented."""
+        order = torch.from_numpy(epoch_order(seed, epoch, len(self))).to(self.y.device)
+        augmenter = _Augmenter(augment, derive(seed, "augment", epoch), self.x.shape[1:])
+        for start in range(0, len(self) - batch_size + 1, batch_size):
+            index = order[start : start + batch_size]
+            x = augmenter(self._standard(self.x[index]))
+            yield self.laid_out(x), self.y[index]
+
+
+class _Augmenter:
+    """Flip and crop a batch (n, height, width, channels); draws come from its own stream."""
+
+    def __init__(self, names: Sequence[str], seed: int, shape: torch.Size) -> None:
+        self.names = [name for name in names if len(shape) == 3]
+        self.random = torch.Generator().manual_seed(seed)  # on the CPU: the same on any device
+        self.height, self.width = (shape[0], shape[1]) if len(shape) == 3 else (0, 0)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if "flip" in self.names:
+            flip = torch.rand(len(x), 1, 1, 1, generator=self.random) < 0.5
+            x = torch.where(flip.to(x.device), x.flip(2), x)
+        return self._crop(x) if "crop" in self.names else x
+
+    def _crop(self, x: Tensor) -> Tensor:
+        padded = torch.nn.functional.pad(x, (0, 0, _CROP, _CROP, _CROP, _CROP))
+        shift = torch.randint(0, 2 * _CROP + 1, (2, len(x), 1), generator=self.random)
+        rows = (shift[0] + torch.arange(self.height)).to(x.device)
+        columns = (shift[1] + torch.arange(self.width)).to(x.device)
+        example = torch.arange(len(x), device=x.device)[:, None, None]
+        return padded[example, rows[:, :, None], columns[:, None, :]]
+
+
+def batches(
+    data: Dataset, *, device: torch.device, channels_first: bool, standardize: bool = True
+) -> tuple[Batches, Batches]:
+    """Return the train and the test part of `data` on `device`."""
+    mean, scale = channel_moments(data.x_train) if standardize else (0.0, 1.0)
+    width = data.x_train.shape[-1]
+    mean_array = np.broadcast_to(np.asarray(mean, np.float32), width).copy()
+    scale_array = np.broadcast_to(np.asarray(scale, np.float32), width).copy()
+
+    def part(x: np.ndarray, y: np.ndarray) -> Batches:
+        if x.dtype != np.uint8:
+            x = (np.asarray(x, np.float32) - mean_array) * scale_array
+        return Batches(
+            torch.from_numpy(np.array(x)).to(device),
+            torch.from_numpy(np.array(y, np.int64)).to(device),
+            torch.from_numpy(mean_array).to(device),
+            torch.from_numpy(scale_array).to(device),
+            channels_first,
+        )
+
+    return part(data.x_train, data.y_train), part(data.x_test, data.y_test)
+
+
+def channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and 1 / standard deviation per last-axis channel, each (channels,), float32.
+
+    Feature vectors (n, features) get one mean and one deviation over all features, as images do
+    per channel: features that never vary stay finite.
+    """
+    axes = tuple(range(x.ndim - 1)) if x.ndim > 2 else None
+    total = np.asarray(x.mean(axis=axes, dtype=np.float64))
+    deviation = np.asarray(x.std(axis=axes, dtype=np.float64))
+    deviation = np.where(deviation > 0, deviation, 1.0)
+    return total.astype(np.float32), (1.0 / deviation).astype(np.float32)

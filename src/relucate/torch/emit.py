@@ -1,0 +1,494 @@
+"""How each Graph operation is written as torch.fx nodes; used by `lower` alone.
+
+A `Value` remembers whether its channel axis was moved to axis 1. Spatial operations on
+channels-last graphs want it moved, operations that see axes by number want it back.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from ..errors import Refused
+from ..graph import Graph, Node
+from ..graph.padding import same_padding
+from .modules import AvgPoolSame, BatchNorm, LayerNorm, Pad, PReLU, SpatialDropout
+
+
+@dataclass(frozen=True)
+class Value:
+    """An fx node, and whether axis -1 of the graph's tensor is axis 1 here."""
+
+    fx: fx.Node
+    moved: bool
+
+
+class Emitter:
+    """The growing fx graph, its modules, and where each tensor of the source went."""
+
+    def __init__(self, source: Graph) -> None:
+        self.source = source
+        self.graph = fx.Graph()
+        self.root = nn.Module()
+        self.bindings: dict[str, tuple[str, str]] = {}
+        self._modules: dict[tuple[str, str], str] = {}  # (layer, op) -> module name
+        self._used: set[str] = set()
+
+    def identifier(self, name: str) -> str:
+        """Return a fresh Python identifier like `name`."""
+        base = re.sub(r"\W", "_", name)
+        base = base if base and not base[0].isdigit() else f"_{base}"
+        found, count = base, 1
+        while found in self._used or hasattr(nn.Module, found):
+            found, count = f"{base}_{count}", count + 1
+        self._used.add(found)
+        return found
+
+    def function(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
+        """Emit a function call."""
+        return self.graph.call_function(target, args, kwargs)
+
+    def module(self, node: Node, make: Callable[[], nn.Module], x: fx.Node) -> fx.Node:
+        """Emit a call of the node's module; a shared layer's calls share one module."""
+        role = next(iter(node.arrays.values()), node.name)
+        key = (node.layer, role)
+        if key not in self._modules:
+            self._modules[key] = self.identifier(node.name.split("@")[0])
+            self.root.add_module(self._modules[key], make())
+        return self.graph.call_module(self._modules[key], (x,))
+
+    def bind(self, node: Node, roles: dict[str, tuple[str, str]]) -> None:
+        """Record role -> (parameter, turn) for the module that `module` just emitted."""
+        role = next(iter(node.arrays.values()), node.name)
+        owner = self._modules[(node.layer, role)]
+        for name, (parameter, turn) in roles.items():
+            if name in node.arrays:
+                self.bindings[node.arrays[name]] = (f"{owner}.{parameter}", turn)
+
+    def extra(self, node: Node, suffix: str, made: nn.Module, x: fx.Node) -> fx.Node:
+        """Emit a helper module (padding) that has no weights of its own."""
+        name = self.identifier(f"{node.name}_{suffix}")
+        self.root.add_module(name, made)
+        return self.graph.call_module(name, (x,))
+
+    def native(self, value: Value) -> fx.Node:
+        """Return the value with its axes in the graph's own order."""
+        return self.function(torch.movedim, value.fx, 1, -1) if value.moved else value.fx
+
+    def spatial(self, value: Value, node: Node) -> Value:
+        """Return the value with channels on axis 1, as `node`'s data format asks."""
+        if node.attrs.get("data_format") == "channels_first":
+            return Value(self.native(value), moved=False)
+        if value.moved:
+            return value
+        return Value(self.function(torch.movedim, value.fx, -1, 1), moved=True)
+
+
+def _spatial_sizes(emitter: Emitter, node: Node) -> tuple[int | None, ...]:
+    shape = emitter.source.nodes[node.inputs[0]].shape
+    return shape[2:] if node.attrs.get("data_format") == "channels_first" else shape[1:-1]
+
+
+def _same_pads(emitter: Emitter, node: Node, window: Sequence[int]) -> list[tuple[int, int]]:
+    if node.attrs["padding"] == "valid":
+        return [(0, 0)] * len(window)
+    pads = []
+    dilation = node.attrs.get("dilation", (1,) * len(window))
+    sizes = _spatial_sizes(emitter, node)
+    for size, k, s, d in zip(sizes, window, node.attrs["strides"], dilation, strict=True):
+        if size is None and s > 1:
+            raise Refused(
+                f"can't lower layer '{node.layer}': 'same' padding with stride {s} needs a fixed "
+                "image size; build the model with one."
+            )
+        # With stride one the zeros don't depend on the size.
+        pads.append(same_padding(size or (k - 1) * d + 1, k, s, d))
+    return pads
+
+
+def _flat(pads: Sequence[tuple[int, int]]) -> list[int]:
+    """PyTorch's F.pad wants the last axis first."""
+    return [p for pair in reversed(pads) for p in pair]
+
+
+def _symmetric(pads: Sequence[tuple[int, int]]) -> bool:
+    return all(before == after for before, after in pads)
+
+
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def _convolution(emitter: Emitter, node: Node, values: list[Value], depthwise: bool) -> Value:
+    kernel = emitter.source.tensors[node.arrays["kernel"]].shape
+    window = kernel[:-2]
+    value = emitter.spatial(values[0], node)
+    pads = _same_pads(emitter, node, window)
+    x = value.fx
+    if not _symmetric(pads):
+        x = emitter.extra(node, "pad", Pad(_flat(pads)), x)
+        pads = [(0, 0)] * len(window)
+    groups = kernel[-2] if depthwise else node.attrs.get("groups", 1)
+    channels_in = kernel[-2] if depthwise else kernel[-2] * groups
+    channels_out = kernel[-2] * kernel[-1] if depthwise else kernel[-1]
+
+    def make() -> nn.Module:
+        return _CONVS[len(window) - 1](
+            channels_in,
+            channels_out,
+            window,
+            stride=node.attrs["strides"],
+            padding=tuple(before for before, _ in pads),
+            dilation=node.attrs.get("dilation", 1),
+            groups=groups,
+            bias="bias" in node.arrays,
+        )
+
+    y = emitter.module(node, make, x)
+    turn = "depthwise" if depthwise else "conv"
+    emitter.bind(node, {"kernel": ("weight", turn), "bias": ("bias", "same")})
+    return Value(y, value.moved)
+
+
+def _conv(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    return _convolution(emitter, node, values, depthwise=False)
+
+
+def _depthwise_conv(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    return _convolution(emitter, node, values, depthwise=True)
+
+
+def _dense(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    features, units = emitter.source.tensors[node.arrays["kernel"]].shape
+    has_bias = "bias" in node.arrays
+    x = emitter.native(values[0])
+    y = emitter.module(node, lambda: nn.Linear(features, units, bias=has_bias), x)
+    emitter.bind(node, {"kernel": ("weight", "dense"), "bias": ("bias", "same")})
+    return Value(y, moved=False)
+
+
+_AFFINE = {"gamma": ("weight", "same"), "beta": ("bias", "same")}
+
+
+def _channel_first(emitter: Emitter, value: Value, axis: int, rank: int) -> tuple[fx.Node, bool]:
+    """Bring graph axis `axis` to axis 1; return the node and whether it has to go back."""
+    axis %= rank
+    if axis == rank - 1 and value.moved:
+        return value.fx, False
+    x = emitter.native(value)
+    return (x, False) if axis == 1 else (emitter.function(torch.movedim, x, axis, 1), True)
+
+
+def _by_channel(emitter: Emitter, node: Node, value: Value, make: Callable[[], nn.Module]) -> Value:
+    axis, rank = node.attrs["axis"], len(node.shape)
+    x, back = _channel_first(emitter, value, axis, rank)
+    y = emitter.module(node, make, x)
+    if not back:
+        return Value(y, value.moved and axis % rank == rank - 1)
+    if axis % rank == rank - 1:
+        return Value(y, moved=True)
+    return Value(emitter.function(torch.movedim, y, 1, axis % rank), moved=False)
+
+
+def _batch_norm(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    channels = emitter.source.tensors[node.arrays["moving_mean"]].size
+
+    def make() -> nn.Module:
+        return BatchNorm(
+            channels,
+            momentum=node.attrs["momentum"],
+            epsilon=node.attrs["epsilon"],
+            scale="gamma" in node.arrays,
+            center="beta" in node.arrays,
+            frozen=node.attrs.get("frozen", False),
+        )
+
+    value = _by_channel(emitter, node, values[0], make)
+    statistics = {
+        "moving_mean": ("running_mean", "same"),
+        "moving_variance": ("running_var", "same"),
+    }
+    emitter.bind(node, {**_AFFINE, **statistics})
+    return value
+
+
+def _group_norm(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    channels = int(node.shape[node.attrs["axis"]] or 0)
+    affine = [role for role in ("gamma", "beta") if role in node.arrays]
+    if len(affine) == 1:
+        raise Refused(f"can't lower layer '{node.layer}': group norm with only {affine[0]}.")
+
+    def make() -> nn.Module:
+        groups = node.attrs["groups"]
+        return nn.GroupNorm(groups, channels, node.attrs["epsilon"], affine=bool(affine))
+
+    value = _by_channel(emitter, node, values[0], make)
+    emitter.bind(node, _AFFINE)
+    return value
+
+
+def _layer_norm(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    rank = len(node.shape)
+    axes = sorted(axis % rank for axis in node.attrs["axes"])
+    shape = [int(node.shape[axis] or 0) for axis in axes]
+    x = emitter.native(values[0])
+    made = LayerNorm(axes, shape, node.attrs["epsilon"], set(node.arrays))
+    y = emitter.module(node, lambda: made, x)
+    emitter.bind(node, _AFFINE)
+    return Value(y, moved=False)
+
+
+# Pools.
+
+
+def _max_pool(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    value = emitter.spatial(values[0], node)
+    window, strides = node.attrs["window"], node.attrs["strides"]
+    pads = _same_pads(emitter, node, window)
+    x = value.fx
+    inner = [before for before, _ in pads]
+    if not _symmetric(pads) or any(2 * p > k for p, k in zip(inner, window, strict=True)):
+        x = emitter.extra(node, "pad", Pad(_flat(pads), -math.inf), x)
+        inner = [0] * len(window)
+    pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(window) - 1]
+    return Value(emitter.function(pool, x, window, strides, tuple(inner)), value.moved)
+
+
+def _avg_pool(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    value = emitter.spatial(values[0], node)
+    window, strides = node.attrs["window"], node.attrs["strides"]
+    pads = _same_pads(emitter, node, window)
+    if not _symmetric(pads):
+        made = AvgPoolSame(window, strides, _flat(pads))
+        return Value(emitter.extra(node, "pool", made, value.fx), value.moved)
+    pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(window) - 1]
+    padding = tuple(before for before, _ in pads)
+    y = emitter.function(
+        pool, value.fx, window, strides, padding, ceil_mode=False, count_include_pad=False
+    )
+    return Value(y, value.moved)
+
+
+def _global_pool(reduce: Callable[..., Any]) -> Callable[..., Value]:
+    def emit(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+        value = values[0]
+        keep = node.attrs.get("keepdims", False)
+        last = 1 not in node.attrs["axes"]  # the channels are the last axis of the graph's tensor
+        if value.moved and last:
+            axes = tuple(axis + 1 for axis in node.attrs["axes"])
+            y = emitter.function(reduce, value.fx, axes, keepdim=keep)
+            return Value(y, moved=keep)
+        x = emitter.native(value)
+        return Value(emitter.function(reduce, x, tuple(node.attrs["axes"]), keepdim=keep), False)
+
+    return emit
+
+
+# Elementwise operations keep the layout; merges agree on one.
+
+
+def _hard_sigmoid(x: torch.Tensor) -> torch.Tensor:
+    return F.relu6(x + 3.0) / 6.0
+
+
+def _squareplus(x: torch.Tensor, b: float = 4.0) -> torch.Tensor:
+    return (x + torch.sqrt(x * x + b)) / 2
+
+
+def _relu(x: torch.Tensor, slope: float, threshold: float, top: float | None) -> torch.Tensor:
+    y = torch.where(x >= threshold, x, slope * (x - threshold))
+    return y if top is None else y.clamp(max=top)
+
+
+def _plain_relu(node: Node) -> bool:
+    attrs = node.attrs
+    odd = attrs.get("negative_slope", 0.0) or attrs.get("threshold", 0.0)
+    return not odd and attrs.get("max_value") is None
+
+
+def _emit_relu(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    x = values[0]
+    if _plain_relu(node):
+        return Value(emitter.function(F.relu, x.fx), x.moved)
+    attrs = node.attrs
+    slope, threshold = attrs.get("negative_slope", 0.0), attrs.get("threshold", 0.0)
+    y = emitter.function(_relu, x.fx, slope, threshold, attrs.get("max_value"))
+    return Value(y, x.moved)
+
+
+def _elementwise(target: Callable[..., Any], **renamed: str) -> Callable[..., Value]:
+    """Emit target(x, argument=attrs[name] for each argument, name in `renamed`)."""
+
+    def emit(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+        kwargs = {argument: node.attrs[name] for argument, name in renamed.items()}
+        return Value(emitter.function(target, values[0].fx, **kwargs), values[0].moved)
+
+    return emit
+
+
+def _gelu(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    form = "tanh" if node.attrs.get("approximate") else "none"
+    return Value(emitter.function(F.gelu, values[0].fx, approximate=form), values[0].moved)
+
+
+def _softmax(target: Callable[..., Any]) -> Callable[..., Value]:
+    def emit(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+        x = emitter.native(values[0])
+        return Value(emitter.function(target, x, node.attrs.get("axis", -1)), False)
+
+    return emit
+
+
+def _prelu(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    shape = emitter.source.tensors[node.arrays["alpha"]].shape
+    y = emitter.module(node, lambda: PReLU(shape), emitter.native(values[0]))
+    emitter.bind(node, {"alpha": ("alpha", "same")})
+    return Value(y, moved=False)
+
+
+def _dropout(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    rate, spatial = node.attrs["rate"], node.attrs.get("spatial")
+    value = values[0]
+    if spatial is None:
+        y = emitter.module(node, lambda: nn.Dropout(rate), value.fx)
+        return Value(y, value.moved)
+    axis = 1 if value.moved or spatial == 1 else -1
+    return Value(emitter.module(node, lambda: SpatialDropout(rate, axis), value.fx), value.moved)
+
+
+def _rescale(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    x = emitter.function(operator.mul, values[0].fx, node.attrs["scale"])
+    return Value(emitter.function(operator.add, x, node.attrs["offset"]), values[0].moved)
+
+
+def _identity(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    return values[0]
+
+
+def _agreed(emitter: Emitter, node: Node, values: list[Value]) -> tuple[list[fx.Node], bool]:
+    ranks = {len(emitter.source.nodes[name].shape) for name in node.inputs}
+    if all(value.moved for value in values) and len(ranks) == 1:
+        return [value.fx for value in values], True
+    return [emitter.native(value) for value in values], False
+
+
+def _merge(target: Callable[..., Any]) -> Callable[..., Value]:
+    def emit(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+        xs, moved = _agreed(emitter, node, values)
+        total = xs[0]
+        for x in xs[1:]:
+            total = emitter.function(target, total, x)
+        if node.op == "average":
+            total = emitter.function(operator.truediv, total, float(len(xs)))
+        return Value(total, moved)
+
+    return emit
+
+
+def _concat(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    xs, moved = _agreed(emitter, node, values)
+    rank = len(node.shape)
+    axis = node.attrs["axis"] % rank
+    if moved:
+        axis = 1 if axis == rank - 1 else axis + 1 if axis else 0
+    return Value(emitter.function(torch.cat, xs, axis), moved)
+
+
+# Shapes.
+
+
+def _flatten(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    x = emitter.native(values[0])
+    if node.attrs.get("data_format") == "channels_first":  # Keras flattens channels last
+        x = emitter.function(torch.movedim, x, 1, -1)
+    return Value(emitter.function(torch.flatten, x, 1), moved=False)
+
+
+def _reshape(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    x = emitter.native(values[0])
+    target = tuple(node.attrs["target"])
+    if target.count(-1) > 1:
+        raise Refused(f"can't lower layer '{node.layer}': reshape to an unknown shape {target}.")
+    return Value(emitter.function(_to_shape, x, target), moved=False)
+
+
+def _to_shape(x: torch.Tensor, target: tuple[int, ...]) -> torch.Tensor:
+    return x.reshape(x.shape[0], *target)
+
+
+def _permute(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    x = emitter.native(values[0])
+    return Value(emitter.function(torch.permute, x, (0, *node.attrs["dims"])), moved=False)
+
+
+def _zero_pad(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    value = emitter.spatial(values[0], node)
+    pads = _flat([tuple(pair) for pair in node.attrs["padding"]])
+    return Value(emitter.extra(node, "pad", Pad(pads), value.fx), value.moved)
+
+
+def _upsample(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    value = emitter.spatial(values[0], node)
+    x = value.fx
+    for axis, factor in enumerate(node.attrs["factors"], start=2):
+        x = emitter.function(torch.repeat_interleave, x, factor, dim=axis)
+    return Value(x, value.moved)
+
+
+EMITTERS: dict[str, Callable[[Emitter, Node, list[Value]], Value]] = {
+    "conv": _conv,
+    "depthwise_conv": _depthwise_conv,
+    "dense": _dense,
+    "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "max_pool": _max_pool,
+    "avg_pool": _avg_pool,
+    "global_max_pool": _global_pool(torch.amax),
+    "global_avg_pool": _global_pool(torch.mean),
+    "relu": _emit_relu,
+    "relu6": _elementwise(F.relu6),
+    "leaky_relu": _elementwise(F.leaky_relu, negative_slope="negative_slope"),
+    "prelu": _prelu,
+    "elu": _elementwise(F.elu, alpha="alpha"),
+    "selu": _elementwise(F.selu),
+    "celu": _elementwise(F.celu, alpha="alpha"),
+    "gelu": _gelu,
+    "silu": _elementwise(F.silu),
+    "hard_silu": _elementwise(F.hardswish),
+    "mish": _elementwise(F.mish),
+    "sigmoid": _elementwise(torch.sigmoid),
+    "hard_sigmoid": _elementwise(_hard_sigmoid),
+    "log_sigmoid": _elementwise(F.logsigmoid),
+    "tanh": _elementwise(torch.tanh),
+    "hard_tanh": _elementwise(F.hardtanh),
+    "tanh_shrink": _elementwise(F.tanhshrink),
+    "softplus": _elementwise(F.softplus),
+    "softsign": _elementwise(F.softsign),
+    "squareplus": _elementwise(_squareplus, b="b"),
+    "exponential": _elementwise(torch.exp),
+    "softmax": _softmax(torch.softmax),
+    "log_softmax": _softmax(torch.log_softmax),
+    "dropout": _dropout,
+    "identity": _identity,
+    "rescale": _rescale,
+    "add": _merge(operator.add),
+    "subtract": _merge(operator.sub),
+    "multiply": _merge(operator.mul),
+    "average": _merge(operator.add),
+    "maximum": _merge(torch.maximum),
+    "minimum": _merge(torch.minimum),
+    "concat": _concat,
+    "flatten": _flatten,
+    "reshape": _reshape,
+    "permute": _permute,
+    "zero_pad": _zero_pad,
+    "upsample": _upsample,
+}

@@ -1,0 +1,185 @@
+"""Lower a Graph to a channels-last PyTorch module with the same arithmetic, forward and in training.
+
+The module takes and gives tensors in the graph's own layout (channels last for most Keras models);
+inside, images are (batch, channels, *spatial) in channels-last memory, so that the move is free.
+What can't be lowered faithfully is refused by name. Not here: reading a model, training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from ..errors import Refused
+from ..graph import Graph, Node
+from .emit import EMITTERS, Emitter, Value
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Where one tensor of the graph lives in the module, and how its axes are turned."""
+
+    parameter: str  # dotted name in the module
+    turn: str  # a key of _TURNS
+
+
+def _depthwise_in(array: np.ndarray) -> np.ndarray:
+    # (*window, channels, multiplier) -> (channels · multiplier, 1, *window)
+    rank = array.ndim - 2
+    moved = array.transpose(rank, rank + 1, *range(rank))
+    return moved.reshape(-1, 1, *array.shape[:rank])
+
+
+def _conv_in(array: np.ndarray) -> np.ndarray:
+    rank = array.ndim - 2
+    return array.transpose(rank + 1, rank, *range(rank))
+
+
+def _conv_out(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return array.transpose(*range(2, array.ndim), 1, 0)
+
+
+def _depthwise_out(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    moved = array.reshape(shape[-2], shape[-1], *shape[:-2])
+    return moved.transpose(*range(2, moved.ndim), 0, 1)
+
+
+_TURNS = {
+    "same": (lambda a: a, lambda a, shape: a),
+    "dense": (lambda a: a.T, lambda a, shape: a.T),
+    "conv": (_conv_in, _conv_out),
+    "depthwise": (_depthwise_in, _depthwise_out),
+}
+
+
+class Lowered(fx.GraphModule):
+    """A lowered network: call it like the Keras model it came from (same layout of tensors).
+
+    `returns_logits` is true when a final softmax was left out, because the loss adds it.
+    """
+
+    bindings: dict[str, Binding]
+    shapes: dict[str, tuple[int, ...]]
+    source: Graph
+    returns_logits: bool
+
+    def set_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Load weights given in the graph's layout; every key must be one of the graph's."""
+        state = dict(self.named_parameters()) | dict(self.named_buffers())
+        with torch.no_grad():
+            for key, array in tensors.items():
+                binding = self.bindings[key]
+                turned = np.ascontiguousarray(_TURNS[binding.turn][0](np.asarray(array)))
+                state[binding.parameter].copy_(torch.from_numpy(turned))
+
+    def get_tensors(self) -> dict[str, np.ndarray]:
+        """Return copies of all weights and statistics in the graph's layout."""
+        state = dict(self.named_parameters()) | dict(self.named_buffers())
+        result = {}
+        for key, binding in self.bindings.items():
+            array = state[binding.parameter].detach().cpu().numpy()
+            result[key] = np.array(_TURNS[binding.turn][1](array, self.shapes[key]))
+        return result
+
+    def penalty(self) -> Tensor | None:
+        """Return Σ l1 · Σ|w| + l2 · Σw² over the regularized tensors, or None if there are none."""
+        total = None
+        for item in self.source.penalties:
+            weight = self.get_parameter(self.bindings[item.tensor].parameter)
+            for factor, value in ((item.l1, weight.abs()), (item.l2, weight.square())):
+                if factor:
+                    term = factor * value.sum()
+                    total = term if total is None else total + term
+        return total
+
+
+def lower(graph: Graph, *, logits: bool = False) -> Lowered:
+    """Return a PyTorch module that computes what `graph` computes, with its weights loaded.
+
+    Args:
+        graph: what a reader made.
+        logits: leave out a softmax at the output, for a loss that takes logits.
+
+    Exact up to the rounding of float32 sums: forward, gradient, moving statistics, regularizers.
+    Raises: Refused, naming the node: an opaque node, a constraint, a dtype other than float32, a
+    norm with renorm or synchronized statistics, "same" padding of an axis of unknown size.
+
+    >>> node = Node("x", "input", (), (None, 2))
+    >>> graph = Graph("g", {"x": node, "y": Node("y", "relu", ("x",), (None, 2))}, ("x",), ("y",), {})
+    >>> lower(graph)(torch.tensor([[-1.0, 2.0]]))
+    tensor([[0., 2.]])
+    """
+    _refuse_hazards(graph)
+    outputs, dropped = _without_softmax(graph) if logits else (graph.outputs, False)
+    emitter = Emitter(graph)
+    values: dict[str, Value] = {}
+    for name in graph.inputs:
+        values[name] = Value(emitter.graph.placeholder(emitter.identifier(name)), moved=False)
+    needed = _ancestors(graph, outputs)
+    for node in graph:
+        if node.op != "input" and node.name in needed:
+            values[node.name] = _emit(emitter, node, [values[name] for name in node.inputs])
+    results = [emitter.native(values[name]) for name in outputs]
+    emitter.graph.output(results[0] if len(results) == 1 else tuple(results))
+    return _finish(emitter, graph, dropped)
+
+
+def _finish(emitter: Emitter, graph: Graph, dropped: bool) -> Lowered:
+    module = Lowered(emitter.root, emitter.graph, "Lowered")
+    module.bindings = {key: Binding(*where) for key, where in emitter.bindings.items()}
+    module.shapes = {key: graph.tensors[key].shape for key in module.bindings}
+    module.source, module.returns_logits = graph, dropped
+    module.set_tensors({key: graph.tensors[key] for key in module.bindings})
+    for key, binding in module.bindings.items():
+        if key not in graph.trainable:
+            _freeze(module, binding.parameter)
+    # 4-D weights in channels-last memory: convolutions then keep that layout for activations.
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _freeze(module: nn.Module, name: str) -> None:
+    for parameter_name, parameter in module.named_parameters():
+        if parameter_name == name:
+            parameter.requires_grad_(False)
+
+
+def _emit(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    if node.op not in EMITTERS:
+        kind = node.attrs.get("type", node.op)
+        why = f": {node.attrs['why']}" if node.attrs.get("why") else ""
+        raise Refused(f"can't lower layer '{node.layer}' ({kind}){why}.")
+    return EMITTERS[node.op](emitter, node, values)
+
+
+def _refuse_hazards(graph: Graph) -> None:
+    if graph.hazards:
+        raise Refused("can't lower the model faithfully: " + "; ".join(graph.hazards) + ".")
+    for node in graph:
+        if node.attrs.get("renorm") or node.attrs.get("synchronized"):
+            word = "renorm" if node.attrs.get("renorm") else "synchronized"
+            raise Refused(f"can't lower layer '{node.layer}': batch norm with {word}=True.")
+
+
+def _without_softmax(graph: Graph) -> tuple[tuple[str, ...], bool]:
+    name = graph.outputs[0]
+    last = graph.nodes[name]
+    axis = last.attrs.get("axis", -1)
+    lone = len(graph.outputs) == 1 and not graph.consumers[name]
+    if lone and last.op in {"softmax", "log_softmax"} and axis in (-1, len(last.shape) - 1):
+        return last.inputs, True
+    return graph.outputs, False
+
+
+def _ancestors(graph: Graph, outputs: tuple[str, ...]) -> set[str]:
+    seen: set[str] = set()
+    stack = list(outputs)
+    while stack:
+        name = stack.pop()
+        if name not in seen:
+            seen.add(name)
+            stack.extend(graph.nodes[name].inputs)
+    return seen

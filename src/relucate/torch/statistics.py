@@ -1,0 +1,68 @@
+"""Re-estimate batch-norm statistics before evaluation.
+
+Moving averages lag behind the weights (after a few hundred steps at momentum 0.99 they are mostly
+their initial values), so a short run would be scored on statistics of a network that no longer
+exists. Source: Ioffe and Szegedy, Batch Normalization, 2015, Algorithm 2 (population statistics
+after training).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .modules import BatchNorm
+
+
+def norms_with_statistics(model: nn.Module) -> list[nn.Module]:
+    """Return the modules whose evaluation uses averaged batch statistics."""
+    found: list[nn.Module] = []
+    for module in model.modules():
+        ours = isinstance(module, BatchNorm) and not module.frozen
+        native = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if ours or (native and module.track_running_stats):
+            found.append(module)
+    return found
+
+
+@torch.no_grad()
+def reestimate(model: nn.Module, inputs: Iterable[Tensor]) -> None:
+    """Replace every batch norm's statistics by averages over `inputs`, batch by batch.
+
+    Only the norms are in training mode: dropout is off, as it will be at evaluation. Averages over
+    k batches weigh each batch alike: statistic = (1/k) Σ_b statistic_b.
+    """
+    norms = norms_with_statistics(model)
+    if not norms:
+        return
+    with _averaging(model, norms):
+        for count, x in enumerate(inputs):
+            for norm in norms:
+                _set_share(norm, count)
+            model(x)
+
+
+def _set_share(norm: nn.Module, count: int) -> None:
+    """Let the next batch weigh 1 / (count + 1)."""
+    if isinstance(norm, BatchNorm):
+        norm.momentum = count / (count + 1)
+    else:
+        norm.momentum = 1 / (count + 1)  # PyTorch's momentum is the share of the new value
+
+
+@contextmanager
+def _averaging(model: nn.Module, norms: list[nn.Module]) -> Iterator[None]:
+    was_training = model.training
+    kept = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.train()
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, kept, strict=True):
+            norm.momentum = momentum  # type: ignore[assignment]
+        model.train(was_training)

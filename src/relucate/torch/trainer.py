@@ -1,0 +1,277 @@
+"""The torch engine: train any `torch.nn.Module` that maps a batch to class logits.
+
+A plain loop over tensors that are already on the device; nothing in it is done per example. The
+same code serves a lowered Keras model and the user's own module. Not here: which model, which arm.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data.dataset import Dataset
+from ..errors import InputError, Refused
+from ..train.recipe import Recipe
+from ..train.run import EpochReport, OnEpoch, RunResult
+from ..train.schedule import learning_rates
+from ..train.streams import derive
+from .batches import Batches, batches
+from .lower import Lowered
+from .modules import BatchNorm, LayerNorm, SpatialDropout
+from .statistics import reestimate
+
+_SCORE_BATCH = 500  # examples per step where no gradient is needed
+_NORMS = (
+    BatchNorm,
+    LayerNorm,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.modules.batchnorm._NormBase,
+    nn.RMSNorm,
+)
+
+
+def train(
+    model: nn.Module,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    on_epoch: OnEpoch = lambda report: None,
+    device: str = "cpu",
+    channels_first: bool | None = None,
+) -> RunResult:
+    """Train `model` in place on `data` and score it on the test part at the end.
+
+    Args:
+        model: maps (batch, ...) to (batch, classes) logits. A `Lowered` model takes channels last;
+            any other module takes images as (batch, channels, height, width).
+        seed: decides the data order, augmentation and dropout; initial values are the caller's.
+        device: "cpu", "cuda", ...
+
+    Returns: accuracy and loss on all test examples after the last epoch, the learning curve (test
+        accuracy on the first `recipe.curve` test examples after each epoch), seconds, and which
+        test examples were right. A loss that isn't finite ends the run as `diverged`.
+    Raises: InputError: a batch larger than the training set. Refused: outputs that aren't logits of
+        shape (batch, classes).
+    """
+    if recipe.batch_size > len(data.y_train):
+        raise InputError(
+            f"batch_size {recipe.batch_size} is larger than the {len(data.y_train)} training "
+            "examples: choose a smaller one."
+        )
+    return _Run(model, data, recipe, seed, on_epoch, device, channels_first).result()
+
+
+class _Run:
+    """One training: its tensors, optimizer and clocks."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Dataset,
+        recipe: Recipe,
+        seed: int,
+        on_epoch: OnEpoch,
+        device: str,
+        channels_first: bool | None,
+    ) -> None:
+        self.recipe, self.seed, self.on_epoch = recipe, seed, on_epoch
+        self.device = torch.device(device)
+        first = not isinstance(model, Lowered) if channels_first is None else channels_first
+        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.train_set, self.test_set = batches(
+            data,
+            device=self.device,
+            channels_first=first,
+            standardize=recipe.standardize,
+        )
+        self.curve_set = _curve_examples(data, recipe.curve).to(self.device)
+        self.rates = learning_rates(recipe, len(self.train_set) // recipe.batch_size).tolist()
+        self.optimizer = make_optimizer(self.model, recipe)
+        self.curve: dict[str, list[float | None]] = {"epoch": [], "train_loss": [], "accuracy": []}
+        self.seconds = {"train": 0.0, "evaluate": 0.0}
+        _check_outputs(self.model, self.train_set, data.classes)
+        key_dropout(self.model, seed)
+
+    def result(self) -> RunResult:
+        """Run all epochs, then score."""
+        for epoch in range(self.recipe.epochs):
+            loss = self._timed("train", self._epoch, epoch)
+            accuracy = self._timed("evaluate", self._curve_point) if np.isfinite(loss) else None
+            self._record(epoch, loss, accuracy)
+            if not np.isfinite(loss):
+                return self._diverged(f"the training loss was {loss} in epoch {epoch + 1}")
+        return self._timed("evaluate", self._score)
+
+    def _timed(self, clock: str, function: Any, *args: Any) -> Any:
+        start = time.perf_counter()
+        value = function(*args)
+        self.seconds[clock] += time.perf_counter() - start
+        return value
+
+    def _epoch(self, epoch: int) -> float:
+        recipe, model, optimizer = self.recipe, self.model, self.optimizer
+        model.train()
+        step = epoch * (len(self.train_set) // recipe.batch_size)
+        first = step
+        total = torch.zeros((), device=self.device)
+        penalty = model.penalty if isinstance(model, Lowered) and model.source.penalties else None
+        autocast = _autocast(recipe, self.device)
+        for x, y in self.train_set.epoch(self.seed, epoch, recipe.batch_size, recipe.augment):
+            for group in optimizer.param_groups:
+                group["lr"] = self.rates[step]
+            with autocast:
+                loss = F.cross_entropy(model(x), y, label_smoothing=recipe.label_smoothing)
+            if penalty is not None:
+                loss = loss + penalty()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+            step += 1
+        return float(total) / (step - first)
+
+    def _curve_point(self) -> float | None:
+        if not self.recipe.curve:
+            return None
+        self._reestimate()
+        outputs = self._outputs(self.curve_set)
+        return float((outputs.argmax(1) == self.test_set.y[self.curve_set]).float().mean())
+
+    def _score(self) -> RunResult:
+        if not self.recipe.curve:
+            self._reestimate()
+        outputs = self._outputs(torch.arange(len(self.test_set), device=self.device))
+        loss = float(F.cross_entropy(outputs, self.test_set.y))
+        if not np.isfinite(loss):
+            return self._diverged(f"the test loss was {loss} after the last epoch")
+        correct = (outputs.argmax(1) == self.test_set.y).cpu().numpy()
+        return self._finish("done", metric=float(correct.mean()), loss=loss, correct=correct)
+
+    def _reestimate(self) -> None:
+        count = min(self.recipe.reestimate, len(self.train_set))
+        if count:
+            size = min(_SCORE_BATCH, count)
+            starts = range(0, count - size + 1, size)
+            with _autocast(self.recipe, self.device):
+                reestimate(self.model, (self.train_set.inputs(slice(s, s + size)) for s in starts))
+
+    @torch.inference_mode()
+    def _outputs(self, index: Tensor) -> Tensor:
+        self.model.eval()
+        with _autocast(self.recipe, self.device):
+            parts = [self.model(self.test_set.inputs(part)) for part in index.split(_SCORE_BATCH)]
+        return torch.cat(parts).float()
+
+    def _record(self, epoch: int, loss: float, accuracy: float | None) -> None:
+        self.curve["epoch"].append(epoch + 1)
+        self.curve["train_loss"].append(loss if np.isfinite(loss) else None)
+        self.curve["accuracy"].append(accuracy)
+        self.on_epoch(EpochReport(epoch + 1, self.recipe.epochs, loss, accuracy))
+
+    def _diverged(self, note: str) -> RunResult:
+        return self._finish("diverged", note=note)
+
+    def _finish(self, status: str, **values: Any) -> RunResult:
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        norm = [p for m in self.model.modules() if isinstance(m, _NORMS) for p in m.parameters()]
+        return RunResult(
+            status,
+            curve=self.curve,
+            seconds=dict(self.seconds),
+            parameters=sum(p.numel() for p in trained),
+            norm_parameters=sum(p.numel() for p in norm if p.requires_grad),
+            **values,
+        )
+
+
+def _autocast(recipe: Recipe, device: torch.device) -> Any:
+    if recipe.precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def _curve_examples(data: Dataset, count: int) -> Tensor:
+    """Return which test examples draw the curve: the same evenly spread ones in every run."""
+    total = len(data.y_test)
+    return torch.linspace(0, total - 1, min(count, total)).round().long().unique()
+
+
+def _check_outputs(model: nn.Module, data: Batches, classes: int) -> None:
+    model.eval()
+    with torch.no_grad():
+        outputs = model(data.inputs(slice(0, min(8, len(data)))))
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] != classes:
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise Refused(f"the model's output is {shape}; expected (batch, {classes}) class logits.")
+    sums = outputs.float().sum(1)
+    if bool((outputs >= 0).all()) and bool(torch.isclose(sums, torch.ones_like(sums)).all()):
+        raise Refused(
+            "the model's outputs are probabilities (each row sums to 1), but the loss takes logits: "
+            "leave the final softmax out."
+        )
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer; norm parameters and biases don't decay unless `decay_all`."""
+    decayed, plain = split_decay(model, recipe.decay_all)
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise Refused("the model has no trainable parameters.")
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.rate, fused=True)
+    nesterov = recipe.momentum > 0
+    return torch.optim.SGD(
+        groups, lr=recipe.rate, momentum=recipe.momentum, nesterov=nesterov, fused=True
+    )
+
+
+def split_decay(
+    model: nn.Module, decay_all: bool
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the trainable parameters that decay and those that don't (norms, biases)."""
+    exempt: set[int] = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if isinstance(module, _NORMS) or name.endswith("bias") or name == "alpha":
+                exempt.add(id(parameter))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if decay_all or id(p) not in exempt]
+    plain = [p for p in trained if not decay_all and id(p) in exempt]
+    return decayed, plain
+
+
+def key_dropout(model: nn.Module, seed: int) -> None:
+    """Give every dropout module its own random stream, named by the module and its call number.
+
+    Two arms whose dropout layer has the same name and input shape then drop the same units in the
+    same step, whatever else the arms draw.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.modules.dropout._DropoutNd, SpatialDropout)):
+            calls = _stream(derive(seed, "dropout", name))
+            module.register_forward_pre_hook(lambda m, args, calls=calls: _reseed(m, calls))
+    torch.manual_seed(derive(seed, "torch"))  # for functional dropout, which has no module
+
+
+def _reseed(module: nn.Module, calls: Iterator[int]) -> None:
+    if module.training:
+        torch.manual_seed(next(calls))
+
+
+def _stream(start: int) -> Iterator[int]:
+    while True:
+        yield start
+        start = (start + 0x9E3779B97F4A7C15) & 0x7FFF_FFFF_FFFF_FFFF

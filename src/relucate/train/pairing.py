@@ -1,0 +1,61 @@
+"""Which initial values an arm takes from the arms before it.
+
+Pairing: the same seed means the same initial value for every tensor whose name and shape agree
+across arms. The first arm that has the tensor gives the value. Pure NumPy; the engines load it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Tensors = Mapping[str, np.ndarray]
+
+_LARGE = 256  # elements from which on two spreads can be told apart
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Initial values of one arm, and which of its tensors it shares with an arm before it."""
+
+    values: dict[str, np.ndarray]
+    shared: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def pair_initial(own: Tensors, before: Sequence[Tensors]) -> Paired:
+    """Return an arm's initial values: an earlier arm's where name and shape agree, else its own.
+
+    Args: own: the arm's tensors by name; before: those of the arms before it, in order.
+    A note names each shared tensor whose own initial values came from visibly another
+    distribution, because the arm then trains from the earlier arm's.
+
+    >>> a, b = {"w": np.zeros(2)}, {"w": np.ones(2), "v": np.ones(1)}
+    >>> pair_initial(b, [a]).shared
+    ('w',)
+    """
+    values, shared, notes = dict(own), [], []
+    for name, array in own.items():
+        source = next((t[name] for t in before if name in t and t[name].shape == array.shape), None)
+        if source is None:
+            continue
+        values[name] = source
+        shared.append(name)
+        if _differ(array, source):
+            notes.append(
+                f"'{name}' is initialised differently by the arms (spread {np.std(array):.3g} and "
+                f"{np.std(source):.3g}): all of them start from the first arm's values"
+            )
+    return Paired(values, tuple(shared), tuple(notes))
+
+
+def _differ(a: np.ndarray, b: np.ndarray) -> bool:
+    constant = np.ptp(a) == 0 and np.ptp(b) == 0
+    if constant:
+        return bool(a.flat[0] != b.flat[0]) if a.size else False
+    if a.size < _LARGE:
+        return False
+    small, large = sorted((float(np.std(a)), float(np.std(b))))
+    return small < 0.8 * large

@@ -1,0 +1,116 @@
+"""One run as plain data: what is to be trained (spec), what came out (result).
+
+A spec has a content hash: the same hash means the same bits on the same machine, so a finished run
+is never repeated. Engines take a spec's parts and give a result; the study's driver alone stores it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..data.dataset import Dataset
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One training run, as JSON-ready data.
+
+    model: where the builder comes from (name, options, source hash); arm: order and options;
+    before: the arms whose initial values come first (pairing); seed; data: name, fingerprint and
+    sizes; recipe; engine: `torch` or `keras`, backend, device, threads; versions: of what computes.
+    """
+
+    model: Mapping[str, Any]
+    arm: Mapping[str, Any]
+    before: tuple[Mapping[str, Any], ...]
+    seed: int
+    data: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    engine: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spec as JSON-ready data."""
+        return {
+            "model": dict(self.model),
+            "arm": dict(self.arm),
+            "before": [dict(arm) for arm in self.before],
+            "seed": self.seed,
+            "data": dict(self.data),
+            "recipe": dict(self.recipe),
+            "engine": dict(self.engine),
+            "versions": dict(self.versions),
+        }
+
+    @property
+    def hash(self) -> str:
+        """sha256 (hex) of the spec's canonical JSON."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass
+class RunResult:
+    """What a run gave. `metric` is test accuracy in [0, 1], None where the run has no end."""
+
+    status: str  # done | diverged | failed
+    metric: float | None = None
+    loss: float | None = None
+    curve: dict[str, list[float | None]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    parameters: int = 0
+    norm_parameters: int = 0
+    shared: int = 0  # tensors that pairing made equal
+    tensors: int = 0
+    note: str = ""
+    correct: np.ndarray | None = None  # (test examples,) bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but `correct` as JSON-ready data."""
+        return {k: v for k, v in self.__dict__.items() if k != "correct"}
+
+    @property
+    def packed(self) -> bytes | None:
+        """Per-example correctness as packed bits (numpy.packbits order)."""
+        return None if self.correct is None else np.packbits(self.correct).tobytes()
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What a trainer says after each epoch."""
+
+    epoch: int
+    epochs: int
+    train_loss: float
+    accuracy: float | None
+
+
+OnEpoch = Callable[[EpochReport], None]
+
+
+class Trainer(Protocol):
+    """Trains one model once: the engines of `relucate.torch` and `relucate.keras` are such."""
+
+    def __call__(
+        self, model: Any, data: Dataset, recipe: Recipe, *, seed: int, on_epoch: OnEpoch
+    ) -> RunResult:
+        """Train `model` on `data` and score it on the test part."""
+        ...
+
+
+def array_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return a short digest of named arrays: the identity of an initial state."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}{array.shape}{array.dtype}".encode())
+        digest.update(array.tobytes())
+    return base64.b32encode(digest.digest())[:16].decode().lower()

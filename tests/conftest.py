@@ -1,0 +1,7 @@
+"""Shared by all tests: one Keras backend per process, two threads at most, no writing into the home folder."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "agg")
