@@ -160,7 +160,7 @@ class TestStatedAnswers:
         assert not d.degenerate
 
     def test_no_difference_but_rounding_is_exactly_zero(self):
-        d = paired_difference([0.1 + 0.2, 0.3, 0.3], [0.3, 0.3, 0.1 + 0.2])
+        d = paired_difference([0.3, 0.3, 0.3], [0.1 + 0.2, 0.1 + 0.2, 0.3])
         assert (d.estimate, d.low, d.high, d.sd) == (0.0, 0.0, 0.0, 0.0)
 
     def test_the_design_is_named(self):

@@ -65,6 +65,7 @@ class TestTooFewPairs:
         assert (verdict.verdict, verdict.reason) == ("inconclusive", "too few pairs")
         assert verdict.winner is None
         assert not verdict.excludes_zero
+        assert not verdict.clears_margin
         assert verdict.pairs_needed == 3
 
     def test_three_are_enough(self):
@@ -208,6 +209,11 @@ class TestPairsNeeded:
         d = verdict.difference
         assert verdict.pairs_needed == pairs_needed(d.sd, d.estimate, MARGIN)
         assert verdict.pairs_needed > d.n
+
+    def test_a_verdicts_level_counts(self):
+        strict = decide(difference(-0.002, 0.010, sd=0.01, level=0.99), margin=MARGIN)
+        assert strict.pairs_needed == pairs_needed(0.01, 0.004, MARGIN, 0.99)
+        assert strict.pairs_needed > pairs_needed(0.01, 0.004, MARGIN, 0.95)
 
     @pytest.mark.parametrize("margin", [0, -0.5, float("nan"), float("inf")])
     def test_a_margin_that_is_none(self, margin):

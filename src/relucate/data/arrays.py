@@ -17,7 +17,7 @@ NUMBERS = "biuf"  # NumPy dtype kinds: bool, int, unsigned, float
 
 
 def examples(x: object, what: str) -> np.ndarray:
-    """Return `x` as (n, h, w, c) or (n, d), C-contiguous; uint8 stays, other numbers become float32.
+    """Return `x` as (n, h, w, c) or (n, d), C-contiguous, uint8 as it is or else float32.
 
     Args:
         x: (n, h, w), (n, h, w, c) or (n, d) numbers; (n, h, w) gets one channel.
@@ -44,13 +44,17 @@ def examples(x: object, what: str) -> np.ndarray:
 
 
 def _numbers(x: object, what: str) -> np.ndarray:
-    try:
-        array = np.asarray(x)
-    except ValueError as error:  # nested lists of uneven lengths
-        raise InputError(f"{what} is not an array: {error}.") from error
+    array = _array(x, what)
     if array.dtype.kind not in NUMBERS:
         raise InputError(f"{what} holds {array.dtype} values; expected numbers.")
     return array
+
+
+def _array(values: object, what: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # nested lists of uneven lengths
+        raise InputError(f"{what} is not an array: {error}.") from error
 
 
 def _refuse_channels_first(array: np.ndarray, what: str) -> None:
@@ -90,9 +94,7 @@ def encode(y: object, what: str) -> tuple[np.ndarray, tuple[str, ...]]:
     return codes.astype(np.int64), tuple(str(value) for value in values)
 
 
-def encode_pair(
-    y_train: object, y_test: object
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+def encode_pair(y_train: object, y_test: object) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Return codes of both parts and the class names, which are the training labels, sorted.
 
     Raises:
@@ -139,7 +141,7 @@ def codes_for(y: object, what: str, class_names: Sequence[str]) -> np.ndarray:
 
 def _flat(y: object, what: str) -> np.ndarray:
     """Return labels as (n,) int64 or text, whatever of the accepted forms they come in."""
-    array = _known_kind(np.asarray(y), what)
+    array = _known_kind(_array(y, what), what)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim == 2 and _is_one_hot(array):
@@ -176,8 +178,10 @@ def _is_one_hot(array: np.ndarray) -> bool:
 
 def _same_width(y_train: object, y_test: object) -> None:
     """Refuse one-hot labels of different widths: their columns can't mean the same classes."""
-    train, test = np.asarray(y_train), np.asarray(y_test)
-    if train.ndim == test.ndim == 2 and train.shape[1] != test.shape[1]:
+    train, test = _array(y_train, "y_train"), _array(y_test, "y_test")
+    if train.ndim != 2 or test.ndim != 2 or 1 in (train.shape[1], test.shape[1]):
+        return
+    if train.shape[1] != test.shape[1]:
         raise InputError(
             f"y_train is one-hot with {train.shape[1]} columns but y_test with {test.shape[1]}; "
             "expected the same classes in both."

@@ -33,7 +33,7 @@ def cached(key: str, make: Callable[[], Dataset], cache: str | Path | None = Non
         cache: the cache folder, by default `default_folder()`.
     """
     entry = (Path(cache).expanduser() if cache else default_folder()) / f"folder-{key[:32]}"
-    if entry.is_dir():
+    if os.path.isdir(entry):  # unlike Path.is_dir, False where a parent can't be entered
         try:
             return Dataset.open(entry)
         except InputError:

@@ -6,6 +6,8 @@ Repository (1998). Its split is fixed, so that results on it can be compared. Ca
 
 from __future__ import annotations
 
+import numpy as np
+
 from relucate.data.dataset import Dataset, make_split
 
 
@@ -13,6 +15,6 @@ def digits() -> Dataset:
     """Return 1,437 training and 360 test images, (8, 8, 1) float32 in [0, 1], 10 classes."""
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
-    images = (bunch.images / 16).astype("float32")  # pixels count 0..16 set bits
-    return make_split("digits", images, bunch.target, test_split=0.2, seed=0)
+    pixels, labels = load_digits(return_X_y=True)
+    images = np.asarray(pixels, np.float32).reshape(-1, 8, 8) / 16  # counts of set bits, 0..16
+    return make_split("digits", images, labels, test_split=0.2, seed=0)

@@ -6,10 +6,8 @@ The steps themselves: `listing`, `images`, `cache`. Called by `source`.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ import numpy as np
 from relucate.data import images
 from relucate.data.cache import cached
 from relucate.data.dataset import Dataset, make, make_split
-from relucate.data.images import Progress
+from relucate.data.images import Decoded, Progress
 from relucate.data.listing import File, Listing, list_folder
 from relucate.errors import InputError
 
@@ -53,40 +51,45 @@ def load_folder(
         InputError: see `listing.list_folder`; files that aren't images (unless `skip_bad`); images
             of different sizes (unless `size`).
     """
-    shape = _shape(size)
+    options = _Options(_shape(size), grayscale, test_split, seed, skip_bad)
     listing = list_folder(root)
-    options = {"size": shape, "grayscale": grayscale, "skip_bad": skip_bad}
-    notes = listing.notes
+    data = cached(_key(listing, options), lambda: _decoded(listing, options, progress), cache)
+    notes = list(listing.notes)
     if listing.test is None:
-        options |= {"test_split": test_split, "seed": seed}
-        where = "the images" if not listing.train_prefix else "train/"
-        notes = (f"the test part is a stratified {test_split:.0%} of {where}, seed {seed}", *notes)
+        notes.append(
+            f"the folder has no test part, so a stratified {test_split:.0%} is it, seed {seed}"
+        )
+    return replace(data, name=listing.root.resolve().name, notes=(*notes, *data.notes))
 
-    def decode() -> Dataset:
-        return _decoded(listing, shape, grayscale, test_split, seed, skip_bad, progress)
 
-    data = cached(_key(listing, options), decode, cache)
-    name = Path(root).expanduser().resolve().name
-    return replace(data, name=name, notes=(*notes, *data.notes))
+@dataclass(frozen=True)
+class _Options:
+    shape: tuple[int, int] | None
+    grayscale: bool
+    test_split: float
+    seed: int
+    skip_bad: bool
 
 
 def _shape(size: Size) -> tuple[int, int] | None:
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, int) else tuple(size)
+    pair = tuple(size) if isinstance(size, tuple | list) else (size, size)
     if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
         raise InputError(f"size {size} is not a side or (height, width) of whole pixels above 0.")
     return pair[0], pair[1]
 
 
-def _key(listing: Listing, options: dict[str, object]) -> str:
+def _key(listing: Listing, options: _Options) -> str:
     """Return a digest of what the decoded result depends on.
 
-    Paths, sizes and times of change of all files, the options, and the last bytes of a sample of
-    files: two folders may agree in all the rest (equal-sized bitmaps out of one archive).
+    Options, paths, sizes and times of change of all files, and the last bytes of a sample of them:
+    two folders may agree in all the rest (equal-sized bitmaps out of an archive without times).
     """
-    digest = hashlib.sha256(json.dumps([VERSION, options]).encode())
+    split = (options.test_split, options.seed) if listing.test is None else None
+    chosen = (VERSION, options.shape, options.grayscale, options.skip_bad, split, listing.bad)
     files = _all_files(listing)
+    digest = hashlib.sha256(repr(chosen).encode(errors="surrogateescape"))
     digest.update(repr([tuple(file) for file in files]).encode(errors="surrogateescape"))
     for file in files[:: max(1, len(files) // SAMPLE)]:
         digest.update(_tail(listing.root / file.path, file.size))
@@ -96,7 +99,7 @@ def _key(listing: Listing, options: dict[str, object]) -> str:
 def _tail(path: Path, size: int) -> bytes:
     try:
         with path.open("rb") as stream:
-            stream.seek(max(0, size - TAIL), os.SEEK_SET)
+            stream.seek(max(0, size - TAIL))
             return stream.read(TAIL)
     except OSError:  # decoding will name it
         return b""
@@ -107,22 +110,79 @@ def _all_files(listing: Listing) -> list[File]:
     return [file for part in parts for files in part.values() for file in files]
 
 
-def _decoded(
+def _decoded(listing: Listing, options: _Options, progress: Progress | None) -> Dataset:
+    paths = [file.path for file in _all_files(listing)]
+    result = images.decode(listing.root, paths, options.shape, options.grayscale, progress)
+    bad = [*listing.bad, *((paths[i], why) for i, why in result.failed.items())]
+    if bad and not options.skip_bad:
+        raise InputError(
+            f"{len(bad):,} of {len(paths) + len(listing.bad):,} entries in the class folders of "
+            f"{listing.root} can't be read as images: {_shown(bad)}. Remove them, or skip them "
+            "with --skip-bad (in Python skip_bad=True)."
+        )
+    notes = [f"{len(bad):,} files skipped: {_shown(bad)}"] if bad else []
+    train, test = _codes(listing.train), _codes(listing.test or {})
+    return _assembled(listing, options, result, np.concatenate([train, test]), len(train), notes)
+
+
+def _assembled(
     listing: Listing,
-    shape: tuple[int, int] | None,
-    grayscale: bool,
-    test_split: float,
-    seed: int,
-    skip_bad: bool,
-    progress: Progress | None,
+    options: _Options,
+    result: Decoded,
+    codes: np.ndarray,
+    train_size: int,
+    notes: list[str],
 ) -> Dataset:
-    files = _all_files(listing)
-    paths = [file.path for file in files]
-    result = images.decode(listing.root, paths, shape, grayscale, progress)
-    bad = [*listing.bad, *((paths[i], why) for i, why in sorted(result.failed.items()))]
-    if bad and not skip_bad:
-        raise _not_images(listing.root, bad, len(paths))
-    good = np.ones(len(files), dtype=bool)
-    good[list(result.failed)] = False
-    notes = [f"{len(bad)} files skipped: {_shown(bad)}"] if bad else []
-    ...
+    """Return the data set of the files that were decoded, the first `train_size` for training."""
+    names = listing.class_names
+    good = np.setdiff1d(np.arange(len(codes)), list(result.failed))
+    train, test = good[good < train_size], good[good >= train_size]
+    _refuse_empty(listing.root, listing.train, codes[train])
+    _refuse_empty(listing.root, listing.test or {}, codes[test])
+    if listing.test is None:
+        return make_split(
+            "folder",
+            _rows(result.pixels, good),
+            codes[good],
+            names,
+            test_split=options.test_split,
+            seed=options.seed,
+            notes=notes,
+        )
+    return make(
+        "folder",
+        _rows(result.pixels, train),
+        codes[train],
+        _rows(result.pixels, test),
+        codes[test],
+        names,
+        notes=notes,
+    )
+
+
+def _refuse_empty(root: Path, part: dict[str, list[File]], codes: np.ndarray) -> None:
+    """Refuse a class of which no file could be read."""
+    for code, files in enumerate(part.values()):
+        if not (codes == code).any():
+            folder = (root / files[0].path).parent
+            raise InputError(
+                f"class folder {folder} holds no file that can be read as an image ({len(files):,} "
+                "skipped). Add images or remove the folder."
+            )
+
+
+def _rows(pixels: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return rows of `pixels`; a view where they are adjacent, as copying takes memory twice."""
+    if len(index) and index[-1] - index[0] + 1 == len(index):
+        return pixels[index[0] : index[-1] + 1]
+    return pixels[index]
+
+
+def _codes(part: dict[str, list[File]]) -> np.ndarray:
+    """Return the (n,) labels of a part's files, in the order of `_all_files`."""
+    return np.repeat(np.arange(len(part)), [len(files) for files in part.values()])
+
+
+def _shown(bad: Sequence[tuple[str, str]], most: int = 3) -> str:
+    shown = ", ".join(f"{path} ({why})" for path, why in bad[:most])
+    return shown + (f" and {len(bad) - most:,} more" if len(bad) > most else "")

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,74 +55,74 @@ def decode(
     """
     shape = size or _first_size(root, paths)
     pixels = _room(len(paths), shape, 1 if grayscale else 3)
-    failed: dict[int, str] = {}
-    sizes: dict[int, tuple[int, int]] = {}
-    colour = False
 
-    def work(chunk: range) -> list[tuple[int, Any]]:
-        return [(i, _decode_into(pixels[i], root / paths[i], size is not None)) for i in chunk]
+    def work(chunk: range) -> list[_Outcome]:
+        return [_decode_into(pixels[i], root / paths[i], size is not None) for i in chunk]
 
-    done = 0
+    outcomes: list[_Outcome] = []
     for results in _in_threads(work, len(paths)):
-        for i, result in results:
-            if isinstance(result, str):
-                failed[i] = result
-            elif isinstance(result, tuple):
-                sizes[i] = result
-            else:
-                colour = colour or result
-        done += len(results)
+        outcomes += results
         if progress:
-            progress(done, len(paths))
-    _refuse_sizes(paths, shape, sizes, failed)
-    return Decoded(pixels if colour or grayscale else pixels[..., :1], failed)
+            progress(len(outcomes), len(paths))
+    _refuse_sizes(paths, shape, outcomes)
+    failed = {i: outcome.problem for i, outcome in enumerate(outcomes) if outcome.problem}
+    as_filled = grayscale or any(outcome.colour for outcome in outcomes)
+    return Decoded(pixels if as_filled else pixels[..., :1], failed)
 
 
-def _in_threads(work: Callable[[range], Any], count: int) -> Any:
+class _Outcome(NamedTuple):
+    """Of one file: whether it has colour; (height, width) if that is wrong; why it failed."""
+
+    colour: bool = False
+    size: tuple[int, int] | None = None
+    problem: str = ""
+
+
+def _in_threads(work: Callable[[range], list[_Outcome]], count: int) -> Iterator[list[_Outcome]]:
     """Yield `work`'s results over chunks of 0..count-1, in order."""
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
     try:
-        with warnings.catch_warnings():
-            # Pillow warns about odd metadata and very large images; what matters here is whether
-            # the pixels can be read. Set once, because the filters are shared by all threads.
-            warnings.simplefilter("ignore")
+        with _no_warnings():
             yield from pool.map(work, chunks)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _decode_into(row: np.ndarray, path: Path, resize: bool) -> bool | str | tuple[int, int]:
-    """Fill `row` (h, w, 1 or 3) with the image at `path`.
-
-    Returns:
-        Whether the image has colour; or its (height, width) if that doesn't fit `row`; or, as
-        text, why it can't be decoded.
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Silence Pillow, which warns about odd metadata and very large images: what matters here is
+    whether the pixels can be read. Entered by one thread for all, which share the filters.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _decode_into(row: np.ndarray, path: Path, resize: bool) -> _Outcome:
+    """Fill `row` (h, w, 1 or 3) with the image at `path`."""
     from PIL import Image
 
     height, width, channels = row.shape
     try:
         with Image.open(path) as image:
-            if image.mode[0] in "IF":  # 16 or 32 bits: a silent conversion would clip them
-                return f"{image.mode} pixels, more than 8 bits; expected 8-bit images"
+            if _too_deep(image):
+                return _Outcome(problem=f"{image.mode} pixels; expected 8 bits per channel")
             if not resize and image.size != (width, height):
-                return image.size[::-1]
-            colour = image.mode not in GRAY
-            flat = _flat(image, "L" if channels == 1 else "RGB")
+                image.load()  # a broken file is that first of all, whatever size it claims
+                return _Outcome(size=(image.height, image.width))
+            flat = image.convert("L" if channels == 1 else "RGB")
             if flat.size != (width, height):
                 flat = flat.resize((width, height), Image.Resampling.BILINEAR)
             row[...] = np.asarray(flat).reshape(height, width, channels)
+            return _Outcome(colour=image.mode not in GRAY)
     except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
-        return _reason(error, path)
-    return colour
+        return _Outcome(problem=_reason(error, path))
 
 
-def _flat(image: Any, mode: str) -> Any:
-    """Return a Pillow image in `mode` ("L" or "RGB"), its transparency dropped."""
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert(mode)
+def _too_deep(image: Any) -> bool:
+    """Tell 16- and 32-bit pixels (modes I, I;16, F), which a conversion would silently clip."""
+    return image.mode[0] in "IF"
 
 
 def _reason(error: Exception, path: Path) -> str:
@@ -133,16 +134,16 @@ def _reason(error: Exception, path: Path) -> str:
 
 
 def _first_size(root: Path, paths: Sequence[str]) -> tuple[int, int]:
-    """Return (height, width) of the first file that opens, from its header; (1, 1) if none does."""
+    """Return (height, width) of the first file that can be decoded; (1, 1) if none can."""
     from PIL import Image
 
     for path in paths:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                with Image.open(root / path) as image:
-                    return image.size[::-1]
-        except Exception:  # named later, when all are decoded
+            with _no_warnings(), Image.open(root / path) as image:
+                image.load()
+                if not _too_deep(image):
+                    return image.height, image.width
+        except Exception:  # it is named later, when all are decoded
             continue
     return 1, 1
 
@@ -159,18 +160,15 @@ def _room(count: int, shape: tuple[int, int], channels: int) -> np.ndarray:
 
 
 def _refuse_sizes(
-    paths: Sequence[str],
-    shape: tuple[int, int],
-    sizes: dict[int, tuple[int, int]],
-    failed: dict[int, str],
+    paths: Sequence[str], shape: tuple[int, int], outcomes: Sequence[_Outcome]
 ) -> None:
-    if not sizes:
+    other = {i: outcome.size for i, outcome in enumerate(outcomes) if outcome.size}
+    if not other:
         return
-    first = next(path for i, path in enumerate(paths) if i not in sizes and i not in failed)
-    other = min(sizes)
+    first = next(i for i, outcome in enumerate(outcomes) if not (outcome.size or outcome.problem))
+    second, (height, width) = next(iter(other.items()))
     raise InputError(
-        f"images differ in size: {first} is {shape[0]} x {shape[1]} but {paths[other]} is "
-        f"{sizes[other][0]} x {sizes[other][1]} (height x width), and {len(sizes):,} of "
-        f"{len(paths):,} differ from the first. Give one size to resize to: --size "
-        f"{min(shape)} (size={min(shape)} in Python)."
+        f"images differ in size: {paths[first]} is {shape[0]} x {shape[1]} but {paths[second]} is "
+        f"{height} x {width} (height x width), and {len(other):,} of {len(paths):,} differ from "
+        f"the first. Give one size to resize to: --size {min(shape)} (in Python size={min(shape)})."
     )

@@ -65,9 +65,7 @@ def list_folder(root: str | Path) -> Listing:
     return Listing(root, train, None, bad, _left_out(strays))
 
 
-def _in_parts(
-    root: Path, parts: dict[str, str], folders: list[str], strays: list[str]
-) -> Listing:
+def _in_parts(root: Path, parts: dict[str, str], folders: list[str], strays: list[str]) -> Listing:
     """Return the listing of a root with train/ and maybe a test part beside it."""
     if "train" not in parts:
         raise InputError(

@@ -32,7 +32,8 @@ def load_npz(path: str | Path, *, test_split: float = 0.2, seed: int = 0) -> Dat
     arrays, left = _read(path)
     notes = [f"arrays left out: {', '.join(left)}"] if left else []
     if "x_train" in arrays:
-        return make(path.name, *(arrays[part] for part in PARTS), notes=notes)
+        x_train, y_train, x_test, y_test = (arrays[part] for part in PARTS)
+        return make(path.name, x_train, y_train, x_test, y_test, notes=notes)
     note = f"the test part is a stratified {test_split:.0%} of x, y, seed {seed}"
     return make_split(
         path.name, arrays["x"], arrays["y"], test_split=test_split, seed=seed, notes=[note, *notes]
@@ -48,7 +49,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
                 {key: _array(archive, key, path) for key in form},
                 [key for key in archive.files if key not in form],
             )
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} can't be read: {error}.") from error
 
 

@@ -7,6 +7,7 @@ nothing. Not here: checking the content (`dataset`), where cached folders lie (`
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -30,7 +31,7 @@ def write(data: Dataset, folder: Path) -> Path:
     Raises:
         InputError: `folder` holds something else, or can't be written (disk full, read-only).
     """
-    if folder.exists():
+    if os.path.exists(folder):  # unlike Path.exists, False where a parent can't be entered
         return _keep_same(data, folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,7 @@ def read(folder: Path) -> dict[str, Any]:
             fields[name] = str(header[name])
         for name in ("class_names", "notes"):
             fields[name] = tuple(str(item) for item in header[name])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"the data set in {folder} is damaged ({error}). Delete the folder and make it again."
         ) from error

@@ -85,7 +85,7 @@ def _by_name(name: str, named: Mapping[str, Loader]) -> Dataset:
     if name in named:
         return _from_loader(name, named[name])
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         raise InputError(f"'{name}' is a folder; to use it as image data say 'folder:{name}'.")
     if path.is_file():
         raise InputError(f"'{name}' is a file; an .npz file of arrays is given as 'npz:{name}'.")

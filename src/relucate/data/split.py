@@ -7,6 +7,7 @@ because a fingerprint must not change with a library's version: NumPy froze Rand
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 
@@ -26,7 +27,7 @@ def allocate(counts: np.ndarray, size: int, keep: int = 0) -> np.ndarray:
         keep: how many examples of each class must stay out.
 
     >>> allocate(np.array([50, 30, 20, 1]), 10)
-    array([5, 2, 2, 1])
+    array([4, 3, 2, 1])
     """
     quota = size * counts / counts.sum()
     most = counts - keep
@@ -75,7 +76,7 @@ def train_and_test(
             f"class '{name}' has {counts.min()} example; expected at least two, one to train on "
             "and one to test on. Add examples or leave the class out."
         )
-    size = round(len(codes) * test_split)
+    size = math.ceil(round(len(codes) * test_split, 6))  # as scikit-learn rounds, less float noise
     if not len(counts) <= size <= len(codes) - len(counts):
         raise InputError(
             f"a test split of {test_split} makes {size:,} of {len(codes):,} examples the test "

@@ -152,7 +152,8 @@ def _batch_norm(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
 
 
 def _layer_norm(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
-    x, axes = xs[0], tuple(node.attrs["axes"])
+    x = xs[0]
+    axes = tuple(axis % x.ndim for axis in node.attrs["axes"])
     mean = x.mean(axis=axes, keepdims=True)
     variance = x.var(axis=axes, keepdims=True)
     y = (x - mean) / np.sqrt(variance + node.attrs["epsilon"])

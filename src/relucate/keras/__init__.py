@@ -1,10 +1,25 @@
-"""Everything that imports Keras: blocks, reading a model into a Graph, the keras training engine."""
+"""Everything that imports Keras: blocks, reading a model into a Graph, the keras training engine.
+
+Importing this package chooses the backend but doesn't import Keras yet: the first use does.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from ..backend import use_backend as _use_backend
 
-_use_backend()
-
-from .blocks import conv2d_bn, dense_bn  # noqa: E402  (the backend has to be chosen before)
-from .read import read  # noqa: E402
+if TYPE_CHECKING:
+    from .blocks import conv2d_bn, dense_bn
+    from .reader import read
 
 __all__ = ["conv2d_bn", "dense_bn", "read"]
+
+_HOMES = {"conv2d_bn": "blocks", "dense_bn": "blocks", "read": "reader"}
+
+_use_backend()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'relucate.keras' has no attribute '{name}'")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -30,15 +30,19 @@ def bare_sentence(verdict: str, sentence: str) -> str:
     """Return the verdict's sentence without the verdict's word, where it opens with it.
 
     >>> bare_sentence("inconclusive", "Inconclusive: after is ahead.")
-    'After is ahead.'
+    'after is ahead.'
     >>> bare_sentence("better", "after is better than before.")
     'after is better than before.'
     """
     opening = f"{verdict}: "
     if not verdict or not sentence.lower().startswith(opening):
         return sentence
-    rest = sentence[len(opening) :]
-    return rest[:1].upper() + rest[1:]
+    return sentence[len(opening) :]
+
+
+def sole_winner(study: dict[str, Any]) -> str | None:
+    """Return the winning arm of a study of two arms; among more, one pair's winner says little."""
+    return study["winner"] if len(study["comparisons"]) == 1 else None
 
 
 def failed_runs(study: dict[str, Any]) -> dict[str, int]:

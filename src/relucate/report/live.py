@@ -98,7 +98,7 @@ class LiveStudy:
         self._status = ""
         self._spinner = Spinner("line")
         self._running: dict[tuple[str, int], _Running] = {}
-        self._metrics: dict[int, dict[str, float | None]] = {}
+        self._results: dict[int, dict[str, tuple[float | None, str]]] = {}
         self._pairs_done = 0
         self._resumed = 0
         self._unusable = 0
@@ -173,14 +173,14 @@ class LiveStudy:
         seconds: float | None,
         resumed: bool = False,
     ) -> None:
-        """Count a finished run (`status`: done, diverged or failed; metric None where it has none)."""
+        """Count a finished run; status: done, diverged or failed, metric: None without a result."""
         with self._lock:
             self._running.pop((arm, seed), None)
             self._pace.finish((arm, seed))
             self._resumed += resumed
             self._unusable += status != "done"
-            pair = self._metrics.setdefault(seed, {})
-            pair[arm] = metric if status == "done" else None
+            pair = self._results.setdefault(seed, {})
+            pair[arm] = (metric if status == "done" else None, status)
             if len(pair) == len(self.arms):
                 self._pair_finished(seed, pair)
 
@@ -189,8 +189,8 @@ class LiveStudy:
     ) -> None:
         """Show the difference so far with its interval (fractions; None where undefined)."""
         with self._lock:
-            self._difference = _Difference(estimate, low, high, pairs)
-            if self._live is None and pairs > 1:
+            before, self._difference = self._difference, _Difference(estimate, low, high, pairs)
+            if self._live is None and pairs > 1 and before != self._difference:
                 self._print(f"  so far: {self._difference_text()}")
 
     # ---- plain lines
@@ -200,16 +200,16 @@ class LiveStudy:
         line = Text(speakable(text, self.console.encoding))
         self.console.print(line, soft_wrap=True)
 
-    def _pair_finished(self, seed: int, pair: dict[str, float | None]) -> None:
+    def _pair_finished(self, seed: int, pair: dict[str, tuple[float | None, str]]) -> None:
         """Count a finished pair; without a display, print its line."""
         self._pairs_done += 1
         if self._live is not None:
             return
-        metrics = [pair.get(arm) for arm in self.arms]
         shown = ", ".join(
-            f"{arm} {percent(metric)} %" if known(metric) else f"{arm} without a result"
-            for arm, metric in zip(self.arms, metrics, strict=True)
+            f"{arm} {percent(metric)} %" if known(metric) else f"{arm} {status}"
+            for arm, (metric, status) in sorted(pair.items(), key=lambda item: self._rank(item[0]))
         )
+        metrics = [pair[arm][0] for arm in self.arms if arm in pair]
         line = f"pair {self._pairs_done} of {self.total_pairs} (seed {seed}): {shown}"
         if len(metrics) == 2 and metrics[0] is not None and metrics[1] is not None:
             line += f", difference {points(metrics[1] - metrics[0])} points"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass
 class _Flight:
-    """A run in progress: when it started, when it last reported, and how many epochs it has done."""
+    """A run in progress: its start, its last report, and the epochs it had done by then."""
 
     epochs: int
     started: float

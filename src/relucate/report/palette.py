@@ -1,9 +1,9 @@
 """The look of an arm and of a plot's parts: colours for light and dark, markers, dashes.
 
-Colours are Okabe and Ito's (Color Universal Design, 2008), some darkened to stand on white, so that
-colour-blind readers tell them apart; each arm has its own marker and dashes as well. Plots are drawn
-in stand-in colours that become CSS variables: one drawing serves a light page, a dark page and
-print. Called by `plots` and `view`.
+Colours are Okabe and Ito's (Color Universal Design, 2008), some darkened to stand on white, so
+that colour-blind readers tell them apart; each arm has its own marker and dashes as well. Plots are
+drawn in stand-in colours that become CSS variables: one drawing serves a light page, a dark page
+and print. Called by `plots`, `view` and `html`.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ def stand_in(variable: str) -> str:
     return f"#0a0b{16 + list(colours()).index(variable):02x}"
 
 
-def arm_stand_in(arm: int) -> str:
-    """Return the stand-in for the colour of the arm with that index.
+def arm_variable(arm: int) -> str:
+    """Return the CSS variable with the colour of the arm with that index.
 
-    >>> arm_stand_in(6) == stand_in("arm-0")
-    True
+    >>> arm_variable(1), arm_variable(6)
+    ('arm-1', 'arm-0')
     """
-    return stand_in(f"arm-{arm % len(ARM_LOOKS)}")
+    return f"arm-{arm % len(ARM_LOOKS)}"
 
 
 def themed(svg: str) -> str:

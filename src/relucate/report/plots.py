@@ -1,8 +1,8 @@
 """The report's figures as SVG text: paired differences, one arm against another, learning curves.
 
 Each function takes parts of the study's dict and returns one `<svg>` element, to be put inline: no
-file, no pyplot state, no text of the user's that could be markup or mathematics. Not here: captions,
-legends, the page (`html`). matplotlib is imported inside, since only a report needs it.
+file, no pyplot state, no text of the user's that could be markup or mathematics. Not here:
+captions, legends, the page (`html`). matplotlib is imported inside, since only a report needs it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from markupsafe import escape
 
 from relucate.report.numbers import known
-from relucate.report.palette import arm_stand_in, look, stand_in, themed
+from relucate.report.palette import arm_variable, look, stand_in, themed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 WIDTH = 4.9  # inches: drawn for a phone's width, so that a phone need not shrink the letters
 LONGEST_NAME = 26
 MOST_SEED_LABELS = 40
-FEW_EPOCHS = 30  # up to here every epoch gets its marker
+FEW_EPOCHS = 16  # up to here every epoch gets its marker
+SMALLEST_REACH = 0.001  # of an axis of differences: a tenth of a point
 LOG_FROM = 30.0  # a loss that falls by this factor is drawn on a logarithmic axis
 
 _STYLE = {
@@ -43,12 +44,18 @@ _STYLE = {
     "axes.spines.right": False,
     "xtick.major.size": 3.0,
     "ytick.major.size": 3.0,
-    "path.simplify": True,
 }
+_INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 
 
 def differences_svg(
-    comparison: dict[str, Any], *, arms: tuple[int, int], margin: float | None, name: str, alt: str
+    comparison: dict[str, Any],
+    *,
+    arms: tuple[int, int],
+    margin: float | None,
+    reach: float,
+    name: str,
+    alt: str,
 ) -> str:
     """Return a dot per seed, the mean with its interval, the zero line and the margin's band.
 
@@ -57,13 +64,14 @@ def differences_svg(
         arms: places of the arm and of the one it is compared against, which give the colours: a
             dot has the look of the arm that was ahead with that seed.
         margin: half the width of the band of equivalence, as a fraction.
+        reach: how far the axis goes to either side, as a fraction (`reach_of`).
         name: prefix of every id in the drawing. alt: what a screen reader says.
     """
     pairs = [pair for pair in comparison["differences"] if known(pair["value"])]
     values = 100 * np.array([pair["value"] for pair in pairs], dtype=float)
     with _style():
         figure, axes = _figure(1.35 + 0.19 * min(len(pairs), MOST_SEED_LABELS))
-        _difference_axis(axes, margin)
+        _difference_axis(axes, margin, reach)
         rows = np.arange(len(values), 0, -1) + 0.5
         ahead = np.where(values >= 0, arms[0], arms[1])
         for arm in arms:
@@ -76,8 +84,22 @@ def differences_svg(
         return _svg(figure, name, alt)
 
 
+def reach_of(comparisons: Sequence[dict[str, Any]]) -> float:
+    """Return how far an axis must go to show every difference and interval, as a fraction.
+
+    >>> difference = {"low": -0.01, "high": 0.02}
+    >>> reach = reach_of([{"differences": [{"seed": 0, "value": -0.05}], "difference": difference}])
+    >>> round(reach, 3)
+    0.055
+    """
+    values = [pair["value"] for comparison in comparisons for pair in comparison["differences"]]
+    for comparison in comparisons:
+        values += [comparison["difference"]["low"], comparison["difference"]["high"]]
+    return max(1.1 * max((abs(v) for v in values if known(v)), default=0.0), SMALLEST_REACH)
+
+
 def scatter_svg(study: dict[str, Any], *, name: str, alt: str) -> str:
-    """Return each other arm's metric against the first arm's, a mark per seed, with the diagonal."""
+    """Return the other arms' metrics against the first arm's, a mark per seed, and the diagonal."""
     metrics = _metrics_by_arm(study)
     labels = [arm["label"] for arm in study["arms"]]
     first = metrics.get(labels[0], {})
@@ -103,6 +125,8 @@ def curves_svg(study: dict[str, Any], quantity: str, *, name: str, alt: str) -> 
     quantity: a key of the runs' curves; "train_loss" is drawn as it is, anything else in percent.
     An epoch that only some seeds reached is the mean of those; one seed alone has no band.
     """
+    from matplotlib.ticker import MaxNLocator
+
     loss = quantity == "train_loss"
     with _style():
         figure, axes = _figure(3.0)
@@ -114,9 +138,9 @@ def curves_svg(study: dict[str, Any], quantity: str, *, name: str, alt: str) -> 
             _curve(axes, epochs, scale * mean, scale * sd, place, loss)
             means += list(scale * mean)
         if loss and means and min(means) > 0 and max(means) > LOG_FROM * min(means):
-            axes.set_yscale("log")
+            _logarithmic(axes)
         axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         metric = safe_name(str(study["metric"]), "metric")
         axes.set_ylabel("training loss" if loss else f"test {metric} (%)")
         axes.grid(axis="y", color=stand_in("rule"), linewidth=0.6)
@@ -143,10 +167,10 @@ def mean_curve(
         for epoch, value in zip(curve.get("epoch", []), curve.get(quantity, []), strict=False):
             if known(value):
                 values.setdefault(epoch, []).append(value)
-    epochs = np.array(sorted(values))
-    mean = np.array([np.mean(values[epoch]) for epoch in epochs])
-    sd = np.array([np.std(v, ddof=1) if len(v) > 1 else np.nan for v in map(values.get, epochs)])
-    return epochs, mean, sd
+    epochs = sorted(values)
+    at = [values[epoch] for epoch in epochs]
+    sd = [np.std(seeds, ddof=1) if len(seeds) > 1 else np.nan for seeds in at]
+    return np.array(epochs), np.array([np.mean(seeds) for seeds in at]), np.array(sd)
 
 
 def safe_name(text: str, otherwise: str) -> str:
@@ -171,10 +195,10 @@ def _style() -> Iterator[None]:
     """Draw figures in our style alone, whatever matplotlibrc says, and leave no setting behind."""
     import matplotlib
 
-    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update({**_STYLE, **dict.fromkeys(inked, stand_in("ink"))})
+        settings: Any = matplotlib.rcParams  # its type lists every key, ours are plain strings
+        settings.update({**_STYLE, **dict.fromkeys(_INKED, stand_in("ink"))})
         yield
 
 
@@ -197,15 +221,16 @@ def _dots(axes: Axes, x: Any, y: Any, arm: int) -> None:
         linestyle="none",
         marker=look(arm).marker,
         markersize=5.5,
-        color=arm_stand_in(arm),
+        color=stand_in(arm_variable(arm)),
         markeredgecolor=stand_in("card"),
         markeredgewidth=0.6,
         zorder=4,
     )
 
 
-def _difference_axis(axes: Axes, margin: float | None) -> None:
-    """Draw the zero line and the margin's band on an axis in points."""
+def _difference_axis(axes: Axes, margin: float | None, reach: float) -> None:
+    """Draw the zero line and the margin's band on an axis in points, zero in its middle."""
+    axes.set_xlim(-100 * reach, 100 * reach)
     if margin is not None and known(margin):
         axes.axvspan(-100 * margin, 100 * margin, color=stand_in("band"), linewidth=0, zorder=0)
     axes.axvline(0, color=stand_in("ink"), linewidth=0.9, zorder=1)
@@ -233,9 +258,6 @@ def _seed_ticks(axes: Axes, rows: np.ndarray, seeds: Sequence[int]) -> None:
     axes.set_yticks(ticks, ["mean", *(f"seed {seed}" for seed in seeds[::step])])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(-0.4, len(seeds) + 1.1)
-    low, high = axes.get_xlim()
-    reach = max(abs(low), abs(high), 0.1)
-    axes.set_xlim(-reach, reach)
 
 
 def _who_is_ahead(axes: Axes, comparison: dict[str, Any]) -> None:
@@ -268,7 +290,7 @@ def _curve(
     (line,) = axes.plot(
         epochs,
         mean,
-        color=arm_stand_in(arm),
+        color=stand_in(arm_variable(arm)),
         linewidth=1.6,
         marker=style.marker,
         markersize=4,
@@ -281,8 +303,18 @@ def _curve(
         line.set_dashes(style.dashes)
     low = np.maximum(mean - sd, 0.1 * mean) if positive else mean - sd
     axes.fill_between(
-        epochs, low, mean + sd, color=arm_stand_in(arm), alpha=0.18, linewidth=0, zorder=2
+        epochs, low, mean + sd, color=stand_in(arm_variable(arm)), alpha=0.18, linewidth=0, zorder=2
     )
+
+
+def _logarithmic(axes: Axes) -> None:
+    """Make the upright axis logarithmic, with plain numbers (the default labels are formulas)."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _metrics_by_arm(study: dict[str, Any]) -> dict[str, dict[int, float]]:

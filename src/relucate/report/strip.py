@@ -1,7 +1,7 @@
 """An interval drawn in one line of text: zero, the margin, the estimate and its interval.
 
-The axis is symmetric around zero, so that the eye finds zero in the middle. Not here: the numbers in
-words, colours. Called by `terminal` and `live`.
+The axis is symmetric around zero, so that the eye finds zero in the middle. Not here: the numbers
+in words, colours. Called by `terminal` and `live`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def interval_strip(
         marks: the characters to draw with, `LINES` or `ASCII`.
 
     >>> interval_strip(0.006, 0.0035, 0.0085, margin=0.005, width=36, marks=ASCII)
-    '-1.0 ------:------|----=+o===-- +1.0'
+    '-1.0 ------:-----|---==+o===-- +1.0'
     """
     if estimate is None or not known(estimate) or width < NARROWEST:
         return ""

@@ -1,4 +1,4 @@
-"""A comparison study as terminal text: the verdict, a table of arms, the difference with its interval.
+"""A comparison study as terminal text: the verdict, the arms, the difference with its interval.
 
 Legible without colour, at 80 columns and below; accuracies in percent, differences in points. Not
 here: any number's computation, the HTML report, progress. Called by the command line and by the
@@ -12,18 +12,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich import box
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from relucate.report.facts import bare_sentence, difference_text, failed_runs
-from relucate.report.numbers import MISSING, count, duration, interval, percent, plain, points
+from relucate.report.facts import bare_sentence, difference_text, failed_runs, sole_winner
+from relucate.report.numbers import (
+    MISSING,
+    count,
+    duration,
+    interval,
+    level_percent,
+    percent,
+    plain,
+    points,
+)
 from relucate.report.strip import ASCII, LINES, interval_strip
 
 VERDICT_STYLE = {"better": "bold green", "equivalent": "bold cyan", "inconclusive": "bold yellow"}
-NARROW = 72  # below this the table of arms doesn't fit, and each arm becomes two lines
+INDENT = (0, 0, 0, 2)
 STRIP_WIDTH = 60
+UNBOUNDED = 1000  # columns: how wide a table would be if it could
 
 
 def verdict_table(study: dict[str, Any]) -> StudyView:
@@ -43,15 +55,33 @@ class StudyView:
     study: dict[str, Any]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
-        encoding = options.encoding or "utf-8"
-        study = speakable(self.study, encoding)
-        yield _headline(study)
-        yield Text("")
-        narrow = options.max_width < NARROW
-        yield _arm_lines(study) if narrow else Padding(_arm_table(study), (0, 0, 0, 2))
-        yield Text("")
-        yield from _differences(study, options)
-        yield from _closing(study)
+        study = speakable(self.study, options.encoding or "utf-8")
+        parts = Group(*_parts(study, console, options))
+        for line in console.render_lines(parts, options, pad=False):
+            yield from _stripped(line)
+            yield Segment.line()
+
+
+def _stripped(line: list[Segment]) -> Iterator[Segment]:
+    """Yield a line without the blanks at its end, which only get in the way when it is copied."""
+    length = len("".join(segment.text for segment in line).rstrip())
+    for segment in line:
+        if length > 0:
+            yield Segment(segment.text[:length], segment.style, segment.control)
+        length -= len(segment.text)
+
+
+def _parts(
+    study: dict[str, Any], console: Console, options: ConsoleOptions
+) -> Iterator[RenderableType]:
+    """Yield the parts of the view from top to bottom."""
+    yield _headline(study)
+    yield Text("")
+    table = Padding(_arm_table(study), INDENT)
+    yield table if _fits(table, console, options) else _arm_lines(study)
+    yield Text("")
+    yield from _differences(study, console, options)
+    yield from _closing(study)
 
 
 def speakable(value: Any, encoding: str = "utf-8") -> Any:
@@ -73,6 +103,17 @@ def speakable(value: Any, encoding: str = "utf-8") -> Any:
     return value
 
 
+def _fits(renderable: RenderableType, console: Console, options: ConsoleOptions) -> bool:
+    """Return whether a table fits without breaking any of its words."""
+    wanted = Measurement.get(console, options.update(max_width=UNBOUNDED), renderable).maximum
+    return wanted <= options.max_width
+
+
+def _table() -> Table:
+    """Return an empty table with one rule under its heading and two blanks between columns."""
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+
+
 def _headline(study: dict[str, Any]) -> Text:
     """Return the verdict in a word and in the study's sentence."""
     verdict = str(study["verdict"])
@@ -84,12 +125,12 @@ def _headline(study: dict[str, Any]) -> Text:
 def _arm_table(study: dict[str, Any]) -> Table:
     """Return one row per arm; columns that say nothing (no alias, label = order) are left out."""
     arms = study["arms"]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table = _table()
     columns = _arm_columns(study)
     for heading, justify, _ in columns:
-        table.add_column(heading, justify=justify, overflow="fold", no_wrap=justify == "right")
+        table.add_column(heading, justify=justify)
     for arm in arms:
-        style = "bold" if arm["label"] == study["winner"] else ""
+        style = "bold" if arm["label"] == sole_winner(study) else ""
         table.add_row(*(Text(show(arm), style=style) for _, _, show in columns))
     return table
 
@@ -116,12 +157,13 @@ def _arm_columns(study: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     return [column for column in columns if column is not None]
 
 
-def _arm_lines(study: dict[str, Any]) -> Text:
-    """Return the arms for a narrow terminal: a line with the name, then the numbers in words."""
+def _arm_lines(study: dict[str, Any]) -> RenderableType:
+    """Return the arms where the table doesn't fit: a line with the name, then the numbers."""
     failed = failed_runs(study)
-    lines = Text()
+    lines: list[RenderableType] = []
     for arm in study["arms"]:
-        name = arm["label"] + (f" ({arm['alias']})" if arm.get("alias") else "")
+        named = f"{arm['label']}" + (f" = {arm['order']}" if arm["label"] != arm["order"] else "")
+        name = named + (f" ({arm['alias']})" if arm.get("alias") else "")
         numbers = [
             f"{percent(arm['mean'])} %",
             f"sd {percent(arm['sd'])}",
@@ -131,25 +173,32 @@ def _arm_lines(study: dict[str, Any]) -> Text:
         ]
         numbers += [f"{arm['diverged']} diverged"] if arm["diverged"] else []
         numbers += [f"{failed[arm['label']]} failed"] if arm["label"] in failed else []
-        lines.append(name, style="bold" if arm["label"] == study["winner"] else "")
-        lines.append("\n  " + ", ".join(numbers) + "\n")
-    lines.rstrip()
-    return lines
+        lines.append(Text(name, style="bold" if arm["label"] == sole_winner(study) else ""))
+        lines.append(_indented(", ".join(numbers)))
+    return Group(*lines)
 
 
-def _differences(study: dict[str, Any], options: ConsoleOptions) -> Iterator[RenderableType]:
-    """Yield the comparisons: in sentences for two arms, as a table for more."""
+def _indented(text: str) -> Padding:
+    """Return text that stays indented when it wraps."""
+    return Padding(Text(text), INDENT)
+
+
+def _differences(
+    study: dict[str, Any], console: Console, options: ConsoleOptions
+) -> Iterator[RenderableType]:
+    """Yield the comparisons: in words for two arms, as a table for more, if it fits."""
     comparisons = study["comparisons"]
-    if len(comparisons) > 1 and options.max_width >= NARROW:
+    table = Padding(_comparison_table(comparisons), INDENT)
+    if len(comparisons) > 1 and _fits(table, console, options):
         yield Text(f"minus {comparisons[0]['against']}, in points:")
-        yield Padding(_comparison_table(comparisons), (0, 0, 0, 2))
-        yield Text(_margin_line(study))
+        yield table
+        yield _indented(f"{_margin_text(study)}, {_interval_text(study)}")
         return
     for comparison in comparisons:
         yield Text(f"{comparison['arm']} minus {comparison['against']}:")
-        yield Text(f"  {difference_text(comparison['difference'], study['level'])}")
+        yield _indented(difference_text(comparison["difference"], study["level"]))
         yield from _strip(comparison["difference"], study["margin"], options)
-        yield Text(f"  {_margin_line(study)}, {_pair_text(comparison)}")
+        yield _indented(f"{_margin_text(study)}, {_pair_text(comparison)}")
 
 
 def _strip(
@@ -168,9 +217,16 @@ def _strip(
         yield Text(f"  {drawn}", no_wrap=True)
 
 
-def _margin_line(study: dict[str, Any]) -> str:
+def _margin_text(study: dict[str, Any]) -> str:
     """Return the margin in words."""
     return f"margin {percent(study['margin'])} points"
+
+
+def _interval_text(study: dict[str, Any]) -> str:
+    """Return the intervals' level and method in words."""
+    difference = study["difference"]
+    level = level_percent(difference.get("level") or study["level"])
+    return f"{level} intervals ({difference['method']})"
 
 
 def _pair_text(comparison: dict[str, Any]) -> str:
@@ -180,11 +236,11 @@ def _pair_text(comparison: dict[str, Any]) -> str:
 
 def _comparison_table(comparisons: list[dict[str, Any]]) -> Table:
     """Return one row per comparison against the first arm."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("arm", overflow="fold")
-    table.add_column("verdict", no_wrap=True)
+    table = _table()
+    for heading in ("arm", "verdict"):
+        table.add_column(heading)
     for heading in ("difference", "interval", "pairs", "correlation"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right")
     for comparison in comparisons:
         difference = comparison["difference"]
         table.add_row(
@@ -198,7 +254,7 @@ def _comparison_table(comparisons: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _closing(study: dict[str, Any]) -> Iterator[Text]:
+def _closing(study: dict[str, Any]) -> Iterator[RenderableType]:
     """Yield what was run, then the notes."""
     data, engine = study["data"], study["engine"]
     yield Text("")
@@ -207,5 +263,8 @@ def _closing(study: dict[str, Any]) -> Iterator[Text]:
         f"test), {count(len(study['runs']), 'run')} in {duration(study['seconds'])}, "
         f"engine {engine['name']}"
     )
+    notes = Table.grid(padding=(0, 1, 0, 0))
     for note in study["notes"]:
-        yield Text(f"note: {note}")
+        notes.add_row("note:", Text(str(note)))
+    if study["notes"]:
+        yield notes

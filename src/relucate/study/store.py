@@ -53,6 +53,8 @@ _EXPLAINED = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space and run the same command again.",
     sqlite3.SQLITE_READONLY: "the file or its folder is read-only: "
     f"allow writing to both, or {_ELSEWHERE}.",
+    sqlite3.SQLITE_READONLY_DBMOVED: "the file was moved or deleted while in use: "
+    "run the same command again.",
     sqlite3.SQLITE_CANTOPEN: "the file can't be opened or created: "
     f"check that its folder exists and can be written to, or {_ELSEWHERE}.",
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
@@ -183,20 +185,23 @@ class Store:
 
 def _prepare(path: Path, read_only: bool) -> None:
     """Make the folders above the file, and refuse a path that can't be one."""
-    if path.is_dir():
-        raise InputError(
-            f"{path}: expected a file for the store of runs, got a folder: "
-            f"name a file in it, such as {path / 'runs.sqlite'}."
-        )
-    if read_only:
-        if not path.exists():
-            raise InputError(f"{path}: there is no store of runs here: check the path.")
-        return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise InputError(
+                f"{path}: expected a file for the store of runs, got a folder: "
+                f"name a file in it, such as {path / 'runs.sqlite'}."
+            )
+        if path.exists() and not path.is_file():  # a device, a pipe
+            raise InputError(
+                f"{path}: expected a regular file for the store of runs: {_ELSEWHERE}."
+            )
+        if read_only and not path.exists():
+            raise InputError(f"{path}: there is no store of runs here: check the path.")
+        if not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{path}: could not create the folder {path.parent} for the store of runs: "
+            f"{path}: could not use the folder {path.parent} for the store of runs: "
             f"{error.strerror}. Choose another place with --out."
         ) from error
 
@@ -213,6 +218,7 @@ def _check_ours(path: Path, connection: sqlite3.Connection, read_only: bool) -> 
     connection.execute("PRAGMA synchronous = FULL")
     _check_owner(path, connection)
     _check_version(path, connection, read_only)
+    connection.execute("SELECT hash, status, spec, result, correct FROM runs LIMIT 0")
     if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         raise InputError(f"{path}: could not open the store of runs: {_DAMAGED}")
     if not read_only:
@@ -221,8 +227,10 @@ def _check_ours(path: Path, connection: sqlite3.Connection, read_only: bool) -> 
 
 def _check_owner(path: Path, connection: sqlite3.Connection) -> None:
     """Raise unless the file is ours or empty."""
-    owner = _pragma(connection, "application_id")
-    if owner not in (0, APPLICATION_ID) or (owner == 0 and not _is_empty(connection)):
+    with _transaction(connection, "DEFERRED"):  # one snapshot: another process may be creating it
+        owner = _pragma(connection, "application_id")
+        ours = owner == APPLICATION_ID or (owner == 0 and _is_empty(connection))
+    if not ours:
         raise InputError(
             f"{path}: this SQLite file belongs to another program "
             f"(application id {owner}, not {APPLICATION_ID}), so it is left alone: {_ELSEWHERE}."
@@ -244,14 +252,14 @@ def _check_version(path: Path, connection: sqlite3.Connection, read_only: bool) 
             f"{path}: this store has schema version {version}, and this relucate reads version "
             f"{SCHEMA_VERSION}: run `relucate compare` on it once, which brings it up to date."
         )
-    with _transaction(connection):
+    with _transaction(connection, "IMMEDIATE"):
         _bring_up_to_date(connection)
 
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:
     """Create the tables, or migrate them; inside a transaction that holds the write lock."""
     version = _pragma(connection, "user_version")  # another process may have been faster
-    if version == 0:
+    if version < 1:
         connection.execute(_CREATE)
     else:
         for migrate in MIGRATIONS[version - 1 :]:
@@ -275,9 +283,12 @@ def _check_writable(connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Hold the write lock; commit at the end, or roll back on any exception (Ctrl-C too)."""
-    connection.execute("BEGIN IMMEDIATE")
+def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
+    """Run as one: commit at the end, or roll back on any exception (Ctrl-C too).
+
+    kind: DEFERRED to read from one snapshot, IMMEDIATE to hold the write lock from the start.
+    """
+    connection.execute(f"BEGIN {kind}")
     try:
         yield
         connection.execute("COMMIT")
@@ -292,10 +303,17 @@ def _explained(path: Path, what: str) -> Iterator[None]:
     """Turn SQLite's errors into an InputError with the path and what to do."""
     try:
         yield
+    except sqlite3.ProgrammingError:  # a closed store: the caller's mistake, not the file's state
+        raise
     except sqlite3.Error as error:
-        primary = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest is detail
-        why = _EXPLAINED.get(primary, f"SQLite says: {error}. Check the file, or {_ELSEWHERE}.")
-        raise InputError(f"{path}: {what}: {why}") from error
+        raise InputError(f"{path}: {what}: {_reason(error)}") from error
+
+
+def _reason(error: sqlite3.Error) -> str:
+    """Return what went wrong and what to do, by the extended error code or its low byte."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    said = f"SQLite says: {error}. Check the file, or {_ELSEWHERE}."
+    return _EXPLAINED.get(code) or _EXPLAINED.get(code & 0xFF) or said
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..data.dataset import Dataset
+from ..train.standard import channel_moments
 from ..train.streams import derive, epoch_order
 
 _CROP = 4  # pixels of zero border that a random crop shifts over
@@ -82,33 +83,21 @@ def batches(
     data: Dataset, *, device: torch.device, channels_first: bool, standardize: bool = True
 ) -> tuple[Batches, Batches]:
     """Return the train and the test part of `data` on `device`."""
-    mean, scale = channel_moments(data.x_train) if standardize else (0.0, 1.0)
     width = data.x_train.shape[-1]
-    mean_array = np.broadcast_to(np.asarray(mean, np.float32), width).copy()
-    scale_array = np.broadcast_to(np.asarray(scale, np.float32), width).copy()
+    mean, scale = np.zeros(width, np.float32), np.ones(width, np.float32)
+    if standardize:
+        mean, scale = channel_moments(data.x_train)
 
     def part(x: np.ndarray, y: np.ndarray) -> Batches:
         if x.dtype != np.uint8:
-            x = (np.asarray(x, np.float32) - mean_array) * scale_array
+            x = (np.asarray(x, np.float32) - mean) * scale
         return Batches(
             torch.from_numpy(np.array(x)).to(device),
             torch.from_numpy(np.array(y, np.int64)).to(device),
-            torch.from_numpy(mean_array).to(device),
-            torch.from_numpy(scale_array).to(device),
+            torch.from_numpy(mean).to(device),
+            torch.from_numpy(scale).to(device),
             channels_first,
         )
 
     return part(data.x_train, data.y_train), part(data.x_test, data.y_test)
 
-
-def channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and 1 / standard deviation per last-axis channel, each (channels,), float32.
-
-    Feature vectors (n, features) get one mean and one deviation over all features, as images do
-    per channel: features that never vary stay finite.
-    """
-    axes = tuple(range(x.ndim - 1)) if x.ndim > 2 else None
-    total = np.asarray(x.mean(axis=axes, dtype=np.float64))
-    deviation = np.asarray(x.std(axis=axes, dtype=np.float64))
-    deviation = np.where(deviation > 0, deviation, 1.0)
-    return total.astype(np.float32), (1.0 / deviation).astype(np.float32)

@@ -72,8 +72,9 @@ class BatchNorm(nn.Module):
             self.epsilon,
             False,
         )
-        # PyTorch added (1 - momentum) · var · n / (n - 1); take the surplus n-th back out.
-        self.running_var.lerp_(kept, 1.0 / count)
+        # PyTorch added (1 - momentum) · var · n / (n - 1); take the surplus n-th back out. `.data`,
+        # because autograd counts changes of what it saved, though it only reads it at inference.
+        self.running_var.data.lerp_(kept, 1.0 / count)
         return y
 
     def _single(self, x: Tensor) -> Tensor:

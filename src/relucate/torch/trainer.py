@@ -181,16 +181,19 @@ class _Run:
         return self._finish("diverged", note=note)
 
     def _finish(self, status: str, **values: Any) -> RunResult:
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        norm = [p for m in self.model.modules() if isinstance(m, _NORMS) for p in m.parameters()]
+        counts = count_parameters(self.model)
         return RunResult(
-            status,
-            curve=self.curve,
-            seconds=dict(self.seconds),
-            parameters=sum(p.numel() for p in trained),
-            norm_parameters=sum(p.numel() for p in norm if p.requires_grad),
-            **values,
+            status, curve=self.curve, seconds=dict(self.seconds), **counts, **values
         )
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Return the numbers of trainable scalars, of all modules and of the norms."""
+    norm = {p for m in model.modules() if isinstance(m, _NORMS) for p in m.parameters()}
+    return {
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "norm_parameters": sum(p.numel() for p in norm if p.requires_grad),
+    }
 
 
 def _autocast(recipe: Recipe, device: torch.device) -> Any:

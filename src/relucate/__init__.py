@@ -1,0 +1,34 @@
+"""relucate: find, change and measure where normalization sits relative to the activation."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import Study, compare
+    from .errors import InputError, Refused, RelucateError
+    from .order import Order
+    from .train.recipe import Recipe
+
+__version__ = "0.1.0"
+__all__ = ["InputError", "Order", "Recipe", "Refused", "RelucateError", "Study", "compare"]
+
+_HOMES = {
+    "Order": "order",
+    "compare": "api",
+    "Study": "api",
+    "Recipe": "train.recipe",
+    "RelucateError": "errors",
+    "InputError": "errors",
+    "Refused": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `import relucate` stays fast."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'relucate' has no attribute '{name}'")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,207 @@
+"""The Python surface: `relucate.compare`, and the Study that it returns.
+
+It wires study, data and report together, as the command line does through it. Not here: logic of
+its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from .data import Dataset, load
+from .errors import InputError
+from .order import Order
+from .train.recipe import Recipe
+
+DEFAULT_ORDERS = ("before", "after")
+
+
+class Study:
+    """A finished comparison: the verdict with everything that it rests on.
+
+    verdict: "better", "equivalent" or "inconclusive"; winner: an order or None; difference: of the
+    second arm minus the first, a mapping with estimate, low, high, level and method (accuracy as
+    fractions, so that 0.01 is one point).
+    """
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._document = dict(document)
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `equivalent` or `inconclusive`."""
+        return self._document["verdict"]
+
+    @property
+    def winner(self) -> str | None:
+        """The label of the better arm, None unless the verdict is `better`."""
+        return self._document["winner"]
+
+    @property
+    def difference(self) -> dict[str, Any]:
+        """The paired difference with its interval, as fractions."""
+        return dict(self._document["difference"])
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in plain language."""
+        return self._document["sentence"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole study as JSON-ready data (schema relucate.compare/1)."""
+        return json.loads(json.dumps(self._document))
+
+    def report(self, path: str | Path) -> Path:
+        """Write one self-contained HTML file and return its path."""
+        from .report import write_html
+
+        return write_html(self.to_dict(), path)
+
+    def __str__(self) -> str:
+        from io import StringIO
+
+        from rich.console import Console
+
+        from .report import print_study
+
+        text = StringIO()
+        print_study(self._document, Console(file=text, width=80, color_system=None))
+        return text.getvalue().rstrip("\n")
+
+    def __repr__(self) -> str:
+        return f"<Study: {self.sentence}>"
+
+    def _repr_html_(self) -> str:
+        from .report import repr_html
+
+        return repr_html(self._document)
+
+
+def compare(
+    model: Any = "cnn",
+    data: Any = "digits",
+    *,
+    orders: Sequence[str | Order] = DEFAULT_ORDERS,
+    options: Mapping[str, Any] | None = None,
+    recipe: Recipe | Mapping[str, Any] | None = None,
+    pairs: int = 10,
+    first_seed: int = 0,
+    margin: float = 0.005,
+    level: float = 0.95,
+    engine: str = "auto",
+    device: str = "auto",
+    jobs: int = 0,
+    threads: int = 1,
+    store: str | Path | None = None,
+    progress: bool = True,
+    display: Any = None,
+    command: str = "",
+) -> Study:
+    """Train a model in two or more orders, seed by seed in pairs, and say which is better.
+
+        d_s = accuracy(second order, seed s) - accuracy(first order, seed s)
+        interval: mean(d) ± t(n - 1) · sd(d) / √n
+
+    Args:
+        model: a name from `relucate nets`, "file.py:build", "package.module:build", or a function
+            that takes `order` and returns a Keras model or a torch module with logits at the end.
+        data: "digits", "folder:PATH", "npz:PATH", a name of keras.datasets, a Dataset, or arrays
+            ((x_train, y_train), (x_test, y_test)).
+        orders: what to compare; the first is what the others are compared against.
+        options: keyword arguments for the builder, the same in every arm.
+        recipe: how to train; a mapping gives options of `Recipe`. None: defaults for the data.
+        pairs: seeds per arm, from `first_seed` on.
+        margin: smallest difference in accuracy that matters, as a fraction.
+        level: coverage of the interval.
+        engine: "auto", "torch" or "keras"; device: of the torch engine.
+        jobs: worker processes (0: one per core); threads: of each run, part of its identity.
+        store: SQLite file of finished runs; None keeps them for this call only.
+        progress: show what happens on stderr; display: an object to tell instead.
+
+    Returns: a Study.
+    Raises: InputError, Refused: with what was expected, what came, and what to do.
+
+    Source of the design: Bouthillier et al., Accounting for Variance in Machine Learning
+    Benchmarks, 2021 (pair, randomise all else, report an interval).
+
+    >>> study = compare("mlp", orders=["before", "after"], pairs=3, progress=False, jobs=1,
+    ...                 options={"width": 16, "depth": 1}, recipe={"epochs": 1})
+    >>> study.difference["method"], len(study.to_dict()["runs"])
+    ('paired t, fixed number of pairs', 6)
+    """
+    from .stats.verdict import check_margin
+    from .study import Plan, Store, arms_from, document, resolve, run_study
+
+    check_margin(margin)
+    arms = arms_from([str(order) for order in orders])
+    source = resolve(model, options)
+    dataset = load_data(data)
+    plan = Plan(
+        source,
+        arms,
+        dataset,
+        make_recipe(recipe, dataset),
+        pairs=pairs,
+        first_seed=first_seed,
+        level=level,
+        engine=engine,
+        device=device,
+        threads=threads,
+        jobs=jobs,
+    )
+    told = display if display is not None else _display(plan, margin, progress)
+    with tempfile.TemporaryDirectory(prefix="relucate-store-") as folder:
+        path = Path(store) if store is not None else Path(folder) / "runs.sqlite"
+        with Store.open(path) as opened, told as shown:
+            outcome = run_study(plan, opened, shown)
+    return Study(document(outcome, margin=margin, command=command))
+
+
+def load_data(data: Any, **options: Any) -> Dataset:
+    """Return a Dataset from text, arrays or a Dataset, with keras.datasets' names known."""
+    from .keras.datasets import NAMED
+
+    return load(data, named=NAMED, **options)
+
+
+def make_recipe(recipe: Recipe | Mapping[str, Any] | None, data: Dataset) -> Recipe:
+    """Return the recipe with defaults that suit the size of the data."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    return Recipe.from_dict({**default_recipe(data), **dict(recipe or {})})
+
+
+def default_recipe(data: Dataset) -> dict[str, Any]:
+    """Return the defaults that depend on the data: small sets get small batches, more epochs."""
+    if len(data.y_train) < 5000:
+        return {"epochs": 15, "batch_size": 64}
+    return {"epochs": 10, "batch_size": 128}
+
+
+def _display(plan: Any, margin: float, progress: bool) -> Any:
+    from .study.driver import Silent
+
+    if not progress:
+        return nullcontext(Silent())
+    from rich.console import Console
+
+    from .report import LiveStudy
+
+    labels = [arm.label for arm in plan.arms]
+    return LiveStudy(
+        Console(file=sys.stderr),
+        plan.pairs,
+        labels,
+        plan.recipe.epochs,
+        margin=margin,
+        level=plan.level,
+    )
+
+
+__all__ = ["InputError", "Study", "compare"]

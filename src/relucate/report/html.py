@@ -1,0 +1,172 @@
+"""A comparison study as one HTML file that opens offline, and as a fragment for notebooks.
+
+The file holds its style and its figures; it asks the network for nothing, and its security policy
+forbids it to. Every text from the study is escaped by the template. Not here: the words and rows
+(`view`), the drawing (`plots`). Called by the study's `report(path)` and by the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from relucate.errors import InputError
+from relucate.report import palette, plots, view
+from relucate.report.facts import check_schema, difference_text
+from relucate.report.numbers import known, percent
+
+
+def write_html(study: dict[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Write the report of a study (schema relucate.compare/1) and return its path.
+
+    The folders are made; a file that is there is replaced in one step, or left as it was.
+
+    Raises:
+        InputError: the dict is no such study, or the file can't be written.
+    """
+    text = study_html(study)
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, text)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"expected a place to write the report to, but '{path}' can't be written ({reason}): "
+            "name another file."
+        ) from error
+    return path
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write `text` beside `path`, then rename, so that no reader ever sees half a file."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # A command line may hold bytes that are no UTF-8 (surrogates): shown escaped, not an error.
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
+        beside.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def study_html(study: dict[str, Any]) -> str:
+    """Return the whole page of a study as text.
+
+    Raises:
+        InputError: the dict is no such study.
+    """
+    check_schema(study)
+    return _render("compare.html.j2", **view.page(study), figures=figures(study), style=_style())
+
+
+def repr_html(study: dict[str, Any]) -> str:
+    """Return a study as a small HTML fragment, for `_repr_html_`: verdict, difference, arms.
+
+    Raises:
+        InputError: the dict is no such study.
+    """
+    check_schema(study)
+    return _render("fragment.html.j2", **view.page(study), differences=_difference_lines(study))
+
+
+def figures(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the report's figures that have something to show: name, heading, caption and SVG."""
+    shown = [*_difference_figures(study), *_scatter_figure(study)]
+    for quantity, heading, what in (
+        (study["metric"], f"Test {study['metric']} while training", f"Test {study['metric']}"),
+        ("train_loss", "Training loss", "Training loss"),
+    ):
+        if any((run.get("curve") or {}).get(quantity) for run in study["runs"]):
+            shown.append(_curve_figure(study, quantity, heading, what))
+    return shown
+
+
+def _difference_figures(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the figure of paired differences, one per comparison that has any."""
+    places = {arm["label"]: k for k, arm in enumerate(study["arms"])}
+    reach = plots.reach_of(study["comparisons"])
+    shown = []
+    for k, comparison in enumerate(study["comparisons"]):
+        if not any(known(pair["value"]) for pair in comparison["differences"]):
+            continue
+        name = f"differences-{k}"
+        both = f"{comparison['arm']} minus {comparison['against']}"
+        svg = plots.differences_svg(
+            comparison,
+            arms=(places[comparison["arm"]], places[comparison["against"]]),
+            margin=study["margin"],
+            reach=reach,
+            name=name,
+            alt=f"Differences by seed, {both}: "
+            f"{difference_text(comparison['difference'], study['level'])}.",
+        )
+        caption = (
+            f"{both}. One mark per seed, in the look of the arm that was ahead; the diamond is "
+            "their mean with its interval; shaded is the margin, "
+            f"±{percent(study['margin'])} points."
+        )
+        shown.append(_figure(name, "Paired differences", caption, svg))
+    return shown
+
+
+def _scatter_figure(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the figure of arm against arm, if any pair has two results."""
+    if not any(comparison["differences"] for comparison in study["comparisons"]):
+        return []
+    caption = (
+        "One mark per seed (equal results coincide). Above the diagonal the arm on the upright "
+        "axis is ahead; the closer the marks follow a rising line, the higher the correlation."
+    )
+    svg = plots.scatter_svg(study, name="scatter", alt="Accuracy of the arms, seed by seed.")
+    return [_figure("scatter", "Seed by seed", caption, svg)]
+
+
+def _curve_figure(study: dict[str, Any], quantity: str, heading: str, what: str) -> dict[str, Any]:
+    """Return the figure of learning curves."""
+    name = "curve-loss" if quantity == "train_loss" else "curve-metric"
+    caption = f"{what}: mean over seeds, with a band of one standard deviation to either side."
+    ends = ", ".join(f"{arm['label']} {percent(arm['mean'])} %" for arm in study["arms"])
+    alt = f"{what} by epoch." + ("" if name == "curve-loss" else f" At the end: {ends}.")
+    return _figure(name, heading, caption, plots.curves_svg(study, quantity, name=name, alt=alt))
+
+
+def _figure(name: str, heading: str, caption: str, svg: str) -> dict[str, Any]:
+    """Return a figure for the template; `plots` has escaped what isn't ours in the SVG."""
+    return {"name": name, "heading": heading, "caption": caption, "svg": Markup(svg)}
+
+
+def _difference_lines(study: dict[str, Any]) -> list[str]:
+    """Return a line per comparison with its difference and interval."""
+    return [
+        f"{c['arm']} minus {c['against']}: {difference_text(c['difference'], study['level'])}"
+        for c in study["comparisons"]
+    ]
+
+
+def _style() -> dict[str, list[tuple[str, str]]]:
+    """Return the CSS variables (name, colour) of the light and of the dark page."""
+    pairs = palette.colours().items()
+    return {
+        "light": [(name, light) for name, (light, _) in pairs],
+        "dark": [(name, dark) for name, (_, dark) in pairs],
+    }
+
+
+def _render(template: str, **values: Any) -> str:
+    """Return a template of ours with its values, every text escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("relucate.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    render: Callable[..., str] = environment.get_template(template).render
+    return render(**values)

@@ -1,0 +1,260 @@
+"""A study's dict as the rows and words of the HTML page, so that the template only places them.
+
+Numbers arrive here as fractions and leave as text with a true minus sign. Not here: escaping (the
+template's), figures (`plots`). Called by `html`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relucate.report.facts import bare_sentence, failed_runs, sole_winner
+from relucate.report.numbers import (
+    count,
+    duration,
+    interval,
+    known,
+    level_percent,
+    percent,
+    plain,
+    points,
+)
+from relucate.report.palette import arm_variable, look
+
+VERDICTS = ("better", "equivalent", "inconclusive")
+OPEN_ROWS = 24  # longer tables start folded
+
+
+def typographic(text: str) -> str:
+    """Return a number's text with true minus signs, and an en dash where nothing is known.
+
+    >>> typographic("-0.35 to +0.87") == "\\u22120.35 to +0.87", typographic("-") == "\\u2013"
+    (True, True)
+    """
+    return "–" if text == "-" else text.replace("-", "−")
+
+
+def page(study: dict[str, Any]) -> dict[str, Any]:
+    """Return all that the page says about a study, figures excepted."""
+    return {
+        "title": title(study),
+        "verdict": verdict(study),
+        "keys": key_numbers(study),
+        "legend": legend(study),
+        "arms": arm_table(study),
+        "comparisons": comparison_table(study),
+        "pairs": pair_table(study),
+        "runs": run_table(study),
+        "facts": facts(study),
+        "recipe": flat(study["recipe"]),
+        "versions": flat(study["versions"]),
+        "pairing": pairing(study),
+        "engine": engine(study),
+        "words": words(study),
+        "notes": study["notes"],
+        "command": study["command"],
+        "created": str(study["created"]).replace("T", " ").replace("+00:00", " UTC"),
+    }
+
+
+def title(study: dict[str, Any]) -> str:
+    """Return the page's title: model and data."""
+    return f"{study['model']['name']} on {study['data']['name']}"
+
+
+def verdict(study: dict[str, Any]) -> dict[str, str]:
+    """Return the verdict's word, its style (a known word or "other") and its sentence."""
+    word = str(study["verdict"])
+    return {
+        "word": word,
+        "style": word if word in VERDICTS else "other",
+        "sentence": bare_sentence(word, str(study["sentence"])),
+    }
+
+
+def key_numbers(study: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the numbers that the verdict rests on: name, value and a word on what it is."""
+    difference = study["difference"]
+    level = level_percent(difference.get("level") or study["level"])
+    span = interval(difference["low"], difference["high"])
+    no_span = "needs two pairs with results" if span == "-" else f"points, {difference['method']}"
+    rows = [
+        ("difference", points(difference["estimate"]), f"points, {difference['of']}"),
+        (f"{level} interval", span, no_span),
+        ("margin", f"±{percent(study['margin'])}", "points"),
+        ("pairs", str(study["pairs"]), "same seed in both arms"),
+        ("correlation", plain(study["correlation"]), "of the two arms over pairs"),
+    ]
+    return [{"name": n, "value": typographic(v), "about": a} for n, v, a in rows]
+
+
+def legend(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return each arm's name with its colour variable and marker, in the arms' order."""
+    return [
+        {"name": arm["label"], "colour": arm_variable(k), "path": look(k).path}
+        for k, arm in enumerate(study["arms"])
+    ]
+
+
+def arm_table(study: dict[str, Any]) -> dict[str, Any]:
+    """Return the table of arms; `options` and `failed` say whether those columns are needed."""
+    failed = failed_runs(study)
+    rows = [
+        {
+            **arm,
+            "colour": arm_variable(k),
+            "path": look(k).path,
+            "winner": arm["label"] == sole_winner(study),
+            "mean": typographic(percent(arm["mean"])),
+            "sd": typographic(percent(arm["sd"])),
+            "parameters": f"{arm['parameters']:,}",
+            "norm_parameters": f"{arm['norm_parameters']:,}",
+            "seconds": duration(arm["seconds"]),
+            "failed": failed.get(arm["label"], 0),
+            "options": flat(arm.get("options") or {}),
+        }
+        for k, arm in enumerate(study["arms"])
+    ]
+    return {
+        "rows": rows,
+        "failed": bool(failed),
+        "options": any(row["options"] for row in rows),
+        "renamed": any(row["label"] != row["order"] for row in rows),
+    }
+
+
+def comparison_table(study: dict[str, Any]) -> list[dict[str, str]]:
+    """Return one row per comparison against the first arm."""
+    rows = []
+    for comparison in study["comparisons"]:
+        difference = comparison["difference"]
+        word = str(comparison["verdict"])
+        rows.append(
+            {
+                "arm": comparison["arm"],
+                "against": comparison["against"],
+                "word": word,
+                "style": word if word in VERDICTS else "other",
+                "sentence": bare_sentence(word, str(comparison["sentence"])),
+                "estimate": typographic(points(difference["estimate"])),
+                "interval": typographic(interval(difference["low"], difference["high"])),
+                "pairs": str(comparison["pairs"]),
+                "correlation": typographic(plain(comparison["correlation"])),
+            }
+        )
+    return rows
+
+
+def pair_table(study: dict[str, Any]) -> dict[str, Any]:
+    """Return a row per seed: every arm's metric (or what became of the run), then differences."""
+    runs = {(run["seed"], run["arm"]): run for run in study["runs"]}
+    by_seed = [
+        {pair["seed"]: pair["value"] for pair in comparison["differences"]}
+        for comparison in study["comparisons"]
+    ]
+    rows = [
+        {
+            "seed": seed,
+            "metrics": [_metric(runs.get((seed, arm["label"]))) for arm in study["arms"]],
+            "differences": [typographic(points(values.get(seed))) for values in by_seed],
+        }
+        for seed in sorted({run["seed"] for run in study["runs"]})
+    ]
+    return {"rows": rows, "folded": len(rows) > OPEN_ROWS}
+
+
+def _metric(run: dict[str, Any] | None) -> dict[str, str]:
+    """Return a run's metric in percent, or its status where it has none."""
+    if run is None:
+        return {"text": "–", "status": "missing"}
+    if run["status"] != "done":
+        return {"text": run["status"], "status": "lost"}
+    return {"text": typographic(percent(run["metric"])), "status": "done"}
+
+
+def run_table(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return one row per run with everything that is known about it, curves excepted."""
+    return [
+        {
+            **run,
+            "metric": typographic(percent(run["metric"])),
+            "loss": typographic(plain(run["loss"], 4)),
+            "seconds": duration(run["seconds"]),
+            "hash": str(run.get("hash") or "")[:12],
+        }
+        for run in study["runs"]
+    ]
+
+
+def facts(study: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return model and data as (name, value) rows."""
+    model, data = study["model"], study["data"]
+    options = ", ".join(f"{key} = {value}" for key, value in flat(model.get("options") or {}))
+    rows = [
+        ("model", model["name"] + (f" ({options})" if options else "")),
+        ("model source", str(model.get("source") or "")),
+        ("data", data["name"]),
+        ("input shape", " × ".join(str(size) for size in data["input_shape"])),
+        ("classes", str(data["classes"])),
+        ("images", f"{data['train']:,} to train, {data['test']:,} to test"),
+        ("data fingerprint", str(data.get("fingerprint") or "")),
+        ("runs", f"{count(len(study['runs']), 'run')} in {duration(study['seconds'])}"),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def engine(study: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the training engine and why it was taken as (name, value) rows."""
+    return flat({key.replace("name", "engine"): v for key, v in study["engine"].items()})
+
+
+def flat(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (name, value) rows of a flat dict; what isn't set is left out.
+
+    >>> flat({"batch_size": 64, "nesterov": True, "clip": None})
+    [('batch size', '64'), ('nesterov', 'yes')]
+    """
+    shown = {True: "yes", False: "no"}
+    return [
+        (str(key).replace("_", " "), shown[value] if isinstance(value, bool) else str(value))
+        for key, value in values.items()
+        if value is not None
+    ]
+
+
+def pairing(study: dict[str, Any]) -> dict[str, Any]:
+    """Return what the arms of a pair share, and what only one of them has."""
+    shared = study.get("pairing") or {}
+    only = [(arm, names) for arm, names in (shared.get("only") or {}).items() if names]
+    tensors, same = shared.get("tensors"), shared.get("shared")
+    sentence = (
+        f"{same} of {tensors} tensors have the same name and shape in every arm; within a pair "
+        "they start from the same values, and the data come in the same order."
+        if known(tensors) and known(same)
+        else "What the arms of a pair share was not recorded."
+    )
+    return {"sentence": sentence, "only": only}
+
+
+def words(study: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return one line per term that the page uses."""
+    level = level_percent(study["level"])
+    return [
+        ("order", "what a block does, in the order of the data: linear (convolution or dense), "
+         "norm, act (activation), drop (dropout)."),
+        ("arm", "one of the variants that are compared."),
+        ("pair", "every arm trained once with the same seed: what the arms share starts equal, "
+         "and they see the same data in the same order."),
+        ("difference", "one arm's accuracy minus the other's, averaged over pairs, in percentage "
+         "points."),
+        ("interval", f"a range made so that, over many such studies, {level} of the ranges hold "
+         "the true mean difference."),
+        ("margin", "the smallest difference that matters, chosen before the first run."),
+        ("correlation", "how far the arms do well with the same seeds: 0 not at all, 1 in step. "
+         "The higher, the more pairing narrows the interval."),
+        ("verdict", "equivalent: the whole interval lies inside the margin. Better: otherwise, it "
+         "lies on one side of zero. Inconclusive: neither, or too few pairs."),
+        ("sd", "standard deviation over seeds, in percentage points."),
+        ("diverged", "the loss became infinite or undefined; the run counts with an accuracy of "
+         "zero, so that no arm gains by it."),
+    ]  # fmt: skip

@@ -1,0 +1,279 @@
+"""The driver: arms × seeds -> run specs -> executor -> store -> outcome.
+
+It alone writes the store; every finished run is committed at once, and runs that the store already
+holds are taken from there. Not here: training (`work`), the verdict's statistics (`stats`), words
+and pictures (`report`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..data.dataset import Dataset
+from ..errors import InputError, unknown
+from ..stats import PairedDifference, paired_difference, score_runs
+from ..train.recipe import Recipe
+from ..train.run import RunResult, RunSpec
+from .arms import Arm
+from .executor import Event, LocalExecutor, raise_remote
+from .source import ModelSource
+from .store import Store
+from .work import ENGINES, Inspection
+
+
+class Display(Protocol):
+    """Who is told what happens while a study runs (the live progress display, for one)."""
+
+    def say(self, text: str) -> None: ...
+    def run_started(self, arm: str, seed: int, pair_index: int) -> None: ...
+    def run_progress(self, arm: str, seed: int, epoch: float, epochs: int) -> None: ...
+    def run_finished(
+        self,
+        arm: str,
+        seed: int,
+        metric: float | None,
+        status: str,
+        seconds: float | None,
+        resumed: bool = False,
+    ) -> None: ...
+    def difference(
+        self, estimate: float | None, low: float | None, high: float | None, pairs: int
+    ) -> None: ...
+
+
+class Silent:
+    """A display that shows nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **kwargs: None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study to be run: everything that the user chose."""
+
+    source: ModelSource
+    arms: tuple[Arm, ...]
+    data: Dataset
+    recipe: Recipe
+    pairs: int = 10
+    first_seed: int = 0
+    level: float = 0.95
+    engine: str = "auto"
+    device: str = "auto"
+    threads: int = 1
+    jobs: int = 0  # 0: one per core
+
+    def __post_init__(self) -> None:
+        labels = [arm.label for arm in self.arms]
+        if len(self.arms) < 2:
+            raise InputError(f"a comparison takes at least two arms, got {labels}.")
+        for label in labels:
+            if labels.count(label) > 1:
+                raise InputError(f"the arm '{label}' is given twice: a comparison takes two.")
+        for name, least in (("pairs", 1), ("threads", 1), ("jobs", 0), ("first_seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is at least {least}, got {getattr(self, name)}.")
+        if self.engine not in ENGINES:
+            raise unknown("engine", self.engine, ENGINES)
+        if self.recipe.batch_size > len(self.data.y_train):
+            raise InputError(
+                f"batch_size {self.recipe.batch_size} is larger than the "
+                f"{len(self.data.y_train)} training examples: choose a smaller one."
+            )
+
+    @property
+    def workers(self) -> int:
+        """How many worker processes run side by side."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        wanted = self.jobs or max(1, (cores or 1) // self.threads)
+        return min(wanted, self.pairs * len(self.arms))
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds, one per pair."""
+        return list(range(self.first_seed, self.first_seed + self.pairs))
+
+
+@dataclass
+class Outcome:
+    """What a study has so far: results by arm label and seed, and how they came about."""
+
+    plan: Plan
+    inspection: Inspection
+    results: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    hashes: dict[tuple[str, int], str] = field(default_factory=dict)
+    resumed: int = 0
+    seconds: float = 0.0
+
+    def finished_pairs(self) -> list[int]:
+        """Return the seeds for which every arm has a result."""
+        labels = [arm.label for arm in self.plan.arms]
+        return [s for s in self.plan.seeds if all((a, s) in self.results for a in labels)]
+
+    def scores(self, arm: Arm, seeds: list[int]) -> Any:
+        """Return an arm's scores, shape (seeds,); a diverged run has the worst score."""
+        results = [self.results[arm.label, seed] for seed in seeds]
+        diverged = [result["status"] == "diverged" for result in results]
+        return score_runs([result["metric"] for result in results], diverged)
+
+    def difference(self, arm: Arm) -> PairedDifference | None:
+        """Return the paired difference of `arm` minus the first arm, None before the first pair."""
+        seeds = self.finished_pairs()
+        if not seeds:
+            return None
+        first = self.plan.arms[0]
+        return paired_difference(
+            self.scores(first, seeds), self.scores(arm, seeds), level=self.plan.level
+        )
+
+
+def run_study(plan: Plan, store: Store, display: Display) -> Outcome:
+    """Run every pair that the store doesn't hold yet and return the outcome.
+
+    Raises: InputError or Refused from a worker (the finished runs are kept in the store);
+    KeyboardInterrupt likewise.
+    """
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="relucate-data-") as folder:
+        plan.data.save(Path(folder) / "data")
+        display.say(f"starting {plan.workers} worker processes")
+        with LocalExecutor(plan.workers, plan.threads, _setup(plan, folder)) as executor:
+            display.say("building all arms")
+            outcome = Outcome(plan, _inspect(plan, executor))
+            _resume(outcome, store, display)
+            _run_missing(outcome, store, executor, display)
+    outcome.seconds = time.perf_counter() - start
+    return outcome
+
+
+def _setup(plan: Plan, folder: str) -> dict[str, Any]:
+    return {
+        "source": plan.source,
+        "data": str(Path(folder) / "data"),
+        "threads": plan.threads,
+        "path": [path for path in sys.path if path],
+    }
+
+
+def _inspect(plan: Plan, executor: LocalExecutor) -> Inspection:
+    task = {
+        "task": "inspect",
+        "arms": [arm.to_dict() for arm in plan.arms],
+        "engine": plan.engine,
+        "device": plan.device,
+    }
+    for event in executor.run([("inspect", task)]):
+        if event.kind == "done":
+            return event.data
+        _raise_for(event, "")
+    raise InputError("the worker gave no answer about the arms.")
+
+
+def _raise_for(event: Event, where: str) -> None:
+    hint = " Finished runs are kept: the same command continues." if where else ""
+    if event.kind == "error":
+        name, message = event.data
+        raise_remote((name, f"{where}{message}{hint}"))
+    if event.kind == "died":
+        raise InputError(f"{where}{event.data}.{hint}")
+
+
+def make_spec(plan: Plan, inspection: Inspection, index: int, seed: int) -> RunSpec:
+    """Return the spec of arm `index` at `seed`: everything that decides the run's bits."""
+    data = {
+        "fingerprint": plan.data.fingerprint,
+        "input_shape": list(plan.data.input_shape),
+        "classes": plan.data.classes,
+    }
+    engine = {key: inspection.engine[key] for key in ("name", "backend", "device")}
+    arm = {**plan.arms[index].to_dict(), "built": inspection.arms[index]["fingerprint"]}
+    before = [
+        {**other.to_dict(), "built": inspection.arms[i]["fingerprint"]}
+        for i, other in enumerate(plan.arms[:index])
+    ]
+    return RunSpec(
+        model=plan.source.identity(),
+        arm=arm,
+        before=tuple(before),
+        seed=seed,
+        data=data,
+        recipe=plan.recipe.to_dict(),
+        engine={**engine, "threads": plan.threads},
+        versions=inspection.versions,
+    )
+
+
+def _resume(outcome: Outcome, store: Store, display: Display) -> None:
+    plan = outcome.plan
+    for pair, seed in enumerate(plan.seeds):
+        for index, arm in enumerate(plan.arms):
+            spec = make_spec(plan, outcome.inspection, index, seed)
+            outcome.hashes[arm.label, seed] = spec.hash
+            result = store.get(spec.hash)
+            if result is not None:
+                outcome.results[arm.label, seed] = result
+                outcome.resumed += 1
+                display.run_started(arm.label, seed, pair)
+                display.run_finished(
+                    arm.label, seed, result["metric"], result["status"], None, resumed=True
+                )
+    _tell_difference(outcome, display)
+
+
+def _run_missing(
+    outcome: Outcome, store: Store, executor: LocalExecutor, display: Display
+) -> None:
+    plan = outcome.plan
+    specs: dict[tuple[str, int], RunSpec] = {}
+
+    def tasks() -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
+        for pair, seed in enumerate(plan.seeds):
+            for index, arm in enumerate(plan.arms):
+                key = (arm.label, seed)
+                if key not in outcome.results:
+                    specs[key] = make_spec(plan, outcome.inspection, index, seed)
+                    display.run_started(arm.label, seed, pair)
+                    yield key, {"task": "run", "spec": specs[key].to_dict()}
+
+    for event in executor.run(tasks()):
+        label, seed = event.key
+        if event.kind == "epoch":
+            display.run_progress(label, seed, event.data.epoch, event.data.epochs)
+            continue
+        _raise_for(event, f"run of '{label}' with seed {seed} failed: ")
+        _keep(outcome, store, specs[event.key], event.key, event.data)
+        result: RunResult = event.data
+        display.run_finished(
+            label, seed, result.metric, result.status, result.seconds.get("total")
+        )
+        _tell_difference(outcome, display)
+
+
+def _keep(
+    outcome: Outcome, store: Store, spec: RunSpec, key: tuple[str, int], result: RunResult
+) -> None:
+    plain = result.to_dict()
+    outcome.results[key] = plain
+    store.put(spec.hash, spec.to_dict(), plain, result.packed)
+
+
+def _tell_difference(outcome: Outcome, display: Display) -> None:
+    found = outcome.difference(outcome.plan.arms[1])
+    if found is not None:
+        display.difference(found.estimate, found.low, found.high, found.n)
+
+
+def arms_from(orders: list[str], vary: Mapping[str, Any] | None = None) -> tuple[Arm, ...]:
+    """Return one arm per order; every order is parsed, so that a typo fails before anything runs."""
+    arms = tuple(Arm(str(order), dict(vary or {})) for order in orders)
+    for arm in arms:
+        _ = arm.order
+    return arms

@@ -1,0 +1,170 @@
+"""From a study's outcome to the one document that everything else shows (schema relucate.compare/1).
+
+Pure data in, JSON-ready data out. Not here: running (`driver`), deciding (`stats`), showing
+(`report`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..stats import Verdict, decide, sentence
+from .arms import Arm
+from .driver import Outcome
+
+SCHEMA = "relucate.compare/1"
+
+
+def document(outcome: Outcome, *, margin: float, command: str) -> dict[str, Any]:
+    """Return the study as JSON-ready data: verdict, arms, runs, and how they came about."""
+    plan = outcome.plan
+    seeds = outcome.finished_pairs()
+    if not seeds:
+        raise InputError("no pair has finished yet, so there is nothing to report.")
+    comparisons = [_comparison(outcome, arm, seeds, margin) for arm in plan.arms[1:]]
+    main = comparisons[0]
+    return {
+        "schema": SCHEMA,
+        **{key: main[key] for key in ("verdict", "winner", "sentence")},
+        "metric": "accuracy",
+        "margin": margin,
+        "level": plan.level,
+        **{key: main[key] for key in ("pairs", "correlation", "difference", "differences")},
+        "comparisons": comparisons,
+        "arms": [_arm(outcome, index, seeds) for index in range(len(plan.arms))],
+        "runs": _runs(outcome),
+        "model": {
+            "name": plan.source.text,
+            "options": dict(plan.source.options),
+            "source": plan.source.description,
+        },
+        "data": {
+            "name": plan.data.name,
+            "input_shape": list(plan.data.input_shape),
+            "classes": plan.data.classes,
+            "train": len(plan.data.y_train),
+            "test": len(plan.data.y_test),
+            "fingerprint": plan.data.fingerprint,
+        },
+        "recipe": plan.recipe.to_dict(),
+        "engine": {
+            **outcome.inspection.engine,
+            "threads": plan.threads,
+            "jobs": plan.workers,
+            "precision": plan.recipe.precision,
+        },
+        "pairing": _pairing(outcome),
+        "versions": outcome.inspection.versions,
+        "command": command,
+        "seconds": outcome.seconds,
+        "notes": _notes(outcome),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _comparison(outcome: Outcome, arm: Arm, seeds: list[int], margin: float) -> dict[str, Any]:
+    first = outcome.plan.arms[0]
+    found = outcome.difference(arm)
+    if found is None:
+        raise InputError("no pair has finished yet, so there is nothing to compare.")
+    diverged = (_diverged(outcome, first, seeds), _diverged(outcome, arm, seeds))
+    verdict = decide(found, margin=margin, diverged=diverged)
+    values = outcome.scores(arm, seeds) - outcome.scores(first, seeds)
+    return {
+        "arm": arm.label,
+        "against": first.label,
+        "verdict": verdict.verdict,
+        "winner": _winner(verdict, first, arm),
+        "sentence": sentence(verdict, first.label, arm.label),
+        "pairs": found.n,
+        "pairs_needed": verdict.pairs_needed,
+        "correlation": found.correlation,
+        "difference": {
+            "of": f"{arm.label} minus {first.label}",
+            "estimate": found.estimate,
+            "low": found.low,
+            "high": found.high,
+            "sd": found.sd,
+            "level": found.level,
+            "method": found.method,
+        },
+        "differences": [
+            {"seed": seed, "value": float(value)}
+            for seed, value in zip(seeds, values, strict=True)
+        ],
+    }
+
+
+def _winner(verdict: Verdict, a: Arm, b: Arm) -> str | None:
+    return {"a": a.label, "b": b.label}.get(verdict.winner or "")
+
+
+def _diverged(outcome: Outcome, arm: Arm, seeds: list[int]) -> int:
+    return sum(outcome.results[arm.label, seed]["status"] == "diverged" for seed in seeds)
+
+
+def _arm(outcome: Outcome, index: int, seeds: list[int]) -> dict[str, Any]:
+    arm, report = outcome.plan.arms[index], outcome.inspection.arms[index]
+    scores = outcome.scores(arm, seeds)
+    results = [outcome.results[arm.label, seed] for seed in seeds]
+    seconds = [r["seconds"]["total"] for r in results if r["seconds"].get("total") is not None]
+    return {
+        "label": arm.label,
+        "alias": arm.order.alias,
+        "order": str(arm.order),
+        "options": dict(arm.options),
+        "mean": float(scores.mean()),
+        "sd": float(scores.std(ddof=1)) if len(scores) > 1 else None,
+        "n": len(scores),
+        "parameters": report["parameters"],
+        "norm_parameters": report["norm_parameters"],
+        "seconds": float(np.mean(seconds)) if seconds else None,
+        "diverged": _diverged(outcome, arm, seeds),
+    }
+
+
+def _runs(outcome: Outcome) -> list[dict[str, Any]]:
+    arms = {arm.label: arm for arm in outcome.plan.arms}
+    rows = []
+    for (label, seed), result in sorted(outcome.results.items(), key=lambda item: item[0][1]):
+        rows.append(
+            {
+                "arm": label,
+                "order": str(arms[label].order),
+                "seed": seed,
+                "metric": result["metric"],
+                "loss": result["loss"],
+                "status": result["status"],
+                "seconds": result["seconds"].get("total"),
+                "epochs": len(result["curve"].get("epoch", [])),
+                "curve": result["curve"],
+                "hash": outcome.hashes[label, seed],
+                "note": result["note"],
+            }
+        )
+    return rows
+
+
+def _pairing(outcome: Outcome) -> dict[str, Any]:
+    arms = outcome.inspection.arms
+    return {
+        "shared": arms[1]["shared"],
+        "tensors": arms[1]["tensors"],
+        "only": {arm["label"]: arm["only"] for arm in arms if arm["only"]},
+    }
+
+
+def _notes(outcome: Outcome) -> list[str]:
+    notes = [*outcome.plan.data.notes, *outcome.inspection.notes]
+    if outcome.inspection.engine["name"] == "keras":
+        notes.append(f"trained by the keras engine: {outcome.inspection.engine['reason']}")
+    counts = {arm["parameters"] for arm in outcome.inspection.arms}
+    if len(counts) > 1:
+        each = ", ".join(f"{a['label']} {a['parameters']:,}" for a in outcome.inspection.arms)
+        notes.append(f"the arms differ in trainable parameters: {each}")
+    notes += sorted({r["note"] for r in outcome.results.values() if r["note"]})
+    return notes

@@ -1,0 +1,40 @@
+"""What a study's dict says: schema, sentence, failed runs, the difference in words."""
+
+import pytest
+
+from relucate.errors import InputError
+from relucate.report import facts
+
+
+@pytest.mark.parametrize("schema", ["relucate.audit/1", None])
+def test_another_schema_is_refused_by_its_name(schema):
+    with pytest.raises(InputError, match=repr(schema)):
+        facts.check_schema({"schema": schema})
+
+
+def test_only_the_verdicts_own_word_is_taken_off():
+    assert facts.bare_sentence("inconclusive", "Inconclusive: a b.") == "a b."
+    assert facts.bare_sentence("better", "Inconclusive: a b.") == "Inconclusive: a b."
+    assert facts.bare_sentence("", ": a") == ": a"
+
+
+def test_failed_runs_are_counted_apart_from_diverged_ones(make_study):
+    lost = {("linear-act-norm", 0): "failed", ("linear-act-norm", 1): "diverged"}
+    assert facts.failed_runs(make_study(3, lost=lost)) == {"linear-act-norm": 1}
+
+
+def test_a_winner_is_marked_only_between_two_arms(make_study):
+    orders = ("linear-norm-act", "linear-act-norm", "linear-act")
+    assert facts.sole_winner(make_study(effect=0.02)) == "linear-act-norm"
+    assert facts.sole_winner(make_study(effect=0.02, orders=orders)) is None
+
+
+def test_a_difference_brings_its_own_level():
+    difference = {"estimate": 0.01, "low": 0.0, "high": 0.02, "level": 0.975, "method": "paired t"}
+    text = facts.difference_text(difference, 0.95)
+    assert text == "+1.00 points, 97.5 % interval 0.00 to +2.00 (paired t)"
+
+
+def test_no_pair_means_no_difference():
+    difference = {"estimate": None, "low": None, "high": None, "method": "paired t"}
+    assert facts.difference_text(difference, 0.95).startswith("no difference")

@@ -1,0 +1,216 @@
+"""The HTML file: one file, no request, valid structure, nothing unescaped, every null handled."""
+
+import os
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from relucate.errors import InputError
+from relucate.report.html import figures, repr_html, study_html, write_html
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+FETCHING = {"src", "href", "xlink:href", "srcset", "data", "action", "poster", "background"}
+HOSTILE = "<script>alert(1)</script>"
+FOUR = ("linear-norm-act", "linear-act-norm", "norm-linear-act", "linear-act")
+
+
+class Page(HTMLParser):
+    """Collects tags, ids, references and visible text, and checks that tags nest."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.references, self.text = [], [], [], []
+        self.open, self.images = [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        values = dict(attrs)
+        self.ids += [values["id"]] if "id" in values else []
+        self.references += [values[name] for name in FETCHING & values.keys()]
+        assert not [name for name in values if name.startswith("on")]
+        if values.get("role") == "img":
+            self.images.append(values.get("aria-label"))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.text.append(data)
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+def check(text):
+    """Return the parsed page after the checks that hold for every report."""
+    page = Page(text)
+    assert page.open == []
+    assert not {"script", "link", "iframe", "object", "embed", "img"} & set(page.tags)
+    assert all(reference.startswith("#") for reference in page.references)
+    assert not re.search(r"url\((?!#)", text)
+    assert "@import" not in text
+    assert len(page.ids) == len(set(page.ids))
+    assert page.images
+    assert all(page.images)
+    assert "None" not in page.words
+    assert "nan" not in page.words.split()
+    return page
+
+
+def test_the_page_says_it_all(study):
+    page = check(study_html(study))
+    for text in (
+        study["sentence"],
+        study["command"],
+        study["notes"][0],
+        study["engine"]["reason"],
+        "2.13.0",
+        "18 of 20 tensors",
+        "conv1_conv/bias",
+        "9f2c41d07ab3",
+        study["runs"][0]["hash"][:12],
+        "linear-act-norm minus linear-norm-act",
+    ):
+        assert text in page.words
+    assert len(page.images) == 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pairs": 1},
+        {"pairs": 2, "lost": {(o, s): "diverged" for o in FOUR[:2] for s in range(2)}},
+        {"pairs": 30, "orders": FOUR, "lost": {("linear-act", 4): "failed"}},
+        {"pairs": 3, "epochs": 1},
+        {"pairs": 4, "effect": 0.0},
+    ],
+    ids=["one pair", "all diverged", "four arms", "one epoch", "no effect"],
+)
+def test_other_studies(options, make_study):
+    study = make_study(**options)
+    page = check(study_html(study))
+    assert page.tags.count("figure") == len(figures(study))
+
+
+def test_everything_that_may_be_null(study):
+    study.update(winner=None, correlation=None, notes=[], pairing=None)
+    for comparison in study["comparisons"]:
+        comparison.update(correlation=None, winner=None)
+        comparison["difference"].update(estimate=None, low=None, high=None)
+        for pair in comparison["differences"]:
+            pair["value"] = None
+    study["difference"] = study["comparisons"][0]["difference"]
+    for arm in study["arms"]:
+        arm.update(alias=None, mean=None, sd=None, seconds=None, options=None)
+    for run in study["runs"]:
+        run.update(metric=None, loss=None, status="diverged", seconds=None, note=None, hash=None)
+        run["curve"] = {"epoch": [1, 2], "train_loss": [None, None], "accuracy": [None, 0.1]}
+    study["model"].update(options=None, source=None)
+    page = check(study_html(study))
+    assert "Paired differences" not in page.words
+
+
+def test_no_curve_no_figure(study):
+    for run in study["runs"]:
+        run["curve"] = None
+    assert [figure["name"] for figure in figures(study)] == ["differences-0", "scatter"]
+
+
+def test_unequal_epochs(study):
+    for run in study["runs"][::3]:
+        run["curve"] = {key: values[:5] for key, values in run["curve"].items()}
+    check(study_html(study))
+
+
+def hostile(value, key=""):
+    """Return a copy of a study's part with every free text made hostile."""
+    if isinstance(value, dict):
+        return {k: hostile(v, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [hostile(item, key) for item in value]
+    kept = key in ("schema", "status", "metric")
+    return value + HOSTILE + "\"' {{ 7 * 7 }}" if isinstance(value, str) and not kept else value
+
+
+def test_hostile_text_is_escaped_everywhere(make_study):
+    study = hostile(make_study(3, lost={("linear-act-norm", 1): "diverged"}))
+    for text in (study_html(study), repr_html(study)):
+        assert HOSTILE not in text
+        assert "&lt;script&gt;" in text
+        assert "49" not in re.findall(r"\b49\b(?=&lt;)", text)
+    page = check(study_html(study))
+    assert study["sentence"] in page.words
+    assert study["command"] in page.words
+
+
+def test_a_policy_forbids_every_request(study):
+    text = study_html(study)
+    assert "default-src 'none'; style-src 'unsafe-inline'" in text
+    assert text.index("Content-Security-Policy") < text.index("<style")
+
+
+def test_both_colour_schemes_are_there(study):
+    text = study_html(study)
+    assert "prefers-color-scheme: dark" in text
+    assert text.count("--arm-0:") == 2
+
+
+def test_written_in_one_step_with_its_folders(study, tmp_path):
+    path = tmp_path / "new" / "folder" / "report.html"
+    assert write_html(study, str(path)) == path
+    assert path.read_text("utf-8") == study_html(study)
+    assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
+    write_html(study, path)
+    assert path.read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_a_place_that_can_not_be_written_is_named(study, tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "report.html", tmp_path):
+        with pytest.raises(InputError, match=re.escape(str(path))):
+            write_html(study, path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(study, tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        write_html(study, path)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["report.html"]
+
+
+def test_bytes_that_are_no_text_do_not_stop_the_report(study, tmp_path):
+    study["command"] = "relucate compare \udcff.py:build"
+    assert "\\udcff.py:build" in write_html(study, tmp_path / "r.html").read_text("utf-8")
+
+
+def test_another_schema_is_refused(study):
+    study["schema"] = "relucate.probe/1"
+    for render in (study_html, repr_html):
+        with pytest.raises(InputError, match=r"relucate\.probe/1"):
+            render(study)
+
+
+def test_the_fragment_is_small_and_says_the_verdict(study):
+    page = Page(repr_html(study))
+    assert page.open == []
+    assert page.words.startswith("BETTER linear-act-norm is better")
+    assert "+0.61 points, 95 % interval +0.43 to +0.79 (paired t)" in page.words
+    assert not {"html", "style", "script", "svg"} & set(page.tags)

@@ -1,0 +1,43 @@
+"""Numbers as people read them: rounding, signs, and what isn't known."""
+
+import math
+
+import pytest
+
+from relucate.report import numbers
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"),
+    [(0.00614, "+0.61"), (-0.0351, "-3.51"), (0.0, "0.00"), (-1e-6, "0.00"), (1e-6, "0.00")],
+)
+def test_points_are_signed_unless_they_round_to_zero(fraction, text):
+    assert numbers.points(fraction) == text
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf])
+def test_what_is_not_a_number_is_a_dash(value):
+    shown = (numbers.percent, numbers.points, numbers.plain, numbers.duration)
+    assert [show(value) for show in shown] == ["-"] * 4
+    assert numbers.interval(value, 0.1) == numbers.interval(0.1, value) == "-"
+    assert numbers.clock(value) == "-:--"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 0 s"),
+        (3599.6, "1 h 0 min"),
+        (3600, "1 h 0 min"),
+    ],
+)
+def test_durations_round_without_sixty_seconds(seconds, text):
+    assert numbers.duration(seconds) == text
+
+
+def test_counts_take_the_plural():
+    assert numbers.count(1, "pair") == "1 pair"
+    assert numbers.count(0, "pair") == "0 pairs"
+    assert numbers.count(12_345, "run") == "12,345 runs"

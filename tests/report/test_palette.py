@@ -1,0 +1,50 @@
+"""Stand-in colours: each its own, all replaced, and legible against their page."""
+
+import re
+
+import pytest
+
+from relucate.report import palette
+
+
+def luminance(colour):
+    """Return the relative luminance of a hex colour (WCAG 2.2)."""
+    parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    """Return the contrast ratio of two hex colours (WCAG 2.2)."""
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_every_variable_has_its_own_stand_in_and_is_replaced():
+    variables = list(palette.colours())
+    stand_ins = [palette.stand_in(variable) for variable in variables]
+    assert len(set(stand_ins)) == len(variables)
+    themed = palette.themed(" ".join(stand_ins))
+    assert re.findall(r"var\(--([\w-]+),", themed) == variables
+
+
+def test_no_colour_of_the_page_is_a_stand_in():
+    stand_ins = {palette.stand_in(variable) for variable in palette.colours()}
+    assert not stand_ins & {colour for pair in palette.colours().values() for colour in pair}
+
+
+@pytest.mark.parametrize("shade", [0, 1])
+@pytest.mark.parametrize(
+    ("variable", "least"),
+    [("ink", 7), ("muted", 4.5), ("better", 4.5), ("equivalent", 4.5), ("inconclusive", 4.5)]
+    + [(f"arm-{k}", 3) for k in range(len(palette.ARM_LOOKS))],
+)
+def test_colours_stand_out_from_paper_and_card(variable, least, shade):
+    colours = palette.colours()
+    for ground in ("paper", "card"):
+        assert contrast(colours[variable][shade], colours[ground][shade]) >= least
+
+
+def test_arms_differ_in_marker_and_dashes_too():
+    assert len({arm.marker for arm in palette.ARM_LOOKS}) == len(palette.ARM_LOOKS)
+    assert len({arm.dashes for arm in palette.ARM_LOOKS}) == len(palette.ARM_LOOKS)

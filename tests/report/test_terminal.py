@@ -1,0 +1,109 @@
+"""What the terminal shows: golden texts at 80 columns, any width, any text, any null.
+
+After an intended change, write the golden files anew with the printed text and look at the diff.
+"""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from relucate.report.terminal import print_study, speakable
+
+GOLDEN = Path(__file__).parent / "golden"
+FOUR = ("linear-norm-act", "linear-act-norm", "norm-linear-act", "linear-act")
+
+
+def printed(study, width=80, encoding="utf-8", **options):
+    """Return what is printed to a console of that width, without colour."""
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding, newline="\n")
+    print_study(study, Console(file=file, width=width, color_system=None, **options))
+    file.flush()
+    return raw.getvalue().decode(encoding)
+
+
+CASES = {
+    "better": {},
+    "equivalent": {"pairs": 24, "effect": 0.0},
+    "inconclusive": {"pairs": 4, "effect": 0.002, "seed": 5},
+    "one_pair": {"pairs": 1},
+    "four_arms": {
+        "pairs": 6,
+        "orders": FOUR,
+        "lost": {("linear-act-norm", 3): "diverged", ("linear-act", 4): "failed"},
+    },
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden_at_80_columns(name, make_study):
+    text = printed(make_study(**CASES[name]))
+    assert text == (GOLDEN / f"{name}.txt").read_text("utf-8"), text
+
+
+def test_golden_at_48_columns(study):
+    text = printed(study, width=48)
+    assert text == (GOLDEN / "narrow.txt").read_text("utf-8"), text
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.txt")), ids=lambda path: path.stem)
+def test_golden_files_keep_their_promises(path):
+    lines = path.read_text("utf-8").splitlines()
+    assert max(cell_len(line) for line in lines) <= (48 if path.stem == "narrow" else 80)
+    assert all(line == line.rstrip() for line in lines)
+    assert "None" not in path.read_text("utf-8")
+    assert "\x1b" not in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("width", [24, 40, 60, 79, 120, 200])
+def test_every_number_survives_any_width(width, make_study):
+    study = make_study(10, orders=FOUR[:2])
+    text = " ".join(printed(study, width).split())
+    assert all(cell_len(line) <= width for line in printed(study, width).splitlines())
+    for number in ("95.92", "96.53", "+0.43 to +0.79", "margin 0.50 points", "23,946"):
+        assert number in text
+
+
+def test_colour_adds_no_character(study):
+    file = io.StringIO()
+    print_study(study, Console(file=file, width=80, force_terminal=True, color_system="truecolor"))
+    assert "\x1b[" in file.getvalue()
+    plain = Console(width=80).render_str("")
+    plain = type(plain).from_ansi(file.getvalue()).plain
+    assert plain.strip() == printed(study).strip()
+
+
+def test_markup_and_control_characters_are_text(study):
+    study["arms"][0]["label"] = study["comparisons"][0]["against"] = "[red]a\x1b[31m[/red]"
+    study["notes"] = ["[bold]not bold[/bold] [/]"]
+    text = printed(study)
+    assert "[red]a?[31m[/red]" in text
+    assert "[bold]not bold[/bold] [/]" in text
+
+
+def test_a_console_without_unicode_gets_ascii(study):
+    study["notes"] = ["3 × 3 – wide"]
+    text = printed(study, encoding="ascii")
+    assert "3 ? 3 ? wide" in text
+    assert "|" in text
+
+
+def test_nulls_become_dashes_and_words(study):
+    study["correlation"] = None
+    first = study["comparisons"][0]
+    first["correlation"] = None
+    first["difference"].update(estimate=None, low=None, high=None)
+    for arm in study["arms"]:
+        arm.update(mean=None, sd=None, alias=None, seconds=None)
+    text = printed(study)
+    assert "no difference: no pair has a result in both arms" in text
+    assert "correlation -" in text
+    assert "alias" not in text
+    assert "None" not in text
+
+
+def test_speakable_keeps_what_can_be_shown():
+    assert speakable(["α\n\t", 1.5, None, {"k": "\x07"}]) == ["α\n\t", 1.5, None, {"k": "?"}]

@@ -1,0 +1,62 @@
+"""A study as rows and words for the page."""
+
+from relucate.report import view
+
+
+def test_pairs_have_a_row_per_seed_with_differences(make_study):
+    study = make_study(3, lost={("linear-act-norm", 1): "diverged"})
+    table = view.pair_table(study)
+    assert [row["seed"] for row in table["rows"]] == [0, 1, 2]
+    assert table["rows"][1]["metrics"][1] == {"text": "diverged", "status": "lost"}
+    assert table["rows"][1]["differences"] == ["–"]
+    value = study["differences"][0]["value"]
+    assert table["rows"][0]["differences"] == [f"{100 * value:+.2f}".replace("-", "−")]
+
+
+def test_a_run_that_is_missing_is_a_dash(make_study):
+    study = make_study(2)
+    study["runs"] = study["runs"][:-1]
+    assert view.pair_table(study)["rows"][1]["metrics"][1]["text"] == "–"
+
+
+def test_long_tables_are_folded(make_study):
+    assert not view.pair_table(make_study(view.OPEN_ROWS))["folded"]
+    assert view.pair_table(make_study(view.OPEN_ROWS + 1))["folded"]
+
+
+def test_key_numbers_without_an_interval_say_why(make_study):
+    keys = {key["name"]: key for key in view.key_numbers(make_study(1))}
+    assert keys["95 % interval"]["value"] == "–"
+    assert "two pairs" in keys["95 % interval"]["about"]
+    assert keys["correlation"]["value"] == "–"
+
+
+def test_the_difference_says_which_way_it_goes(study):
+    assert view.key_numbers(study)[0]["about"] == "points, linear-act-norm minus linear-norm-act"
+
+
+def test_an_unknown_verdict_has_a_neutral_style(study):
+    study["verdict"] = '"><b>'
+    assert view.verdict(study)["style"] == "other"
+
+
+def test_arms_show_columns_only_where_needed(make_study):
+    study = make_study(2)
+    assert [view.arm_table(study)[key] for key in ("failed", "options", "renamed")] == [False] * 3
+    study["arms"][1].update(label="wide", options={"width": 2})
+    study["runs"][0]["status"] = "failed"
+    table = view.arm_table(study)
+    assert [table[key] for key in ("failed", "options", "renamed")] == [True] * 3
+    assert table["rows"][1]["options"] == [("width", "2")]
+
+
+def test_pairing_that_was_not_recorded_is_said(study):
+    study["pairing"] = None
+    assert "not recorded" in view.pairing(study)["sentence"]
+    study["pairing"] = {"shared": 20, "tensors": 20, "only": {"linear-norm-act": []}}
+    assert view.pairing(study)["only"] == []
+    assert view.pairing(study)["sentence"].startswith("20 of 20 tensors")
+
+
+def test_time_is_shown_without_its_separators(study):
+    assert view.page(study)["created"] == "2026-03-02 10:00:00 UTC"

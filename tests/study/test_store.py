@@ -1,0 +1,551 @@
+"""The store: what it keeps, whatever happens, and every way in which a file can be wrong."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relucate.errors import InputError
+from relucate.study import store as store_module
+from relucate.study.store import APPLICATION_ID, SCHEMA_VERSION, Store
+
+SPEC = {"net": "cnn", "order": "linear-act-norm", "seed": 3, "lr": 0.1}
+DONE = {"status": "done", "accuracy": 0.9694444444444444, "curve": [0.5, 0.75]}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "runs.sqlite"
+
+
+@pytest.fixture
+def store(path):
+    with Store.open(path, timeout=0.1) as opened:
+        yield opened
+
+
+@pytest.fixture
+def kept(path):
+    """A store with one run, closed again."""
+    with Store.open(path) as opened:
+        opened.put("aa", SPEC, DONE, b"\xf0")
+    return path
+
+
+def foreign(path, *statements):
+    """Run statements on the file behind the store's back."""
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+class TestKeeping:
+    def test_what_is_put_comes_back(self, store):
+        store.put("aa", SPEC, DONE, b"\x00\xff")
+        assert store.get("aa") == DONE
+        assert store.get_spec("aa") == SPEC
+        assert store.get_correct("aa") == b"\x00\xff"
+
+    def test_what_is_not_there_is_none(self, store):
+        assert store.get("aa") is None
+        assert store.get_spec("aa") is None
+        assert store.get_correct("aa") is None
+        assert store.count() == 0
+
+    def test_a_run_without_correctness(self, store):
+        store.put("aa", SPEC, DONE, None)
+        assert store.get_correct("aa") is None
+        assert store.get("aa") == DONE
+
+    def test_get_many_returns_those_that_are_there_in_the_order_asked_for(self, store):
+        for name in ("aa", "bb", "cc"):
+            store.put(name, SPEC, {**DONE, "name": name}, None)
+        found = store.get_many(["cc", "zz", "aa"])
+        assert list(found) == ["cc", "aa"]
+        assert found["cc"]["name"] == "cc"
+        assert store.count() == 3
+
+    def test_it_is_there_after_closing_and_opening(self, kept):
+        with Store.open(kept) as again:
+            assert again.get("aa") == DONE
+            assert again.count() == 1
+
+    def test_folders_above_the_file_are_made(self, tmp_path):
+        with Store.open(tmp_path / "a" / "b" / "runs.sqlite") as opened:
+            opened.put("aa", SPEC, DONE, None)
+        assert (tmp_path / "a" / "b" / "runs.sqlite").is_file()
+
+    @pytest.mark.parametrize("name", ["what? #1 50%.sqlite", ":memory:", "läufe.sqlite"])
+    def test_any_file_name_is_a_file_name(self, tmp_path, monkeypatch, name):
+        monkeypatch.chdir(tmp_path)
+        with Store.open(name) as opened:
+            opened.put("aa", SPEC, DONE, None)
+        assert [child.name for child in tmp_path.iterdir()] == [name]
+
+    def test_an_empty_file_becomes_a_store(self, path):
+        path.touch()
+        with Store.open(path) as opened:
+            opened.put("aa", SPEC, DONE, None)
+            assert opened.count() == 1
+
+    def test_the_file_is_marked_as_ours(self, kept):
+        header = kept.read_bytes()[:100]
+        assert struct.unpack(">i", header[60:64]) == (SCHEMA_VERSION,)
+        assert header[68:72] == b"relu"
+
+    def test_a_put_waits_for_the_disk(self, store):
+        assert store._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+
+    def test_the_specs_json_is_canonical(self, store):
+        store.put("aa", {"b": [1, 2], "a": {"d": None, "c": True}}, DONE, None)
+        text = store._connection.execute("SELECT spec FROM runs").fetchone()[0]
+        assert text == '{"a":{"c":true,"d":null},"b":[1,2]}'
+
+    def test_a_spec_with_nan_is_refused_and_nothing_is_stored(self, store):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            store.put("aa", {"lr": math.nan}, DONE, None)
+        assert store.count() == 0
+
+    def test_a_closed_store_is_the_callers_mistake(self, path):
+        opened = Store.open(path)
+        opened.close()
+        opened.close()
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            opened.count()
+
+
+class TestPuttingTwice:
+    def test_a_done_run_is_never_overwritten(self, store):
+        store.put("aa", SPEC, DONE, b"\x01")
+        store.put("aa", {}, {"status": "failed"}, None)
+        store.put("aa", {}, {"status": "done", "accuracy": 0.0}, None)
+        assert store.get("aa") == DONE
+        assert store.get_spec("aa") == SPEC
+        assert store.get_correct("aa") == b"\x01"
+        assert store.count() == 1
+
+    @pytest.mark.parametrize("status", ["diverged", "failed"])
+    def test_any_other_run_is_replaced_as_a_whole(self, store, status):
+        store.put("aa", {"old": 1}, {"status": status}, b"\x01")
+        store.put("aa", SPEC, DONE, b"\x02")
+        assert store.get("aa") == DONE
+        assert store.get_spec("aa") == SPEC
+        assert store.get_correct("aa") == b"\x02"
+        assert store.count() == 1
+
+    def test_no_status_means_done(self, store):
+        store.put("aa", SPEC, {"accuracy": 0.5}, None)
+        store.put("aa", SPEC, {"accuracy": 0.6}, None)
+        assert store.get("aa") == {"accuracy": 0.5}
+
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+class TestValues:
+    @settings(max_examples=40)
+    @given(st.dictionaries(st.text(), plain, max_size=4).filter(lambda d: "status" not in d))
+    def test_plain_data_round_trips_bit_for_bit(self, tmp_path_factory, result):
+        path = tmp_path_factory.getbasetemp() / "roundtrip.sqlite"
+        path.unlink(missing_ok=True)
+        with Store.open(path) as opened:
+            opened.put("aa", result, result, None)
+            # json tells 1 from 1.0 and -0.0 from 0.0, which == does not
+            assert json.dumps(opened.get("aa")) == json.dumps(result)
+            assert json.dumps(opened.get_spec("aa"), sort_keys=True) == json.dumps(
+                result, sort_keys=True
+            )
+
+    @pytest.mark.parametrize(
+        "value", [0.1 + 0.2, 5e-324, 1.7976931348623157e308, -0.0, 1 / 3, 0.9694444444444444]
+    )
+    def test_floats_keep_their_bits(self, store, value):
+        store.put("aa", SPEC, {"accuracy": value}, None)
+        assert struct.pack("d", store.get("aa")["accuracy"]) == struct.pack("d", value)
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_what_is_no_number_becomes_null_at_any_depth(self, store, value):
+        result = {
+            "status": "diverged",
+            "loss": value,
+            "curve": [1.0, value],
+            "last": {"l": (value,)},
+        }
+        store.put("aa", SPEC, result, None)
+        expected = {"status": "diverged", "loss": None, "curve": [1.0, None], "last": {"l": [None]}}
+        assert store.get("aa") == expected
+        assert result["curve"] == pytest.approx([1.0, value], nan_ok=True)  # the caller's is kept
+
+
+class TestSeveralProcesses:
+    def test_two_may_read_at_the_same_time(self, kept):
+        with Store.open(kept, timeout=0.1) as one, Store.open(kept, timeout=0.1) as two:
+            assert one.get("aa") == two.get("aa") == DONE
+
+    def test_a_run_put_by_one_is_seen_by_the_other(self, kept):
+        with Store.open(kept) as one, Store.open(kept, read_only=True) as two:
+            one.put("bb", SPEC, DONE, None)
+            assert two.get("bb") == DONE
+            assert two.count() == 2
+
+    def test_a_reader_in_the_middle_of_reading_does_not_stop_opening(self, kept):
+        reader = sqlite3.connect(kept, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM runs").fetchall()  # holds a shared lock
+        with Store.open(kept, timeout=0.1) as opened:
+            assert opened.get("aa") == DONE
+        reader.close()
+
+    @pytest.mark.parametrize("attempt", range(5))
+    def test_many_may_create_it_at_once(self, path, attempt):
+        errors = []
+        start = threading.Barrier(8)
+
+        def create(index):
+            start.wait()
+            try:
+                with Store.open(path, timeout=20) as opened:
+                    opened.put(f"run{index}", SPEC, DONE, None)
+            except Exception as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=create, args=(index,)) for index in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+        with Store.open(path) as opened:
+            assert opened.count() == 8
+
+    def test_runs_put_before_a_kill_are_kept(self, path):
+        program = (
+            "import itertools, sys\n"
+            "from relucate.study.store import Store\n"
+            "store = Store.open(sys.argv[1])\n"
+            "for i in itertools.count():\n"
+            "    store.put(str(i), {'i': i}, {'i': i, 'curve': [0.1] * 2000}, b'x' * 1000)\n"
+            "    print(i, flush=True)\n"
+        )
+        worker = subprocess.Popen(
+            [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True
+        )
+        assert worker.stdout is not None
+        seen = [int(worker.stdout.readline()) for _ in range(20)]
+        worker.send_signal(signal.SIGKILL)
+        seen += [int(line) for line in worker.stdout.read().split()]
+        worker.stdout.close()
+        worker.wait()
+        with Store.open(path) as opened:
+            assert all(opened.get(str(i))["i"] == i for i in seen)
+            assert opened.count() - len(seen) in (0, 1)  # stored, but killed before it said so
+
+    def test_between_runs_the_file_alone_is_the_whole_store(self, store, path, tmp_path):
+        store.put("aa", SPEC, DONE, None)
+        assert [child.name for child in tmp_path.iterdir()] == ["runs.sqlite"]
+        shutil.copy(path, tmp_path / "copy.sqlite")
+        with Store.open(tmp_path / "copy.sqlite") as copy:
+            assert copy.get("aa") == DONE
+
+    def test_a_store_left_in_wal_mode_comes_back_to_one_file(self, kept, tmp_path):
+        foreign(kept, "PRAGMA journal_mode = WAL")
+        with Store.open(kept) as opened:
+            opened.put("bb", SPEC, DONE, None)
+            assert [child.name for child in tmp_path.iterdir()] == ["runs.sqlite"]
+
+
+class TestLocked:
+    @pytest.fixture
+    def lock(self, path):
+        """Hold an exclusive lock on the file from another connection, on request."""
+        connections = []
+
+        def take():
+            connection = sqlite3.connect(path, isolation_level=None)
+            connections.append(connection)
+            connection.execute("BEGIN EXCLUSIVE")
+
+        yield take
+        for connection in connections:
+            connection.close()
+
+    def test_opening(self, kept, lock):
+        lock()
+        with pytest.raises(InputError, match=r"runs\.sqlite: .*locked .* another .*--out"):
+            Store.open(kept, timeout=0.05)
+
+    def test_it_gives_up_after_as_long_as_it_is_told(self, kept, lock):
+        lock()
+        start = time.monotonic()
+        with pytest.raises(InputError, match="locked"):
+            Store.open(kept, timeout=0.05)
+        assert time.monotonic() - start < 3  # the default is 5
+
+    def test_putting_says_that_the_runs_before_are_kept(self, store, lock):
+        store.put("aa", SPEC, DONE, None)
+        lock()
+        with pytest.raises(
+            InputError, match=r"run bb \(the runs finished before it are kept\).*lock"
+        ):
+            store.put("bb", SPEC, DONE, None)
+
+    def test_reading(self, store, lock):
+        store.put("aa", SPEC, DONE, None)
+        lock()
+        with pytest.raises(InputError, match=r"could not read run aa: it is locked"):
+            store.get("aa")
+        with pytest.raises(InputError, match=r"locked"):
+            store.count()
+
+    def test_it_waits_for_as_long_as_it_is_told(self, kept, path):
+        other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN EXCLUSIVE")
+        release = threading.Timer(0.3, other.rollback)
+        release.start()
+        with Store.open(kept, timeout=20) as opened:
+            assert opened.count() == 1
+        release.join()
+        other.close()
+
+
+class TestDiskFull:
+    @pytest.fixture
+    def full(self, store):
+        """A store with one run whose file may not grow any more."""
+        store.put("aa", SPEC, DONE, None)
+        pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+        store._connection.execute(f"PRAGMA max_page_count = {pages}")
+        return store
+
+    def test_the_error_says_so_and_that_the_runs_before_are_kept(self, full):
+        with pytest.raises(InputError, match=r"run bb .*before it are kept.*disk is full: free"):
+            full.put("bb", SPEC, DONE, b"x" * 100_000)
+
+    def test_what_was_there_is_still_there_and_it_goes_on_when_there_is_space(self, full):
+        with pytest.raises(InputError, match="bb"):
+            full.put("bb", SPEC, DONE, b"x" * 100_000)
+        assert full.get("aa") == DONE
+        assert full.get("bb") is None
+        full._connection.execute("PRAGMA max_page_count = 1000000")
+        full.put("bb", SPEC, DONE, b"x" * 100_000)
+        assert full.count() == 2
+
+
+class TestReadOnly:
+    @pytest.fixture
+    def protected(self, monkeypatch):
+        """Open every file as a user without permission would; root ignores permission bits."""
+        connect = store_module._connect
+        monkeypatch.setattr(
+            store_module, "_connect", lambda path, timeout, read_only: connect(path, timeout, True)
+        )
+
+    def test_a_file_that_can_not_be_written_is_refused_before_the_first_run(self, kept, protected):
+        with pytest.raises(InputError, match=r"runs\.sqlite: .*read-only: allow .*--out"):
+            Store.open(kept)
+
+    def test_it_can_still_be_read_on_request(self, kept):
+        before = kept.read_bytes()
+        with Store.open(kept, read_only=True) as opened:
+            assert opened.get("aa") == DONE
+            with pytest.raises(InputError, match=r"run bb .*are kept.*read-only"):
+                opened.put("bb", SPEC, DONE, None)
+        assert kept.read_bytes() == before
+
+    def test_becoming_read_only_in_the_middle(self, store):
+        store.put("aa", SPEC, DONE, None)
+        store._connection.execute("PRAGMA query_only = 1")
+        with pytest.raises(InputError, match=r"run bb .*are kept.*read-only"):
+            store.put("bb", SPEC, DONE, None)
+        assert store.count() == 1
+
+    def test_no_new_file_where_none_can_be_made(self, path, protected):
+        with pytest.raises(InputError, match=r"runs\.sqlite: .*can't be opened or created.*--out"):
+            Store.open(path)
+
+    @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
+    def test_a_folder_in_which_not_even_root_may_write(self):
+        with pytest.raises(InputError, match=r"/proc/runs\.sqlite: .*can't be opened or created"):
+            Store.open("/proc/runs.sqlite")
+        with pytest.raises(InputError, match=r"could not use the folder /proc/relucate .*--out"):
+            Store.open("/proc/relucate/runs.sqlite")
+
+    @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+    @pytest.mark.parametrize(("file_mode", "folder_mode"), [(0o444, 0o755), (0o644, 0o555)])
+    def test_permission_bits(self, kept, file_mode, folder_mode):
+        kept.chmod(file_mode)
+        kept.parent.chmod(folder_mode)
+        try:
+            with pytest.raises(InputError, match=r"runs\.sqlite: .*(read-only|can't be opened)"):
+                Store.open(kept)
+        finally:
+            kept.parent.chmod(0o755)
+
+
+class TestNotAStore:
+    def test_a_folder(self, tmp_path):
+        with pytest.raises(InputError, match=rf"{tmp_path}: .*got a folder.*runs\.sqlite"):
+            Store.open(tmp_path)
+
+    @pytest.mark.skipif(not Path(os.devnull).exists(), reason="needs a device with a path")
+    def test_a_device(self):
+        with pytest.raises(InputError, match=rf"{os.devnull}: expected a regular file"):
+            Store.open(os.devnull)
+
+    def test_below_a_file(self, kept):
+        with pytest.raises(InputError, match=r"could not use the folder .*runs\.sqlite for"):
+            Store.open(kept / "more.sqlite")
+
+    @pytest.mark.parametrize(
+        "content", [b"xy", b"seed,accuracy\n0,0.97\n" * 200, b"\x89PNG\r\n" + bytes(2000)]
+    )
+    def test_not_sqlite(self, path, content):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"runs\.sqlite: .*not a SQLite file.*--out"):
+            Store.open(path)
+        assert path.read_bytes() == content
+
+    @pytest.mark.parametrize("owner", [0, 1234567])
+    def test_another_programs_database_is_left_alone(self, path, owner):
+        foreign(path, f"PRAGMA application_id = {owner}", "CREATE TABLE bookmarks (url TEXT)")
+        before = path.read_bytes()
+        with pytest.raises(InputError, match=rf"another program \(application id {owner}, .*--out"):
+            Store.open(path)
+        assert path.read_bytes() == before
+
+    def test_another_programs_empty_database_is_left_alone_too(self, path):
+        foreign(path, "PRAGMA application_id = 1234567")
+        with pytest.raises(InputError, match="another program"):
+            Store.open(path)
+
+    def test_nothing_there_to_read(self, tmp_path):
+        with pytest.raises(InputError, match=r"none\.sqlite: there is no store"):
+            Store.open(tmp_path / "none.sqlite", read_only=True)
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestSchemas:
+    def test_a_newer_one_names_both_versions(self, kept):
+        foreign(kept, f"PRAGMA user_version = {SCHEMA_VERSION + 6}")
+        with pytest.raises(
+            InputError, match=rf"version {SCHEMA_VERSION + 6}.*up to {SCHEMA_VERSION}: upgrade"
+        ):
+            Store.open(kept)
+
+    def test_an_older_one_is_migrated_once_and_keeps_its_runs(self, kept, monkeypatch):
+        def add_host(connection):
+            connection.execute("ALTER TABLE runs ADD COLUMN host TEXT")
+
+        monkeypatch.setattr(store_module, "SCHEMA_VERSION", 2)
+        monkeypatch.setattr(store_module, "MIGRATIONS", (add_host,))
+        for _ in range(2):
+            with Store.open(kept) as opened:
+                assert opened.get("aa") == DONE
+                opened._connection.execute("SELECT host FROM runs")
+        assert struct.unpack(">i", kept.read_bytes()[60:64]) == (2,)
+
+    def test_a_migration_that_fails_changes_nothing(self, kept, monkeypatch):
+        def broken(connection):
+            connection.execute("ALTER TABLE runs ADD COLUMN host TEXT")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(store_module, "SCHEMA_VERSION", 2)
+        monkeypatch.setattr(store_module, "MIGRATIONS", (broken,))
+        before = kept.read_bytes()
+        with pytest.raises(KeyboardInterrupt):
+            Store.open(kept)
+        assert kept.read_bytes() == before
+
+    def test_an_older_one_is_not_migrated_for_reading(self, kept, monkeypatch):
+        monkeypatch.setattr(store_module, "SCHEMA_VERSION", 2)
+        with pytest.raises(InputError, match=r"schema version 1, .*reads version 2"):
+            Store.open(kept, read_only=True)
+
+    def test_there_is_a_migration_for_every_step(self):
+        assert len(store_module.MIGRATIONS) == SCHEMA_VERSION - 1
+
+    def test_the_mark_is_a_positive_32_bit_number(self):
+        assert APPLICATION_ID.to_bytes(4, "big", signed=True) == b"relu"
+
+
+class TestDamaged:
+    @pytest.fixture
+    def big(self, path):
+        with Store.open(path) as opened:
+            for index in range(40):
+                opened.put(str(index), SPEC, {**DONE, "curve": [index / 7] * 200}, b"x" * 500)
+        return path
+
+    def test_overwritten_pages(self, big):
+        with big.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xa5" * 8 * 4096)
+        with pytest.raises(InputError, match=r"runs\.sqlite: .*damaged: restore a copy"):
+            Store.open(big)
+
+    def test_cut_off(self, big):
+        with big.open("r+b") as file:
+            file.truncate(3 * 4096)
+        with pytest.raises(InputError, match=r"runs\.sqlite: .*damaged: restore a copy"):
+            Store.open(big)
+
+    def test_text_that_is_not_json(self, kept):
+        foreign(kept, "UPDATE runs SET result = '{\"status'")
+        with Store.open(kept) as opened, pytest.raises(InputError, match=r"run aa: .*damaged"):
+            opened.get("aa")
+
+    def test_the_table_is_gone(self, kept):
+        foreign(kept, "DROP TABLE runs")
+        with pytest.raises(InputError, match=r"runs\.sqlite: .*no such table: runs.*--out"):
+            Store.open(kept)
+
+    def test_deleted_while_in_use(self, store, path):
+        store.put("aa", SPEC, DONE, None)
+        path.unlink()
+        with pytest.raises(InputError, match=r"run bb .*moved or deleted while in use"):
+            store.put("bb", SPEC, DONE, None)
+
+    def test_an_error_in_more_detail_is_explained_by_its_kind(self, path):
+        error = sqlite3.OperationalError("attempt to write a readonly database")
+        error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DIRECTORY
+        with pytest.raises(InputError, match="read-only"), store_module._explained(path, "no"):
+            raise error
+
+    def test_an_error_without_an_explanation_is_told_as_it_is(self, path):
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+        with (
+            pytest.raises(InputError, match=r"runs\.sqlite: no: SQLite says: disk I/O error"),
+            store_module._explained(path, "no"),
+        ):
+            raise error
+
+    def test_a_failed_open_leaves_no_connection_behind(self, kept):
+        foreign(kept, "DROP TABLE runs")
+        with pytest.raises(InputError):
+            Store.open(kept)
+        kept.rename(kept.with_suffix(".old"))
+        with Store.open(kept) as fresh:
+            assert fresh.count() == 0
