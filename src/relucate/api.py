@@ -165,6 +165,9 @@ def compare(
 
 def load_data(data: Any, **options: Any) -> Dataset:
     """Return a Dataset from text, arrays or a Dataset, with keras.datasets' names known."""
+    known = isinstance(data, str) and data != "digits" and ":" not in data
+    if not known:
+        return load(data, **options)
     from .keras.datasets import NAMED
 
     return load(data, named=NAMED, **options)

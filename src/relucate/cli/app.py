@@ -1,0 +1,70 @@
+"""The typer app: the verbs, the exit codes, what happens on errors and on Ctrl-C."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from ..errors import RelucateError
+from .compare import compare
+from .data import data
+from .nets import nets
+from .report import report
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="relucate",
+    help="Where does normalization belong relative to the activation, in your network, on your "
+    "data? Train both orders side by side and get an honest verdict.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(compare)
+app.command()(report)
+app.command()(nets)
+app.command()(data)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(f"relucate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    try:
+        app(arguments, standalone_mode=True)
+    except RelucateError as error:
+        print(f"relucate: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print(f"\nrelucate: interrupted. {_how_to_continue()}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _how_to_continue() -> str:
+    return f"Finished runs are kept; continue with: {command_line()}"
+
+
+def command_line() -> str:
+    """Return the command as it was typed."""
+    return shlex.join(["relucate", *sys.argv[1:]])

@@ -1,0 +1,216 @@
+"""`relucate compare`: train a model in several orders, in pairs, to a verdict."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InputError
+
+_TRAINING = "How each run trains"
+_MODEL = "Options of the net (see: relucate nets) or of your builder"
+_DATA = "Data"
+_STUDY = "The comparison"
+_RUNNING = "Running"
+
+
+class Format(str, Enum):
+    """What goes to standard output."""
+
+    text = "text"
+    json = "json"
+
+
+def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+
+
+def compare(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A net from `relucate nets`, or a builder that takes `order`: file.py:build or "
+            "package.module:build. A builder is your own code, and naming it runs it."
+        ),
+    ] = "cnn",
+    data: Annotated[
+        str,
+        _option(
+            _DATA,
+            "digits, folder:PATH, npz:PATH, or cifar10, cifar100, mnist, fashion_mnist.",
+            "--data",
+        ),
+    ] = "digits",
+    size: Annotated[
+        str | None, _option(_DATA, "Resize a folder's images: SIDE or HEIGHTxWIDTH.")
+    ] = None,
+    grayscale: Annotated[bool, _option(_DATA, "One channel for a folder's images.")] = False,
+    skip_bad: Annotated[
+        bool, _option(_DATA, "Skip files of a folder that aren't images.", "--skip-bad")
+    ] = False,
+    test_split: Annotated[
+        float, _option(_DATA, "Share that becomes the test part where the data has none.")
+    ] = 0.2,
+    train_size: Annotated[
+        int | None, _option(_DATA, "Train on this many examples (stratified).")
+    ] = None,
+    test_size: Annotated[
+        int | None, _option(_DATA, "Test on this many examples (stratified).")
+    ] = None,
+    orders: Annotated[
+        str, _option(_STUDY, "What to compare, against the first: a,b or more.")
+    ] = "before,after",
+    pairs: Annotated[int, _option(_STUDY, "Seeds per order: one pair of runs each.")] = 10,
+    first_seed: Annotated[int, _option(_STUDY, "The first pair's seed.")] = 0,
+    margin: Annotated[
+        float, _option(_STUDY, "Smallest difference that matters, in points of accuracy.")
+    ] = 0.5,
+    level: Annotated[float, _option(_STUDY, "Coverage of the interval.")] = 0.95,
+    act: Annotated[str | None, _option(_MODEL, "Activation: relu, tanh, ...")] = None,
+    norm: Annotated[str | None, _option(_MODEL, "Norm: batch, layer, group, none.")] = None,
+    width: Annotated[int | None, _option(_MODEL, "Filters or units of the first block.")] = None,
+    depth: Annotated[int | None, _option(_MODEL, "Number of stages, blocks or layers.")] = None,
+    dropout: Annotated[float | None, _option(_MODEL, "Rate of the order's drop token.")] = None,
+    option: Annotated[
+        list[str] | None,
+        _option(_MODEL, "Any other option of the builder, NAME=VALUE.", "--option", "-O"),
+    ] = None,
+    epochs: Annotated[int | None, _option(_TRAINING, "Passes over the training data.")] = None,
+    batch_size: Annotated[int | None, _option(_TRAINING, "Examples per step.")] = None,
+    optimizer: Annotated[str | None, _option(_TRAINING, "sgd (Nesterov) or adamw.")] = None,
+    lr: Annotated[float | None, _option(_TRAINING, "Peak learning rate.")] = None,
+    momentum: Annotated[float | None, _option(_TRAINING, "Momentum of sgd.")] = None,
+    weight_decay: Annotated[float | None, _option(_TRAINING, "Weight decay.")] = None,
+    decay_all: Annotated[
+        bool, _option(_TRAINING, "Decay norm parameters and biases too.", "--decay-all")
+    ] = False,
+    schedule: Annotated[
+        str | None, _option(_TRAINING, "onecycle, cosine, constant or step.")
+    ] = None,
+    label_smoothing: Annotated[float | None, _option(_TRAINING, "Label smoothing.")] = None,
+    precision: Annotated[str | None, _option(_TRAINING, "fp32 or bf16.")] = None,
+    augment: Annotated[str | None, _option(_TRAINING, "flip, crop or flip,crop.")] = None,
+    raw: Annotated[
+        bool, _option(_TRAINING, "Don't standardise the inputs per channel.", "--raw")
+    ] = False,
+    reestimate: Annotated[
+        int | None,
+        _option(_TRAINING, "Training examples for re-estimating batch-norm statistics (0: off)."),
+    ] = None,
+    curve: Annotated[
+        int | None, _option(_TRAINING, "Test examples scored after each epoch (0: off).")
+    ] = None,
+    engine: Annotated[str, _option(_RUNNING, "auto, torch or keras.")] = "auto",
+    device: Annotated[str, _option(_RUNNING, "auto, cpu or cuda (engine torch).")] = "auto",
+    jobs: Annotated[int, _option(_RUNNING, "Runs side by side (0: one per core).")] = 0,
+    threads: Annotated[int, _option(_RUNNING, "Threads of each run.")] = 1,
+    out: Annotated[
+        Path, _option(_RUNNING, "Folder for the store of runs and the report.")
+    ] = Path("relucate-out"),
+    format: Annotated[Format, _option(_RUNNING, "text or json on standard output.")] = Format.text,
+    quiet: Annotated[bool, _option(_RUNNING, "No progress on standard error.", "--quiet")] = False,
+) -> None:
+    """Train a model in several orders, seed by seed in pairs, and say which is better.
+
+    Without arguments: net cnn on digits, norm before the activation against norm after it. Finished
+    runs are kept in the store, so that the same command continues where it was stopped.
+    """
+    given = dict(locals())
+    from rich.console import Console
+
+    from ..api import compare as run
+    from ..api import load_data, make_recipe
+
+    progress = None if quiet else _decoding
+    named = {"size": _size(size), "grayscale": grayscale, "skip_bad": skip_bad}
+    dataset = load_data(data, test_split=test_split, progress=progress, **named)
+    if train_size or test_size:
+        dataset = dataset.subset(train_size, test_size)
+    study = run(
+        model,
+        dataset,
+        orders=[text for text in orders.split(",")],
+        options=_builder_options(given),
+        recipe=make_recipe(_recipe(given), dataset),
+        pairs=pairs,
+        first_seed=first_seed,
+        margin=margin / 100,
+        level=level,
+        engine=engine,
+        device=device,
+        jobs=jobs,
+        threads=threads,
+        store=out / "runs.sqlite",
+        progress=not quiet,
+        command=shlex.join(["relucate", *sys.argv[1:]]),
+    )
+    document = study.to_dict()
+    page = study.report(out / "report.html")
+    (out / "study.json").write_text(json.dumps(document, indent=1) + "\n")
+    if format is Format.json:
+        print(json.dumps(document, indent=1))
+        return
+    from ..report import print_study
+
+    print_study(document, Console())
+    print(f"Report: {page}")
+
+
+def _builder_options(given: dict[str, Any]) -> dict[str, Any]:
+    names = ("act", "norm", "width", "depth", "dropout")
+    chosen = {name: given[name] for name in names if given[name] is not None}
+    for text in given["option"] or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"--option is NAME=VALUE, got '{text}'.")
+        chosen[name.strip()] = _value(value.strip())
+    return chosen
+
+
+def _value(text: str) -> Any:
+    """Read a value as JSON where it is (numbers, true, null), else as text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _recipe(given: dict[str, Any]) -> dict[str, Any]:
+    names = (
+        "epochs batch_size optimizer lr momentum weight_decay schedule label_smoothing precision "
+        "reestimate curve"
+    ).split()
+    chosen = {name: given[name] for name in names if given[name] is not None}
+    if given["augment"]:
+        chosen["augment"] = tuple(name.strip() for name in given["augment"].split(","))
+    if given["decay_all"]:
+        chosen["decay_all"] = True
+    if given["raw"]:
+        chosen["standardize"] = False
+    return chosen
+
+
+def _size(text: str | None) -> Any:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    try:
+        sizes = [int(part) for part in parts]
+    except ValueError:
+        sizes = []
+    if len(sizes) not in (1, 2) or min(sizes, default=0) < 1:
+        raise InputError(f"--size is SIDE or HEIGHTxWIDTH in pixels, such as 32 or 32x48, got '{text}'.")
+    return sizes[0] if len(sizes) == 1 else tuple(sizes)
+
+
+def _decoding(done: int, total: int) -> None:
+    """Show how far decoding is, on standard error, if it is a terminal."""
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\rdecoding images: {done:,} of {total:,}", end=end, file=sys.stderr, flush=True)
