@@ -90,7 +90,7 @@ def compare(
     orders: Sequence[str | Order] = DEFAULT_ORDERS,
     options: Mapping[str, Any] | None = None,
     recipe: Recipe | Mapping[str, Any] | None = None,
-    pairs: int = 10,
+    pairs: int = 12,
     first_seed: int = 0,
     margin: float = 0.005,
     level: float = 0.95,
@@ -183,7 +183,7 @@ def make_recipe(recipe: Recipe | Mapping[str, Any] | None, data: Dataset) -> Rec
 def default_recipe(data: Dataset) -> dict[str, Any]:
     """Return the defaults that depend on the data: small sets get small batches, more epochs."""
     if len(data.y_train) < 5000:
-        return {"epochs": 15, "batch_size": 64}
+        return {"epochs": 10, "batch_size": 64}
     return {"epochs": 10, "batch_size": 128}
 
 

@@ -66,7 +66,7 @@ def compare(
     orders: Annotated[
         str, _option(_STUDY, "What to compare, against the first: a,b or more.")
     ] = "before,after",
-    pairs: Annotated[int, _option(_STUDY, "Seeds per order: one pair of runs each.")] = 10,
+    pairs: Annotated[int, _option(_STUDY, "Seeds per order: one pair of runs each.")] = 12,
     first_seed: Annotated[int, _option(_STUDY, "The first pair's seed.")] = 0,
     margin: Annotated[
         float, _option(_STUDY, "Smallest difference that matters, in points of accuracy.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,10 +72,14 @@ def build(
     source: ModelSource, arm: Arm, seed: int, input_shape: tuple[int, ...], classes: int
 ) -> Built:
     """Build one arm's model with the seed's own random state; no other arm's draws shift it."""
-    _seed_everything(derive(seed, "init") % 2**32)
     chosen = {**source.options, **arm.options}
     own = ModelSource(source.kind, source.text, chosen, source.digest, source.payload)
-    model = own.build(arm.given, input_shape, classes)
+    while True:
+        loaded = _loaded_frameworks()
+        _seed_everything(derive(seed, "init") % 2**32)
+        model = own.build(arm.given, input_shape, classes)
+        if _loaded_frameworks() == loaded:
+            break  # else the build imported a framework that couldn't be seeded: once more
     framework = framework_of(model)
     if framework == "keras":
         return Built(model, "keras", _keras_tensors(model))
@@ -147,6 +152,10 @@ def _source_of(model: Any) -> list[str]:
     return codes
 
 
+def _loaded_frameworks() -> set[str]:
+    return {name for name in ("keras", "torch", "jax", "tensorflow") if name in sys.modules}
+
+
 def _seed_everything(seed: int) -> None:
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
@@ -154,6 +163,7 @@ def _seed_everything(seed: int) -> None:
         keras = sys.modules["keras"]
         keras.utils.clear_session()  # automatic layer names start over in every arm
         keras.utils.set_random_seed(seed)
+    random.seed(seed)
     np.random.seed(seed)
 
 

@@ -63,7 +63,7 @@ class Plan:
     arms: tuple[Arm, ...]
     data: Dataset
     recipe: Recipe
-    pairs: int = 10
+    pairs: int = 12
     first_seed: int = 0
     level: float = 0.95
     engine: str = "auto"

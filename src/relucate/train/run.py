@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..data.dataset import Dataset
 from .recipe import Recipe
 
 
@@ -100,9 +99,9 @@ class Trainer(Protocol):
     """Trains one model once: the engines of `relucate.torch` and `relucate.keras` are such."""
 
     def __call__(
-        self, model: Any, data: Dataset, recipe: Recipe, *, seed: int, on_epoch: OnEpoch
+        self, model: Any, data: Any, recipe: Recipe, *, seed: int, on_epoch: OnEpoch
     ) -> RunResult:
-        """Train `model` on `data` and score it on the test part."""
+        """Train `model` on `data` (a `relucate.data.Dataset`) and score it on the test part."""
         ...
 
 

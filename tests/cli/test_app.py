@@ -1,0 +1,83 @@
+"""The command line as a process: start-up time, exit codes, no framework imported too early."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from relucate.cli import main
+
+
+def run(*arguments, **more):
+    command = [sys.executable, "-m", "relucate.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **more)
+
+
+def fastest(command, tries=5):
+    """Seconds of the fastest of some tries: other processes may be busy."""
+    seconds = []
+    for _ in range(tries):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *command], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def test_help_is_fast():
+    assert fastest(["-m", "relucate.cli", "--help"]) < 0.5
+
+
+def test_import_is_fast_and_imports_no_framework():
+    heavy = "{'keras', 'torch', 'jax', 'tensorflow', 'numpy', 'scipy', 'matplotlib'}"
+    code = f"import relucate, sys; assert not {heavy} & set(sys.modules)"
+    assert fastest(["-c", code]) < 0.3
+
+
+@pytest.mark.parametrize("verb", ["", "compare", "report", "nets", "data"])
+def test_every_verb_has_help(verb):
+    done = run(*verb.split(), "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+def test_version():
+    import relucate
+
+    done = run("--version")
+    assert done.stdout == f"relucate {relucate.__version__}\n"
+
+
+def test_unknown_verb_and_option_are_wrong_input():
+    assert run("compere").returncode == 2
+    done = run("compare", "--epoch", "3")
+    assert done.returncode == 2
+    assert "--epochs" in done.stderr
+
+
+def test_nets_lists_options(capsys):
+    main_ok("nets")
+    text = capsys.readouterr().out
+    for name in ("cnn", "vgg", "mlp", "bn_paper_mlp", "width=16"):
+        assert name in text
+
+
+def test_nets_json(capsys):
+    main_ok("nets", "--format", "json")
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "relucate.nets/1"
+    assert document["nets"][0]["options"]["act"] == "relu"
+
+
+def test_data_json(capsys):
+    main_ok("data", "digits", "--format", "json")
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "relucate.data/1"
+    assert sum(document["train"].values() if isinstance(document["train"], dict) else [1437]) == 1437
+
+
+def main_ok(*arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(list(arguments))
+    assert stopped.value.code == 0
