@@ -1,4 +1,4 @@
-"""Shared by all tests: one Keras backend per process, two threads at most, no writing into the home folder."""
+"""Shared by all tests: one Keras backend per process, one thread, no windows."""
 
 import os
 

@@ -74,7 +74,9 @@ def test_data_json(capsys):
     main_ok("data", "digits", "--format", "json")
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "relucate.data/1"
-    assert sum(document["train"].values() if isinstance(document["train"], dict) else [1437]) == 1437
+    assert (
+        sum(document["train"].values() if isinstance(document["train"], dict) else [1437]) == 1437
+    )
 
 
 def main_ok(*arguments):

@@ -103,7 +103,7 @@ def test_report_shows_a_finished_study_again(finished, tmp_path, capsys):
         (["--size", "8"], "size"),
         (["nosuchfile.py:build"], "nosuchfile.py"),
         (["no.such.module:build"], "no.such.module"),
-        (["--train-size", "100000"], "100000"),
+        (["--train-size", "100000"], "100,000"),
     ],
 )
 def test_wrong_input_is_exit_code_2_with_a_clear_message(

@@ -1,7 +1,7 @@
 """The command line: one file per verb, no logic of its own.
 
 `main` runs the app and turns errors into one message and an exit code: 2 for wrong input, 3 for a
-refusal, 130 for an interruption.
+refusal; Ctrl-C ends with 130.
 """
 
 from .app import main

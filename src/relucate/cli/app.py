@@ -1,8 +1,7 @@
-"""The typer app: the verbs, the exit codes, what happens on errors and on Ctrl-C."""
+"""The typer app: the verbs, and what happens on errors."""
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 
@@ -13,8 +12,6 @@ from .compare import compare
 from .data import data
 from .nets import nets
 from .report import report
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="relucate",
@@ -56,15 +53,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RelucateError as error:
         print(f"relucate: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print(f"\nrelucate: interrupted. {_how_to_continue()}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-
-
-def _how_to_continue() -> str:
-    return f"Finished runs are kept; continue with: {command_line()}"
-
-
-def command_line() -> str:
-    """Return the command as it was typed."""
-    return shlex.join(["relucate", *sys.argv[1:]])

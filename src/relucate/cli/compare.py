@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ _STUDY = "The comparison"
 _RUNNING = "Running"
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """What goes to standard output."""
 
     text = "text"
@@ -110,9 +110,9 @@ def compare(
     device: Annotated[str, _option(_RUNNING, "auto, cpu or cuda (engine torch).")] = "auto",
     jobs: Annotated[int, _option(_RUNNING, "Runs side by side (0: one per core).")] = 0,
     threads: Annotated[int, _option(_RUNNING, "Threads of each run.")] = 1,
-    out: Annotated[
-        Path, _option(_RUNNING, "Folder for the store of runs and the report.")
-    ] = Path("relucate-out"),
+    out: Annotated[Path, _option(_RUNNING, "Folder for the store of runs and the report.")] = Path(
+        "relucate-out"
+    ),
     format: Annotated[Format, _option(_RUNNING, "text or json on standard output.")] = Format.text,
     quiet: Annotated[bool, _option(_RUNNING, "No progress on standard error.", "--quiet")] = False,
 ) -> None:
@@ -122,42 +122,58 @@ def compare(
     runs are kept in the store, so that the same command continues where it was stopped.
     """
     given = dict(locals())
-    from rich.console import Console
+    try:
+        study = _run(given)
+    except KeyboardInterrupt:
+        print(f"relucate: interrupted; continue with: {_command()}", file=sys.stderr)
+        raise
+    _show(study, out, format)
 
+
+def _run(given: dict[str, Any]) -> Any:
     from ..api import compare as run
     from ..api import load_data, make_recipe
 
-    progress = None if quiet else _decoding
-    named = {"size": _size(size), "grayscale": grayscale, "skip_bad": skip_bad}
-    dataset = load_data(data, test_split=test_split, progress=progress, **named)
-    if train_size or test_size:
-        dataset = dataset.subset(train_size, test_size)
-    study = run(
-        model,
+    dataset = load_data(
+        given["data"],
+        size=_size(given["size"]),
+        grayscale=given["grayscale"],
+        skip_bad=given["skip_bad"],
+        test_split=given["test_split"],
+        progress=None if given["quiet"] else _decoding,
+    )
+    if given["train_size"] is not None or given["test_size"] is not None:
+        dataset = dataset.subset(given["train_size"], given["test_size"])
+    same = ("pairs", "first_seed", "level", "engine", "device", "jobs", "threads")
+    return run(
+        given["model"],
         dataset,
-        orders=[text for text in orders.split(",")],
+        orders=given["orders"].split(","),
         options=_builder_options(given),
         recipe=make_recipe(_recipe(given), dataset),
-        pairs=pairs,
-        first_seed=first_seed,
-        margin=margin / 100,
-        level=level,
-        engine=engine,
-        device=device,
-        jobs=jobs,
-        threads=threads,
-        store=out / "runs.sqlite",
-        progress=not quiet,
-        command=shlex.join(["relucate", *sys.argv[1:]]),
+        margin=given["margin"] / 100,
+        store=given["out"] / "runs.sqlite",
+        progress=not given["quiet"],
+        command=_command(),
+        **{name: given[name] for name in same},
     )
+
+
+def _command() -> str:
+    return shlex.join(["relucate", *sys.argv[1:]])
+
+
+def _show(study: Any, out: Path, format: Format) -> None:
+    from rich.console import Console
+
+    from ..report import print_study
+
     document = study.to_dict()
     page = study.report(out / "report.html")
     (out / "study.json").write_text(json.dumps(document, indent=1) + "\n")
     if format is Format.json:
         print(json.dumps(document, indent=1))
         return
-    from ..report import print_study
-
     print_study(document, Console())
     print(f"Report: {page}")
 
@@ -205,7 +221,9 @@ def _size(text: str | None) -> Any:
     except ValueError:
         sizes = []
     if len(sizes) not in (1, 2) or min(sizes, default=0) < 1:
-        raise InputError(f"--size is SIDE or HEIGHTxWIDTH in pixels, such as 32 or 32x48, got '{text}'.")
+        raise InputError(
+            f"--size is SIDE or HEIGHTxWIDTH in pixels, such as 32 or 32x48, got '{text}'."
+        )
     return sizes[0] if len(sizes) == 1 else tuple(sizes)
 
 

@@ -28,12 +28,8 @@ def data(
     test_split: Annotated[
         float, typer.Option(help="Share that becomes the test part where the data has none.")
     ] = 0.2,
-    cache: Annotated[
-        Path | None, typer.Option(help="Where decoded folders are kept.")
-    ] = None,
-    format: Annotated[
-        Format, typer.Option(help="text or json on standard output.")
-    ] = Format.text,
+    cache: Annotated[Path | None, typer.Option(help="Where decoded folders are kept.")] = None,
+    format: Annotated[Format, typer.Option(help="text or json on standard output.")] = Format.text,
 ) -> None:
     """Show a data set's classes, sizes and content fingerprint."""
     from ..api import load_data

@@ -11,9 +11,7 @@ from .compare import Format
 
 
 def nets(
-    format: Annotated[
-        Format, typer.Option(help="text or json on standard output.")
-    ] = Format.text,
+    format: Annotated[Format, typer.Option(help="text or json on standard output.")] = Format.text,
 ) -> None:
     """List the built-in networks with their options and defaults."""
     from ..nets import NETS, options, summary

@@ -30,6 +30,15 @@ def load_npz(path: str | Path, *, test_split: float = 0.2, seed: int = 0) -> Dat
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is not an .npz file (a zip of arrays, as np.savez writes it).")
     arrays, left = _read(path)
+    try:
+        return _dataset(path, arrays, left, test_split, seed)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _dataset(
+    path: Path, arrays: dict[str, np.ndarray], left: list[str], test_split: float, seed: int
+) -> Dataset:
     notes = [f"arrays left out: {', '.join(left)}"] if left else []
     if "x_train" in arrays:
         x_train, y_train, x_test, y_test = (arrays[part] for part in PARTS)

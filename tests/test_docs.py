@@ -1,0 +1,112 @@
+"""Every block of code in the README and in docs/ runs, and prints what it says it prints."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import relucate
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+KINDS = {"python", "console", "sh"}
+
+
+def blocks(page):
+    return [(match[1], match[2]) for match in BLOCK.finditer(page.read_text())]
+
+
+def same_text(text):
+    """Text without what another machine may print otherwise: digits, bars, line breaks."""
+    text = re.sub(r"[─━╋┿┊●│-]{3,}.*?[─━╋┿┊●│]{2,}", "", text)
+    text = re.sub(r"[+-]?\d[\d,.]*", "#", text)
+    return re.sub(r"[\s─]+", " ", text).strip()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_block_is_of_a_kind_that_runs(page):
+    assert page.read_text().count("```") == 2 * len(blocks(page))
+    assert {kind for kind, _ in blocks(page)} <= KINDS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_blocks_run(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for kind, code in blocks(page):
+        if kind == "python":
+            if match := re.match(r"# (\w+\.py)\n", code):
+                (tmp_path / match[1]).write_text(code)
+            exec(compile(code, f"{page.name}", "exec"), names)
+            check_values(code, names)
+        elif kind == "console":
+            check_console(code, tmp_path)
+        else:
+            check_make(code)
+
+
+def check_values(code, names):
+    """`expression  # value` on a line says what the expression's repr is."""
+    for expression, value in re.findall(r"^(\w.*[\w)\]])  # (\S.*)$", code, re.MULTILINE):
+        if not re.match(r"(import|from|def|return) ", expression) and " = " not in expression:
+            assert repr(eval(expression, names)) == value
+
+
+def check_console(code, folder):
+    """Run `$ relucate ...` and compare what it prints with the lines that follow it."""
+    for command, expected in re.findall(
+        r"^\$ (relucate .*)\n((?:(?!\$ ).*\n)*)", code, re.MULTILINE
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "relucate.cli", *shlex.split(command)[1:]],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=250,
+        )
+        assert done.returncode == 0, done.stderr
+        if expected.strip():
+            assert same_text(done.stdout) == same_text(expected)
+
+
+def check_make(code):
+    """The set-up commands exist; what they do is what runs this very test."""
+    for line in code.splitlines():
+        target = line.split("#")[0].split()[1]
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_same_text_sees_words():
+    assert same_text("better: +1.5 points") == same_text("better:\n -22 points")
+    assert same_text("better: 1 point") != same_text("equivalent: 1 point")
+
+
+def modules():
+    for info in pkgutil.walk_packages(relucate.__path__, "relucate."):
+        if not info.name.endswith("__main__"):
+            yield info.name
+
+
+@pytest.mark.parametrize("name", list(modules()))
+def test_docstring_examples(name):
+    module = importlib.import_module(name)
+    result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+
+
+def test_some_docstrings_have_examples():
+    modules_with = [n for n in modules() if ">>>" in (source_of(n).read_text())]
+    assert len(modules_with) > 15
+
+
+def source_of(name):
+    path = ROOT / "src" / Path(*name.split("."))
+    return path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
