@@ -11,7 +11,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check
 	touch $@
 
 .venv/.dev: .venv/.user
-	$(PIP) install --quiet -c constraints.txt -e '.[torch,test,check]'
+	$(PIP) install --quiet -c constraints.txt -e '.[torch,jax,test,check]'
 	touch $@
 
 demo: .venv/.user
