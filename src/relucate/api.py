@@ -55,7 +55,7 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the whole study as JSON-ready data (schema relucate.compare/1)."""
-        return json.loads(json.dumps(self._document))
+        return json.loads(json.dumps(self._document, allow_nan=False))
 
     def report(self, path: str | Path) -> Path:
         """Write one self-contained HTML file and return its path."""
@@ -139,7 +139,7 @@ def compare(
     from .study import Plan, Store, arms_from, document, resolve, run_study
 
     check_margin(margin)
-    arms = arms_from([str(order) for order in orders])
+    arms = arms_from(_orders(orders))
     source = resolve(model, options)
     dataset = load_data(data)
     plan = Plan(
@@ -158,9 +158,19 @@ def compare(
     told = display if display is not None else _display(plan, margin, progress)
     with tempfile.TemporaryDirectory(prefix="relucate-store-") as folder:
         path = Path(store) if store is not None else Path(folder) / "runs.sqlite"
-        with Store.open(path) as opened, told as shown:
+        with Store.open(path) as opened, _entered(told) as shown:
             outcome = run_study(plan, opened, shown)
     return Study(document(outcome, margin=margin, command=command))
+
+
+def _orders(orders: Any) -> list[str]:
+    """Return the orders as text; one text with commas is several, as on the command line."""
+    return [str(o) for o in (orders.split(",") if isinstance(orders, str) else orders)]
+
+
+def _entered(display: Any) -> Any:
+    """Return a context manager for a display, which need not be one itself."""
+    return display if hasattr(type(display), "__enter__") else nullcontext(display)
 
 
 def load_data(data: Any, **options: Any) -> Dataset:
@@ -177,13 +187,18 @@ def make_recipe(recipe: Recipe | Mapping[str, Any] | None, data: Dataset) -> Rec
     """Return the recipe with defaults that suit the size of the data."""
     if isinstance(recipe, Recipe):
         return recipe
+    if recipe is not None and not isinstance(recipe, Mapping):
+        raise InputError(
+            f"recipe is a Recipe or a mapping of its options, got {recipe!r} "
+            f"({type(recipe).__name__})."
+        )
     return Recipe.from_dict({**default_recipe(data), **dict(recipe or {})})
 
 
 def default_recipe(data: Dataset) -> dict[str, Any]:
     """Return the defaults that depend on the data: small sets get small batches, more epochs."""
     if len(data.y_train) < 5000:
-        return {"epochs": 10, "batch_size": 64}
+        return {"epochs": 10, "batch_size": min(64, len(data.y_train))}
     return {"epochs": 10, "batch_size": 128}
 
 
@@ -191,7 +206,7 @@ def _display(plan: Any, margin: float, progress: bool) -> Any:
     from .study.driver import Silent
 
     if not progress:
-        return nullcontext(Silent())
+        return Silent()
     from rich.console import Console
 
     from .report import LiveStudy

@@ -1,8 +1,8 @@
 """Which Keras backend a process uses: the one the user configured, else the first installed.
 
 Keras takes `KERAS_BACKEND`, then `keras.json`, then TensorFlow, and fails if that isn't installed.
-Here nothing configured means the first installed of torch, jax and tensorflow. Imports no framework:
-the choice has to be made before Keras is imported.
+Here nothing configured means the first installed of torch, jax and tensorflow. Imports no
+framework: the choice has to be made before Keras is imported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _AUTOMATIC = {
 
 def installed(backend: str) -> bool:
     """Say whether a backend's package can be imported."""
-    return importlib.util.find_spec(backend) is not None
+    try:
+        return importlib.util.find_spec(backend) is not None
+    except ValueError:  # something without a spec stands in for it in sys.modules
+        return False
 
 
 def choose_backend() -> str:
@@ -34,7 +37,8 @@ def choose_backend() -> str:
 
     Order: an imported Keras's own; `KERAS_BACKEND`; `keras.json`, unless it is the file that Keras
     itself writes at its first import (nobody configured that); the first installed of torch, jax,
-    tensorflow. Raises: InputError: the configured backend is unknown or isn't installed, or none is.
+    tensorflow.
+    Raises: InputError: the configured backend is unknown or isn't installed, or none is.
     """
     if "keras" in sys.modules:
         return sys.modules["keras"].config.backend()
@@ -54,9 +58,12 @@ def choose_backend() -> str:
 
 
 def config_file() -> Path:
-    """Return where Keras keeps its configuration."""
+    """Return where Keras keeps its configuration (its own rule, without importing it)."""
     home = os.environ.get("KERAS_HOME")
-    return Path(home) / "keras.json" if home else Path.home() / ".keras" / "keras.json"
+    if home is None:
+        base = os.path.expanduser("~")
+        home = os.path.join(base if os.access(base, os.W_OK) else "/tmp", ".keras")
+    return Path(os.path.expanduser(home)) / "keras.json"
 
 
 def _from_file(path: Path) -> str | None:

@@ -7,6 +7,7 @@ with it. Tensors keep the graph's own layout (channels last unless a node says o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -33,7 +34,8 @@ def evaluate(graph: Graph, *inputs: np.ndarray) -> list[np.ndarray]:
         if node.op == "input":
             continue
         if node.op not in _OPS:
-            raise Refused(f"can't evaluate '{node.name}' ({node.attrs.get('type', node.op)})")
+            why = f": {node.attrs['why']}" if node.attrs.get("why") else ""
+            raise Refused(f"can't evaluate '{node.name}' ({node.attrs.get('type', node.op)}){why}.")
         arrays = {role: np.asarray(graph.tensors[key]) for role, key in node.arrays.items()}
         arrays = {role: value.astype(np.float64) for role, value in arrays.items()}
         values[node.name] = _OPS[node.op](node, [values[name] for name in node.inputs], arrays)
@@ -200,10 +202,15 @@ def _softmax(x: np.ndarray, axis: int) -> np.ndarray:
     return e / e.sum(axis=axis, keepdims=True)
 
 
+def _log_softmax(x: np.ndarray, axis: int) -> np.ndarray:
+    shifted = x - x.max(axis=axis, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
+
+
 def _relu(x: np.ndarray, attrs: Any) -> np.ndarray:
     slope, threshold = attrs.get("negative_slope", 0.0), attrs.get("threshold", 0.0)
-    y = np.where(x >= threshold, x, slope * (x - threshold))
     top = attrs.get("max_value")
+    y = np.where(x > threshold, x, slope * (x - threshold))
     return y if top is None else np.minimum(y, top)
 
 
@@ -225,12 +232,16 @@ _ACTIVATIONS: dict[str, Callable[[np.ndarray, Any], np.ndarray]] = {
     "tanh": lambda x, a: np.tanh(x),
     "hard_tanh": lambda x, a: np.clip(x, -1, 1),
     "tanh_shrink": lambda x, a: x - np.tanh(x),
+    "hard_shrink": lambda x, a: np.where(np.abs(x) > a["threshold"], x, 0.0),
+    "soft_shrink": lambda x, a: np.sign(x) * np.maximum(np.abs(x) - a["threshold"], 0.0),
+    "sparse_plus": lambda x, a: np.where(x < 1, (np.maximum(x, -1) + 1) ** 2 / 4, x),
+    "sparse_sigmoid": lambda x, a: np.clip((x + 1) / 2, 0, 1),
     "softplus": lambda x, a: np.logaddexp(0, x),
     "softsign": lambda x, a: x / (1 + np.abs(x)),
     "squareplus": lambda x, a: (x + np.sqrt(x * x + a.get("b", 4.0))) / 2,
     "exponential": lambda x, a: np.exp(x),
     "softmax": lambda x, a: _softmax(x, a.get("axis", -1)),
-    "log_softmax": lambda x, a: np.log(_softmax(x, a.get("axis", -1))),
+    "log_softmax": lambda x, a: _log_softmax(x, a.get("axis", -1)),
 }
 
 
@@ -264,12 +275,22 @@ def _zero_pad(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
 
 def _fold(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     def merge(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
-        total = xs[0]
-        for x in xs[1:]:
-            total = function(total, x)
-        return total
+        return reduce(function, _of_one_rank(node, xs))
 
     return merge
+
+
+def _of_one_rank(node: Node, xs: list[np.ndarray]) -> list[np.ndarray]:
+    """Give lower ranks axes of size one at `fill_axis`; without it NumPy puts them in front."""
+    axis = node.attrs.get("fill_axis")
+    if axis is None:
+        return xs
+    rank = max(x.ndim for x in xs)
+    return [np.expand_dims(x, tuple(range(axis, axis + rank - x.ndim))) for x in xs]
+
+
+def _average(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
+    return np.mean(np.broadcast_arrays(*_of_one_rank(node, xs)), axis=0)
 
 
 def _same(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
@@ -301,7 +322,7 @@ _OPS: dict[str, Callable[[Node, list[np.ndarray], Arrays], np.ndarray]] = {
     "multiply": _fold(np.multiply),
     "maximum": _fold(np.maximum),
     "minimum": _fold(np.minimum),
-    "average": lambda node, xs, arrays: np.mean(np.broadcast_arrays(*xs), axis=0),
+    "average": _average,
     "concat": lambda node, xs, arrays: np.concatenate(xs, axis=node.attrs["axis"]),
     **dict.fromkeys(_ACTIVATIONS, _activation),
 }

@@ -18,11 +18,12 @@ import numpy as np
 LINEAR = frozenset({"conv", "depthwise_conv", "conv_transpose", "dense"})
 NORM = frozenset({"batch_norm", "layer_norm", "group_norm"})
 DROP = frozenset({"dropout"})
-ACTIVATIONS = frozenset(
-    "relu relu6 leaky_relu prelu elu selu celu gelu silu hard_silu mish sigmoid hard_sigmoid "
-    "log_sigmoid tanh hard_tanh tanh_shrink soft_shrink hard_shrink threshold softplus softsign "
-    "squareplus exponential softmax log_softmax glu sparsemax sparse_plus sparse_sigmoid".split()
-)
+_ACTIVATIONS = """
+relu relu6 leaky_relu prelu elu selu celu gelu silu hard_silu mish sigmoid hard_sigmoid log_sigmoid
+tanh hard_tanh tanh_shrink soft_shrink hard_shrink threshold softplus softsign squareplus
+exponential softmax log_softmax glu sparsemax sparse_plus sparse_sigmoid
+"""
+ACTIVATIONS = frozenset(_ACTIVATIONS.split())
 MERGES = frozenset({"add", "subtract", "multiply", "average", "maximum", "minimum", "concat"})
 POOLS = frozenset({"max_pool", "avg_pool", "global_max_pool", "global_avg_pool"})
 SHAPERS = frozenset({"flatten", "reshape", "permute", "zero_pad", "upsample"})

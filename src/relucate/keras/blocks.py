@@ -16,6 +16,8 @@ from ..errors import InputError, unknown
 from ..order import Order, bias_is_redundant
 
 NORMS = ("batch", "layer", "group", "none")
+_DATA_FORMATS = ("channels_last", "channels_first")
+_GROUPS = 32  # Wu and He, Group Normalization, 2018
 _SUFFIX = {"batch": "bn", "layer": "ln", "group": "gn", "none": ""}
 
 
@@ -36,7 +38,7 @@ def conv2d_bn(
     scale: bool = True,
     momentum: float = 0.99,
     epsilon: float = 1e-3,
-    groups: int = 32,
+    groups: int | None = None,
     kernel_initializer: Any = "glorot_uniform",
     kernel_regularizer: Any = None,
     dilation_rate: tuple[int, int] | int = 1,
@@ -49,20 +51,24 @@ def conv2d_bn(
     Args:
         x: tensor (batch, height, width, channels), or channels first if `data_format` says so.
         filters, num_row, num_col, padding, strides, name: as in keras.applications' own helper;
-            layers are named `name + "_conv"`, `name + "_bn"` (`_ln`, `_gn` for layer and group norm), `name`
-            (the activation) and `name + "_drop"`.
+            layers are named `name + "_conv"`, `name + "_bn"` (`_ln`, `_gn` for layer and group
+            norm), `name` (the activation) and `name + "_drop"`.
         order: an order such as "before", "after", "norm-act-linear", "linear-norm-act-drop".
-        activation: anything `keras.activations.get` takes, or a layer (a fresh one per block).
+        activation: anything `keras.activations.get` takes, or a layer or its class (a fresh one
+            per block).
         norm: "batch", "layer" (over the channels at each position), "group" or "none".
         dropout: rate of the `drop` token; an order without the token takes no dropout.
         use_bias: of the convolution; None follows the bias rule (no bias only where a
             mean-subtracting norm per channel directly follows).
         scale: whether the norm has a gamma (keras.applications' Inception v3 uses False).
-        groups: of the group norm; lowered to the largest divisor of the channels.
+        groups: of the group norm, lowered to the largest divisor of the channels; -1 is one per
+            channel; None is 32, with at least four channels in each (a group of one unit of a dense
+            layer is always zero, one of two is little more than a sign).
         data_format: None takes `keras.config.image_data_format()`.
 
     Returns: the block's output tensor.
-    Raises: InputError: an unknown norm, a dropout rate without a `drop` token or outside [0, 1).
+    Raises: InputError: an unknown norm, activation, initializer or data format, groups below 1, a
+        dropout rate without a `drop` token or outside [0, 1).
     Source: Ioffe and Szegedy, Batch Normalization, 2015, section 3.2 (norm before the activation).
 
     >>> image = keras.Input((32, 32, 3))
@@ -70,6 +76,8 @@ def conv2d_bn(
     (None, 32, 32, 16)
     """
     data_format = data_format or keras.config.image_data_format()
+    if data_format not in _DATA_FORMATS:
+        raise unknown("data format", data_format, _DATA_FORMATS)
     axis = 1 if data_format == "channels_first" else -1
     order = Order(order)
 
@@ -82,7 +90,7 @@ def conv2d_bn(
             use_bias=bias,
             dilation_rate=dilation_rate,
             data_format=data_format,
-            kernel_initializer=kernel_initializer,
+            kernel_initializer=_initializer(kernel_initializer),
             kernel_regularizer=kernel_regularizer,
             name=name and f"{name}_conv",
         )(tensor)
@@ -105,7 +113,7 @@ def dense_bn(
     scale: bool = True,
     momentum: float = 0.99,
     epsilon: float = 1e-3,
-    groups: int = 32,
+    groups: int | None = None,
     kernel_initializer: Any = "glorot_uniform",
     kernel_regularizer: Any = None,
 ) -> Any:
@@ -123,7 +131,7 @@ def dense_bn(
         return layers.Dense(
             units,
             use_bias=bias,
-            kernel_initializer=kernel_initializer,
+            kernel_initializer=_initializer(kernel_initializer),
             kernel_regularizer=kernel_regularizer,
             name=name and f"{name}_dense",
         )(tensor)
@@ -132,22 +140,41 @@ def dense_bn(
     return _apply(x, order, linear, normalize, activation, dropout, name)
 
 
-def _bias(order: Order, norm: str, use_bias: bool | None, groups: int, channels: int) -> bool:
+def _bias(
+    order: Order, norm: str, use_bias: bool | None, groups: int | None, channels: int
+) -> bool:
     if norm not in NORMS:
         raise unknown("norm", norm, NORMS)
     if use_bias is not None:
         return use_bias
-    return not bias_is_redundant(
-        order, norm, groups=_divisor(groups, channels), channels=channels
-    )
+    return not bias_is_redundant(order, norm, groups=_divisor(groups, channels), channels=channels)
 
 
-def _divisor(groups: int, channels: int) -> int:
+def _divisor(groups: int | None, channels: int) -> int:
+    if groups == -1:
+        return channels
+    if groups is None:
+        groups = max(min(_GROUPS, channels // 4), 1)
+    if groups < 1:
+        raise InputError(f"groups is a number above 0, or -1 for one per channel; got {groups}.")
     return next(g for g in range(min(groups, channels), 0, -1) if channels % g == 0)
 
 
+def _initializer(initializer: Any) -> Any:
+    try:
+        return keras.initializers.get(initializer)
+    except ValueError:
+        raise unknown("initializer", initializer, _names(keras.initializers)) from None
+
+
 def _normalizer(
-    norm: str, axis: int, scale: bool, momentum: float, epsilon: float, groups: int, block: Any
+    norm: str,
+    axis: int,
+    scale: bool,
+    momentum: float,
+    epsilon: float,
+    groups: int | None,
+    block: Any,
 ) -> Callable[[Any], Any]:
     name = block and f"{block}_{_SUFFIX.get(norm)}"
 
@@ -203,10 +230,12 @@ def _activate(x: Any, activation: Any, name: str | None) -> Any:
         # One layer object would share its weights (PReLU) between blocks.
         config = {**activation.get_config(), "name": name}
         return type(activation).from_config(config)(x)
+    if isinstance(activation, type) and issubclass(activation, layers.Layer):
+        return activation(name=name)(x)
     try:
         function = keras.activations.get(activation)
     except ValueError:
-        raise unknown("activation", activation, _activation_names()) from None
+        raise unknown("activation", activation, _names(keras.activations)) from None
     return layers.Activation(function, name=name)(x)
 
 
@@ -214,6 +243,7 @@ def _drop(x: Any, rate: float, name: str | None) -> Any:
     return layers.Dropout(rate, name=name and f"{name}_drop")(x)
 
 
-def _activation_names() -> list[str]:
+def _names(module: Any) -> list[str]:
+    """Return the names, as texts, of what a Keras module offers."""
     skip = {"get", "serialize", "deserialize"}
-    return sorted(n for n in dir(keras.activations) if not n.startswith("_") and n not in skip)
+    return sorted(n for n in dir(module) if n[0].islower() and n not in skip)

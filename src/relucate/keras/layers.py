@@ -44,6 +44,10 @@ _FUNCTIONS = {
         ("tanh", "tanh", {}),
         ("hard_tanh", "hard_tanh", {}),
         ("tanh_shrink", "tanh_shrink", {}),
+        ("hard_shrink", "hard_shrink", {"threshold": 0.5}),
+        ("soft_shrink", "soft_shrink", {"threshold": 0.5}),
+        ("sparse_plus", "sparse_plus", {}),
+        ("sparse_sigmoid", "sparse_sigmoid", {}),
         ("softplus", "softplus", {}),
         ("softsign", "softsign", {}),
         ("squareplus", "squareplus", {"b": 4.0}),
@@ -65,16 +69,20 @@ def activation(function: Any, suffix: str = "") -> list[Step]:
     if function is None or function is keras.activations.linear:
         return []
     if isinstance(function, keras.layers.Layer):
-        return [_with_suffix(step, suffix) for step in steps(function)]
-    if function in _FUNCTIONS:
-        op, attrs = _FUNCTIONS[function]
-        return [Step(op, attrs, suffix=suffix and op)]
+        return _activation_layer(function, suffix)
+    for known, (op, attrs) in _FUNCTIONS.items():  # by identity: a callable need not have a hash
+        if function is known:
+            return [Step(op, attrs, suffix=suffix and op)]
     name = getattr(function, "__name__", type(function).__name__)
     return [Step("opaque", {"type": name, "why": "activation function"}, suffix=suffix)]
 
 
-def _with_suffix(step: Step, suffix: str) -> Step:
-    return Step(step.op, step.attrs, step.variables, suffix and step.op)
+def _activation_layer(layer: Any, suffix: str) -> list[Step]:
+    try:
+        found = steps(layer)
+    except AttributeError:  # Keras builds it at the first call on data, not with its owner
+        found = [opaque(layer, "has no weights yet: call the model once on data")]
+    return [Step(s.op, s.attrs, s.variables, suffix and s.op) for s in found]
 
 
 def _present(**variables: Any) -> dict[str, Any]:
@@ -90,12 +98,12 @@ def _window(layer: Any) -> dict[str, Any]:
 
 
 def _plain_kernel(layer: Any) -> Step | None:
-    """Return why the kernel isn't a plain variable (LoRA, quantization), if it isn't."""
+    """Return an opaque step for a kernel that isn't a plain variable, and for causal padding."""
     if getattr(layer, "lora_enabled", False):
         return opaque(layer, "LoRA is enabled: merge it first")
     if getattr(layer, "quantization_mode", None):
         return opaque(layer, f"quantized to {layer.quantization_mode}")
-    if layer.padding == "causal" if hasattr(layer, "padding") else False:
+    if getattr(layer, "padding", None) == "causal":
         return opaque(layer, "causal padding")
     return None
 
@@ -244,6 +252,11 @@ def _fixed(op: str) -> Callable[[Any], list[Step]]:
     return lambda layer: [Step(op)]
 
 
+def _merge(op: str) -> Callable[[Any], list[Step]]:
+    # A merging layer lines up batch axes: lower ranks get their missing axes right behind it.
+    return lambda layer: [Step(op, {"fill_axis": 1})]
+
+
 _LAYERS: dict[type, Callable[[Any], list[Step]]] = {
     **dict.fromkeys([kl.Conv1D, kl.Conv2D, kl.Conv3D], _conv),
     **dict.fromkeys([kl.DepthwiseConv1D, kl.DepthwiseConv2D], _depthwise),
@@ -280,12 +293,12 @@ _LAYERS: dict[type, Callable[[Any], list[Step]]] = {
     **dict.fromkeys([kl.UpSampling1D, kl.UpSampling2D, kl.UpSampling3D], _upsample),
     kl.Rescaling: _rescale,
     kl.Identity: _fixed("identity"),
-    kl.Add: _fixed("add"),
-    kl.Subtract: _fixed("subtract"),
-    kl.Multiply: _fixed("multiply"),
-    kl.Average: _fixed("average"),
-    kl.Maximum: _fixed("maximum"),
-    kl.Minimum: _fixed("minimum"),
+    kl.Add: _merge("add"),
+    kl.Subtract: _merge("subtract"),
+    kl.Multiply: _merge("multiply"),
+    kl.Average: _merge("average"),
+    kl.Maximum: _merge("maximum"),
+    kl.Minimum: _merge("minimum"),
     kl.Concatenate: lambda layer: [Step("concat", {"axis": layer.axis})],
     kl.Reshape: lambda layer: [Step("reshape")],  # the target is the output's own shape
 }

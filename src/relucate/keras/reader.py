@@ -7,6 +7,7 @@ surgery, building.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
@@ -35,7 +36,7 @@ def read(model: keras.Model) -> Graph:
 def read_with_variables(model: keras.Model) -> tuple[Graph, dict[str, Any]]:
     """Return the Graph and, for each key of its tensors, the Keras variable that holds it."""
     reader = _Reader()
-    function = _functional(model)
+    function = functional(model)
     reader.walk(function, prefix="", given=None)
     graph = Graph(
         name=model.name,
@@ -45,7 +46,7 @@ def read_with_variables(model: keras.Model) -> tuple[Graph, dict[str, Any]]:
         tensors={key: _numpy(v) for key, v in reader.variables.items()},
         trainable=frozenset(key for key, v in reader.variables.items() if v.trainable),
         penalties=tuple(reader.penalties()),
-        hazards=tuple(reader.hazards()),
+        hazards=(*_own_training(model), *reader.hazards()),
     )
     return graph, reader.variables
 
@@ -55,7 +56,18 @@ def _numpy(variable: Any) -> np.ndarray:
     return np.array(keras.ops.convert_to_numpy(variable.value))
 
 
-def _functional(model: Any) -> Any:
+def functional(model: Any) -> Any:
+    """Return the functional model that holds the graph of `model`.
+
+    Raises: Refused: there is none, or a method of the user's own decides what is computed.
+    """
+    if not isinstance(model, keras.Model):
+        raise Refused(f"expected a Keras model, got {type(model).__name__}: {model!r}.")
+    if own := _overridden(model, ("call", "__call__")):
+        raise Refused(
+            f"model '{model.name}' ({type(model).__name__}) has its own {own}: "
+            "what it computes can't be read. Build it with keras.Model(inputs, outputs) alone."
+        )
     if isinstance(model, keras.Sequential):
         if getattr(model, "_functional", None) is None:
             raise Refused(
@@ -63,12 +75,25 @@ def _functional(model: Any) -> Any:
                 "start it with keras.Input(shape), or call it once on data."
             )
         return model._functional
-    if hasattr(model, "_nodes_by_depth") and hasattr(model, "_operations"):
-        return model
-    raise Refused(
-        f"model '{getattr(model, 'name', model)}' ({type(model).__name__}) is subclassed: it has "
-        "no graph to read. Build it with the functional API (keras.Model(inputs, outputs))."
-    )
+    if not hasattr(model, "_nodes_by_depth"):
+        raise Refused(
+            f"model '{model.name}' has no layers: make it with keras.Model(inputs, outputs)."
+        )
+    return model
+
+
+def _overridden(model: Any, names: tuple[str, ...]) -> str:
+    """Return the first of these methods that isn't Keras's own, or an empty string."""
+    for name in names:
+        owner = next((c for c in type(model).__mro__ if name in vars(c)), None)
+        if owner is not None and not owner.__module__.startswith("keras.src."):
+            return name
+    return ""
+
+
+def _own_training(model: Any) -> list[str]:
+    own = _overridden(model, ("train_step", "compute_loss"))
+    return [f"model '{model.name}' has its own {own}"] if own else []
 
 
 class _Reader:
@@ -102,7 +127,7 @@ class _Reader:
                 self._add(operation, prefix, Step("input"), (), node.outputs[0])
             return
         sources = [self.names[id(t)] for t in node.arguments.keras_tensors]
-        if isinstance(operation, keras.Model) and not _forced(node):
+        if isinstance(operation, keras.Model):
             self._read_nested(operation, prefix, node, sources)
             return
         found = steps(operation)
@@ -112,9 +137,12 @@ class _Reader:
 
     def _read_nested(self, model: Any, prefix: str, node: Any, sources: list[str]) -> None:
         try:
-            function = _functional(model)
-        except Refused:
-            self._add_steps(model, prefix, [opaque(model, "subclassed")], sources, node.outputs)
+            function = functional(model)
+        except Refused as refusal:
+            self._add_steps(model, prefix, [opaque(model, str(refusal))], sources, node.outputs)
+            return
+        if reason := _nested_reason(node, function):
+            self._add_steps(model, prefix, [opaque(model, reason)], sources, node.outputs)
             return
         call = self._next_call(model)
         inner = f"{prefix}{model.name}/" if call == 0 else f"{prefix}{model.name}@{call}/"
@@ -213,13 +241,23 @@ class _Reader:
             regularizer = getattr(variable, "regularizer", None)
             if regularizer is not None and not _is_l1_l2(regularizer):
                 found.append(f"'{key}' has the regularizer {type(regularizer).__name__}")
-        for operation in self.operations:
+        for operation in self._layers():
             if getattr(operation, "activity_regularizer", None) is not None:
                 found.append(f"'{operation.name}' has an activity_regularizer")
+        return found + self._other_dtypes()
+
+    def _layers(self) -> list[Any]:
+        """Return all layers and operations that were read, layers used as activation included."""
+        inside = [getattr(operation, "activation", None) for operation in self.operations]
+        return self.operations + [a for a in inside if isinstance(a, keras.layers.Layer)]
+
+    def _other_dtypes(self) -> list[str]:
+        names: dict[str, list[str]] = {}
+        for operation in self._layers():
             dtype = getattr(operation, "compute_dtype", "float32")
             if dtype != "float32":
-                found.append(f"'{operation.name}' computes in {dtype}")
-        return found
+                names.setdefault(dtype, []).append(f"'{operation.name}'")
+        return [f"{_some(group)} compute in {dtype}" for dtype, group in names.items()]
 
 
 def _is_l1_l2(regularizer: Any) -> bool:
@@ -227,23 +265,51 @@ def _is_l1_l2(regularizer: Any) -> bool:
     return type(regularizer) in known
 
 
-def _forced(node: Any) -> bool:
-    return node.arguments.kwargs.get("training") is not None
+def _some(names: list[str], show: int = 3) -> str:
+    rest = f" (and {len(names) - show} more)" if len(names) > show else ""
+    return ", ".join(names[:show]) + rest
+
+
+def _forced(node: Any) -> str:
+    # Keras writes the default of `call` into every node (Dropout's is False), where it means no
+    # more than None: the model's own `training` replaces it.
+    training = node.arguments.kwargs.get("training")
+    parameter = inspect.signature(type(node.operation).call).parameters.get("training")
+    if training is None or (parameter is not None and training == parameter.default):
+        return ""
+    return f"called with training={training}"
+
+
+def _nested_reason(node: Any, function: Any) -> str:
+    """Return why a nested model's call isn't just its own nodes on the given tensors."""
+    tensors = node.arguments.keras_tensors
+    if reason := _forced(node) or _argument_reason(node):
+        return reason
+    if [len(t.shape) for t in tensors] != [len(t.shape) for t in function.inputs]:
+        return "its inputs are reshaped at the call"
+    return ""
 
 
 def _unreadable(node: Any, found: list[Step]) -> str:
     """Return why this call isn't just layer(tensors): extra arguments change what is computed."""
-    if _forced(node) and found[0].op in {"batch_norm", "dropout"}:
-        return f"called with training={node.arguments.kwargs['training']}"
+    if _forced(node) and any(step.op in {"batch_norm", "dropout"} for step in found):
+        return _forced(node)
     if found[0].op == "opaque":
         return found[0].attrs["why"]
     if isinstance(node.operation, keras.layers.Layer):
-        extra = {k for k, v in node.arguments.kwargs.items() if v is not None}
-        extra -= _TENSOR_INPUTS_ONLY
-        if extra or len(node.arguments.args) > 1:
-            return f"called with extra arguments {sorted(extra)}"
-        if node.arguments.kwargs.get("mask") is not None:
-            return "called with a mask"
-    elif len(node.arguments.keras_tensors) != len(node.arguments.args):
+        return _argument_reason(node)
+    if len(node.arguments.keras_tensors) != len(node.arguments.args):
+        return "called with a constant operand"
+    return ""
+
+
+def _argument_reason(node: Any) -> str:
+    arguments = node.arguments
+    extra = {k for k, v in arguments.kwargs.items() if v is not None} - _TENSOR_INPUTS_ONLY
+    if extra or len(arguments.args) != 1:
+        return f"called with extra arguments {sorted(extra)}"
+    if any(leaf is not None for leaf in keras.tree.flatten(arguments.kwargs.get("mask"))):
+        return "called with a mask"
+    if not all(isinstance(leaf, keras.KerasTensor) for leaf in keras.tree.flatten(arguments.args)):
         return "called with a constant operand"
     return ""

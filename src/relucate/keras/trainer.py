@@ -7,8 +7,10 @@ Not here: choosing the engine, lowering.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,10 +23,11 @@ from ..train.recipe import Recipe
 from ..train.run import EpochReport, OnEpoch, RunResult
 from ..train.schedule import learning_rates
 from ..train.standard import channel_moments
-from ..train.streams import derive, epoch_order, generator
+from ..train.streams import derive, epoch_order, generator, statistics_sample
 
 _SCORE_BATCH = 500
 _CROP = 4
+_QUIET: Any = 0
 _NORMS = (
     keras.layers.BatchNormalization,
     keras.layers.LayerNormalization,
@@ -44,9 +47,11 @@ def train(
 
     As `relucate.torch.train`: accuracy on all test examples after the last epoch, batch-norm
     statistics re-estimated before each evaluation, a loss that isn't finite is `diverged`.
-    Raises: InputError: a batch larger than the training set, or bf16 (the model's own dtype policy
-    decides here). Refused: a compiled loss that isn't a categorical cross-entropy.
+    Raises: InputError: the recipe or the model's input doesn't fit the data, or bf16 (the model's
+    own dtype policy decides here). Refused: outputs that aren't (batch, classes), a compiled loss
+    that isn't a categorical cross-entropy.
     """
+    recipe.check_fits(len(data.y_train), data.input_shape)
     if recipe.precision != "fp32":
         raise InputError(
             "engine 'keras' computes in the model's own dtype policy: leave the precision at fp32, "
@@ -62,12 +67,17 @@ class _Run:
         self, model: keras.Model, data: Dataset, recipe: Recipe, seed: int, on_epoch: OnEpoch
     ) -> None:
         self.model, self.recipe, self.on_epoch = model, recipe, on_epoch
+        check_model(model, data.input_shape, data.classes)
         self.x, self.x_test = _prepared(model, data, recipe.standardize)
         self.y, self.y_test = np.array(data.y_train), np.array(data.y_test)
         self.batches = _Batches(self.x, self.y, recipe, seed)
+        self.batches.channels_first = takes_channels_first(model, data.input_shape)
         if not getattr(model, "compiled", False):
-            _compile(model, recipe, len(self.batches), self.x)
+            outputs = forward(model, self.x[:8], training=False)  # builds a subclassed model too
+            check_shape(outputs.shape, data.classes)
+            _compile(model, recipe, len(self.batches), logits=not _are_probabilities(outputs))
         self.batches.one_hot = data.classes if _wants_one_hot(model) else 0
+        self.sample = statistics_sample(seed, len(self.x), recipe.reestimate)
         count = min(recipe.curve, len(self.y_test))
         self.curve_set = np.unique(np.linspace(0, len(self.y_test) - 1, count).round().astype(int))
         self.curve: dict[str, list[float | None]] = {"epoch": [], "train_loss": [], "accuracy": []}
@@ -91,7 +101,7 @@ class _Run:
     def _epoch(self, epoch: int) -> float:
         self.batches.begin(epoch)
         history = self.model.fit(
-            self.batches, initial_epoch=epoch, epochs=epoch + 1, verbose=0, shuffle=False
+            self.batches, initial_epoch=epoch, epochs=epoch + 1, verbose=_QUIET, shuffle=False
         )
         return float(history.history["loss"][0])
 
@@ -111,10 +121,9 @@ class _Run:
 
     def _outputs(self, index: np.ndarray) -> np.ndarray:
         start = time.perf_counter()
-        count = min(self.recipe.reestimate, len(self.x))
-        if count:
-            reestimate(self.model, self.x[:count])
-        outputs = self.model.predict(self.x_test[index], batch_size=_SCORE_BATCH, verbose=0)
+        if len(self.sample):
+            reestimate(self.model, self.x[self.sample])
+        outputs = self.model.predict(self.x_test[index], batch_size=_SCORE_BATCH, verbose=_QUIET)
         self.seconds["evaluate"] += time.perf_counter() - start
         return np.asarray(outputs, np.float64)
 
@@ -134,7 +143,7 @@ class _Batches(keras.utils.PyDataset):
     def __init__(self, x: np.ndarray, y: np.ndarray, recipe: Recipe, seed: int) -> None:
         super().__init__(workers=1)
         self.x, self.y, self.recipe, self.seed = x, y, recipe, seed
-        self.one_hot = 0
+        self.one_hot, self.channels_first = 0, False
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
@@ -149,8 +158,10 @@ class _Batches(keras.utils.PyDataset):
         size = self.recipe.batch_size
         index = self.order[step * size : (step + 1) * size]
         x, y = self.x[index], self.y[index]
-        if x.ndim == 4 and self.recipe.augment:
+        if self.recipe.augment:
+            x = np.moveaxis(x, 1, -1) if self.channels_first else x
             x = _augment(x, self.recipe, generator(self.seed, "augment", self.epoch, step))
+            x = np.moveaxis(x, -1, 1) if self.channels_first else x
         return x, np.eye(self.one_hot, dtype=np.float32)[y] if self.one_hot else y
 
 
@@ -174,10 +185,60 @@ def _prepared(
     if standardize:
         mean, scale = channel_moments(data.x_train)
     parts = [(np.asarray(x, np.float32) - mean) * scale for x in (data.x_train, data.x_test)]
-    expected = tuple(model.inputs[0].shape[1:]) if model.inputs else data.input_shape
-    if expected != data.input_shape and len(data.input_shape) == 3 and None not in expected:
+    if takes_channels_first(model, data.input_shape):
         parts = [np.moveaxis(x, -1, 1) for x in parts]
     return parts[0], parts[1]
+
+
+def takes_channels_first(model: keras.Model, input_shape: tuple[int, ...]) -> bool:
+    """Say whether the model wants images of `input_shape` (channels last) with channels first.
+
+    Raises: InputError: it takes neither. Refused: several inputs.
+    """
+    inputs = getattr(model, "inputs", None) or []
+    if len(inputs) > 1:
+        raise Refused(f"the model has {len(inputs)} inputs; compare trains models with one.")
+    first = len(input_shape) == 3 and keras.config.image_data_format() == "channels_first"
+    if not inputs:  # a subclassed model doesn't say
+        return first
+    moved = (input_shape[-1], *input_shape[:-1])
+    layouts = [(False, input_shape)] + ([(True, moved)] if len(input_shape) == 3 else [])
+    expected = tuple(inputs[0].shape[1:])
+    found = [layout for layout, shape in layouts if _takes(expected, shape)]
+    if not found:
+        raise InputError(
+            f"the model takes examples of shape {expected}, and the data's have {input_shape}: "
+            "build it with the input_shape that the builder is given."
+        )
+    return first if first in found else found[0]
+
+
+def _takes(expected: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
+    if len(expected) != len(shape):
+        return False
+    return all(want in (None, size) for want, size in zip(expected, shape, strict=True))
+
+
+def check_shape(shape: Any, classes: int) -> None:
+    """Refuse outputs that aren't one logit or probability per class."""
+    if not isinstance(shape, tuple) or shape[1:] != (classes,):
+        raise Refused(
+            f"the model's output has shape {shape}; expected (batch, {classes}): one logit or "
+            "probability per class."
+        )
+
+
+def check_model(model: keras.Model, input_shape: tuple[int, ...], classes: int) -> None:
+    """Refuse a model that isn't a classifier of such data into `classes` classes.
+
+    Raises: as `train`.
+    """
+    takes_channels_first(model, input_shape)
+    shape = getattr(model, "output_shape", None) if getattr(model, "inputs", None) else None
+    if shape is not None:
+        check_shape(shape, classes)
+    if getattr(model, "compiled", False):
+        _wants_one_hot(model)
 
 
 class _Table(keras.optimizers.schedules.LearningRateSchedule):
@@ -195,30 +256,52 @@ class _Table(keras.optimizers.schedules.LearningRateSchedule):
         return {"rates": self.rates.tolist()}
 
 
-class _Decay(keras.regularizers.Regularizer):
-    """(decay / 2) Σw² on top of a weight's own regularizer: its gradient is decay · w."""
+class _SGD(keras.optimizers.SGD):
+    """SGD with coupled weight decay and momentum as PyTorch writes them, like the torch engine.
 
-    def __init__(self, decay: float, own: Any) -> None:
-        self.decay, self.own = decay, own
+        g ← g + decay · w;  v ← momentum · v + g;  w ← w - rate · (g + momentum · v)
 
-    def __call__(self, x: Any) -> Any:
-        penalty = 0.5 * self.decay * keras.ops.sum(keras.ops.square(x))
-        return penalty if self.own is None else penalty + self.own(x)
+    Keras's own velocity holds rates (v ← momentum · v - rate · g), which differs while the rate
+    changes, and its own weight decay leaves the velocity out.
+    """
+
+    def __init__(self, rates: Any, momentum: float, decay: float, decayed: list[Any]) -> None:
+        super().__init__(rates, momentum=momentum, nesterov=momentum > 0, name="sgd")
+        self._decay, self._decayed = decay, {id(variable) for variable in decayed}
+
+    def build(self, variables: Any) -> None:
+        places = [place for place, v in enumerate(variables) if id(v) in self._decayed]
+        self._places = frozenset(places)
+        super().build(variables)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        place = self._get_variable_index(variable)
+        rate: Any = keras.ops.cast(learning_rate, variable.dtype)
+        step: Any = keras.ops.cast(gradient, variable.dtype)
+        if self._decay and place in self._places:
+            step = step + self._decay * _tensor(variable)
+        if self.momentum:
+            velocity = self.momentums[place]
+            moved = self.momentum * _tensor(velocity) + step
+            self.assign(velocity, moved)
+            step = step + self.momentum * moved
+        self.assign_sub(variable, rate * step)
 
 
-def _compile(model: keras.Model, recipe: Recipe, steps: int, x: np.ndarray) -> None:
-    rates = _Table(learning_rates(recipe, steps))
+def _tensor(variable: Any) -> Any:
+    return keras.ops.convert_to_tensor(variable)
+
+
+def _compile(model: keras.Model, recipe: Recipe, steps: int, *, logits: bool) -> None:
+    rates: Any = _Table(learning_rates(recipe, steps))
     decayed, plain = _split_decay(model, recipe.decay_all)
+    if not decayed and not plain:
+        raise Refused("the model has no trainable parameters.")
     if recipe.optimizer == "adamw":
         optimizer = keras.optimizers.AdamW(rates, weight_decay=recipe.weight_decay, epsilon=1e-8)
         optimizer.exclude_from_weight_decay(var_list=plain)
     else:
-        optimizer = keras.optimizers.SGD(
-            rates, momentum=recipe.momentum, nesterov=recipe.momentum > 0
-        )
-        for variable in decayed if recipe.weight_decay else []:
-            variable.regularizer = _Decay(recipe.weight_decay, variable.regularizer)
-    logits = not _gives_probabilities(model, x)
+        optimizer = _SGD(rates, recipe.momentum, recipe.weight_decay, decayed)
     if recipe.label_smoothing:
         loss = keras.losses.CategoricalCrossentropy(
             from_logits=logits, label_smoothing=recipe.label_smoothing
@@ -239,8 +322,7 @@ def _split_decay(model: keras.Model, decay_all: bool) -> tuple[list[Any], list[A
     return decayed, [v for v in trained if id(v) in exempt]
 
 
-def _gives_probabilities(model: keras.Model, x: np.ndarray) -> bool:
-    outputs = np.asarray(keras.ops.convert_to_numpy(model(x[:8], training=False)))
+def _are_probabilities(outputs: np.ndarray) -> bool:
     return bool((outputs >= 0).all() and np.allclose(outputs.sum(-1), 1.0, atol=1e-3))
 
 
@@ -253,14 +335,15 @@ def _wants_one_hot(model: keras.Model) -> bool:
         return False
     if "categorical" in name:
         return True
+    words = f"with the loss '{name}'" if loss is not None else "without a loss"
     raise Refused(
-        f"the model was compiled with the loss '{name}': compare trains classifiers with "
-        "(sparse) categorical cross-entropy."
+        f"the model was compiled {words}: compare trains classifiers with (sparse) categorical "
+        "cross-entropy."
     )
 
 
 def _cross_entropy(outputs: np.ndarray, labels: np.ndarray) -> float:
-    if (outputs >= 0).all() and np.allclose(outputs.sum(-1), 1.0, atol=1e-3):
+    if _are_probabilities(outputs):
         logs = np.log(np.maximum(outputs, 1e-12))
     else:
         shifted = outputs - outputs.max(-1, keepdims=True)
@@ -270,49 +353,75 @@ def _cross_entropy(outputs: np.ndarray, labels: np.ndarray) -> float:
 
 def _key_dropout(model: keras.Model, seed: int) -> None:
     """Give every random layer its own stream, named by the layer: equal in arms that share it."""
+    keras.utils.set_random_seed(derive(seed, "keras") % 2**32)  # for what draws without a layer
     for layer in model._flatten_layers(include_self=False):
-        source = getattr(layer, "seed_generator", None)
+        source = _random_source(layer)
         if source is not None:
             value = derive(seed, "dropout", layer.name) % 2**31
             source.state.assign(np.asarray([value, 0], source.state.dtype))
+            # On the torch backend a generator that wasn't given a seed leaves dropout to the global
+            # random state.
+            source._initial_seed = value
+
+
+def _random_source(layer: Any) -> Any:
+    return getattr(layer, "seed_generator", None) or getattr(layer, "generator", None)
 
 
 def reestimate(model: keras.Model, x: np.ndarray) -> None:
-    """Replace every batch norm's moving statistics by averages over `x`; dropout is off for it."""
+    """Replace every batch norm's moving statistics by averages over `x`, batch by batch.
+
+    Random layers (dropout, noise, augmentation) compute as at inference meanwhile.
+    """
     layers = list(model._flatten_layers(include_self=False))
-    norms = [la for la in layers if isinstance(la, keras.layers.BatchNormalization) and la.trainable]
+    norms = [la for la in layers if isinstance(la, keras.layers.BatchNormalization)]
+    norms = [norm for norm in norms if norm.trainable]
     if not norms:
         return
     size = min(_SCORE_BATCH, len(x))
-    with _changed(norms, "momentum"), _changed(_dropouts(layers), "rate", 0.0):
+    with _momenta_kept(norms), _calm([la for la in layers if _random_source(la) is not None]):
         for count, start in enumerate(range(0, len(x) - size + 1, size)):
             for norm in norms:
                 norm.momentum = count / (count + 1)
-            _forward(model, x[start : start + size])
+            forward(model, x[start : start + size], training=True)
 
 
-def _forward(model: keras.Model, x: np.ndarray) -> None:
-    if keras.config.backend() == "torch":
-        import torch
+def forward(model: keras.Model, x: np.ndarray, *, training: bool) -> np.ndarray:
+    """Call the model without recording gradients; return its output as an array."""
+    if keras.config.backend() != "torch":
+        return np.asarray(keras.ops.convert_to_numpy(model(x, training=training)))
+    import torch
 
-        with torch.no_grad():
-            model(x, training=True)
-    else:
-        model(x, training=True)
-
-
-def _dropouts(layers: list[Any]) -> list[Any]:
-    return [la for la in layers if isinstance(la, keras.layers.Dropout)]
+    with torch.no_grad():
+        return np.asarray(keras.ops.convert_to_numpy(model(x, training=training)))
 
 
 @contextmanager
-def _changed(layers: list[Any], attribute: str, value: float | None = None) -> Iterator[None]:
-    """Let the layers' attribute be changed, and put it back afterwards."""
-    kept = [getattr(layer, attribute) for layer in layers]
+def _momenta_kept(norms: list[Any]) -> Iterator[None]:
+    kept = [norm.momentum for norm in norms]
     try:
-        for layer in layers if value is not None else []:
-            setattr(layer, attribute, value)
         yield
     finally:
-        for layer, own in zip(layers, kept, strict=True):
-            setattr(layer, attribute, own)
+        for norm, own in zip(norms, kept, strict=True):
+            norm.momentum = own
+
+
+@contextmanager
+def _calm(layers: list[Any]) -> Iterator[None]:
+    """Let layers compute as at inference, whatever mode the model is called in."""
+    calmed = [la for la in layers if "training" in inspect.signature(la.call).parameters]
+    try:
+        for layer in calmed:
+            layer.call = _at_inference(layer.call)
+        yield
+    finally:
+        for layer in calmed:
+            vars(layer).pop("call", None)
+
+
+def _at_inference(call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def calm(*args: Any, **kwargs: Any) -> Any:
+        return call(*args, **{**kwargs, "training": False})
+
+    return calm

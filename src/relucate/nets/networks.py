@@ -160,7 +160,6 @@ def _dense_net(
 
     from ..keras import dense_bn
 
-    initializer = keras.initializers.RandomNormal(stddev=0.1) if init == "small_normal" else init
     start = x = keras.Input(input_shape, name="input")
     if len(input_shape) > 1:
         x = keras.layers.Flatten(name="flatten")(x)
@@ -173,9 +172,14 @@ def _dense_net(
             activation=act,
             norm=norm,
             dropout=_rate(order, dropout),
-            kernel_initializer=initializer,
+            # A fresh one per block: one initializer gives every layer of a shape the same values.
+            kernel_initializer=_small_normal(keras) if init == "small_normal" else init,
         )
     return _classify(keras, name, start, x, classes)
+
+
+def _small_normal(keras: Any) -> Any:
+    return keras.initializers.RandomNormal(stddev=0.1)
 
 
 def _rate(order: str, dropout: float) -> float:
@@ -183,14 +187,16 @@ def _rate(order: str, dropout: float) -> float:
 
     A study may hold arms with and without the token, so that one option serves them all.
     """
+    if not 0.0 <= dropout < 1.0:
+        raise InputError(f"dropout is a rate in [0, 1), got {dropout!r}.")
     return dropout if "drop" in Order(order).tokens else 0.0
 
 
 def _image_input(keras: Any, input_shape: tuple[int, ...]) -> tuple[Any, Any]:
     if len(input_shape) != 3:
         raise InputError(
-            f"this net takes images (height, width, channels); the data's examples are {input_shape}. "
-            "Take mlp for feature vectors."
+            "this net takes images (height, width, channels); the data's examples are "
+            f"{input_shape}. Take mlp for feature vectors."
         )
     if keras.config.image_data_format() == "channels_first":
         height, width, channels = input_shape

@@ -34,9 +34,7 @@ def find(name: str) -> Callable[..., Any]:
     return NETS[name]
 
 
-def build(
-    name: str, order: str, input_shape: tuple[int, ...], classes: int, **chosen: Any
-) -> Any:
+def build(name: str, order: str, input_shape: tuple[int, ...], classes: int, **chosen: Any) -> Any:
     """Return an untrained Keras model of net `name` in `order`.
 
     Raises: InputError: an unknown net or option, or a value of the wrong type.
@@ -58,12 +56,14 @@ def check_options(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 def _typed(net: str, option: str, value: Any, kind: type) -> Any:
     try:
+        if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
+            raise TypeError
         typed = kind(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(
             f"option {option} of net '{net}' is of type {kind.__name__}, got {value!r}."
         ) from None
-    if kind is int and (typed < 1 or typed != float(value)):
+    if isinstance(typed, int) and (typed < 1 or typed != float(value)):
         raise InputError(
             f"option {option} of net '{net}' is a whole number above 0, got {value!r}."
         )

@@ -211,15 +211,22 @@ def engine(study: dict[str, Any]) -> list[tuple[str, str]]:
 def flat(values: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (name, value) rows of a flat dict; what isn't set is left out.
 
-    >>> flat({"batch_size": 64, "nesterov": True, "clip": None})
-    [('batch size', '64'), ('nesterov', 'yes')]
+    >>> flat({"batch_size": 64, "nesterov": True, "clip": None, "augment": ["flip", "crop"]})
+    [('batch size', '64'), ('nesterov', 'yes'), ('augment', 'flip, crop')]
     """
-    shown = {True: "yes", False: "no"}
     return [
-        (str(key).replace("_", " "), shown[value] if isinstance(value, bool) else str(value))
+        (str(key).replace("_", " "), _told(value))
         for key, value in values.items()
         if value is not None
     ]
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
 
 
 def pairing(study: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ Runs inside worker processes (it imports the frameworks); the driver sees only p
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,8 @@ from ..order import Order
 from ..train.pairing import Paired, pair_initial
 from ..train.run import array_digest
 from ..train.streams import derive
+from .behaviour import Behaviour, call
+from .identity import code_digest
 from .source import ModelSource
 
 
@@ -71,19 +72,40 @@ class Built:
 def build(
     source: ModelSource, arm: Arm, seed: int, input_shape: tuple[int, ...], classes: int
 ) -> Built:
-    """Build one arm's model with the seed's own random state; no other arm's draws shift it."""
+    """Build one arm's model with the seed's own random state; no other arm's draws shift it.
+
+    Raises: InputError, Refused: what is wrong with the builder or with what it returned.
+    """
     chosen = {**source.options, **arm.options}
     own = ModelSource(source.kind, source.text, chosen, source.digest, source.payload)
-    while True:
-        loaded = _loaded_frameworks()
-        _seed_everything(derive(seed, "init") % 2**32)
-        model = own.build(arm.given, input_shape, classes)
-        if _loaded_frameworks() == loaded:
-            break  # else the build imported a framework that couldn't be seeded: once more
+    model = _built_seeded(own, arm, derive(seed, "init") % 2**32, input_shape, classes)
     framework = framework_of(model)
-    if framework == "keras":
-        return Built(model, "keras", _keras_tensors(model))
-    return Built(model, "torch", _torch_tensors(model))
+    if framework == "torch":
+        return Built(model, "torch", _torch_tensors(model))
+    _materialise(model, input_shape)
+    return Built(model, "keras", _keras_tensors(model))
+
+
+def _built_seeded(
+    source: ModelSource, arm: Arm, seed: int, input_shape: tuple[int, ...], classes: int
+) -> Any:
+    loaded = None
+    model = None
+    while loaded != _frameworks():  # a builder may import one, whose generator is unseeded then
+        loaded = _frameworks()
+        _seed_everything(seed)
+        model = source.build(arm.given, input_shape, classes)
+    return model
+
+
+def _frameworks() -> set[str]:
+    return {"keras", "torch", "tensorflow", "jax"} & set(sys.modules)
+
+
+def _materialise(model: Any, input_shape: tuple[int, ...]) -> None:
+    """Call a Keras model that has no weights yet (subclassed, or without an Input) once."""
+    if not model.built:
+        call(Built(model, "keras", {}), np.zeros((2, *input_shape), np.float32), training=False)
 
 
 def framework_of(model: Any) -> str:
@@ -119,41 +141,59 @@ def build_paired(
     return built, paired
 
 
-def fingerprint(built: Built) -> str:
-    """Return a digest of what was built: structure, tensors' names and shapes, initial values.
+def fingerprint(built: Built, behaves: Behaviour) -> str:
+    """Return a digest of what was built: structure, tensors, and what the model computes.
 
-    Two builds with the same seed agree exactly when they would train the same network.
+    Two builds with the same seed agree only if they would train the same network. The structure
+    alone can't tell (a layer may hide its order in compiled code), nor can outputs alone (a
+    regularizer, an optimizer), so both count.
     """
-    text = json.dumps(_structure(built), sort_keys=True, default=str)
-    return hashlib.sha256((text + array_digest(built.tensors)).encode()).hexdigest()[:24]
+    structure = _torch_structure if built.framework == "torch" else _keras_structure
+    text = code_digest(structure(built.model)) + array_digest(built.tensors) + behaves.digest
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _structure(built: Built) -> Any:
-    if built.framework == "torch":
-        return [str(built.model), _source_of(built.model)]
+def _torch_structure(model: Any) -> Any:
+    import torch
+
+    inner = set(vars(torch.nn.Module())) | {"_graph"}  # torch.fx: its code is generated from it
+    modules = []
+    for name, module in model.named_modules():
+        own = {key: value for key, value in vars(module).items() if key not in inner}
+        modules.append((name, type(module), str(getattr(module, "code", "")), own))
+    return modules, [(name, p.requires_grad) for name, p in model.named_parameters()]
+
+
+def _keras_structure(model: Any) -> Any:
     from ..keras import read
 
     try:
-        graph = read(built.model)
+        graph = read(model)
     except Refused:
-        return built.model.to_json()
-    return [
-        [n.name, n.op, n.inputs, n.call, n.shape, sorted(n.attrs.items(), key=str)] for n in graph
-    ] + [graph.outputs, graph.penalties, sorted(graph.trainable), graph.hazards]
+        return _keras_layers(model), _compiled(model)
+    nodes = [[n.name, n.op, n.inputs, n.call, n.shape, dict(n.attrs)] for n in graph]
+    tail = [graph.outputs, [vars(p) for p in graph.penalties], sorted(graph.trainable)]
+    layers = _keras_layers(model) if graph.opaque else ()
+    return nodes, tail, graph.hazards, layers, _compiled(model)
 
 
-def _source_of(model: Any) -> list[str]:
-    """The forward methods' bytecode: two modules with equal `str` may compute different things."""
-    codes = []
-    for module in model.modules():
-        code = getattr(type(module).forward, "__code__", None)
-        plain = {k: v for k, v in vars(module).items() if isinstance(v, (str, int, float, tuple))}
-        codes.append(f"{type(module).__qualname__}{code and code.co_code.hex()}{plain}")
-    return codes
+def _keras_layers(model: Any) -> Any:
+    """Return name, class and configuration of every layer, for models that no Graph describes."""
+    layers = model._flatten_layers(include_self=True)
+    return [(layer.name, type(layer), _quietly(layer.get_config)) for layer in layers]
 
 
-def _loaded_frameworks() -> set[str]:
-    return {name for name in ("keras", "torch", "jax", "tensorflow") if name in sys.modules}
+def _compiled(model: Any) -> Any:
+    if not getattr(model, "compiled", False):
+        return None
+    return _quietly(model.get_compile_config), getattr(model, "loss", None)
+
+
+def _quietly(get: Any) -> Any:
+    try:
+        return get()
+    except Exception:  # a custom object without a configuration; what it computes counts anyway
+        return None
 
 
 def _seed_everything(seed: int) -> None:
@@ -161,46 +201,66 @@ def _seed_everything(seed: int) -> None:
         sys.modules["torch"].manual_seed(seed)
     if "keras" in sys.modules:
         keras = sys.modules["keras"]
-        keras.utils.clear_session()  # automatic layer names start over in every arm
+        # Automatic layer names start over in every arm; a full garbage collection takes too long.
+        keras.utils.clear_session(free_memory=False)
         keras.utils.set_random_seed(seed)
     random.seed(seed)
     np.random.seed(seed)
 
 
+def _keras_variables(model: Any) -> dict[str, Any]:
+    """Return the variables by path; nested models may use a path twice, which is numbered."""
+    variables: dict[str, Any] = {}
+    for variable in model.weights:
+        if "seed_generator" in variable.path:
+            continue
+        key, count = variable.path, 1
+        while key in variables:
+            key, count = f"{variable.path}#{count}", count + 1
+        variables[key] = variable
+    return variables
+
+
 def _keras_tensors(model: Any) -> dict[str, np.ndarray]:
     import keras
 
-    return {
-        v.path: np.array(keras.ops.convert_to_numpy(v.value))
-        for v in model.weights
-        if "seed_generator" not in v.path
-    }
+    variables = _keras_variables(model)
+    return {key: np.array(keras.ops.convert_to_numpy(v.value)) for key, v in variables.items()}
 
 
 def _load_keras(model: Any, values: Mapping[str, np.ndarray]) -> None:
-    for variable in model.weights:
-        if variable.path in values:
-            variable.assign(values[variable.path])
+    for key, variable in _keras_variables(model).items():
+        if key in values:
+            variable.assign(values[key])
 
 
 def _torch_tensors(model: Any) -> dict[str, np.ndarray]:
     import torch
 
-    uninitialized = [
-        name
-        for name, parameter in model.named_parameters()
-        if isinstance(parameter, torch.nn.parameter.UninitializedParameter)
-    ]
+    lazy = (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer)
+    uninitialized = [name for name, tensor in _torch_own(model) if isinstance(tensor, lazy)]
     if uninitialized:
         raise Refused(
             f"the module has lazy parameters ({uninitialized[0]}): call it once on an example in "
             "the builder, so that they get their shapes."
         )
     return {
-        name: np.array(tensor.detach().cpu().numpy())
+        name: _array(tensor)
         for name, tensor in model.state_dict().items()
-        if isinstance(tensor, torch.Tensor) and tensor.dtype != torch.bfloat16
+        if isinstance(tensor, torch.Tensor)
     }
+
+
+def _torch_own(model: Any) -> list[tuple[str, Any]]:
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def _array(tensor: Any) -> np.ndarray:
+    """Return a tensor as an array of its own; NumPy knows no bfloat16, and float32 holds it all."""
+    import torch
+
+    widened = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return np.array(widened.detach().cpu().numpy())
 
 
 def _load_torch(model: Any, values: Mapping[str, np.ndarray]) -> None:

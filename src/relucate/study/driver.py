@@ -8,7 +8,6 @@ and pictures (`report`).
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -16,13 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..backend import choose_backend
 from ..data.dataset import Dataset
 from ..errors import InputError, unknown
 from ..stats import PairedDifference, paired_difference, score_runs
+from ..stats.paired import check_level
 from ..train.recipe import Recipe
 from ..train.run import RunResult, RunSpec
 from .arms import Arm
-from .executor import Event, LocalExecutor, raise_remote
+from .executor import Event, LocalExecutor, import_path, raise_remote
 from .source import ModelSource
 from .store import Store
 from .work import ENGINES, Inspection
@@ -81,6 +82,7 @@ class Plan:
         for name, least in (("pairs", 1), ("threads", 1), ("jobs", 0), ("first_seed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is at least {least}, got {getattr(self, name)}.")
+        check_level(self.level)
         if self.engine not in ENGINES:
             raise unknown("engine", self.engine, ENGINES)
         if self.recipe.batch_size > len(self.data.y_train):
@@ -145,9 +147,11 @@ def run_study(plan: Plan, store: Store, display: Display) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="relucate-data-") as folder:
         plan.data.save(Path(folder) / "data")
         display.say(f"starting {plan.workers} worker processes")
-        with LocalExecutor(plan.workers, plan.threads, _setup(plan, folder)) as executor:
+        backend = {"KERAS_BACKEND": choose_backend()}  # this process's, also if it was set in code
+        setup = _setup(plan, folder)
+        with LocalExecutor(plan.workers, plan.threads, setup, backend) as executor:
             display.say("building all arms")
-            outcome = Outcome(plan, _inspect(plan, executor))
+            outcome = Outcome(plan, _inspect(plan, executor, display))
             _resume(outcome, store, display)
             _run_missing(outcome, store, executor, display)
     outcome.seconds = time.perf_counter() - start
@@ -159,11 +163,11 @@ def _setup(plan: Plan, folder: str) -> dict[str, Any]:
         "source": plan.source,
         "data": str(Path(folder) / "data"),
         "threads": plan.threads,
-        "path": [path for path in sys.path if path],
+        "path": import_path(),
     }
 
 
-def _inspect(plan: Plan, executor: LocalExecutor) -> Inspection:
+def _inspect(plan: Plan, executor: LocalExecutor, display: Display) -> Inspection:
     task = {
         "task": "inspect",
         "arms": [arm.to_dict() for arm in plan.arms],
@@ -173,6 +177,8 @@ def _inspect(plan: Plan, executor: LocalExecutor) -> Inspection:
     for event in executor.run([("inspect", task)]):
         if event.kind == "done":
             return event.data
+        if event.kind == "silent":
+            display.say(f"still building all arms with '{plan.source.text}' (Ctrl-C ends it)")
         _raise_for(event, "")
     raise InputError("the worker gave no answer about the arms.")
 
@@ -183,7 +189,7 @@ def _raise_for(event: Event, where: str) -> None:
         name, message = event.data
         raise_remote((name, f"{where}{message}{hint}"))
     if event.kind == "died":
-        raise InputError(f"{where}{event.data}.{hint}")
+        raise InputError(f"{where}{event.data}{'' if event.data.endswith('.') else '.'}{hint}")
 
 
 def make_spec(plan: Plan, inspection: Inspection, index: int, seed: int) -> RunSpec:
@@ -200,7 +206,7 @@ def make_spec(plan: Plan, inspection: Inspection, index: int, seed: int) -> RunS
         for i, other in enumerate(plan.arms[:index])
     ]
     return RunSpec(
-        model=plan.source.identity(),
+        model={**plan.source.identity(), "code": inspection.code},
         arm=arm,
         before=tuple(before),
         seed=seed,
@@ -228,9 +234,7 @@ def _resume(outcome: Outcome, store: Store, display: Display) -> None:
     _tell_difference(outcome, display)
 
 
-def _run_missing(
-    outcome: Outcome, store: Store, executor: LocalExecutor, display: Display
-) -> None:
+def _run_missing(outcome: Outcome, store: Store, executor: LocalExecutor, display: Display) -> None:
     plan = outcome.plan
     specs: dict[tuple[str, int], RunSpec] = {}
 
@@ -244,6 +248,8 @@ def _run_missing(
                     yield key, {"task": "run", "spec": specs[key].to_dict()}
 
     for event in executor.run(tasks()):
+        if event.kind == "silent":  # an epoch may take long
+            continue
         label, seed = event.key
         if event.kind == "epoch":
             display.run_progress(label, seed, event.data.epoch, event.data.epochs)
@@ -251,9 +257,7 @@ def _run_missing(
         _raise_for(event, f"run of '{label}' with seed {seed} failed: ")
         _keep(outcome, store, specs[event.key], event.key, event.data)
         result: RunResult = event.data
-        display.run_finished(
-            label, seed, result.metric, result.status, result.seconds.get("total")
-        )
+        display.run_finished(label, seed, result.metric, result.status, result.seconds.get("total"))
         _tell_difference(outcome, display)
 
 
@@ -272,7 +276,7 @@ def _tell_difference(outcome: Outcome, display: Display) -> None:
 
 
 def arms_from(orders: list[str], vary: Mapping[str, Any] | None = None) -> tuple[Arm, ...]:
-    """Return one arm per order; every order is parsed, so that a typo fails before anything runs."""
+    """Return one arm per order; every order is parsed: a typo fails before anything runs."""
     arms = tuple(Arm(str(order), dict(vary or {})) for order in orders)
     for arm in arms:
         _ = arm.order

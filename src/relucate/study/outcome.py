@@ -1,4 +1,4 @@
-"""From a study's outcome to the one document that everything else shows (schema relucate.compare/1).
+"""From a study's outcome to the one document that all else shows (schema relucate.compare/1).
 
 Pure data in, JSON-ready data out. Not here: running (`driver`), deciding (`stats`), showing
 (`report`).
@@ -6,7 +6,7 @@ Pure data in, JSON-ready data out. Not here: running (`driver`), deciding (`stat
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ def document(outcome: Outcome, *, margin: float, command: str) -> dict[str, Any]
         "command": command,
         "seconds": outcome.seconds,
         "notes": _notes(outcome),
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
@@ -93,8 +93,7 @@ def _comparison(outcome: Outcome, arm: Arm, seeds: list[int], margin: float) -> 
             "method": found.method,
         },
         "differences": [
-            {"seed": seed, "value": float(value)}
-            for seed, value in zip(seeds, values, strict=True)
+            {"seed": seed, "value": float(value)} for seed, value in zip(seeds, values, strict=True)
         ],
     }
 
@@ -129,8 +128,10 @@ def _arm(outcome: Outcome, index: int, seeds: list[int]) -> dict[str, Any]:
 
 def _runs(outcome: Outcome) -> list[dict[str, Any]]:
     arms = {arm.label: arm for arm in outcome.plan.arms}
+    places = {label: place for place, label in enumerate(arms)}
     rows = []
-    for (label, seed), result in sorted(outcome.results.items(), key=lambda item: item[0][1]):
+    results = sorted(outcome.results.items(), key=lambda item: (item[0][1], places[item[0][0]]))
+    for (label, seed), result in results:
         rows.append(
             {
                 "arm": label,

@@ -6,10 +6,12 @@ Loading user code runs it: only what the user named is loaded. Not here: what th
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import os
 import sys
 import traceback
@@ -20,6 +22,7 @@ from typing import Any
 
 from .. import nets
 from ..errors import InputError, Refused, RelucateError, unknown
+from .identity import code_digest
 
 Builder = Callable[..., Any]
 
@@ -60,31 +63,66 @@ class ModelSource:
         arguments = _arguments(builder, self.text, order, input_shape, classes, self.options)
         return _call(builder, self.text, order, arguments)
 
-    def _load(self) -> Builder:
-        if self.kind == "function":
-            import cloudpickle
+    def code(self) -> str:
+        """Return a digest of the builder's code and of the user's code that it reaches.
 
+        It imports the builder. Empty for a built-in net, which the version tells.
+        """
+        return "" if self.kind == "net" else code_digest(self._load())
+
+    def _load(self) -> Builder:
+        if self.kind != "function":
+            return load_callable(self.text)
+        import cloudpickle
+
+        try:
             return cloudpickle.loads(self.payload)
-        return load_callable(self.text)
+        except Exception as error:  # importing what the function needs is the user's own code
+            raise InputError(
+                f"the builder {self.text} can't be loaded in a worker process: {where(error)}"
+            ) from error
 
 
 def resolve(model: Any, options: Mapping[str, Any] | None = None) -> ModelSource:
     """Return the source that `model` (text or a callable) names.
 
-    Raises: InputError: an unknown net (with the nearest), a builder that can't be imported or isn't
-    callable. Refused: a model file or object, which would have to be rebuilt in the other order.
+    Raises: InputError: an unknown net (with the nearest), a builder that isn't there, options that
+    aren't plain data. Refused: a model file or object, which would have to be rebuilt in the other
+    order.
+
+    >>> resolve("cnn", {"width": 8}).description
+    'built-in net'
     """
-    chosen = dict(options or {})
     if isinstance(model, ModelSource):
         return model
+    chosen = _plain_options(options or {})
     if isinstance(model, str):
         return _from_text(model, chosen)
-    if callable(model) and (inspect.isroutine(model) or isinstance(model, type)):
+    functions = (type, functools.partial)
+    if callable(model) and (inspect.isroutine(model) or isinstance(model, functions)):
         return _from_function(model, chosen)
     raise Refused(
         f"compare needs a function that builds the model and takes `order`; got a "
         f"{type(model).__name__}. Give the builder itself, or a name from `relucate nets`."
     )
+
+
+def _plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options, checked: they are part of a run's hash and of the report."""
+    if "order" in options:
+        raise InputError(
+            f"option order={options['order']!r} would give every arm the same order: name the "
+            "orders to compare instead."
+        )
+    for name, value in options.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"option {name}={value!r} isn't plain data (text, finite number, True, False, "
+                "None, or a list of such): name it by text and make the object in the builder."
+            ) from None
+    return dict(options)
 
 
 def _from_text(text: str, options: dict[str, Any]) -> ModelSource:
@@ -96,8 +134,12 @@ def _from_text(text: str, options: dict[str, Any]) -> ModelSource:
             "(file.py:build), because a saved model would have to be rebuilt in the other order."
         )
     if ":" not in text:
+        if text.endswith(".py"):
+            raise InputError(f"'{text}' names a file: expected the builder too, as {text}:build.")
         error = unknown("net", text, nets.NETS)
-        raise InputError(f"{error} Or name your own builder as file.py:build or package.module:build.")
+        raise InputError(
+            f"{error} Or name your own builder as file.py:build or package.module:build."
+        )
     path = _path_part(text)
     if path is not None:
         if not path.is_file():
@@ -107,11 +149,10 @@ def _from_text(text: str, options: dict[str, Any]) -> ModelSource:
 
 
 def _module_digest(name: str) -> str:
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    _import_from_here()
     try:
         spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
+    except Exception:  # it imports the parent package, which is the user's own code
         spec = None
     if spec is None:
         raise InputError(
@@ -122,23 +163,55 @@ def _module_digest(name: str) -> str:
     return _digest(origin) if origin is not None and origin.is_file() else ""
 
 
-def _from_function(function: Builder, options: dict[str, Any]) -> ModelSource:
-    import cloudpickle
+def _import_from_here() -> None:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
 
-    name = f"{function.__module__}.{getattr(function, '__qualname__', 'builder')}"
+
+def _from_function(function: Builder, options: dict[str, Any]) -> ModelSource:
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    name = f"{inner.__module__}.{getattr(inner, '__qualname__', 'builder')}"
     try:
-        payload = cloudpickle.dumps(function)
+        payload = _pickled(function, inner.__module__)
     except Exception as error:  # cloudpickle raises whatever the object's __reduce__ raises
         raise InputError(
             f"the builder {name} can't be sent to a worker process ({error}): make it a function "
             "at the top of a module."
         ) from None
+    return ModelSource("function", name, options, code_digest(function), payload)
+
+
+def _pickled(function: Builder, module: str | None) -> bytes:
+    """Pickle a function: by name if a worker can import its module, else with its code."""
+    import cloudpickle
+
+    if module is None or module == "__main__" or _is_importable(module):
+        return cloudpickle.dumps(function)
+    cloudpickle.register_pickle_by_value(sys.modules[module])
     try:
-        code = inspect.getsource(function)
-    except (OSError, TypeError):
-        code = repr(getattr(function, "__code__", function))
-    digest = hashlib.sha256(code.encode()).hexdigest()
-    return ModelSource("function", name, options, digest, payload)
+        return cloudpickle.dumps(function)
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[module])
+
+
+def _is_importable(module: str) -> bool:
+    """Say whether a fresh interpreter with this `sys.path` finds the same file by that name."""
+    parts, path, spec = module.split("."), None, None
+    for end in range(1, len(parts) + 1):
+        spec = _find_spec(".".join(parts[:end]), path)
+        if spec is None:
+            return False
+        path = spec.submodule_search_locations
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return spec is not None and (file is None or spec.origin == file)
+
+
+def _find_spec(name: str, path: Any) -> Any:
+    """As importlib.util.find_spec, which trusts `sys.modules`."""
+    specs = (finder.find_spec(name, path) for finder in sys.meta_path)
+    return next((spec for spec in specs if spec is not None), None)
 
 
 def _path_part(text: str) -> Path | None:
@@ -159,12 +232,19 @@ def load_callable(text: str) -> Builder:
     path = _path_part(text)
     module = _import_file(path) if path is not None else _import_module(head)
     if not hasattr(module, name):
-        have = [n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n))]
-        raise unknown(f"builder in {head}", name, have or ["nothing callable"])
+        raise unknown(f"builder in {head}", name, _callables(module) or ["nothing callable"])
     found = getattr(module, name)
     if not callable(found):
-        raise InputError(f"'{text}' is a {type(found).__name__}, expected a function that builds.")
+        kind = type(found).__name__
+        raise InputError(f"'{text}' is of type {kind}; expected a function that builds.")
     return found
+
+
+def _callables(module: Any) -> list[str]:
+    """Return the names of what could be a builder, the module's own if it has any."""
+    have = {n: v for n, v in vars(module).items() if not n.startswith("_") and callable(v)}
+    own = [n for n, v in have.items() if getattr(v, "__module__", None) == module.__name__]
+    return own or list(have)
 
 
 def _import_file(path: Path) -> Any:
@@ -183,24 +263,26 @@ def _import_file(path: Path) -> Any:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise InputError(f"'{path}' failed at import: {_where(error)}") from error
+        raise InputError(f"'{path}' failed at import: {where(error)}") from error
     return module
 
 
 def _import_module(name: str) -> Any:
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    _import_from_here()
     try:
         return importlib.import_module(name)
     except Exception as error:
-        raise InputError(f"module '{name}' failed at import: {_where(error)}") from error
+        raise InputError(f"module '{name}' failed at import: {where(error)}") from error
 
 
-def _where(error: BaseException) -> str:
+def where(error: BaseException) -> str:
     """Return an error in one line with the user's line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if "importlib" not in f.filename and "relucate" not in f.filename]
-    at = f" (line {own[-1].lineno} of {own[-1].filename})" if own else ""
+    machinery = (str(Path(__file__).parents[1]) + os.sep, "<frozen importlib", importlib.__file__)
+    own = [f for f in frames if not f.filename.startswith(machinery)]
+    users = [f for f in own if not {"site-packages", "dist-packages"} & set(Path(f.filename).parts)]
+    last = (users or own)[-1:]
+    at = f" (line {last[0].lineno} of {last[0].filename})" if last else ""
     return f"{type(error).__name__}: {error}{at}"
 
 
@@ -215,36 +297,41 @@ def _arguments(
     classes: int,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    parameters = inspect.signature(builder).parameters
+    parameters = _parameters(builder, text)
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if "order" not in parameters and not takes_all:
         raise Refused(
             f"the builder '{text}' takes no `order`: give it a parameter `order` that says where "
             "the norm goes (and pass it on, for example, to relucate.keras.conv2d_bn)."
         )
-    given = {"order": order, "input_shape": input_shape, "classes": classes}
-    arguments = {"order": order}
-    for name in parameters:
-        key = _ALIASES.get(name, name)
-        if key in given:
-            arguments[name] = given[key]
     for name in options:
         if name not in parameters and not takes_all:
             raise unknown(f"option of builder '{text}'", name, parameters)
-    arguments |= options
-    missing = [
-        p.name
-        for p in parameters.values()
-        if p.default is p.empty
-        and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-        and p.name not in arguments
-    ]
+    given = {"order": order, "input_shape": input_shape, "classes": classes}
+    known = {name: _ALIASES.get(name, name) for name in ("order", *parameters)}
+    arguments = {name: given[key] for name, key in known.items() if key in given} | dict(options)
+    missing = [p.name for p in parameters.values() if _is_needed(p) and p.name not in arguments]
     if missing:
         raise InputError(
             f"the builder '{text}' needs {', '.join(missing)}: give them with --option NAME=VALUE "
             "(options={...} in Python), or a default."
         )
     return arguments
+
+
+def _parameters(builder: Builder, text: str) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(builder).parameters
+    except (TypeError, ValueError):
+        raise InputError(
+            f"'{text}' has no signature that Python can read: wrap it in a function that takes "
+            "`order`."
+        ) from None
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    variable = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    return parameter.default is parameter.empty and not variable
 
 
 def _call(builder: Builder, text: str, order: str, arguments: dict[str, Any]) -> Any:
@@ -254,8 +341,10 @@ def _call(builder: Builder, text: str, order: str, arguments: dict[str, Any]) ->
         raise
     except Exception as error:
         raise InputError(
-            f"the builder '{text}' failed for order '{order}': {_where(error)}"
+            f"the builder '{text}' failed for order '{order}': {where(error)}"
         ) from error
     if model is None:
-        raise InputError(f"the builder '{text}' returned None for order '{order}': return the model.")
+        raise InputError(
+            f"the builder '{text}' returned None for order '{order}': return the model."
+        )
     return model

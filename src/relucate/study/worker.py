@@ -1,13 +1,17 @@
 """A worker process: connect to the driver, take tasks, answer with plain data.
 
-Started by `executor` as `python -m relucate.study.worker`, with the address and the key on standard
-input. Whatever goes wrong in a task becomes an answer; the process lives on.
+Started by `executor` as `python -m relucate.study.worker`, with one line on standard input: where
+to connect, key, number. Whatever goes wrong in a task becomes an answer; the process lives on. It
+ends when the driver does, even in the middle of a task: standard input closes then.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import sys
+import threading
 import traceback
 from multiprocessing.connection import Client, Connection
 from typing import Any
@@ -27,6 +31,8 @@ class _Tasks:
     def __init__(self, connection: Connection, setup: dict[str, Any]) -> None:
         self.connection = connection
         self.source: ModelSource = setup["source"]
+        use_backend()
+        _limit_threads(setup["threads"])
         self.data = Dataset.open(setup["data"])
 
     def inspect(self, task: dict[str, Any]) -> Any:
@@ -53,31 +59,68 @@ class _Tasks:
 
 def main() -> None:
     """Serve tasks until the driver hangs up."""
-    address, key = sys.stdin.read().split()
-    connection = Client(address, authkey=bytes.fromhex(key))
-    connection.send(os.getpid())
-    setup = connection.recv()
-    sys.path[:0] = [path for path in setup["path"] if path not in sys.path]
-    os.environ["KERAS_BACKEND"] = use_backend()
-    _limit_threads(setup["threads"])
-    tasks = _Tasks(connection, setup)
+    hello = json.loads(_take_over_stdin())
+    address = hello["address"]
+    connection = Client(
+        tuple(address) if isinstance(address, list) else address,
+        authkey=bytes.fromhex(hello["key"]),
+    )
+    connection.send(hello["number"])
+    try:
+        setup = connection.recv()
+        sys.path[:0] = [path for path in setup["path"] if path not in sys.path]
+        _serve(connection, setup)
+    except (EOFError, ConnectionError):  # the driver is gone
+        return
+
+
+def _take_over_stdin() -> bytes:
+    """Return the driver's line; then follow its end of the pipe, and leave user code no input."""
+    pipe = os.dup(0)
+    with open(0, "rb", buffering=0, closefd=False) as stream:
+        line = stream.readline()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    threading.Thread(target=_follow, args=(pipe,), daemon=True).start()
+    return line
+
+
+def _follow(pipe: int) -> None:
+    """End this process, and what the user's code started in it, as soon as the driver is gone."""
+    while os.read(pipe, 1):
+        pass
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _serve(connection: Connection, setup: dict[str, Any]) -> None:
+    tasks = None
     while True:
+        task = connection.recv()
         try:
-            task = connection.recv()
-        except EOFError:
-            return
+            tasks = tasks or _Tasks(connection, setup)
+        except Exception as error:
+            connection.send(_failure(error))
+            continue
         connection.send(_answer(tasks, task))
 
 
 def _answer(tasks: _Tasks, task: dict[str, Any]) -> tuple[str, Any]:
     try:
         return "done", getattr(tasks, task["task"])(task)
-    except RelucateError as error:
-        return "error", (type(error).__name__, str(error))
     except (BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:
-        return "error", ("Failure", "".join(traceback.format_exception(error)[-4:]).strip())
+        return _failure(error)
+
+
+def _failure(error: Exception) -> tuple[str, Any]:
+    """Return the answer for an error: ours in its own words, any other with where it came from."""
+    if isinstance(error, RelucateError):
+        return "error", (type(error).__name__, str(error))
+    return "error", ("Failure", "".join(traceback.format_exception(error)[-4:]).strip())
 
 
 def _limit_threads(threads: int) -> None:

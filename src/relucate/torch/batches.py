@@ -60,7 +60,7 @@ class _Augmenter:
     """Flip and crop a batch (n, height, width, channels); draws come from its own stream."""
 
     def __init__(self, names: Sequence[str], seed: int, shape: torch.Size) -> None:
-        self.names = [name for name in names if len(shape) == 3]
+        self.names = names
         self.random = torch.Generator().manual_seed(seed)  # on the CPU: the same on any device
         self.height, self.width = (shape[0], shape[1]) if len(shape) == 3 else (0, 0)
 
@@ -100,4 +100,3 @@ def batches(
         )
 
     return part(data.x_train, data.y_train), part(data.x_test, data.y_test)
-

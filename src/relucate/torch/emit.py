@@ -1,16 +1,14 @@
 """How each Graph operation is written as torch.fx nodes; used by `lower` alone.
 
-A `Value` remembers whether its channel axis was moved to axis 1. Spatial operations on
-channels-last graphs want it moved, operations that see axes by number want it back.
+One small function per family of operations: it gets the emitter, the node and the `Value`s that the
+node reads, and returns the node's own. The table of all of them is at the end.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,78 +16,10 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from ..errors import Refused
-from ..graph import Graph, Node
+from ..graph import Node
 from ..graph.padding import same_padding
-from .modules import AvgPoolSame, BatchNorm, LayerNorm, Pad, PReLU, SpatialDropout
-
-
-@dataclass(frozen=True)
-class Value:
-    """An fx node, and whether axis -1 of the graph's tensor is axis 1 here."""
-
-    fx: fx.Node
-    moved: bool
-
-
-class Emitter:
-    """The growing fx graph, its modules, and where each tensor of the source went."""
-
-    def __init__(self, source: Graph) -> None:
-        self.source = source
-        self.graph = fx.Graph()
-        self.root = nn.Module()
-        self.bindings: dict[str, tuple[str, str]] = {}
-        self._modules: dict[tuple[str, str], str] = {}  # (layer, op) -> module name
-        self._used: set[str] = set()
-
-    def identifier(self, name: str) -> str:
-        """Return a fresh Python identifier like `name`."""
-        base = re.sub(r"\W", "_", name)
-        base = base if base and not base[0].isdigit() else f"_{base}"
-        found, count = base, 1
-        while found in self._used or hasattr(nn.Module, found):
-            found, count = f"{base}_{count}", count + 1
-        self._used.add(found)
-        return found
-
-    def function(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
-        """Emit a function call."""
-        return self.graph.call_function(target, args, kwargs)
-
-    def module(self, node: Node, make: Callable[[], nn.Module], x: fx.Node) -> fx.Node:
-        """Emit a call of the node's module; a shared layer's calls share one module."""
-        role = next(iter(node.arrays.values()), node.name)
-        key = (node.layer, role)
-        if key not in self._modules:
-            self._modules[key] = self.identifier(node.name.split("@")[0])
-            self.root.add_module(self._modules[key], make())
-        return self.graph.call_module(self._modules[key], (x,))
-
-    def bind(self, node: Node, roles: dict[str, tuple[str, str]]) -> None:
-        """Record role -> (parameter, turn) for the module that `module` just emitted."""
-        role = next(iter(node.arrays.values()), node.name)
-        owner = self._modules[(node.layer, role)]
-        for name, (parameter, turn) in roles.items():
-            if name in node.arrays:
-                self.bindings[node.arrays[name]] = (f"{owner}.{parameter}", turn)
-
-    def extra(self, node: Node, suffix: str, made: nn.Module, x: fx.Node) -> fx.Node:
-        """Emit a helper module (padding) that has no weights of its own."""
-        name = self.identifier(f"{node.name}_{suffix}")
-        self.root.add_module(name, made)
-        return self.graph.call_module(name, (x,))
-
-    def native(self, value: Value) -> fx.Node:
-        """Return the value with its axes in the graph's own order."""
-        return self.function(torch.movedim, value.fx, 1, -1) if value.moved else value.fx
-
-    def spatial(self, value: Value, node: Node) -> Value:
-        """Return the value with channels on axis 1, as `node`'s data format asks."""
-        if node.attrs.get("data_format") == "channels_first":
-            return Value(self.native(value), moved=False)
-        if value.moved:
-            return value
-        return Value(self.function(torch.movedim, value.fx, -1, 1), moved=True)
+from .emitter import Emitter, Value
+from .modules import AvgPoolSame, BatchNorm, GroupNorm, LayerNorm, Pad, PReLU, SpatialDropout
 
 
 def _spatial_sizes(emitter: Emitter, node: Node) -> tuple[int | None, ...]:
@@ -123,7 +53,7 @@ def _symmetric(pads: Sequence[tuple[int, int]]) -> bool:
     return all(before == after for before, after in pads)
 
 
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_CONVS: tuple[Callable[..., nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def _convolution(emitter: Emitter, node: Node, values: list[Value], depthwise: bool) -> Value:
@@ -221,13 +151,9 @@ def _batch_norm(emitter: Emitter, node: Node, values: list[Value]) -> Value:
 
 def _group_norm(emitter: Emitter, node: Node, values: list[Value]) -> Value:
     channels = int(node.shape[node.attrs["axis"]] or 0)
-    affine = [role for role in ("gamma", "beta") if role in node.arrays]
-    if len(affine) == 1:
-        raise Refused(f"can't lower layer '{node.layer}': group norm with only {affine[0]}.")
 
     def make() -> nn.Module:
-        groups = node.attrs["groups"]
-        return nn.GroupNorm(groups, channels, node.attrs["epsilon"], affine=bool(affine))
+        return GroupNorm(node.attrs["groups"], channels, node.attrs["epsilon"], set(node.arrays))
 
     value = _by_channel(emitter, node, values[0], make)
     emitter.bind(node, _AFFINE)
@@ -235,12 +161,12 @@ def _group_norm(emitter: Emitter, node: Node, values: list[Value]) -> Value:
 
 
 def _layer_norm(emitter: Emitter, node: Node, values: list[Value]) -> Value:
-    rank = len(node.shape)
-    axes = sorted(axis % rank for axis in node.attrs["axes"])
-    shape = [int(node.shape[axis] or 0) for axis in axes]
-    x = emitter.native(values[0])
-    made = LayerNorm(axes, shape, node.attrs["epsilon"], set(node.arrays))
-    y = emitter.module(node, lambda: made, x)
+    shapes = {role: emitter.source.tensors[key].shape for role, key in node.arrays.items()}
+
+    def make() -> nn.Module:
+        return LayerNorm(node.attrs["axes"], node.attrs["epsilon"], shapes)
+
+    y = emitter.module(node, make, emitter.native(values[0]))
     emitter.bind(node, _AFFINE)
     return Value(y, moved=False)
 
@@ -280,8 +206,8 @@ def _global_pool(reduce: Callable[..., Any]) -> Callable[..., Value]:
     def emit(emitter: Emitter, node: Node, values: list[Value]) -> Value:
         value = values[0]
         keep = node.attrs.get("keepdims", False)
-        last = 1 not in node.attrs["axes"]  # the channels are the last axis of the graph's tensor
-        if value.moved and last:
+        rank = len(emitter.source.nodes[node.inputs[0]].shape)
+        if value.moved and rank - 1 not in node.attrs["axes"]:
             axes = tuple(axis + 1 for axis in node.attrs["axes"])
             y = emitter.function(reduce, value.fx, axes, keepdim=keep)
             return Value(y, moved=keep)
@@ -302,9 +228,22 @@ def _squareplus(x: torch.Tensor, b: float = 4.0) -> torch.Tensor:
     return (x + torch.sqrt(x * x + b)) / 2
 
 
+def _sparse_plus(x: torch.Tensor) -> torch.Tensor:
+    return torch.where(x < 1.0, (x.clamp(min=-1.0) + 1.0) ** 2 / 4, x)
+
+
+def _sparse_sigmoid(x: torch.Tensor) -> torch.Tensor:
+    return ((x + 1.0) / 2).clamp(0.0, 1.0)
+
+
 def _relu(x: torch.Tensor, slope: float, threshold: float, top: float | None) -> torch.Tensor:
-    y = torch.where(x >= threshold, x, slope * (x - threshold))
-    return y if top is None else y.clamp(max=top)
+    # Term by term as Keras has it, so that the gradient is the same at the kinks too.
+    if slope and not threshold and top is None:
+        return F.leaky_relu(x, slope)
+    y = torch.where(x > threshold, x, 0.0) if threshold else F.relu(x)
+    if top is not None:
+        y = F.relu6(x) if top == 6 and not threshold else y.clamp(0.0, top)
+    return y - slope * F.relu(threshold - x) if slope else y
 
 
 def _plain_relu(node: Node) -> bool:
@@ -359,7 +298,9 @@ def _dropout(emitter: Emitter, node: Node, values: list[Value]) -> Value:
     if spatial is None:
         y = emitter.module(node, lambda: nn.Dropout(rate), value.fx)
         return Value(y, value.moved)
-    axis = 1 if value.moved or spatial == 1 else -1
+    if spatial == 1:
+        value = Value(emitter.native(value), moved=False)
+    axis = 1 if value.moved else spatial
     return Value(emitter.module(node, lambda: SpatialDropout(rate, axis), value.fx), value.moved)
 
 
@@ -373,10 +314,21 @@ def _identity(emitter: Emitter, node: Node, values: list[Value]) -> Value:
 
 
 def _agreed(emitter: Emitter, node: Node, values: list[Value]) -> tuple[list[fx.Node], bool]:
-    ranks = {len(emitter.source.nodes[name].shape) for name in node.inputs}
-    if all(value.moved for value in values) and len(ranks) == 1:
+    """Return the inputs in one layout and of one rank, and whether their channels are on axis 1."""
+    ranks = [len(emitter.source.nodes[name].shape) for name in node.inputs]
+    if all(value.moved for value in values) and len(set(ranks)) == 1:
         return [value.fx for value in values], True
-    return [emitter.native(value) for value in values], False
+    xs = [emitter.native(value) for value in values]
+    axis = node.attrs.get("fill_axis")
+    return [
+        _filled(emitter, *pair, max(ranks), axis) for pair in zip(xs, ranks, strict=True)
+    ], False
+
+
+def _filled(emitter: Emitter, x: fx.Node, rank: int, wanted: int, axis: int | None) -> fx.Node:
+    for _ in range(0 if axis is None else wanted - rank):
+        x = emitter.function(torch.unsqueeze, x, axis)
+    return x
 
 
 def _merge(target: Callable[..., Any]) -> Callable[..., Value]:
@@ -470,6 +422,10 @@ EMITTERS: dict[str, Callable[[Emitter, Node, list[Value]], Value]] = {
     "tanh": _elementwise(torch.tanh),
     "hard_tanh": _elementwise(F.hardtanh),
     "tanh_shrink": _elementwise(F.tanhshrink),
+    "hard_shrink": _elementwise(F.hardshrink, lambd="threshold"),
+    "soft_shrink": _elementwise(F.softshrink, lambd="threshold"),
+    "sparse_plus": _elementwise(_sparse_plus),
+    "sparse_sigmoid": _elementwise(_sparse_sigmoid),
     "softplus": _elementwise(F.softplus),
     "softsign": _elementwise(F.softsign),
     "squareplus": _elementwise(_squareplus, b="b"),

@@ -1,4 +1,4 @@
-"""Lower a Graph to a channels-last PyTorch module with the same arithmetic, forward and in training.
+"""Lower a Graph to a channels-last PyTorch module with the same arithmetic, training included.
 
 The module takes and gives tensors in the graph's own layout (channels last for most Keras models);
 inside, images are (batch, channels, *spatial) in channels-last memory, so that the move is free.
@@ -7,16 +7,20 @@ What can't be lowered faithfully is refused by name. Not here: reading a model, 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from ..errors import Refused
+from ..errors import InputError, Refused, unknown
 from ..graph import Graph, Node
-from .emit import EMITTERS, Emitter, Value
+from .emit import EMITTERS
+from .emitter import Emitter, Value
+from .modules import channels_last_weights
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,21 @@ class Lowered(fx.GraphModule):
     returns_logits: bool
 
     def set_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Load weights given in the graph's layout; every key must be one of the graph's."""
+        """Load weights given in the graph's layout.
+
+        Raises: InputError: a name that the graph doesn't have, or another shape than it has there.
+        """
         state = dict(self.named_parameters()) | dict(self.named_buffers())
         with torch.no_grad():
             for key, array in tensors.items():
+                if key not in self.bindings:
+                    raise unknown("tensor", key, self.bindings)
+                if np.shape(array) != self.shapes[key]:
+                    raise InputError(
+                        f"tensor '{key}' has shape {self.shapes[key]}, got {np.shape(array)}."
+                    )
                 binding = self.bindings[key]
-                turned = np.ascontiguousarray(_TURNS[binding.turn][0](np.asarray(array)))
+                turned = np.array(_TURNS[binding.turn][0](np.asarray(array)), order="C")
                 state[binding.parameter].copy_(torch.from_numpy(turned))
 
     def get_tensors(self) -> dict[str, np.ndarray]:
@@ -96,6 +109,15 @@ class Lowered(fx.GraphModule):
                     total = term if total is None else total + term
         return total
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = super().__deepcopy__(memo)  # fx copies what it knows of
+        for name in _OWN:
+            setattr(copied, name, copy.copy(getattr(self, name)))
+        return copied
+
+
+_OWN = ("bindings", "shapes", "source", "returns_logits")
+
 
 def lower(graph: Graph, *, logits: bool = False) -> Lowered:
     """Return a PyTorch module that computes what `graph` computes, with its weights loaded.
@@ -108,20 +130,18 @@ def lower(graph: Graph, *, logits: bool = False) -> Lowered:
     Raises: Refused, naming the node: an opaque node, a constraint, a dtype other than float32, a
     norm with renorm or synchronized statistics, "same" padding of an axis of unknown size.
 
-    >>> node = Node("x", "input", (), (None, 2))
-    >>> graph = Graph("g", {"x": node, "y": Node("y", "relu", ("x",), (None, 2))}, ("x",), ("y",), {})
-    >>> lower(graph)(torch.tensor([[-1.0, 2.0]]))
+    >>> nodes = {"x": Node("x", "input", (), (None, 2)), "y": Node("y", "relu", ("x",), (None, 2))}
+    >>> lower(Graph("g", nodes, ("x",), ("y",), {}))(torch.tensor([[-1.0, 2.0]]))
     tensor([[0., 2.]])
     """
     _refuse_hazards(graph)
     outputs, dropped = _without_softmax(graph) if logits else (graph.outputs, False)
-    emitter = Emitter(graph)
-    values: dict[str, Value] = {}
-    for name in graph.inputs:
-        values[name] = Value(emitter.graph.placeholder(emitter.identifier(name)), moved=False)
-    needed = _ancestors(graph, outputs)
+    emitter = Emitter(graph, frozenset(dir(Lowered)) | frozenset(_OWN))
+    values: dict[str, Value] = {name: emitter.input(name) for name in graph.inputs}
     for node in graph:
-        if node.op != "input" and node.name in needed:
+        # What no output reads is run all the same, as Keras does: its norms count batches, and its
+        # regularizers are in the loss.
+        if node.op != "input" and not (dropped and node.name in graph.outputs):
             values[node.name] = _emit(emitter, node, [values[name] for name in node.inputs])
     results = [emitter.native(values[name]) for name in outputs]
     emitter.graph.output(results[0] if len(results) == 1 else tuple(results))
@@ -137,8 +157,8 @@ def _finish(emitter: Emitter, graph: Graph, dropped: bool) -> Lowered:
     for key, binding in module.bindings.items():
         if key not in graph.trainable:
             _freeze(module, binding.parameter)
-    # 4-D weights in channels-last memory: convolutions then keep that layout for activations.
-    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels_last_weights(module)
+    return module
 
 
 def _freeze(module: nn.Module, name: str) -> None:
@@ -172,14 +192,3 @@ def _without_softmax(graph: Graph) -> tuple[tuple[str, ...], bool]:
     if lone and last.op in {"softmax", "log_softmax"} and axis in (-1, len(last.shape) - 1):
         return last.inputs, True
     return graph.outputs, False
-
-
-def _ancestors(graph: Graph, outputs: tuple[str, ...]) -> set[str]:
-    seen: set[str] = set()
-    stack = list(outputs)
-    while stack:
-        name = stack.pop()
-        if name not in seen:
-            seen.add(name)
-            stack.extend(graph.nodes[name].inputs)
-    return seen

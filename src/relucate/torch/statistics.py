@@ -22,7 +22,7 @@ def norms_with_statistics(model: nn.Module) -> list[nn.Module]:
     found: list[nn.Module] = []
     for module in model.modules():
         ours = isinstance(module, BatchNorm) and not module.frozen
-        native = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        native = isinstance(module, nn.modules.batchnorm._NormBase)  # batch and instance norms
         if ours or (native and module.track_running_stats):
             found.append(module)
     return found
@@ -33,7 +33,13 @@ def reestimate(model: nn.Module, inputs: Iterable[Tensor]) -> None:
     """Replace every batch norm's statistics by averages over `inputs`, batch by batch.
 
     Only the norms are in training mode: dropout is off, as it will be at evaluation. Averages over
-    k batches weigh each batch alike: statistic = (1/k) Σ_b statistic_b.
+    k batches weigh each batch alike: statistic = (1/k) Σ_b statistic_b. Everything else is left as
+    it was: modes, momenta, PyTorch's count of batches.
+
+    >>> norm = nn.BatchNorm1d(1)
+    >>> reestimate(norm, [torch.tensor([[0.0], [2.0]]), torch.tensor([[3.0], [5.0]])])
+    >>> norm.running_mean
+    tensor([2.5000])
     """
     norms = norms_with_statistics(model)
     if not norms:
@@ -50,19 +56,27 @@ def _set_share(norm: nn.Module, count: int) -> None:
     if isinstance(norm, BatchNorm):
         norm.momentum = count / (count + 1)
     else:
-        norm.momentum = 1 / (count + 1)  # PyTorch's momentum is the share of the new value
+        norm.momentum = 1 / (count + 1)  # type: ignore[assignment] # PyTorch's momentum is the share of the new value
 
 
 @contextmanager
 def _averaging(model: nn.Module, norms: list[nn.Module]) -> Iterator[None]:
-    was_training = model.training
-    kept = [norm.momentum for norm in norms]
+    modes = [(module, module.training) for module in model.modules()]
+    kept = [(norm, norm.momentum, _counter(norm)) for norm in norms]
     model.eval()
     for norm in norms:
         norm.train()
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, kept, strict=True):
+        for norm, momentum, count in kept:
             norm.momentum = momentum  # type: ignore[assignment]
-        model.train(was_training)
+            if count is not None:  # a norm with momentum None averages by it
+                norm.num_batches_tracked.copy_(count)  # type: ignore[operator, union-attr]
+        for module, training in modes:
+            module.training = training
+
+
+def _counter(norm: nn.Module) -> Tensor | None:
+    count = getattr(norm, "num_batches_tracked", None)
+    return count.clone() if isinstance(count, Tensor) else None

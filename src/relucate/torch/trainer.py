@@ -6,6 +6,7 @@ same code serves a lowered Keras model and the user's own module. Not here: whic
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -17,14 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.dataset import Dataset
-from ..errors import InputError, Refused
+from ..errors import Refused
 from ..train.recipe import Recipe
 from ..train.run import EpochReport, OnEpoch, RunResult
 from ..train.schedule import learning_rates
-from ..train.streams import derive
+from ..train.streams import derive, statistics_sample
 from .batches import Batches, batches
 from .lower import Lowered
-from .modules import BatchNorm, LayerNorm, SpatialDropout
+from .modules import BatchNorm, LayerNorm, SpatialDropout, channels_last_weights
 from .statistics import reestimate
 
 _SCORE_BATCH = 500  # examples per step where no gradient is needed
@@ -57,16 +58,12 @@ def train(
         device: "cpu", "cuda", ...
 
     Returns: accuracy and loss on all test examples after the last epoch, the learning curve (test
-        accuracy on the first `recipe.curve` test examples after each epoch), seconds, and which
+        accuracy on `recipe.curve` evenly spread test examples after each epoch), seconds, and which
         test examples were right. A loss that isn't finite ends the run as `diverged`.
-    Raises: InputError: a batch larger than the training set. Refused: outputs that aren't logits of
-        shape (batch, classes).
+    Raises: InputError: the recipe doesn't fit the data (`Recipe.check_fits`). Refused: outputs that
+        aren't logits of shape (batch, classes), no trainable parameters.
     """
-    if recipe.batch_size > len(data.y_train):
-        raise InputError(
-            f"batch_size {recipe.batch_size} is larger than the {len(data.y_train)} training "
-            "examples: choose a smaller one."
-        )
+    recipe.check_fits(len(data.y_train), data.input_shape)
     return _Run(model, data, recipe, seed, on_epoch, device, channels_first).result()
 
 
@@ -86,7 +83,7 @@ class _Run:
         self.recipe, self.seed, self.on_epoch = recipe, seed, on_epoch
         self.device = torch.device(device)
         first = not isinstance(model, Lowered) if channels_first is None else channels_first
-        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = _placed(model, self.device)
         self.train_set, self.test_set = batches(
             data,
             device=self.device,
@@ -94,6 +91,9 @@ class _Run:
             standardize=recipe.standardize,
         )
         self.curve_set = _curve_examples(data, recipe.curve).to(self.device)
+        count = min(recipe.reestimate, len(self.train_set))
+        sample = torch.from_numpy(statistics_sample(seed, len(self.train_set), count))
+        self.statistics_set = sample.to(self.device)
         self.rates = learning_rates(recipe, len(self.train_set) // recipe.batch_size).tolist()
         self.optimizer = make_optimizer(self.model, recipe)
         self.curve: dict[str, list[float | None]] = {"epoch": [], "train_loss": [], "accuracy": []}
@@ -123,15 +123,15 @@ class _Run:
         step = epoch * (len(self.train_set) // recipe.batch_size)
         first = step
         total = torch.zeros((), device=self.device)
-        penalty = model.penalty if isinstance(model, Lowered) and model.source.penalties else None
+        penalty = model.penalty if isinstance(model, Lowered) else _no_penalty
         autocast = _autocast(recipe, self.device)
         for x, y in self.train_set.epoch(self.seed, epoch, recipe.batch_size, recipe.augment):
             for group in optimizer.param_groups:
                 group["lr"] = self.rates[step]
             with autocast:
                 loss = F.cross_entropy(model(x), y, label_smoothing=recipe.label_smoothing)
-            if penalty is not None:
-                loss = loss + penalty()
+            extra = penalty()
+            loss = loss if extra is None else loss + extra
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -157,14 +157,13 @@ class _Run:
         return self._finish("done", metric=float(correct.mean()), loss=loss, correct=correct)
 
     def _reestimate(self) -> None:
-        count = min(self.recipe.reestimate, len(self.train_set))
-        if count:
-            size = min(_SCORE_BATCH, count)
-            starts = range(0, count - size + 1, size)
+        batches_of = self.statistics_set.split(_SCORE_BATCH)
+        full = [part for part in batches_of if len(part) == len(batches_of[0])]
+        if len(self.statistics_set):
             with _autocast(self.recipe, self.device):
-                reestimate(self.model, (self.train_set.inputs(slice(s, s + size)) for s in starts))
+                reestimate(self.model, map(self.train_set.inputs, full))
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: a module may keep a tensor that it made on the way
     def _outputs(self, index: Tensor) -> Tensor:
         self.model.eval()
         with _autocast(self.recipe, self.device):
@@ -182,9 +181,14 @@ class _Run:
 
     def _finish(self, status: str, **values: Any) -> RunResult:
         counts = count_parameters(self.model)
-        return RunResult(
-            status, curve=self.curve, seconds=dict(self.seconds), **counts, **values
-        )
+        return RunResult(status, curve=self.curve, seconds=dict(self.seconds), **counts, **values)
+
+
+def _placed(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move `model` to the device, kernels channels last: the fast layout."""
+    model.to(device)
+    channels_last_weights(model)
+    return model
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
@@ -194,6 +198,10 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "norm_parameters": sum(p.numel() for p in norm if p.requires_grad),
     }
+
+
+def _no_penalty() -> Tensor | None:
+    return None
 
 
 def _autocast(recipe: Recipe, device: torch.device) -> Any:
@@ -211,15 +219,22 @@ def _curve_examples(data: Dataset, count: int) -> Tensor:
 def _check_outputs(model: nn.Module, data: Batches, classes: int) -> None:
     model.eval()
     with torch.no_grad():
-        outputs = model(data.inputs(slice(0, min(8, len(data)))))
+        check_logits(model(data.inputs(slice(0, min(8, len(data))))), classes)
+
+
+def check_logits(outputs: object, classes: int) -> None:
+    """Refuse what a model gave unless it can be logits of shape (batch, classes)."""
     if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] != classes:
-        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise Refused(f"the model's output is {shape}; expected (batch, {classes}) class logits.")
+        what = f"of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else "no tensor"
+        kind = "" if isinstance(outputs, Tensor) else f" ({type(outputs).__name__})"
+        raise Refused(
+            f"the model's output is {what}{kind}; expected (batch, {classes}) class logits."
+        )
     sums = outputs.float().sum(1)
     if bool((outputs >= 0).all()) and bool(torch.isclose(sums, torch.ones_like(sums)).all()):
         raise Refused(
-            "the model's outputs are probabilities (each row sums to 1), but the loss takes logits: "
-            "leave the final softmax out."
+            "the model's outputs are probabilities (each row sums to 1), but the loss takes "
+            "logits: leave the final softmax out."
         )
 
 
@@ -241,9 +256,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-def split_decay(
-    model: nn.Module, decay_all: bool
-) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def split_decay(model: nn.Module, decay_all: bool) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return the trainable parameters that decay and those that don't (norms, biases)."""
     exempt: set[int] = set()
     for module in model.modules():
@@ -265,11 +278,11 @@ def key_dropout(model: nn.Module, seed: int) -> None:
     for name, module in model.named_modules():
         if isinstance(module, (nn.modules.dropout._DropoutNd, SpatialDropout)):
             calls = _stream(derive(seed, "dropout", name))
-            module.register_forward_pre_hook(lambda m, args, calls=calls: _reseed(m, calls))
+            module.register_forward_pre_hook(functools.partial(_reseed, calls))
     torch.manual_seed(derive(seed, "torch"))  # for functional dropout, which has no module
 
 
-def _reseed(module: nn.Module, calls: Iterator[int]) -> None:
+def _reseed(calls: Iterator[int], module: nn.Module, inputs: object) -> None:
     if module.training:
         torch.manual_seed(next(calls))
 

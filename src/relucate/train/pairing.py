@@ -52,9 +52,8 @@ def pair_initial(own: Tensors, before: Sequence[Tensors]) -> Paired:
 
 
 def _differ(a: np.ndarray, b: np.ndarray) -> bool:
-    constant = np.ptp(a) == 0 and np.ptp(b) == 0
-    if constant:
-        return bool(a.flat[0] != b.flat[0]) if a.size else False
+    if a.size and np.ptp(a) == 0 and np.ptp(b) == 0:
+        return bool(a.flat[0] != b.flat[0])
     if a.size < _LARGE:
         return False
     small, large = sorted((float(np.std(a)), float(np.std(b))))

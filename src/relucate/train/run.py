@@ -1,7 +1,7 @@
 """One run as plain data: what is to be trained (spec), what came out (result).
 
 A spec has a content hash: the same hash means the same bits on the same machine, so a finished run
-is never repeated. Engines take a spec's parts and give a result; the study's driver alone stores it.
+is never repeated. Engines take a spec's parts and give a result; the study's driver stores it.
 """
 
 from __future__ import annotations

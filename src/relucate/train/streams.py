@@ -30,3 +30,14 @@ def generator(seed: int, *path: str | int) -> np.random.Generator:
 def epoch_order(seed: int, epoch: int, examples: int) -> np.ndarray:
     """Return the order in which an epoch visits the training examples, shape (examples,), int64."""
     return generator(seed, "order", epoch).permutation(examples)
+
+
+def statistics_sample(seed: int, examples: int, count: int) -> np.ndarray:
+    """Return which training examples batch-norm statistics are re-estimated on: (count,) int64.
+
+    Drawn at random, because data are often stored class by class. The same for both arms.
+
+    >>> sorted(statistics_sample(0, 3, 5).tolist())
+    [0, 1, 2]
+    """
+    return generator(seed, "statistics").permutation(examples)[:count]

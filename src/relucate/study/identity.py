@@ -1,0 +1,189 @@
+"""What identifies a piece of the user's code: not its file or its address, but what it does.
+
+Bytecode, constants, defaults, closures, and the user's own functions, classes and values that it
+reaches; installed packages count by name alone, because a run's versions tell them apart. Called
+by `source` (a builder's digest) and `arms` (are two built models the same?).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
+_CONSTANT = (tuple, frozenset, CodeType)
+_DEPTH = 12  # objects that hold objects: beyond this only their types count
+
+
+def code_digest(thing: Any) -> str:
+    """Return a sha256 (hex) of what a function, class or value does; the same in every process.
+
+    Line numbers, comments and docstrings' places don't count; constants, closures and the user's
+    own functions that it calls do.
+
+    >>> def add(step): return lambda x: x + step
+    >>> code_digest(add(1)) == code_digest(add(1)) != code_digest(add(2))
+    True
+    """
+    return hashlib.sha256(repr(_Described().of(thing)).encode()).hexdigest()
+
+
+class _Described:
+    """One description: nested tuples of text. Objects already on the way become references."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, int] = {}
+        self.kept: list[Any] = []  # so that no id is used twice
+
+    def of(self, thing: Any, depth: int = 0) -> Any:
+        """Return the description of anything."""
+        if isinstance(thing, _PLAIN):
+            return type(thing).__name__, repr(thing)
+        if not isinstance(thing, _CONSTANT):  # whether equal constants are one object varies
+            if id(thing) in self.seen:
+                return "again", self.seen[id(thing)]
+            self.seen[id(thing)] = len(self.seen)
+            self.kept.append(thing)
+        if depth > _DEPTH:
+            return "deep", _name(type(thing))
+        found = next((d for kind, d in _DESCRIBERS if isinstance(thing, kind)), _Described._object)
+        return found(self, thing, depth + 1)
+
+    def _all(self, things: Any, depth: int) -> tuple[Any, ...]:
+        return tuple(self.of(thing, depth) for thing in things)
+
+    def _items(self, mapping: Mapping[Any, Any], depth: int) -> tuple[Any, ...]:
+        pairs = sorted(mapping.items(), key=lambda item: str(item[0]))
+        return tuple((str(key), self.of(value, depth)) for key, value in pairs)
+
+    def _sequence(self, thing: Any, depth: int) -> Any:
+        return type(thing).__name__, self._all(thing, depth)
+
+    def _set(self, thing: Any, depth: int) -> Any:
+        return type(thing).__name__, self._all(sorted(thing, key=repr), depth)
+
+    def _mapping(self, thing: Any, depth: int) -> Any:
+        return "mapping", self._items(thing, depth)
+
+    def _array(self, thing: Any, depth: int) -> Any:
+        digest = hashlib.sha256(np.ascontiguousarray(thing).tobytes()).hexdigest()
+        return "array", str(thing.dtype), thing.shape, digest
+
+    def _module(self, thing: Any, depth: int) -> Any:
+        return "module", thing.__name__
+
+    def _code(self, thing: Any, depth: int) -> Any:
+        names = (thing.co_names, thing.co_varnames, thing.co_freevars, thing.co_flags)
+        return "code", thing.co_code.hex(), names, self._all(thing.co_consts, depth)
+
+    def _function(self, thing: Any, depth: int) -> Any:
+        if not _is_own(thing.__module__):
+            return "function", _name(thing)
+        cells = [_cell(cell) for cell in thing.__closure__ or ()]
+        held = (thing.__code__, thing.__defaults__, thing.__kwdefaults__, cells)
+        reached = {name: thing.__globals__[name] for name in _globals(thing)}
+        return "function", self._all(held, depth), self._items(reached, depth)
+
+    def _method(self, thing: Any, depth: int) -> Any:
+        return "method", self._all((thing.__func__, thing.__self__), depth)
+
+    def _partial(self, thing: Any, depth: int) -> Any:
+        return "partial", self._all((thing.func, thing.args, thing.keywords), depth)
+
+    def _wrapped(self, thing: Any, depth: int) -> Any:
+        return type(thing).__name__, self.of(thing.__func__, depth)
+
+    def _property(self, thing: Any, depth: int) -> Any:
+        return "property", self._all((thing.fget, thing.fset), depth)
+
+    def _class(self, thing: Any, depth: int) -> Any:
+        if not _is_own(thing.__module__):
+            return "class", _name(thing)
+        bases = self._all(thing.__bases__, depth)
+        return "class", thing.__qualname__, bases, self._items(_own_members(thing), depth)
+
+    def _builtin(self, thing: Any, depth: int) -> Any:
+        return "builtin", _name(thing)
+
+    def _object(self, thing: Any, depth: int) -> Any:
+        if hasattr(thing, "__array__") and not isinstance(thing, type):
+            try:
+                return self._array(np.asarray(thing), depth)
+            except Exception:  # __array__ is the user's or a framework's code
+                return "object", _name(type(thing))
+        kind = self.of(type(thing), depth)
+        return "object", kind, self._items(getattr(thing, "__dict__", {}), depth)
+
+
+_DESCRIBERS: tuple[tuple[Any, Callable[..., Any]], ...] = (
+    ((tuple, list), _Described._sequence),
+    ((set, frozenset), _Described._set),
+    (Mapping, _Described._mapping),
+    (np.ndarray, _Described._array),
+    (ModuleType, _Described._module),
+    (CodeType, _Described._code),
+    (FunctionType, _Described._function),
+    (MethodType, _Described._method),
+    (BuiltinFunctionType, _Described._builtin),
+    (functools.partial, _Described._partial),
+    ((staticmethod, classmethod), _Described._wrapped),
+    (property, _Described._property),
+    (type, _Described._class),
+)
+_UNTOLD = frozenset(
+    "__dict__ __weakref__ __doc__ __module__ __firstlineno__ __static_attributes__ __slotnames__ "
+    "__annotations__ _abc_impl".split()
+)
+
+
+def _own_members(kind: type) -> dict[str, Any]:
+    return {name: value for name, value in vars(kind).items() if name not in _UNTOLD}
+
+
+def _name(thing: Any) -> str:
+    name = getattr(thing, "__qualname__", getattr(thing, "__name__", ""))
+    return f"{getattr(thing, '__module__', '')}.{name}"
+
+
+def _cell(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # empty: a function that refers to itself before it is bound
+        return None
+
+
+def _globals(function: FunctionType) -> list[str]:
+    """Return the names of the globals that a function (with the functions inside it) may read."""
+    names = {name for code in _codes(function.__code__) for name in code.co_names}
+    return sorted(name for name in names if name in function.__globals__)
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
+
+
+@functools.cache
+def _is_own(module: str | None) -> bool:
+    """Say whether a module is the user's: neither an installed package nor the standard library."""
+    if module is None or module == "__main__":
+        return True
+    if module.partition(".")[0] == __name__.partition(".")[0]:
+        return False
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        return module not in sys.builtin_module_names
+    path = Path(file).resolve()
+    standard = {Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib")}
+    installed = {"site-packages", "dist-packages"}.intersection(path.parts)
+    return not installed and standard.isdisjoint(path.parents)

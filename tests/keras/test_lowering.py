@@ -1,0 +1,133 @@
+import keras
+import numpy as np
+import pytest
+import torch
+from keras import layers as kl
+
+from relucate.errors import Refused
+from relucate.keras import conv2d_bn
+from relucate.keras.lowering import check_lowering, lower_model
+from relucate.keras.reader import read_with_variables
+from relucate.torch import BatchNorm, lower
+
+
+def classifier(*tail, shape=(8, 7, 3), dropout=0.0):
+    image = keras.Input(shape)
+    order = "linear-act-norm-drop" if dropout else "after"
+    x = conv2d_bn(image, 4, 3, 3, strides=2, order=order, dropout=dropout, name="b")
+    x = kl.GlobalAveragePooling2D()(x)
+    x = kl.Dense(3, name="logits")(x)
+    for layer in tail:
+        x = layer(x)
+    return keras.Model(image, x)
+
+
+def everything(model):
+    return [keras.ops.convert_to_numpy(w.value).copy() for w in model.weights]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_checked_model_keeps_its_weights_bit_for_bit(randomize, dropout):
+    model = randomize(classifier(dropout=dropout))
+    before = everything(model)
+    module = lower_model(model)
+    for was, now in zip(before, everything(model), strict=True):
+        np.testing.assert_array_equal(was, now)
+    graph, _ = read_with_variables(model)
+    for key, array in module.get_tensors().items():
+        np.testing.assert_array_equal(array, graph.tensors[key])
+    assert not module.returns_logits
+
+
+TAILS = {
+    "softmax layer": lambda: kl.Softmax(),
+    "softmax activation": lambda: kl.Activation("softmax"),
+    "softmax argument": lambda: kl.Dense(3, activation="softmax"),
+    "log softmax": lambda: kl.Activation("log_softmax"),
+}
+
+
+@pytest.mark.parametrize("name", TAILS)
+def test_a_final_softmax_is_left_to_the_loss(randomize, name):
+    model = randomize(classifier(TAILS[name]()))
+    module = lower_model(model).eval()
+    assert module.returns_logits
+    x = np.random.default_rng(0).normal(size=(5, 8, 7, 3)).astype("float32")
+    expected = torch.as_tensor(model(x, training=False)).detach()
+    with torch.no_grad():
+        got = torch.softmax(module(torch.from_numpy(x)), -1)
+    expected = expected.exp() if name == "log softmax" else expected
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_saturated_probabilities_are_no_difference():
+    model = classifier(kl.Rescaling(200.0), kl.Softmax())
+    assert lower_model(model).returns_logits
+
+
+def test_what_differs_is_found_in_inference_and_in_training():
+    model = classifier()
+    graph, variables = read_with_variables(model)
+    for attribute, value, found in (
+        ("epsilon", 0.3, "output's scale in inference"),
+        ("momentum", 0.5, "'b_bn/moving_.*s scale in training mode"),
+        ("frozen", True, "output's scale in training mode"),
+    ):
+        module = lower(graph)
+        (norm,) = [m for m in module.modules() if isinstance(m, BatchNorm)]
+        setattr(norm, attribute, value)
+        with pytest.raises(Refused, match=f"differs from Keras .torch backend.*{found}"):
+            check_lowering(model, graph, variables, module)
+    check_lowering(model, graph, variables, lower(graph))
+
+
+def test_uneven_average_pool_is_refused_with_the_reason():
+    """Keras's torch backend pads it by repeating the border, unlike its other backends."""
+    image = keras.Input((8, 8, 3))
+    pool = kl.AveragePooling2D(3, strides=2, padding="same", name="shrink")
+    model = keras.Model(image, kl.Dense(2)(kl.Flatten()(pool(image))))
+    with pytest.raises(Refused, match="'shrink' is an average pool.*repeats the border"):
+        lower_model(model)
+    assert lower_model(model, check=False) is not None
+
+
+def test_even_average_pool_is_taken():
+    image = keras.Input((7, 7, 3))
+    pool = kl.AveragePooling2D(3, strides=2, padding="same")
+    assert lower_model(keras.Model(image, kl.Flatten()(pool(image)))) is not None
+
+
+def test_what_keras_itself_cannot_run_is_refused():
+    """Keras's torch backend fails at a layer norm over another axis than the last ones."""
+    image = keras.Input((4, 3))
+    model = keras.Model(image, kl.Flatten()(kl.LayerNormalization(axis=1)(image)))
+    with pytest.raises(Refused, match=r"Keras \(torch backend\) can't run the model.*\(8, 4, 3\)"):
+        lower_model(model)
+
+
+def test_opaque_layers_are_refused_by_name():
+    with pytest.raises(Refused, match=r"'shift' \(Lambda\)"):
+        lower_model(classifier(kl.Lambda(lambda x: x + 1, name="shift")))
+
+
+def test_several_inputs_or_outputs_are_refused():
+    a, b = keras.Input((3,)), keras.Input((3,))
+    with pytest.raises(Refused, match="'two' has 2 inputs and 1 outputs"):
+        lower_model(keras.Model([a, b], kl.Add()([a, b]), name="two"))
+    with pytest.raises(Refused, match="'forked' has 1 inputs and 2 outputs"):
+        lower_model(keras.Model(a, [a, kl.Dense(2)(a)], name="forked"))
+
+
+def test_the_structure_of_one_input_and_one_output_does_not_matter():
+    x = keras.Input((3,), name="a")
+    y = kl.Dense(2)(x)
+    for inputs, outputs in (({"a": x}, y), ([x], [y]), (x, {"y": y}), ({"a": x}, {"y": y})):
+        assert lower_model(keras.Model(inputs, outputs)) is not None
+
+
+def test_fixed_batch_size_and_unknown_image_size():
+    x = keras.Input(batch_shape=(4, 3))
+    assert lower_model(keras.Model(x, kl.Dense(2)(x))) is not None
+    x = keras.Input((None, None, 3))
+    model = keras.Model(x, kl.GlobalMaxPooling2D()(kl.Conv2D(2, 3, padding="same")(x)))
+    assert lower_model(model) is not None

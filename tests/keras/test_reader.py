@@ -1,0 +1,429 @@
+import keras
+import numpy as np
+import pytest
+import torch
+from keras import layers as kl
+
+from relucate.errors import Refused
+from relucate.graph import evaluate
+from relucate.keras.reader import read, read_with_variables
+from relucate.torch import lower
+
+
+def image(*shape, **options):
+    return keras.Input(shape or (6, 5, 3), **options)
+
+
+def small(name="small"):
+    x = image()
+    y = kl.Conv2D(4, 3, padding="same", activation="relu", name="conv")(x)
+    y = kl.BatchNormalization(name="bn")(y)
+    return keras.Model(
+        x, kl.Dense(2, name="out")(kl.GlobalAveragePooling2D(name="pool")(y)), name=name
+    )
+
+
+class TestWhatIsRead:
+    def test_nodes_in_order_with_fused_activation_apart(self):
+        graph = read(small())
+        assert [(n.name, n.op) for n in graph][1:] == [
+            ("conv", "conv"),
+            ("conv/relu", "relu"),
+            ("bn", "batch_norm"),
+            ("pool", "global_avg_pool"),
+            ("out", "dense"),
+        ]
+        assert graph.nodes["conv/relu"].layer == "conv"
+        assert graph.nodes["bn"].shape == (None, 6, 5, 4)
+        assert graph.outputs == ("out",)
+        assert graph.name == "small"
+
+    def test_tensors_are_copies_under_layer_and_name(self):
+        model = small()
+        graph, variables = read_with_variables(model)
+        assert list(graph.tensors) == [
+            "conv/kernel", "conv/bias", "bn/gamma", "bn/beta", "bn/moving_mean",
+            "bn/moving_variance", "out/kernel", "out/bias",
+        ]  # fmt: skip
+        assert variables["conv/kernel"] is model.get_layer("conv").kernel
+        before = graph.tensors["out/kernel"].copy()
+        variables["out/kernel"].assign(before + 1)
+        np.testing.assert_array_equal(graph.tensors["out/kernel"], before)
+        graph.tensors["out/bias"][:] = 7.0
+        assert float(np.max(model.get_layer("out").get_weights()[1])) == 0.0
+
+    def test_trainable_tensors(self):
+        assert set(read(small()).tensors) - read(small()).trainable == {
+            "bn/moving_mean",
+            "bn/moving_variance",
+        }
+
+    def test_inputs_keep_the_order_of_the_signature(self, agree):
+        a, b = image(3, name="a"), image(4, name="b")
+        model = keras.Model([b, a], kl.Concatenate()([a, kl.Dense(2)(b)]))
+        graph, _ = agree(model)
+        assert graph.inputs == ("b", "a")
+
+    def test_sequential(self, agree):
+        graph, _ = agree(keras.Sequential([image(4), kl.Dense(3, activation="relu")]))
+        assert [node.op for node in graph] == ["input", "dense", "relu"]
+
+    def test_sequential_that_was_built_by_a_call(self, agree):
+        model = keras.Sequential([kl.Dense(3)])
+        model(np.zeros((1, 4), "float32"))
+        agree(model)
+
+    def test_input_as_output_and_an_output_twice(self, agree):
+        x = image(4)
+        agree(keras.Model(x, x))
+        y = kl.Dense(3)(x)
+        graph, _ = agree(keras.Model(x, [y, x, y]))
+        assert graph.outputs[0] == graph.outputs[2] != graph.outputs[1]
+
+
+class TestSharedAndNested:
+    def test_shared_layers_make_a_node_per_call_and_one_set_of_weights(self, agree):
+        x = image()
+        conv = kl.Conv2D(3, 3, padding="same", activation="tanh", name="c")
+        norm = kl.BatchNormalization(name="n", momentum=0.7)
+        graph, module = agree(keras.Model(x, norm(conv(norm(conv(x))))), training=True)
+        assert [n.name for n in graph][1:] == ["c", "c/tanh", "n", "c@1", "c/tanh@1", "n@1"]
+        assert graph.nodes["c"].arrays == graph.nodes["c@1"].arrays
+        assert graph.nodes["c@1"].call == 1
+        assert sum(p.numel() for p in module.parameters()) == graph.count_parameters()
+
+    def test_shared_layer_on_two_sizes(self, agree):
+        """The borders of "same" padding depend on the call, the weights don't."""
+        x = image(7, 8, 2)
+        conv = kl.Conv2D(2, 3, strides=2, padding="same")
+        agree(keras.Model(x, conv(conv(x))))
+
+    def test_shared_layer_norm_on_two_ranks(self, agree):
+        x = image(3, 4)
+        norm = kl.LayerNormalization()
+        y = norm(x)
+        agree(keras.Model(x, [y, norm(kl.GlobalMaxPooling1D()(y))]))
+
+    def test_shared_prelu_and_pool(self, agree):
+        x = image(6, 6, 2)
+        act, pool = kl.PReLU(shared_axes=[1, 2]), kl.MaxPooling2D(2, padding="same")
+        agree(keras.Model(x, pool(act(pool(act(x))))))
+
+    def test_nested_models_are_inlined(self, agree):
+        x, inner = image(), small("inner")
+        graph, _ = agree(keras.Model(x, kl.Dense(2, name="last")(inner(x))))
+        assert [n.name for n in graph][1:3] == ["inner/conv", "inner/conv/relu"]
+        assert not graph.opaque
+
+    def test_nested_model_called_twice(self, agree):
+        x = image(4)
+        half = image(4)
+        inner = keras.Model(half, kl.BatchNormalization(momentum=0.6)(kl.Dense(4)(half)), name="i")
+        graph, module = agree(keras.Model(x, inner(inner(x))), training=True)
+        assert [n.call for n in graph if n.op == "dense"] == [0, 1]
+        assert sum(p.numel() for p in module.parameters()) == graph.count_parameters()
+
+    def test_nested_models_of_nested_models_with_equal_layer_names(self, agree):
+        def block(name):
+            x = image(4)
+            return keras.Model(x, kl.Dense(4, name="d")(x), name=name)
+
+        x = image(4)
+        first, second = block("a"), block("b")
+        y = image(4)
+        outer = keras.Model(y, second(kl.Dense(4, name="d")(y)), name="c")
+        graph, _ = agree(keras.Model(x, outer(first(x))))
+        names = [n.name for n in graph if n.op == "dense"]
+        assert names == ["a/d", "c/d", "c/b/d"]
+
+    def test_nested_sequential_with_several_inputs_around(self, agree):
+        a, b = image(4, name="a"), image(4, name="b")
+        inner = keras.Sequential([kl.Dense(3), kl.ReLU()], name="seq")
+        graph, _ = agree(keras.Model([a, b], kl.Subtract()([inner(a), inner(b)])))
+        assert [n.op for n in graph if n.op != "input"] == ["dense", "relu"] * 2 + ["subtract"]
+
+    def test_nested_model_with_dict_inputs(self, agree):
+        p, q = image(2, name="p"), image(3, name="q")
+        inner = keras.Model({"q": q, "p": p}, kl.Concatenate()([p, kl.Dense(2)(q)]))
+        x, y = image(3), image(2)
+        agree(keras.Model([x, y], inner({"p": y, "q": x})))
+
+    def test_nested_output_that_nobody_reads_still_trains_its_norm(self, agree):
+        x = image(4)
+        inner = keras.Model(x, [kl.Dense(3)(x), kl.BatchNormalization(momentum=0.5)(x)])
+        y = image(4)
+        agree(keras.Model(y, inner(y)[0]), training=True)
+
+    def test_residual_net_with_several_consumers(self, agree):
+        x = y = image(7, 7, 4)
+        for _ in range(2):
+            branch = kl.Conv2D(4, 3, padding="same", use_bias=False)(y)
+            branch = kl.ReLU()(kl.BatchNormalization()(branch))
+            y = kl.Add()([y, branch, kl.Conv2D(4, 1)(branch)])
+        graph, _ = agree(keras.Model(x, kl.Dense(2)(kl.Flatten()(y))), training=True)
+        assert sum(len(c) > 1 for c in graph.consumers.values()) == 4
+
+    def test_squeeze_and_excite(self, agree):
+        x = image(5, 6, 4)
+        y = kl.Conv2D(4, 3, padding="same")(x)
+        gate = kl.Dense(4, activation="sigmoid")(kl.GlobalAveragePooling2D(keepdims=True)(y))
+        agree(keras.Model(x, kl.Multiply()([y, gate])))
+        gate = kl.Reshape((1, 1, 4))(kl.Dense(4)(kl.GlobalAveragePooling2D()(y)))
+        agree(keras.Model(x, kl.Multiply()([y, gate])))
+
+    def test_unknown_image_size(self, agree):
+        x = image(None, None, 3)
+        y = kl.Conv2D(4, (3, 4), padding="same", dilation_rate=2)(x)
+        y = kl.MaxPooling2D(2)(kl.MaxPooling2D(2, strides=1, padding="same")(y))
+        model = keras.Model(x, kl.GlobalAveragePooling2D()(y))
+        for size in (7, 10):
+            agree(model, unknown=size)
+
+
+def opaque_layers(model):
+    return [(node.layer, node.attrs["why"]) for node in read(model).opaque]
+
+
+class TestOpaque:
+    @pytest.mark.parametrize("training", [True, False])
+    def test_norm_called_with_training(self, training):
+        x = image(4)
+        model = keras.Model(x, kl.BatchNormalization(name="n")(x, training=training))
+        assert opaque_layers(model) == [("n", f"called with training={training}")]
+        with pytest.raises(Refused, match=f"'n'.*called with training={training}"):
+            lower(read(model))
+
+    def test_norm_as_activation_called_with_training(self):
+        x = image(4)
+        layer = kl.Dense(3, activation=kl.BatchNormalization(), name="n")
+        keras.Sequential([x, layer])(np.zeros((1, 4)))
+        assert read(keras.Model(x, layer(x))).opaque == ()
+
+    def test_dropout_that_is_always_on(self):
+        x = image(4)
+        model = keras.Model(x, kl.Dropout(0.5, name="d")(x, training=True))
+        assert opaque_layers(model) == [("d", "called with training=True")]
+
+    def test_dropout_as_usual_is_known(self):
+        """Keras writes training=False, the default, into the call: it must not count as forced."""
+        x = image(4, 4, 2)
+        model = keras.Model(x, kl.Dropout(0.5)(kl.SpatialDropout2D(0.5)(x)))
+        assert opaque_layers(model) == []
+
+    def test_nested_model_called_with_training(self):
+        x, inner = image(), small("inner")
+        model = keras.Model(x, inner(x, training=False))
+        assert opaque_layers(model) == [("inner", "called with training=False")]
+
+    def test_nested_model_whose_input_is_reshaped(self):
+        inner = keras.Sequential([image(4, 1), kl.Flatten()], name="inner")
+        x = image(4)
+        assert opaque_layers(keras.Model(x, inner(x))) == [
+            ("inner", "its inputs are reshaped at the call")
+        ]
+
+    def test_masks(self):
+        x, mask = image(4, 3), image(4, dtype="bool")
+        norm = kl.BatchNormalization(name="n")
+        assert opaque_layers(keras.Model([x, mask], norm(x, mask=mask))) == [
+            ("n", "called with a mask")
+        ]
+        half = image(4, 3)
+        inner = keras.Model(half, kl.BatchNormalization()(half), name="inner")
+        with pytest.warns(UserWarning, match="does not support masking"):
+            model = keras.Model([x, mask], inner(x, mask=mask))
+        assert opaque_layers(model) == [("inner", "called with a mask")]
+        masked = keras.Model(x, kl.BatchNormalization(name="m")(kl.Masking()(x)))
+        assert ("m", "called with a mask") in opaque_layers(masked)
+
+    def test_constant_operands(self):
+        x = image(4)
+        one = np.ones((1, 4), "float32")
+        for y in (kl.Add(name="odd")([x, one]), keras.ops.add(x, 1.0), x * 2, 1.0 - x):
+            assert [why for _, why in opaque_layers(keras.Model(x, y))] == [
+                "called with a constant operand"
+            ]
+
+    def test_unknown_operation_is_named(self):
+        x = image(4)
+        model = keras.Model(x, keras.ops.sin(x))
+        with pytest.raises(Refused, match=r"'sin.*' \(Sin\)"):
+            lower(read(model))
+
+    def test_layer_with_several_outputs(self):
+        class Split(kl.Layer):
+            def call(self, x):
+                return x, x
+
+        x = image(4)
+        model = keras.Model(x, kl.Add()(Split(name="s")(x)))
+        assert opaque_layers(model) == [("s", "several outputs")]
+
+    def test_subclassed_model_inside(self):
+        class Inside(keras.Model):
+            def call(self, x):
+                return x * 2
+
+            def compute_output_shape(self, shape):
+                return shape
+
+        x = image(4)
+        (found,) = opaque_layers(keras.Model(x, Inside(name="own")(x)))
+        assert found[0] == "own"
+        assert "own call" in found[1]
+
+
+class OwnCall(keras.Model):
+    def call(self, x, training=None, mask=None):
+        return 2 * super().call(x)
+
+
+class OwnStep(keras.Model):
+    def train_step(self, *args):
+        return {}
+
+
+class Bare(keras.Model):
+    def call(self, x):
+        return x
+
+
+class OwnSequential(keras.Sequential):
+    def call(self, x, training=None, mask=None):
+        return -super().call(x)
+
+
+class TestRefused:
+    def test_overridden_call_is_never_ignored(self):
+        x = image(4)
+        y = kl.Dense(2)(x)
+        for model in (OwnCall(x, y), OwnSequential([x, kl.Dense(2)]), Bare()):
+            with pytest.raises(Refused, match=rf"{type(model).__name__}\) has its own call"):
+                read(model)
+
+    def test_unbuilt_sequential(self):
+        model = keras.Sequential([kl.Dense(2)], name="bare")
+        with pytest.raises(Refused, match="'bare' is a Sequential without an input shape"):
+            read(model)
+
+    @pytest.mark.parametrize("thing", ["cnn", torch.nn.Linear(2, 2)])
+    def test_not_a_keras_model(self, thing):
+        with pytest.raises(Refused, match="expected a Keras model, got"):
+            read(thing)
+
+    def test_empty_model(self):
+        with pytest.raises(Refused, match="'empty' has no layers"):
+            read(keras.Model(name="empty"))
+
+    def test_own_train_step_is_a_hazard(self):
+        x = image(4)
+        graph = read(OwnStep(x, kl.Dense(2)(x), name="stepper"))
+        with pytest.raises(Refused, match="'stepper' has its own train_step"):
+            lower(graph)
+
+    @pytest.mark.parametrize(
+        ("options", "why"),
+        [
+            ({"kernel_constraint": "non_neg"}, "'odd/kernel' has a constraint .NonNeg"),
+            ({"kernel_regularizer": keras.regularizers.OrthogonalRegularizer()}, "Orthogonal"),
+            ({"activity_regularizer": "l2"}, "'odd' has an activity_regularizer"),
+            ({"dtype": "bfloat16"}, "'odd' compute in bfloat16"),
+            ({"dtype": "mixed_float16"}, "'odd' compute in float16"),
+            ({"dtype": "float64"}, "'odd' compute in float64"),
+            ({"activation": kl.ReLU(dtype="float16")}, "compute in float16"),
+        ],
+        ids=str,
+    )
+    def test_hazards(self, options, why):
+        x = image(4)
+        with pytest.raises(Refused, match=why):
+            lower(read(keras.Model(x, kl.Dense(3, name="odd", **options)(x))))
+
+    def test_many_layers_of_one_dtype_make_one_short_sentence(self):
+        x = y = image(4, dtype="float16")
+        for index in range(6):
+            y = kl.Dense(4, dtype="mixed_float16", name=f"d{index}")(y)
+        (hazard,) = read(keras.Model(x, y)).hazards
+        assert hazard.endswith("'d0', 'd1', 'd2' (and 3 more) compute in float16")
+
+    @pytest.mark.parametrize("options", [{"renorm": True}, {"synchronized": True}], ids=str)
+    def test_norms_with_other_statistics(self, options):
+        x = image(4)
+        if "synchronized" in options:  # the torch backend can't even call it
+            graph = read(keras.Model(x, kl.BatchNormalization(name="n")(x)))
+            graph.nodes["n"].attrs.update(options)  # type: ignore[attr-defined]
+        else:
+            graph = read(keras.Model(x, kl.BatchNormalization(name="n", **options)(x)))
+        with pytest.raises(Refused, match=f"'n': batch norm with {next(iter(options))}=True"):
+            lower(graph)
+
+
+class TestTraining:
+    def test_penalties_are_keras_losses(self):
+        x = image(6, 6, 2)
+        y = kl.Conv2D(
+            3, 3, kernel_regularizer="l2", bias_regularizer="l1", bias_initializer="ones"
+        )(x)
+        y = kl.BatchNormalization(
+            gamma_regularizer=keras.regularizers.L1L2(0.01, 0.02),
+            beta_regularizer=keras.regularizers.L1(0.3),
+            beta_initializer="ones",
+        )(y)
+        y = kl.PReLU(alpha_regularizer="l2", alpha_initializer="ones")(y)
+        y = kl.SeparableConv2D(2, 2, depthwise_regularizer="l2", pointwise_regularizer="l1")(y)
+        frozen = kl.Conv2D(2, 1, kernel_regularizer="l2", trainable=False)
+        model = keras.Model(x, frozen(y))
+        assert len(read(model).penalties) == 7
+        penalty = lower(read(model)).penalty()
+        assert penalty is not None
+        expected = sum(float(loss.detach()) for loss in model.losses)
+        assert float(penalty.detach()) == pytest.approx(expected, rel=1e-6)
+
+    def test_penalty_of_a_branch_that_nobody_reads(self):
+        x = image(4)
+        inner = keras.Model(x, [kl.Dense(3, kernel_regularizer="l2")(x), kl.Dense(2, kernel_regularizer="l1")(x)])  # fmt: skip
+        model = keras.Model(y := image(4), inner(y)[0])
+        expected = sum(float(loss.detach()) for loss in model.losses)
+        assert float(lower(read(model)).penalty().detach()) == pytest.approx(expected, rel=1e-6)
+
+    def test_frozen_layers_are_frozen(self, agree):
+        model = small()
+        model.get_layer("bn").trainable = False
+        graph, module = agree(model, training=True)
+        assert graph.nodes["bn"].attrs["frozen"]
+        assert "bn/gamma" not in graph.trainable
+        assert trainable_keys(module) == graph.trainable
+
+    def test_frozen_model(self, agree):
+        model = small()
+        model.trainable = False
+        graph, module = agree(model, training=True)
+        assert graph.trainable == frozenset()
+        assert trainable_keys(module) == set()
+
+    def test_trainable_flags_of_all_kinds(self, agree):
+        x = image(6, 6, 4)
+        y = kl.SeparableConv2D(4, 3)(kl.DepthwiseConv2D(3, trainable=False)(x))
+        y = kl.PReLU(trainable=False)(kl.GroupNormalization(2, trainable=False)(y))
+        graph, module = agree(keras.Model(x, kl.LayerNormalization()(y)))
+        assert trainable_keys(module) == graph.trainable
+
+
+def trainable_keys(module):
+    flags = {name: p.requires_grad for name, p in module.named_parameters()}
+    return {key for key, where in module.bindings.items() if flags.get(where.parameter, False)}
+
+
+def test_opaque_layers_keep_their_weights_and_stop_the_evaluator():
+    class Scale(kl.Layer):
+        def build(self, shape):
+            self.factor = self.add_weight(name="factor", shape=(shape[-1],))
+
+        def call(self, x):
+            return x * self.factor
+
+    x = image(4)
+    graph = read(keras.Model(x, Scale(name="scale")(x)))
+    assert list(graph.tensors) == ["scale/factor"]
+    with pytest.raises(Refused, match=r"can't evaluate 'scale' \(Scale\)"):
+        evaluate(graph, np.zeros((1, 4)))

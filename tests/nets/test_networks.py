@@ -1,0 +1,122 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers as kl
+
+from relucate import nets
+from relucate.errors import InputError
+from relucate.keras import read
+from relucate.torch import lower
+
+SHAPES = {"cnn": (9, 11, 3), "vgg": (9, 11, 3), "mlp": (5, 4, 1), "bn_paper_mlp": (7,)}
+ORDERS = ["before", "after", "none", "norm-linear-act", "norm-act-linear", "act-linear-norm",
+          "linear-norm-act-drop"]  # fmt: skip
+
+
+def of(model, *kinds):
+    return [layer for layer in model.layers if isinstance(layer, kinds)]
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "group", "none"])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_net_in_every_order_gives_logits_and_lowers(name, order, norm):
+    model = nets.build(name, order, SHAPES[name], 6, norm=norm, width=4, dropout=0.1)
+    assert model.output_shape == (None, 6)
+    assert model.name == name
+    assert isinstance(model.layers[-1], kl.Dense)
+    assert model.layers[-1].activation is keras.activations.linear
+    assert not lower(read(model), logits=True).returns_logits
+
+
+def test_cnn_is_the_six_conv_net():
+    model = nets.build("cnn", "before", (32, 32, 3), 10)
+    convs = of(model, kl.Conv2D)
+    assert [c.filters for c in convs] == [16, 16, 32, 32, 64, 64]
+    assert [c.strides[0] for c in convs] == [1, 1, 2, 1, 2, 1]
+    assert [c.filters for c in of(nets.build("cnn", "after", (8, 8, 1), 2, width=2, depth=2), kl.Conv2D)] == [2, 2, 4, 4]  # fmt: skip
+
+
+@pytest.mark.parametrize("depth", [11, 13, 16, 19])
+def test_vgg_depth_counts_convolutions(depth):
+    model = nets.build("vgg", "before", (32, 32, 3), 10, depth=depth, width=2)
+    convs = of(model, kl.Conv2D)
+    assert len(convs) == depth - 3  # the paper's other three are dense layers
+    assert {c.filters for c in convs} == {2, 4, 8, 16}
+    assert len(of(model, kl.MaxPooling2D)) == 5
+
+
+@pytest.mark.parametrize(("size", "pools"), [((32, 32), 5), ((8, 8), 3), ((5, 40), 2), ((1, 9), 0)])
+def test_vgg_pools_until_one_pixel_is_left(size, pools):
+    model = nets.build("vgg", "after", (*size, 3), 10, width=2)
+    assert len(of(model, kl.MaxPooling2D)) == pools
+
+
+def test_dense_nets():
+    model = nets.build("mlp", "before", (8, 8, 1), 10, width=12, depth=2)
+    assert [d.units for d in of(model, kl.Dense)] == [12, 12, 10]
+    assert len(of(model, kl.Flatten)) == 1
+    paper = nets.build("bn_paper_mlp", "before", (784,), 10)
+    assert [d.units for d in of(paper, kl.Dense)] == [100, 100, 100, 10]
+    assert {a.activation.__name__ for a in of(paper, kl.Activation)} == {"sigmoid"}
+    assert not of(paper, kl.Flatten)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_layers_of_one_shape_start_from_different_values(name):
+    keras.utils.set_random_seed(0)
+    model = nets.build(name, "before", SHAPES[name], 4, width=4)
+    kernels = [la.get_weights()[0] for la in of(model, kl.Conv2D, kl.Dense)]
+    for i, kernel in enumerate(kernels):
+        for other in kernels[i + 1 :]:
+            assert kernel.shape != other.shape or not np.array_equal(kernel, other)
+
+
+def test_the_papers_small_init():
+    kernel = of(nets.build("bn_paper_mlp", "before", (784,), 10), kl.Dense)[0].get_weights()[0]
+    assert np.std(kernel) == pytest.approx(0.1, rel=0.02)
+
+
+def test_options_reach_the_layers():
+    model = nets.build(
+        "cnn", "linear-norm-act-drop", (8, 8, 1), 10,
+        act="tanh", norm="group", width=4, depth=1, dropout=0.3, init="lecun_normal",
+    )  # fmt: skip
+    assert of(model, kl.Activation)[0].activation is keras.activations.tanh
+    assert len(of(model, kl.GroupNormalization)) == 2
+    assert of(model, kl.Dropout)[0].rate == 0.3
+    assert type(of(model, kl.Conv2D)[0].kernel_initializer).__name__ == "LecunNormal"
+
+
+def test_an_order_without_a_drop_token_takes_no_dropout():
+    assert not of(nets.build("mlp", "before", (4,), 2, dropout=0.5), kl.Dropout)
+
+
+def test_channels_first_configuration(monkeypatch):
+    monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
+    assert nets.build("cnn", "before", (9, 11, 3), 10).input_shape == (None, 3, 9, 11)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options", "message"),
+    [
+        ("cnn", (64,), {}, r"takes images \(height, width, channels\).*\(64,\). Take mlp"),
+        ("vgg", (8, 8), {}, r"takes images.*\(8, 8\)"),
+        ("vgg", (8, 8, 1), {"depth": 12}, "vgg has depth 11, 13, 16, 19; got 12"),
+        ("mlp", (4,), {"norm": "bacth"}, "unknown norm 'bacth': did you mean 'batch'"),
+        ("mlp", (4,), {"act": "rleu"}, "unknown activation 'rleu'"),
+        ("mlp", (4,), {"init": "he"}, "unknown initializer 'he'"),
+        ("bn_paper_mlp", (4,), {"init": "he"}, "unknown initializer 'he'"),
+        ("mlp", (4,), {"dropout": 1.5}, r"in \[0, 1\), got 1.5"),
+        ("cnn", (8, 8, 1), {"dropout": -1}, r"in \[0, 1\), got -1"),
+    ],
+)
+def test_mistakes(name, shape, options, message):
+    with pytest.raises(InputError, match=message):
+        nets.build(name, "before", shape, 10, **options)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_unknown_order(name):
+    with pytest.raises(InputError, match="befroe"):
+        nets.build(name, "befroe", SHAPES[name], 10)

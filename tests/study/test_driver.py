@@ -1,0 +1,363 @@
+"""The driver: the same bits however it runs, what finished is kept, and nothing hangs."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from relucate.data import make
+from relucate.errors import InputError
+from relucate.study import driver
+from relucate.study.arms import Arm
+from relucate.study.driver import Plan, Silent, arms_from, make_spec, run_study
+from relucate.study.executor import LocalExecutor
+from relucate.study.source import resolve
+from relucate.study.store import Store
+from relucate.study.work import Inspection
+from relucate.train import Recipe
+
+ROOT = Path(__file__).parents[2]
+
+
+def builder(order, width=6, trouble="", counter=""):
+    """Build a torch module with dropout, or get into trouble at the n-th build."""
+    import os
+    import time
+
+    from torch import nn
+
+    if counter:
+        with open(counter, "a") as stream:
+            stream.write("x")
+        if os.path.getsize(counter) >= int(trouble.partition(" ")[2]):
+            os._exit(5) if trouble.startswith("exit") else time.sleep(600)
+    norm = nn.BatchNorm1d(width)
+    steps = (norm, nn.ReLU()) if order == "before" else (nn.ReLU(), norm)
+    return nn.Sequential(nn.Linear(5, width), *steps, nn.Dropout(0.2), nn.Linear(width, 4))
+
+
+@pytest.fixture(scope="module")
+def data():
+    random = np.random.default_rng(0)
+    y = np.arange(120) % 4
+    x = (random.normal(size=(4, 5))[y] + random.normal(size=(120, 5))).astype("f4")
+    return make("blobs", x[:80], y[:80], x[80:], y[80:])
+
+
+@pytest.fixture
+def plan(data):
+    recipe = Recipe(epochs=2, batch_size=16)
+    return Plan(resolve(builder), arms_from(["before", "after"]), data, recipe, pairs=3, jobs=1)
+
+
+class Ear(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def __getattr__(self, name):
+        return lambda *args, **kwargs: self.told.append((name, args, kwargs))
+
+    def count(self, name, **kwargs):
+        return sum(n == name and kw == kwargs for n, _, kw in self.told)
+
+
+def ran(plan, path, ear=None):
+    with Store.open(path) as store:
+        return run_study(plan, store, ear or Silent())
+
+
+def bits(outcome):
+    """Everything of the results that isn't a clock."""
+    return {
+        key: {name: value for name, value in result.items() if name != "seconds"}
+        for key, result in outcome.results.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """A finished study with one worker: its outcome, its store and what the display heard."""
+    recipe = Recipe(epochs=2, batch_size=16)
+    plan = Plan(resolve(builder), arms_from(["before", "after"]), data, recipe, pairs=3, jobs=1)
+    path, ear = tmp_path_factory.mktemp("study") / "runs.sqlite", Ear()
+    return ran(plan, path, ear), path, ear
+
+
+class TestBits:
+    def test_they_do_not_depend_on_the_jobs(self, finished, plan, tmp_path):
+        outcome = ran(replace(plan, jobs=2), tmp_path / "two.sqlite")
+        assert bits(outcome) == bits(finished[0])
+        assert outcome.hashes == finished[0].hashes
+
+    def test_nor_does_a_keras_nets(self, data, tmp_path):
+        source = resolve("mlp", {"width": 6, "depth": 1, "dropout": 0.2})
+        arms = arms_from(["linear-norm-act-drop", "linear-act-norm-drop"])
+        plan = Plan(source, arms, data, Recipe(epochs=1, batch_size=16), pairs=2)
+        one, two = (ran(replace(plan, jobs=n), tmp_path / f"{n}.sqlite") for n in (1, 2))
+        assert bits(one) == bits(two)
+        assert one.hashes == two.hashes
+        assert len({result["loss"] for result in one.results.values()}) == 4
+
+    def test_every_run_has_its_own_result(self, finished):
+        outcome, _, _ = finished
+        assert len({result["loss"] for result in outcome.results.values()}) == 6
+        assert outcome.finished_pairs() == [0, 1, 2]
+
+
+class TestContinuing:
+    def test_the_first_call_trains_everything(self, finished):
+        outcome, path, ear = finished
+        assert outcome.resumed == 0
+        assert ear.count("run_started") == ear.count("run_finished") == 6
+        assert ear.count("run_progress") == 12
+        assert ear.count("difference") == 5  # once a pair is complete, after every run
+        with Store.open(path) as store:
+            assert store.count() == 6
+            assert all(store.get_correct(h) is not None for h in outcome.hashes.values())
+
+    def test_the_second_call_trains_nothing_and_a_third_pair_more_continues(self, finished, plan):
+        outcome, path, _ = finished
+        ear = Ear()
+        again = ran(replace(plan, pairs=4, jobs=2), path, ear)
+        assert again.resumed == 6
+        assert ear.count("run_finished", resumed=True) == 6
+        assert ear.count("run_progress") == 4  # the two runs of the new pair
+        assert {k: v for k, v in bits(again).items() if k[1] < 3} == bits(outcome)
+        silent = Ear()
+        assert ran(plan, path, silent).resumed == 6
+        assert silent.count("run_progress") == 0
+
+
+INSPECTION = Inspection(
+    {"name": "torch", "reason": "", "backend": "torch", "device": "cpu"},
+    {"torch": "2"},
+    ({"fingerprint": "f0"}, {"fingerprint": "f1"}),
+    (),
+    "code",
+)
+
+
+def hashes(plan, inspection=INSPECTION):
+    return [make_spec(plan, inspection, index, 0).hash for index in range(len(plan.arms))]
+
+
+class TestHash:
+    def renamed(self, data):
+        return replace(data, name="another name", notes=("a note",))
+
+    def test_what_does_not_matter(self, plan):
+        others = [
+            replace(plan, jobs=7),
+            replace(plan, pairs=50),
+            replace(plan, level=0.9),
+            replace(plan, data=self.renamed(plan.data)),
+            replace(plan, first_seed=0),
+        ]
+        assert all(hashes(other) == hashes(plan) for other in others)
+        reason = replace(INSPECTION, engine={**INSPECTION.engine, "reason": "x"}, notes=("n",))
+        assert hashes(plan, reason) == hashes(plan)
+
+    def test_what_matters(self, plan, data):
+        pixel = data.x_train.copy()
+        pixel[0, 0] += 1
+        changed = make("blobs", pixel, data.y_train, data.x_test, data.y_test)
+        others = [
+            replace(plan, source=resolve(lambda order: builder(order))),
+            replace(plan, source=resolve(builder, {"width": 7})),
+            replace(plan, recipe=plan.recipe.changed(epochs=3)),
+            replace(plan, data=changed),
+            replace(plan, threads=2),
+            replace(plan, arms=arms_from(["before", "none"])),
+        ]
+        seen = [hashes(plan)] + [hashes(other) for other in others]
+        assert len({both[1] for both in seen}) == len(seen)
+        engines = [{"name": "keras"}, {"backend": "jax"}, {"device": "cuda"}]
+        inspections = [
+            replace(INSPECTION, versions={"torch": "3"}),
+            replace(INSPECTION, code="other code"),
+            replace(INSPECTION, arms=({"fingerprint": "f0"}, {"fingerprint": "f2"})),
+            *(replace(INSPECTION, engine={**INSPECTION.engine, **e}) for e in engines),
+        ]
+        seen = [hashes(plan)[1]] + [hashes(plan, each)[1] for each in inspections]
+        assert len(set(seen)) == len(seen)
+
+    def test_an_arm_knows_the_arms_whose_values_it_takes(self, plan):
+        swapped = replace(plan, arms=arms_from(["after", "before"]))
+        assert set(hashes(plan)).isdisjoint(hashes(swapped))
+
+    def test_a_third_arm_leaves_the_first_two_alone(self, plan):
+        three = replace(plan, arms=arms_from(["before", "after", "none"]))
+        inspection = replace(INSPECTION, arms=(*INSPECTION.arms, {"fingerprint": "f3"}))
+        assert hashes(three, inspection)[:2] == hashes(plan)
+
+
+class TestTrouble:
+    def test_a_worker_that_dies_ends_the_study_and_what_finished_is_kept(self, plan, tmp_path):
+        # Two builds to inspect the first pair's arms take three; the first run one more.
+        options = {"trouble": "exit 8", "counter": str(tmp_path / "builds")}
+        broken = replace(plan, source=resolve(builder, options))
+        with pytest.raises(InputError, match=r"seed \d failed: .*ended with code 5.*are kept"):
+            ran(broken, tmp_path / "runs.sqlite")
+        with Store.open(tmp_path / "runs.sqlite") as store:
+            assert 1 <= store.count() < 6
+
+    def test_a_worker_that_dies_at_the_first_build(self, plan, tmp_path):
+        options = {"trouble": "exit 1", "counter": str(tmp_path / "builds")}
+        broken = replace(plan, source=resolve(builder, options), jobs=2)
+        with pytest.raises(InputError, match="ended with code 5"):
+            ran(broken, tmp_path / "runs.sqlite")
+
+    def test_a_builder_that_hangs_is_told_of_and_ends_with_ctrl_c(
+        self, plan, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(driver, "LocalExecutor", partial(LocalExecutor, patience=0.3))
+        options = {"trouble": "hang 1", "counter": str(tmp_path / "builds")}
+        hanging = replace(plan, source=resolve(builder, options))
+
+        class Impatient(Silent):
+            def say(self, text):
+                if text.startswith("still building"):
+                    raise KeyboardInterrupt(text)
+
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt, match=r"test_driver.builder.*Ctrl-C"):
+            ran(hanging, tmp_path / "runs.sqlite", Impatient())
+        assert time.monotonic() - start < 60
+
+    def test_divergence_in_one_arm_is_a_result(self, plan, tmp_path):
+        wild = replace(plan, recipe=Recipe(epochs=1, batch_size=16, lr=1e30), pairs=2)
+        outcome = ran(wild, tmp_path / "runs.sqlite")
+        assert {r["status"] for r in outcome.results.values()} == {"diverged"}
+        assert outcome.difference(plan.arms[1]).estimate == 0.0
+        assert ran(wild, tmp_path / "runs.sqlite").resumed == 4
+
+
+SCRIPT = """
+    import sys
+    sys.path.insert(0, {root!r})
+    from dataclasses import replace
+    from pathlib import Path
+    from relucate.study.driver import Plan, Silent, arms_from, run_study
+    from relucate.study.executor import LocalExecutor
+    from relucate.study.source import resolve
+    from relucate.study.store import Store
+    from relucate.train import Recipe
+    from relucate.data import Dataset
+    from tests.study.test_driver import builder
+
+    class Display(Silent):
+        def say(self, text):
+            pass
+        def run_finished(self, *args, **kwargs):
+            print("finished", flush=True)
+
+    start = LocalExecutor._start
+    def told(self, number):
+        worker = start(self, number)
+        print("worker", worker.process.pid, flush=True)
+        return worker
+    LocalExecutor._start = told
+
+    data = Dataset.open({data!r})
+    recipe = Recipe(epochs=2, batch_size=16)
+    plan = Plan(resolve(builder), arms_from(["before", "after"]), data, recipe, pairs=400, jobs=2)
+    with Store.open({store!r}) as store:
+        run_study(plan, store, Display())
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl-C"])
+def test_ended_in_the_middle_it_leaves_no_process_and_keeps_what_finished(
+    sent, plan, data, tmp_path
+):
+    store, folder = tmp_path / "runs.sqlite", data.save(tmp_path / "data")
+    script = SCRIPT.format(root=str(ROOT), data=str(folder), store=str(store))
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        lines = []
+        while lines.count("finished\n") < 3:
+            lines.append(process.stdout.readline())
+            assert lines[-1], "the study ended by itself"
+        process.send_signal(sent)
+        started = time.monotonic()
+        process.wait(20)
+        assert time.monotonic() - started < 10
+        workers = [int(line.split()[1]) for line in lines if line.startswith("worker")]
+        assert len(workers) == 2
+        deadline = time.monotonic() + 5
+        while any(map(alive, workers)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(map(alive, workers))
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    with Store.open(store) as opened:
+        kept = opened.count()
+    assert 3 <= kept < 800
+    with Store.open(store) as opened:
+        outcome = run_study(replace(plan, pairs=2), opened, Silent())
+    assert outcome.resumed >= 3
+    assert len(outcome.results) == 4
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+class TestPlan:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"arms": (Arm("before"),)}, r"at least two arms, got \['linear-norm-act'\]"),
+            ({"arms": ()}, "at least two arms"),
+            (
+                {"arms": (Arm("before"), Arm("linear-norm-act"))},
+                "'linear-norm-act' is given twice .as 'before' and 'linear-norm-act'",
+            ),
+            ({"pairs": 0}, "pairs is a whole number of at least 1, got 0"),
+            ({"pairs": 2.5}, "pairs.*2.5"),
+            ({"threads": 0}, "threads.*0"),
+            ({"jobs": -1}, "jobs.*-1"),
+            ({"first_seed": -5}, "first_seed.*-5"),
+            ({"level": 1.0}, "level.*1.0"),
+            ({"engine": "tourch"}, "unknown engine 'tourch': did you mean 'torch'"),
+            ({"recipe": Recipe(batch_size=81)}, "batch_size 81 is larger than the 80"),
+            ({"recipe": Recipe(batch_size=8, augment="flip")}, r"flip takes images.*\(5,\)"),
+        ],
+    )
+    def test_what_cannot_be_run(self, plan, changes, message):
+        with pytest.raises(InputError, match=message):
+            replace(plan, **changes)
+
+    def test_workers_are_one_per_core_and_never_more_than_runs(self, plan):
+        assert replace(plan, jobs=100).workers == 6
+        assert replace(plan, jobs=0, pairs=1000).workers >= 1
+        assert replace(plan, jobs=0, threads=10_000).workers == 1
+
+    def test_seeds_start_where_asked(self, plan):
+        assert replace(plan, first_seed=7).seeds == [7, 8, 9]
+
+    def test_a_misspelt_order_fails_before_anything_runs(self):
+        with pytest.raises(InputError, match="aftr"):
+            arms_from(["before", "aftr"])

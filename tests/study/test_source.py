@@ -1,0 +1,275 @@
+"""Builders: every way to name one, how it is called, and an error for each thing that goes wrong."""
+
+import functools
+import subprocess
+import sys
+import textwrap
+import types
+
+import pytest
+
+from relucate.errors import InputError, Refused
+from relucate.study.source import load_callable, resolve
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write a Python file into the current folder; return its path as text."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def written(text, name="mine.py"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+        return str(path)
+
+    return written
+
+
+def build(text, order="before", **options):
+    return resolve(text, options).build(order, (8, 8, 1), 10)
+
+
+class Box:
+    """Stands in for a model: `build` doesn't look at what it returns, unless it is None."""
+
+    def __init__(self, order, **given):
+        self.order, self.given = order, given
+
+
+def only_order(order):
+    return Box(order)
+
+
+def everything(order, input_shape, num_classes, width=4):
+    return Box(order, input_shape=input_shape, classes=num_classes, width=width)
+
+
+def keywords(**given):
+    return Box(**given)
+
+
+def no_order(input_shape):
+    return Box("none", input_shape=input_shape)
+
+
+def needs_more(order, depth, temperature):
+    return Box(order)
+
+
+def gives_nothing(order):
+    Box(order)
+
+
+class TestCalling:
+    def test_a_builder_gets_what_it_asks_for(self):
+        assert build(only_order).given == {}
+        made = build(everything, width=9)
+        assert made.order == "before"
+        assert made.given == {"input_shape": (8, 8, 1), "classes": 10, "width": 9}
+
+    @pytest.mark.parametrize("name", ["classes", "num_classes", "n_classes", "shape"])
+    def test_other_names_for_the_same_thing(self, name):
+        space = {"Box": Box}
+        exec(f"def f(order, {name}): return Box(order, got={name})", space)
+        expected = (8, 8, 1) if name == "shape" else 10
+        assert build(space["f"]).given["got"] == expected
+
+    def test_keyword_arguments_get_order_and_options(self):
+        made = build(keywords, width=3)
+        assert (made.order, made.given) == ("before", {"width": 3})
+
+    def test_lambdas_closures_partials_classes(self):
+        width = 7
+        assert build(lambda order: Box(order, width=width)).given == {"width": 7}
+        assert build(functools.partial(everything, width=5)).given["width"] == 5
+        assert build(Box).order == "before"
+
+    def test_a_built_in_net(self):
+        model = build("mlp", width=4, depth=1)
+        assert model.output_shape == (None, 10)
+
+    def test_no_order_is_refused(self):
+        with pytest.raises(Refused, match="no_order' takes no `order`"):
+            build(no_order)
+
+    def test_unknown_arguments_are_named(self):
+        with pytest.raises(InputError, match="needs depth, temperature: give them with --option"):
+            build(needs_more)
+        with pytest.raises(InputError, match="needs temperature"):
+            build(needs_more, depth=3)
+
+    def test_an_unknown_option_gets_the_nearest(self):
+        with pytest.raises(InputError, match=r"'widht': did you mean 'width'"):
+            build(everything, widht=3)
+        with pytest.raises(InputError, match=r"'widht': did you mean 'width'"):
+            build("mlp", widht=3)
+
+    def test_none_is_no_model(self):
+        with pytest.raises(InputError, match="gives_nothing' returned None for order 'after'"):
+            build(gives_nothing, "after")
+
+    def test_an_error_for_an_order_names_the_order_and_the_users_line(self, write):
+        path = write("""
+            def build(order):
+                if order == "after":
+                    raise KeyError("no such block")
+                return order
+        """)
+        assert build(f"{path}:build") == "before"
+        with pytest.raises(InputError, match=r"order 'after': KeyError: .*line 4 of .*mine.py"):
+            build(f"{path}:build", "after")
+
+    def test_an_error_deep_inside_a_library_names_the_users_line(self, write):
+        path = write("""
+            import keras
+            def build(order):
+                return keras.layers.Dense(-1)
+        """)
+        with pytest.raises(InputError, match=r"line 4 of .*mine.py"):
+            build(f"{path}:build")
+
+
+class TestNaming:
+    def test_a_file(self, write):
+        path = write("def build(order): return [order]")
+        assert build(f"{path}:build") == ["before"]
+        assert build("mine.py:build") == ["before"]
+        assert resolve("mine.py:build").identity()["name"] == f"{path}:build"
+
+    def test_a_file_whose_neighbour_it_imports(self, write):
+        write("def helper(order): return [order, 'helped']", "neighbour.py")
+        path = write("from neighbour import helper\ndef build(order): return helper(order)")
+        assert build(f"{path}:build") == ["before", "helped"]
+
+    def test_a_module_in_the_current_folder(self, write):
+        write("", "house/__init__.py")
+        write("def build(order): return [order]", "house/room.py")
+        assert build("house.room:build") == ["before"]
+
+    def test_the_users_folder_may_be_called_like_this_package(self, write):
+        path = write("def build(order):\n    raise ValueError('x')", "relucate-experiments/b.py")
+        with pytest.raises(InputError, match="line 2 of"):
+            build(f"{path}:build")
+
+    @pytest.mark.parametrize(
+        ("text", "kind", "message"),
+        [
+            ("cn", InputError, "unknown net 'cn': did you mean 'cnn'.*file.py:build"),
+            ("none.py:build", InputError, "no file '.*none.py'"),
+            ("none.py", InputError, "expected the builder too, as none.py:build"),
+            ("no.such.module:build", InputError, "no module 'no.such.module'"),
+            ("nosuchmodule:build", InputError, "no module 'nosuchmodule'"),
+            ("net.keras", Refused, "saved model"),
+        ],
+    )
+    def test_what_is_not_there(self, write, text, kind, message):
+        with pytest.raises(kind, match=message):
+            resolve(text)
+
+    def test_what_cannot_be_a_builder(self):
+        for thing in (3, None, object(), {"a": 1}):
+            with pytest.raises(Refused, match=f"got a {type(thing).__name__}"):
+                resolve(thing)
+
+    def test_a_keras_model_is_refused_not_called(self):
+        import keras
+
+        with pytest.raises(Refused, match="got a Sequential"):
+            resolve(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
+
+    def test_a_function_that_is_not_in_the_file(self, write):
+        path = write("import os\ndef build_net(order): pass\ndef _hidden(order): pass")
+        with pytest.raises(InputError, match=r"'biuld_net': did you mean 'build_net'\? .*net\.$"):
+            load_callable(f"{path}:biuld_net")
+
+    def test_something_that_is_no_function(self, write):
+        path = write("build = 3")
+        with pytest.raises(InputError, match="of type int; expected a function"):
+            load_callable(f"{path}:build")
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (
+                "import nosuchpackage\n",
+                r"ModuleNotFoundError: .*nosuchpackage.*line 1 of .*mine.py",
+            ),
+            ("x = 1\ny = x / 0\n", r"ZeroDivisionError: .*line 2 of .*mine.py"),
+            ("def build(order:\n", r"SyntaxError: .*mine.py, line 1"),
+        ],
+    )
+    def test_a_file_that_does_not_import_names_the_line(self, write, text, message):
+        path = write(text)
+        with pytest.raises(InputError, match=f"failed at import: {message}"):
+            load_callable(f"{path}:build")
+
+    def test_a_module_that_does_not_import_names_the_line(self, write):
+        write("x = 1\nraise RuntimeError('broken')\n", "broken_one.py")
+        with pytest.raises(InputError, match=r"RuntimeError: broken \(line 2 of"):
+            load_callable("broken_one:build")
+
+    def test_a_function_without_a_readable_signature(self):
+        with pytest.raises(InputError, match="no signature"):
+            resolve(dict).build("before", (1,), 2)
+
+
+class TestOptions:
+    def test_the_order_is_no_option(self):
+        with pytest.raises(InputError, match="order='after' would give every arm the same"):
+            resolve("cnn", {"order": "after"})
+
+    @pytest.mark.parametrize("value", [object(), float("nan"), {1, 2}, len])
+    def test_only_plain_data(self, value):
+        with pytest.raises(InputError, match="option act=.*isn't plain data"):
+            resolve(everything, {"act": value})
+
+
+class TestIdentity:
+    def test_a_files_source_counts(self, write):
+        path = write("def build(order): return 1")
+        first = resolve(f"{path}:build").identity()
+        assert resolve(f"{path}:build").identity() == first
+        write("def build(order): return 2")
+        assert resolve(f"{path}:build").identity() != first
+
+    def test_a_helper_modules_source_counts_through_the_code(self, write):
+        write("def helper(): return 1", "helps.py")
+        path = write("from helps import helper\ndef build(order): return helper()")
+        first = resolve(f"{path}:build").code()
+        write("def helper(): return 2", "helps.py")
+        del sys.modules["helps"]
+        assert resolve(f"{path}:build").code() != first
+
+    def test_closures_and_options_count(self):
+        def closure(width):
+            return lambda order: Box(order, width=width)
+
+        assert resolve(closure(8)).identity() == resolve(closure(8)).identity()
+        assert resolve(closure(8)).identity() != resolve(closure(16)).identity()
+        assert resolve("cnn", {"width": 8}).identity() != resolve("cnn", {"width": 9}).identity()
+
+    def test_a_module_that_a_worker_cannot_import_travels_with_its_code(self, monkeypatch):
+        module = types.ModuleType("made_in_memory")
+        exec("def helper(o): return o * 2\ndef build(order): return helper(order)", vars(module))
+        monkeypatch.setitem(sys.modules, "made_in_memory", module)
+        source = resolve(module.build)
+        code = "import sys, cloudpickle; print(cloudpickle.load(sys.stdin.buffer)('after'))"
+        told = subprocess.run(
+            [sys.executable, "-P", "-c", code], input=source.payload, capture_output=True
+        )
+        assert told.stdout.decode().strip() == "afterafter", told.stderr.decode()
+
+    def test_a_module_that_a_worker_can_import_travels_by_name(self, write):
+        write("def build(order): return order", "on_the_path.py")
+        sys.path.insert(0, ".")
+        build = load_callable("on_the_path:build")
+        assert len(resolve(build).payload) < 100
+
+    def test_what_cannot_be_pickled_is_an_error(self):
+        import threading
+
+        lock = threading.Lock()
+        with pytest.raises(InputError, match="can't be sent to a worker process"):
+            resolve(lambda order: (order, lock))

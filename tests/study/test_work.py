@@ -1,0 +1,246 @@
+"""Work: engines and their reasons, twins, devices, and one run from its spec."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import torch
+from keras import layers
+from torch import nn
+
+from relucate.data import make
+from relucate.errors import InputError, Refused
+from relucate.keras import conv2d_bn
+from relucate.study import work
+from relucate.study.arms import Arm
+from relucate.study.source import resolve
+from relucate.study.work import execute, inspect_arms, versions
+from relucate.train import Recipe, RunSpec
+
+SHAPE, CLASSES = (6, 6, 2), 4
+ARMS = [Arm("before"), Arm("after")]
+
+
+def keras_net(order):
+    x = image = keras.Input(SHAPE)
+    x = layers.Flatten()(conv2d_bn(x, 4, 3, 3, order=order, name="block"))
+    return keras.Model(image, layers.Dense(CLASSES, name="head")(x))
+
+
+def compiled_net(order):
+    model = keras_net(order)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.Adam(0.01), loss=loss)
+    return model
+
+
+def opaque_net(order):
+    x = image = keras.Input(SHAPE)
+    x = conv2d_bn(x, 4, 3, 3, order=order, name="block")
+    x = layers.Lambda(lambda t: t * 2.0, name="twice")(x)
+    return keras.Model(image, layers.Dense(CLASSES)(layers.Flatten()(x)))
+
+
+def torch_net(order):
+    conv, norm = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4)
+    steps = (norm, nn.ReLU()) if order == "before" else (nn.ReLU(), norm)
+    return nn.Sequential(conv, *steps, nn.Flatten(), nn.Linear(144, CLASSES))
+
+
+def inspected(builder, engine="auto", device="auto", shape=SHAPE, arms=ARMS):
+    return inspect_arms(resolve(builder), arms, shape, CLASSES, engine=engine, device=device)
+
+
+@pytest.fixture(scope="module")
+def data():
+    random = np.random.default_rng(0)
+    y = np.arange(96) % CLASSES
+    x = (random.normal(size=(CLASSES, *SHAPE))[y] + random.normal(size=(96, *SHAPE))).astype("f4")
+    return make("blobs", x[:64], y[:64], x[64:], y[64:])
+
+
+class TestEngine:
+    @pytest.mark.parametrize(
+        ("builder", "wanted", "engine", "reason"),
+        [
+            (keras_net, "auto", "torch", "the model lowers to PyTorch"),
+            (keras_net, "keras", "keras", "asked for"),
+            (keras_net, "torch", "torch", "lowers"),
+            (compiled_net, "auto", "keras", "compiled the model: its own optimizer and loss"),
+            (compiled_net, "torch", "torch", "the recipe replaces what the builder compiled"),
+            (opaque_net, "auto", "keras", "can't be lowered to PyTorch: .*'twice'"),
+            (torch_net, "auto", "torch", "torch.nn.Module"),
+        ],
+    )
+    def test_which_and_why(self, builder, wanted, engine, reason):
+        found = inspected(builder, wanted).engine
+        assert found["name"] == engine
+        assert re.search(reason, found["reason"])
+
+    def test_torch_is_refused_with_the_reason(self):
+        with pytest.raises(Refused, match="engine 'torch' can't train this model: .*'twice'"):
+            inspected(opaque_net, "torch")
+
+    def test_keras_cannot_train_a_module(self):
+        with pytest.raises(Refused, match="'keras' can't train it"):
+            inspected(torch_net, "keras")
+
+    def test_one_engine_trains_all_arms(self):
+        def mixed(order):
+            return keras_net(order) if order == "before" else opaque_net(order)
+
+        assert inspected(mixed).engine["name"] == "keras"
+
+    def test_a_module_and_a_model_that_needs_keras_do_not_mix(self):
+        def mixed(order):
+            return torch_net(order) if order == "before" else opaque_net(order)
+
+        with pytest.raises(Refused, match="linear-norm-act.*one engine has to train both"):
+            inspected(mixed)
+
+    def test_without_pytorch_auto_takes_keras_and_torch_says_what_to_install(self, monkeypatch):
+        monkeypatch.setattr(work, "installed", lambda name: name != "torch")
+        assert inspected(keras_net).engine["reason"] == "PyTorch isn't installed"
+        with pytest.raises(InputError, match=r"pip install 'relucate\[torch\]'"):
+            inspected(keras_net, "torch")
+
+    def test_another_compiled_loss_is_refused_before_any_run(self):
+        def regression(order):
+            model = keras_net(order)
+            model.compile(optimizer="sgd", loss="mse")
+            return model
+
+        with pytest.raises(Refused, match="'mse'"):
+            inspected(regression)
+
+
+class TestDevice:
+    def test_auto_is_what_there_is(self):
+        expected = "cuda" if torch.cuda.is_available() else "cpu"
+        assert inspected(torch_net).engine["device"] == expected
+        assert inspected(keras_net, "keras").engine["device"] == "auto"
+
+    @pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+    def test_one_that_is_not_there(self, device):
+        with pytest.raises(InputError, match=f"device '{device}' can't be used"):
+            inspected(torch_net, device=device)
+
+    def test_the_keras_engine_takes_none(self):
+        with pytest.raises(InputError, match="device 'cpu' is for the torch engine"):
+            inspected(keras_net, "keras", device="cpu")
+
+
+class TestTwins:
+    @pytest.mark.parametrize("builder", [keras_net, torch_net, opaque_net])
+    def test_a_builder_that_ignores_the_order(self, builder):
+        def ignores(order):
+            return builder("before")
+
+        with pytest.raises(
+            InputError, match="same network for 'linear-norm-act' and 'linear-act-n"
+        ):
+            inspected(ignores)
+
+    def test_two_arms_are_the_same_where_there_is_no_norm(self):
+        source = resolve("mlp", {"norm": "none", "depth": 1, "width": 4})
+        with pytest.raises(InputError, match="ignores what differs"):
+            inspect_arms(source, ARMS, (5,), 3, engine="auto", device="auto")
+
+    def test_two_that_only_look_different_get_a_note(self):
+        def remembers(order):
+            model = torch_net("before")
+            model.order = order
+            return model
+
+        notes = inspected(remembers).notes
+        assert any("compute the same outputs" in note for note in notes)
+
+    def test_really_different_arms_get_none(self):
+        assert inspected(keras_net).notes == ()
+
+
+class TestInspection:
+    def test_what_the_driver_learns_of_the_arms(self):
+        found = inspected(keras_net)
+        before, after = found.arms
+        assert before["parameters"] == 4 * 18 + 8 + 144 * 4 + 4
+        assert after["parameters"] == before["parameters"] + 4  # the bias
+        assert before["norm_parameters"] == after["norm_parameters"] == 8
+        assert after["only"] == ["block_conv/bias"]
+        assert before["only"] == []
+        assert after["shared"] == before["tensors"]
+        assert len(found.code) == 64
+
+    def test_versions_of_what_takes_part_alone(self):
+        assert {"python", "numpy", "relucate", "keras", "torch"} <= set(
+            inspected(keras_net).versions
+        )
+        assert "keras" not in inspected(torch_net).versions
+        assert "torch" not in versions(["keras"])
+
+    def test_an_initialization_that_differs_is_noted(self):
+        def uneven(order):
+            model = torch_net(order)
+            if order == "after":
+                nn.init.normal_(model[4].weight, std=9.0)
+            return model
+
+        assert any("'4.weight' is initialised differently" in n for n in inspected(uneven).notes)
+
+    def test_another_input_shape_is_an_error(self):
+        with pytest.raises(InputError, match=r"\(6, 6, 2\), and the data's have \(8, 8, 1\)"):
+            inspected(keras_net, shape=(8, 8, 1))
+
+
+def spec_of(arm, seed=0, before=(), engine="torch", **recipe):
+    return RunSpec(
+        model={},
+        arm=arm.to_dict(),
+        before=tuple(other.to_dict() for other in before),
+        seed=seed,
+        data={},
+        recipe=Recipe(**{"epochs": 1, "batch_size": 16, **recipe}).to_dict(),
+        engine={"name": engine, "backend": "torch", "device": "cpu", "threads": 1},
+        versions={},
+    )
+
+
+class TestExecute:
+    @pytest.mark.parametrize(
+        ("builder", "engine"),
+        [(keras_net, "torch"), (keras_net, "keras"), (torch_net, "torch"), (opaque_net, "keras")],
+    )
+    def test_the_same_spec_gives_the_same_bits(self, builder, engine, data):
+        spec = spec_of(ARMS[1], before=ARMS[:1], engine=engine)
+        a, b = (execute(spec, resolve(builder), data) for _ in range(2))
+        assert (a.status, a.loss, a.metric, a.curve) == (b.status, b.loss, b.metric, b.curve)
+        assert a.shared < a.tensors
+        assert a.seconds["total"] > 0
+        assert a.parameters > a.norm_parameters > 0
+
+    def test_another_seed_gives_another_result(self, data):
+        source = resolve(keras_net)
+        losses = {execute(spec_of(ARMS[0], seed), source, data).loss for seed in (0, 1)}
+        assert len(losses) == 2
+
+    def test_divergence_is_a_result(self, data):
+        result = execute(spec_of(ARMS[0], lr=1e30), resolve(keras_net), data)
+        assert result.status == "diverged"
+        assert result.parameters > 0
+
+    def test_a_model_of_any_image_size(self, data):
+        def free(order):
+            x = image = keras.Input((None, None, 2))
+            x = layers.GlobalAveragePooling2D()(conv2d_bn(x, 4, 3, 3, order=order, name="block"))
+            return keras.Model(image, layers.Dense(CLASSES)(x))
+
+        assert execute(spec_of(ARMS[0]), resolve(free), data).status == "done"
+
+    def test_a_channels_first_model(self, data):
+        def first(order):
+            x = image = keras.Input((2, 6, 6))
+            x = conv2d_bn(x, 4, 3, 3, order=order, name="block", data_format="channels_first")
+            return keras.Model(image, layers.Dense(CLASSES)(layers.Flatten()(x)))
+
+        assert execute(spec_of(ARMS[0]), resolve(first), data).status == "done"

@@ -1,0 +1,124 @@
+"""Batches: the seed's order, uint8 kept until it is needed, augmentation that arms share."""
+
+import numpy as np
+import pytest
+import torch
+
+from relucate.data import make
+from relucate.torch.batches import batches
+from relucate.train.standard import channel_moments
+from relucate.train.streams import epoch_order
+
+CPU = torch.device("cpu")
+
+
+def images(dtype=np.uint8, n=20):
+    random = np.random.default_rng(0)
+    x = random.integers(0, 256, (n, 6, 5, 3)).astype(dtype)
+    return make("toy", x, np.arange(n) % 2, x[:4], np.arange(4) % 2)
+
+
+def drawn(part, seed=0, epoch=0, size=8, augment=()):
+    return list(part.epoch(seed, epoch, size, augment))
+
+
+@pytest.mark.parametrize("channels_first", [True, False])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_inputs_are_standardised_in_the_models_layout(dtype, channels_first):
+    data = images(dtype)
+    train, test = batches(data, device=CPU, channels_first=channels_first)
+    mean, scale = channel_moments(data.x_train)
+    expected = (data.x_test.astype(np.float32) - mean) * scale
+    got = test.inputs(slice(0, 4)).numpy()
+    np.testing.assert_allclose(got, np.moveaxis(expected, -1, 1) if channels_first else expected)
+    assert train.x.dtype == (torch.uint8 if dtype == np.uint8 else torch.float32)
+
+
+def test_without_standardising_inputs_are_the_raw_values_as_floats():
+    data = images()
+    train, _ = batches(data, device=CPU, channels_first=False, standardize=False)
+    np.testing.assert_array_equal(train.inputs(slice(0, 20)).numpy(), data.x_train)
+    assert train.inputs(slice(0, 1)).dtype == torch.float32
+
+
+def test_channels_first_is_a_view_in_channels_last_memory():
+    train, _ = batches(images(), device=CPU, channels_first=True)
+    x = train.inputs(torch.arange(8))
+    assert x.shape == (8, 3, 6, 5)
+    assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_an_epoch_is_the_seeds_order_in_full_batches():
+    train, _ = batches(images(), device=CPU, channels_first=True)
+    labels = torch.cat([y for _, y in drawn(train)])
+    assert len(labels) == 16  # the last four are left out
+    np.testing.assert_array_equal(labels, train.y[epoch_order(0, 0, 20)[:16]])
+    again = torch.cat([y for _, y in drawn(train)])
+    assert torch.equal(labels, again)
+    assert not torch.equal(labels, torch.cat([y for _, y in drawn(train, seed=1)]))
+    assert not torch.equal(labels, torch.cat([y for _, y in drawn(train, epoch=1)]))
+
+
+def test_feature_vectors_stay_as_they_are():
+    x = np.random.default_rng(0).normal(size=(10, 7)).astype(np.float32)
+    data = make("vectors", x, np.arange(10) % 2, x, np.arange(10) % 2)
+    train, _ = batches(data, device=CPU, channels_first=True)
+    assert drawn(train, size=5)[0][0].shape == (5, 7)
+
+
+def test_the_users_arrays_are_not_changed():
+    data = images(np.float32)
+    kept = data.x_train.copy()
+    train, _ = batches(data, device=CPU, channels_first=False)
+    train.x.zero_()
+    np.testing.assert_array_equal(data.x_train, kept)
+
+
+class TestAugmentation:
+    def test_a_flip_mirrors_about_half_of_the_images(self):
+        data = images(n=200)
+        train, _ = batches(data, device=CPU, channels_first=False)
+        plain, flipped = (
+            drawn(train, size=200)[0][0],
+            drawn(train, size=200, augment=["flip"])[0][0],
+        )
+        same = (plain == flipped).flatten(1).all(1)
+        mirrored = (plain.flip(2) == flipped).flatten(1).all(1)
+        assert (same | mirrored).all()
+        assert 60 < same.sum() < 140
+
+    def test_a_crop_shifts_by_up_to_four_pixels_over_zeros(self):
+        data = images(n=200)
+        train, _ = batches(data, device=CPU, channels_first=False)
+        plain, moved = drawn(train, size=200)[0][0], drawn(train, size=200, augment=["crop"])[0][0]
+        padded = torch.nn.functional.pad(plain, (0, 0, 4, 4, 4, 4))
+        shifts = {}
+        for example in range(200):
+            for row in range(9):
+                for column in range(9):
+                    window = padded[example, row : row + 6, column : column + 5]
+                    if torch.equal(window, moved[example]):
+                        shifts.setdefault(example, (row, column))
+        assert len(shifts) == 200
+        assert {row for row, _ in shifts.values()} == set(range(9))
+        assert {column for _, column in shifts.values()} == set(range(9))
+
+    def test_the_draws_depend_on_seed_and_epoch_alone(self):
+        train, _ = batches(images(), device=CPU, channels_first=False)
+        both = ["flip", "crop"]
+        first = drawn(train, augment=both)
+        torch.manual_seed(99)  # what an arm's dropout does
+        torch.rand(7)
+        again = drawn(train, augment=both)
+        assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, again, strict=True))
+        plain = torch.stack([x for x, _ in drawn(train, epoch=1)])
+        other = torch.stack([x for x, _ in drawn(train, epoch=1, augment=both)])
+        assert not torch.equal(plain, other)
+
+    def test_the_global_generator_is_left_alone(self):
+        train, _ = batches(images(), device=CPU, channels_first=False)
+        torch.manual_seed(1)
+        expected = torch.rand(1)
+        torch.manual_seed(1)
+        drawn(train, augment=["flip", "crop"])
+        assert torch.equal(torch.rand(1), expected)

@@ -1,0 +1,83 @@
+"""What each operation becomes is compared with Keras in tests/keras; here is what Keras can't show."""
+
+import numpy as np
+import pytest
+import torch
+
+from relucate.graph import ACTIVATIONS, Graph, Node, evaluate
+from relucate.graph.evaluate import _OPS
+from relucate.torch import lower
+from relucate.torch.emit import EMITTERS
+
+RANDOM = np.random.default_rng(0)
+
+
+def one(op, shape=(None, 5, 4), **attrs):
+    nodes = {"x": Node("x", "input", (), shape), "y": Node("y", op, ("x",), shape, attrs=attrs)}
+    return Graph("g", nodes, ("x",), ("y",), {})
+
+
+def test_what_can_be_evaluated_can_be_lowered_and_the_other_way_round():
+    assert set(EMITTERS) == set(_OPS)
+
+
+ATTRS = {
+    "leaky_relu": {"negative_slope": 0.3},
+    "elu": {"alpha": 0.7},
+    "celu": {"alpha": 0.7},
+    "squareplus": {"b": 2.0},
+    "hard_shrink": {"threshold": 0.3},
+    "soft_shrink": {"threshold": 0.3},
+    "gelu": {"approximate": True},
+    "relu": {"negative_slope": 0.3, "threshold": 0.2, "max_value": 1.1},
+}
+
+
+@pytest.mark.parametrize("op", sorted((ACTIVATIONS & set(EMITTERS)) - {"prelu"}))
+def test_activation_with_its_attributes(op):
+    graph = one(op, **ATTRS.get(op, {}))
+    x = RANDOM.normal(size=(6, 5, 4)).astype("float32") * 2
+    got = lower(graph)(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(got, evaluate(graph, x)[0], rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("op", sorted((ACTIVATIONS & set(EMITTERS)) - {"prelu"}))
+def test_activation_gradient(op):
+    """Against central differences of the evaluator, away from kinks."""
+    graph = one(op, shape=(None, 40), **ATTRS.get(op, {}))
+    x = np.linspace(-2.9, 2.85, 40).reshape(1, 40) + 0.0123
+    direction = np.cos(np.arange(40.0))
+    leaf = torch.from_numpy(x).requires_grad_()
+    (lower(graph)(leaf) * torch.from_numpy(direction)).sum().backward()
+    expected = np.zeros(40)
+    for i in range(40):
+        step = np.zeros((1, 40))
+        step[0, i] = 1e-6
+        up, down = (evaluate(graph, x + s * step)[0] for s in (1, -1))
+        expected[i] = ((up - down) @ direction).item() / 2e-6
+    np.testing.assert_allclose(leaf.grad.numpy().ravel(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("spatial", [1, -1])
+@pytest.mark.parametrize("after_conv", [False, True])
+def test_spatial_dropout_drops_the_channels_of_the_graph(spatial, after_conv):
+    """Also where an operation before it moved another axis to the front."""
+    shape = (None, 6, 5, 4)
+    pool = {"window": (1, 1), "strides": (1, 1), "padding": "valid"}
+    nodes = {"x": Node("x", "input", (), shape)}
+    if after_conv:
+        nodes["p"] = Node("p", "max_pool", ("x",), shape, attrs=pool)
+    source = "p" if after_conv else "x"
+    nodes["y"] = Node("y", "dropout", (source,), shape, attrs={"rate": 0.5, "spatial": spatial})
+    torch.manual_seed(0)
+    y = lower(Graph("g", nodes, ("x",), ("y",), {})).train()(torch.ones(8, 6, 5, 4))
+    by_channel = y.movedim(spatial, 1).flatten(2)
+    assert bool((by_channel == by_channel[:, :, :1]).all())
+    assert len(by_channel[:, :, 0].unique()) == 2
+
+
+def test_dropout_rate():
+    torch.manual_seed(0)
+    y = lower(one("dropout", rate=0.25)).train()(torch.ones(100, 5, 4))
+    assert float((y == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert float(y.max()) == pytest.approx(1 / 0.75)
