@@ -32,4 +32,6 @@ def test_float32_is_combined_in_float64():
     mean = np.array([1e4], np.float32)
     got = batch_norm_affine(mean, np.array([1e-8], np.float32), 1e-3, np.ones(1, np.float32))
     assert got.scale.dtype == got.shift.dtype == np.float64
-    assert got.shift[0] == pytest.approx(-1e4 / np.sqrt(np.float64(np.float32(1e-8)) + 1e-3), rel=1e-15)
+    assert got.shift[0] == pytest.approx(
+        -1e4 / np.sqrt(np.float64(np.float32(1e-8)) + 1e-3), rel=1e-15
+    )

@@ -27,7 +27,7 @@ class Refused(RelucateError):
 
 
 def unknown(what: str, got: object, choices: Iterable[object]) -> InputError:
-    """Return the error for a name that isn't among `choices`, with the nearest match if one is near.
+    """Return the error for a name that isn't among `choices`, with the nearest if one is near.
 
     >>> print(unknown("norm", "bacth", ["batch", "layer"]))
     unknown norm 'bacth': did you mean 'batch'? Choose from: batch, layer.

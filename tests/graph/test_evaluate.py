@@ -65,7 +65,13 @@ def test_groups_see_their_own_channels():
 def test_channels_first():
     x, kernel = RANDOM.normal(size=(2, 5, 6, 3)), RANDOM.normal(size=(3, 3, 3, 4))
     last = apply("conv", x, arrays={"kernel": kernel}, **CONV)
-    first = apply("conv", x.transpose(0, 3, 1, 2), arrays={"kernel": kernel}, data_format="channels_first", **CONV)  # fmt: skip
+    first = apply(
+        "conv",
+        x.transpose(0, 3, 1, 2),
+        arrays={"kernel": kernel},
+        data_format="channels_first",
+        **CONV,
+    )
     np.testing.assert_array_equal(first.transpose(0, 2, 3, 1), last)
 
 
@@ -78,8 +84,15 @@ def test_pools_at_the_border():
 
 def test_batch_norm():
     x = np.array([[1.0, 5.0]])
-    arrays = {"gamma": [2.0, 1.0], "beta": [1.0, 0.0], "moving_mean": [0.0, 3.0], "moving_variance": [3.0, 0.0]}  # fmt: skip
-    np.testing.assert_allclose(apply("batch_norm", x, arrays=arrays, axis=-1, epsilon=1.0), [[2, 2]])
+    arrays = {
+        "gamma": [2.0, 1.0],
+        "beta": [1.0, 0.0],
+        "moving_mean": [0.0, 3.0],
+        "moving_variance": [3.0, 0.0],
+    }
+    np.testing.assert_allclose(
+        apply("batch_norm", x, arrays=arrays, axis=-1, epsilon=1.0), [[2, 2]]
+    )
 
 
 def test_layer_norm_and_group_norm():

@@ -9,7 +9,14 @@ def diamond():
     nodes = [
         Node("x", "input", (), (None, 2)),
         Node("d", "dense", ("x",), (None, 2), "d", arrays={"kernel": "d/kernel"}),
-        Node("n", "batch_norm", ("d",), (None, 2), "n", arrays={"gamma": "n/gamma", "moving_mean": "n/m"}),  # fmt: skip
+        Node(
+            "n",
+            "batch_norm",
+            ("d",),
+            (None, 2),
+            "n",
+            arrays={"gamma": "n/gamma", "moving_mean": "n/m"},
+        ),
         Node("odd", "opaque", ("n",), (None, 2), "odd"),
         Node("y", "add", ("d", "odd"), (None, 2)),
     ]
@@ -41,9 +48,17 @@ def test_count_parameters():
 
 @pytest.mark.parametrize(
     ("op", "kind"),
-    [("conv", "linear"), ("dense", "linear"), ("group_norm", "norm"), ("prelu", "act"),
-     ("softmax", "act"), ("dropout", "drop"), ("add", "other"), ("opaque", "other")],
-)  # fmt: skip
+    [
+        ("conv", "linear"),
+        ("dense", "linear"),
+        ("group_norm", "norm"),
+        ("prelu", "act"),
+        ("softmax", "act"),
+        ("dropout", "drop"),
+        ("add", "other"),
+        ("opaque", "other"),
+    ],
+)
 def test_kind_is_the_token_of_an_order(op, kind):
     assert Node("n", op, (), ()).kind == kind
 

@@ -27,8 +27,14 @@ def test_gives_ceil_of_size_over_stride_with_as_few_zeros_as_possible(
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [((8, 3, 2), (0, 1)), ((7, 3, 2), (1, 1)), ((5, 2, 1), (0, 1)), ((9, 2, 3), (0, 0)),
-     ((5, 1, 3), (0, 0)), ((10, 3, 1, 2), (2, 2))],
-)  # fmt: skip
+    [
+        ((8, 3, 2), (0, 1)),
+        ((7, 3, 2), (1, 1)),
+        ((5, 2, 1), (0, 1)),
+        ((9, 2, 3), (0, 0)),
+        ((5, 1, 3), (0, 0)),
+        ((10, 3, 1, 2), (2, 2)),
+    ],
+)
 def test_known_values(arguments, expected):
     assert same_padding(*arguments) == expected

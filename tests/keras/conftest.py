@@ -1,4 +1,4 @@
-"""Shared by the tests of the path Keras -> Graph -> PyTorch: random weights, three-way comparison."""
+"""Shared by the tests of Keras -> Graph -> PyTorch: random weights, three-way comparison."""
 
 import keras
 import numpy as np

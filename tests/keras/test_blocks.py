@@ -138,9 +138,15 @@ def test_drop_in_for_the_helper_of_keras_applications():
 def test_options_reach_the_layers():
     regularizer = keras.regularizers.L2(0.01)
     model = conv_net(
-        "linear-norm-act-drop", scale=False, momentum=0.8, epsilon=0.1, dropout=0.3, strides=2,
-        kernel_initializer="ones", kernel_regularizer=regularizer,
-    )  # fmt: skip
+        "linear-norm-act-drop",
+        scale=False,
+        momentum=0.8,
+        epsilon=0.1,
+        dropout=0.3,
+        strides=2,
+        kernel_initializer="ones",
+        kernel_regularizer=regularizer,
+    )
     norm, conv = model.get_layer("b_bn"), model.get_layer("b_conv")
     assert (norm.momentum, norm.epsilon, norm.gamma) == (0.8, 0.1, None)
     assert model.get_layer("b_drop").rate == 0.3
@@ -160,7 +166,6 @@ def relu_twice(x):
 @pytest.mark.parametrize(
     "activation",
     ["gelu", "leaky_relu", None, keras.activations.tanh, relu_twice, kl.LeakyReLU(0.3), kl.PReLU],
-    ids=str,
 )
 def test_any_activation(activation):
     model = dense_net("after", activation=activation)

@@ -6,12 +6,12 @@ import pickle
 import tarfile
 import urllib.error
 
+import keras
 import numpy as np
 import pytest
 from keras.src.backend import config
 from keras.src.utils import file_utils
 
-import keras
 from relucate.data import load
 from relucate.errors import InputError
 from relucate.keras.datasets import NAMED

@@ -183,16 +183,20 @@ def pools():
             for window, strides in ((2, None), (3, 2), (3, 1), (2, 3), (2, 1)):
                 for padding in ("same", "valid"):
                     yield pytest.param(
-                        rank, shape, window, strides, padding,
+                        rank,
+                        shape,
+                        window,
+                        strides,
+                        padding,
                         id=f"{rank}d-{shape[0]}-{window}/{strides}-{padding}",
-                    )  # fmt: skip
+                    )
 
 
 @pytest.mark.parametrize(("rank", "shape", "window", "strides", "padding"), [*pools()])
 def test_pools(agree, rank, shape, window, strides, padding):
     options = {"strides": strides, "padding": padding}
     agree(net(shape, MAX[rank](window, **options)))
-    # With "same" padding that is wider on one side Keras's torch backend repeats the border, against
+    # With "same" padding that is wider on one side Keras on torch repeats the border, against
     # Keras's own rule: there the oracle is the NumPy evaluator alone.
     graph = read(net(shape, AVERAGE[rank](window, **options)))
     x = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
@@ -243,10 +247,16 @@ def test_global_max_pool_shares_the_gradient_between_ties():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"max_value": 6}, {"max_value": 1.0}, {"threshold": 1.0}, {"negative_slope": 0.5},
-     {"max_value": 2.0, "negative_slope": 0.5, "threshold": 1.0}],
+    [
+        {},
+        {"max_value": 6},
+        {"max_value": 1.0},
+        {"threshold": 1.0},
+        {"negative_slope": 0.5},
+        {"max_value": 2.0, "negative_slope": 0.5, "threshold": 1.0},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_relu_has_keras_value_and_gradient_at_its_kinks(options):
     model = net((6,), kl.ReLU(**options))
     x = torch.tensor([[-1.0, 0.0, 1.0, 2.0, 6.0, 7.0]])
@@ -356,7 +366,9 @@ def test_concatenate(agree, axis):
     agree(keras.Model(image, kl.Concatenate(axis=axis)([left, image])))
 
 
-@pytest.mark.parametrize("function", ["relu", "relu6", "sigmoid", "tanh", "silu", "softplus", "softsign", "selu"])  # fmt: skip
+@pytest.mark.parametrize(
+    "function", ["relu", "relu6", "sigmoid", "tanh", "silu", "softplus", "softsign", "selu"]
+)
 def test_operation_on_a_tensor(agree, function):
     image = keras.Input((4, 5))
     graph, _ = agree(keras.Model(image, getattr(keras.ops, function)(kl.Dense(3)(image))))

@@ -42,9 +42,15 @@ class TestWhatIsRead:
         model = small()
         graph, variables = read_with_variables(model)
         assert list(graph.tensors) == [
-            "conv/kernel", "conv/bias", "bn/gamma", "bn/beta", "bn/moving_mean",
-            "bn/moving_variance", "out/kernel", "out/bias",
-        ]  # fmt: skip
+            "conv/kernel",
+            "conv/bias",
+            "bn/gamma",
+            "bn/beta",
+            "bn/moving_mean",
+            "bn/moving_variance",
+            "out/kernel",
+            "out/bias",
+        ]
         assert variables["conv/kernel"] is model.get_layer("conv").kernel
         before = graph.tensors["out/kernel"].copy()
         variables["out/kernel"].assign(before + 1)
@@ -332,7 +338,6 @@ class TestRefused:
             ({"dtype": "float64"}, "'odd' compute in float64"),
             ({"activation": kl.ReLU(dtype="float16")}, "compute in float16"),
         ],
-        ids=str,
     )
     def test_hazards(self, options, why):
         x = image(4)
@@ -381,7 +386,9 @@ class TestTraining:
 
     def test_penalty_of_a_branch_that_nobody_reads(self):
         x = image(4)
-        inner = keras.Model(x, [kl.Dense(3, kernel_regularizer="l2")(x), kl.Dense(2, kernel_regularizer="l1")(x)])  # fmt: skip
+        inner = keras.Model(
+            x, [kl.Dense(3, kernel_regularizer="l2")(x), kl.Dense(2, kernel_regularizer="l1")(x)]
+        )
         model = keras.Model(y := image(4), inner(y)[0])
         expected = sum(float(loss.detach()) for loss in model.losses)
         assert float(lower(read(model)).penalty().detach()) == pytest.approx(expected, rel=1e-6)

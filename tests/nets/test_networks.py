@@ -9,8 +9,15 @@ from relucate.keras import read
 from relucate.torch import lower
 
 SHAPES = {"cnn": (9, 11, 3), "vgg": (9, 11, 3), "mlp": (5, 4, 1), "bn_paper_mlp": (7,)}
-ORDERS = ["before", "after", "none", "norm-linear-act", "norm-act-linear", "act-linear-norm",
-          "linear-norm-act-drop"]  # fmt: skip
+ORDERS = [
+    "before",
+    "after",
+    "none",
+    "norm-linear-act",
+    "norm-act-linear",
+    "act-linear-norm",
+    "linear-norm-act-drop",
+]
 
 
 def of(model, *kinds):
@@ -34,7 +41,9 @@ def test_cnn_is_the_six_conv_net():
     convs = of(model, kl.Conv2D)
     assert [c.filters for c in convs] == [16, 16, 32, 32, 64, 64]
     assert [c.strides[0] for c in convs] == [1, 1, 2, 1, 2, 1]
-    assert [c.filters for c in of(nets.build("cnn", "after", (8, 8, 1), 2, width=2, depth=2), kl.Conv2D)] == [2, 2, 4, 4]  # fmt: skip
+    assert [
+        c.filters for c in of(nets.build("cnn", "after", (8, 8, 1), 2, width=2, depth=2), kl.Conv2D)
+    ] == [2, 2, 4, 4]
 
 
 @pytest.mark.parametrize("depth", [11, 13, 16, 19])
@@ -79,9 +88,17 @@ def test_the_papers_small_init():
 
 def test_options_reach_the_layers():
     model = nets.build(
-        "cnn", "linear-norm-act-drop", (8, 8, 1), 10,
-        act="tanh", norm="group", width=4, depth=1, dropout=0.3, init="lecun_normal",
-    )  # fmt: skip
+        "cnn",
+        "linear-norm-act-drop",
+        (8, 8, 1),
+        10,
+        act="tanh",
+        norm="group",
+        width=4,
+        depth=1,
+        dropout=0.3,
+        init="lecun_normal",
+    )
     assert of(model, kl.Activation)[0].activation is keras.activations.tanh
     assert len(of(model, kl.GroupNormalization)) == 2
     assert of(model, kl.Dropout)[0].rate == 0.3

@@ -19,18 +19,24 @@ def test_every_net_has_a_summary_and_the_same_options(name):
 
 def test_defaults():
     assert nets.options("bn_paper_mlp") == {
-        "act": "sigmoid", "norm": "batch", "width": 100, "depth": 3, "dropout": 0.0,
+        "act": "sigmoid",
+        "norm": "batch",
+        "width": 100,
+        "depth": 3,
+        "dropout": 0.0,
         "init": "small_normal",
-    }  # fmt: skip
+    }
 
 
 def test_unknown_net():
-    with pytest.raises(InputError, match="unknown net 'vg': did you mean 'vgg'. Choose from: cnn"):
+    with pytest.raises(InputError, match=r"unknown net 'vg': did you mean 'vgg'. Choose from: cnn"):
         nets.find("vg")
 
 
 def test_unknown_option():
-    with pytest.raises(InputError, match="unknown option of net 'cnn' 'widht': did you mean 'width'"):
+    with pytest.raises(
+        InputError, match="unknown option of net 'cnn' 'widht': did you mean 'width'"
+    ):
         nets.check_options("cnn", {"widht": 3})
 
 

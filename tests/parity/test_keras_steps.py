@@ -2,8 +2,8 @@
 
 Losses, weights, gammas, betas and moving statistics are compared after ten steps of SGD with
 Nesterov momentum, in every net, order and kind of norm, on images with odd sizes. Most run with a
-smooth activation: a ReLU whose input is a rounding error away from zero may fall on either side, and
-ten steps later that shows.
+smooth activation: a ReLU whose input is a rounding error away from zero may fall on either side,
+and ten steps later that shows.
 """
 
 import keras

@@ -11,7 +11,7 @@ from keras import layers as kl
 
 from relucate.graph import evaluate
 from relucate.keras import conv2d_bn, dense_bn
-from relucate.keras.reader import read
+from relucate.keras.reader import read, read_with_variables
 from relucate.torch import lower
 
 TOKENS = ["linear", "norm", "act", "drop"]
@@ -41,12 +41,16 @@ def blocks(draw):
 
 def spatial(draw, x):
     """One step for an image tensor."""
-    choice = draw(st.sampled_from(["block", "block", "block", "pool", "branch", "separable", "pad"]))
+    choice = draw(
+        st.sampled_from(["block", "block", "block", "pool", "branch", "separable", "pad"])
+    )
     filters = draw(st.integers(1, 5))
     window = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     if choice == "block":
-        strides = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
-        return conv2d_bn(x, filters, *window, "same", strides, **draw(blocks()))
+        # Strides like (1, 2) on one channel are wrong in PyTorch, and so in Keras on it: see
+        # tests/torch/test_emit.py.
+        strides = sorted(draw(st.tuples(st.integers(1, 3), st.integers(1, 3))), reverse=True)
+        return conv2d_bn(x, filters, *window, "same", tuple(strides), **draw(blocks()))
     if choice == "pool":
         strides = draw(st.sampled_from([None, 1, 2]))
         return kl.MaxPooling2D(draw(st.integers(1, 3)), strides, padding="same")(x)
@@ -102,21 +106,23 @@ def check_inference(model, graph, module, x):
 
 
 def check_training(model, module, x, direction):
-    """Loss with penalties, gradients of every weight, and the moving statistics after a step."""
+    """Loss with penalties, moving statistics, and the weights after a step down the gradient."""
+    _, variables = read_with_variables(model)
     ours = (module.train()(torch.from_numpy(x)) * direction).sum()
     penalty = module.penalty()
-    (ours if penalty is None else ours + penalty).backward()
+    ours = ours if penalty is None else ours + penalty
     theirs = (model(x, training=True) * direction).sum() + sum(model.losses)
-    theirs.backward()
-    total = ours.detach() + (0 if penalty is None else penalty.detach())
-    assert_close(total.numpy(), theirs.detach().numpy(), 1e-3)
-    gradients = {v.value.grad.abs().sum().item() for v in model.trainable_variables if v.value.grad is not None}  # fmt: skip
-    mine = {p.grad.abs().sum().item() for p in module.parameters() if p.grad is not None}
-    top = max(gradients | {1.0})
-    np.testing.assert_allclose(sorted(mine), sorted(gradients), rtol=2e-2, atol=2e-3 * top)
-    after = read(model).tensors
+    assert_close(ours.detach().numpy(), theirs.detach().numpy(), 1e-3)
+    (ours + theirs).backward()
+    weights = [*module.parameters(), *(v.value for v in model.trainable_variables)]
+    weights = [w for w in weights if w.grad is not None]
+    rate = 1.0 / max([1.0, *(float(w.grad.abs().max()) for w in weights)])
+    with torch.no_grad():
+        for weight in weights:
+            weight -= rate * weight.grad
+    after = {key: v.value.detach().numpy() for key, v in variables.items()}
     for key, array in module.get_tensors().items():
-        assert_close(array, after[key])
+        np.testing.assert_allclose(array, after[key], rtol=1e-3, atol=2e-3, err_msg=key)
 
 
 def check(data, seed):

@@ -102,7 +102,7 @@ class TestPairing:
             start = keras.Input((3,))
             return keras.Model(start, inner("b")(inner("a")(start)))
 
-        built, paired = build_paired(resolve(twins), AFTER, [BEFORE], 0, (3,), 3)
+        built, _ = build_paired(resolve(twins), AFTER, [BEFORE], 0, (3,), 3)
         assert len(built.tensors) == len(built.model.weights) == 4
         kernels = [keras.ops.convert_to_numpy(w.value) for w in built.model.weights if w.ndim == 2]
         assert (kernels[0] != kernels[1]).any()
@@ -180,7 +180,7 @@ DIFFERENT = {
     "closure": lambda order: module(by_closure("norm" if order == "before" else "act")),
     "text attribute": lambda order: TorchNet(order),
     "list attribute": lambda order: module(
-        lambda self, x: [f(self.linear(x)) for f in self.steps][0],
+        lambda self, x: next(f(self.linear(x)) for f in self.steps),
         steps=[torch.relu if order == "before" else torch.tanh],
     ),
     "function attribute": lambda order: module(

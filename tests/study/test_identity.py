@@ -39,7 +39,7 @@ def reads_a_global(order):
         ("def f(order, width=3): return width", "def f(order, width=4): return width"),
         ("def f(order, *, width=3): return width", "def f(order, *, width=4): return width"),
         ("def f(order): return lambda: 1", "def f(order): return lambda: 2"),
-        ("def g(): return 1\ndef f(order): return g()", "def g(): return 2\ndef f(order): return g()"),
+        ("def g(): return 1\ndef f(o): return g()", "def g(): return 2\ndef f(o): return g()"),
         ("W = 1\ndef f(order): return W", "W = 2\ndef f(order): return W"),
         ("W = {'a': [1]}\ndef f(order): return W", "W = {'a': [2]}\ndef f(order): return W"),
         ("W = np.zeros(3)\ndef f(order): return W", "W = np.ones(3)\ndef f(order): return W"),
@@ -57,10 +57,20 @@ def reads_a_global(order):
         ),
     ],
     ids=[
-        "constant", "name", "default", "keyword default", "inner function", "function it calls",
-        "global", "nested global", "array", "method", "base class", "property",
+        "constant",
+        "name",
+        "default",
+        "keyword default",
+        "inner function",
+        "function it calls",
+        "global",
+        "nested global",
+        "array",
+        "method",
+        "base class",
+        "property",
     ],
-)  # fmt: skip
+)
 def test_what_matters_changes_the_digest(a, b):
     assert code_digest(make(a)) == code_digest(make(a))
     assert code_digest(make(a)) != code_digest(make(b))
@@ -86,6 +96,19 @@ def test_a_global_that_it_reads_counts(monkeypatch):
     before = code_digest(reads_a_global)
     monkeypatch.setitem(globals(), "LIMIT", 4)
     assert code_digest(reads_a_global) != before
+
+
+def test_what_it_only_imports_or_gets_by_attribute_does_not_count():
+    text = "def f(order):\n    import os\n    return os.sep, order.width"
+    assert code_digest(make(text)) == code_digest(make(text, os=1, width=2))
+
+
+def test_it_is_the_same_for_a_function_that_traveled_with_its_code():
+    import cloudpickle
+
+    text = "import os\nW = [1]\ndef g(): return W\ndef f(order):\n    return g(), os.sep"
+    function = make(text)
+    assert code_digest(cloudpickle.loads(cloudpickle.dumps(function))) == code_digest(function)
 
 
 def test_recursion_and_cycles_end():

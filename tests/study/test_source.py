@@ -1,4 +1,4 @@
-"""Builders: every way to name one, how it is called, and an error for each thing that goes wrong."""
+"""Builders: every way to name one, how it is called, an error for each thing that goes wrong."""
 
 import functools
 import subprocess
@@ -222,7 +222,7 @@ class TestOptions:
 
     @pytest.mark.parametrize("value", [object(), float("nan"), {1, 2}, len])
     def test_only_plain_data(self, value):
-        with pytest.raises(InputError, match="option act=.*isn't plain data"):
+        with pytest.raises(InputError, match=r"option act=.*isn't plain data"):
             resolve(everything, {"act": value})
 
 

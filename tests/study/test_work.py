@@ -79,7 +79,7 @@ class TestEngine:
         assert re.search(reason, found["reason"])
 
     def test_torch_is_refused_with_the_reason(self):
-        with pytest.raises(Refused, match="engine 'torch' can't train this model: .*'twice'"):
+        with pytest.raises(Refused, match=r"engine 'torch' can't train this model: .*'twice'"):
             inspected(opaque_net, "torch")
 
     def test_keras_cannot_train_a_module(self):
@@ -96,7 +96,7 @@ class TestEngine:
         def mixed(order):
             return torch_net(order) if order == "before" else opaque_net(order)
 
-        with pytest.raises(Refused, match="linear-norm-act.*one engine has to train both"):
+        with pytest.raises(Refused, match=r"linear-norm-act.*one engine has to train both"):
             inspected(mixed)
 
     def test_without_pytorch_auto_takes_keras_and_torch_says_what_to_install(self, monkeypatch):

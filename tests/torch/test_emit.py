@@ -1,4 +1,4 @@
-"""What each operation becomes is compared with Keras in tests/keras; here is what Keras can't show."""
+"""What each operation becomes is compared with Keras in tests/keras; here what it can't show."""
 
 import numpy as np
 import pytest
@@ -81,3 +81,18 @@ def test_dropout_rate():
     y = lower(one("dropout", rate=0.25)).train()(torch.ones(100, 5, 4))
     assert float((y == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
     assert float(y.max()) == pytest.approx(1 / 0.75)
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 1), (7, 3, 1), (6, 3, 3)], ids=str)
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("op", ["conv", "depthwise_conv"])
+def test_wide_strides_of_one_channel(op, padding, shape):
+    """PyTorch 2.13 gets these wrong if nothing is done about the memory layout."""
+    kernel = RANDOM.normal(size=(2, 3, shape[-1], 4)).astype("float32")
+    attrs = {"strides": (1, 3), "padding": padding, "dilation": (1, 1)}
+    nodes = {"x": Node("x", "input", (), (None, *shape))}
+    nodes["y"] = Node("y", op, ("x",), (None, None, 1, 4), "y", 0, attrs, {"kernel": "k"})
+    graph = Graph("g", nodes, ("x",), ("y",), {"k": kernel})
+    x = RANDOM.normal(size=(16, *shape)).astype("float32")
+    got = lower(graph)(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(got, evaluate(graph, x)[0], atol=1e-5)

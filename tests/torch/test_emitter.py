@@ -12,7 +12,9 @@ def emitter():
     return Emitter(Graph("g", {}, (), (), {}), frozenset({"mine"}))
 
 
-@pytest.mark.parametrize("name", ["conv", "a/b c", "1", "", "ü", "class", "mine", "graph", "training"])
+@pytest.mark.parametrize(
+    "name", ["conv", "a/b c", "1", "", "ü", "class", "mine", "graph", "training"]
+)
 def test_identifiers_are_fresh_and_usable(emitter, name):
     first, second = emitter.identifier(name), emitter.identifier(name)
     assert first != second

@@ -123,7 +123,9 @@ def vars_of(g):
 
 class TestPenalty:
     def test_is_l1_and_l2(self):
-        module = lower(one_dense(penalties=(Penalty("d/kernel", 0.5, 0.25), Penalty("d/bias", 0.0, 2.0))))
+        module = lower(
+            one_dense(penalties=(Penalty("d/kernel", 0.5, 0.25), Penalty("d/bias", 0.0, 2.0)))
+        )
         kernel, bias = (module.get_tensors()[k].astype(float) for k in ("d/kernel", "d/bias"))
         expected = 0.5 * abs(kernel).sum() + 0.25 * (kernel**2).sum() + 2 * (bias**2).sum()
         assert float(module.penalty().detach()) == pytest.approx(expected, rel=1e-6)
@@ -146,7 +148,9 @@ class TestLogits:
         assert torch.equal(lower(source)(x), getattr(torch, op)(x, -1))
 
     def test_not_over_another_axis_and_not_where_it_is_read_again(self):
-        over_rows = graph(Node("p", "softmax", ("x",), (None, 3, 4), attrs={"axis": 1}), shape=(None, 3, 4))
+        over_rows = graph(
+            Node("p", "softmax", ("x",), (None, 3, 4), attrs={"axis": 1}), shape=(None, 3, 4)
+        )
         assert not lower(over_rows, logits=True).returns_logits
         soft = Node("p", "softmax", ("x",), (None, 4))
         twice = graph(soft, Node("q", "add", ("p", "p"), (None, 4)), outputs=("p",))
@@ -157,7 +161,9 @@ class TestLogits:
 
 class TestRefused:
     def test_opaque(self):
-        odd = Node("a/odd", "opaque", ("x",), (None, 4), "odd", attrs={"type": "Thing", "why": "so"})
+        odd = Node(
+            "a/odd", "opaque", ("x",), (None, 4), "odd", attrs={"type": "Thing", "why": "so"}
+        )
         with pytest.raises(Refused, match=r"can't lower layer 'odd' \(Thing\): so\."):
             lower(graph(odd))
 
@@ -172,14 +178,24 @@ class TestRefused:
             lower(graph(norm))
 
     def test_unknown_image_size(self):
-        conv = Node("c", "conv", ("x",), (None, None, 5, 3), "c", attrs={**CONV, "strides": (2, 1)}, arrays={"kernel": "k"})  # fmt: skip
+        conv = Node(
+            "c",
+            "conv",
+            ("x",),
+            (None, None, 5, 3),
+            "c",
+            attrs={**CONV, "strides": (2, 1)},
+            arrays={"kernel": "k"},
+        )
         with pytest.raises(Refused, match="'c': 'same' padding with stride 2 needs a fixed"):
             lower(graph(conv, tensors={"k": tensor(3, 3, 2, 3)}, shape=(None, None, 5, 2)))
 
     def test_a_tensor_that_two_layers_share(self):
         """Two modules would hold two copies that drift apart in training."""
         tensors = {"k": tensor(4, 4), "a/bias": tensor(4)}
-        tied = graph(dense("a", kernel="k", bias="a/bias"), dense("b", "a", kernel="k"), tensors=tensors)
+        tied = graph(
+            dense("a", kernel="k", bias="a/bias"), dense("b", "a", kernel="k"), tensors=tensors
+        )
         with pytest.raises(Refused, match="'b': it shares the tensor 'k' with another layer"):
             lower(tied)
 
@@ -190,9 +206,30 @@ class TestRefused:
 
 
 class TestNames:
-    WORDS = ["class", "None", "torch", "self", "graph", "code", "meta", "training", "forward",
-             "bindings", "shapes", "source", "penalty", "_modules", "é²", "1st", "a b", "a-b", "",
-             "print", "operator", "T_destination"]  # fmt: skip
+    WORDS = (
+        "class",
+        "None",
+        "torch",
+        "self",
+        "graph",
+        "code",
+        "meta",
+        "training",
+        "forward",
+        "bindings",
+        "shapes",
+        "source",
+        "penalty",
+        "_modules",
+        "é²",
+        "1st",
+        "a b",
+        "a-b",
+        "",
+        "print",
+        "operator",
+        "T_destination",
+    )
 
     @pytest.mark.parametrize("word", WORDS)
     def test_any_name_of_layer_or_input(self, word):
@@ -208,8 +245,15 @@ class TestNames:
         assert torch.equal(lower(source)(torch.from_numpy(x)), torch.relu(torch.from_numpy(x)))
 
     def test_names_that_clash_after_cleaning(self):
-        tensors = {f"{k}/kernel": np.full((4, 4), v, np.float32) for k, v in (("a-b", 1), ("a_b", 2), ("a b", 3))}  # fmt: skip
-        nodes = [dense("a-b", kernel="a-b/kernel"), dense("a_b", "a-b", kernel="a_b/kernel"), dense("a b", "a_b", kernel="a b/kernel")]  # fmt: skip
+        tensors = {
+            f"{k}/kernel": np.full((4, 4), v, np.float32)
+            for k, v in (("a-b", 1), ("a_b", 2), ("a b", 3))
+        }
+        nodes = [
+            dense("a-b", kernel="a-b/kernel"),
+            dense("a_b", "a-b", kernel="a_b/kernel"),
+            dense("a b", "a_b", kernel="a b/kernel"),
+        ]
         module = lower(graph(*nodes, tensors=tensors))
         assert len(list(module.children())) == 3
         assert float(module(torch.ones(1, 4))[0, 0].detach()) == 4 * 8 * 12

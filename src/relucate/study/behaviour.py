@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, Refused, RelucateError
+from ..errors import InputError, RelucateError
 from ..train.streams import generator
 from .source import where
 

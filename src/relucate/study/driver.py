@@ -77,19 +77,20 @@ class Plan:
         if len(self.arms) < 2:
             raise InputError(f"a comparison takes at least two arms, got {labels}.")
         for label in labels:
-            if labels.count(label) > 1:
-                raise InputError(f"the arm '{label}' is given twice: a comparison takes two.")
+            given = [arm.given for arm in self.arms if arm.label == label]
+            if len(given) > 1:
+                raise InputError(
+                    f"the arm '{label}' is given twice (as {' and '.join(map(repr, given))}): "
+                    "a comparison takes different ones."
+                )
         for name, least in (("pairs", 1), ("threads", 1), ("jobs", 0), ("first_seed", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is at least {least}, got {getattr(self, name)}.")
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InputError(f"{name} is a whole number of at least {least}, got {value!r}.")
         check_level(self.level)
         if self.engine not in ENGINES:
             raise unknown("engine", self.engine, ENGINES)
-        if self.recipe.batch_size > len(self.data.y_train):
-            raise InputError(
-                f"batch_size {self.recipe.batch_size} is larger than the "
-                f"{len(self.data.y_train)} training examples: choose a smaller one."
-            )
+        self.recipe.check_fits(len(self.data.y_train), self.data.input_shape)
 
     @property
     def workers(self) -> int:
@@ -144,10 +145,10 @@ def run_study(plan: Plan, store: Store, display: Display) -> Outcome:
     KeyboardInterrupt likewise.
     """
     start = time.perf_counter()
+    backend = {"KERAS_BACKEND": choose_backend()}  # this process's, also if it was set in code
     with tempfile.TemporaryDirectory(prefix="relucate-data-") as folder:
         plan.data.save(Path(folder) / "data")
         display.say(f"starting {plan.workers} worker processes")
-        backend = {"KERAS_BACKEND": choose_backend()}  # this process's, also if it was set in code
         setup = _setup(plan, folder)
         with LocalExecutor(plan.workers, plan.threads, setup, backend) as executor:
             display.say("building all arms")

@@ -209,6 +209,7 @@ def _environment(threads: int) -> dict[str, str]:
         "TF_NUM_INTEROP_THREADS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "MPLBACKEND": "agg",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS may give other bits in every run
         "PYTHONPATH": os.pathsep.join(import_path()),
     }
     if threads == 1:

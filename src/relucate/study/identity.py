@@ -7,6 +7,7 @@ by `source` (a builder's digest) and `arms` (are two built models the same?).
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import sys
@@ -161,8 +162,13 @@ def _cell(cell: Any) -> Any:
 
 
 def _globals(function: FunctionType) -> list[str]:
-    """Return the names of the globals that a function (with the functions inside it) may read."""
-    names = {name for code in _codes(function.__code__) for name in code.co_names}
+    """Return the names of the globals that a function (with the functions inside it) reads."""
+    names = {
+        step.argval
+        for code in _codes(function.__code__)
+        for step in dis.get_instructions(code)
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+    }
     return sorted(name for name in names if name in function.__globals__)
 
 

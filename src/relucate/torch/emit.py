@@ -53,6 +53,15 @@ def _symmetric(pads: Sequence[tuple[int, int]]) -> bool:
     return all(before == after for before, after in pads)
 
 
+def _plain_strides(x: torch.Tensor) -> torch.Tensor:
+    """Return one-channel images as if they had been made channels first.
+
+    Their memory is the same either way, but where it is called channels last, PyTorch 2.13 (oneDNN)
+    gets convolutions with strides like (1, 2) wrong as soon as the output is one pixel wide.
+    """
+    return x.squeeze(1).unsqueeze(1)
+
+
 _CONVS: tuple[Callable[..., nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -68,6 +77,8 @@ def _convolution(emitter: Emitter, node: Node, values: list[Value], depthwise: b
     groups = kernel[-2] if depthwise else node.attrs.get("groups", 1)
     channels_in = kernel[-2] if depthwise else kernel[-2] * groups
     channels_out = kernel[-2] * kernel[-1] if depthwise else kernel[-1]
+    if channels_in == 1 and node.attrs["strides"][-1] > node.attrs["strides"][0]:
+        x = emitter.function(_plain_strides, x)
 
     def make() -> nn.Module:
         return _CONVS[len(window) - 1](

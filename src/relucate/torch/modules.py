@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 _PART = 16  # images
 _NAIVE = 2**15  # values per channel up to which a plain float32 sum is good to 3e-4
 
@@ -151,14 +150,14 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         if torch.is_grad_enabled() and not input.requires_grad:
-            # On a CPU the gradient of gamma alone, of channels-last images, crashes in PyTorch (seen
-            # in 2.13). Where the pixels stand doesn't matter to the norm, so they need no image.
-            return self._norm(input.flatten(2) if input.ndim > 2 else input).reshape(input.shape)
-        return self._norm(input)
-
-    def _norm(self, x: Tensor) -> Tensor:
+            # Without a gradient for its input (the images themselves) PyTorch 2.13 crashes in the
+            # backward pass of channels-last memory.
+            input = input.detach().requires_grad_()
+        if self.weight is None and self.bias is not None:  # PyTorch 2.13 has no backward for that
+            y = torch.group_norm(input, self.num_groups, eps=self.eps)
+            return y + self.bias.reshape(1, -1, *[1] * (input.ndim - 2))
         # nn.GroupNorm's own forward refuses one value per group, where the norm gives beta.
-        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class LayerNorm(nn.Module):

@@ -64,7 +64,9 @@ def train(
         aren't logits of shape (batch, classes), no trainable parameters.
     """
     recipe.check_fits(len(data.y_train), data.input_shape)
-    return _Run(model, data, recipe, seed, on_epoch, device, channels_first).result()
+    # cuDNN may choose other algorithms in every run, which give other bits.
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        return _Run(model, data, recipe, seed, on_epoch, device, channels_first).result()
 
 
 class _Run:

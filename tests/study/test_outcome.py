@@ -1,0 +1,190 @@
+"""The document: strict JSON in every case, in an order that no race decides."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from relucate.api import Study
+from relucate.data import make
+from relucate.errors import InputError
+from relucate.report.facts import check_schema
+from relucate.study.driver import Outcome, Plan, arms_from
+from relucate.study.outcome import document
+from relucate.study.source import resolve
+from relucate.study.work import Inspection
+from relucate.train import Recipe
+
+
+def inspection(arms, engine="torch", parameters=(10, 12, 8)):
+    reports = [
+        {
+            "label": arm.label,
+            "fingerprint": f"f{k}",
+            "shared": 3,
+            "tensors": 4,
+            "only": ["block/bias"] if k else [],
+            "parameters": parameters[k],
+            "norm_parameters": 4,
+        }
+        for k, arm in enumerate(arms)
+    ]
+    chosen = {"name": engine, "reason": "it can", "backend": "torch", "device": "cpu"}
+    return Inspection(chosen, {"torch": "2"}, tuple(reports), ("an inspection's note",))
+
+
+def result(metric=0.9, status="done", note=""):
+    done = status == "done"
+    return {
+        "status": status,
+        "metric": metric if done else None,
+        "loss": 0.3 if done else None,
+        "curve": {
+            "epoch": [1, 2],
+            "train_loss": [1.0, 0.5 if done else None],
+            "accuracy": [0.5, None],
+        },
+        "seconds": {"train": 1.0, "total": 2.0},
+        "parameters": 10,
+        "norm_parameters": 4,
+        "shared": 3,
+        "tensors": 4,
+        "note": note,
+    }
+
+
+def outcome(metrics, orders=("before", "after"), **given):
+    """An outcome with metrics[arm][pair]; None is a diverged run, a missing one hasn't finished."""
+    x, y = np.zeros((8, 3), np.float32), np.arange(8) % 2
+    data = make("toy", x, y, x, y, notes=["a note of the data's"])
+    arms = arms_from(list(orders))
+    pairs = max(len(row) for row in metrics)
+    plan = Plan(resolve("mlp"), arms, data, Recipe(epochs=2, batch_size=4), pairs=pairs)
+    made = Outcome(plan, inspection(arms, **given))
+    for arm, row in zip(arms, metrics, strict=True):
+        for seed, metric in enumerate(row):
+            diverged = metric is None
+            made.results[arm.label, seed] = result(
+                metric, "diverged" if diverged else "done", "the loss was nan" if diverged else ""
+            )
+            made.hashes[arm.label, seed] = f"{arm.label}-{seed}"
+    return made
+
+
+CASES = {
+    "three pairs": [[0.8, 0.81, 0.79], [0.9, 0.92, 0.9]],
+    "one pair": [[0.8], [0.9]],
+    "two equal pairs": [[0.8, 0.8], [0.8, 0.8]],
+    "some diverged": [[None, 0.8, 0.81], [0.9, None, 0.9]],
+    "all diverged": [[None, None, None], [None, None, None]],
+    "one arm diverged": [[0.8, 0.8, 0.81], [None, None, None]],
+    "one pair, diverged": [[None], [None]],
+    "unfinished": [[0.8, 0.81, 0.8], [0.9]],
+}
+
+
+@pytest.mark.parametrize("metrics", CASES.values(), ids=CASES)
+def test_it_is_strict_json_whatever_came_out(metrics):
+    made = document(outcome(metrics), margin=0.005, command="relucate compare")
+    again = json.loads(json.dumps(made, allow_nan=False))
+    assert again["schema"] == "relucate.compare/1"
+    check_schema(again)
+    assert again["pairs"] == min(len(row) for row in metrics)
+    assert len(again["runs"]) == sum(len(row) for row in metrics)
+    assert again["verdict"] in {"better", "equivalent", "inconclusive"}
+    assert not any(isinstance(v, float) and not math.isfinite(v) for v in leaves(again))
+
+
+def leaves(value):
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [leaf for item in value for leaf in leaves(item)]
+    return [value]
+
+
+def test_the_winner_and_the_difference():
+    made = document(outcome(CASES["three pairs"]), margin=0.005, command="")
+    assert (made["verdict"], made["winner"]) == ("better", "linear-act-norm")
+    assert made["difference"]["estimate"] == pytest.approx(0.32 / 3)
+    assert [d["value"] for d in made["differences"]] == pytest.approx([0.1, 0.11, 0.11])
+    assert made["difference"]["of"] == "linear-act-norm minus linear-norm-act"
+    assert [arm["mean"] for arm in made["arms"]] == pytest.approx([0.8, 2.72 / 3])
+
+
+def test_a_diverged_run_counts_with_the_worst_score():
+    made = document(outcome(CASES["one arm diverged"]), margin=0.005, command="")
+    assert made["winner"] == "linear-norm-act"
+    assert [arm["diverged"] for arm in made["arms"]] == [0, 3]
+    assert made["arms"][1]["mean"] == 0.0
+    assert "the loss was nan" in made["notes"]
+    assert [run["status"] for run in made["runs"]] == ["done", "diverged"] * 3
+
+
+def test_all_diverged_is_inconclusive():
+    made = document(outcome(CASES["all diverged"]), margin=0.005, command="")
+    assert made["verdict"] == "inconclusive"
+    assert "diverged" in made["sentence"]
+
+
+def test_runs_stand_by_seed_and_arm_however_they_finished():
+    late = outcome(CASES["three pairs"])
+    late.results = dict(reversed(late.results.items()))
+    runs = document(late, margin=0.005, command="")["runs"]
+    expected = [(arm, seed) for seed in range(3) for arm in ("linear-norm-act", "linear-act-norm")]
+    assert [(run["arm"], run["seed"]) for run in runs] == expected
+    assert [run["hash"] for run in runs] == [f"{arm}-{seed}" for arm, seed in expected]
+
+
+def test_unfinished_pairs_do_not_count_but_their_runs_show():
+    made = document(outcome(CASES["unfinished"]), margin=0.005, command="")
+    assert made["pairs"] == 1
+    assert [arm["n"] for arm in made["arms"]] == [1, 1]
+    assert len(made["runs"]) == 4
+
+
+def test_nothing_finished_is_nothing_to_report():
+    with pytest.raises(InputError, match="no pair has finished"):
+        document(outcome([[0.8, 0.7], []]), margin=0.005, command="")
+
+
+def test_three_arms_are_each_compared_with_the_first():
+    metrics = [[0.8, 0.81], [0.9, 0.92], [0.7, 0.72]]
+    made = document(outcome(metrics, ("before", "after", "none")), margin=0.005, command="")
+    assert [c["arm"] for c in made["comparisons"]] == ["linear-act-norm", "linear-act"]
+    assert {c["against"] for c in made["comparisons"]} == {"linear-norm-act"}
+    assert made["difference"] == made["comparisons"][0]["difference"]
+
+
+def test_notes_say_what_a_reader_has_to_know():
+    notes = document(outcome(CASES["one pair"]), margin=0.005, command="")["notes"]
+    assert notes[:2] == ["a note of the data's", "an inspection's note"]
+    assert any("trainable parameters: linear-norm-act 10, linear-act-norm 12" in n for n in notes)
+    same = outcome(CASES["one pair"], parameters=(10, 10), engine="keras")
+    notes = document(same, margin=0.005, command="")["notes"]
+    assert not any("trainable parameters" in note for note in notes)
+    assert "trained by the keras engine: it can" in notes
+
+
+@pytest.mark.parametrize("metrics", CASES.values(), ids=CASES)
+class TestStudy:
+    """What `relucate.compare` returns, for every kind of outcome."""
+
+    def test_it_shows_itself(self, metrics, tmp_path):
+        study = Study(document(outcome(metrics), margin=0.005, command="relucate compare"))
+        assert study.verdict in {"better", "equivalent", "inconclusive"}
+        assert study.sentence in repr(study)
+        assert study.verdict.upper() in str(study).upper()
+        assert "linear-act-norm" in str(study)
+        assert study._repr_html_().lstrip().startswith("<")
+        assert study.report(tmp_path / "page.html").read_text().startswith("<!doctype html>")
+
+    def test_its_plain_data_is_strict_json_and_a_copy(self, metrics):
+        study = Study(document(outcome(metrics), margin=0.005, command=""))
+        plain = study.to_dict()
+        json.dumps(plain, allow_nan=False)
+        plain["difference"]["estimate"] = 99
+        study.difference["estimate"] = 99
+        assert study.difference["estimate"] != 99
+        assert study.winner == plain["winner"]
