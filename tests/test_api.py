@@ -92,7 +92,7 @@ SCRIPT = """
     x = np.eye(3)[y] + 0.3 * np.random.default_rng(0).normal(size=(60, 3))
     for builder in (closure(2), lambda order: closure(1)(order, (3,), 3)):
         study = relucate.compare(
-            builder, ((x, y), (x, y)), pairs=1, jobs=2, recipe={"epochs": 2, "batch_size": 10},
+            builder, ((x, y), (x, y)), pairs=1, jobs=1, recipe={"epochs": 2, "batch_size": 10},
             progress=False,
         )
         print(study.verdict, len(study.to_dict()["runs"]), study.to_dict()["model"]["name"])
