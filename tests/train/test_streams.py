@@ -7,7 +7,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relucate.train.streams import derive, epoch_order, generator, statistics_sample
+from relucate.train.streams import (
+    curve_sample,
+    derive,
+    epoch_order,
+    generator,
+    statistics_sample,
+)
 
 SEEDS = st.integers(0, 2**31)
 
@@ -46,3 +52,12 @@ def test_the_statistics_sample_is_spread_over_data_stored_class_by_class():
     sample = statistics_sample(0, 1000, 100)
     assert len(set(sample.tolist())) == 100
     assert len(np.unique(sample // 100)) == 10  # every tenth of the data
+
+
+def test_the_curve_is_drawn_by_evenly_spread_examples():
+    # A sample drawn in float32 fell on other examples at this size.
+    sample = curve_sample(60_000, 2000)
+    assert len(sample) == 2000
+    assert (sample[0], sample[-1]) == (0, 59_999)
+    np.testing.assert_array_equal(sample, np.rint(np.linspace(0, 59_999, 2000)))
+    assert len(curve_sample(7, 0)) == 0

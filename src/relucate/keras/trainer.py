@@ -23,7 +23,7 @@ from ..train.recipe import Recipe
 from ..train.run import EpochReport, OnEpoch, RunResult
 from ..train.schedule import learning_rates
 from ..train.standard import channel_moments
-from ..train.streams import derive, epoch_order, generator, statistics_sample
+from ..train.streams import curve_sample, derive, epoch_order, generator, statistics_sample
 
 _SCORE_BATCH = 500
 _CROP = 4
@@ -78,8 +78,7 @@ class _Run:
             _compile(model, recipe, len(self.batches), logits=not _are_probabilities(outputs))
         self.batches.one_hot = data.classes if _wants_one_hot(model) else 0
         self.sample = statistics_sample(seed, len(self.x), recipe.reestimate)
-        count = min(recipe.curve, len(self.y_test))
-        self.curve_set = np.unique(np.linspace(0, len(self.y_test) - 1, count).round().astype(int))
+        self.curve_set = curve_sample(len(self.y_test), recipe.curve)
         self.curve: dict[str, list[float | None]] = {"epoch": [], "train_loss": [], "accuracy": []}
         self.seconds = {"train": 0.0, "evaluate": 0.0}
         _key_dropout(model, seed)

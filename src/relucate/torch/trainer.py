@@ -22,7 +22,7 @@ from ..errors import Refused
 from ..train.recipe import Recipe
 from ..train.run import EpochReport, OnEpoch, RunResult
 from ..train.schedule import learning_rates
-from ..train.streams import derive, statistics_sample
+from ..train.streams import curve_sample, derive, statistics_sample
 from .batches import Batches, batches
 from .lower import Lowered
 from .modules import BatchNorm, LayerNorm, SpatialDropout, channels_last_weights
@@ -92,7 +92,8 @@ class _Run:
             channels_first=first,
             standardize=recipe.standardize,
         )
-        self.curve_set = _curve_examples(data, recipe.curve).to(self.device)
+        curve_set = torch.from_numpy(curve_sample(len(self.test_set), recipe.curve))
+        self.curve_set = curve_set.to(self.device)
         count = min(recipe.reestimate, len(self.train_set))
         sample = torch.from_numpy(statistics_sample(seed, len(self.train_set), count))
         self.statistics_set = sample.to(self.device)
@@ -210,12 +211,6 @@ def _autocast(recipe: Recipe, device: torch.device) -> Any:
     if recipe.precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
-
-
-def _curve_examples(data: Dataset, count: int) -> Tensor:
-    """Return which test examples draw the curve: the same evenly spread ones in every run."""
-    total = len(data.y_test)
-    return torch.linspace(0, total - 1, min(count, total)).round().long().unique()
 
 
 def _check_outputs(model: nn.Module, data: Batches, classes: int) -> None:

@@ -41,3 +41,14 @@ def statistics_sample(seed: int, examples: int, count: int) -> np.ndarray:
     [0, 1, 2]
     """
     return generator(seed, "statistics").permutation(examples)[:count]
+
+
+def curve_sample(examples: int, count: int) -> np.ndarray:
+    """Return which test examples draw the learning curve: evenly spread, ascending, int64.
+
+    At most `count` of them, the same in every run and for every engine.
+
+    >>> curve_sample(5, 3).tolist()
+    [0, 2, 4]
+    """
+    return np.unique(np.linspace(0, examples - 1, min(count, examples)).round().astype(np.int64))
