@@ -1,9 +1,47 @@
 """A network as plain data: nodes in topological order, edges by name, weights as NumPy arrays.
 
-A Graph says what is computed, not by which framework: readers (`relucate.keras.read`, later
+A Graph says what is computed, not by which framework: readers (`relucate.keras.read`,
 `relucate.torch.read`) make it, planners and `relucate.torch.lower` consume it, `graph.evaluate` is
 its slow and obvious meaning. What a reader doesn't know becomes an `opaque` node: kept, never
 guessed at. Not here: any framework, any decision.
+
+Attributes by op (axes count the batch axis; with `time_distributed` they count without the time
+axis, which the op doesn't see):
+
+    conv, depthwise_conv    strides, dilation, groups, data_format, padding: "valid", "same" or
+                            ((before, after), ...) zeros per spatial axis; kernel (*window,
+                            in / groups, out), depthwise (*window, channels, multiplier); bias
+    conv_transpose          the same, with output_padding: None or one number per axis; kernel
+                            (*window, out / groups, in)
+    dense                   over the last axis; kernel (in, out); bias
+    einsum                  equation; kernel; bias (broadcasts against the output)
+    attention               its own projections inside: known, not evaluated
+    batch_norm              axis, epsilon, momentum (share of the old that is kept; None: cumulative
+                            average), frozen, renorm, synchronized, forced (the `training` that the
+                            call insists on, or None); gamma, beta, moving_mean, moving_variance
+                            (without the two: batch statistics at inference too)
+    instance_norm           axis, epsilon; gamma, beta, moving_mean, moving_variance
+    layer_norm, rms_norm    axes, epsilon; gamma, beta
+    group_norm              groups, axis, epsilon; gamma, beta
+    unit_norm               axes, epsilon: x / max(‖x‖₂, epsilon)
+    lrn                     known, not evaluated
+    max_pool, avg_pool      window, strides, padding as conv, data_format, dilation, ceil_mode,
+                            count_include_pad
+    global_*_pool           axes, keepdims
+    reduce                  function (sum, mean, max, min, prod, var, std), axes, keepdims
+    zero_pad                padding: ((before, after), ...) per spatial axis, data_format
+    pad                     mode (constant, reflect, symmetric, edge), value, padding, data_format
+    crop                    cropping: ((before, after), ...) per spatial axis, data_format
+    slice                   axis, start, stop, step
+    upsample                factors, data_format; resize: method, data_format (not evaluated)
+    reshape                 target (without the batch axis); permute: dims (without it);
+    flatten                 data_format: "channels_first" moves the channels last first
+    rescale                 scale, offset: numbers; affine: arrays scale, offset, as they broadcast
+    concat                  axis; other merges: fill_axis (None: NumPy's broadcasting)
+    embedding               arrays table; matmul, dot: known, not evaluated
+    opaque                  type, why
+    any linear op           reparametrized: "spectral_norm", "weight_norm", ... (kernel is the
+                            result), quantized, lora: why its kernel isn't a plain variable
 """
 
 from __future__ import annotations
@@ -15,19 +53,24 @@ from typing import Any
 
 import numpy as np
 
-LINEAR = frozenset({"conv", "depthwise_conv", "conv_transpose", "dense"})
-NORM = frozenset({"batch_norm", "layer_norm", "group_norm"})
-DROP = frozenset({"dropout"})
+LINEAR = frozenset({"conv", "depthwise_conv", "conv_transpose", "dense", "einsum"})
+NORM = frozenset(
+    {"batch_norm", "instance_norm", "layer_norm", "group_norm", "rms_norm", "unit_norm", "lrn"}
+)
+DROP = frozenset({"dropout", "alpha_dropout", "gaussian_dropout", "stochastic_depth"})
 _ACTIVATIONS = """
 relu relu6 leaky_relu prelu elu selu celu gelu silu hard_silu mish sigmoid hard_sigmoid log_sigmoid
 tanh hard_tanh tanh_shrink soft_shrink hard_shrink threshold softplus softsign squareplus
-exponential softmax log_softmax glu sparsemax sparse_plus sparse_sigmoid
+exponential softmax log_softmax glu sparsemax sparse_plus sparse_sigmoid rrelu
 """
 ACTIVATIONS = frozenset(_ACTIVATIONS.split())
-MERGES = frozenset({"add", "subtract", "multiply", "average", "maximum", "minimum", "concat"})
+MERGES = frozenset("add subtract multiply divide average maximum minimum concat".split())
 POOLS = frozenset({"max_pool", "avg_pool", "global_max_pool", "global_avg_pool"})
-SHAPERS = frozenset({"flatten", "reshape", "permute", "zero_pad", "upsample"})
-OTHER = frozenset({"input", "identity", "rescale", "opaque"})
+SHAPERS = frozenset("flatten reshape permute zero_pad pad crop slice upsample resize".split())
+OTHER = frozenset(
+    "input identity rescale affine reduce gaussian_noise embedding matmul dot attention "
+    "opaque".split()
+)
 OPS = LINEAR | NORM | DROP | ACTIVATIONS | MERGES | POOLS | SHAPERS | OTHER
 
 _KINDS = {"linear": LINEAR, "norm": NORM, "act": ACTIVATIONS, "drop": DROP}
@@ -67,7 +110,7 @@ class Penalty:
 
 @dataclass(frozen=True)
 class Graph:
-    """A whole network. `nodes` keeps topological order; `tensors` keeps the source's layout."""
+    """A whole network. `nodes` keeps topological order; `tensors` has Keras's layouts (above)."""
 
     name: str
     nodes: Mapping[str, Node]
@@ -77,6 +120,7 @@ class Graph:
     trainable: frozenset[str] = frozenset()
     penalties: tuple[Penalty, ...] = ()
     hazards: tuple[str, ...] = ()  # why training it elsewhere would not be the same training
+    framework: str = "keras"  # of the source: how its users spell things
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes.values())
