@@ -4,18 +4,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import Study, compare
+    from .api.audit import AuditReport, audit
+    from .api.study import Study, compare
     from .errors import InputError, Refused, RelucateError
     from .order import Order
     from .train.recipe import Recipe
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "Order", "Recipe", "Refused", "RelucateError", "Study", "compare"]
+__all__ = [
+    "AuditReport",
+    "InputError",
+    "Order",
+    "Recipe",
+    "Refused",
+    "RelucateError",
+    "Study",
+    "audit",
+    "compare",
+]
 
 _HOMES = {
     "Order": "order",
-    "compare": "api",
-    "Study": "api",
+    "audit": "api.audit",
+    "AuditReport": "api.audit",
+    "compare": "api.study",
+    "Study": "api.study",
     "Recipe": "train.recipe",
     "RelucateError": "errors",
     "InputError": "errors",

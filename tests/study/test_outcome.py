@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from relucate.api import Study
+from relucate.api.study import Study
 from relucate.data import make
 from relucate.errors import InputError
 from relucate.report.facts import check_schema

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from ..errors import RelucateError
+from .audit import audit
 from .compare import compare
 from .data import data
 from .nets import nets
@@ -23,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(audit)
 app.command()(compare)
 app.command()(report)
 app.command()(nets)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from .options import builder_options
 
 _TRAINING = "How each run trains"
 _MODEL = "Options of the net (see: relucate nets) or of your builder"
@@ -131,8 +132,8 @@ def compare(
 
 
 def _run(given: dict[str, Any]) -> Any:
-    from ..api import compare as run
-    from ..api import load_data, make_recipe
+    from ..api.study import compare as run
+    from ..api.study import load_data, make_recipe
 
     dataset = load_data(
         given["data"],
@@ -181,20 +182,7 @@ def _show(study: Any, out: Path, format: Format) -> None:
 def _builder_options(given: dict[str, Any]) -> dict[str, Any]:
     names = ("act", "norm", "width", "depth", "dropout")
     chosen = {name: given[name] for name in names if given[name] is not None}
-    for text in given["option"] or []:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise InputError(f"--option is NAME=VALUE, got '{text}'.")
-        chosen[name.strip()] = _value(value.strip())
-    return chosen
-
-
-def _value(text: str) -> Any:
-    """Read a value as JSON where it is (numbers, true, null), else as text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    return {**chosen, **builder_options(given["option"])}
 
 
 def _recipe(given: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def data(
     format: Annotated[Format, typer.Option(help="text or json on standard output.")] = Format.text,
 ) -> None:
     """Show a data set's classes, sizes and content fingerprint."""
-    from ..api import load_data
+    from ..api.study import load_data
 
     found = load_data(
         source,

@@ -240,6 +240,11 @@ def load_callable(text: str) -> Builder:
     return found
 
 
+def import_user_module(text: str) -> Any:
+    """Import a file or a module by name, which runs the user's own code, and return it."""
+    return _import_file(Path(text)) if text.endswith(".py") else _import_module(text)
+
+
 def _callables(module: Any) -> list[str]:
     """Return the names of what could be a builder, the module's own if it has any."""
     have = {n: v for n, v in vars(module).items() if not n.startswith("_") and callable(v)}

@@ -14,10 +14,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from .data import Dataset, load
-from .errors import InputError
-from .order import Order
-from .train.recipe import Recipe
+from ..data import Dataset, load
+from ..errors import InputError
+from ..order import Order
+from ..train.recipe import Recipe
 
 DEFAULT_ORDERS = ("before", "after")
 
@@ -59,7 +59,7 @@ class Study:
 
     def report(self, path: str | Path) -> Path:
         """Write one self-contained HTML file and return its path."""
-        from .report import write_html
+        from ..report import write_html
 
         return write_html(self.to_dict(), path)
 
@@ -68,7 +68,7 @@ class Study:
 
         from rich.console import Console
 
-        from .report import print_study
+        from ..report import print_study
 
         text = StringIO()
         print_study(self._document, Console(file=text, width=80, color_system=None))
@@ -78,7 +78,7 @@ class Study:
         return f"<Study: {self.sentence}>"
 
     def _repr_html_(self) -> str:
-        from .report import repr_html
+        from ..report import repr_html
 
         return repr_html(self._document)
 
@@ -135,8 +135,8 @@ def compare(
     >>> study.difference["method"], len(study.to_dict()["runs"])
     ('paired t, fixed number of pairs', 6)
     """
-    from .stats.verdict import check_margin
-    from .study import Plan, Store, arms_from, document, resolve, run_study
+    from ..stats.verdict import check_margin
+    from ..study import Plan, Store, arms_from, document, resolve, run_study
 
     check_margin(margin)
     arms = arms_from(_orders(orders))
@@ -178,7 +178,7 @@ def load_data(data: Any, **options: Any) -> Dataset:
     known = isinstance(data, str) and data != "digits" and ":" not in data
     if not known:
         return load(data, **options)
-    from .keras.datasets import NAMED
+    from ..keras.datasets import NAMED
 
     return load(data, named=NAMED, **options)
 
@@ -203,13 +203,13 @@ def default_recipe(data: Dataset) -> dict[str, Any]:
 
 
 def _display(plan: Any, margin: float, progress: bool) -> Any:
-    from .study.driver import Silent
+    from ..study.driver import Silent
 
     if not progress:
         return Silent()
     from rich.console import Console
 
-    from .report import LiveStudy
+    from ..report import LiveStudy
 
     labels = [arm.label for arm in plan.arms]
     return LiveStudy(

@@ -9,7 +9,7 @@ import pytest
 
 import relucate
 from relucate import InputError, Recipe, Refused, Study, compare
-from relucate.api import default_recipe, make_recipe
+from relucate.api.study import default_recipe, make_recipe
 from relucate.data import make
 
 

@@ -1,0 +1,1 @@
+"""The Python surface: one file per verb, each of which wires readers, planners and reports."""

@@ -1,0 +1,137 @@
+"""`relucate.audit`: read a model of either framework, audit its Graph, show what was found."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from ..errors import InputError
+from ..graph import Graph
+from ..surgery.audit import Audit, audit_graph
+from ..surgery.rules import RULES, Finding
+from ..surgery.sites import Site
+
+
+class AuditReport:
+    """Where each norm of a model sits, and what is wrong with it. Prints as a table."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Every norm with the linear layer and activation that it belongs to, and its order."""
+        return self._audit.sites
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the rules found, the gravest first."""
+        return self._audit.findings
+
+    @property
+    def summary(self) -> dict[str, int]:
+        """Number of norms per order, the commonest first."""
+        return self._audit.summary
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Layers that couldn't be looked into."""
+        return self._audit.unknown
+
+    def at_least(self, severity: str) -> tuple[Finding, ...]:
+        """Return the findings at or above "note", "warning" or "error"."""
+        return self._audit.at_least(severity)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the audit as JSON-ready data (schema relucate.audit/1)."""
+        return json.loads(json.dumps(self._audit.to_dict(), allow_nan=False))
+
+    def to_sarif(self, *, file: str | None = None, line: int | None = None) -> dict[str, Any]:
+        """Return the findings as a SARIF 2.1.0 log; file and line: where the model is made."""
+        from .. import __version__
+        from ..report.sarif import sarif
+
+        names = ("code", "name", "severity", "summary")
+        rules = [{name: getattr(RULES[code], name) for name in names} for code in sorted(RULES)]
+        return sarif(self.to_dict(), rules, __version__, file=file, line=line)
+
+    def __str__(self) -> str:
+        from io import StringIO
+
+        from rich.console import Console
+
+        from ..report.audit import print_audit
+
+        text = StringIO()
+        print_audit(self.to_dict(), Console(file=text, width=80, color_system=None))
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+    def __repr__(self) -> str:
+        return f"<AuditReport: {len(self.sites)} norms, {len(self.findings)} findings>"
+
+    def _repr_html_(self) -> str:
+        from ..report.audit import audit_html
+
+        return audit_html(self.to_dict())
+
+
+def audit(
+    model: Any,
+    *,
+    example: Any = None,
+    steps: int | None = None,
+    select: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+    leaves: Iterable[str] = (),
+) -> AuditReport:
+    """Return where each norm of `model` sits relative to its activation, and what is wrong.
+
+    Data flow decides, never names or registration order; dropout, pooling, padding, reshaping and
+    fixed scales are looked through. The model is read, never changed.
+
+    Args:
+        model: a Keras functional or sequential model, a torch module, or a Graph.
+        example: for torch, an input: a tensor, or its shape with the batch axis, (1, 3, 224, 224);
+            a tuple of tensors for several inputs.
+        steps: number of training steps, for the rule about slow moving statistics.
+        select, ignore: codes of rules, their beginnings ("N1") or names; all by default.
+        leaves: for torch, names or classes of submodules not to look into.
+
+    Returns: an AuditReport: sites, findings, summary.
+    Raises: InputError: not a model, no example for torch, an unknown rule. Refused: a model that
+    has no graph to read, with the reason and what to do.
+
+    >>> import keras
+    >>> net = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3),
+    ...                         keras.layers.BatchNormalization(), keras.layers.ReLU()])
+    >>> report = audit(net)
+    >>> report.summary, [finding.code for finding in report.findings]
+    ({'linear-norm-act': 1}, ['N101'])
+    """
+    graph = read_graph(model, example=example, leaves=leaves)
+    return AuditReport(audit_graph(graph, steps=steps, select=select, ignore=ignore))
+
+
+def read_graph(model: Any, *, example: Any = None, leaves: Iterable[str] = ()) -> Graph:
+    """Return the Graph of a model of either framework.
+
+    Only a framework that the user has imported already is looked at.
+    """
+    if isinstance(model, Graph):
+        return model
+    if "torch" in sys.modules and isinstance(model, sys.modules["torch"].nn.Module):
+        keras = sys.modules.get("keras")
+        if keras is None or not isinstance(model, keras.layers.Layer):
+            from ..torch import read as read_torch
+
+            return read_torch(model, example, leaves=tuple(leaves))
+    if "keras" in sys.modules and isinstance(model, sys.modules["keras"].layers.Layer):
+        from ..keras import read as read_keras
+
+        return read_keras(model)
+    raise InputError(
+        f"expected a Keras model or a torch.nn.Module, got {type(model).__name__}: {model!r:.80}. "
+        "A file or a name is read on the command line (relucate audit MODEL)."
+    )

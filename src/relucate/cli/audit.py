@@ -1,0 +1,138 @@
+"""`relucate audit`: where each norm of a model sits, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .options import builder_options
+
+
+class AuditFormat(StrEnum):
+    """What goes to standard output."""
+
+    text = "text"
+    json = "json"
+    sarif = "sarif"
+
+
+class FailOn(StrEnum):
+    """The severity from which an audit counts as failed."""
+
+    error = "error"
+    warning = "warning"
+    note = "note"
+    never = "never"
+
+
+def audit(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A .keras file, keras.applications:NAME, a net from `relucate nets`, or a "
+            "function that builds the model: file.py:build or package.module:build. A function is "
+            "your own code, and naming it runs it.",
+            show_default=False,
+        ),
+    ],
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Shape of an input without the batch axis, such as 3x224x224: torch models need "
+            "it; once per input."
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-O", help="Argument of the function or net: NAME=VALUE."),
+    ] = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import",
+            help="Python file or module to import first: it registers a saved model's custom "
+            "objects.",
+        ),
+    ] = None,
+    leaf: Annotated[
+        list[str] | None,
+        typer.Option(help="Torch: name or class of a submodule not to look into."),
+    ] = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(help="Rules to apply: codes, their beginnings (N1) or names, with commas."),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Rules to leave out, in the same way.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Training steps, to judge whether the momentum of norms is too slow."),
+    ] = None,
+    fail_on: Annotated[
+        FailOn, typer.Option(help="Exit with 1 if there is a finding at or above this severity.")
+    ] = FailOn.error,
+    every: Annotated[
+        bool, typer.Option("--all", help="Each norm and each finding on its own, in any model.")
+    ] = False,
+    format: Annotated[
+        AuditFormat, typer.Option(help="text, json, or sarif for code hosts, on standard output.")
+    ] = AuditFormat.text,
+) -> None:
+    """Show where each norm sits relative to its activation, and what is wrong with it.
+
+    Orders are told by data flow. Rules and their codes: docs/rules.
+    """
+    from ..api.audit import audit as run
+    from ..api.models import load_model
+
+    shapes = [_shape(text) for text in input_shape or []]
+    loaded = load_model(
+        model, input_shapes=shapes, options=builder_options(option), imports=imports or []
+    )
+    report = run(
+        loaded.model,
+        example=loaded.example,
+        steps=steps,
+        select=_split(select),
+        ignore=_split(ignore),
+        leaves=leaf or [],
+    )
+    _show(report, format, every, loaded)
+    if fail_on is not FailOn.never and report.at_least(fail_on.value):
+        raise typer.Exit(1)
+
+
+def _show(report: Any, format: AuditFormat, every: bool, loaded: Any) -> None:
+    if format is AuditFormat.json:
+        print(json.dumps(report.to_dict(), indent=1))
+    elif format is AuditFormat.sarif:
+        print(json.dumps(report.to_sarif(file=loaded.file, line=loaded.line), indent=1))
+    else:
+        from rich.console import Console
+
+        from ..report.audit import print_audit
+
+        print_audit(report.to_dict(), Console(file=sys.stdout), every=every)
+
+
+def _split(texts: list[str] | None) -> list[str]:
+    return [part for text in texts or [] for part in text.split(",") if part.strip()]
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts = text.lower().replace(",", "x").split("x")
+    try:
+        sizes = tuple(int(part) for part in parts)
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise InputError(
+            f"--input-shape is sizes without the batch axis, such as 3x224x224, got '{text}'."
+        )
+    return sizes

@@ -1,0 +1,27 @@
+"""Options that several verbs read in the same way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from ..errors import InputError
+
+
+def builder_options(texts: Iterable[str] | None) -> dict[str, Any]:
+    """Return NAME=VALUE texts as a dict; a value is JSON where it reads as such, else text."""
+    chosen = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise InputError(f"--option is NAME=VALUE, got '{text}'.")
+        chosen[name.strip()] = _value(value.strip())
+    return chosen
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

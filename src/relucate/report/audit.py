@@ -1,0 +1,178 @@
+"""An audit as terminal text and as a notebook fragment: sites, counts per order, findings.
+
+Takes the JSON-ready dict (schema relucate.audit/1). Models with many norms are shown by groups of
+equal sites, findings by rule, unless all are asked for. Not here: SARIF (`sarif`), any judgement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jinja2
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ..order import ALIASES
+
+FEW = 24  # norms: more are shown by groups
+STYLE = {"error": "bold red", "warning": "bold yellow", "note": "cyan"}
+_NAMES = {text: alias for alias, text in ALIASES.items()}
+
+
+def print_audit(audit: dict[str, Any], console: Console, *, every: bool = False) -> None:
+    """Print an audit to `console`; `every` shows each site and finding on its own."""
+    console.print(Text(headline(audit), style="bold"))
+    if audit["sites"]:
+        grouped = len(audit["sites"]) > FEW and not every
+        header, rows = groups(audit) if grouped else table(audit)
+        console.print()
+        console.print(Padding(_table(header, rows), (0, 0, 0, 2)))
+        if len(audit["summary"]) > 1:
+            console.print()
+            for line in orders(audit):
+                console.print(Text("  " + line))
+    if audit["unknown"]:
+        console.print()
+        console.print(Text(unread(audit), style="yellow"))
+    console.print()
+    console.print(Text(conclusion(audit), style="bold"))
+    for severity, title, lines in findings(audit, every):
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(Text(f"{severity:<7}", STYLE[severity]), Text(title))
+        for line in lines:
+            grid.add_row("", Text(line))
+        console.print()
+        console.print(grid)
+
+
+def _table(header: list[str], rows: Iterable[list[str]]) -> Table:
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in header:
+        right = name in {"norms", "calls"}
+        drawn.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*map(Text, row))
+    return drawn
+
+
+def headline(audit: dict[str, Any]) -> str:
+    """Return one sentence: how many norms there are, and in which order most of them are."""
+    number = len(audit["sites"])
+    name = f"{audit['model']} ({audit['framework']})"
+    if not number:
+        return f"{name}: no norms."
+    order, most = next(iter(audit["summary"].items()))
+    share = "all" if most == number else f"{most}"
+    return f"{name}: {_counted(number, 'norm')}, {share} {named(order)}"
+
+
+def named(order: str) -> str:
+    """Return an order with its alias, if it has one.
+
+    >>> named("linear-act-norm")
+    'linear-act-norm (after)'
+    """
+    return f"{order} ({_NAMES[order]})" if order in _NAMES else order
+
+
+def table(audit: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and one row per site."""
+    shared = any(site["calls"] > 1 for site in audit["sites"])
+    header = ["norm", "kind", "linear layer", "activation", "order"] + ["calls"] * shared
+    rows = [
+        [site["name"], site["kind"], site["linear"] or "-", _activation(site), site["order"]]
+        + [str(site["calls"])] * shared
+        for site in audit["sites"]
+    ]
+    return header, rows
+
+
+def _activation(site: dict[str, Any]) -> str:
+    return site["act_op"] or (f"({site['note']})" if site["note"] else "-")
+
+
+def groups(audit: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and one row per kind of site, the commonest first."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for site in audit["sites"]:
+        key = (site["order"], site["kind"], _activation(site))
+        found.setdefault(key, []).append(site["name"])
+    rows = [
+        [str(len(names)), *key, f"{names[0]} … {names[-1]}" if len(names) > 2 else ", ".join(names)]
+        for key, names in sorted(found.items(), key=lambda item: -len(item[1]))
+    ]
+    return ["norms", "order", "kind", "activation", "first … last"], rows
+
+
+def orders(audit: dict[str, Any]) -> list[str]:
+    """Return one line per order with its count."""
+    return [f"{number:>5}  {named(order)}" for order, number in audit["summary"].items()]
+
+
+def unread(audit: dict[str, Any]) -> str:
+    """Return the sentence about layers that couldn't be looked into."""
+    names = audit["unknown"]
+    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"Not looked into: {', '.join(names[:5])}{rest}. What is inside is missing here."
+
+
+def conclusion(audit: dict[str, Any]) -> str:
+    """Return how many findings there are, by severity."""
+    found = audit["findings"]
+    if not found:
+        return "No findings."
+    severities = [finding["severity"] for finding in found]
+    parts = [(name, severities.count(name)) for name in STYLE]
+    return ", ".join(_counted(number, name) for name, number in parts if number) + ":"
+
+
+def findings(audit: dict[str, Any], every: bool = False) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield severity, title and lines of each finding, or of each rule's findings together."""
+    found: dict[Any, list[dict[str, Any]]] = {}
+    for number, finding in enumerate(audit["findings"]):
+        key = number if every else (finding["severity"], finding["code"])
+        found.setdefault(key, []).append(finding)
+    for same in found.values():
+        first = same[0]
+        title = f"{first['code']} {first['rule']}: {_places(same)}"
+        example = "" if len(same) == 1 else f"for example {first['where']}: "
+        yield (
+            first["severity"],
+            title,
+            [f"{example}{first['message']}.", f"Fix: {first['fix']}.{_saved(same)}"],
+        )
+
+
+def _places(same: list[dict[str, Any]]) -> str:
+    names = list(dict.fromkeys(finding["where"] for finding in same))
+    if len(names) <= 3:
+        return ", ".join(names)
+    return f"{len(names)} layers ({', '.join(names[:2])} … {names[-1]})"
+
+
+def _saved(same: list[dict[str, Any]]) -> str:
+    total = sum(finding["parameters"] for finding in same)
+    return f" {total:,} parameters in all." if total and len(same) > 1 else ""
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def audit_html(audit: dict[str, Any]) -> str:
+    """Return an audit as an HTML fragment for notebooks; every text is escaped."""
+    loader = jinja2.PackageLoader("relucate.report", "templates")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+    header, rows = groups(audit) if len(audit["sites"]) > FEW else table(audit)
+    return environment.get_template("audit.html.j2").render(
+        headline=headline(audit),
+        header=header,
+        rows=rows,
+        unread=unread(audit) if audit["unknown"] else "",
+        conclusion=conclusion(audit),
+        findings=list(findings(audit)),
+    )

@@ -1,0 +1,1 @@
+"""Planners, pure: a Graph in, findings or a plan out."""

@@ -1,0 +1,143 @@
+"""Who a norm's neighbours are, by data flow: up and down a Graph through what doesn't matter.
+
+Looked through are nodes that neither mix in another layer's decision nor bend a value: dropout,
+pooling, padding, cropping, reshaping, resizing, a fixed scale, identity. A walk stops at a linear
+layer, an activation, a norm, a merge, an input, an output, and at whatever is unknown. An
+activation written as x · sigmoid(x) is one activation, not a merge. Not here: what the neighbours
+mean (`sites`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..graph import Graph, Node
+from ..graph.nodes import DROP, MERGES, POOLS, SHAPERS
+
+TRANSPARENT = DROP | POOLS | SHAPERS | {"identity", "gaussian_noise", "rescale", "affine"}
+_GATE_STEPS = 5  # hard swish spelled out is x · relu6(x + 3) / 6: add, relu6, divide
+
+
+@dataclass(frozen=True)
+class End:
+    """Where a walk stopped: linear, act, norm, merge, input, output or other, and at which node."""
+
+    kind: str
+    node: Node
+
+
+def is_transparent(node: Node) -> bool:
+    """Return whether a walk looks through this node (a mean over positions is a pool)."""
+    return node.op in TRANSPARENT or (node.op == "reduce" and len(node.inputs) == 1)
+
+
+class Paths:
+    """The walks over one graph, each remembered."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._ahead: dict[str, tuple[End, ...]] = {}
+
+    @cached_property
+    def _gates(self) -> dict[str, tuple[Node, str]]:
+        """For each product x · act(x): the activation, and where x comes from."""
+        found = {}
+        for node in self.graph:
+            if node.op == "multiply" and len(set(node.inputs)) == 2:
+                for one, other in (node.inputs, node.inputs[::-1]):
+                    act = self._climb(one, other)
+                    if act is not None:
+                        found[node.name] = (act, other)
+        return found
+
+    def _climb(self, start: str, goal: str) -> Node | None:
+        act, name = None, start
+        for _ in range(_GATE_STEPS):
+            if name == goal:
+                return act
+            node = self.graph.nodes[name]
+            if node.kind != "act" and node.op not in {"rescale", "identity"}:
+                return None
+            if node.kind == "act" and act is None:
+                act = node
+            name = node.inputs[0]
+        return None
+
+    @cached_property
+    def _gating(self) -> frozenset[str]:
+        """The nodes inside such products: of them only the product counts."""
+        inside: set[str] = set()
+        for product, (_, goal) in self._gates.items():
+            for name in self.graph.nodes[product].inputs:
+                while name != goal:
+                    inside.add(name)
+                    name = self.graph.nodes[name].inputs[0]
+        return frozenset(inside)
+
+    def kind(self, node: Node) -> str:
+        """Return what a walk takes this node for."""
+        if node.op == "attention":
+            return "linear"  # it begins and ends with projections
+        if node.name in self._gates:
+            return "act"
+        if node.op in MERGES:
+            return "merge"
+        return "input" if node.op == "input" else node.kind
+
+    def source(self, node: Node) -> str:
+        """Return the name of what an activation or a norm is applied to."""
+        return self._gates[node.name][1] if node.name in self._gates else node.inputs[0]
+
+    def act_op(self, node: Node) -> str:
+        """Return the activation's name; of a product x · f(x) the name of that product."""
+        if node.name not in self._gates:
+            return node.op
+        inner = self._gates[node.name][0].op
+        return {"sigmoid": "silu", "hard_sigmoid": "hard_silu", "relu6": "hard_silu"}.get(
+            inner, f"x*{inner}"
+        )
+
+    def back(self, name: str) -> End:
+        """Return what made the value of node `name`, looking through transparent nodes."""
+        node = self.graph.nodes[name]
+        while is_transparent(node) and node.inputs:
+            node = self.graph.nodes[node.inputs[0]]
+        return End(self.kind(node), node)
+
+    def ahead(self, name: str) -> tuple[End, ...]:
+        """Return everything that takes the value of node `name`, in topological order.
+
+        The model's output is an end too: of kind `output`, at the node that is put out.
+        """
+        if name not in self._ahead:
+            self._ahead[name] = tuple(self._walk(name))
+        return self._ahead[name]
+
+    def _walk(self, start: str) -> Iterator[End]:
+        waiting, seen = [start], {start}
+        outputs = frozenset(self.graph.outputs)
+        while waiting:
+            name = waiting.pop()
+            if name in outputs:
+                yield End("output", self.graph.nodes[name])
+            followers = []
+            for reader in self.graph.consumers[name]:
+                node = self.graph.nodes[reader]
+                if reader in seen:
+                    continue
+                seen.add(reader)
+                if is_transparent(node) or reader in self._gating:
+                    followers.append(reader)
+                else:
+                    yield End(self.kind(node), node)
+            waiting += reversed(followers)
+
+    def between(self, name: str, ancestor: str) -> list[Node]:
+        """Return the transparent nodes from `ancestor` (excluded) to `name`, upwards."""
+        found, node = [], self.graph.nodes[name]
+        while node.name != ancestor and is_transparent(node):
+            found.append(node)
+            node = self.graph.nodes[node.inputs[0]]
+        return found

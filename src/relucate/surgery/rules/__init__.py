@@ -1,0 +1,16 @@
+"""What `audit` looks for: one function per rule, by family (the first digit of its code)."""
+
+from . import affine, placement, settings, statistics
+from .rule import RULES, SEVERITIES, Facts, Finding, Rule
+
+__all__ = [
+    "RULES",
+    "SEVERITIES",
+    "Facts",
+    "Finding",
+    "Rule",
+    "affine",
+    "placement",
+    "settings",
+    "statistics",
+]

@@ -1,0 +1,180 @@
+"""What a rule is: a code, a severity, and a function from the model's facts to findings.
+
+Each rule's docstring is its one-line summary; its page is `docs/rules/<code>.md`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ...graph import Graph, Node
+from ..paths import Paths
+from ..sites import Site
+
+SEVERITIES = ("note", "warning", "error")
+PER_CHANNEL = frozenset({"batch", "instance"})  # subtract a mean per channel
+CHANNEL_NORMS = PER_CHANNEL | {"group"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a rule found: where is a layer's name, or the model's."""
+
+    code: str
+    severity: str
+    where: str
+    message: str
+    fix: str
+    rule: str = ""  # the rule's name
+    parameters: int = 0  # how many could go
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the finding as the JSON of `relucate audit` has it."""
+        names = ("code", "rule", "severity", "where", "message", "fix", "parameters")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rules know: the graph, its walks, its sites, and the training steps if given."""
+
+    graph: Graph
+    paths: Paths
+    sites: tuple[Site, ...]
+    steps: int | None = None
+
+    @cached_property
+    def by_node(self) -> Mapping[str, Site]:
+        """The site of each norm's node."""
+        return {name: site for site in self.sites for name in site.nodes}
+
+    @cached_property
+    def calls(self) -> Mapping[str, int]:
+        """How many linear or norm nodes each layer has: more than one if it is shared."""
+        return Counter(n.layer or n.name for n in self.graph if n.kind in ("linear", "norm"))
+
+    @cached_property
+    def trained(self) -> bool:
+        """Whether the weights show training: values that no usual initialiser gives.
+
+        A norm's beta or gamma that varies over channels, moving statistics that vary, or (in Keras,
+        whose biases start constant) a bias that varies.
+        """
+        roles = {"gamma", "beta", "moving_mean", "moving_variance"}
+        keys = {key for n in self.norms() for role, key in n.arrays.items() if role in roles}
+        if self.graph.framework == "keras":
+            linears = (n for n in self.graph if n.kind == "linear")
+            keys |= {n.arrays["bias"] for n in linears if "bias" in n.arrays}
+        return any(_varies(self.graph.tensors[key]) for key in sorted(keys))
+
+    def norms(self) -> Iterator[Node]:
+        """Yield the nodes of all norms, one per call."""
+        return (self.graph.nodes[name] for site in self.sites for name in site.nodes)
+
+    def node(self, site: Site) -> Node:
+        """Return the node of the site's first call."""
+        return self.graph.nodes[site.nodes[0]]
+
+    def array(self, node: Node, role: str) -> np.ndarray | None:
+        """Return a norm's or layer's tensor, None if it has none."""
+        key = node.arrays.get(role)
+        return None if key is None else self.graph.tensors[key]
+
+    def say(self, keras: str, torch: str) -> str:
+        """Return how users of this model's framework spell it."""
+        return torch if self.graph.framework == "torch" else keras
+
+
+def _varies(array: np.ndarray) -> bool:
+    return array.size > 1 and bool(np.any(array != array.flat[0]))
+
+
+Check = Callable[[Facts], Iterable["Hit"]]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A finding before it knows its rule; a severity of its own overrides the rule's."""
+
+    where: str
+    message: str
+    fix: str
+    severity: str | None = None
+    parameters: int = 0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A check with its stable code."""
+
+    code: str
+    name: str
+    severity: str
+    summary: str
+    check: Check
+
+    def __call__(self, facts: Facts) -> Iterator[Finding]:
+        for hit in self.check(facts):
+            severity = hit.severity or self.severity
+            yield Finding(
+                self.code, severity, hit.where, hit.message, hit.fix, self.name, hit.parameters
+            )
+
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(code: str, name: str, severity: str) -> Callable[[Check], Check]:
+    """Register a check under its code."""
+
+    def register(check: Check) -> Check:
+        summary = " ".join((check.__doc__ or "").split("\n\n")[0].split())
+        RULES[code] = Rule(code, name, severity, summary, check)
+        return check
+
+    return register
+
+
+def some(names: Iterable[str], show: int = 4) -> str:
+    """Return the first names as text, and how many more there are."""
+    names = list(names)
+    rest = f" and {len(names) - show} more" if len(names) > show else ""
+    return ", ".join(names[:show]) + rest
+
+
+def layer(node: Node) -> str:
+    """Return the name of a node's layer."""
+    return node.layer or node.name
+
+
+def channel_axis(node: Node) -> int | None:
+    """Return the axis of a linear layer's output that its bias runs along, None if several do."""
+    rank = len(node.shape)
+    if node.op == "dense":
+        return rank - 1
+    if node.op == "einsum":
+        return None
+    if "data_format" in node.attrs:
+        first = node.attrs["data_format"] == "channels_first"
+        return 1 + _time(node) if first else rank - 1
+    return None
+
+
+def norm_axes(node: Node) -> tuple[int, ...]:
+    """Return the axes that a norm keeps apart (its channels), in its input's own numbering.
+
+    For layer and RMS norm: the axes that it normalizes over.
+    """
+    axes = node.attrs["axes"] if "axes" in node.attrs else [node.attrs["axis"]]
+    inner = len(node.shape) - _time(node)
+    return tuple(axis % inner + (_time(node) if axis % inner else 0) for axis in axes)
+
+
+def _time(node: Node) -> int:
+    return 1 if node.attrs.get("time_distributed") else 0

@@ -1,0 +1,84 @@
+"""Rules about how norms are set: epsilon, momentum, and calls that insist on a mode."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from .rule import Facts, Hit, layer, rule, some
+
+_LEFT = 0.05  # share of the initial statistics that is too much to be left at the end
+
+
+@rule("N401", "mixed-settings", "note")
+def mixed_settings(facts: Facts) -> Iterator[Hit]:
+    """Norms of one kind with different epsilon or momentum in one model."""
+    for attr, torch_name in (("epsilon", "eps"), ("momentum", "momentum")):
+        kinds: dict[str, dict[Any, list[str]]] = {}
+        for site in facts.sites:
+            node = facts.node(site)
+            if node.attrs.get(attr) is not None:
+                value = round(float(node.attrs[attr]), 12)
+                kinds.setdefault(site.kind, {}).setdefault(value, []).append(site.name)
+        for kind, values in kinds.items():
+            if len(values) > 1:
+                yield _mixed(facts, kind, attr, facts.say(attr, torch_name), values)
+
+
+def _mixed(facts: Facts, kind: str, attr: str, name: str, values: dict[Any, list[str]]) -> Hit:
+    counts = Counter({value: len(names) for value, names in values.items()})
+    main = counts.most_common(1)[0][0]
+    odd = {value: names for value, names in values.items() if value != main}
+    shown = "; ".join(f"{_own(facts, attr, v)} in {some(names)}" for v, names in odd.items())
+    return Hit(
+        next(iter(odd.values()))[0],
+        f"{name} of {kind} norms differs: {_own(facts, attr, main)} in {counts[main]}, {shown}",
+        f"one {name} for all, if there is no reason",
+    )
+
+
+def _own(facts: Facts, attr: str, value: float) -> str:
+    """Return a value in the framework's own convention: PyTorch's momentum is the new share."""
+    flipped = attr == "momentum" and facts.graph.framework == "torch"
+    return f"{1 - value if flipped else value:g}"
+
+
+@rule("N402", "slow-statistics", "warning")
+def slow_statistics(facts: Facts) -> Iterator[Hit]:
+    """A momentum too slow for the number of training steps: initial statistics are left over."""
+    if facts.steps is None:
+        return
+    slow: dict[float, list[str]] = {}
+    for site in facts.sites:
+        node = facts.node(site)
+        momentum = node.attrs.get("momentum")
+        fixed = node.attrs.get("frozen") or node.attrs.get("forced") is False
+        if momentum is not None and not fixed and momentum**facts.steps > _LEFT:
+            slow.setdefault(float(momentum), []).append(site.name)
+    for momentum, names in slow.items():
+        left = momentum**facts.steps
+        yield Hit(
+            names[0],
+            f"momentum {_own(facts, 'momentum', momentum)} leaves {left:.0%} of the initial "
+            f"statistics after {facts.steps} steps ({len(names)} norms)",
+            "a faster momentum, more steps, or re-estimate the statistics after training",
+        )
+
+
+@rule("N403", "batch-at-inference", "warning")
+def batch_at_inference(facts: Facts) -> Iterator[Hit]:
+    """A batch norm that uses batch statistics at inference too: outputs depend on the batch."""
+    for site in facts.sites:
+        node = facts.node(site)
+        if node.op != "batch_norm":
+            continue
+        insists = node.attrs.get("forced") is True
+        if insists or "moving_mean" not in node.arrays:
+            how = "is called with training=True" if insists else "keeps no moving statistics"
+            yield Hit(
+                layer(node),
+                f"{how}: an example's output depends on the others in its batch",
+                facts.say("leave `training` to the model", "track_running_stats=True")
+                + ", unless that is wanted",
+            )

@@ -1,0 +1,221 @@
+"""Each norm of a Graph with the linear layer and the activation that it belongs to: its order.
+
+A norm with a linear layer right before it reads as linear-norm-act, and one behind an activation
+as linear-act-norm; where the layer before belongs to an earlier norm already, it belongs to the
+layer behind it (norm-act-linear, norm-linear-act). In a plain chain both readings fit every norm
+but those at the ends, so that the ends decide; where they don't, the rest of the model does, and at
+last the commoner reading (linear first). Only data flow counts, never names or registration order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..graph import Graph, Node
+from .paths import End, Paths
+
+
+@dataclass(frozen=True)
+class Site:
+    """One norm layer in one role; `calls` counts the calls of the layer in that role.
+
+    order: tokens in data-flow order, without dropout: an order such as linear-norm-act, or part of
+    one where there is no linear layer or no activation on its path (linear-norm, norm-act, norm).
+    """
+
+    name: str  # the norm's layer
+    kind: str  # batch, layer, group, ...
+    linear: str | None  # the linear layer that it belongs to (of several, the first)
+    act: str | None  # the activation's layer
+    act_op: str | None  # relu, gelu, ...
+    order: str
+    calls: int = 1
+    note: str = ""
+    nodes: tuple[str, ...] = ()  # the norm's nodes in the graph, one per call
+    linears: tuple[str, ...] = ()  # nodes of the linear layers
+    act_node: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the site as the JSON of `relucate audit` has it."""
+        names = ("name", "kind", "linear", "act", "act_op", "order", "calls", "note")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass
+class _Norm:
+    """A norm's node with its neighbours; `prev` and `next` are linear layers."""
+
+    node: Node
+    up: End
+    ends: tuple[End, ...]
+    prev: Node | None = None
+    prev_act: Node | None = None  # the activation between prev and the norm
+    act: Node | None = None  # the activation right behind the norm
+    next: list[Node] = field(default_factory=list)
+    forward: bool = False  # reads with `next`
+
+    @property
+    def direct(self) -> bool:
+        """Whether the linear layer of this norm's own family of readings comes right before."""
+        return self.prev_act is None if self.prev else self.act is not None
+
+    @property
+    def reads_next(self) -> bool:
+        """Whether `next` is a reading: of linear-norm-act, norm-act-linear is the other one."""
+        return bool(self.next) and (self.act is not None) == self.direct
+
+
+def sites(graph: Graph, paths: Paths | None = None) -> tuple[Site, ...]:
+    """Return every norm of `graph` as a site, in topological order of the first call.
+
+    Linear in the size of the graph.
+    """
+    paths = paths or Paths(graph)
+    norms = [_neighbours(paths, node) for node in graph if node.kind == "norm"]
+    _resolve(norms)
+    return _grouped(_site(paths, norm) for norm in norms)
+
+
+def _neighbours(paths: Paths, node: Node) -> _Norm:
+    up = paths.back(node.inputs[0])
+    norm = _Norm(node, up, paths.ahead(node.name))
+    if up.kind == "linear":
+        norm.prev = up.node
+    elif up.kind == "act":
+        behind = paths.back(paths.source(up.node))
+        if behind.kind == "linear":
+            norm.prev, norm.prev_act = behind.node, up.node
+    norm.act = next((end.node for end in norm.ends if end.kind == "act"), None)
+    ends = paths.ahead(norm.act.name) if norm.act else norm.ends
+    norm.next = [end.node for end in ends if end.kind == "linear"]
+    return norm
+
+
+def _resolve(norms: Sequence[_Norm]) -> None:
+    """Decide for each norm whether it reads with the linear layer before or behind it."""
+    anchored: Counter[bool] = Counter()
+    open_chains = []
+    for chain in _chains(norms):
+        starts = [norm for norm in chain if norm.prev is None]
+        if starts:
+            _read_forward(chain)
+        elif all(norm.reads_next for norm in chain):
+            open_chains.append(chain)
+            continue
+        if chain[0].direct:  # how many norms are known to read norm-act-linear, and how many not
+            anchored.update(norm.forward for norm in chain if norm.act)
+    for chain in open_chains:
+        if chain[0].direct and anchored[True] > anchored[False]:
+            for norm in chain:
+                norm.forward = True
+
+
+def _read_forward(chain: Sequence[_Norm]) -> None:
+    """Let each norm whose layer before is taken take the layer behind it."""
+    taken: set[str] = set()
+    for norm in chain:  # in topological order
+        if norm.reads_next and (norm.prev is None or norm.prev.name in taken):
+            norm.forward = True
+            taken.update(node.name for node in norm.next)
+
+
+def _chains(norms: Sequence[_Norm]) -> list[list[_Norm]]:
+    """Return the norms in groups: two belong together if one's `next` is the other's `prev`."""
+    parent = {norm.node.name: norm.node.name for norm in norms}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    before: dict[tuple[str, bool], list[str]] = {}
+    for norm in norms:
+        if norm.prev is not None:
+            before.setdefault((norm.prev.name, norm.direct), []).append(norm.node.name)
+    for norm in norms:
+        if norm.reads_next:
+            for linear in norm.next:
+                for name in before.get((linear.name, norm.direct), ()):
+                    parent[root(name)] = root(norm.node.name)
+    groups: dict[str, list[_Norm]] = {}
+    for norm in norms:
+        groups.setdefault(root(norm.node.name), []).append(norm)
+    return list(groups.values())
+
+
+def _site(paths: Paths, norm: _Norm) -> Site:
+    tokens, linears, act = _reading(paths, norm)
+    return Site(
+        name=norm.node.layer or norm.node.name,
+        kind=_kind(norm.node),
+        linear=_layer(linears[0]) if linears else None,
+        act=_layer(act) if act else None,
+        act_op=paths.act_op(act) if act else None,
+        order="-".join(tokens),
+        note=_note(paths, norm) if not act else "",
+        nodes=(norm.node.name,),
+        linears=tuple(node.name for node in linears),
+        act_node=act.name if act else None,
+    )
+
+
+def _reading(paths: Paths, norm: _Norm) -> tuple[list[str], list[Node], Node | None]:
+    """Return the tokens, the linear layers and the activation."""
+    if norm.prev is not None and not norm.forward:
+        if norm.prev_act is not None:
+            return ["linear", "act", "norm"], [norm.prev], norm.prev_act
+        tokens = ["linear", "norm", "act"] if norm.act else ["linear", "norm"]
+        return tokens, [norm.prev], norm.act
+    if norm.next and norm.act:
+        return ["norm", "act", "linear"], norm.next, norm.act
+    before = norm.up.node if norm.up.kind == "act" and norm.prev is None else None
+    if norm.next:
+        if before:
+            return ["act", "norm", "linear"], norm.next, before
+        after = _act_behind(paths, norm.next)
+        return ["norm", "linear", "act"] if after else ["norm", "linear"], norm.next, after
+    if norm.act:
+        return ["norm", "act"], [], norm.act
+    return (["act", "norm"], [], before) if before else (["norm"], [], None)
+
+
+def _act_behind(paths: Paths, linears: Iterable[Node]) -> Node | None:
+    ends = (end for linear in linears for end in paths.ahead(linear.name))
+    return next((end.node for end in ends if end.kind == "act"), None)
+
+
+def _note(paths: Paths, norm: _Norm) -> str:
+    """Return where the activation is, if it follows behind a merge."""
+    for end in norm.ends:
+        if end.kind == "merge":
+            for beyond in paths.ahead(end.node.name):
+                if beyond.kind == "act":
+                    return f"{paths.act_op(beyond.node)} after {end.node.op}"
+    return ""
+
+
+def _kind(node: Node) -> str:
+    if node.op == "group_norm" and node.attrs.get("groups") == node.shape[node.attrs["axis"]]:
+        return "instance"
+    return node.op.removesuffix("_norm")
+
+
+def _layer(node: Node) -> str:
+    return node.layer or node.name
+
+
+def _grouped(found: Iterable[Site]) -> tuple[Site, ...]:
+    """Make one site of all calls of a layer that have the same order and the same neighbours."""
+    groups: dict[tuple[Any, ...], Site] = {}
+    for site in found:
+        key = (site.name, site.order, site.linear, site.act, site.act_op)
+        if key in groups:
+            first = groups[key]
+            nodes = (*first.nodes, *site.nodes)
+            linears = tuple(dict.fromkeys((*first.linears, *site.linears)))
+            site = replace(first, calls=first.calls + 1, nodes=nodes, linears=linears)
+        groups[key] = site
+    return tuple(groups.values())
