@@ -66,7 +66,7 @@ class AuditReport:
 
         text = StringIO()
         print_audit(self.to_dict(), Console(file=text, width=80, color_system=None))
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+        return text.getvalue().rstrip("\n")
 
     def __repr__(self) -> str:
         return f"<AuditReport: {len(self.sites)} norms, {len(self.findings)} findings>"

@@ -7,16 +7,19 @@ equal sites, findings by rule, unless all are asked for. Not here: SARIF (`sarif
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import jinja2
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from ..order import ALIASES
+from .terminal import speakable, stripped
 
 FEW = 24  # norms: more are shown by groups
 STYLE = {"error": "bold red", "warning": "bold yellow", "note": "cyan"}
@@ -25,28 +28,43 @@ _NAMES = {text: alias for alias, text in ALIASES.items()}
 
 def print_audit(audit: dict[str, Any], console: Console, *, every: bool = False) -> None:
     """Print an audit to `console`; `every` shows each site and finding on its own."""
-    console.print(Text(headline(audit), style="bold"))
+    console.print(AuditView(audit, every))
+
+
+@dataclass(frozen=True)
+class AuditView:
+    """An audit that rich lays out for the width and the encoding it finds."""
+
+    audit: dict[str, Any]
+    every: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        audit = speakable(self.audit, options.encoding or "utf-8")
+        parts = Group(*_parts(audit, self.every))
+        for line in console.render_lines(parts, options, pad=False):
+            yield from stripped(line)
+            yield Segment.line()
+
+
+def _parts(audit: dict[str, Any], every: bool) -> Iterator[RenderableType]:
+    """Yield the parts of the view from top to bottom."""
+    yield Text(headline(audit), style="bold")
     if audit["sites"]:
         grouped = len(audit["sites"]) > FEW and not every
-        header, rows = groups(audit) if grouped else table(audit)
-        console.print()
-        console.print(Padding(_table(header, rows), (0, 0, 0, 2)))
+        yield Text("")
+        yield Padding(_table(*(groups(audit) if grouped else table(audit))), (0, 0, 0, 2))
         if len(audit["summary"]) > 1:
-            console.print()
-            for line in orders(audit):
-                console.print(Text("  " + line))
+            yield Text("\n" + "\n".join(orders(audit)))
     if audit["unknown"]:
-        console.print()
-        console.print(Text(unread(audit), style="yellow"))
-    console.print()
-    console.print(Text(conclusion(audit), style="bold"))
+        yield Text("\n" + unread(audit), style="yellow")
+    yield Text("\n" + conclusion(audit), style="bold")
     for severity, title, lines in findings(audit, every):
         grid = Table.grid(padding=(0, 1))
         grid.add_row(Text(f"{severity:<7}", STYLE[severity]), Text(title))
         for line in lines:
             grid.add_row("", Text(line))
-        console.print()
-        console.print(grid)
+        yield Text("")
+        yield grid
 
 
 def _table(header: list[str], rows: Iterable[list[str]]) -> Table:
@@ -66,8 +84,10 @@ def headline(audit: dict[str, Any]) -> str:
     if not number:
         return f"{name}: no norms."
     order, most = next(iter(audit["summary"].items()))
-    share = "all" if most == number else f"{most}"
-    return f"{name}: {_counted(number, 'norm')}, {share} {named(order)}"
+    norms = f"{name}: {_counted(number, 'norm')}"
+    if 2 * most <= number:
+        return f"{norms} in {len(audit['summary'])} orders"
+    return f"{norms}, {'all' if most == number else most} {named(order)}"
 
 
 def named(order: str) -> str:
@@ -102,10 +122,14 @@ def groups(audit: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         key = (site["order"], site["kind"], _activation(site))
         found.setdefault(key, []).append(site["name"])
     rows = [
-        [str(len(names)), *key, f"{names[0]} … {names[-1]}" if len(names) > 2 else ", ".join(names)]
+        [
+            str(len(names)),
+            *key,
+            f"{names[0]} to {names[-1]}" if len(names) > 2 else ", ".join(names),
+        ]
         for key, names in sorted(found.items(), key=lambda item: -len(item[1]))
     ]
-    return ["norms", "order", "kind", "activation", "first … last"], rows
+    return ["norms", "order", "kind", "activation", "norm layers"], rows
 
 
 def orders(audit: dict[str, Any]) -> list[str]:
@@ -151,7 +175,7 @@ def _places(same: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(finding["where"] for finding in same))
     if len(names) <= 3:
         return ", ".join(names)
-    return f"{len(names)} layers ({', '.join(names[:2])} … {names[-1]})"
+    return f"{len(names)} layers ({', '.join(names[:2])}, ..., {names[-1]})"
 
 
 def _saved(same: list[dict[str, Any]]) -> str:

@@ -58,11 +58,11 @@ class StudyView:
         study = speakable(self.study, options.encoding or "utf-8")
         parts = Group(*_parts(study, console, options))
         for line in console.render_lines(parts, options, pad=False):
-            yield from _stripped(line)
+            yield from stripped(line)
             yield Segment.line()
 
 
-def _stripped(line: list[Segment]) -> Iterator[Segment]:
+def stripped(line: list[Segment]) -> Iterator[Segment]:
     """Yield a line without the blanks at its end, which only get in the way when it is copied."""
     length = len("".join(segment.text for segment in line).rstrip())
     for segment in line:

@@ -53,6 +53,7 @@ class _Norm:
     ends: tuple[End, ...]
     prev: Node | None = None
     prev_act: Node | None = None  # the activation between prev and the norm
+    lone_act: Node | None = None  # one right before, that no linear layer and no norm leads to
     act: Node | None = None  # the activation right behind the norm
     next: list[Node] = field(default_factory=list)
     forward: bool = False  # reads with `next`
@@ -88,6 +89,8 @@ def _neighbours(paths: Paths, node: Node) -> _Norm:
         behind = paths.back(paths.source(up.node))
         if behind.kind == "linear":
             norm.prev, norm.prev_act = behind.node, up.node
+        elif behind.kind != "norm":
+            norm.lone_act = up.node
     norm.act = next((end.node for end in norm.ends if end.kind == "act"), None)
     ends = paths.ahead(norm.act.name) if norm.act else norm.ends
     norm.next = [end.node for end in ends if end.kind == "linear"]
@@ -99,8 +102,7 @@ def _resolve(norms: Sequence[_Norm]) -> None:
     anchored: Counter[bool] = Counter()
     open_chains = []
     for chain in _chains(norms):
-        starts = [norm for norm in chain if norm.prev is None]
-        if starts:
+        if any(norm.prev is None for norm in chain):
             _read_forward(chain)
         elif all(norm.reads_next for norm in chain):
             open_chains.append(chain)
@@ -171,14 +173,14 @@ def _reading(paths: Paths, norm: _Norm) -> tuple[list[str], list[Node], Node | N
         return tokens, [norm.prev], norm.act
     if norm.next and norm.act:
         return ["norm", "act", "linear"], norm.next, norm.act
-    before = norm.up.node if norm.up.kind == "act" and norm.prev is None else None
     if norm.next:
-        if before:
-            return ["act", "norm", "linear"], norm.next, before
+        if norm.lone_act:
+            return ["act", "norm", "linear"], norm.next, norm.lone_act
         after = _act_behind(paths, norm.next)
         return ["norm", "linear", "act"] if after else ["norm", "linear"], norm.next, after
     if norm.act:
         return ["norm", "act"], [], norm.act
+    before = norm.up.node if norm.up.kind == "act" else None
     return (["act", "norm"], [], before) if before else (["norm"], [], None)
 
 

@@ -1,0 +1,168 @@
+"""`relucate audit`: what is printed, exit codes, selection, formats."""
+
+import json
+import textwrap
+
+import pytest
+
+from relucate.cli import main
+
+BAD = """
+    import keras
+    from keras import layers as kl
+
+    def broken():
+        x = image = keras.Input((8, 8, 3))
+        x = kl.Conv2D(4, 3, name="conv")(x)
+        x = kl.BatchNormalization(axis=1, name="bn")(x)
+        return keras.Model(image, kl.ReLU()(x), name="broken")
+
+    def biased():
+        x = image = keras.Input((8, 8, 3))
+        x = kl.Conv2D(4, 3, name="conv")(x)
+        x = kl.BatchNormalization(scale=False, name="bn")(x)
+        return keras.Model(image, kl.ReLU()(x), name="biased")
+
+    def clean():
+        x = image = keras.Input((8, 8, 3))
+        x = kl.Conv2D(4, 3, use_bias=False, name="conv")(x)
+        x = kl.BatchNormalization(scale=False, name="bn")(x)
+        return keras.Model(image, kl.ReLU()(x), name="clean")
+
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    def subclassed():
+        return Own()
+
+    def no_model():
+        return 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(textwrap.dedent(BAD))
+
+
+@pytest.fixture
+def audit(capsys):
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            main(["audit", *arguments])
+        return stopped.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+def test_text(audit):
+    code, out, _ = audit("mine.py:clean")
+    assert code == 0
+    assert "clean (keras): 1 norm, all linear-norm-act (before)" in out
+    assert "No findings." in out
+
+
+@pytest.mark.parametrize(
+    ("model", "fail_on", "code"),
+    [
+        ("broken", None, 1),
+        ("broken", "never", 0),
+        ("biased", None, 0),
+        ("biased", "warning", 1),
+        ("biased", "error", 0),
+        ("clean", "note", 0),
+    ],
+)
+def test_exit_codes(audit, model, fail_on, code):
+    more = ["--fail-on", fail_on] if fail_on else []
+    assert audit(f"mine.py:{model}", *more)[0] == code
+
+
+def test_json_is_one_document_and_nothing_else(audit):
+    code, out, _ = audit("mine.py:biased", "--format", "json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["schema"] == "relucate.audit/1"
+    assert document["summary"] == {"linear-norm-act": 1}
+    (site,) = document["sites"]
+    wanted = {"name": "bn", "kind": "batch", "linear": "conv", "order": "linear-norm-act"}
+    assert wanted.items() <= site.items()
+    (finding,) = document["findings"]
+    assert {"code", "severity", "where", "message", "fix"} <= set(finding)
+    assert (finding["code"], finding["where"]) == ("N101", "conv")
+
+
+def test_sarif_points_at_the_function(audit):
+    code, out, _ = audit("mine.py:broken", "--format", "sarif", "--fail-on", "never")
+    log = json.loads(out)
+    assert (code, log["version"]) == (0, "2.1.0")
+    (run,) = log["runs"]
+    first = run["results"][0]
+    assert (first["ruleId"], first["level"]) == ("N206", "error")
+    assert run["tool"]["driver"]["rules"][first["ruleIndex"]]["id"] == "N206"
+    place = first["locations"][0]
+    assert place["physicalLocation"] == {
+        "artifactLocation": {"uri": "mine.py"},
+        "region": {"startLine": 5},
+    }
+    assert place["logicalLocations"][0]["fullyQualifiedName"] == "broken/bn"
+
+
+def test_select_and_ignore(audit):
+    def codes(*more):
+        document = json.loads(audit("cnn", "--format", "json", "-O", "order=after", *more)[1])
+        return {finding["code"] for finding in document["findings"]}
+
+    assert codes() == {"N103", "N501"}
+    assert codes("--select", "N1,N2") == {"N103"}
+    assert codes("--select", "padded-fold") == {"N501"}
+    assert codes("--ignore", "N103") == {"N501"}
+    assert codes("--ignore", "N1", "--ignore", "N5") == set()
+
+
+def test_steps(audit):
+    _, out, _ = audit("cnn", "--steps", "100", "--select", "N402")
+    expected = "momentum 0.99 leaves 37% of the initial statistics after 100 steps (6 norms)"
+    assert expected in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["mine.py:no_model"], 2, "expected a Keras model or a torch.nn.Module, got int: 3"),
+        (["mine.py:subclassed"], 3, "has its own call"),
+        (["mine.py:clean", "--select", "N999"], 2, "unknown rule 'N999'"),
+        (["mine.py:clean", "--steps", "0"], 2, "1 or more; got 0"),
+        (["cnn", "--input-shape", "32xa"], 2, "--input-shape is sizes.*got '32xa'"),
+        (["cnn", "-O", "order"], 2, "NAME=VALUE, got 'order'"),
+        (["nope"], 2, "unknown model 'nope'"),
+    ],
+)
+def test_wrong_input(audit, arguments, code, message):
+    import re
+
+    got, out, err = audit(*arguments)
+    assert got == code
+    assert re.search(message, " ".join(err.split()))
+    assert out == ""
+
+
+TORCH = """
+    import torch
+    from torch import nn
+
+    def net():
+        return nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+"""
+
+
+def test_torch_needs_an_input_shape(audit, tmp_path):
+    (tmp_path / "nets.py").write_text(textwrap.dedent(TORCH))
+    code, _, err = audit("nets.py:net")
+    assert code == 2
+    assert "--input-shape" in err
+    code, out, _ = audit("nets.py:net", "--input-shape", "3x8x8")
+    assert code == 0
+    assert "(torch): 1 norm, all linear-norm-act (before)" in out

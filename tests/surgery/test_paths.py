@@ -1,0 +1,123 @@
+"""Walks through a graph: what is looked through, where they stop, products that are activations."""
+
+import pytest
+
+from relucate.graph import Graph, Node
+from relucate.graph.nodes import DROP, OPS, POOLS, SHAPERS
+from relucate.surgery.paths import Paths, is_transparent
+
+
+def graph(*rows, outputs=None):
+    """Return a graph of rows (name, op, inputs...); all shapes the same."""
+    nodes = {name: Node(name, op, tuple(inputs), (None, 8), name) for name, op, *inputs in rows}
+    first = tuple(name for name, op, *_ in rows if op == "input")
+    return Graph("g", nodes, first, outputs or (rows[-1][0],), {})
+
+
+def ends(paths, name):
+    return [(end.kind, end.node.name) for end in paths.ahead(name)]
+
+
+LOOKED_THROUGH = sorted(
+    DROP | POOLS | SHAPERS | {"identity", "gaussian_noise", "rescale", "affine", "reduce"}
+)
+
+
+@pytest.mark.parametrize("op", LOOKED_THROUGH)
+def test_looks_through(op):
+    net = graph(("x", "input"), ("c", "conv", "x"), ("t", op, "c"), ("n", "batch_norm", "t"))
+    paths = Paths(net)
+    assert is_transparent(net.nodes["t"])
+    assert paths.back("t").node.name == "c"
+    assert ends(paths, "c") == [("norm", "n")]
+    assert [node.name for node in paths.between("t", "c")] == ["t"]
+
+
+@pytest.mark.parametrize("op", sorted(OPS - set(LOOKED_THROUGH)))
+def test_stops_at_everything_else(op):
+    net = graph(("x", "input"), ("c", "conv", "x"), ("t", op, "c"), ("n", "batch_norm", "t"))
+    paths = Paths(net)
+    assert paths.back("t").node.name == "t"
+    assert ends(paths, "c")[0][1] == "t"
+
+
+@pytest.mark.parametrize(
+    ("op", "kind"),
+    [
+        ("conv_transpose", "linear"),
+        ("einsum", "linear"),
+        ("attention", "linear"),
+        ("gelu", "act"),
+        ("rms_norm", "norm"),
+        ("concat", "merge"),
+        ("multiply", "merge"),
+        ("opaque", "other"),
+        ("embedding", "other"),
+        ("input", "input"),
+    ],
+)
+def test_kinds(op, kind):
+    assert Paths(graph(("x", op))).kind(Node("x", op, (), (None, 8))) == kind
+
+
+def test_several_consumers_and_the_output():
+    net = graph(
+        ("x", "input"),
+        ("n", "batch_norm", "x"),
+        ("p", "max_pool", "n"),
+        ("a", "relu", "n"),
+        ("c", "conv", "p"),
+        ("d", "dense", "p"),
+        ("s", "add", "c", "d", "a"),
+        outputs=("s", "p"),
+    )
+    found = ends(Paths(net), "n")
+    assert sorted(found) == [("act", "a"), ("linear", "c"), ("linear", "d"), ("output", "p")]
+
+
+def test_a_diamond_is_walked_once():
+    rows = [("x", "input"), ("i0", "identity", "x")]
+    for level in range(40):  # 2^40 paths
+        rows += [(f"l{level}", "identity", f"i{level}"), (f"r{level}", "identity", f"i{level}")]
+        rows += [(f"i{level + 1}", "concat", f"l{level}", f"r{level}")]
+    paths = Paths(graph(*rows))
+    assert ends(paths, "i0") == [("merge", "i1")]
+
+
+GATES = {
+    "silu": [("s", "sigmoid", "c")],
+    "hard_silu": [("u", "rescale", "c"), ("r", "relu6", "u"), ("s", "rescale", "r")],
+    "x*tanh": [("p", "softplus", "c"), ("s", "tanh", "p")],
+}
+
+
+@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_product_with_its_own_activation_is_one_activation(name, turned):
+    product = ("m", "multiply", *(("s", "c") if turned else ("c", "s")))
+    net = graph(
+        ("x", "input"), ("c", "batch_norm", "x"), *GATES[name], product, ("d", "dense", "m")
+    )
+    paths = Paths(net)
+    assert ends(paths, "c") == [("act", "m")]
+    assert paths.act_op(net.nodes["m"]) == name
+    assert paths.source(net.nodes["m"]) == "c"
+    assert paths.back("m").kind == "act"
+    assert ends(paths, "m") == [("linear", "d")]
+
+
+def test_squeeze_and_excite_is_a_merge():
+    net = graph(
+        ("x", "input"),
+        ("n", "batch_norm", "x"),
+        ("g", "global_avg_pool", "n"),
+        ("d", "dense", "g"),
+        ("s", "sigmoid", "d"),
+        ("m", "multiply", "n", "s"),
+    )
+    assert sorted(ends(Paths(net), "n")) == [("linear", "d"), ("merge", "m")]
+
+
+def test_a_square_is_a_merge():
+    net = graph(("x", "input"), ("n", "batch_norm", "x"), ("m", "multiply", "n", "n"))
+    assert ends(Paths(net), "n") == [("merge", "m")]
