@@ -1,5 +1,7 @@
 """Every layer that the reader knows: Keras, the NumPy evaluator and the lowered module agree."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from keras import layers as kl
 
 from relucate.errors import Refused
 from relucate.graph import evaluate
-from relucate.keras.layers import _FUNCTIONS, _LAYERS, activation, steps
+from relucate.keras.functions import FUNCTIONS as KNOWN_FUNCTIONS
+from relucate.keras.layers import LAYERS, SHAPED, activation
 from relucate.keras.reader import read
 from relucate.torch import lower
 
@@ -319,21 +322,66 @@ def test_layer_norm_over_other_axes(randomize, axis, center):
     np.testing.assert_allclose(got, evaluate(graph, x)[0], atol=1e-5)
 
 
-FUNCTIONS = sorted(f.__name__ for f in _FUNCTIONS)
+FUNCTIONS = sorted({f.__name__ for f in KNOWN_FUNCTIONS} - {"glu", "sparsemax"})
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_activation(agree, name):
     """As a layer, as an argument, and as a function of a symbolic tensor where that is known."""
-    graph, _ = agree(net((4, 5), kl.Activation(name), kl.Dense(6, activation=name)))
-    assert [node.kind for node in graph] == ["other", "act", "linear", "act"]
+    model = net((4, 5), kl.Dense(6, activation=name), kl.Activation(name))
+    graph, _ = agree(model)
+    assert [node.kind for node in graph] == ["other", "linear", "act", "act"]
 
 
-def test_every_activation_is_lowered_or_named():
-    names = [n for n in dir(keras.activations) if n[0].islower()]
-    names = set(names) - {"get", "serialize", "deserialize", "linear", "threshold", "glu"}
-    opaque = {n for n in names if activation(keras.activations.get(n))[0].op == "opaque"}
-    assert opaque == {"sparsemax"}
+def test_a_glu_as_activation_halves_the_channels(evaluated):
+    """Keras's own shapes forget that."""
+    graph = evaluated(net((4, 5), kl.Dense(6, activation="glu", name="odd")))
+    assert [(n.op, n.shape) for n in graph][1:] == [("dense", (None, 4, 6)), ("glu", (None, 4, 3))]
+    with pytest.raises(Refused, match=r"'odd' \(glu\)"):
+        lower(graph)
+
+
+def test_keras_has_a_sparsemax_of_its_own():
+    """Its threshold takes the sum of all partial sums instead of the last one."""
+    layer = kl.Activation("sparsemax", name="odd")
+    graph = read(net((3,), layer))
+    x = np.array([[0.5, 0.2, -1.0]])
+    theirs = keras.ops.convert_to_numpy(layer(x.astype("float32")))
+    assert abs(theirs.sum() - 1.0) > 0.1  # on the simplex it would be one
+    with pytest.raises(Refused, match=r"'odd' \(sparsemax\): Keras's isn't the published one"):
+        evaluate(graph, x)
+    with pytest.raises(Refused, match=r"'odd' \(sparsemax\)"):
+        lower(graph)
+
+
+def test_every_activation_is_known():
+    names = {n for n in dir(keras.activations) if n[0].islower()}
+    names -= {"get", "serialize", "deserialize", "linear", "threshold"}  # the last takes arguments
+    assert not {n for n in names if activation(keras.activations.get(n))[0].op == "opaque"}
+
+
+OPERATIONS_AS_ACTIVATION = [
+    (keras.ops.relu, "relu"),
+    (keras.ops.gelu, "gelu"),  # here the default is the approximate one
+    (keras.ops.exp, "exponential"),
+    (keras.ops.swish, "silu"),
+    (functools.partial(keras.activations.gelu, approximate=True), "gelu"),
+    (functools.partial(keras.activations.relu, negative_slope=0.3, max_value=0.4), "relu"),
+    (functools.partial(keras.ops.leaky_relu, negative_slope=0.4), "leaky_relu"),
+    (functools.partial(keras.ops.softmax, axis=1), "softmax"),
+]
+
+
+@pytest.mark.parametrize(("function", "op"), OPERATIONS_AS_ACTIVATION)
+def test_function_of_keras_ops_as_activation(agree, function, op):
+    graph, _ = agree(net((4, 5), kl.Dense(6, activation=function), kl.Activation(function)))
+    assert [node.op for node in graph] == ["input", "dense", op, op]
+
+
+def test_a_partial_with_more_than_options_is_opaque():
+    positional = functools.partial(keras.activations.relu, 0.5)
+    assert activation(positional)[0].op == "opaque"
+    assert activation(functools.partial(keras.ops.relu, odd=1))[0].op == "opaque"
 
 
 MERGES = [kl.Add, kl.Subtract, kl.Multiply, kl.Average, kl.Maximum, kl.Minimum]
@@ -383,12 +431,130 @@ def test_arithmetic_on_tensors(agree):
     assert not graph.opaque
 
 
+def pooled(rank, **options):
+    return {
+        f"{word}{rank}{options}": (EVEN[rank], lambda kind=kind: kind(**options))
+        for word in ("Average", "Max")
+        for kind in [getattr(kl, f"Adaptive{word}Pooling{rank}D")]
+    }
+
+
+# Read and evaluated; lowering refuses them by name.
+READ = {
+    "transpose": (ODD[2], lambda: kl.Conv2DTranspose(5, 3)),
+    **{
+        f"transpose{rank}-{window}/{strides}-{padding}-{extra}": (
+            ODD[rank],
+            lambda rank=rank, w=window, s=strides, p=padding, e=extra: getattr(
+                kl, f"Conv{rank}DTranspose"
+            )(3, w, strides=s, padding=p, output_padding=e, activation="tanh"),
+        )
+        for rank, window, strides, padding, extra in [
+            (1, 3, 2, "same", None),
+            (1, 2, 3, "valid", None),
+            (1, 4, 2, "same", 1),
+            (1, 5, 3, "valid", 2),
+            (2, (3, 2), (2, 3), "same", None),
+            (2, (2, 5), (3, 2), "valid", (1, 0)),
+            (2, 3, 2, "same", (0, 1)),
+            (3, 3, 2, "same", None),
+        ]
+    },
+    "transpose-dilated": (ODD[2], lambda: kl.Conv2DTranspose(3, 3, dilation_rate=(2, 1))),
+    "transpose-dilated-same": (
+        ODD[2],
+        lambda: kl.Conv2DTranspose(3, (2, 3), dilation_rate=2, padding="same", use_bias=False),
+    ),
+    "transpose-first": (
+        channels_first(ODD[2]),
+        lambda: kl.Conv2DTranspose(3, 3, 2, padding="same", data_format="channels_first"),
+    ),
+    "einsum": ((4, 6), lambda: kl.EinsumDense("abc,cd->abd", (None, 5), bias_axes="d")),
+    "einsum-act": ((4, 6), lambda: kl.EinsumDense("...x,xy->...y", (4, 3), activation="relu")),
+    "einsum-heads": (
+        (4, 6),
+        lambda: kl.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de"),
+    ),
+    "rms": (ODD[2], lambda: kl.RMSNormalization()),
+    "rms-epsilon": ((5, 6), lambda: kl.RMSNormalization(axis=-1, epsilon=0.1)),
+    "unit": (ODD[2], lambda: kl.UnitNormalization()),
+    "unit-axes": (ODD[2], lambda: kl.UnitNormalization(axis=[1, 3])),
+    "renorm": (ODD[2], lambda: kl.BatchNormalization(renorm=True)),
+    "normalization": (
+        ODD[2],
+        lambda: kl.Normalization(mean=[0.3, -1.0, 2.0, 0.5], variance=[2.0, 0.5, 1.0, 0.0]),
+    ),
+    "normalization-invert": (
+        ODD[2],
+        lambda: kl.Normalization(mean=[0.3, -1, 2.0, 0.5], variance=[2.0, 0.5, 1, 4], invert=True),
+    ),
+    "normalization-number": ((5,), lambda: kl.Normalization(axis=None, mean=3.0, variance=2.0)),
+    "normalization-adapted": ((5,), lambda: kl.Normalization()),
+    "normalization-first": (
+        channels_first(ODD[2]),
+        lambda: kl.Normalization(axis=1, mean=[0.3, -1.0, 2.0, 0.5], variance=[2.0, 0.5, 1.0, 4]),
+    ),
+    "rescale by channel": (
+        ODD[2],
+        lambda: kl.Rescaling([1.0, 2.0, 3.0, 0.1], offset=[0.5, 0, 0, 1]),
+    ),
+    "crop1d": (ODD[1], lambda: kl.Cropping1D((2, 1))),
+    "crop": (ODD[2], lambda: kl.Cropping2D(((1, 0), (2, 1)))),
+    "crop-first": (
+        channels_first(ODD[2]),
+        lambda: kl.Cropping2D(((1, 0), (2, 1)), data_format="channels_first"),
+    ),
+    "crop3d": (ODD[3], lambda: kl.Cropping3D(((1, 0), (2, 1), (0, 1)))),
+    "softmax over axes": (ODD[2], lambda: kl.Softmax(axis=(1, 2))),
+    "noise shape": (ODD[2], lambda: kl.Dropout(0.5, noise_shape=(None, 1, 1, 4))),
+    "alpha dropout": (ODD[2], lambda: kl.AlphaDropout(0.4)),
+    "gaussian dropout": (ODD[2], lambda: kl.GaussianDropout(0.4)),
+    "noise": (ODD[2], lambda: kl.GaussianNoise(0.1)),
+    "penalty": (ODD[2], lambda: kl.ActivityRegularization(l2=0.1)),
+    "repeat": ((5,), lambda: kl.RepeatVector(3)),
+    "causal": (ODD[1], lambda: kl.Conv1D(5, 3, padding="causal", strides=2)),
+    "causal-dilated": (
+        channels_first(ODD[1]),
+        lambda: kl.Conv1D(5, 3, 1, "causal", "channels_first", dilation_rate=2),
+    ),
+    **pooled(1, output_size=4),
+    **pooled(2, output_size=(4, 5)),
+    **pooled(2, output_size=1),
+    **pooled(3, output_size=(2, 3, 5)),
+    "spectral": (ODD[2], lambda: kl.SpectralNormalization(kl.Conv2D(5, 3, activation="relu"))),
+    "spectral-dense": ((6,), lambda: kl.SpectralNormalization(kl.Dense(5))),
+    "time-dense": ((5, 6), lambda: kl.TimeDistributed(kl.Dense(4, activation="relu"))),
+    "time-conv": ((3, 6, 5, 2), lambda: kl.TimeDistributed(kl.Conv2D(4, 3, 2, padding="same"))),
+    "time-norm": ((3, 6, 5, 2), lambda: kl.TimeDistributed(kl.BatchNormalization(axis=1))),
+    "time-separable": ((3, 6, 5, 2), lambda: kl.TimeDistributed(kl.SeparableConv2D(4, 3))),
+    "time-flatten": ((3, 6, 2), lambda: kl.TimeDistributed(kl.Flatten())),
+    "time-reshape": ((3, 6, 2), lambda: kl.TimeDistributed(kl.Reshape((-1, 4)))),
+    "time-pool": ((3, 6, 5, 2), lambda: kl.TimeDistributed(kl.GlobalMaxPooling2D())),
+    "time-spectral": ((3, 6, 2), lambda: kl.TimeDistributed(kl.SpectralNormalization(kl.Dense(4)))),
+    "time-repeat": ((3, 6), lambda: kl.TimeDistributed(kl.RepeatVector(2))),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_layer_that_is_read(evaluated, name):
+    shape, make = READ[name]
+    layer = make()
+    model = net(shape, layer)
+    graph = evaluated(model)
+    assert not graph.opaque
+    last = graph.nodes[graph.outputs[0]]
+    assert last.shape == model.output_shape
+    assert last.layer == layer.name
+
+
 def test_every_known_layer_is_tested_here():
     """The table can't grow without a comparison in this file."""
-    tested = {type(make()) for _, make in [*SHAPES.values(), *NORMS.values()]}
+    cases = [*SHAPES.values(), *NORMS.values(), *READ.values()]
+    tested = {type(make()) for _, make in cases}
     tested |= {getattr(kl, f"Global{k}Pooling{r}D") for k in ("Max", "Average") for r in (1, 2, 3)}
-    tested |= {*CONV.values(), *MAX.values()}
-    assert set(_LAYERS) == tested | {*AVERAGE.values(), *MERGES, kl.Concatenate}
+    tested |= {*CONV.values(), *MAX.values(), *AVERAGE.values(), *MERGES, kl.Concatenate}
+    apart = {kl.Embedding, kl.ReversibleEmbedding, kl.Resizing, kl.Dot, *ATTENTION}
+    assert set(LAYERS) | set(SHAPED) == tested | apart
 
 
 class MyConv(kl.Conv2D):
@@ -405,7 +571,7 @@ class Unhashable:
 
 OPAQUE = {
     "subclass": (lambda: MyConv(3, 3, name="odd"), "MyConv"),
-    "lambda": (lambda: kl.Lambda(lambda x: x * 2, name="odd"), "Lambda"),
+    "lambda": (lambda: kl.Lambda(lambda x: x * 2, name="odd"), "Lambda.: any Python code"),
     "lambda activation": (
         lambda: kl.Conv2D(3, 3, activation=lambda x: x * 2, name="odd"),
         "<lambda>.: activation function",
@@ -414,21 +580,40 @@ OPAQUE = {
         lambda: kl.Conv2D(3, 3, activation=Unhashable(), name="odd"),
         "Unhashable",
     ),
-    "transpose": (lambda: kl.Conv2DTranspose(3, 3, name="odd"), "Conv2DTranspose"),
-    "cropping": (lambda: kl.Cropping2D(1, name="odd"), "Cropping2D"),
-    "bilinear": (
-        lambda: kl.UpSampling2D(2, interpolation="bilinear", name="odd"),
-        "interpolation bilinear",
+    "recurrent": (
+        lambda: kl.TimeDistributed(kl.Bidirectional(kl.LSTM(2)), name="odd"),
+        "Bidirectional.: recurrent",
     ),
-    "rescale by channel": (lambda: kl.Rescaling([1.0, 2.0, 3.0], name="odd"), "per channel"),
-    "softmax over axes": (lambda: kl.Softmax(axis=(1, 2), name="odd"), "several axes"),
-    "noise shape": (
-        lambda: kl.Dropout(0.5, noise_shape=(None, 1, 1, 3), name="odd"),
-        "noise_shape",
+    "spectral lambda": (
+        lambda: kl.SpectralNormalization(Weighted(), name="odd"),
+        "SpectralNormalization.: around a Weighted",
     ),
-    "noise": (lambda: kl.GaussianNoise(0.1, name="odd"), "GaussianNoise"),
-    "activity": (lambda: kl.ActivityRegularization(l2=0.1, name="odd"), "activity_regularizer"),
+    "uneven windows": (
+        lambda: kl.AdaptiveMaxPooling2D((4, 6), name="odd"),
+        "its windows have several sizes",
+    ),
+    "time in time": (
+        lambda: kl.TimeDistributed(kl.TimeDistributed(kl.Dense(2)), name="odd"),
+        "within another TimeDistributed",
+    ),
+    "replaced call": (lambda: replaced(kl.Dense(2, name="odd")), "its call was replaced"),
 }
+
+
+class Weighted(kl.Layer):
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(1,), name="kernel")
+
+    def call(self, x):
+        return x * self.kernel
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def replaced(layer):
+    layer.call = lambda x: x
+    return layer
 
 
 @pytest.mark.parametrize("name", OPAQUE)
@@ -442,22 +627,62 @@ def test_unknown_layers_are_kept_and_refused_by_name(name):
         evaluate(graph, np.zeros((1, 6, 6, 3)))
 
 
-def test_causal_padding_is_refused():
-    graph = read(net((6, 3), kl.Conv1D(2, 3, padding="causal", name="odd")))
-    with pytest.raises(Refused, match=r"'odd' \(Conv1D\): causal padding"):
+NOT_LOWERED = {
+    "bilinear": (lambda: kl.UpSampling2D(2, interpolation="bilinear"), r"\(resize\)"),
+    "resizing": (lambda: kl.Resizing(3, 4), r"\(resize\)"),
+    "softmax over axes": (READ["softmax over axes"][1], "over several axes"),
+    "noise shape": (lambda: kl.Dropout(0.5, noise_shape=(None, 1, 1, 3)), "noise_shape="),
+    "alpha dropout": (lambda: kl.AlphaDropout(0.4), r"\(alpha_dropout\)"),
+    "noise": (lambda: kl.GaussianNoise(0.1), r"\(gaussian_noise\)"),
+    "spectral": (
+        lambda: kl.SpectralNormalization(kl.Conv2D(5, 3)),
+        "reparametrized='spectral_norm'",
+    ),
+    "time": (lambda: kl.TimeDistributed(kl.Dense(4)), "time_distributed=True"),
+    "time-relu": (lambda: kl.TimeDistributed(kl.ReLU()), "time_distributed=True"),
+    "unit": (lambda: kl.UnitNormalization(), r"\(unit_norm\)"),
+    "einsum": (lambda: kl.EinsumDense("...x,xy->...y", (6, 6, 3)), r"\(einsum\)"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_LOWERED)
+def test_what_is_read_but_not_lowered_is_refused_by_name(name):
+    make, why = NOT_LOWERED[name]
+    layer = make()
+    graph = read(net((6, 6, 3), layer, kl.Activation("relu")))
+    assert not graph.opaque
+    with pytest.raises(Refused, match=f"'{layer.name}'.*{why}"):
         lower(graph)
 
 
-def test_changed_kernels_are_refused():
-    for change, why in (
-        (lambda layer: layer.enable_lora(2), "LoRA"),
-        (lambda layer: layer.quantize("int8"), "quantized to int8"),
-    ):
-        layer = kl.Dense(3, name="odd")
+def test_a_penalty_on_activations_is_refused():
+    graph = read(net((6,), kl.ActivityRegularization(l2=0.1, name="odd")))
+    with pytest.raises(Refused, match="'odd' has an activity_regularizer"):
+        lower(graph)
+
+
+def test_merged_lora_kernels_are_read_and_not_lowered(evaluated):
+    layer = kl.Dense(3, name="odd")
+    model = net((4,), layer)
+    layer.enable_lora(2)
+    graph = evaluated(model)  # with random low-rank weights
+    assert graph.nodes["odd"].kind == "linear"
+    assert "odd/kernel" in graph.tensors
+    with pytest.raises(Refused, match=r"'odd' \(dense\) with lora='of rank 2'"):
+        lower(graph)
+
+
+def test_quantized_kernels_stay_linear_layers_and_are_refused():
+    for layer in (kl.Dense(3, name="odd"), kl.EinsumDense("ab,bc->ac", 3, name="odd")):
         model = net((4,), layer)
-        change(layer)
-        with pytest.raises(Refused, match=f"'odd'.*{why}"):
-            lower(read(model))
+        layer.quantize("int8")
+        graph = read(model)
+        assert graph.nodes["odd"].kind == "linear"
+        assert graph.tensors["odd/kernel"].dtype == np.int8
+        with pytest.raises(Refused, match=r"'odd' \((dense\) with quantized='int8'|einsum\))"):
+            lower(graph)
+        with pytest.raises(Refused, match=r"'odd'.*quantized to int8"):
+            evaluate(graph, np.zeros((1, 4)))
 
 
 def test_an_activation_layer_keeps_its_weights(agree):
@@ -470,8 +695,94 @@ def test_an_activation_layer_keeps_its_weights(agree):
     assert graph.nodes["d/prelu"].layer == "d"
 
 
-def test_rms_scaling_is_opaque():
+def test_rms_scaling(evaluated):
+    """It divides by the standard deviation and subtracts no mean: Keras calls it deprecated."""
     with pytest.warns(UserWarning, match="rms_scaling"):
-        layer = kl.LayerNormalization(rms_scaling=True)
-    net((4,), layer)
-    assert [(s.op, s.attrs["why"]) for s in steps(layer)] == [("opaque", "rms_scaling")]
+        layer = kl.LayerNormalization(rms_scaling=True, epsilon=0.1, name="odd")
+    with pytest.warns(UserWarning, match="rms_scaling"):
+        graph = evaluated(net((4, 5), layer))
+    assert graph.nodes["odd"].op == "rms_norm"
+    with pytest.raises(Refused, match=r"'odd' \(rms_norm\)"):
+        lower(graph)
+
+
+def test_normalization_that_was_adapted(evaluated):
+    layer = kl.Normalization()
+    layer.adapt(np.random.default_rng(0).normal(2.0, 3.0, (50, 5)).astype("float32"))
+    x = image = keras.Input((5,))
+    graph = read(keras.Model(image, layer(x)))
+    data = np.random.default_rng(1).normal(size=(4, 5)).astype("float32")
+    expected = keras.ops.convert_to_numpy(layer(data))
+    np.testing.assert_allclose(evaluate(graph, data)[0], expected, atol=1e-5)
+    assert abs(expected.mean()) > 0.3
+
+
+@pytest.mark.parametrize("kind", [kl.Embedding, kl.ReversibleEmbedding])
+def test_embedding(evaluated, kind):
+    image = keras.Input((4,), dtype="int32")
+    tokens = np.random.default_rng(0).integers(0, 7, (3, 4))
+    graph = evaluated(keras.Model(image, kl.Dense(2)(kind(7, 3, name="e")(image))), tokens)
+    assert graph.nodes["e"].op == "embedding"
+    with pytest.raises(Refused, match=r"'e' \(embedding\)"):
+        lower(graph)
+
+
+def test_an_embedding_that_is_called_backwards_is_opaque():
+    image = keras.Input((4, 3))
+    graph = read(keras.Model(image, kl.ReversibleEmbedding(7, 3, name="e")(image, reverse=True)))
+    assert graph.nodes["e"].attrs["why"] == "called with extra arguments ['reverse']"
+
+
+ATTENTION = [kl.Attention, kl.AdditiveAttention, kl.MultiHeadAttention, kl.GroupQueryAttention]
+
+
+def attend(kind, query, value, **options):
+    if kind is kl.MultiHeadAttention:
+        return kind(2, 3, name="a")(query, value, **options)
+    if kind is kl.GroupQueryAttention:
+        return kind(4, 2, 2, name="a")(query, value, **options)
+    return kind(name="a")([query, value], **options)
+
+
+@pytest.mark.parametrize("kind", ATTENTION)
+def test_attention_is_known_and_not_evaluated(kind):
+    query, value = keras.Input((4, 6)), keras.Input((5, 6))
+    y = attend(kind, query, value)
+    graph = read(keras.Model([query, value], kl.LayerNormalization()(y)))
+    node = graph.nodes["a"]
+    assert (node.op, node.attrs["type"], len(node.inputs)) == ("attention", kind.__name__, 2)
+    assert node.shape == (None, 4, 6)
+    assert len(node.arrays) == {kl.MultiHeadAttention: 8, kl.GroupQueryAttention: 8}.get(
+        kind, len(node.arrays)
+    )
+    for function in (lower, lambda g: evaluate(g, np.zeros((1, 4, 6)), np.zeros((1, 5, 6)))):
+        with pytest.raises(Refused, match=rf"'a' \({kind.__name__}\)"):
+            function(graph)
+
+
+def test_attention_with_scores_and_masks():
+    x, mask = keras.Input((4, 6)), keras.Input((4, 4), dtype="bool")
+    layer = kl.MultiHeadAttention(2, 3, dropout=0.1, name="a")
+    y, scores = layer(x, x, attention_mask=mask, return_attention_scores=True, training=True)
+    graph = read(keras.Model([x, mask], [y, scores]))
+    assert [(n.name, n.op, n.shape) for n in graph][2:] == [
+        ("a/0", "attention", (None, 4, 6)),
+        ("a/1", "opaque", (None, 2, 4, 4)),
+    ]
+    assert graph.nodes["a/0"].attrs["forced"] is True
+    assert graph.hazards == ("'a' is called with training=True",)
+
+
+def test_dot_is_known_and_not_evaluated():
+    x, y = keras.Input((4, 6)), keras.Input((4, 6))
+    graph = read(keras.Model([x, y], kl.Dot(axes=2, normalize=True, name="d")([x, y])))
+    assert graph.nodes["d"].attrs == {"axes": 2, "normalize": True}
+    with pytest.raises(Refused, match=r"'d' \(dot\)"):
+        evaluate(graph, np.zeros((1, 4, 6)), np.zeros((1, 4, 6)))
+
+
+def test_resizing_keeps_its_word_about_the_method():
+    graph = read(net((6, 6, 3), kl.Resizing(3, 4, interpolation="nearest", name="r")))
+    assert graph.nodes["r"].attrs["method"] == "nearest"
+    odd = read(net((6, 6, 3), kl.Resizing(3, 4, crop_to_aspect_ratio=True, name="r")))
+    assert odd.nodes["r"].attrs["why"] == "keeps the aspect ratio"

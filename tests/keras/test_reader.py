@@ -1,3 +1,5 @@
+import time
+
 import keras
 import numpy as np
 import pytest
@@ -190,14 +192,29 @@ def opaque_layers(model):
     return [(node.layer, node.attrs["why"]) for node in read(model).opaque]
 
 
-class TestOpaque:
+def hazards_of(model):
+    return list(read(model).hazards)
+
+
+def assert_not_lowered(model, why):
+    with pytest.raises(Refused, match=why):
+        lower(read(model))
+
+
+class TestInsistedTraining:
+    """`layer(x, training=...)`: read, marked, and never lowered."""
+
     @pytest.mark.parametrize("training", [True, False])
-    def test_norm_called_with_training(self, training):
+    def test_norm(self, training, evaluated):
         x = image(4)
         model = keras.Model(x, kl.BatchNormalization(name="n")(x, training=training))
-        assert opaque_layers(model) == [("n", f"called with training={training}")]
-        with pytest.raises(Refused, match=f"'n'.*called with training={training}"):
-            lower(read(model))
+        assert read(model).nodes["n"].attrs["forced"] is training
+        assert_not_lowered(model, f"'n' is called with training={training}")
+        if not training:
+            evaluated(model)
+            return
+        with pytest.raises(Refused, match=r"'n' \(batch_norm\).*training=True"):
+            evaluate(read(model), np.zeros((2, 4)))
 
     def test_norm_as_activation_called_with_training(self):
         x = image(4)
@@ -205,22 +222,112 @@ class TestOpaque:
         keras.Sequential([x, layer])(np.zeros((1, 4)))
         assert read(keras.Model(x, layer(x))).opaque == ()
 
-    def test_dropout_that_is_always_on(self):
+    @pytest.mark.parametrize(
+        "kind", [kl.Dropout, kl.AlphaDropout, kl.GaussianDropout, kl.GaussianNoise]
+    )
+    def test_dropout_that_is_always_on(self, kind):
         x = image(4)
-        model = keras.Model(x, kl.Dropout(0.5, name="d")(x, training=True))
-        assert opaque_layers(model) == [("d", "called with training=True")]
+        model = keras.Model(x, kind(0.5, name="d")(x, training=True))
+        assert read(model).nodes["d"].attrs["forced"] is True
+        assert_not_lowered(model, "'d' is called with training=True")
+        with pytest.raises(Refused, match=r"'d'.*training=True"):
+            evaluate(read(model), np.zeros((2, 4)))
 
     def test_dropout_as_usual_is_known(self):
         """Keras writes training=False, the default, into the call: it must not count as forced."""
         x = image(4, 4, 2)
         model = keras.Model(x, kl.Dropout(0.5)(kl.SpatialDropout2D(0.5)(x)))
-        assert opaque_layers(model) == []
+        assert hazards_of(model) == []
+        assert not any("forced" in node.attrs for node in read(model))
 
-    def test_nested_model_called_with_training(self):
+    def test_what_training_does_not_change_is_not_marked(self):
+        x = image(4)
+        inner = keras.Sequential([image(4), kl.Dense(3), kl.LayerNormalization()], name="inner")
+        assert not any("forced" in node.attrs for node in read(keras.Model(x, inner(x))))
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_nested_model(self, training):
         x, inner = image(), small("inner")
-        model = keras.Model(x, inner(x, training=False))
-        assert opaque_layers(model) == [("inner", "called with training=False")]
+        model = keras.Model(x, inner(x, training=training))
+        graph = read(model)
+        assert not graph.opaque
+        assert [n.name for n in graph if "forced" in n.attrs] == ["inner/bn"]
+        assert graph.nodes["inner/bn"].attrs["forced"] is training
+        assert_not_lowered(model, f"'inner' is called with training={training}")
 
+    def test_the_outer_call_wins(self):
+        """As in Keras, where `training` is handed down to every layer of the nested model."""
+        x = image(4)
+        half = image(4)
+        norm = kl.BatchNormalization(name="n")(half, training=True)
+        inner = keras.Model(half, kl.Dropout(0.5, name="d")(norm, training=True), name="inner")
+        graph = read(keras.Model(x, keras.Sequential([inner], name="mid")(x, training=False)))
+        assert [n.attrs["forced"] for n in graph if "forced" in n.attrs] == [False, False]
+        assert graph.hazards[0] == "'mid' is called with training=False"
+
+    def test_transfer_learning(self, evaluated):
+        """The usual recipe: a frozen base, called with training=False, under a new head."""
+        base = small("base")
+        base.trainable = False
+        x = image()
+        y = kl.Dropout(0.2)(base(x, training=False))
+        graph = evaluated(keras.Model(x, kl.Dense(3, name="head")(y)))
+        norm = graph.nodes["base/bn"]
+        assert (norm.attrs["frozen"], norm.attrs["forced"]) == (True, False)
+        assert graph.trainable == {"head/kernel", "head/bias"}
+
+    def test_twice_with_and_without(self):
+        x, norm = image(4), kl.BatchNormalization(name="n")
+        graph = read(keras.Model(x, norm(norm(x, training=False))))
+        assert [n.attrs.get("forced") for n in graph][1:] == [False, None]
+
+    def test_around_time_and_spectral_norm(self):
+        x = image(3, 4)
+        y = kl.TimeDistributed(kl.BatchNormalization(), name="t")(x, training=False)
+        y = kl.SpectralNormalization(kl.Dense(2), name="s")(y, training=True)
+        graph = read(keras.Model(x, y))
+        assert graph.nodes["t"].attrs["forced"] is False
+        assert graph.nodes["s"].attrs["forced"] is True
+        with pytest.raises(Refused, match=r"'s' \(dense\).*training=True"):
+            evaluate(graph, np.zeros((1, 3, 4)))
+
+
+class TestTimeDistributed:
+    def test_nested_model(self, evaluated):
+        conv = kl.Conv2D(4, 3, padding="same", activation="relu", name="c")
+        layers = [image(6, 5, 3), conv, kl.BatchNormalization(name="n")]
+        layers += [kl.Reshape((-1, 4), name="r"), kl.Dense(2)]
+        inner = keras.Sequential(layers, name="inner")
+        x = image(3, 6, 5, 3)
+        y = kl.TimeDistributed(inner, name="t")(x)
+        graph = evaluated(keras.Model(x, kl.Conv1D(2, 2)(kl.TimeDistributed(kl.Flatten())(y))))
+        assert [n.name for n in graph][1:5] == ["t/c", "t/c/relu", "t/n", "t/r"]
+        assert graph.nodes["t/n"].shape == (None, 3, 6, 5, 4)
+        assert graph.nodes["t/r"].attrs["target"] == (30, 4)
+        assert not graph.opaque
+
+    def test_nested_twice_is_opaque(self):
+        inner = keras.Sequential([image(4, 3), kl.TimeDistributed(kl.Dense(2), name="d")], name="i")
+        x = image(5, 4, 3)
+        model = keras.Model(x, kl.TimeDistributed(inner, name="t")(x))
+        assert opaque_layers(model) == [("t/d", "within another TimeDistributed")]
+        deep = keras.Sequential([image(4, 3), kl.TimeDistributed(kl.Dense(2))], name="deep")
+        around = keras.Sequential([image(5, 4, 3), kl.TimeDistributed(deep, name="a")], name="b")
+        x = image(6, 5, 4, 3)
+        model = keras.Model(x, kl.TimeDistributed(around, name="t")(x))
+        assert opaque_layers(model) == [("t/a", "within another TimeDistributed")]
+
+    def test_a_mask_counts_only_if_the_inner_layer_takes_one(self, evaluated):
+        tokens = image(4, dtype="int32")
+        x = kl.Embedding(5, 3, mask_zero=True)(tokens)
+        model = keras.Model(tokens, kl.TimeDistributed(kl.Dense(2), name="t")(x))
+        graph = evaluated(model, np.array([[1, 2, 0, 0], [4, 0, 0, 0]]))
+        assert "t" not in {node.layer for node in graph.opaque}
+        soft = kl.TimeDistributed(kl.Softmax(), name="t")(x)
+        assert ("t", "called with a mask") in opaque_layers(keras.Model(tokens, soft))
+
+
+class TestOpaque:
     def test_nested_model_whose_input_is_reshaped(self):
         inner = keras.Sequential([image(4, 1), kl.Flatten()], name="inner")
         x = image(4)
@@ -230,25 +337,35 @@ class TestOpaque:
 
     def test_masks(self):
         x, mask = image(4, 3), image(4, dtype="bool")
-        norm = kl.BatchNormalization(name="n")
-        assert opaque_layers(keras.Model([x, mask], norm(x, mask=mask))) == [
-            ("n", "called with a mask")
-        ]
         half = image(4, 3)
         inner = keras.Model(half, kl.BatchNormalization()(half), name="inner")
         with pytest.warns(UserWarning, match="does not support masking"):
             model = keras.Model([x, mask], inner(x, mask=mask))
         assert opaque_layers(model) == [("inner", "called with a mask")]
-        masked = keras.Model(x, kl.BatchNormalization(name="m")(kl.Masking()(x)))
-        assert ("m", "called with a mask") in opaque_layers(masked)
+        soft = keras.Model([x, mask], kl.Softmax(name="s")(x, mask=mask))
+        assert opaque_layers(soft) == [("s", "called with a mask")]
+        assert len(read(soft).nodes["s"].inputs) == 2
 
-    def test_constant_operands(self):
+    def test_a_mask_changes_the_statistics_of_a_norm_in_training_alone(self, evaluated):
+        x, mask = image(4, 3), image(4, dtype="bool")
+        norm = kl.BatchNormalization(name="n")
+        model = keras.Model([x, mask], norm(x, mask=mask))
+        data = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
+        graph = evaluated(model, data, np.array([[1, 1, 0, 0]] * 2, bool))
+        assert len(graph.nodes["n"].inputs) == 1
+        assert_not_lowered(model, "'n' is called with a mask")
+        masked = keras.Model(x, kl.BatchNormalization(name="m")(kl.Masking(name="k")(x)))
+        assert ("k", "zeros what is masked") in opaque_layers(masked)
+        assert "'m' is called with a mask" in hazards_of(masked)
+
+    def test_a_constant_beside_a_merging_layers_tensors(self):
         x = image(4)
-        one = np.ones((1, 4), "float32")
-        for y in (kl.Add(name="odd")([x, one]), keras.ops.add(x, 1.0), x * 2, 1.0 - x):
-            assert [why for _, why in opaque_layers(keras.Model(x, y))] == [
-                "called with a constant operand"
-            ]
+        model = keras.Model(x, kl.Add(name="odd")([x, np.ones((1, 4), "float32")]))
+        assert opaque_layers(model) == [("odd", "called with a constant operand")]
+
+    def test_the_input_by_its_name(self, evaluated):
+        x = image(4)
+        assert not evaluated(keras.Model(x, kl.Dense(3)(inputs=x))).opaque
 
     def test_unknown_operation_is_named(self):
         x = image(4)
@@ -419,6 +536,51 @@ class TestTraining:
 def trainable_keys(module):
     flags = {name: p.requires_grad for name, p in module.named_parameters()}
     return {key for key, where in module.bindings.items() if flags.get(where.parameter, False)}
+
+
+def test_constants_are_tensors_of_their_own_shared_by_the_calls():
+    x, layer = image(3), kl.Rescaling([1.0, 2.0, 3.0], name="r")
+    graph = read(keras.Model(x, layer(layer(x) * np.array([1.0, 0.0, 2.0]))))
+    assert [n.arrays for n in graph if n.layer == "r"] == [{"scale": "r/scale"}] * 2
+    assert len(graph.tensors) == 2
+    assert graph.trainable == frozenset()
+    np.testing.assert_array_equal(evaluate(graph, np.ones((1, 3)))[0], [[1, 0, 18]])
+
+
+def test_names_are_the_same_every_time():
+    def build():
+        keras.backend.clear_session()
+        x = image(4, 6)
+        y = kl.MultiHeadAttention(2, 3)(x, x) + x * np.ones(6)
+        y = kl.TimeDistributed(keras.Sequential([kl.Dense(4), kl.BatchNormalization()]))(y)
+        return read(keras.Model(x, kl.Rescaling([1.0, 2, 3, 4])(y[:, 1:])))
+
+    first, second = build(), build()
+    assert list(first.nodes) == list(second.nodes)
+    assert list(first.tensors) == list(second.tensors)
+    assert [n.arrays for n in first] == [n.arrays for n in second]
+
+
+def deep_net(blocks):
+    x = tensor = image(4)
+    for _ in range(blocks):
+        y = kl.ReLU()(kl.BatchNormalization()(kl.Dense(4)(tensor)))
+        tensor = kl.Add()([tensor, y])
+    return keras.Model(x, tensor)
+
+
+def seconds_to_read(model):
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        read(model)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def test_reading_takes_time_in_proportion_to_the_nodes():
+    short, long = seconds_to_read(deep_net(50)), seconds_to_read(deep_net(200))
+    assert long < 8 * short  # quadratic would be sixteen times
 
 
 def test_opaque_layers_keep_their_weights_and_stop_the_evaluator():

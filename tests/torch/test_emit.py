@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from relucate.graph import ACTIVATIONS, Graph, Node, evaluate
-from relucate.graph.evaluate import _OPS
+from relucate.graph.evaluate import EVALUATED
 from relucate.torch import lower
 from relucate.torch.emit import EMITTERS
 
@@ -17,8 +17,8 @@ def one(op, shape=(None, 5, 4), **attrs):
     return Graph("g", nodes, ("x",), ("y",), {})
 
 
-def test_what_can_be_evaluated_can_be_lowered_and_the_other_way_round():
-    assert set(EMITTERS) == set(_OPS)
+def test_what_can_be_lowered_can_be_evaluated():
+    assert set(EMITTERS) < set(EVALUATED)
 
 
 ATTRS = {

@@ -11,8 +11,9 @@ axis, which the op doesn't see):
     conv, depthwise_conv    strides, dilation, groups, data_format, padding: "valid", "same" or
                             ((before, after), ...) zeros per spatial axis; kernel (*window,
                             in / groups, out), depthwise (*window, channels, multiplier); bias
-    conv_transpose          the same, with output_padding: None or one number per axis; kernel
-                            (*window, out / groups, in)
+    conv_transpose          the same, with output_padding: None or one number per axis; given pairs
+                            say how much of the full output is cut off; kernel (*window,
+                            out / groups, in)
     dense                   over the last axis; kernel (in, out); bias
     einsum                  equation; kernel; bias (broadcasts against the output)
     attention               its own projections inside: known, not evaluated
@@ -21,7 +22,8 @@ axis, which the op doesn't see):
                             call insists on, or None); gamma, beta, moving_mean, moving_variance
                             (without the two: batch statistics at inference too)
     instance_norm           axis, epsilon; gamma, beta, moving_mean, moving_variance
-    layer_norm, rms_norm    axes, epsilon; gamma, beta
+    layer_norm, rms_norm    axes, epsilon; gamma, beta (over the axes in ascending order);
+                            rms_norm with rms_scaling: Keras's, divides by the standard deviation
     group_norm              groups, axis, epsilon; gamma, beta
     unit_norm               axes, epsilon: x / max(‖x‖₂, epsilon)
     lrn                     known, not evaluated
@@ -30,15 +32,23 @@ axis, which the op doesn't see):
     global_*_pool           axes, keepdims
     reduce                  function (sum, mean, max, min, prod, var, std), axes, keepdims
     zero_pad                padding: ((before, after), ...) per spatial axis, data_format
-    pad                     mode (constant, reflect, symmetric, edge), value, padding, data_format
+    pad                     mode (constant, reflect, symmetric, edge, wrap), value, padding,
+                            data_format
     crop                    cropping: ((before, after), ...) per spatial axis, data_format
     slice                   axis, start, stop, step
     upsample                factors, data_format; resize: method, data_format (not evaluated)
     reshape                 target (without the batch axis); permute: dims (without it);
     flatten                 data_format: "channels_first" moves the channels last first
-    rescale                 scale, offset: numbers; affine: arrays scale, offset, as they broadcast
+    rescale                 scale, offset: numbers; affine: arrays scale, offset (one or both), as
+                            they broadcast
+    prelu                   alpha as it broadcasts, or along axis where that is given
+    other activations       negative_slope, alpha, threshold, max_value, axis (softmax: one or
+                            several) as Keras has them; hard_tanh min_value, max_value; threshold
+                            threshold, value; rrelu lower, upper; softplus beta, threshold;
+                            sparsemax with form "keras": not the published one, not evaluated
     concat                  axis; other merges: fill_axis (None: NumPy's broadcasting)
     embedding               arrays table; matmul, dot: known, not evaluated
+    dropout and its like    rate, forced; dropout: spatial (the channel axis), noise_shape
     opaque                  type, why
     any linear op           reparametrized: "spectral_norm", "weight_norm", ... (kernel is the
                             result), quantized, lora: why its kernel isn't a plain variable

@@ -8,60 +8,19 @@ the table becomes one opaque step. Called by `read`; decides nothing about place
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import keras
 from keras import layers as kl
 
+from ..graph.nodes import LINEAR
+from .functions import function_step
+from .norm_layers import NORM_LAYERS
+from .steps import Step, opaque, present, reshaped
 
-@dataclass(frozen=True)
-class Step:
-    """One logical operation of a layer: suffix of the node's name, op, attributes, weights."""
-
-    op: str
-    attrs: Mapping[str, Any] = field(default_factory=dict)
-    variables: Mapping[str, Any] = field(default_factory=dict)  # role -> keras.Variable
-    suffix: str = ""
-
-
-_FUNCTIONS = {
-    getattr(keras.activations, name): (op, attrs)
-    for name, op, attrs in [
-        ("relu", "relu", {}),
-        ("relu6", "relu6", {}),
-        ("leaky_relu", "leaky_relu", {"negative_slope": 0.2}),
-        ("elu", "elu", {"alpha": 1.0}),
-        ("selu", "selu", {}),
-        ("celu", "celu", {"alpha": 1.0}),
-        ("gelu", "gelu", {"approximate": False}),
-        ("silu", "silu", {}),
-        ("hard_silu", "hard_silu", {}),
-        ("mish", "mish", {}),
-        ("sigmoid", "sigmoid", {}),
-        ("hard_sigmoid", "hard_sigmoid", {}),
-        ("log_sigmoid", "log_sigmoid", {}),
-        ("tanh", "tanh", {}),
-        ("hard_tanh", "hard_tanh", {}),
-        ("tanh_shrink", "tanh_shrink", {}),
-        ("hard_shrink", "hard_shrink", {"threshold": 0.5}),
-        ("soft_shrink", "soft_shrink", {"threshold": 0.5}),
-        ("sparse_plus", "sparse_plus", {}),
-        ("sparse_sigmoid", "sparse_sigmoid", {}),
-        ("softplus", "softplus", {}),
-        ("softsign", "softsign", {}),
-        ("squareplus", "squareplus", {"b": 4.0}),
-        ("exponential", "exponential", {}),
-        ("softmax", "softmax", {"axis": -1}),
-        ("log_softmax", "log_softmax", {"axis": -1}),
-    ]
-    if hasattr(keras.activations, name)
-}
-
-
-def opaque(thing: Any, why: str = "") -> Step:
-    """Return the step for what isn't known: its type (and why) goes into every message."""
-    return Step("opaque", {"type": type(thing).__name__, "why": why})
+Shape = tuple[int | None, ...]
+_Steps = Callable[[Any], list[Step]]
 
 
 def activation(function: Any, suffix: str = "") -> list[Step]:
@@ -70,9 +29,8 @@ def activation(function: Any, suffix: str = "") -> list[Step]:
         return []
     if isinstance(function, keras.layers.Layer):
         return _activation_layer(function, suffix)
-    for known, (op, attrs) in _FUNCTIONS.items():  # by identity: a callable need not have a hash
-        if function is known:
-            return [Step(op, attrs, suffix=suffix and op)]
+    if found := function_step(function, suffix):
+        return [found]
     name = getattr(function, "__name__", type(function).__name__)
     return [Step("opaque", {"type": name, "why": "activation function"}, suffix=suffix)]
 
@@ -82,51 +40,79 @@ def _activation_layer(layer: Any, suffix: str) -> list[Step]:
         found = steps(layer)
     except AttributeError:  # Keras builds it at the first call on data, not with its owner
         found = [opaque(layer, "has no weights yet: call the model once on data")]
-    return [Step(s.op, s.attrs, s.variables, suffix and s.op) for s in found]
+    return [Step(s.op, s.attrs, s.variables, suffix and s.op, s.constants) for s in found]
 
 
-def _present(**variables: Any) -> dict[str, Any]:
-    return {role: variable for role, variable in variables.items() if variable is not None}
+# Linear layers.
+
+
+def _bias(layer: Any) -> Any:
+    return layer.bias if layer.use_bias else None
+
+
+def _padding(layer: Any) -> Any:
+    if layer.padding != "causal":
+        return layer.padding
+    axes = zip(layer.kernel_size, layer.dilation_rate, strict=True)
+    return tuple(((window - 1) * dilation, 0) for window, dilation in axes)
 
 
 def _window(layer: Any) -> dict[str, Any]:
     return {
         "strides": tuple(layer.strides),
-        "padding": layer.padding,
+        "padding": _padding(layer),
         "data_format": layer.data_format,
     }
 
 
-def _plain_kernel(layer: Any) -> Step | None:
-    """Return an opaque step for a kernel that isn't a plain variable, and for causal padding."""
+def _kernel(layer: Any, role: str = "kernel", name: str = "kernel") -> dict[str, Any]:
+    """Return what a linear step says of its kernel: attributes, variables and constants."""
+    mode = getattr(layer, "quantization_mode", None)
+    plain = getattr(layer, f"_{name}", None)  # the variable, where the public name is a property
+    plain = getattr(layer, name) if plain is None else plain
+    if mode:
+        rest = {v.name: v for v in layer.weights if v.name != "bias"}
+        return {"attrs": {"quantized": mode}, "variables": rest}
     if getattr(layer, "lora_enabled", False):
-        return opaque(layer, "LoRA is enabled: merge it first")
-    if getattr(layer, "quantization_mode", None):
-        return opaque(layer, f"quantized to {layer.quantization_mode}")
-    if getattr(layer, "padding", None) == "causal":
-        return opaque(layer, "causal padding")
-    return None
+        merged = keras.ops.convert_to_numpy(getattr(layer, name))
+        rest = {v.name: v for v in layer.weights if v.name.startswith("lora_")}
+        attrs = {"lora": f"of rank {layer.lora_rank}"}
+        return {
+            "attrs": attrs,
+            "variables": {"base": plain, **rest},
+            "constants": {role: merged},
+        }
+    return {"attrs": {}, "variables": {role: plain}}
+
+
+def _linear(op: str, layer: Any, attrs: Mapping[str, Any]) -> list[Step]:
+    found = _kernel(layer)
+    variables = {**found["variables"], **present(bias=_bias(layer))}
+    step = Step(op, {**attrs, **found["attrs"]}, variables, constants=found.get("constants", {}))
+    return [step, *activation(layer.activation, "act")]
 
 
 def _conv(layer: Any) -> list[Step]:
-    if odd := _plain_kernel(layer):
-        return [odd]
-    attrs = {**_window(layer), "dilation": tuple(layer.dilation_rate), "groups": layer.groups}
-    weights = _present(kernel=layer.kernel, bias=layer.bias if layer.use_bias else None)
-    return [Step("conv", attrs, weights), *activation(layer.activation, "act")]
+    dilation = tuple(layer.dilation_rate)
+    return _linear("conv", layer, {**_window(layer), "dilation": dilation, "groups": layer.groups})
 
 
 def _depthwise(layer: Any) -> list[Step]:
-    if odd := _plain_kernel(layer):
-        return [odd]
     attrs = {**_window(layer), "dilation": tuple(layer.dilation_rate)}
-    weights = _present(kernel=layer.kernel, bias=layer.bias if layer.use_bias else None)
-    return [Step("depthwise_conv", attrs, weights), *activation(layer.activation, "act")]
+    return _linear("depthwise_conv", layer, attrs)
+
+
+def _conv_transpose(layer: Any) -> list[Step]:
+    attrs = {
+        **_window(layer),
+        "dilation": tuple(layer.dilation_rate),
+        "output_padding": layer.output_padding and tuple(layer.output_padding),
+        "groups": 1,
+    }
+    return _linear("conv_transpose", layer, attrs)
 
 
 def _separable(layer: Any) -> list[Step]:
-    if odd := _plain_kernel(layer):
-        return [odd]
     attrs = {**_window(layer), "dilation": tuple(layer.dilation_rate)}
     point = {
         "strides": (1,) * layer.rank,
@@ -135,7 +121,7 @@ def _separable(layer: Any) -> list[Step]:
         "dilation": (1,) * layer.rank,
         "groups": 1,
     }
-    weights = _present(kernel=layer.pointwise_kernel, bias=layer.bias if layer.use_bias else None)
+    weights = present(kernel=layer.pointwise_kernel, bias=_bias(layer))
     return [
         Step("depthwise_conv", attrs, {"kernel": layer.depthwise_kernel}, suffix="depthwise"),
         Step("conv", point, weights),
@@ -144,51 +130,37 @@ def _separable(layer: Any) -> list[Step]:
 
 
 def _dense(layer: Any) -> list[Step]:
-    if odd := _plain_kernel(layer):
-        return [odd]
-    weights = _present(kernel=layer.kernel, bias=layer.bias if layer.use_bias else None)
-    return [Step("dense", {}, weights), *activation(layer.activation, "act")]
+    return _linear("dense", layer, {})
 
 
-def _batch_norm(layer: Any) -> list[Step]:
-    attrs = {
-        "axis": layer.axis,
-        "epsilon": layer.epsilon,
-        "momentum": layer.momentum,
-        "frozen": not layer.trainable,
-        "renorm": bool(getattr(layer, "renorm", False)),
-        "synchronized": bool(layer.synchronized),
-    }
-    weights = _present(
-        gamma=layer.gamma if layer.scale else None,
-        beta=layer.beta if layer.center else None,
-        moving_mean=layer.moving_mean,
-        moving_variance=layer.moving_variance,
-    )
-    return [Step("batch_norm", attrs, weights)]
+def _einsum(layer: Any) -> list[Step]:
+    found = _kernel(layer)
+    attrs = {"equation": layer.equation, **found["attrs"]}
+    variables = {**found["variables"], **present(bias=layer.bias)}
+    step = Step("einsum", attrs, variables, constants=found.get("constants", {}))
+    return [step, *activation(layer.activation, "act")]
 
 
-def _layer_norm(layer: Any) -> list[Step]:
-    if getattr(layer, "rms_scaling", False):
-        return [opaque(layer, "rms_scaling")]
-    axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
-    weights = _present(gamma=layer.gamma, beta=layer.beta)
-    return [Step("layer_norm", {"axes": axes, "epsilon": layer.epsilon}, weights)]
+def _embedding(layer: Any) -> list[Step]:
+    found = _kernel(layer, "table", "embeddings")
+    return [
+        Step(
+            "embedding",
+            found["attrs"],
+            found["variables"],
+            constants=found.get("constants", {}),
+        )
+    ]
 
 
-def _group_norm(layer: Any) -> list[Step]:
-    attrs = {"groups": layer.groups, "axis": layer.axis, "epsilon": layer.epsilon}
-    weights = _present(
-        gamma=layer.gamma if layer.scale else None, beta=layer.beta if layer.center else None
-    )
-    return [Step("group_norm", attrs, weights)]
+# Pools.
 
 
-def _pool(op: str) -> Callable[[Any], list[Step]]:
+def _pool(op: str) -> _Steps:
     return lambda layer: [Step(op, {**_window(layer), "window": tuple(layer.pool_size)})]
 
 
-def _global_pool(op: str) -> Callable[[Any], list[Step]]:
+def _global_pool(op: str) -> _Steps:
     def steps_of(layer: Any) -> list[Step]:
         rank = layer.input_spec.ndim - 2
         first = 2 if layer.data_format == "channels_first" else 1
@@ -196,6 +168,26 @@ def _global_pool(op: str) -> Callable[[Any], list[Step]]:
         return [Step(op, {"axes": axes, "keepdims": bool(layer.keepdims)})]
 
     return steps_of
+
+
+def _adaptive_pool(kind: str) -> Callable[[Any, Shape], list[Step]]:
+    def steps_of(layer: Any, shape: Shape) -> list[Step]:
+        """Windows that divide the input evenly are a pool's; one window is a global pool's."""
+        first, wanted = layer.data_format == "channels_first", tuple(layer.output_size)
+        sizes = shape[2:] if first else shape[1:-1]
+        if set(wanted) == {1}:
+            axes = tuple(range(2 if first else 1, len(shape) if first else len(shape) - 1))
+            return [Step(f"global_{kind}_pool", {"axes": axes, "keepdims": True})]
+        if any(n is None or n % k for n, k in zip(sizes, wanted, strict=True)):
+            return [opaque(layer, "its windows have several sizes")]
+        window = tuple((n or 0) // k for n, k in zip(sizes, wanted, strict=True))
+        attrs = {"window": window, "strides": window, "padding": "valid"}
+        return [Step(f"{kind}_pool", {**attrs, "data_format": layer.data_format})]
+
+    return steps_of
+
+
+# Activations.
 
 
 def _relu(layer: Any) -> list[Step]:
@@ -208,15 +200,21 @@ def _relu(layer: Any) -> list[Step]:
 
 
 def _softmax(layer: Any) -> list[Step]:
-    if not isinstance(layer.axis, int):
-        return [opaque(layer, f"softmax over several axes {layer.axis}")]
-    return [Step("softmax", {"axis": layer.axis})]
+    axis = layer.axis if isinstance(layer.axis, int) else tuple(layer.axis)
+    return [Step("softmax", {"axis": axis})]
 
 
-def _dropout(layer: Any) -> list[Step]:
-    if layer.noise_shape is not None:
-        return [opaque(layer, "noise_shape")]
-    return [Step("dropout", {"rate": float(layer.rate)})]
+# Noise.
+
+
+def _dropout(op: str) -> _Steps:
+    def steps_of(layer: Any) -> list[Step]:
+        attrs: dict[str, Any] = {"rate": float(layer.rate)}
+        if getattr(layer, "noise_shape", None) is not None:
+            attrs["noise_shape"] = tuple(layer.noise_shape)
+        return [Step(op, attrs)]
+
+    return steps_of
 
 
 def _spatial_dropout(layer: Any) -> list[Step]:
@@ -225,46 +223,73 @@ def _spatial_dropout(layer: Any) -> list[Step]:
     return [Step("dropout", attrs)]
 
 
-def _zero_pad(layer: Any) -> list[Step]:
-    padding = layer.padding
-    pairs = [tuple(p) if isinstance(p, (tuple, list)) else (p, p) for p in padding]
-    if type(layer) is kl.ZeroPadding1D:
-        pairs = [tuple(padding)]
-    data_format = getattr(layer, "data_format", "channels_last")
-    return [Step("zero_pad", {"padding": pairs, "data_format": data_format})]
+# Shapes.
+
+
+def _pairs(given: Any, rank: int) -> tuple[tuple[int, int], ...]:
+    if rank == 1:
+        return (tuple(given),)
+    return tuple(tuple(p) if isinstance(p, (tuple, list)) else (p, p) for p in given)
+
+
+def _zero_pad(rank: int) -> _Steps:
+    def steps_of(layer: Any) -> list[Step]:
+        data_format = getattr(layer, "data_format", "channels_last")
+        padding = _pairs(layer.padding, rank)
+        return [Step("zero_pad", {"padding": padding, "data_format": data_format})]
+
+    return steps_of
+
+
+def _crop(rank: int) -> _Steps:
+    def steps_of(layer: Any) -> list[Step]:
+        data_format = getattr(layer, "data_format", "channels_last")
+        cropping = _pairs(layer.cropping, rank)
+        return [Step("crop", {"cropping": cropping, "data_format": data_format})]
+
+    return steps_of
 
 
 def _upsample(layer: Any) -> list[Step]:
-    if getattr(layer, "interpolation", "nearest") != "nearest":
-        return [opaque(layer, f"interpolation {layer.interpolation}")]
     factors = (layer.size,) if isinstance(layer.size, int) else tuple(layer.size)
     data_format = getattr(layer, "data_format", "channels_last")
+    method = getattr(layer, "interpolation", "nearest")
+    if method != "nearest":
+        return [Step("resize", {"method": method, "data_format": data_format, "factors": factors})]
     return [Step("upsample", {"factors": factors, "data_format": data_format})]
 
 
-def _rescale(layer: Any) -> list[Step]:
-    if not isinstance(layer.scale, (int, float)) or not isinstance(layer.offset, (int, float)):
-        return [opaque(layer, "one scale per channel")]
-    return [Step("rescale", {"scale": float(layer.scale), "offset": float(layer.offset)})]
+def _resizing(layer: Any) -> list[Step]:
+    if layer.crop_to_aspect_ratio or layer.pad_to_aspect_ratio:
+        return [opaque(layer, "keeps the aspect ratio")]
+    method, data_format = layer.interpolation, layer.data_format
+    return [Step("resize", {"method": method, "data_format": data_format})]
 
 
-def _fixed(op: str) -> Callable[[Any], list[Step]]:
+def _repeat(layer: Any, shape: Shape) -> list[Step]:
+    row = reshaped((shape[0], 1, *shape[1:]), "row")
+    repeat = Step("upsample", {"factors": (layer.n,), "data_format": "channels_last"})
+    return [row, repeat] if row else [opaque(layer, "unknown sizes")]
+
+
+def _fixed(op: str) -> _Steps:
     return lambda layer: [Step(op)]
 
 
-def _merge(op: str) -> Callable[[Any], list[Step]]:
+def _merge(op: str) -> _Steps:
     # A merging layer lines up batch axes: lower ranks get their missing axes right behind it.
     return lambda layer: [Step(op, {"fill_axis": 1})]
 
 
-_LAYERS: dict[type, Callable[[Any], list[Step]]] = {
+LAYERS: dict[type, _Steps] = {
     **dict.fromkeys([kl.Conv1D, kl.Conv2D, kl.Conv3D], _conv),
     **dict.fromkeys([kl.DepthwiseConv1D, kl.DepthwiseConv2D], _depthwise),
     **dict.fromkeys([kl.SeparableConv1D, kl.SeparableConv2D], _separable),
+    **dict.fromkeys([kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose], _conv_transpose),
     kl.Dense: _dense,
-    kl.BatchNormalization: _batch_norm,
-    kl.LayerNormalization: _layer_norm,
-    kl.GroupNormalization: _group_norm,
+    kl.EinsumDense: _einsum,
+    kl.Embedding: _embedding,
+    **NORM_LAYERS,
     **dict.fromkeys([kl.MaxPooling1D, kl.MaxPooling2D, kl.MaxPooling3D], _pool("max_pool")),
     **dict.fromkeys(
         [kl.AveragePooling1D, kl.AveragePooling2D, kl.AveragePooling3D], _pool("avg_pool")
@@ -283,16 +308,24 @@ _LAYERS: dict[type, Callable[[Any], list[Step]]] = {
     kl.ELU: lambda layer: [Step("elu", {"alpha": float(layer.alpha)})],
     kl.PReLU: lambda layer: [Step("prelu", {}, {"alpha": layer.alpha})],
     kl.Softmax: _softmax,
-    kl.Dropout: _dropout,
+    kl.Dropout: _dropout("dropout"),
+    kl.AlphaDropout: _dropout("alpha_dropout"),
+    kl.GaussianDropout: _dropout("gaussian_dropout"),
+    kl.GaussianNoise: lambda la: [Step("gaussian_noise", {"stddev": float(la.stddev)})],
     **dict.fromkeys(
         [kl.SpatialDropout1D, kl.SpatialDropout2D, kl.SpatialDropout3D], _spatial_dropout
     ),
     kl.Flatten: lambda layer: [Step("flatten", {"data_format": layer.data_format})],
     kl.Permute: lambda layer: [Step("permute", {"dims": tuple(layer.dims)})],
-    **dict.fromkeys([kl.ZeroPadding1D, kl.ZeroPadding2D, kl.ZeroPadding3D], _zero_pad),
+    kl.Reshape: _fixed("reshape"),  # the target is the output's own shape
+    kl.ZeroPadding1D: _zero_pad(1),
+    **dict.fromkeys([kl.ZeroPadding2D, kl.ZeroPadding3D], _zero_pad(2)),
+    kl.Cropping1D: _crop(1),
+    **dict.fromkeys([kl.Cropping2D, kl.Cropping3D], _crop(2)),
     **dict.fromkeys([kl.UpSampling1D, kl.UpSampling2D, kl.UpSampling3D], _upsample),
-    kl.Rescaling: _rescale,
+    kl.Resizing: _resizing,
     kl.Identity: _fixed("identity"),
+    kl.ActivityRegularization: _fixed("identity"),  # its penalty is a hazard
     kl.Add: _merge("add"),
     kl.Subtract: _merge("subtract"),
     kl.Multiply: _merge("multiply"),
@@ -300,33 +333,104 @@ _LAYERS: dict[type, Callable[[Any], list[Step]]] = {
     kl.Maximum: _merge("maximum"),
     kl.Minimum: _merge("minimum"),
     kl.Concatenate: lambda layer: [Step("concat", {"axis": layer.axis})],
-    kl.Reshape: lambda layer: [Step("reshape")],  # the target is the output's own shape
-}
-
-# Functions called on symbolic tensors (`keras.ops.relu(x)`) are operations, not layers.
-_RAW_OPS = {
-    "Relu": ("relu", {}),
-    "Relu6": ("relu6", {}),
-    "Sigmoid": ("sigmoid", {}),
-    "Tanh": ("tanh", {}),
-    "Silu": ("silu", {}),
-    "Softplus": ("softplus", {}),
-    "Softsign": ("softsign", {}),
-    "Selu": ("selu", {}),
-    "Add": ("add", {}),
-    "Subtract": ("subtract", {}),
-    "Multiply": ("multiply", {}),
-    "Maximum": ("maximum", {}),
-    "Minimum": ("minimum", {}),
+    kl.Dot: lambda la: [Step("dot", {"axes": la.axes, "normalize": bool(la.normalize)})],
 }
 
 
-def steps(operation: Any) -> list[Step]:
-    """Return the logical operations of one call of a Keras layer or operation."""
-    if type(operation) in _LAYERS:
-        return _LAYERS[type(operation)](operation)
-    module = type(operation).__module__
-    if module.startswith("keras.src.ops.") and type(operation).__name__ in _RAW_OPS:
-        op, attrs = _RAW_OPS[type(operation).__name__]
-        return [Step(op, attrs)]
-    return [opaque(operation)]
+# Layers around layers, and layers with layers inside.
+
+
+def _spectral(layer: Any, shape: Shape) -> list[Step]:
+    """Return the inner layer's steps: at inference its kernel is what training last made of it."""
+    found = steps(layer.layer, shape)
+    if found[0].op not in LINEAR | {"embedding"}:
+        return [opaque(layer, f"around a {type(layer.layer).__name__}")]
+    kernel = found[0].with_attrs(reparametrized="spectral_norm")
+    variables = {**kernel.variables, **present(vector_u=getattr(layer, "vector_u", None))}
+    return [replace(kernel, variables=variables), *found[1:]]
+
+
+def _time_distributed(layer: Any, shape: Shape) -> list[Step]:
+    time = shape[1] if len(shape) > 1 else None
+    if type(layer.layer) is kl.TimeDistributed:
+        return [opaque(layer, "within another TimeDistributed")]
+    found = steps(layer.layer, (*shape[:1], *shape[2:]))
+    return [
+        replace(
+            step.with_attrs(time_distributed=True),
+            shape=step.shape and (step.shape[0], time, *step.shape[1:]),
+        )
+        for step in found
+    ]
+
+
+def _attention(layer: Any) -> list[Step]:
+    rate = float(getattr(layer, "dropout", None) or getattr(layer, "_dropout", None) or 0.0)
+    attrs = {"type": type(layer).__name__, "rate": rate}
+    return [Step("attention", attrs, {v.path: v for v in layer.weights})]
+
+
+_ATTENTION = [kl.Attention, kl.AdditiveAttention, kl.MultiHeadAttention, kl.GroupQueryAttention]
+LAYERS.update(dict.fromkeys(_ATTENTION, _attention))
+
+# These need the shape of what they read, too.
+SHAPED: dict[type, Callable[[Any, Shape], list[Step]]] = {
+    kl.RepeatVector: _repeat,
+    kl.SpectralNormalization: _spectral,
+    kl.TimeDistributed: _time_distributed,
+    **{
+        getattr(kl, f"Adaptive{word}Pooling{rank}D"): _adaptive_pool(kind)
+        for word, kind in (("Average", "avg"), ("Max", "max"))
+        for rank in (1, 2, 3)
+        if hasattr(kl, f"Adaptive{word}Pooling{rank}D")
+    },
+}
+if hasattr(kl, "ReversibleEmbedding"):  # called backwards it has an argument more: not read
+    LAYERS[kl.ReversibleEmbedding] = _embedding
+
+
+def _layer_scale(layer: Any) -> list[Step]:
+    return [Step("affine", {}, {"scale": layer.gamma})]
+
+
+def _stochastic_depth(layer: Any) -> list[Step]:
+    return [Step("stochastic_depth", {"rate": float(layer.drop_path_rate)})]
+
+
+def _custom_scale(layer: Any) -> list[Step]:
+    """Return first + scale · second: Inception-ResNet's residual."""
+    attrs = {"scale": float(layer.scale), "offset": 0.0}
+    return [
+        Step("rescale", attrs, suffix="scale", inputs=(1,)),
+        Step("add", {"fill_axis": None}, inputs=(0, -1)),
+    ]
+
+
+# Layers that keras.applications makes for itself, by where they are defined.
+_APPLICATIONS: dict[str, _Steps] = {
+    "keras.src.applications.convnext.LayerScale": _layer_scale,
+    "keras.src.applications.convnext.StochasticDepth": _stochastic_depth,
+    "keras.src.applications.inception_resnet_v2.CustomScaleLayer": _custom_scale,
+}
+_WHY_OPAQUE: dict[type, str] = {
+    kl.Lambda: "any Python code",
+    kl.Masking: "zeros what is masked",
+    kl.Bidirectional: "recurrent",
+    **dict.fromkeys([kl.RNN, kl.SimpleRNN, kl.LSTM, kl.GRU], "recurrent"),
+    **dict.fromkeys([kl.ConvLSTM1D, kl.ConvLSTM2D, kl.ConvLSTM3D], "recurrent"),
+}
+
+
+def steps(layer: Any, shape: Shape = ()) -> list[Step]:
+    """Return the logical operations of one call of a Keras layer on tensors of `shape`."""
+    kind = type(layer)
+    if "call" in vars(layer):
+        return [opaque(layer, "its call was replaced")]
+    if kind in LAYERS:
+        return LAYERS[kind](layer)
+    if kind in SHAPED:
+        return SHAPED[kind](layer, shape)
+    home = f"{kind.__module__}.{kind.__qualname__}"
+    if home in _APPLICATIONS:
+        return _APPLICATIONS[home](layer)
+    return [opaque(layer, _WHY_OPAQUE.get(kind, ""))]

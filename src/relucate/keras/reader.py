@@ -1,23 +1,26 @@
 """Read a Keras functional or sequential model into a Graph.
 
 Data flow decides: the model's own nodes are walked, nested models are inlined, a shared layer
-gives one node per call. What `layers` doesn't know becomes an opaque node. Not here: lowering,
-surgery, building.
+gives one node per call. What `layers` and `operations` don't know becomes an opaque node. Not here:
+lowering, surgery, building.
 """
 
 from __future__ import annotations
 
-import inspect
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
+from keras import layers as kl
 
 from ..errors import Refused
-from ..graph import Graph, Node, Penalty
-from .layers import Step, opaque, steps
-
-_TENSOR_INPUTS_ONLY = {"training", "mask"}
+from ..graph import Graph, Node
+from .calls import depends_on_training, has_mask, inputs_of, insisted, odd_arguments
+from .hazards import hazards, penalties
+from .layers import steps
+from .operations import read_operation
+from .steps import Branches, Step, opaque
 
 
 def read(model: keras.Model) -> Graph:
@@ -37,23 +40,25 @@ def read_with_variables(model: keras.Model) -> tuple[Graph, dict[str, Any]]:
     """Return the Graph and, for each key of its tensors, the Keras variable that holds it."""
     reader = _Reader()
     function = functional(model)
-    reader.walk(function, prefix="", given=None)
+    reader.walk(function, _Place(), given=None)
     graph = Graph(
         name=model.name,
         nodes=reader.nodes,
         inputs=tuple(reader.inputs),
         outputs=tuple(reader.names[id(t)] for t in function.outputs),
-        tensors={key: _numpy(v) for key, v in reader.variables.items()},
+        tensors={key: _numpy(v) for key, v in reader.variables.items()} | reader.constants,
         trainable=frozenset(key for key, v in reader.variables.items() if v.trainable),
-        penalties=tuple(reader.penalties()),
+        penalties=tuple(penalties(reader.variables)),
         hazards=(*_own_training(model), *reader.hazards()),
     )
     return graph, reader.variables
 
 
 def _numpy(variable: Any) -> np.ndarray:
-    # A copy: on some backends the array would share the variable's memory and change with it.
-    return np.array(keras.ops.convert_to_numpy(variable.value))
+    """Return a copy: an array that shares the variable's memory would change with it."""
+    array = np.asarray(keras.ops.convert_to_numpy(variable.value))
+    own = array.base is None and array.flags.owndata and array.flags.writeable
+    return array if own else array.copy()
 
 
 def functional(model: Any) -> Any:
@@ -96,6 +101,27 @@ def _own_training(model: Any) -> list[str]:
     return [f"model '{model.name}' has its own {own}"] if own else []
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where in the nest of models a node is read, and what the calls around it decide."""
+
+    prefix: str = ""
+    training: bool | None = None  # what a call around insists on
+    time: tuple[int | None, ...] = ()  # the time axis of a TimeDistributed around
+
+    def inside(self, name: str, training: bool | None) -> _Place:
+        """Return the place within a nested model; the outer call's `training` wins (as Keras's)."""
+        return replace(
+            self,
+            prefix=f"{self.prefix}{name}/",
+            training=training if self.training is None else self.training,
+        )
+
+    def shape(self, shape: Any) -> tuple[int | None, ...]:
+        """Return a shape with the time axis that only the layers around see."""
+        return (*shape[:1], *self.time, *shape[1:])
+
+
 class _Reader:
     """State of one reading: nodes so far, and which node made which symbolic tensor."""
 
@@ -104,49 +130,75 @@ class _Reader:
         self.inputs: list[str] = []
         self.names: dict[int, str] = {}  # id(KerasTensor) -> node name
         self.variables: dict[str, Any] = {}  # key -> keras.Variable
-        self.keys: dict[int, str] = {}  # id(keras.Variable) -> key
+        self.constants: dict[str, np.ndarray] = {}  # key -> array
+        self.keys: dict[Any, str] = {}  # id(keras.Variable), or whose constant it is -> key
         self.calls: dict[int, int] = {}  # id(layer) -> calls seen
         self.layer_names: dict[int, str] = {}
-        self.operations: list[Any] = []
+        self.operations: dict[int, Any] = {}  # id(operation) -> operation, in the order of reading
+        self.odd_calls: dict[str, None] = {}  # in words, in the order of reading
 
-    def walk(self, function: Any, prefix: str, given: list[str] | None) -> None:
+    def walk(self, function: Any, place: _Place, given: list[str] | None) -> None:
         """Read every node of `function`; `given` names what its inputs are (nested models)."""
         if given is not None:
             for tensor, name in zip(function.inputs, given, strict=True):
                 self.names[id(tensor)] = name
         for depth in sorted(function._nodes_by_depth, reverse=True):
             for node in function._nodes_by_depth[depth]:
-                self._read_node(node, prefix, top=given is None)
+                self._read_node(node, place, top=given is None)
         if given is None:  # in the order of the model's signature
             self.inputs = [self.names[id(tensor)] for tensor in function.inputs]
 
-    def _read_node(self, node: Any, prefix: str, top: bool) -> None:
+    def _read_node(self, node: Any, place: _Place, top: bool) -> None:
         operation = node.operation
         if isinstance(operation, keras.layers.InputLayer):
             if top:
-                self._add(operation, prefix, Step("input"), (), node.outputs[0])
+                self._add(operation, place, Step("input"), (), node.outputs[0])
             return
-        sources = [self.names[id(t)] for t in node.arguments.keras_tensors]
         if isinstance(operation, keras.Model):
-            self._read_nested(operation, prefix, node, sources)
-            return
-        found = steps(operation)
-        if reason := _unreadable(node, found):
-            found = [opaque(operation, reason)]
-        self._add_steps(operation, prefix, found, sources, node.outputs)
+            self._read_nested(node, operation, place)
+        elif type(operation) is kl.TimeDistributed and isinstance(operation.layer, keras.Model):
+            self._read_nested(node, operation.layer, place)
+        else:
+            self._read_call(node, place)
 
-    def _read_nested(self, model: Any, prefix: str, node: Any, sources: list[str]) -> None:
-        try:
-            function = functional(model)
-        except Refused as refusal:
-            self._add_steps(model, prefix, [opaque(model, str(refusal))], sources, node.outputs)
+    def _read_call(self, node: Any, place: _Place) -> None:
+        operation = node.operation
+        sources = [self.names[id(t)] for t in inputs_of(node)]
+        branches = _branches(node)
+        if place.time and type(operation) is kl.TimeDistributed:
+            branches = [[opaque(operation, "within another TimeDistributed")]]
+        if branches[0][0].op == "opaque":
+            sources = [self.names[id(t)] for t in node.arguments.keras_tensors]
+        own = insisted(node)
+        training = own if place.training is None else place.training
+        for branch in branches:
+            for index, step in enumerate(branch):
+                if depends_on_training(step) and training is not None:
+                    branch[index] = step.with_attrs(forced=training)
+                    if own is not None:
+                        self._odd_call(operation, place, f"training={own}")
+        if has_mask(node) and branches[0][0].op == "batch_norm":
+            self._odd_call(operation, place, "a mask")
+        self._add_branches(operation, place, branches, sources, node.outputs)
+
+    def _odd_call(self, operation: Any, place: _Place, what: str) -> None:
+        self.odd_calls[f"'{place.prefix}{operation.name}' is called with {what}"] = None
+
+    def _read_nested(self, node: Any, model: Any, place: _Place) -> None:
+        operation = node.operation  # the model, or the TimeDistributed around it
+        sources = [self.names[id(t)] for t in node.arguments.keras_tensors]
+        function, reason = _nested_function(node, model, place)
+        if function is None:
+            step = opaque(model, reason)
+            self._add_branches(operation, place, [[step]], sources, node.outputs)
             return
-        if reason := _nested_reason(node, function):
-            self._add_steps(model, prefix, [opaque(model, reason)], sources, node.outputs)
-            return
-        call = self._next_call(model)
-        inner = f"{prefix}{model.name}/" if call == 0 else f"{prefix}{model.name}@{call}/"
-        self.walk(function, inner, sources)
+        own, call = insisted(node), self._next_call(operation)
+        if own is not None:
+            self._odd_call(operation, place, f"training={own}")
+        inside = place.inside(operation.name + (f"@{call}" if call else ""), own)
+        if operation is not model:
+            inside = replace(inside, time=(node.arguments.keras_tensors[0].shape[1],))
+        self.walk(function, inside, sources)
         for outer, tensor in zip(node.outputs, function.outputs, strict=True):
             self.names[id(outer)] = self.names[id(tensor)]
 
@@ -155,64 +207,70 @@ class _Reader:
         self.calls[id(operation)] = call + 1
         return call
 
-    def _add_steps(
-        self, operation: Any, prefix: str, found: list[Step], sources: list[str], outputs: list[Any]
+    def _add_branches(
+        self,
+        operation: Any,
+        place: _Place,
+        branches: Branches,
+        sources: list[str],
+        outputs: list[Any],
     ) -> None:
-        if found[0].op == "opaque" and len(outputs) > 1:
-            found = [opaque(operation, "several outputs")]
         call = self._next_call(operation)
-        current = tuple(sources)
-        for step in found:
-            current = (self._add(operation, prefix, step, current, outputs[0], call),)
-        for output in outputs:
-            self.names[id(output)] = current[0]
+        for number, (branch, output) in enumerate(zip(branches, outputs, strict=False)):
+            made: list[str] = []
+            for index, step in enumerate(branch):
+                named = _named(step, number if len(branches) > 1 else None)
+                read = _sources(step, made, sources)
+                key = (id(operation), number, index)
+                made.append(self._add(operation, place, named, read, output, call, key))
+            self.names[id(output)] = made[-1]
+        for output in outputs[len(branches) :]:
+            self.names[id(output)] = self.names[id(outputs[0])]
 
     def _add(
         self,
         operation: Any,
-        prefix: str,
+        place: _Place,
         step: Step,
         sources: tuple[str, ...],
         output: Any,
         call: int = 0,
+        owner: Any = None,
     ) -> str:
-        layer = self.layer_names.setdefault(id(operation), prefix + operation.name)
-        if operation not in self.operations:
-            self.operations.append(operation)
+        layer = self.layer_names.setdefault(id(operation), place.prefix + operation.name)
+        self.operations.setdefault(id(operation), operation)
         name = self._free_name(layer + (f"/{step.suffix}" if step.suffix else ""), call)
-        shape = self._shape(step, sources, output)
+        shape = place.shape(_shape(operation, step, output))
         attrs = dict(step.attrs)
-        if step.op == "reshape":
-            attrs["target"] = tuple(-1 if d is None else d for d in shape[1:])
-        arrays = {role: self._key(layer, v) for role, v in self._roles(operation, step).items()}
+        if place.time:
+            attrs["time_distributed"] = True
+        if step.op == "reshape" and "target" not in attrs:
+            inner = shape[2:] if attrs.get("time_distributed") else shape[1:]
+            attrs["target"] = tuple(-1 if d is None else d for d in inner)
+        arrays = {role: self._key(layer, v) for role, v in _roles(operation, step).items()}
+        for role, array in step.constants.items():
+            arrays[role] = self._constant_key((*owner, role), f"{layer}/{role}", array)
         self.nodes[name] = Node(name, step.op, sources, shape, layer, call, attrs, arrays)
         self.names[id(output)] = name
         return name
 
-    def _shape(self, step: Step, sources: tuple[str, ...], output: Any) -> tuple[int | None, ...]:
-        if step.op == "depthwise_conv" and step.suffix:
-            # The depthwise half of a separable layer: the layer's own extent, its own channels.
-            shape, kernel = list(output.shape), step.variables["kernel"].shape
-            axis = 1 if step.attrs["data_format"] == "channels_first" else -1
-            shape[axis] = kernel[-2] * kernel[-1]
-            return tuple(shape)
-        return tuple(output.shape)
-
-    def _roles(self, operation: Any, step: Step) -> dict[str, Any]:
-        if step.op != "opaque":
-            return dict(step.variables)
-        return {v.path: v for v in getattr(operation, "weights", [])}
-
     def _key(self, layer: str, variable: Any) -> str:
         if id(variable) not in self.keys:
-            base = key = f"{layer}/{variable.name}"
-            count = 1
-            while key in self.variables:
-                key = f"{base}_{count}"
-                count += 1
-            self.keys[id(variable)] = key
+            key = self.keys[id(variable)] = self._free_key(f"{layer}/{variable.name}")
             self.variables[key] = variable
         return self.keys[id(variable)]
+
+    def _constant_key(self, owner: Any, base: str, array: np.ndarray) -> str:
+        if owner not in self.keys:
+            key = self.keys[owner] = self._free_key(base)
+            self.constants[key] = array
+        return self.keys[owner]
+
+    def _free_key(self, base: str) -> str:
+        key, count = base, 1
+        while key in self.variables or key in self.constants:
+            key, count = f"{base}_{count}", count + 1
+        return key
 
     def _free_name(self, base: str, call: int) -> str:
         name = base if call == 0 else f"{base}@{call}"
@@ -221,95 +279,78 @@ class _Reader:
             name = f"{base}@{call}"
         return name
 
-    def penalties(self) -> list[Penalty]:
-        """Return the L1/L2 regularizers of trainable weights."""
-        found = []
-        for key, variable in self.variables.items():
-            regularizer = getattr(variable, "regularizer", None)
-            if regularizer is not None and _is_l1_l2(regularizer) and variable.trainable:
-                l1 = float(getattr(regularizer, "l1", 0.0))
-                l2 = float(getattr(regularizer, "l2", 0.0))
-                found.append(Penalty(key, l1, l2))
-        return found
-
     def hazards(self) -> list[str]:
         """Return why training the graph elsewhere would not be the same training."""
-        found = []
-        for key, variable in self.variables.items():
-            if getattr(variable, "constraint", None) is not None:
-                found.append(f"'{key}' has a constraint ({type(variable.constraint).__name__})")
-            regularizer = getattr(variable, "regularizer", None)
-            if regularizer is not None and not _is_l1_l2(regularizer):
-                found.append(f"'{key}' has the regularizer {type(regularizer).__name__}")
-        for operation in self._layers():
-            if getattr(operation, "activity_regularizer", None) is not None:
-                found.append(f"'{operation.name}' has an activity_regularizer")
-        return found + self._other_dtypes()
-
-    def _layers(self) -> list[Any]:
-        """Return all layers and operations that were read, layers used as activation included."""
-        inside = [getattr(operation, "activation", None) for operation in self.operations]
-        return self.operations + [a for a in inside if isinstance(a, keras.layers.Layer)]
-
-    def _other_dtypes(self) -> list[str]:
-        names: dict[str, list[str]] = {}
-        for operation in self._layers():
-            dtype = getattr(operation, "compute_dtype", "float32")
-            if dtype != "float32":
-                names.setdefault(dtype, []).append(f"'{operation.name}'")
-        return [f"{_some(group)} compute in {dtype}" for dtype, group in names.items()]
+        return [*hazards(self.variables, self.operations.values()), *self.odd_calls]
 
 
-def _is_l1_l2(regularizer: Any) -> bool:
-    known = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
-    return type(regularizer) in known
+def _branches(node: Any) -> Branches:
+    """Return the steps of a call of a layer or operation, for each of its outputs."""
+    operation = node.operation
+    if not isinstance(operation, kl.Layer):
+        return read_operation(node)
+    found = _layer_steps(node)
+    if found[0].op == "attention" and len(node.outputs) > 1:
+        scores = Step("opaque", {"type": type(operation).__name__, "why": "attention scores"})
+        return [found, *([scores] for _ in node.outputs[1:])]
+    if len(node.outputs) > 1:
+        return [[opaque(operation, "several outputs")]]
+    return [found]
 
 
-def _some(names: list[str], show: int = 3) -> str:
-    rest = f" (and {len(names) - show} more)" if len(names) > show else ""
-    return ", ".join(names[:show]) + rest
-
-
-def _forced(node: Any) -> str:
-    # Keras writes the default of `call` into every node (Dropout's is False), where it means no
-    # more than None: the model's own `training` replaces it.
-    training = node.arguments.kwargs.get("training")
-    parameter = inspect.signature(type(node.operation).call).parameters.get("training")
-    if training is None or (parameter is not None and training == parameter.default):
-        return ""
-    return f"called with training={training}"
-
-
-def _nested_reason(node: Any, function: Any) -> str:
-    """Return why a nested model's call isn't just its own nodes on the given tensors."""
+def _layer_steps(node: Any) -> list[Step]:
     tensors = node.arguments.keras_tensors
-    if reason := _forced(node) or _argument_reason(node):
-        return reason
-    if [len(t.shape) for t in tensors] != [len(t.shape) for t in function.inputs]:
-        return "its inputs are reshaped at the call"
-    return ""
+    found = list(steps(node.operation, tuple(tensors[0].shape) if tensors else ()))
+    if found[0].op != "opaque" and (reason := odd_arguments(node)):
+        return [opaque(node.operation, reason)]
+    return found
 
 
-def _unreadable(node: Any, found: list[Step]) -> str:
-    """Return why this call isn't just layer(tensors): extra arguments change what is computed."""
-    if _forced(node) and any(step.op in {"batch_norm", "dropout"} for step in found):
-        return _forced(node)
-    if found[0].op == "opaque":
-        return found[0].attrs["why"]
-    if isinstance(node.operation, keras.layers.Layer):
-        return _argument_reason(node)
-    if len(node.arguments.keras_tensors) != len(node.arguments.args):
-        return "called with a constant operand"
-    return ""
+def _named(step: Step, branch: int | None) -> Step:
+    if branch is None:
+        return step
+    return replace(step, suffix=f"{branch}/{step.suffix}" if step.suffix else str(branch))
 
 
-def _argument_reason(node: Any) -> str:
-    arguments = node.arguments
-    extra = {k for k, v in arguments.kwargs.items() if v is not None} - _TENSOR_INPUTS_ONLY
-    if extra or len(arguments.args) != 1:
-        return f"called with extra arguments {sorted(extra)}"
-    if any(leaf is not None for leaf in keras.tree.flatten(arguments.kwargs.get("mask"))):
-        return "called with a mask"
-    if not all(isinstance(leaf, keras.KerasTensor) for leaf in keras.tree.flatten(arguments.args)):
-        return "called with a constant operand"
-    return ""
+def _sources(step: Step, made: list[str], sources: list[str]) -> tuple[str, ...]:
+    if step.inputs is not None:
+        return tuple(made[i] if i < 0 else sources[i] for i in step.inputs)
+    return (made[-1],) if made else tuple(sources)
+
+
+def _shape(operation: Any, step: Step, output: Any) -> tuple[int | None, ...]:
+    if step.shape is not None:
+        return step.shape
+    shape = list(output.shape)
+    if step.op == "depthwise_conv" and step.suffix == "depthwise":
+        # The depthwise half of a separable layer: the layer's own extent, its own channels.
+        kernel = step.variables["kernel"].shape
+        axis = 1 if step.attrs["data_format"] == "channels_first" else -1
+        shape[axis] = kernel[-2] * kernel[-1]
+    if step.op == "glu" and isinstance(operation, kl.Layer):
+        # Keras forgets that a glu given as a layer's activation halves its channels.
+        axis = step.attrs["axis"]
+        shape[axis] = shape[axis] and shape[axis] // 2
+    return tuple(shape)
+
+
+def _roles(operation: Any, step: Step) -> dict[str, Any]:
+    if step.op != "opaque":
+        return dict(step.variables)
+    return {v.path: v for v in getattr(operation, "weights", [])}
+
+
+def _nested_function(node: Any, model: Any, place: _Place) -> tuple[Any, str]:
+    """Return the graph of a nested model, or None and why its call isn't just its own nodes."""
+    tensors, timed = node.arguments.keras_tensors, node.operation is not model
+    try:
+        function = functional(model)
+    except Refused as refusal:
+        return None, str(refusal)
+    if reason := odd_arguments(node):
+        return None, reason
+    if timed and place.time:
+        return None, "within another TimeDistributed"
+    if [len(t.shape) - timed for t in tensors] != [len(t.shape) for t in function.inputs]:
+        return None, "its inputs are reshaped at the call"
+    return function, ""

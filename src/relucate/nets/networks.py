@@ -106,6 +106,41 @@ def vgg(
     return _classify(keras, "vgg", image, x, classes)
 
 
+def inception_v3(
+    order: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    act: str = "relu",
+    norm: str = "batch",
+    width: int = 32,
+    dropout: float = 0.0,
+    init: str = "glorot_uniform",
+    edition: str = "today",
+) -> Any:
+    """Inception v3, of today's Keras or of Keras 1.x, for images of 75×75 pixels and up.
+
+    Width is the filters of the first convolution and scales all others: 32 is the paper's network.
+    Edition "1.x" has the branches of Keras 1.x (`relucate.keras.InceptionV3`). Source: Szegedy and
+    others, Rethinking the Inception Architecture for Computer Vision, 2015.
+    """
+    from ..keras import InceptionV3
+
+    _check_image(input_shape)
+    return InceptionV3(
+        order,
+        input_shape=_in_data_format(input_shape),
+        classes=classes,
+        classifier_activation=None,
+        activation=act,
+        norm=norm,
+        width=width,
+        dropout=_rate(order, dropout),
+        kernel_initializer=init,
+        edition=edition,
+    )
+
+
 def mlp(
     order: str,
     input_shape: tuple[int, ...],
@@ -193,16 +228,26 @@ def _rate(order: str, dropout: float) -> float:
 
 
 def _image_input(keras: Any, input_shape: tuple[int, ...]) -> tuple[Any, Any]:
+    _check_image(input_shape)
+    image = keras.Input(_in_data_format(input_shape), name="input")
+    return image, image
+
+
+def _check_image(input_shape: tuple[int, ...]) -> None:
     if len(input_shape) != 3:
         raise InputError(
             "this net takes images (height, width, channels); the data's examples are "
             f"{input_shape}. Take mlp for feature vectors."
         )
+
+
+def _in_data_format(input_shape: tuple[int, ...]) -> tuple[int, ...]:
+    import keras
+
+    height, width, channels = input_shape
     if keras.config.image_data_format() == "channels_first":
-        height, width, channels = input_shape
-        input_shape = (channels, height, width)
-    image = keras.Input(input_shape, name="input")
-    return image, image
+        return channels, height, width
+    return input_shape
 
 
 def _classify(keras: Any, name: str, start: Any, x: Any, classes: int) -> Any:

@@ -12,6 +12,7 @@ from . import networks
 NETS: Mapping[str, Callable[..., Any]] = {
     "cnn": networks.cnn,
     "vgg": networks.vgg,
+    "inception_v3": networks.inception_v3,
     "mlp": networks.mlp,
     "bn_paper_mlp": networks.bn_paper_mlp,
 }

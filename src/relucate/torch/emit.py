@@ -28,8 +28,11 @@ def _spatial_sizes(emitter: Emitter, node: Node) -> tuple[int | None, ...]:
 
 
 def _same_pads(emitter: Emitter, node: Node, window: Sequence[int]) -> list[tuple[int, int]]:
-    if node.attrs["padding"] == "valid":
+    padding = node.attrs["padding"]
+    if padding == "valid":
         return [(0, 0)] * len(window)
+    if padding != "same":
+        return [(before, after) for before, after in padding]
     pads = []
     dilation = node.attrs.get("dilation", (1,) * len(window))
     sizes = _spatial_sizes(emitter, node)

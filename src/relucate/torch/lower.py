@@ -21,6 +21,7 @@ from ..graph import Graph, Node
 from .emit import EMITTERS
 from .emitter import Emitter, Value
 from .modules import channels_last_weights
+from .supported import unsupported
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,8 @@ def _emit(emitter: Emitter, node: Node, values: list[Value]) -> Value:
         kind = node.attrs.get("type", node.op)
         why = f": {node.attrs['why']}" if node.attrs.get("why") else ""
         raise Refused(f"can't lower layer '{node.layer}' ({kind}){why}.")
+    if asked := unsupported(node):
+        raise Refused(f"can't lower layer '{node.layer}' ({node.op}) with {asked}.")
     return EMITTERS[node.op](emitter, node, values)
 
 

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-from ...graph import Node
+from ...graph import Graph, Node
+from ...graph.nodes import DROP
+from ...graph.padding import explicit_padding
 from ..paths import is_transparent
-from .rule import (
-    CHANNEL_NORMS,
-    PER_CHANNEL,
-    Facts,
-    Hit,
-    channel_axis,
-    layer,
-    norm_axes,
-    rule,
-    some,
-)
+from ..sites import Site
+from .axes import bias_axis, carried, channel_axis, input_axis, norm_axes, time_axes
+from .rule import CHANNEL_NORMS, PER_CHANNEL, Facts, Hit, layer, rule, some
 
 # f(s · x) = s · f(x) for s > 0; a relu with a ceiling or threshold isn't.
 _HOMOGENEOUS = frozenset({"relu", "leaky_relu", "prelu", "rrelu"})
-_KEEPS_SCALE = frozenset(
-    "dropout alpha_dropout gaussian_dropout stochastic_depth max_pool avg_pool global_max_pool "
-    "global_avg_pool zero_pad crop slice flatten reshape permute upsample resize identity".split()
-)
+_MOVES = frozenset({"identity", "slice", "crop", "flatten", "reshape", "permute", "upsample"})
+_POOLS = frozenset({"max_pool", "global_max_pool", "global_avg_pool"})
+_LINEAR_MAPS = frozenset({"avg_pool", "zero_pad", "resize", "dropout", "gaussian_dropout"}) | {
+    "stochastic_depth"
+}
+_SUMS = frozenset({"add", "subtract", "average"})
 
 
 @rule("N101", "redundant-bias", "warning")
@@ -35,7 +32,7 @@ def redundant_bias(facts: Facts) -> Iterator[Hit]:
             layers.setdefault(node.arrays["bias"], []).append(node)
     for key, nodes in layers.items():
         norms = [_cancelling(facts, node) for node in nodes]
-        if all(norms):
+        if all(norms) and facts.users[key] == len(nodes):
             count = facts.graph.tensors[key].size
             where = layer(nodes[0])
             takers = some(dict.fromkeys(layer(norm) for found in norms for norm in found))
@@ -49,21 +46,22 @@ def redundant_bias(facts: Facts) -> Iterator[Hit]:
 
 def _cancelling(facts: Facts, node: Node) -> list[Node]:
     """Return the norms that cancel this call's bias, none if anything else sees it."""
-    found: list[Node] = []
-    axis = channel_axis(node)
-    waiting = [(node.name, axis)]
+    graph, found = facts.graph, []
+    waiting = [(node.name, bias_axis(graph, node))]
+    seen = {node.name}
     while waiting:
         name, axis = waiting.pop()
-        if name in facts.graph.outputs or axis is None:
+        if name in graph.outputs or axis is None:
             return []
-        for reader in facts.graph.consumers[name]:
-            follower = facts.graph.nodes[reader]
+        for reader in graph.consumers[name]:
+            follower = graph.nodes[reader]
             if _cancels(facts, follower, axis):
                 found.append(follower)
-            elif (moved := _constant_through(facts, follower, axis)) is not None:
-                waiting.append((reader, moved))
-            else:
+            elif not _keeps_constant(graph, follower, axis):
                 return []
+            elif reader not in seen:
+                seen.add(reader)
+                waiting.append((reader, carried(graph, follower, axis)))
     return found
 
 
@@ -75,22 +73,26 @@ def _cancels(facts: Facts, norm: Node, axis: int) -> bool:
     return not fixed and norm_axes(norm) == (axis,)
 
 
-def _constant_through(facts: Facts, node: Node, axis: int) -> int | None:
-    """Return where the channel axis is behind `node`, None if a bias is no longer a constant."""
-    rank = len(node.shape)
-    if node.op in {"identity", "max_pool", "crop"} or _unpadded(node):
-        return axis
-    if node.op in {"global_avg_pool", "global_max_pool"} and axis not in node.attrs["axes"]:
-        gone = sum(a < axis for a in node.attrs["axes"]) if not node.attrs.get("keepdims") else 0
-        return axis - gone
-    # Each position of each channel gets its own mean, and the bias is a constant in it.
-    return 1 if node.op == "flatten" and rank == 2 else None
+def _keeps_constant(graph: Graph, node: Node, axis: int) -> bool:
+    """Return whether what is added per channel before `node` is still that behind it."""
+    attrs, op = node.attrs, node.op
+    if op in _MOVES | _POOLS | {"rescale"}:
+        return True
+    if op in DROP:
+        return not attrs.get("rate") or attrs.get("forced") is False
+    if op == "avg_pool":  # zeros that count would pull the borders down
+        return not (_pads(graph, node) and attrs.get("count_include_pad"))
+    if op == "reduce":
+        return attrs["function"] in {"mean", "sum", "max", "min"}
+    if op == "pad":
+        return attrs["mode"] != "constant"
+    if op == "concat":
+        return _along(node, axis)
+    return op in _SUMS and all(graph.nodes[name].shape == node.shape for name in node.inputs)
 
 
-def _unpadded(node: Node) -> bool:
-    if node.op != "avg_pool":
-        return False
-    return node.attrs["padding"] == "valid" or not node.attrs.get("count_include_pad")
+def _along(concat: Node, axis: int) -> bool:
+    return concat.attrs["axis"] % len(concat.shape) == axis
 
 
 @rule("N102", "missing-bias", "warning")
@@ -98,79 +100,129 @@ def missing_bias(facts: Facts) -> Iterator[Hit]:
     """A linear layer without bias whose activation comes before the norm: it can't be shifted."""
     seen: set[str] = set()
     for site in facts.sites:
-        if site.order not in {"linear-act-norm", "norm-linear-act"} or site.act_node is None:
+        if not _norm_out_of_reach(site) or site.act_node is None:
             continue
         for name in site.linears:
             node = facts.graph.nodes[name]
             where = layer(node)
             if node.op == "attention" or "bias" in node.arrays or where in seen:
                 continue
-            if not any(end.node.name == site.act_node for end in facts.paths.ahead(name)):
+            if not _feeds(facts, node, site.act_node):
                 continue
             seen.add(where)
+            late = site.order == "linear-act-norm"
             yield Hit(
                 where,
                 f"has no bias, but {site.act_op} follows it directly: {site.name} "
-                + ("comes too late to shift it" if site.order[0] == "l" else "shifts its input"),
+                + ("comes too late to shift it" if late else "shifts its input only"),
                 facts.say("use_bias=True", "bias=True") + f" in {where}",
+                None if late else "note",
             )
+
+
+def _norm_out_of_reach(site: Site) -> bool:
+    # Behind a layer norm a bias is left out on purpose, as in many transformers.
+    before = site.order == "norm-linear-act" and site.kind in CHANNEL_NORMS
+    return site.order == "linear-act-norm" or before
+
+
+def _feeds(facts: Facts, linear: Node, act: str) -> bool:
+    """Return whether the activation takes this layer's output, with no shift in between."""
+    if all(end.node.name != act for end in facts.paths.ahead(linear.name)):
+        return False
+    source = facts.paths.source(facts.graph.nodes[act])
+    between = facts.paths.between(source, linear.name)
+    return not any(node.op == "affine" and "offset" in node.arrays for node in between)
 
 
 @rule("N103", "absorbable-scale", "note")
 def absorbable_scale(facts: Facts) -> Iterator[Hit]:
     """A gamma that the next linear layer could take over: it adds parameters, not functions."""
+    seen: set[str] = set()
     for site in facts.sites:
         node = facts.node(site)
         gamma = facts.array(node, "gamma")
-        if gamma is None or site.kind not in CHANNEL_NORMS or facts.calls[site.name] > 1:
+        if gamma is None or site.kind not in CHANNEL_NORMS or facts.shared(node):
             continue
         takers = _takers(facts, node)
-        if takers:
-            between = f" through {site.act_op}" if _act_between(facts, node) else ""
+        if takers.layers and site.name not in seen:
+            seen.add(site.name)
+            names = some(dict.fromkeys(map(layer, takers.layers)))
+            through = f" through {takers.act}" if takers.act else ""
+            negative = int((gamma < 0).sum()) if takers.signed else 0
+            but = f", but for the sign of {negative}" if negative else ""
             yield Hit(
                 site.name,
-                f"its gamma ({gamma.size} parameters) could be absorbed by {some(takers)}{between}",
+                f"its gamma ({gamma.size} parameters{but}) could be absorbed by {names}{through}",
                 facts.say("scale=False", "no gamma (affine=False drops beta too)")
                 + f" in {site.name}, for equal functions with fewer parameters",
                 parameters=int(gamma.size),
             )
 
 
-def _act_between(facts: Facts, node: Node) -> bool:
-    return any(end.kind == "act" for end in facts.paths.ahead(node.name))
+@dataclass
+class _Takers:
+    """The linear layers that could absorb a scale; signed: of positive scales only."""
+
+    layers: list[Node] = field(default_factory=list)
+    act: str = ""
+    signed: bool = False
 
 
-def _takers(facts: Facts, node: Node) -> list[str]:
+def _takers(facts: Facts, norm: Node) -> _Takers:
     """Return the linear layers that could absorb the scale, none if anything else sees it."""
-    found: list[str] = []
-    waiting = [(node.name, False)]  # and whether an activation lies on the way
+    graph, found = facts.graph, _Takers()
+    waiting: list[tuple[str, int | None]] = [(norm.name, norm_axes(norm)[0])]
+    seen = {norm.name}
     while waiting:
-        name, bent = waiting.pop()
-        if name in facts.graph.outputs:
-            return []
-        for reader in facts.graph.consumers[name]:
-            follower = facts.graph.nodes[reader]
+        name, axis = waiting.pop()
+        if name in graph.outputs or axis is None:
+            return _Takers()
+        for reader in graph.consumers[name]:
+            follower = graph.nodes[reader]
             if follower.kind == "linear":
-                if facts.calls[layer(follower)] > 1 or follower.inputs[0] != name:
-                    return []
-                found.append(layer(follower))
-            elif _passes_scale(follower, bent):
-                waiting.append((reader, bent or follower.kind == "act"))
-            else:
-                return []
-    return list(dict.fromkeys(found))
+                if not _absorbs(facts, follower, axis):
+                    return _Takers()
+                found.layers.append(follower)
+                continue
+            sign = _keeps_scale(follower, axis)
+            if sign is None:
+                return _Takers()
+            found.signed |= sign
+            found.act = follower.op if follower.kind == "act" else found.act
+            if reader not in seen:
+                seen.add(reader)
+                waiting.append((reader, carried(graph, follower, axis)))
+    return found
 
 
-def _passes_scale(node: Node, bent: bool) -> bool:
-    """Return whether f(s · x) = s · f(x); one activation may lie on the way (`bent`: it did)."""
-    if node.kind == "act":
-        return not bent and _homogeneous(node)
-    return node.op in _KEEPS_SCALE or node.op == "concat"
+def _absorbs(facts: Facts, linear: Node, axis: int) -> bool:
+    """Return whether the kernel is free to be scaled along this axis of its input."""
+    if facts.shared(linear) or linear.attrs.keys() & {"reparametrized", "quantized", "lora"}:
+        return False
+    if linear.op != "einsum":
+        return axis == input_axis(facts.graph, linear)
+    taken, kernel = linear.attrs["equation"].replace(" ", "").split("->")[0].split(",")
+    rank = len(facts.graph.nodes[linear.inputs[0]].shape)
+    letters = taken.removeprefix("...")
+    return rank - axis <= len(letters) and letters[axis - rank] in kernel
 
 
-def _homogeneous(node: Node) -> bool:
-    plain = node.attrs.get("max_value") is None and not node.attrs.get("threshold")
-    return node.op in _HOMOGENEOUS and plain
+def _keeps_scale(node: Node, axis: int) -> bool | None:
+    """Return whether f(s · x) = s · f(x) holds of positive s only, None if it doesn't hold."""
+    attrs, op = node.attrs, node.op
+    if op in _HOMOGENEOUS:
+        return True if attrs.get("max_value") is None and not attrs.get("threshold") else None
+    if op in _MOVES | _POOLS | _LINEAR_MAPS:
+        return op in {"max_pool", "global_max_pool"}
+    if op == "reduce" and attrs["function"] in {"mean", "sum", "max", "min"}:
+        return attrs["function"] in {"max", "min"}
+    plain = (
+        (op == "concat" and _along(node, axis))
+        or (op == "rescale" and not attrs["offset"])
+        or (op == "pad" and (attrs["mode"] != "constant" or not attrs.get("value")))
+    )
+    return False if plain else None
 
 
 @rule("N501", "padded-fold", "note")
@@ -178,14 +230,13 @@ def padded_fold(facts: Facts) -> Iterator[Hit]:
     """A batch norm in front of a zero-padded convolution: most tools fold it wrongly or not."""
     for site in facts.sites:
         node = facts.node(site)
-        if site.kind != "batch" or node.attrs.get("forced"):
+        fixed = "moving_mean" in node.arrays and not node.attrs.get("forced")
+        if site.kind != "batch" or not fixed or _folds_back(facts, node):
             continue
-        if facts.paths.back(node.inputs[0]).kind == "linear":
-            continue  # it folds backwards
         convs = [
             layer(end.node)
             for end in facts.paths.ahead(node.name)
-            if end.kind == "linear" and _zero_padded(facts, end.node, node.name)
+            if end.kind == "linear" and _zero_padded(facts.graph, end.node, node.name)
         ]
         if convs:
             yield Hit(
@@ -196,23 +247,50 @@ def padded_fold(facts: Facts) -> Iterator[Hit]:
             )
 
 
-def _zero_padded(facts: Facts, conv: Node, norm: str) -> bool:
-    node = facts.graph.nodes[conv.inputs[0]]
+def _folds_back(facts: Facts, norm: Node) -> bool:
+    """Return whether the linear layer before could take the norm, alone and exactly."""
+    graph, name = facts.graph, norm.inputs[0]
+    while len(graph.consumers[name]) == 1 and name not in graph.outputs:
+        node = graph.nodes[name]
+        if node.kind == "linear":
+            return not facts.shared(node)
+        commutes = node.op in DROP | {"identity", "rescale", "crop", "upsample"}
+        averages = node.op == "avg_pool" and _keeps_constant(graph, node, 0)
+        if not (commutes or averages or node.op == "global_avg_pool"):
+            return False
+        name = node.inputs[0]
+    return False
+
+
+def _zero_padded(graph: Graph, conv: Node, norm: str) -> bool:
+    node = graph.nodes[conv.inputs[0]]
     while node.name != norm and is_transparent(node):
-        if node.op == "zero_pad" and _nonzero(node.attrs["padding"]):
+        constant = node.op == "pad" and node.attrs["mode"] == "constant"
+        if (node.op == "zero_pad" or constant) and _nonzero(node.attrs["padding"]):
             return True
-        node = facts.graph.nodes[node.inputs[0]]
-    return _pads(conv, facts)
+        node = graph.nodes[node.inputs[0]]
+    return conv.op in {"conv", "depthwise_conv"} and _pads(graph, conv)
 
 
-def _pads(conv: Node, facts: Facts) -> bool:
-    padding = conv.attrs.get("padding", "valid")
-    if conv.op not in {"conv", "depthwise_conv"} or padding == "valid":
-        return False
-    if padding == "same":
-        return any(size > 1 for size in facts.graph.tensors[conv.arrays["kernel"]].shape[:-2])
-    return _nonzero(padding)
+def _pads(graph: Graph, node: Node) -> bool:
+    """Return whether a convolution or a pool pads its input, at this size of it."""
+    padding = node.attrs.get("padding", "valid")
+    if padding != "same":
+        return padding != "valid" and _nonzero(padding)
+    window = node.attrs.get("window")
+    if window is None:
+        key = node.arrays.get("kernel")
+        if key is None:
+            return False
+        window = graph.tensors[key].shape[:-2]
+    rank, strides = len(window), node.attrs["strides"]
+    before = graph.nodes[node.inputs[0]].shape
+    first = 1 + time_axes(node) + (channel_axis(node) == 1 + time_axes(node))
+    # Of an unknown size: one that the stride divides.
+    sizes = [n or 8 * s for n, s in zip(before[first : first + rank], strides, strict=True)]
+    dilation = node.attrs.get("dilation") or (1,) * rank
+    return _nonzero(explicit_padding("same", sizes, window, strides, dilation))
 
 
-def _nonzero(padding: object) -> bool:
-    return any(sum(pair) for pair in padding)  # type: ignore[union-attr]
+def _nonzero(padding: Sequence[Sequence[int]]) -> bool:
+    return any(sum(pair) for pair in padding)

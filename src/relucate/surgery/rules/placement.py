@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ...graph import Node
 from ...graph.nodes import MERGES
 from ..paths import is_transparent
 from ..sites import Site
-from .rule import CHANNEL_NORMS, Facts, Hit, channel_axis, layer, norm_axes, rule, some
+from .axes import channel_axis, norm_axes, time_axes
+from .rule import CHANNEL_NORMS, Facts, Hit, layer, rule, some
 
+_NONLINEAR = {"max", "min", "prod", "var", "std"}
 _PRE_ACTIVATION = {"linear-norm-act", "norm-act-linear"}
 
 
@@ -18,17 +20,21 @@ _PRE_ACTIVATION = {"linear-norm-act", "norm-act-linear"}
 def mixed_orders(facts: Facts) -> Iterator[Hit]:
     """Norms that sit otherwise than most norms of the model."""
     full = [site for site in facts.sites if site.order.count("-") == 2]
-    counts = Counter(site.order for site in full)
-    if len(counts) < 2:
-        return
-    main = counts.most_common(1)[0][0]
-    for order, count in counts.most_common()[1:]:
-        odd = [site.name for site in full if site.order == order]
+    # A transformer's layer norms keep to an order of their own beside the batch norms of a stem.
+    yield from _odd([site for site in full if site.kind in CHANNEL_NORMS])
+    yield from _odd([site for site in full if site.kind not in CHANNEL_NORMS])
+
+
+def _odd(sites: Sequence[Site]) -> Iterator[Hit]:
+    counts = Counter(site.order for site in sites)
+    (main, most), *others = counts.most_common() or [("", 0)]
+    for order, number in others:
+        odd = [site.name for site in sites if site.order == order]
         # A stem before pre-activation blocks is how such networks are built.
         severity = "note" if {order, main} <= _PRE_ACTIVATION else None
         yield Hit(
             odd[0],
-            f"{order} in {count} of {len(full)} norms ({some(odd)}), {main} in {counts[main]}",
+            f"{order} in {number} of {len(sites)} norms ({some(odd)}), {main} in {most}",
             "use one order throughout, or say in the code why these differ",
             severity,
         )
@@ -38,16 +44,22 @@ def mixed_orders(facts: Facts) -> Iterator[Hit]:
 def norm_at_output(facts: Facts) -> Iterator[Hit]:
     """A norm on the model's output, or right before the softmax or sigmoid that is its output."""
     for site in facts.sites:
-        if site.kind not in CHANNEL_NORMS:
-            continue
-        ends = facts.paths.ahead(facts.node(site).name)
-        if ends and all(end.kind == "output" for end in ends):
-            yield _at_output(site, "is the model's output")
-        for end in ends:
-            if end.kind == "act" and end.node.op in {"softmax", "log_softmax", "sigmoid"}:
-                beyond = facts.paths.ahead(end.node.name)
-                if any(e.kind == "output" for e in beyond):
-                    yield _at_output(site, f"feeds the output's {end.node.op} directly")
+        if site.kind in CHANNEL_NORMS:
+            hows = (_where_at_output(facts, name) for name in site.nodes)
+            how = next(filter(None, hows), "")
+            if how:
+                yield _at_output(site, how)
+
+
+def _where_at_output(facts: Facts, norm: str) -> str:
+    ends = facts.paths.ahead(norm)
+    if ends and all(end.kind == "output" for end in ends):
+        return "is the model's output"
+    for end in ends:
+        last = any(beyond.kind == "output" for beyond in facts.paths.ahead(end.node.name))
+        if last and end.kind == "act" and end.node.op in {"softmax", "log_softmax", "sigmoid"}:
+            return f"feeds the output's {end.node.op} directly"
+    return ""
 
 
 def _at_output(site: Site, how: str) -> Hit:
@@ -61,14 +73,25 @@ def _at_output(site: Site, how: str) -> Hit:
 @rule("N203", "stacked-norms", "warning")
 def stacked_norms(facts: Facts) -> Iterator[Hit]:
     """A norm that normalizes what another norm has just normalized."""
+    seen: set[str] = set()
     for site in facts.sites:
-        above = facts.paths.back(facts.node(site).inputs[0])
-        if above.kind == "norm":
+        for name in site.nodes:
+            source = facts.graph.nodes[name].inputs[0]
+            above = facts.paths.back(source)
+            if above.kind != "norm" or site.name in seen or _bends(facts, source, above.node.name):
+                continue
+            seen.add(site.name)
             yield Hit(
                 site.name,
                 f"normalizes the output of {layer(above.node)}: nothing nonlinear lies between",
                 "remove one of the two, or put the activation between them",
             )
+
+
+def _bends(facts: Facts, name: str, ancestor: str) -> bool:
+    """Return whether a max pool or the like lies between: looked through, but not linear."""
+    between = facts.paths.between(name, ancestor)
+    return any("max_pool" in n.op or n.attrs.get("function") in _NONLINEAR for n in between)
 
 
 @rule("N204", "no-activation", "note")
@@ -82,22 +105,34 @@ def no_activation(facts: Facts) -> Iterator[Hit]:
     for site in facts.sites:
         if site.kind not in CHANNEL_NORMS:
             continue
-        ends = facts.paths.ahead(facts.node(site).name)
+        node = facts.node(site)
+        ends = facts.paths.ahead(node.name)
         if site.order == "linear-norm" and ends and all(end.kind == "linear" for end in ends):
             before = facts.graph.nodes[site.linears[0]]
             after = [end.node for end in ends]
-            if not _factorised(facts, before, after):
+            bent = _bends(facts, node.inputs[0], before.name) or any(
+                _bends(facts, conv.inputs[0], node.name) for conv in after
+            )
+            if not bent and not _factorised(facts, before, after):
+                names = some(dict.fromkeys(map(layer, after)))
+                one = "; else the two layers are one" if site.kind == "batch" else ""
                 yield Hit(
                     site.name,
-                    f"no activation between {layer(before)} and {some(map(layer, after))}",
-                    "add the activation if it was forgotten; else the two layers are one",
+                    f"no activation between {layer(before)} and {names}",
+                    f"add the activation if it was forgotten{one}",
                 )
-        elif site.order == "norm":
+        elif site.order == "norm" and not _open(facts, node):
             yield Hit(
                 site.name,
                 "no linear layer and no activation before or behind it",
                 "put it next to a linear layer or an activation, or remove it",
             )
+
+
+def _open(facts: Facts, norm: Node) -> bool:
+    """Return whether a merge or an unknown layer stands next to a norm: what is beyond counts."""
+    ends = [facts.paths.back(norm.inputs[0]), *facts.paths.ahead(norm.name)]
+    return any(end.kind in {"merge", "other"} for end in ends)
 
 
 def _factorised(facts: Facts, before: Node, after: list[Node]) -> bool:
@@ -116,22 +151,32 @@ def _factorised(facts: Facts, before: Node, after: list[Node]) -> bool:
 def dropout_before_norm(facts: Facts) -> Iterator[Hit]:
     """Dropout upstream of a batch norm, with no norm between: its variance shifts at inference."""
     dropped: dict[str, Node] = {}  # the last dropout on the way to each node
+    seen: set[str] = set()
     for node in facts.graph:
         if node.kind == "norm":
-            if node.op == "batch_norm" and not _fixed(node) and node.inputs[0] in dropped:
-                drop = dropped[node.inputs[0]]
-                yield _shifted(node, drop)
-        elif node.op in {"dropout", "gaussian_dropout"} and node.attrs.get("rate"):
-            if node.attrs.get("forced") is not False:
-                dropped[node.name] = node
+            if _keeps_statistics(node) and node.inputs[0] in dropped and layer(node) not in seen:
+                seen.add(layer(node))
+                yield _shifted(node, dropped[node.inputs[0]])
+        elif _drops(node):
+            dropped[node.name] = node
         elif node.kind in {"linear", "act"} or node.op in MERGES or is_transparent(node):
             drops = [dropped[name] for name in node.inputs if name in dropped]
             if drops:
                 dropped[node.name] = drops[0]
 
 
-def _fixed(node: Node) -> bool:
-    return bool(node.attrs.get("frozen")) or node.attrs.get("forced") is not None
+def _drops(node: Node) -> bool:
+    """Return whether this is dropout in training only, of values and not of whole branches."""
+    if node.op not in {"dropout", "gaussian_dropout"} or not node.attrs.get("rate"):
+        return False
+    kept = node.attrs.get("noise_shape") or ()
+    branch = len(kept) > 1 and all(size == 1 for size in kept[1:])
+    return node.attrs.get("forced") is None and not branch
+
+
+def _keeps_statistics(node: Node) -> bool:
+    moves = not node.attrs.get("frozen") and node.attrs.get("forced") is None
+    return moves and "moving_variance" in node.arrays
 
 
 def _shifted(node: Node, drop: Node) -> Hit:
@@ -146,24 +191,41 @@ def _shifted(node: Node, drop: Node) -> Hit:
 @rule("N206", "wrong-axis", "error")
 def wrong_axis(facts: Facts) -> Iterator[Hit]:
     """A norm whose axis is not the channel axis of the convolutions around it."""
+    seen: set[str] = set()
     for site in facts.sites:
         node = facts.node(site)
-        if node.op in {"unit_norm", "lrn"}:
+        if node.op in {"unit_norm", "lrn"} or site.name in seen:
             continue
         known = _spatial_neighbour(facts, node)
-        if known is None:
+        if known is None or _keeps_apart(node, known[1]):
             continue
         other, channels = known
-        axes = norm_axes(node)
-        wrong = channels not in axes if "axes" in node.attrs else axes != (channels,)
-        if wrong:
-            format = "channels_first" if channels == 1 else "channels_last"
-            yield Hit(
-                site.name,
-                f"normalizes along axis {_shown(axes)}, but {layer(other)} is {format}: its "
-                f"channels are axis {channels} of shape {_sizes(node)}",
-                f"axis={channels if channels == 1 else -1} in {site.name}",
-            )
+        seen.add(site.name)
+        last = channels == len(node.shape) - 1
+        # Of the model's input another axis may be meant, such as a spectrogram's frequencies.
+        on_input = facts.paths.back(node.inputs[0]).kind == "input"
+        yield Hit(
+            site.name,
+            f"normalizes along axis {_shown(norm_axes(node))}, but {layer(other)} is channels_"
+            f"{'last' if last else 'first'}: its channels are axis {channels} of shape "
+            f"{_sizes(node)}",
+            facts.say(
+                f"axis={-1 if last else channels - time_axes(node)} in {site.name}",
+                f"move the channels to where {site.name} looks for them",
+            ),
+            "warning" if on_input else None,
+        )
+
+
+def _keeps_apart(norm: Node, channels: int) -> bool:
+    """Return whether a norm treats this axis as one of channels.
+
+    A layer norm over all other axes than the batch and the channels is an instance norm.
+    """
+    axes = norm_axes(norm)
+    if "axes" not in norm.attrs:
+        return axes == (channels,)
+    return channels in axes or {*axes, channels} == set(range(1 + time_axes(norm), len(norm.shape)))
 
 
 def _spatial_neighbour(facts: Facts, norm: Node) -> tuple[Node, int] | None:
@@ -206,4 +268,5 @@ def _shown(axes: tuple[int, ...]) -> str:
 
 
 def _sizes(node: Node) -> str:
-    return "(" + ", ".join("batch" if i == 0 else str(s) for i, s in enumerate(node.shape)) + ")"
+    sizes = ["?" if size is None else str(size) for size in node.shape[1:]]
+    return f"({', '.join(['batch', *sizes])})"

@@ -55,9 +55,13 @@ class Facts:
         return {name: site for site in self.sites for name in site.nodes}
 
     @cached_property
-    def calls(self) -> Mapping[str, int]:
-        """How many linear or norm nodes each layer has: more than one if it is shared."""
-        return Counter(n.layer or n.name for n in self.graph if n.kind in ("linear", "norm"))
+    def users(self) -> Mapping[str, int]:
+        """How many nodes use each tensor."""
+        return Counter(key for node in self.graph for key in node.arrays.values())
+
+    def shared(self, node: Node) -> bool:
+        """Return whether another call, or another layer, uses this node's tensors too."""
+        return any(self.users[key] > 1 for key in node.arrays.values())
 
     @cached_property
     def trained(self) -> bool:
@@ -141,6 +145,11 @@ def rule(code: str, name: str, severity: str) -> Callable[[Check], Check]:
     return register
 
 
+def count(number: int, what: str) -> str:
+    """Return a number with its noun: 1 norm, 2 norms."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def some(names: Iterable[str], show: int = 4) -> str:
     """Return the first names as text, and how many more there are."""
     names = list(names)
@@ -151,30 +160,3 @@ def some(names: Iterable[str], show: int = 4) -> str:
 def layer(node: Node) -> str:
     """Return the name of a node's layer."""
     return node.layer or node.name
-
-
-def channel_axis(node: Node) -> int | None:
-    """Return the axis of a linear layer's output that its bias runs along, None if several do."""
-    rank = len(node.shape)
-    if node.op == "dense":
-        return rank - 1
-    if node.op == "einsum":
-        return None
-    if "data_format" in node.attrs:
-        first = node.attrs["data_format"] == "channels_first"
-        return 1 + _time(node) if first else rank - 1
-    return None
-
-
-def norm_axes(node: Node) -> tuple[int, ...]:
-    """Return the axes that a norm keeps apart (its channels), in its input's own numbering.
-
-    For layer and RMS norm: the axes that it normalizes over.
-    """
-    axes = node.attrs["axes"] if "axes" in node.attrs else [node.attrs["axis"]]
-    inner = len(node.shape) - _time(node)
-    return tuple(axis % inner + (_time(node) if axis % inner else 0) for axis in axes)
-
-
-def _time(node: Node) -> int:
-    return 1 if node.attrs.get("time_distributed") else 0

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from .rule import Facts, Hit, layer, rule, some
+from ...graph import Node
+from .rule import Facts, Hit, count, rule, some
 
 _LEFT = 0.05  # share of the initial statistics that is too much to be left at the end
 
@@ -18,12 +19,21 @@ def mixed_settings(facts: Facts) -> Iterator[Hit]:
         kinds: dict[str, dict[Any, list[str]]] = {}
         for site in facts.sites:
             node = facts.node(site)
-            if node.attrs.get(attr) is not None:
+            idle = attr == "momentum" and not _moves(node)
+            if node.attrs.get(attr) is not None and not idle:
                 value = round(float(node.attrs[attr]), 12)
-                kinds.setdefault(site.kind, {}).setdefault(value, []).append(site.name)
+                names = kinds.setdefault(site.kind, {}).setdefault(value, [])
+                if site.name not in names:
+                    names.append(site.name)
         for kind, values in kinds.items():
             if len(values) > 1:
                 yield _mixed(facts, kind, attr, facts.say(attr, torch_name), values)
+
+
+def _moves(norm: Node) -> bool:
+    """Return whether training moves statistics that inference uses."""
+    fixed = norm.attrs.get("frozen") or norm.attrs.get("forced") is not None
+    return "moving_mean" in norm.arrays and not fixed
 
 
 def _mixed(facts: Facts, kind: str, attr: str, name: str, values: dict[Any, list[str]]) -> Hit:
@@ -53,15 +63,15 @@ def slow_statistics(facts: Facts) -> Iterator[Hit]:
     for site in facts.sites:
         node = facts.node(site)
         momentum = node.attrs.get("momentum")
-        fixed = node.attrs.get("frozen") or node.attrs.get("forced") is False
-        if momentum is not None and not fixed and momentum**facts.steps > _LEFT:
+        if momentum is not None and _moves(node) and momentum**facts.steps > _LEFT:
             slow.setdefault(float(momentum), []).append(site.name)
-    for momentum, names in slow.items():
+    for momentum, named in slow.items():
+        names = list(dict.fromkeys(named))
         left = momentum**facts.steps
         yield Hit(
             names[0],
             f"momentum {_own(facts, 'momentum', momentum)} leaves {left:.0%} of the initial "
-            f"statistics after {facts.steps} steps ({len(names)} norms)",
+            f"statistics after {count(facts.steps, 'step')} ({count(len(names), 'norm')})",
             "a faster momentum, more steps, or re-estimate the statistics after training",
         )
 
@@ -69,16 +79,20 @@ def slow_statistics(facts: Facts) -> Iterator[Hit]:
 @rule("N403", "batch-at-inference", "warning")
 def batch_at_inference(facts: Facts) -> Iterator[Hit]:
     """A batch norm that uses batch statistics at inference too: outputs depend on the batch."""
+    seen: set[str] = set()
     for site in facts.sites:
-        node = facts.node(site)
-        if node.op != "batch_norm":
-            continue
-        insists = node.attrs.get("forced") is True
-        if insists or "moving_mean" not in node.arrays:
+        for node in (facts.graph.nodes[name] for name in site.nodes):
+            insists = node.attrs.get("forced") is True
+            on_batch = insists or "moving_mean" not in node.arrays
+            frozen = node.attrs.get("frozen") and "moving_mean" in node.arrays
+            if node.op != "batch_norm" or not on_batch or frozen or site.name in seen:
+                continue
+            seen.add(site.name)
             how = "is called with training=True" if insists else "keeps no moving statistics"
+            change = "leave `training` to the model"
             yield Hit(
-                layer(node),
+                site.name,
                 f"{how}: an example's output depends on the others in its batch",
-                facts.say("leave `training` to the model", "track_running_stats=True")
+                (change if insists else facts.say(change, "track_running_stats=True"))
                 + ", unless that is wanted",
             )

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 
 from ..sites import Site
-from .rule import Facts, Hit, rule, some
+from .rule import Facts, Hit, count, rule, some
 
 _FEW = 16  # channels: fewer can be all of one sign by chance
-_NON_NEGATIVE = frozenset({"relu", "relu6", "sigmoid", "hard_sigmoid", "softplus", "exponential"})
+_NON_NEGATIVE = frozenset(
+    "relu relu6 sigmoid hard_sigmoid softplus exponential softmax sparsemax squareplus sparse_plus "
+    "sparse_sigmoid".split()
+)
+_CAN_TURN_NEGATIVE = frozenset({"rescale", "affine", "gaussian_noise", "alpha_dropout", "pad"}) | {
+    "resize"
+}
 
 
 def _statistics(facts: Facts) -> Iterator[tuple[Site, np.ndarray, np.ndarray]]:
@@ -43,7 +50,8 @@ def unmoved_statistics(facts: Facts) -> Iterator[Hit]:
     if not facts.trained:
         return
     for site, mean, variance in _statistics(facts):
-        if np.all(mean == 0) and np.all(variance == 1):
+        used = facts.node(site).attrs.get("forced") is not True
+        if used and np.all(mean == 0) and np.all(variance == 1):
             yield Hit(
                 site.name,
                 "moving mean 0 and variance 1 in every channel, though the weights are trained: at "
@@ -68,10 +76,12 @@ def dead_channels(facts: Facts) -> Iterator[Hit]:
 @rule("N303", "vanished-scale", "note")
 def vanished_scale(facts: Facts) -> Iterator[Hit]:
     """Channels whose gamma is near zero: they pass on a constant."""
+    seen: set[str] = set()
     for site in facts.sites:
         gamma = facts.array(facts.node(site), "gamma")
-        if gamma is None or _broken(facts, site):
+        if gamma is None or site.name in seen or _broken(facts, site):
             continue
+        seen.add(site.name)
         size = np.abs(np.asarray(gamma, np.float64))
         gone = (size <= 1e-8) | (size < 1e-4 * np.median(size))
         if np.all(gone) and not _moved(facts, site):
@@ -91,7 +101,8 @@ def _moved(facts: Facts, site: Site) -> bool:
 
 
 def _channels(which: np.ndarray) -> str:
-    return f"{int(which.sum())} of {which.size} channels ({some(map(str, np.flatnonzero(which)))})"
+    where = some(map(str, np.flatnonzero(which)))
+    return f"{int(which.sum())} of {count(which.size, 'channel')} ({where})"
 
 
 @rule("N304", "broken-values", "error")
@@ -107,19 +118,22 @@ def broken_values(facts: Facts) -> Iterator[Hit]:
 @rule("N305", "statistics-contradict-order", "warning")
 def statistics_contradict_order(facts: Facts) -> Iterator[Hit]:
     """A moving mean whose signs belong to the other order: weights of another network, perhaps."""
+    roles = Counter(site.name for site in facts.sites)
     for site, mean, _ in _statistics(facts):
+        if roles[site.name] > 1:
+            continue  # its statistics are of several places
         behind = site.order in {"linear-act-norm", "act-norm", "act-norm-linear"}
-        if behind and site.act_op in _NON_NEGATIVE and _never_negative(facts, site):
+        if behind and _never_negative(facts, site):
             below = int(np.sum(mean < -1e-6 * max(1.0, float(np.abs(mean).max()))))
             if below:
                 yield Hit(
                     site.name,
-                    f"moving mean is negative in {below} of {mean.size} channels, but it follows "
-                    f"{site.act_op}, which never is",
+                    f"moving mean is negative in {below} of {count(mean.size, 'channel')}, but it "
+                    f"follows {site.act_op}, which never is",
                     "check which order the weights were trained in",
                     "error",
                 )
-        elif site.order == "linear-norm-act" and mean.size >= _FEW and np.all(mean > 0):
+        elif _one_sign(mean) and _right_behind_linear(facts, site):
             yield Hit(
                 site.name,
                 f"moving mean is positive in all {mean.size} channels, as behind an activation "
@@ -128,9 +142,26 @@ def statistics_contradict_order(facts: Facts) -> Iterator[Hit]:
             )
 
 
+def _one_sign(mean: np.ndarray) -> bool:
+    return mean.size >= _FEW and bool(np.all(mean > 0))
+
+
 def _never_negative(facts: Facts, site: Site) -> bool:
     node = facts.graph.nodes[site.act_node] if site.act_node else None
     if node is None or node.attrs.get("negative_slope") or node.op not in _NON_NEGATIVE:
         return False
     between = facts.paths.between(facts.node(site).inputs[0], node.name)
-    return not any(n.op in {"rescale", "affine", "gaussian_noise"} for n in between)
+    return not any(n.op in _CAN_TURN_NEGATIVE for n in between)
+
+
+def _right_behind_linear(facts: Facts, site: Site) -> bool:
+    """Return whether a norm before its activation directly follows its linear layer.
+
+    A max pool between would make the mean positive by itself.
+    """
+    if site.order != "linear-norm-act":
+        return False
+    source = facts.graph.nodes[facts.node(site).inputs[0]]
+    while source.op == "identity" or source.kind == "drop":
+        source = facts.graph.nodes[source.inputs[0]]
+    return source.kind == "linear"

@@ -1,0 +1,86 @@
+"""What one call adds to its layer: a `training` that it insists on, masks, further arguments.
+
+Called by `read` for each node of a Keras model; what it can't account for makes the call opaque.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+import keras
+from keras import layers as kl
+
+from ..graph.nodes import DROP
+from .steps import Step
+
+_CONTROL = {"training", "mask"}
+_ATTENTION = (kl.Attention, kl.AdditiveAttention, kl.MultiHeadAttention, kl.GroupQueryAttention)
+_RANDOM = DROP | {"batch_norm", "gaussian_noise"}
+
+
+@functools.cache
+def _parameters(kind: Any) -> dict[str, Any]:
+    """Return the parameters of a layer's `call` and their defaults, in order."""
+    found = inspect.signature(kind.call).parameters
+    return {name: found[name].default for name in list(found)[1:]}
+
+
+def insisted(node: Any) -> bool | None:
+    """Return the `training` that a call insists on, or None.
+
+    Keras writes the default of `call` into every node (Dropout's is False), where it means no more
+    than None: the model's own `training` replaces it.
+    """
+    training = node.arguments.kwargs.get("training")
+    if training is None or training == _parameters(type(node.operation)).get("training"):
+        return None
+    return bool(training)
+
+
+def depends_on_training(step: Step) -> bool:
+    """Say whether a step computes something else in training mode than at inference."""
+    if step.op == "attention":
+        return bool(step.attrs.get("rate"))
+    return step.op in _RANDOM or step.attrs.get("reparametrized") == "spectral_norm"
+
+
+def inputs_of(node: Any) -> list[Any]:
+    """Return the tensors that a layer computes its output from (a mask isn't one of them)."""
+    if isinstance(node.operation, _ATTENTION) or not isinstance(node.operation, kl.Layer):
+        return node.arguments.keras_tensors
+    kwargs = {k: v for k, v in node.arguments.kwargs.items() if k != "mask"}
+    leaves = keras.tree.flatten((node.arguments.args, kwargs))
+    return [leaf for leaf in leaves if isinstance(leaf, keras.KerasTensor)]
+
+
+def has_mask(node: Any) -> bool:
+    """Say whether a mask is among a call's arguments."""
+    return any(leaf is not None for leaf in keras.tree.flatten(node.arguments.kwargs.get("mask")))
+
+
+def odd_arguments(node: Any) -> str:
+    """Return why a call isn't just layer(tensors), or an empty string."""
+    if isinstance(node.operation, _ATTENTION):
+        return ""  # nobody evaluates it, and its masks are tensors that it reads
+    arguments, given = node.arguments, list(node.arguments.args)
+    extra = {k: v for k, v in arguments.kwargs.items() if v is not None and k not in _CONTROL}
+    first = next(iter(_parameters(type(node.operation))), "")
+    if not given and first in extra:
+        given = [extra.pop(first)]
+    if extra or len(given) != 1:
+        return f"called with extra arguments {sorted(extra)}"
+    if has_mask(node) and _reads_mask(node.operation):
+        return "called with a mask"
+    if not all(isinstance(leaf, keras.KerasTensor) for leaf in keras.tree.flatten(given)):
+        return "called with a constant operand"
+    return ""
+
+
+def _reads_mask(layer: Any) -> bool:
+    """Say whether a mask changes what a layer gives at inference."""
+    if type(layer) is kl.TimeDistributed:
+        inner: Any = type(layer.layer)
+        return "mask" in _parameters(inner)
+    return type(layer) is not kl.BatchNormalization  # its statistics in training alone

@@ -1,0 +1,374 @@
+"""What raw operations mean: `keras.ops` and `keras.activations` called on symbolic tensors.
+
+An operation isn't a layer: constants, arrays and variables may stand beside its tensors, and it may
+touch the batch axis (then it stays opaque: nothing here says what a batch is made of). Called by
+`read`; shapes and slices are in `reshaping`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from .reshaping import RESHAPING
+from .steps import Branches, Call, Step, Unreadable, opaque, scaled
+
+_HOMES = ("keras.src.ops.", "keras.src.activations.")
+
+
+def read_operation(node: Any) -> Branches:
+    """Return the steps of a call of a raw operation, for each of its outputs.
+
+    One opaque step stands for what isn't known.
+    """
+    operation = node.operation
+    read = _OPERATIONS.get(type(operation).__name__)
+    if read is None or not type(operation).__module__.startswith(_HOMES):
+        return [[opaque(operation)]]
+    signature = _signature(type(operation))
+    bound = signature.bind(operation, *node.arguments.args, **node.arguments.kwargs)
+    bound.apply_defaults()
+    try:
+        found = read(Call(operation, bound.arguments, node.outputs))
+    except Unreadable as reason:
+        return [[opaque(operation, str(reason))]]
+    branched = isinstance(found[0], list)
+    return found if branched else [found]  # type: ignore[return-value]
+
+
+@functools.cache
+def _signature(kind: type) -> inspect.Signature:
+    return inspect.signature(kind.call)
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, keras.KerasTensor)
+
+
+def _constant(value: Any) -> np.ndarray:
+    """Return a number or an array that stands beside the tensors."""
+    if keras.ops.is_tensor(value):
+        value = keras.ops.convert_to_numpy(value)
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        array = np.asarray(None)
+    if array.dtype.kind not in "fiub":
+        raise Unreadable(f"called with a {type(value).__name__}")
+    return array.astype(np.float64)
+
+
+def _number(value: Any) -> float:
+    array = _constant(value)
+    if array.ndim:
+        raise Unreadable("called with a constant array")
+    return float(array)
+
+
+def _operands(**values: Any) -> dict[str, Any]:
+    """Return the Step arguments that say which of these are variables and which constants."""
+    given = {role: value for role, value in values.items() if value is not None}
+    if any(_is_tensor(value) for value in given.values()):
+        raise Unreadable("its weights are computed")
+    variables = {r: v for r, v in given.items() if isinstance(v, keras.Variable)}
+    constants = {r: _constant(v) for r, v in given.items() if r not in variables}
+    return {"variables": variables, "constants": constants}
+
+
+# Arithmetic.
+
+
+def _arithmetic(op: str) -> Callable[[Call], list[Step]]:
+    def read(call: Call) -> list[Step]:
+        left, right = call.bound["x1"], call.bound["x2"]
+        if _is_tensor(left) and _is_tensor(right):
+            return [Step(op, {"fill_axis": None})]
+        swapped = _is_tensor(right)
+        other = left if swapped else right
+        if isinstance(other, keras.Variable):
+            return [_with_variable(op, other, swapped)]
+        return [_with_constant(op, _constant(other), swapped)]
+
+    return read
+
+
+def _with_variable(op: str, variable: Any, swapped: bool) -> Step:
+    if op == "multiply":
+        return Step("affine", {}, {"scale": variable})
+    if op == "add":
+        return Step("affine", {}, {"offset": variable})
+    if op == "subtract" and swapped:
+        return Step("affine", {}, {"offset": variable}, constants={"scale": np.asarray(-1.0)})
+    raise Unreadable(f"called with the variable '{variable.path}'")
+
+
+def _with_constant(op: str, constant: np.ndarray, swapped: bool) -> Step:
+    if op == "add":
+        return scaled(1.0, constant)
+    if op == "multiply":
+        return scaled(constant, 0.0)
+    if op == "subtract":
+        return scaled(-1.0, constant) if swapped else scaled(1.0, -constant)
+    if op == "divide" and not swapped and np.all(constant):
+        return scaled(1.0 / constant, 0.0)
+    raise Unreadable("called with a constant operand")
+
+
+def _extreme(op: str) -> Callable[[Call], list[Step]]:
+    """Return a merge; beside a number it is a cut: `maximum(x, 0)` is a ReLU."""
+
+    def read(call: Call) -> list[Step]:
+        left, right = call.bound["x1"], call.bound["x2"]
+        if _is_tensor(left) and _is_tensor(right):
+            return [Step(op, {"fill_axis": None})]
+        bound = _number(left if _is_tensor(right) else right)
+        return [_cut(bound, np.inf, op) if op == "maximum" else _cut(-np.inf, bound, op)]
+
+    return read
+
+
+def _cut(low: float, high: float, written: str) -> Step:
+    # `written`: at the bounds the gradient isn't that of the activation with this name.
+    if low == 0.0 and high == 6.0:
+        return Step("relu6", {"written": written})
+    if low == 0.0:
+        top = None if np.isinf(high) else high
+        return Step("relu", {"max_value": top, "written": written})
+    return Step("hard_tanh", {"min_value": low, "max_value": high, "written": written})
+
+
+def _clip(call: Call) -> list[Step]:
+    low, high = call.operation.x_min, call.operation.x_max
+    return [
+        _cut(
+            -np.inf if low is None else _number(low),
+            np.inf if high is None else _number(high),
+            "clip",
+        )
+    ]
+
+
+def _negative(call: Call) -> list[Step]:
+    return [scaled(-1.0, 0.0)]
+
+
+# Linear operations.
+
+
+def _matmul(call: Call) -> list[Step]:
+    left, right = call.bound["x1"], call.bound["x2"]
+    if _is_tensor(left) and _is_tensor(right):
+        return [Step("matmul")]
+    if _is_tensor(left) and len(np.shape(right)) == 2:
+        return [Step("dense", **_operands(kernel=right))]
+    raise Unreadable("called with a constant operand")
+
+
+def _dot(call: Call) -> list[Step]:
+    left, right = call.bound["x1"], call.bound["x2"]
+    if _is_tensor(left) and _is_tensor(right):
+        return [Step("dot")]
+    return _matmul(call)
+
+
+def _einsum(call: Call) -> list[Step]:
+    operands, equation = call.bound["operands"], call.operation.subscripts
+    if call.bound.get("kwargs") or len(operands) != 2:
+        raise Unreadable(f"'{equation}' of {len(operands)} operands")
+    left, right = operands
+    if _is_tensor(left) and _is_tensor(right):
+        return [Step("matmul", {"equation": equation})]
+    if _is_tensor(right):
+        parts, arrow, result = equation.partition("->")
+        first, _, second = parts.partition(",")
+        equation, right = f"{second},{first}{arrow}{result}", left
+    return [Step("einsum", {"equation": equation}, **_operands(kernel=right))]
+
+
+def _per_axis(value: Any, rank: int) -> tuple[int, ...]:
+    return (value,) * rank if isinstance(value, int) else tuple(value)
+
+
+def _window(call: Call, strides: Any, rank: int) -> dict[str, Any]:
+    return {
+        "strides": _per_axis(strides, rank),
+        "padding": call.operation.padding,
+        "data_format": call.operation.data_format or keras.config.image_data_format(),
+    }
+
+
+def _convolution(op: str) -> Callable[[Call], list[Step]]:
+    def read(call: Call) -> list[Step]:
+        kernel, x = call.bound["kernel"], call.bound["inputs"]
+        found = _operands(kernel=kernel)
+        rank = len(x.shape) - 2
+        attrs = _window(call, call.operation.strides, rank)
+        attrs["dilation"] = _per_axis(call.operation.dilation_rate, rank)
+        if op == "conv":
+            channels = x.shape[1 if attrs["data_format"] == "channels_first" else -1]
+            attrs["groups"] = channels // kernel.shape[-2]
+        return [Step(op, attrs, **found)]
+
+    return read
+
+
+def _pool(op: str) -> Callable[[Call], list[Step]]:
+    def read(call: Call) -> list[Step]:
+        rank = len(call.bound["inputs"].shape) - 2
+        window = _per_axis(call.operation.pool_size, rank)
+        strides = window if call.operation.strides is None else call.operation.strides
+        return [Step(op, {**_window(call, strides, rank), "window": window})]
+
+    return read
+
+
+# Norms.
+
+
+def _axes(axis: Any) -> list[int]:
+    return [axis] if isinstance(axis, int) else list(axis)
+
+
+def _epsilon(call: Call) -> float:
+    epsilon = call.operation.epsilon
+    return keras.config.epsilon() if epsilon is None else float(epsilon)
+
+
+def _batch_norm(call: Call) -> list[Step]:
+    bound = call.bound
+    found = _operands(
+        moving_mean=bound["mean"],
+        moving_variance=bound["variance"],
+        gamma=bound["scale"],
+        beta=bound["offset"],
+    )
+    attrs = {"axis": call.operation.axis, "epsilon": _epsilon(call), "momentum": None}
+    return [Step("batch_norm", {**attrs, "frozen": True}, **found)]  # nothing moves its statistics
+
+
+def _layer_norm(call: Call) -> list[Step]:
+    attrs = {"axes": _axes(call.operation.axis), "epsilon": _epsilon(call)}
+    found = _operands(gamma=call.bound["gamma"], beta=call.bound["beta"])
+    if call.operation.rms_scaling:
+        return [Step("rms_norm", {**attrs, "rms_scaling": True}, **found)]
+    return [Step("layer_norm", attrs, **found)]
+
+
+def _rms_norm(call: Call) -> list[Step]:
+    attrs = {"axes": _axes(call.operation.axis), "epsilon": _epsilon(call)}
+    return [Step("rms_norm", attrs, **_operands(gamma=call.bound["scale"]))]
+
+
+def _unit_norm(call: Call) -> list[Step]:
+    if call.operation.order != 2:
+        raise Unreadable(f"a norm of order {call.operation.order}")
+    attrs = {"axes": _axes(call.operation.axis), "epsilon": _epsilon(call)}
+    return [Step("unit_norm", attrs)]
+
+
+# Activations, and what does nothing at inference.
+
+
+def _activation(op: str, **renamed: str) -> Callable[[Call], list[Step]]:
+    """Read attributes of the op from attributes of the operation."""
+
+    def read(call: Call) -> list[Step]:
+        attrs = {name: getattr(call.operation, source) for name, source in renamed.items()}
+        if "axis" in attrs and attrs["axis"] is None:
+            raise Unreadable("over all axes, the batch axis too")
+        return [Step(op, attrs)]
+
+    return read
+
+
+def _cast(call: Call) -> list[Step]:
+    source = keras.backend.standardize_dtype(call.bound["x"].dtype)
+    target = keras.backend.standardize_dtype(call.operation.dtype)
+    if source == target:
+        return [Step("identity")]
+    if "float" not in target:
+        raise Unreadable(f"from {source} to {target}")
+    return [Step("identity", {"dtype": target})]
+
+
+def _identity(**attrs: Any) -> Callable[[Call], list[Step]]:
+    return lambda call: [Step("identity", attrs)]
+
+
+def _resize(call: Call) -> list[Step]:
+    operation = call.operation
+    data_format = operation.data_format or keras.config.image_data_format()
+    return [Step("resize", {"method": operation.interpolation, "data_format": data_format})]
+
+
+def _attention(call: Call) -> list[Step]:
+    return [Step("attention", {"type": "dot_product_attention"})]
+
+
+_OPERATIONS: Mapping[str, Callable[[Call], list[Step] | Branches]] = {
+    **RESHAPING,
+    "Add": _arithmetic("add"),
+    "Subtract": _arithmetic("subtract"),
+    "Multiply": _arithmetic("multiply"),
+    "Divide": _arithmetic("divide"),
+    "TrueDivide": _arithmetic("divide"),
+    "Negative": _negative,
+    "Maximum": _extreme("maximum"),
+    "Minimum": _extreme("minimum"),
+    "Clip": _clip,
+    "Matmul": _matmul,
+    "Dot": _dot,
+    "Einsum": _einsum,
+    "Conv": _convolution("conv"),
+    "DepthwiseConv": _convolution("depthwise_conv"),
+    "MaxPool": _pool("max_pool"),
+    "AveragePool": _pool("avg_pool"),
+    "BatchNorm": _batch_norm,
+    "LayerNorm": _layer_norm,
+    "RMSNorm": _rms_norm,
+    "Normalize": _unit_norm,
+    "Relu": _activation("relu"),
+    "ReLU": _activation(
+        "relu", negative_slope="negative_slope", max_value="max_value", threshold="threshold"
+    ),
+    "Relu6": _activation("relu6"),
+    "LeakyRelu": _activation("leaky_relu", negative_slope="negative_slope"),
+    "Elu": _activation("elu", alpha="alpha"),
+    "Selu": _activation("selu"),
+    "Celu": _activation("celu", alpha="alpha"),
+    "Gelu": _activation("gelu", approximate="approximate"),
+    "Silu": _activation("silu"),
+    "HardSilu": _activation("hard_silu"),
+    "Sigmoid": _activation("sigmoid"),
+    "HardSigmoid": _activation("hard_sigmoid"),
+    "LogSigmoid": _activation("log_sigmoid"),
+    "Tanh": _activation("tanh"),
+    "HardTanh": _activation("hard_tanh"),
+    "TanhShrink": _activation("tanh_shrink"),
+    "HardShrink": _activation("hard_shrink", threshold="threshold"),
+    "SoftShrink": _activation("soft_shrink", threshold="threshold"),
+    "Threshold": _activation("threshold", threshold="threshold", value="default_value"),
+    "SparsePlus": _activation("sparse_plus"),
+    "SparseSigmoid": _activation("sparse_sigmoid"),
+    "Softplus": _activation("softplus"),
+    "Softsign": _activation("softsign"),
+    "Squareplus": _activation("squareplus", b="b"),
+    "Exp": _activation("exponential"),
+    "Softmax": _activation("softmax", axis="axis"),
+    "LogSoftmax": _activation("log_softmax", axis="axis"),
+    "Sparsemax": lambda call: [
+        Step("sparsemax", {"axis": call.operation.axis, "form": "keras"})  # see `functions`
+    ],
+    "Glu": _activation("glu", axis="axis"),
+    "Cast": _cast,
+    "Copy": _identity(),
+    "ConvertToTensor": _identity(),
+    "StopGradient": _identity(stop_gradient=True),
+    "Resize": _resize,
+    "DotProductAttention": _attention,
+}

@@ -1,0 +1,278 @@
+"""A scale and a shift per channel on their way through a graph, and where they can be absorbed.
+
+`behind` walks from a value up to the linear layers that made it, `ahead` from a value down to every
+linear layer that takes it. Both only plan: they return Absorptions, or raise Blocked with the
+reason. What is exact: scale and shift commute with whatever treats channels apart and positions
+alike; a max pool lets only scales >= 0 through; zeros that are padded in are not shifted, so that
+the layer behind them needs more than a bias (`border`). Not here: carrying a plan out (`fold`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..graph import Node
+from .draft import Draft
+
+_ANY = frozenset(
+    "identity dropout alpha_dropout gaussian_dropout stochastic_depth gaussian_noise upsample crop "
+    "global_avg_pool".split()
+)
+_MAX = frozenset({"max_pool", "global_max_pool"})
+LINEAR = frozenset({"conv", "depthwise_conv", "conv_transpose", "dense"})
+
+
+class Blocked(Exception):
+    """Why a scale and shift can't be absorbed here: a reason for the report."""
+
+
+@dataclass(frozen=True)
+class Channels:
+    """y = scale · x + shift along one axis of a value; both have that axis's size, float64."""
+
+    scale: np.ndarray
+    shift: np.ndarray
+    axis: int
+
+    def moved(self, axis: int) -> Channels:
+        """Return the same along another axis."""
+        return replace(self, axis=axis)
+
+    def sliced(self, start: int, stop: int) -> Channels:
+        """Return the part for some of the channels."""
+        return Channels(self.scale[start:stop], self.shift[start:stop], self.axis)
+
+    def unshifted(self) -> Channels:
+        """Return the scale alone."""
+        return replace(self, shift=np.zeros_like(self.shift))
+
+    @property
+    def shifts(self) -> bool:
+        """Whether any channel is shifted."""
+        return bool(np.any(self.shift != 0))
+
+
+@dataclass(frozen=True)
+class Absorption:
+    """A linear layer that is to take over a scale and shift of its outputs or of its inputs."""
+
+    node: str
+    outputs: bool
+    channels: Channels
+    border: bool = False  # zeros were padded in between: the shift is no bias
+    pad: str | None = None  # the zero_pad node in front of the layer, if it is one of its own
+
+
+def channel_axis(node: Node) -> int:
+    """Return the axis of a linear layer's channels, in its inputs and outputs."""
+    rank = len(node.shape)
+    if node.op == "dense" or node.attrs.get("data_format") != "channels_first":
+        return rank - 1
+    return 1
+
+
+def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
+    """Plan to scale and shift the value `name` by changing the linear layers that made it."""
+    node = draft.nodes[name]
+    if len(draft.readers(name)) != 1 or name in draft.outputs:
+        raise Blocked(f"'{node.layer or name}' has other consumers")
+    if node.op in LINEAR:
+        _check_linear(draft, node, channels)
+        return [Absorption(name, True, channels)]
+    if node.op in {"add", "average", "subtract", "concat"}:
+        return _behind_merge(draft, node, channels)
+    if node.op == "rescale":
+        scale, offset = node.attrs["scale"], node.attrs["offset"]
+        if not scale:
+            raise Blocked(f"'{node.layer}' multiplies by zero")
+        inner = (channels.scale * offset + channels.shift - offset) / scale
+        return behind(draft, node.inputs[0], replace(channels, shift=inner))
+    (source,) = node.inputs or (None,)
+    if source is None or node.op in {"slice", "flatten"}:
+        raise Blocked(_why(node))
+    return behind(draft, source, _through(draft, node, channels, back=True))
+
+
+def _behind_merge(draft: Draft, node: Node, channels: Channels) -> list[Absorption]:
+    if len(set(node.inputs)) != len(node.inputs) or _broadcasts(draft, node):
+        raise Blocked(f"'{node.layer}' merges values of different shapes, or one value twice")
+    found: list[Absorption] = []
+    start = 0
+    for number, source in enumerate(node.inputs):
+        part = channels
+        if node.op == "concat" and node.attrs["axis"] % len(node.shape) == channels.axis:
+            size = draft.nodes[source].shape[channels.axis] or 0
+            part = channels.sliced(start, start + size)
+            start += size
+        elif node.op in {"add", "subtract"} and number:
+            part = channels.unshifted()
+        found += behind(draft, source, part)
+    return found
+
+
+def _broadcasts(draft: Draft, node: Node) -> bool:
+    shapes = {draft.nodes[source].shape for source in node.inputs}
+    return node.op != "concat" and len(shapes) > 1
+
+
+def ahead(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
+    """Plan to leave out a scale and shift of the value `name`: every taker absorbs it."""
+    if name in draft.outputs:
+        raise Blocked("it is the model's output")
+    readers = {node.name: node for node in draft.readers(name)}
+    if not readers:
+        raise Blocked("nothing reads it")
+    found: list[Absorption] = []
+    for node in readers.values():
+        found += _ahead_one(draft, node, name, channels)
+    return found
+
+
+def _ahead_one(draft: Draft, node: Node, name: str, channels: Channels) -> list[Absorption]:
+    if node.op in LINEAR:
+        _check_linear(draft, node, channels)
+        return [Absorption(node.name, False, channels, border=_has_border(draft, node, channels))]
+    if node.op == "zero_pad" and channels.shifts and any(map(sum, node.attrs["padding"])):
+        return _ahead_of_padding(draft, node, channels)
+    if node.op == "concat":
+        return ahead(draft, node.name, _widened(draft, node, name, channels))
+    if node.op == "rescale":
+        scale, offset = node.attrs["scale"], node.attrs["offset"]
+        if not scale:
+            return []  # it forgets its input
+        shift = scale * channels.shift + offset * (1 - channels.scale)
+        return ahead(draft, node.name, replace(channels, shift=shift))
+    if node.op == "slice" and node.attrs["axis"] % len(node.shape) == channels.axis:
+        cut = slice(node.attrs.get("start"), node.attrs.get("stop"), node.attrs.get("step"))
+        part = Channels(channels.scale[cut], channels.shift[cut], channels.axis)
+        return ahead(draft, node.name, part)
+    return ahead(draft, node.name, _through(draft, node, channels, back=False))
+
+
+def _ahead_of_padding(draft: Draft, pad: Node, channels: Channels) -> list[Absorption]:
+    if pad.name in draft.outputs:
+        raise Blocked("it is the model's output")
+    found = []
+    for node in {n.name: n for n in draft.readers(pad.name)}.values():
+        if node.op not in {"conv", "depthwise_conv"}:
+            raise Blocked(f"'{pad.layer}' pads zeros for '{node.layer}', which is no convolution")
+        _check_linear(draft, node, channels)
+        found.append(Absorption(node.name, False, channels, border=True, pad=pad.name))
+    return found
+
+
+def _widened(draft: Draft, node: Node, name: str, channels: Channels) -> Channels:
+    """Return the scale and shift of a concatenation of which only some parts have them."""
+    if node.attrs["axis"] % len(node.shape) != channels.axis:
+        raise Blocked(f"'{node.layer}' concatenates along another axis")
+    scales, shifts = [], []
+    for source in node.inputs:
+        size = draft.nodes[source].shape[channels.axis] or 0
+        mine = source == name
+        scales.append(channels.scale if mine else np.ones(size))
+        shifts.append(channels.shift if mine else np.zeros(size))
+    return Channels(np.concatenate(scales), np.concatenate(shifts), channels.axis)
+
+
+def _through(draft: Draft, node: Node, channels: Channels, back: bool) -> Channels:
+    """Return scale and shift on the other side of a node that commutes with them."""
+    if node.attrs.get("time_distributed"):
+        raise Blocked(f"'{node.layer}' is applied step by step")
+    if node.op == "permute":
+        order = (0, *node.attrs["dims"])
+        return channels.moved(order[channels.axis] if back else order.index(channels.axis))
+    if node.op in _MAX:
+        if np.any(channels.scale < 0):
+            raise Blocked(f"max pool '{node.layer}' lets no negative scale through")
+    elif node.op == "avg_pool":
+        if channels.shifts and _counts_padding(node):
+            raise Blocked(f"average pool '{node.layer}' counts padded zeros, which aren't shifted")
+    elif node.op == "zero_pad":
+        if channels.shifts and any(map(sum, node.attrs["padding"])):
+            raise Blocked(f"'{node.layer}' pads zeros, which aren't shifted")
+    elif node.op == "slice":
+        if node.attrs["axis"] % len(node.shape) == channels.axis:
+            raise Blocked(f"'{node.layer}' takes some of the channels")
+    elif node.op == "flatten":
+        return _flattened(draft, node, channels)
+    elif node.op not in _ANY:
+        raise Blocked(_why(node))
+    if node.op.startswith("global_"):
+        return _pooled(node, channels, back)
+    return channels
+
+
+def _pooled(node: Node, channels: Channels, back: bool) -> Channels:
+    axes = list(node.attrs["axes"])
+    if not back and channels.axis in axes:
+        raise Blocked(f"'{node.layer}' pools over the channels")
+    if node.attrs.get("keepdims"):
+        return channels
+    if not back:
+        return channels.moved(channels.axis - sum(axis < channels.axis for axis in axes))
+    kept = [a for a in range(len(node.shape) + len(axes)) if a not in axes]
+    return channels.moved(kept[channels.axis])
+
+
+def _flattened(draft: Draft, node: Node, channels: Channels) -> Channels:
+    """Return scale and shift per feature, of channels at every position."""
+    shape = draft.nodes[node.inputs[0]].shape
+    if any(size is None for size in shape[1:]):
+        raise Blocked(f"'{node.layer}' flattens a shape that isn't known")
+    sizes = [int(size or 0) for size in shape[1:]]
+    place = [1] * len(sizes)
+    place[channels.axis - 1] = -1
+    both = []
+    for values in (channels.scale, channels.shift):
+        full = np.broadcast_to(values.reshape(place), sizes)
+        if node.attrs.get("data_format") == "channels_first":
+            full = np.moveaxis(full, 0, -1)
+        both.append(full.reshape(-1))
+    return Channels(both[0], both[1], 1)
+
+
+def _check_linear(draft: Draft, node: Node, channels: Channels) -> None:
+    layer = node.layer or node.name
+    if draft.is_shared(node):
+        raise Blocked(f"'{layer}' is used at several places")
+    for attr in ("reparametrized", "quantized", "lora"):
+        if node.attrs.get(attr):
+            raise Blocked(f"the kernel of '{layer}' is no plain variable ({attr})")
+    if node.attrs.get("time_distributed"):
+        raise Blocked(f"'{layer}' is applied step by step")
+    if channel_axis(node) != channels.axis:
+        raise Blocked(f"the norm's axis {channels.axis} isn't the channel axis of '{layer}'")
+
+
+def _has_border(draft: Draft, node: Node, channels: Channels) -> bool:
+    """Return whether the shift meets zeros that the layer pads in itself."""
+    if not channels.shifts or node.op == "dense":
+        return False
+    window = draft.tensors[node.arrays["kernel"]].shape[:-2]
+    if node.op == "conv_transpose":
+        return any(size > 1 for size in window) or any(s > 1 for s in node.attrs["strides"])
+    padding = node.attrs["padding"]
+    if padding == "valid":
+        return False
+    return any(size > 1 for size in window) if padding == "same" else any(map(sum, padding))
+
+
+def _counts_padding(node: Node) -> bool:
+    padding = node.attrs["padding"]
+    pads = padding == "same" or (padding != "valid" and any(map(sum, padding)))
+    return bool(pads and node.attrs.get("count_include_pad"))
+
+
+def _why(node: Node) -> str:
+    layer = node.layer or node.name
+    if node.kind == "act":
+        return f"the activation '{layer}' ({node.op}) lies between"
+    if node.kind == "norm":
+        return f"the norm '{layer}' lies between"
+    if node.op == "opaque":
+        return f"'{layer}' ({node.attrs.get('type', 'unknown')}) isn't known"
+    if node.op == "input":
+        return "it is the model's input"
+    return f"'{layer}' ({node.op}) lies between"

@@ -1,0 +1,336 @@
+"""Fold: absorb every batch norm into the linear layers around it, exactly, for inference.
+
+    behind a linear layer:       s · (W x + b) + t = (s W) x + (s b + t)
+    in front of linear layers:   W (s · x + t) + b = (W s) x + (b + W t)
+
+Backwards first (it needs no more than a bias), else forwards into every taker. Where zero padding
+stands between a norm and a convolution the shift is no bias at the border; then one of these, all
+exact for any statistics, gammas of zero included:
+
+    map     the convolution of the constant shift, added behind (needs a known image size)
+    ones    a channel of ones beside x, padded with zeros like the rest; its taps are W t
+    branch  the same in a convolution of its own, added behind (grouped, depthwise, transposed)
+    shift   only the scale is folded; x + t / s stays in the norm's place
+
+Pure: Graph to Graph and a report. Not here: checking the result (`verify`), writing it back.
+Sources: Ioffe and Szegedy, Batch Normalization, 2015; Jacob et al., Quantization and Training of
+Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018 (backward fold).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..affine import batch_norm_affine
+from ..errors import unknown
+from ..graph import Graph, Node
+from ..graph.evaluate import evaluate
+from . import algebra
+from .channels import Absorption, Blocked, Channels, ahead, behind
+from .draft import Draft
+
+STRATEGIES = ("auto", "map", "ones", "branch", "shift")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What happened to one norm: done or skipped, why, and how its border was treated."""
+
+    name: str
+    status: str
+    reason: str
+    strategy: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row of the report."""
+        return {name: getattr(self, name) for name in ("name", "status", "reason", "strategy")}
+
+
+def fold_graph(graph: Graph, strategy: str = "auto") -> tuple[Graph, tuple[Outcome, ...]]:
+    """Return a graph without the norms that could be absorbed exactly, and what became of each.
+
+    Raises: InputError: a strategy that doesn't exist.
+    """
+    if strategy not in STRATEGIES:
+        raise unknown("strategy", strategy, STRATEGIES)
+    draft = Draft(graph)
+    outcomes = []
+    for node in graph:
+        if node.kind == "norm":
+            outcomes.append(_fold_one(draft, node.name, strategy))
+    return draft.finish(), tuple(outcomes)
+
+
+def _fold_one(draft: Draft, name: str, strategy: str) -> Outcome:
+    node = draft.nodes[name]
+    layer = node.layer or name
+    try:
+        channels = norm_channels(draft, node)
+    except Blocked as blocked:
+        return Outcome(layer, "skipped", str(blocked))
+    try:
+        plan = behind(draft, node.inputs[0], channels)
+    except Blocked as backwards:
+        return _fold_forward(draft, node, channels, strategy, str(backwards))
+    draft.remove(name)
+    for absorption in plan:
+        absorb_outputs(draft, absorption)
+    return Outcome(layer, "done", f"into {_names(draft, plan)}")
+
+
+def norm_channels(draft: Draft, node: Node) -> Channels:
+    """Return a norm's scale and shift at inference.
+
+    Raises: Blocked: it has none: its statistics depend on the data, or it insists on a mode.
+    """
+    if node.op != "batch_norm":
+        raise Blocked(f"a {node.op.replace('_', ' ')} depends on the data at inference")
+    mean, variance = draft.array(node, "moving_mean"), draft.array(node, "moving_variance")
+    if mean is None or variance is None or node.attrs.get("forced") is True:
+        raise Blocked("it uses the batch's own statistics at inference")
+    for attr, what in (("renorm", "renorm"), ("time_distributed", "TimeDistributed")):
+        if node.attrs.get(attr):
+            raise Blocked(f"{what} isn't handled")
+    gamma, beta = draft.array(node, "gamma"), draft.array(node, "beta")
+    affine = batch_norm_affine(mean, variance, node.attrs["epsilon"], gamma, beta)
+    if not (np.all(np.isfinite(affine.scale)) and np.all(np.isfinite(affine.shift))):
+        raise Blocked("its weights or statistics are not finite, or its variance is negative")
+    return Channels(affine.scale, affine.shift, node.attrs["axis"] % len(node.shape))
+
+
+def absorb_outputs(draft: Draft, absorption: Absorption) -> None:
+    """Let a linear layer scale and shift its own outputs."""
+    node, channels = draft.nodes[absorption.node], absorption.channels
+    kernel, bias = draft.array(node, "kernel"), draft.array(node, "bias")
+    if kernel is None:
+        raise Blocked(f"'{node.layer}' has no kernel")
+    draft.set_array(node.name, "kernel", algebra.scale_outputs(node, kernel, channels.scale))
+    shift = channels.shift if bias is None else channels.scale * bias + channels.shift
+    if bias is not None or np.any(shift != 0):
+        draft.set_array(node.name, "bias", shift)
+
+
+def absorb_inputs(draft: Draft, absorption: Absorption) -> None:
+    """Let a linear layer scale its inputs, and shift them by its bias."""
+    node, channels = draft.nodes[absorption.node], absorption.channels
+    kernel, bias = draft.array(node, "kernel"), draft.array(node, "bias")
+    if kernel is None:
+        raise Blocked(f"'{node.layer}' has no kernel")
+    draft.set_array(node.name, "kernel", algebra.scale_inputs(node, kernel, channels.scale))
+    if channels.shifts:
+        taps = algebra.shift_kernel(node, kernel, channels.shift)
+        # The taps' sum, per output: outputs are last, but for transposed kernels.
+        axis = -2 if node.op == "conv_transpose" else -1
+        added = np.moveaxis(taps, axis, -1).reshape(-1, taps.shape[axis]).sum(axis=0)
+        draft.set_array(node.name, "bias", added if bias is None else bias + added)
+
+
+def _fold_forward(
+    draft: Draft, node: Node, channels: Channels, strategy: str, backwards: str
+) -> Outcome:
+    layer = node.layer or node.name
+    try:
+        plan = ahead(draft, node.name, channels)
+        borders = [absorption for absorption in plan if absorption.border]
+        chosen = _chosen(draft, node, borders, strategy) if borders else None
+        stays = None
+        if chosen == "shift":
+            stays, channels = _left_in_place(channels)
+            plan = ahead(draft, node.name, channels)
+    except Blocked as forwards:
+        return Outcome(layer, "skipped", f"backwards: {backwards}; forwards: {forwards}")
+    if stays is not None:
+        _leave_shift(draft, node.name, layer, stays)
+    draft.remove(node.name)
+    merged = _merged(plan)
+    for absorption in merged:
+        if not absorption.border:
+            absorb_inputs(draft, absorption)
+    add_borders(draft, [a for a in merged if a.border], chosen or "")
+    return Outcome(layer, "done", f"into {_names(draft, plan)}", chosen)
+
+
+def _merged(plan: Sequence[Absorption]) -> list[Absorption]:
+    """Make one of all absorptions of a layer: they are about different channels of its input."""
+    found: dict[str, Absorption] = {}
+    for absorption in plan:
+        if absorption.node in found:
+            first = found[absorption.node]
+            one, two = first.channels, absorption.channels
+            scale, shift = one.scale * two.scale, two.scale * one.shift + two.shift
+            absorption = replace(
+                absorption,
+                channels=Channels(scale, shift, two.axis),
+                border=first.border or absorption.border,
+            )
+        found[absorption.node] = absorption
+    return list(found.values())
+
+
+def _left_in_place(channels: Channels) -> tuple[Channels, Channels]:
+    """Split s · x + t into what stays (a shift, and channels with s = 0) and what is folded."""
+    zero = channels.scale == 0
+    scale = np.where(zero, 1.0, channels.scale)
+    stays = Channels(np.where(zero, 0.0, 1.0), channels.shift / scale, channels.axis)
+    return stays, Channels(scale, np.zeros_like(scale), channels.axis)
+
+
+def _leave_shift(draft: Draft, name: str, layer: str, left: Channels) -> None:
+    rank = len(draft.nodes[name].shape)
+    place = [-1 if a == left.axis else 1 for a in range(1, rank)]
+    arrays = {"offset": left.shift.reshape(place)}
+    if np.any(left.scale != 1):
+        arrays["scale"] = left.scale.reshape(place)
+    draft.insert_behind(name, "affine", f"{layer}_shift", arrays=arrays, trainable=False)
+
+
+def _chosen(draft: Draft, norm: Node, borders: Sequence[Absorption], strategy: str) -> str:
+    """Return the strategy for a norm's borders; `auto` takes the one that moves fewest values."""
+    if strategy == "shift":
+        return strategy
+    known = all(_is_sized(draft, absorption) for absorption in borders)
+    if strategy == "map" and not known:
+        raise Blocked("the strategy map needs a known image size")
+    if strategy == "ones" and not all(_takes_ones(draft, a, borders) for a in borders):
+        raise Blocked("the strategy ones needs plain convolutions (no groups, not transposed)")
+    if strategy != "auto":
+        return strategy
+    behind_convs = sum(_size(draft.nodes[absorption.node]) for absorption in borders)
+    return "map" if known and behind_convs <= _size(norm) else "shift"
+
+
+def _size(node: Node) -> int:
+    return int(np.prod([size or 1 for size in node.shape[1:]]))
+
+
+def _is_sized(draft: Draft, absorption: Absorption) -> bool:
+    shape = draft.nodes[_point(draft, absorption)].shape
+    return all(size is not None for size in shape[1:])
+
+
+def _point(draft: Draft, absorption: Absorption) -> str:
+    """Return the value in front of the layer and of the zero_pad that belongs to it."""
+    return draft.nodes[absorption.pad or absorption.node].inputs[0]
+
+
+def _takes_ones(draft: Draft, absorption: Absorption, borders: Sequence[Absorption]) -> bool:
+    node = draft.nodes[absorption.node]
+    if node.op != "conv" or node.attrs.get("groups", 1) != 1:
+        return False
+    if absorption.pad is None:
+        return True
+    together = {a.node for a in borders if a.pad == absorption.pad}
+    return {reader.name for reader in draft.readers(absorption.pad)} == together
+
+
+def add_borders(draft: Draft, borders: Sequence[Absorption], strategy: str) -> None:
+    """Carry out a border strategy for each layer; a zero_pad is extended once for all its takers.
+
+    Each takes K = W t, the kernel that a constant one needs, from the kernel before it is scaled.
+    """
+    extended: set[str] = set()
+    for absorption in borders:
+        node = draft.nodes[absorption.node]
+        kernel = draft.array(node, "kernel")
+        if kernel is None:
+            raise Blocked(f"'{node.layer}' has no kernel")
+        channels = absorption.channels
+        taps = algebra.shift_kernel(node, kernel, channels.shift)
+        kernel = algebra.scale_inputs(node, kernel, channels.scale)
+        if strategy == "ones":
+            kernel = np.concatenate([kernel, taps], axis=-2)
+            user = absorption.pad or absorption.node
+            if user not in extended:
+                extended.add(user)
+                _append_ones(draft, absorption, user)
+        elif strategy == "map":
+            _add_map(draft, absorption, taps)
+        else:
+            _add_branch(draft, absorption, taps)
+        draft.set_array(node.name, "kernel", kernel)
+
+
+def _ones(draft: Draft, point: str, axis: int, layer: str) -> str:
+    """Insert a channel that is one everywhere, in standard operations: 0 · x[..., :1] + 1."""
+    shape = list(draft.nodes[point].shape)
+    shape[axis] = 1
+    cut = {"axis": axis, "start": 0, "stop": 1, "step": 1}
+    one = draft.insert("slice", f"{layer}_channel", [point], tuple(shape), attrs=cut)
+    attrs = {"scale": 0.0, "offset": 1.0}
+    return draft.insert("rescale", f"{layer}_ones", [one], tuple(shape), attrs=attrs)
+
+
+def _append_ones(draft: Draft, absorption: Absorption, user: str) -> None:
+    point, axis = _point(draft, absorption), absorption.channels.axis
+    layer = draft.nodes[absorption.node].layer
+    ones = _ones(draft, point, axis, layer)
+    shape = list(draft.nodes[point].shape)
+    shape[axis] = (shape[axis] or 0) + 1
+    label = f"{layer}_with_ones"
+    draft.insert("concat", label, [point, ones], tuple(shape), attrs={"axis": axis}, before=[user])
+    if absorption.pad:
+        padded = list(draft.nodes[absorption.pad].shape)
+        padded[axis] = (padded[axis] or 0) + 1
+        draft.change(absorption.pad, shape=tuple(padded))
+
+
+def _add_branch(draft: Draft, absorption: Absorption, taps: np.ndarray) -> None:
+    node, point = draft.nodes[absorption.node], _point(draft, absorption)
+    axis = absorption.channels.axis
+    source = _ones(draft, point, axis, node.layer)
+    if absorption.pad:
+        pad = draft.nodes[absorption.pad]
+        shape = list(pad.shape)
+        shape[axis] = 1
+        label = f"{node.layer}_ones_padded"
+        source = draft.insert("zero_pad", label, [source], tuple(shape), attrs=pad.attrs)
+    op, attrs = _plain(node)
+    border = draft.insert(
+        op, f"{node.layer}_border", [source], node.shape, attrs=attrs, arrays={"kernel": taps}
+    )
+    draft.insert_behind(node.name, "add", f"{node.layer}_with_border", others=[border])
+
+
+def _plain(node: Node) -> tuple[str, dict[str, Any]]:
+    """Return op and attributes of the same layer for one input channel."""
+    op = "conv" if node.op == "depthwise_conv" else node.op
+    return op, {**node.attrs, "groups": 1}
+
+
+def _add_map(draft: Draft, absorption: Absorption, taps: np.ndarray) -> None:
+    node = draft.nodes[absorption.node]
+    first = node.attrs.get("data_format") == "channels_first"
+    shape = draft.nodes[_point(draft, absorption)].shape
+    spatial = shape[2:] if first else shape[1:-1]
+    values = _response(draft, absorption, taps, tuple(int(size or 0) for size in spatial))
+    if first:
+        values = np.moveaxis(values, -1, 0)
+    label = f"{node.layer}_border"
+    draft.insert_behind(node.name, "affine", label, arrays={"offset": values}, trainable=False)
+
+
+def _response(
+    draft: Draft, absorption: Absorption, taps: np.ndarray, spatial: tuple[int, ...]
+) -> np.ndarray:
+    """Return what the layer with kernel `taps` makes of ones: (*output, channels)."""
+    node, shape = draft.nodes[absorption.node], (None, *spatial, 1)
+    nodes, last = {"x": Node("x", "input", (), shape)}, "x"
+    if absorption.pad:
+        attrs = {**draft.nodes[absorption.pad].attrs, "data_format": "channels_last"}
+        nodes["pad"] = Node("pad", "zero_pad", ("x",), shape, attrs=attrs)
+        last = "pad"
+    op, attrs = _plain(node)
+    attrs["data_format"] = "channels_last"
+    nodes["y"] = Node("y", op, (last,), shape, attrs=attrs, arrays={"kernel": "kernel"})
+    (values,) = evaluate(
+        Graph("border", nodes, ("x",), ("y",), {"kernel": taps}), np.ones((1, *spatial, 1))
+    )
+    return values[0]
+
+
+def _names(draft: Draft, plan: Sequence[Absorption]) -> str:
+    return ", ".join(dict.fromkeys(draft.nodes[a.node].layer or a.node for a in plan))

@@ -1,0 +1,114 @@
+"""Which axis a layer's channels are, and where a pattern along one axis is behind a node.
+
+A bias or a gamma is a pattern along one axis: its value depends on the index there alone. Reshaping
+moves it, flattening merges it into a longer axis; when it would depend on two axes it is lost.
+Called by the rules; axes count the batch axis, and the time axis of a time-distributed layer too.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from ...graph import Graph, Node
+
+_Shape = tuple[int | None, ...]
+_MOVES = frozenset({"permute", "reshape", "flatten", "reduce", "global_avg_pool"}) | {
+    "global_max_pool"
+}
+
+
+def channel_axis(node: Node) -> int | None:
+    """Return the axis of a spatial or dense layer's output that its channels are, None if unknown.
+
+    >>> attrs = {"data_format": "channels_first"}
+    >>> channel_axis(Node("c", "conv", (), (None, 8, 5, 5), attrs=attrs))
+    1
+    """
+    if node.op == "dense":
+        return len(node.shape) - 1
+    if "data_format" not in node.attrs:
+        return None
+    first = node.attrs["data_format"] == "channels_first"
+    return 1 + time_axes(node) if first else len(node.shape) - 1
+
+
+def bias_axis(graph: Graph, node: Node) -> int | None:
+    """Return the one axis of a linear layer's output that its bias runs along, None if several."""
+    if node.op != "einsum":
+        return channel_axis(node)
+    shape = np.shape(graph.tensors[node.arrays["bias"]])
+    wide = [axis for axis, size in enumerate(shape) if size != 1]
+    return len(node.shape) - len(shape) + wide[0] if len(wide) == 1 else None
+
+
+def input_axis(graph: Graph, node: Node) -> int | None:
+    """Return the axis of a linear layer's input that its kernel tells apart, None if unknown."""
+    rank = len(graph.nodes[node.inputs[0]].shape)
+    if node.op == "dense":
+        return rank - 1
+    axis = channel_axis(node)
+    return axis if axis is None or axis == 1 + time_axes(node) else rank - 1
+
+
+def norm_axes(node: Node) -> tuple[int, ...]:
+    """Return the axes that a norm keeps apart (its channels), in its input's own numbering.
+
+    For layer and RMS norm: the axes that it normalizes over.
+    """
+    axes = node.attrs["axes"] if "axes" in node.attrs else [node.attrs["axis"]]
+    return inner_axes(node, axes, len(node.shape))
+
+
+def inner_axes(node: Node, axes: tuple[int, ...] | list[int], rank: int) -> tuple[int, ...]:
+    """Return axes as an attribute counts them in the numbering of a tensor of this rank."""
+    time = time_axes(node)
+    inner = rank - time
+    return tuple(axis % inner + (time if axis % inner else 0) for axis in axes)
+
+
+def time_axes(node: Node) -> int:
+    """Return 1 for a time-distributed node, which doesn't see its input's axis 1, else 0."""
+    return 1 if node.attrs.get("time_distributed") else 0
+
+
+def carried(graph: Graph, node: Node, axis: int) -> int | None:
+    """Return the axis of `node`'s output that a pattern along `axis` of its first input runs along.
+
+    None where it would run along several, or is gone. Whether the values of the pattern stay the
+    same is the caller's question.
+    """
+    before = graph.nodes[node.inputs[0]].shape
+    if node.op not in _MOVES:
+        return axis if len(before) == len(node.shape) else None
+    if node.op == "permute":
+        time = time_axes(node)
+        outer = tuple(range(1 + time))
+        order = (*outer, *(dim + time for dim in node.attrs["dims"]))
+        return order.index(axis)
+    if "axes" in node.attrs:  # a global pool, a reduction
+        gone = inner_axes(node, node.attrs["axes"], len(before))
+        if axis in gone:
+            return None
+        return axis if node.attrs.get("keepdims") else axis - sum(a < axis for a in gone)
+    if node.attrs.get("data_format") == "channels_first":  # moves the channels last first
+        return 1 if len(node.shape) == 2 else None
+    return _reshaped(before, node.shape, axis)
+
+
+def _reshaped(before: _Shape, after: _Shape, axis: int) -> int | None:
+    """Return which axis tells the index along `axis` after a reshape in C order."""
+    if None not in before[1 : axis + 1] and before[1 : axis + 1] == after[1 : axis + 1]:
+        return axis
+    inner = _product(before[axis + 1 :])
+    outer = _product(before[axis:])
+    for place in range(len(after)):
+        low, high = _product(after[place + 1 :]), _product(after[place:])
+        if inner and outer and low and high and inner % low == 0 and high % outer == 0:
+            return place
+    return 1 if len(after) == 2 and before[0] == after[0] else None
+
+
+def _product(sizes: _Shape) -> int:
+    return 0 if None in sizes else prod(size or 0 for size in sizes)

@@ -1,0 +1,229 @@
+"""Random networks with random statistics: folding keeps the function, or says why it doesn't."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from relucate.graph import Graph, Node
+from relucate.graph.evaluate import evaluate
+from relucate.surgery.fold import STRATEGIES, fold_graph
+
+SIZE = 6
+ACTS = ("relu", "tanh", "elu", "hard_sigmoid")
+
+
+class Net:
+    """A graph under construction; values are computed along with it, so that shapes are true."""
+
+    def __init__(self, seed, first, dtype):
+        self.random = np.random.default_rng(seed)
+        self.first, self.dtype = first, dtype
+        self.nodes, self.tensors, self.values = {}, {}, {}
+        shape = (3, 4, SIZE, SIZE) if first else (3, SIZE, SIZE, 4)
+        self.nodes["x"] = Node("x", "input", (), (None, *shape[1:]))
+        self.values["x"] = self.random.normal(size=shape) + 0.5
+        self.last = "x"
+
+    @property
+    def axis(self):
+        return 1 if self.first and self.values[self.last].ndim > 2 else -1
+
+    def channels(self, name=None):
+        return self.values[name or self.last].shape[self.axis]
+
+    def add(self, op, *sources, attrs=None, arrays=None, layer=None, keys=None):
+        name = f"{op}{len(self.nodes)}"
+        layer = layer or name
+        keys = keys or {role: f"{layer}/{role}" for role in arrays or {}}
+        for role, value in (arrays or {}).items():
+            self.tensors[keys[role]] = np.asarray(value, self.dtype)
+        attrs = {
+            "data_format": "channels_first" if self.first else "channels_last",
+            **(attrs or {}),
+        }
+        sources = sources or (self.last,)
+        node = Node(name, op, sources, (), layer, attrs=attrs, arrays=keys)
+        inputs = {s: Node(s, "input", (), (None, *self.values[s].shape[1:])) for s in sources}
+        graph = Graph("one", {**inputs, name: node}, tuple(inputs), (name,), self.tensors)
+        (value,) = evaluate(graph, *(self.values[s] for s in inputs))
+        self.nodes[name] = Node(
+            name, op, sources, (None, *value.shape[1:]), layer, attrs=attrs, arrays=keys
+        )
+        self.values[name], self.last = value, name
+        return name
+
+    def normal(self, *shape):
+        return self.random.normal(size=shape) / np.sqrt(max(np.prod(shape[:-1]), 1))
+
+    def bias(self, size, wanted):
+        return {"bias": self.random.normal(size=size)} if wanted else {}
+
+    def conv(self, draw):
+        window = draw(st.sampled_from([(1, 1), (3, 3), (2, 3)]))
+        padding = draw(st.sampled_from(["valid", "same", ((1, 1), (2, 0))]))
+        if min(self.spatial()) < 3:
+            padding = "same"
+        strides = draw(st.sampled_from([(1, 1), (2, 1)]))
+        dilation = draw(st.sampled_from([(1, 1), (1, 2)])) if strides == (1, 1) else (1, 1)
+        if padding != "same" and self.spatial()[1] < 5:
+            dilation = (1, 1)
+        inputs = self.channels()
+        kind = draw(st.sampled_from(["conv", "grouped", "depthwise", "transposed"]))
+        attrs = {"strides": strides, "padding": padding, "dilation": dilation, "groups": 1}
+        wanted = draw(st.booleans())
+        if kind == "depthwise":
+            arrays = {"kernel": self.normal(*window, inputs, 2), **self.bias(2 * inputs, wanted)}
+            return self.add("depthwise_conv", attrs=attrs, arrays=arrays)
+        if kind == "transposed":
+            attrs |= {"dilation": (1, 1), "padding": draw(st.sampled_from(["valid", "same"]))}
+            arrays = {"kernel": self.normal(*window, 4, inputs), **self.bias(4, wanted)}
+            return self.add("conv_transpose", attrs=attrs, arrays=arrays)
+        groups = 2 if kind == "grouped" and inputs % 2 == 0 else 1
+        arrays = {"kernel": self.normal(*window, inputs // groups, 4), **self.bias(4, wanted)}
+        return self.add("conv", attrs={**attrs, "groups": groups}, arrays=arrays)
+
+    def spatial(self):
+        shape = self.values[self.last].shape
+        return shape[2:] if self.first else shape[1:-1]
+
+    def norm(self, draw):
+        size = self.channels()
+        gamma = self.random.normal(size=size)
+        special = draw(st.sampled_from(["any", "positive", "zeros", "none"]))
+        if special == "positive":
+            gamma = np.abs(gamma) + 0.1
+        elif special == "zeros":
+            gamma[::2] = 0.0
+        arrays = {
+            "moving_mean": self.random.normal(size=size),
+            "moving_variance": self.random.uniform(0.2, 3.0, size),
+            "beta": self.random.normal(size=size),
+        }
+        if special != "none":
+            arrays["gamma"] = gamma
+        attrs = {"axis": self.axis, "epsilon": 1e-3, "momentum": 0.9}
+        return self.add("batch_norm", attrs=attrs, arrays=arrays)
+
+    def pool(self, draw):
+        op = draw(st.sampled_from(["max_pool", "avg_pool"]))
+        attrs = {"window": (2, 2), "strides": (1, 1), "count_include_pad": draw(st.booleans())}
+        padding = draw(st.sampled_from(["same", "valid", ((1, 1), (0, 1))]))
+        attrs["padding"] = "same" if min(self.spatial()) < 3 else padding
+        return self.add(op, attrs=attrs)
+
+    def other(self, draw):
+        op = draw(
+            st.sampled_from(["zero_pad", "upsample", "dropout", "identity", "rescale", "crop"])
+        )
+        attrs = {
+            "zero_pad": {"padding": ((1, 0), (1, 1))},
+            "upsample": {"factors": (2, 1)},
+            "dropout": {"rate": 0.5},
+            "identity": {},
+            "rescale": {"scale": -0.5, "offset": 0.25},
+            "crop": {"cropping": ((0, 1), (0, 0))},
+        }[op]
+        if op == "crop" and min(self.spatial()) < 3:
+            op, attrs = "identity", {}
+        return self.add(op, attrs=attrs)
+
+    def act(self, draw):
+        return self.add(draw(st.sampled_from(ACTS)))
+
+    def branch(self, draw):
+        """Two ways from here and together again: a residual, or a concatenation."""
+        start = self.last
+        self.step(draw)
+        one = self.last
+        self.last = start
+        if draw(st.booleans()):
+            self.step(draw)
+        two = self.last
+        a, b = self.values[one].shape, self.values[two].shape
+        if one == two:
+            return self.add("concat", one, one, attrs={"axis": self.axis})
+        if a == b and draw(st.booleans()):
+            return self.add(draw(st.sampled_from(["add", "average", "subtract"])), one, two)
+        spatial = (a[2:], b[2:]) if self.first else (a[1:-1], b[1:-1])
+        if spatial[0] == spatial[1]:
+            return self.add("concat", one, two, attrs={"axis": self.axis})
+        self.last = one
+        return one
+
+    def shared(self, draw):
+        """A convolution called twice."""
+        size = self.channels()
+        arrays = {"kernel": self.normal(1, 1, size, size), "bias": self.random.normal(size=size)}
+        attrs = {"strides": (1, 1), "padding": "valid", "dilation": (1, 1), "groups": 1}
+        name = self.add("conv", attrs=attrs, arrays=arrays)
+        self.norm(draw)
+        return self.add("conv", attrs=attrs, layer=name, keys=dict(self.nodes[name].arrays))
+
+    def step(self, draw):
+        kinds = ["conv", "norm", "norm", "act", "pool", "other"]
+        getattr(self, draw(st.sampled_from(kinds)))(draw)
+
+    def head(self, draw):
+        if draw(st.booleans()):
+            first = 2 if self.first else 1
+            self.add("global_avg_pool", attrs={"axes": (first, first + 1), "keepdims": False})
+        else:
+            self.add("flatten")
+        if draw(st.booleans()):
+            self.norm(draw)
+        size = self.values[self.last].shape[-1]
+        arrays = {"kernel": self.normal(size, 3), **self.bias(3, draw(st.booleans()))}
+        return self.add("dense", arrays=arrays)
+
+    def graph(self):
+        return Graph("net", self.nodes, ("x",), (self.last,), self.tensors)
+
+
+@st.composite
+def nets(draw):
+    dtype = draw(st.sampled_from([np.float64, np.float32]))
+    net = Net(draw(st.integers(0, 2**32 - 1)), draw(st.booleans()), dtype)
+    for _ in range(draw(st.integers(1, 7))):
+        kind = draw(st.sampled_from(["step"] * 6 + ["branch", "branch", "shared"]))
+        getattr(net, kind)(draw)
+    if draw(st.booleans()):
+        net.head(draw)
+    return net
+
+
+def check(net, strategy):
+    graph = net.graph()
+    before = {key: value.copy() for key, value in graph.tensors.items()}
+    folded, outcomes = fold_graph(graph, strategy)
+    norms = [node for node in graph if node.kind == "norm"]
+    assert len(outcomes) == len(norms)
+    left = [node for node in folded if node.kind == "norm"]
+    assert len(left) == sum(outcome.status == "skipped" for outcome in outcomes)
+    assert all(outcome.reason for outcome in outcomes)
+    x = np.random.default_rng(1).normal(size=net.values["x"].shape) * 2
+    (expected,), (got,) = evaluate(graph, x), evaluate(folded, x)
+    tolerance = 1e-9 if net.dtype == np.float64 else 1e-4
+    scale = max(np.abs(expected).max(), 1.0)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * scale)
+    for key, value in before.items():
+        np.testing.assert_array_equal(graph.tensors[key], value)
+        assert key not in folded.tensors or folded.tensors[key].dtype == value.dtype
+    used = {key for node in folded for key in node.arrays.values()}
+    assert used == set(folded.tensors)
+    for node in folded:
+        assert all(source in folded.nodes for source in node.inputs)
+    return outcomes
+
+
+@given(nets(), st.sampled_from(STRATEGIES))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+def test_folding_keeps_the_function(net, strategy):
+    check(net, strategy)
+
+
+@pytest.mark.nightly
+@given(nets(), st.sampled_from(STRATEGIES))
+@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+def test_folding_keeps_the_function_nightly(net, strategy):
+    check(net, strategy)
