@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, Refused
 from ..graph import Graph
 from ..surgery.audit import Audit, audit_graph
 from ..surgery.rules import RULES, Finding
@@ -124,9 +124,7 @@ def read_graph(model: Any, *, example: Any = None, leaves: Iterable[str] = ()) -
     if "torch" in sys.modules and isinstance(model, sys.modules["torch"].nn.Module):
         keras = sys.modules.get("keras")
         if keras is None or not isinstance(model, keras.layers.Layer):
-            from ..torch import read as read_torch
-
-            return read_torch(model, example, leaves=tuple(leaves))
+            raise Refused("PyTorch modules can't be read in this version yet; Keras models can.")
     if "keras" in sys.modules and isinstance(model, sys.modules["keras"].layers.Layer):
         from ..keras import read as read_keras
 
