@@ -67,7 +67,8 @@ def test_functions_and_files_stay_small(path):
     text = path.read_text()
     assert text.count("\n") <= 500
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef) and path.parts[-2:] != ("cli", "compare.py"):
+        command = path.parent.name == "cli" and getattr(node, "name", "") == path.stem
+        if isinstance(node, ast.FunctionDef) and not command:  # its signature is its options
             assert code_lines(node) <= 60, node.name
 
 

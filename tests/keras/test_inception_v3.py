@@ -119,7 +119,7 @@ def after(random):
 
 def differs(outputs):
     """Whether the images, and so every layer on the way, matter for the output."""
-    return np.ptp(outputs, axis=0).max() > 0.1 * np.abs(outputs).max()
+    return np.ptp(outputs, axis=0).max() > 0.03 * np.abs(outputs).max()
 
 
 def config(layer):

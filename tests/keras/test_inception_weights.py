@@ -146,7 +146,7 @@ def image():
 
 def load(model, path, *, order="linear-act-norm", edition="1.x", kernels=None):
     source = iw.find_weights(str(path), True, order)
-    own = [layer for layer in model.layers if layer.weights]
+    own = {layer.name for layer in model.layers}
     iw.load_weights(model, own, source, order=order, edition=edition, kernels=kernels)
     return model
 
@@ -162,6 +162,18 @@ def test_the_sequence_is_kerass_own():
         f"{kinds[type(la)]}{number(la) - first[type(la)] + 1}" for la in theirs.layers if la.weights
     ]
     assert found == SEQUENCE
+
+
+@pytest.mark.parametrize("order", ["before", "after", "linear-drop-act-norm"])
+def test_the_sequence_of_our_layers(order, old):
+    model = old if order == "after" else InceptionV3(**(OLD | {"order": order}))
+    names = {name: str(i) for i, name in enumerate(created(), 1)}
+    found = [
+        "c" + names[n.removesuffix("_conv")] if n.endswith("_conv") else "b" + names[n[:-3]]
+        for n in iw._file_sequence(model)[:-1]
+    ]
+    assert found == SEQUENCE
+    assert iw._file_sequence(model)[-1] == "predictions"
 
 
 def number(layer):

@@ -181,6 +181,7 @@ class TestBiasAndAxis:
         ("abc,cde->abde", (3, 2, 6), "e", None, -1, False),
         ("abc,cde->abde", (3, 2, 6), "d", None, -1, True),
         ("abc,cde->abde", (3, 2, 6), "d", 2, 2, False),
+        ("abc,cde->abde", (3, 2, 6), "de", 2, 2, True),
         ("...c,cd->...d", 6, "d", None, -1, False),
         ("abc,bc->ab", 3, "b", None, -1, False),
     )

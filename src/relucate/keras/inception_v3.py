@@ -139,9 +139,8 @@ def InceptionV3(
     inputs = start if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
     model = keras.Model(inputs, x, name=name)
     if source:
-        load_weights(
-            model, _own_layers(model, start), source, order=plain, edition=edition, kernels=kernels
-        )
+        own = _own_layers(model, start)
+        load_weights(model, own, source, order=plain, edition=edition, kernels=kernels)
     return model
 
 
@@ -254,10 +253,10 @@ def _head(
     return largest(data_format=data_format, name="max_pool")(x) if pooling else x
 
 
-def _own_layers(model: Any, start: Any) -> list[Any]:
-    """Return the layers with weights, in the model's order, without those before `start`."""
+def _own_layers(model: Any, start: Any) -> set[str]:
+    """Return the names of the model's layers without those before `start`."""
     before = keras.Model(keras.utils.get_source_inputs(start), start).layers
-    return [layer for layer in model.layers if layer.weights and layer not in before]
+    return {layer.name for layer in model.layers if layer not in before}
 
 
 class _Builder:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 
 from ..errors import InputError, Refused
 from ..order import Order
+from .reader import read
 
 _NOW = "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/"
 _OLD = "https://github.com/fchollet/deep-learning-models/releases/download/v0.2/"
@@ -117,14 +119,14 @@ def find_weights(weights: Any, include_top: bool, order: str) -> Source | None:
 
 def load_weights(
     model: Any,
-    own: Sequence[Any],
+    own: Collection[str],
     source: Source,
     *,
     order: str,
     edition: str,
     kernels: str | None = None,
 ) -> None:
-    """Load the weights into the model's own layers (those with weights, in the model's order).
+    """Load the weights into the layers named in `own`: the others were there before Inception.
 
     Raises: InputError: the file is of another network, edition or number of classes, is damaged, or
         doesn't say whose kernels it holds. Refused: published weights that can't be fetched.
@@ -134,13 +136,14 @@ def load_weights(
     if stored is None:
         _load_keras_3(model, path)
         return
-    wanted = [_of_model(layer) for layer in own]
+    layers = [model.get_layer(name) for name in _file_sequence(model) if name in own]
+    wanted = [_of_model(layer) for layer in layers]
     _check_kinds(path, stored, wanted)
     _check_style(path, stored, order)
     theano = _has_theano_layout(stored, wanted)
     _check_shapes(path, stored, wanted, theano, edition)
     values = _read_arrays(path, stored, theano, _turned(path, stored, kernels))
-    for layer, arrays in zip(own, values, strict=True):
+    for layer, arrays in zip(layers, values, strict=True):
         for role, array in arrays.items():
             getattr(layer, role).assign(array)
 
@@ -161,10 +164,35 @@ def _fetch(source: Source) -> Path:
     return Path(path)
 
 
+def _file_sequence(model: Any) -> list[str]:
+    """Return the layers with weights in the sequence of Keras's files.
+
+    Keras sorts layers by how far they are from the output, then by when a walk from the output
+    comes by. In Keras 1.x the activation was a part of the convolution: it is no step here.
+    """
+    graph = read(model)
+    far: dict[str, int] = dict.fromkeys(graph.nodes, 0)
+    for node in reversed(list(graph)):
+        for source in node.inputs:
+            far[source] = max(far[source], far[node.name] + (node.kind not in ("act", "drop")))
+    seen: dict[str, int] = {}
+    walk = list(graph.outputs)
+    while walk:
+        name = walk.pop()
+        if name not in seen:
+            seen[name] = len(seen)
+            walk += reversed(graph.nodes[name].inputs)
+    nodes = sorted((n for n in graph if n.arrays), key=lambda n: (-far[n.name], seen[n.name]))
+    return [node.layer for node in nodes]
+
+
 def _load_keras_3(model: Any, path: Path) -> None:
     try:
-        model.load_weights(path)
-    except (ValueError, KeyError, OSError) as error:
+        with warnings.catch_warnings():
+            # Keras warns and goes on where a part of the file fits nothing, or nothing a layer.
+            warnings.simplefilter("error", UserWarning)
+            model.load_weights(path)
+    except (ValueError, KeyError, OSError, UserWarning) as error:
         raise InputError(
             f"{path.name} doesn't hold the weights of this network ({str(error).splitlines()[0]}): "
             "build it with the order, edition, width and classes that the file was saved with."

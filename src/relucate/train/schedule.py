@@ -18,7 +18,7 @@ def learning_rates(recipe: Recipe, steps_per_epoch: int) -> np.ndarray:
     a cosine from the peak to 0; step: a tenth of it after half and after three quarters of the
     epochs; constant: the peak.
 
-    >>> learning_rates(Recipe(epochs=4, schedule="step", lr=1.0), 1).tolist()
+    >>> learning_rates(Recipe(epochs=4, schedule="step", lr=1.0), 1).round(6).tolist()
     [1.0, 1.0, 0.1, 0.01]
     """
     steps = recipe.epochs * steps_per_epoch

@@ -90,7 +90,7 @@ HAS_BIAS = {
     "scaled": (IMAGE, Conv(), kl.Rescaling(0.5), BN()),
     "linear activation": (IMAGE, Conv(activation="linear"), BN()),
     "two norms take it": (IMAGE, Conv(), branches(BN(), BN())),
-    "concatenated": (IMAGE, merged(kl.Concatenate(), Conv(), row(Conv(), kl.ReLU())), BN()),
+    "concatenated": (IMAGE, merged(kl.Concatenate(), Conv(), row(kl.ReLU())), BN()),
     "added": (IMAGE, merged(kl.Add(), Conv(), row(kl.ReLU())), BN()),
     "shared, a norm behind each call": (IMAGE, shared(Conv(), [BN()], [BN(), kl.ReLU()])),
 }
@@ -108,7 +108,6 @@ NEARLY_BIAS = {
     "unit norm": (IMAGE, Conv(), kl.UnitNormalization()),
     "group norm": (IMAGE, Conv(), kl.GroupNormalization(2)),
     "frozen norm": (IMAGE, Conv(), BN(trainable=False)),
-    "norm in inference mode": (IMAGE, Conv(), lambda x: BN()(x, training=False)),
     "wrong axis": (IMAGE, Conv(), BN(axis=1)),
     "positions normalized": ((3, 7), kl.Dense(5), BN(axis=1)),
     "einsum, bias along two axes": (
@@ -156,12 +155,12 @@ def test_redundant_bias_is_found(name, build, find):
     model = build(*HAS_BIAS[name])
     found = find(model, "N101")
     first = next(la for la in model.layers if any(v.name == "bias" for v in la.weights))
-    assert [f.where for f in found] == [first.name]
-    assert found[0].parameters == sum(int(np.prod(v.shape)) for v in first.weights if v.name == "bias")
+    size = next(int(np.prod(v.shape)) for v in first.weights if v.name == "bias")
+    assert [(f.where, f.parameters) for f in found] == [(first.name, size)]
     assert found[0].fix == f"use_bias=False in {first.name}"
 
 
-@pytest.mark.parametrize("name", [n for n in HAS_BIAS if n != "concatenated"])
+@pytest.mark.parametrize("name", HAS_BIAS)
 def test_redundant_bias_has_no_effect(name, build):
     assert effect_of_biases(build(*HAS_BIAS[name])) < 2e-3
 
@@ -171,3 +170,254 @@ def test_bias_with_an_effect_is_not_found(name, build, find):
     model = build(*NEARLY_BIAS[name])
     assert find(model, "N101") == []
     assert effect_of_biases(model) > 1e-2
+
+
+def test_bias_before_a_norm_in_inference_mode_is_kept(build, find):
+    # Keras's fit would set training=True again; what the call asks for counts.
+    assert not find(build(IMAGE, Conv(), lambda x: BN()(x, training=False)), "N101")
+    assert find(build(IMAGE, Conv(), lambda x: BN()(x, training=True)), "N101")
+
+
+def test_each_bias_of_a_model_is_judged_on_its_own(build, find):
+    stem, body, head = Conv(name="stem"), Conv(name="body", use_bias=False), kl.Dense(2)
+    branch = [Conv(name="left"), BN(name="a")]
+    net = build(
+        IMAGE, stem, BN(), kl.ReLU(), body, BN(), row(*branch), Conv(name="late"), kl.ReLU(), head
+    )
+    assert [f.where for f in find(net, "N101")] == ["stem", "left"]
+    assert find(net, "N101")[1].message == "its bias (4 parameters) is subtracted again by a"
+
+
+def torch_conv(bias=True, **attrs):
+    attrs = {
+        "data_format": "channels_first",
+        "padding": ((1, 1), (1, 1)),
+        "strides": (1, 1),
+        **attrs,
+    }
+    arrays = {"kernel": np.ones((3, 3, 4, 4))} | ({"bias": np.ones(4)} if bias else {})
+    return (4, 6, 6), attrs, arrays
+
+
+def batch_arrays(size=4):
+    roles = ("gamma", "beta", "moving_mean", "moving_variance")
+    return {role: np.linspace(0.5, 1.5, size) for role in roles}
+
+
+def torch_chain(make_graph, *between, norm="batch_norm", norm_attrs=None, arrays=None):
+    """A PyTorch conv with bias, what lies between (op, attrs), and a norm."""
+    shape, attrs, tensors = torch_conv()
+    rows = [("x", "input", "", shape), ("conv", "conv", "x", shape, attrs, tensors)]
+    for op, extra in between:
+        rows.append((op, op, rows[-1][0], shape, {"data_format": "channels_first", **extra}))
+    attrs = {"axis": 1, **(norm_attrs or {})}
+    rows.append(
+        ("bn", norm, rows[-1][0], shape, attrs, batch_arrays() if arrays is None else arrays)
+    )
+    return make_graph(*rows, framework="torch")
+
+
+AVERAGE = {"window": (3, 3), "strides": (1, 1), "count_include_pad": True}
+
+
+@pytest.mark.parametrize(
+    ("between", "redundant"),
+    [
+        ([], True),
+        ([("dropout", {"rate": 0.0})], True),
+        ([("dropout", {"rate": 0.5, "forced": False})], True),
+        ([("dropout", {"rate": 0.5})], False),
+        ([("stochastic_depth", {"rate": 0.5})], False),
+        ([("avg_pool", {**AVERAGE, "padding": "valid"})], True),
+        ([("avg_pool", {**AVERAGE, "padding": ((0, 0), (0, 0))})], True),
+        ([("avg_pool", {**AVERAGE, "padding": ((1, 1), (1, 1))})], False),
+        (
+            [("avg_pool", {**AVERAGE, "padding": ((1, 1), (1, 1)), "count_include_pad": False})],
+            True,
+        ),
+        ([("pad", {"mode": "reflect", "padding": ((1, 1), (1, 1))})], True),
+        ([("pad", {"mode": "constant", "padding": ((1, 1), (1, 1)), "value": 1.0})], False),
+        ([("affine", {})], False),
+        ([("opaque", {"type": "Mine"})], False),
+        ([("resize", {"method": "bilinear"})], False),
+    ],
+    ids=str,
+)
+def test_torch_bias_through(between, redundant, make_graph, find):
+    found = find(torch_chain(make_graph, *between), "N101")
+    assert [f.where for f in found] == ["conv"] * redundant
+    assert all(f.fix == "bias=False in conv" for f in found)
+
+
+def test_torch_norms_that_keep_or_cancel_a_bias(make_graph, find):
+    def found(**options):
+        return bool(find(torch_chain(make_graph, **options), "N101"))
+
+    assert found(norm="instance_norm", arrays={})
+    assert found(arrays={})  # batch statistics always
+    assert found(norm_attrs={"forced": True})
+    assert not found(norm_attrs={"forced": False})
+    assert not found(norm_attrs={"frozen": True})
+    assert not found(norm_attrs={"renorm": True})
+    assert found(norm="group_norm", norm_attrs={"groups": 4})
+    assert not found(norm="group_norm", norm_attrs={"groups": 2})
+    assert not found(norm="group_norm", norm_attrs={"groups": 1})
+    assert not found(norm="layer_norm", norm_attrs={"axes": (1, 2, 3)})
+
+
+def test_bias_that_leads_nowhere_or_serves_another_node(make_graph, find):
+    shape, attrs, arrays = torch_conv()
+    rows = [("x", "input", "", shape), ("conv", "conv", "x", shape, attrs, arrays)]
+    assert not find(make_graph(*rows, outputs=("x",)), "N101")
+    graph = torch_chain(make_graph)
+    tied = {**graph.nodes}
+    tied["more"] = graph.nodes["bn"].__class__(
+        "more", "affine", ("bn",), (None, 4, 6, 6), "more", arrays={"offset": "conv/bias"}
+    )
+    graph = graph.__class__("g", tied, ("x",), ("more",), graph.tensors)
+    assert not find(graph, "N101")
+
+
+# N102
+
+BARE = {"use_bias": False}
+MISSING = {
+    "after": (IMAGE, Conv(**BARE), kl.ReLU(), BN()),
+    "fused": (IMAGE, Conv(activation="relu", **BARE), BN()),
+    "dense": ((7,), kl.Dense(5, activation="tanh", **BARE), BN()),
+    "pool between": (IMAGE, Conv(**BARE), kl.MaxPooling2D(2), kl.ReLU(), BN()),
+    "layer norm": (IMAGE, Conv(**BARE), kl.ReLU(), kl.LayerNormalization()),
+    "x · sigmoid(x)": (
+        IMAGE,
+        Conv(**BARE),
+        lambda x: kl.Multiply()([x, kl.Activation("sigmoid")(x)]),
+        BN(),
+    ),
+    "shared, one call the other way": (
+        IMAGE,
+        shared(Conv(**BARE), [BN(), kl.ReLU()], [kl.ReLU(), BN()]),
+    ),
+}
+NOT_MISSING = {
+    "with bias": (IMAGE, Conv(), kl.ReLU(), BN()),
+    "norm before": (IMAGE, Conv(**BARE), BN(), kl.ReLU()),
+    "norm of another branch": (
+        IMAGE,
+        Conv(**BARE),
+        branches(BN(), kl.ReLU()),
+    ),
+    "norm, activation, linear": (IMAGE, BN(), kl.ReLU(), Conv(**BARE)),
+    "no activation": (IMAGE, Conv(**BARE), BN()),
+    "no norm": (IMAGE, Conv(**BARE), kl.ReLU()),
+    "transformer": (
+        (3, 7),
+        kl.LayerNormalization(),
+        kl.Dense(5, activation="gelu", **BARE),
+        kl.Dense(7),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_missing_bias_is_found(name, build, find):
+    model = build(*MISSING[name])
+    where = next(la.name for la in model.layers if hasattr(la, "use_bias"))
+    (found,) = find(model, "N102")
+    assert (found.where, found.severity) == (where, "warning")
+    assert "comes too late to shift it" in found.message
+    assert found.fix == f"use_bias=True in {where}"
+
+
+@pytest.mark.parametrize("name", NOT_MISSING)
+def test_missing_bias_is_not_found(name, build, find):
+    assert find(build(*NOT_MISSING[name]), "N102") == []
+
+
+def test_missing_bias_behind_an_input_norm_is_a_note(build, find):
+    (found,) = find(build(IMAGE, BN(name="bn"), Conv(name="c", **BARE), kl.ReLU()), "N102")
+    assert (found.where, found.severity) == ("c", "note")
+    assert found.message == "has no bias, but relu follows it directly: bn shifts its input only"
+
+
+def test_a_shift_of_its_own_is_a_bias(make_graph, find):
+    def rows(role):
+        shape, attrs, arrays = torch_conv(bias=False)
+        yield ("x", "input", "", shape)
+        yield ("conv", "conv", "x", shape, attrs, arrays)
+        yield ("shift", "affine", "conv", shape, {}, {role: np.ones((4, 1, 1))})
+        yield ("relu", "relu", "shift", shape)
+        yield ("bn", "batch_norm", "relu", shape, {"axis": 1}, batch_arrays())
+
+    assert not find(make_graph(*rows("offset"), framework="torch"), "N102")
+    (found,) = find(make_graph(*rows("scale"), framework="torch"), "N102")
+    assert (found.where, found.fix) == ("conv", "bias=True in conv")
+
+
+def test_a_bias_shifts_the_activation_and_a_later_norm_does_not(build):
+    """What N102 says: with a bias other units are on, with any beta behind it the same ones."""
+    net = build(IMAGE, Conv(name="c", **BARE), kl.ReLU(name="act"), BN(name="bn"))
+    x = np.random.default_rng(0).normal(size=(2, *IMAGE)).astype("float32")
+    on = keras.Model(net.input, net.get_layer("act").output)
+    before = keras.ops.convert_to_numpy(on(x)) > 0
+    net.get_layer("bn").beta.assign(np.full(4, -5.0))
+    np.testing.assert_array_equal(before, keras.ops.convert_to_numpy(on(x)) > 0)
+
+
+# N103. Whether a gamma can be absorbed is computed: gamma goes to 1, kernels take it.
+
+ABSORBABLE = {
+    "norm, relu, conv": (IMAGE, BN(), kl.ReLU(), Conv()),
+    "before": (IMAGE, Conv(), BN(), kl.ReLU(), Conv()),
+    "after": (IMAGE, Conv(), kl.ReLU(), BN(), Conv()),
+    "leaky relu": (IMAGE, BN(), kl.LeakyReLU(), Conv()),
+    "prelu": (IMAGE, BN(), kl.PReLU(), Conv()),
+    "padded by hand": (IMAGE, BN(), kl.ZeroPadding2D(2), Conv(padding="valid")),
+    "channels first": ((4, 6, 6), BN(axis=1), kl.ReLU(), Conv(**FIRST)),
+    "pools": (IMAGE, BN(), kl.MaxPooling2D(2), kl.AveragePooling2D(2, padding="same"), Conv()),
+    "global pool": (IMAGE, BN(), kl.ReLU(), kl.GlobalAveragePooling2D(), kl.Dense(3)),
+    "flattened": (IMAGE, BN(), kl.ReLU(), kl.Flatten(), kl.Dense(3)),
+    "flattened, channels first": ((4, 6, 6), BN(axis=1), kl.Flatten(**FIRST), kl.Dense(3)),
+    "dropout": ((7,), BN(), kl.Dropout(0.5), kl.Dense(3)),
+    "two layers": (IMAGE, BN(), kl.ReLU(), branches(Conv(), Conv(size=1))),
+    "depthwise": (IMAGE, BN(), kl.DepthwiseConv2D(3)),
+    "separable": (IMAGE, BN(), kl.ReLU(), kl.SeparableConv2D(5, 3)),
+    "transposed": (IMAGE, BN(), kl.Conv2DTranspose(5, 3)),
+    "joined": (IMAGE, merged(kl.Concatenate(), row(kl.ReLU()), BN()), Conv()),
+    "upsampled": (IMAGE, BN(), kl.UpSampling2D(2, interpolation="bilinear"), Conv()),
+    "halved": (IMAGE, BN(), kl.Rescaling(0.5), Conv()),
+    "positions in a row": (IMAGE, BN(), kl.Reshape((36, 4)), kl.Dense(3)),
+    "moved to the end": ((9, 4), BN(axis=1), kl.Permute((2, 1)), kl.Dense(3)),
+    "group norm": (IMAGE, kl.GroupNormalization(2), kl.ReLU(), Conv()),
+    "einsum": ((3, 7), BN(), kl.EinsumDense("abc,cd->abd", (None, 5), bias_axes="d")),
+    "einsum along time": ((3, 7), BN(axis=1), kl.EinsumDense("abc,bd->adc", (5, None))),
+}
+NOT_ABSORBABLE = {
+    "gelu": (IMAGE, BN(), kl.Activation("gelu"), Conv()),
+    "relu6": (IMAGE, BN(), kl.ReLU(max_value=1.0), Conv()),
+    "threshold": (IMAGE, BN(), kl.ReLU(threshold=0.5), Conv()),
+    "sigmoid": (IMAGE, BN(), kl.Activation("sigmoid"), Conv()),
+    "softplus": (IMAGE, BN(), kl.Activation("softplus"), Conv()),
+    "an output of the model": (IMAGE, BN(), branches(Conv(), kl.ReLU())),
+    "added": (IMAGE, BN(), branches(Conv(), lambda x: kl.Add()([x, kl.Conv2D(4, 1)(x)]))),
+    "another norm": (IMAGE, BN(), kl.LayerNormalization(), Conv()),
+    "joined along rows": (
+        IMAGE,
+        merged(kl.Concatenate(axis=1), row(kl.ReLU()), BN()),
+        Conv(),
+    ),
+    "dense along another axis": ((4, 5), BN(axis=1), kl.Dense(3)),
+    "conv across positions": ((4, 5), BN(axis=1), kl.Conv1D(3, 1)),
+    "rows become channels": ((4, 5), BN(), kl.Permute((2, 1)), kl.Dense(3)),
+    "einsum along another axis": ((3, 7), BN(), kl.EinsumDense("abc,bd->adc", (5, None))),
+    "shifted": (IMAGE, BN(), kl.Rescaling(1.0, offset=1.0), kl.ReLU(), Conv()),
+    "noise": (IMAGE, BN(), kl.GaussianNoise(0.5), Conv()),
+    "alpha dropout": ((7,), BN(), kl.AlphaDropout(0.5), kl.Dense(3)),
+    "no gamma": (IMAGE, BN(scale=False), kl.ReLU(), Conv()),
+    "shared norm": (IMAGE, shared(BN(), [Conv()], [Conv()])),
+    "shared conv": (IMAGE, branches(BN(), kl.ReLU()), lambda xs, c=Conv(): [c(x) for x in xs]),
+    "spectral norm": (IMAGE, BN(), kl.SpectralNormalization(Conv())),
+    "layer norm": ((7,), kl.LayerNormalization(), kl.Dense(3)),
+    "nothing behind": (IMAGE, Conv(), BN(), kl.ReLU()),
+    "gated": (IMAGE, BN(), lambda x: kl.Multiply()([x, kl.Activation("sigmoid")(x)]), Conv()),
+}
+LINEAR = (kl.Conv2D, kl.Conv1D, kl.Dense, kl.DepthwiseConv2D, kl.SeparableConv2D)

@@ -88,11 +88,17 @@ def batch_at_inference(facts: Facts) -> Iterator[Hit]:
             if node.op != "batch_norm" or not on_batch or frozen or site.name in seen:
                 continue
             seen.add(site.name)
-            how = "is called with training=True" if insists else "keeps no moving statistics"
-            change = "leave `training` to the model"
-            yield Hit(
-                site.name,
-                f"{how}: an example's output depends on the others in its batch",
-                (change if insists else facts.say(change, "track_running_stats=True"))
-                + ", unless that is wanted",
-            )
+            how, change = _on_batch(facts, insists)
+            yield Hit(site.name, how, f"{change}, unless that is wanted")
+
+
+def _on_batch(facts: Facts, insists: bool) -> tuple[str, str]:
+    """Return what a norm does that computes with its batch's statistics, and the change."""
+    depends = "an example's output depends on the others in its batch"
+    if not insists:
+        change = facts.say("keep moving statistics", "track_running_stats=True")
+        return f"keeps no moving statistics: {depends}", change
+    # In a functional Keras model, fit and predict put their own `training` in its place.
+    depends = facts.say(f"in model(x), though not in predict, {depends}", depends)
+    change = facts.say("leave `training` to the model", "pass training=self.training")
+    return f"is called with training=True: {depends}", change
