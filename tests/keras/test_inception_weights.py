@@ -10,7 +10,13 @@ from relucate.errors import InputError, Refused
 from relucate.keras import InceptionV3
 from relucate.keras import inception_weights as iw
 
-OLD = {"order": "after", "width": 2, "classes": 5, "input_shape": (75, 75, 3)}
+OLD = {
+    "order": "after",
+    "width": 2,
+    "classes": 5,
+    "classifier_activation": None,
+    "input_shape": (75, 75, 3),
+}
 NEW = {**OLD, "order": "before"}
 ROLES = {
     "kernel": "W",
@@ -134,6 +140,11 @@ def blank():
     return InceptionV3(edition="1.x", **OLD)
 
 
+@pytest.fixture(scope="module")
+def theirs():
+    return randomize(keras.applications.InceptionV3(weights=None, include_top=False), 6)
+
+
 @pytest.fixture
 def published(tmp_path):
     return tmp_path / "inception_v3_weights_tf_dim_ordering_tf_kernels.h5"
@@ -151,9 +162,8 @@ def load(model, path, *, order="linear-act-norm", edition="1.x", kernels=None):
     return model
 
 
-def test_the_sequence_is_kerass_own():
+def test_the_sequence_is_kerass_own(theirs):
     """keras.applications loads files of the same sequence: it is its layers' order."""
-    theirs = keras.applications.InceptionV3(weights=None, include_top=False)
     kinds = {keras.layers.Conv2D: "c", keras.layers.BatchNormalization: "b"}
     first = {
         kind: min(number(la) for la in theirs.layers if isinstance(la, kind)) for kind in kinds
@@ -165,8 +175,9 @@ def test_the_sequence_is_kerass_own():
 
 
 @pytest.mark.parametrize("order", ["before", "after", "linear-drop-act-norm"])
-def test_the_sequence_of_our_layers(order, old):
-    model = old if order == "after" else InceptionV3(**(OLD | {"order": order}))
+def test_the_sequence_of_our_layers(order, old, new):
+    made = {"after": old, "before": new}
+    model = made.get(order) or InceptionV3(**(OLD | {"order": order}))
     names = {name: str(i) for i, name in enumerate(created(), 1)}
     found = [
         "c" + names[n.removesuffix("_conv")] if n.endswith("_conv") else "b" + names[n[:-3]]
@@ -181,8 +192,7 @@ def number(layer):
     return int(digits[1]) if digits else 0
 
 
-@pytest.mark.parametrize("layout", ["tf", "th"])
-@pytest.mark.parametrize("tail", ["", ":0"])
+@pytest.mark.parametrize(("layout", "tail"), [("tf", ":0"), ("th", "")])
 def test_an_old_file_of_either_layout_gives_the_old_network(old, tmp_path, image, layout, tail):
     path = tmp_path / f"inception_v3_weights_{layout}_dim_ordering_{layout}_kernels.h5"
     write_keras_1(path, old, layout=layout, tail=tail)
@@ -190,7 +200,7 @@ def test_an_old_file_of_either_layout_gives_the_old_network(old, tmp_path, image
     assert same_weights(model, old)
     assert isinstance(model.get_layer("mixed8_average"), keras.layers.AveragePooling2D)
     expected = old.predict(image, verbose=0)
-    assert np.ptp(expected, axis=0).max() > 0.01
+    assert np.ptp(expected, axis=0).max() > 0.03 * np.abs(expected).max()
     np.testing.assert_array_equal(model.predict(image, verbose=0), expected)
 
 
@@ -284,43 +294,36 @@ def test_files_of_keras_2(new, tmp_path, image):
     path = write_keras_2(tmp_path / "weights.h5", new, keras_version=b"2.0.8")
     model = InceptionV3(weights=path, **NEW)
     np.testing.assert_array_equal(model.predict(image, verbose=0), new.predict(image, verbose=0))
-    blank = InceptionV3(**NEW)
     write_keras_2(path, new, backend=b"theano")
-    load(blank, path, order="linear-norm-act", edition="today")
+    load(model, path, order="linear-norm-act", edition="today")
     kernel = new.get_layer("mixed0_5x5_2_conv").kernel.numpy()
     np.testing.assert_array_equal(
-        blank.get_layer("mixed0_5x5_2_conv").kernel.numpy(), kernel[::-1, ::-1]
+        model.get_layer("mixed0_5x5_2_conv").kernel.numpy(), kernel[::-1, ::-1]
     )
 
 
-def test_the_file_that_keras_applications_loads(tmp_path):
-    """Our file of the published layout and name loads there and here, to the same outputs."""
-    ours = randomize(InceptionV3(include_top=False), 4)
-    path = write_keras_2(
-        tmp_path / "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5", ours
-    )
-    theirs = keras.applications.InceptionV3(weights=str(path), include_top=False)
-    assert same_weights(theirs, ours)
-    assert same_weights(InceptionV3(weights=path, include_top=False), ours)
+def test_the_file_that_keras_applications_loads(theirs, tmp_path):
+    """Files of keras.applications' network, in the old and in Keras 3's own format."""
+    weights = theirs.get_weights()
+    path = write_keras_2(tmp_path / "inception_v3_weights_notop.h5", theirs)
+    randomize(theirs, 8)
+    theirs.load_weights(path)  # Keras agrees that this is how such a file looks
+    assert all(np.array_equal(a, b) for a, b in zip(weights, theirs.get_weights(), strict=True))
+    ours = InceptionV3(weights=path, include_top=False)
+    assert same_weights(ours, theirs)
+    randomize(theirs, 9).save_weights(tmp_path / "a.weights.h5")
+    assert not same_weights(ours, theirs)
+    assert same_weights(InceptionV3(weights=tmp_path / "a.weights.h5", include_top=False), theirs)
 
 
-@pytest.mark.parametrize("order", ["after", "norm-act-linear"])
-def test_what_keras_3_saves_loads_in_any_order(order, tmp_path):
-    options = {"width": 2, "include_top": False, "norm": "group"}
-    model = randomize(InceptionV3(order, **options), 5)
+def test_what_keras_3_saves_loads_again(old, tmp_path):
     path = tmp_path / "own.weights.h5"
-    model.save_weights(path)
-    assert same_weights(InceptionV3(order, weights=path, **options), model)
+    old.save_weights(path)
+    assert same_weights(InceptionV3(weights=path, edition="1.x", **OLD), old)
     with pytest.raises(
         InputError, match=r"own.weights.h5 doesn't hold the weights of this network"
     ):
-        InceptionV3("before", weights=path, width=2, include_top=False)
-
-
-def test_what_keras_applications_saves_in_its_own_format(tmp_path):
-    theirs = randomize(keras.applications.InceptionV3(weights=None, include_top=False), 6)
-    theirs.save_weights(tmp_path / "a.weights.h5")
-    assert same_weights(InceptionV3(weights=tmp_path / "a.weights.h5", include_top=False), theirs)
+        InceptionV3(weights=path, **NEW)
 
 
 def nan(name, arrays):
@@ -414,19 +417,19 @@ def test_the_other_edition(old, new, published, tmp_path):
 
 
 def test_an_old_file_does_not_fit_todays_order_nor_the_other_way_round(
-    old, new, published, tmp_path
+    old, new, blank, published, tmp_path
 ):
     write_keras_1(published, old)
     message = r"of the order 'after' \(convolutions with biases, as in Keras 1.x\), the model has "
     with pytest.raises(InputError, match=message + r"the order 'before': build it with order='af"):
-        InceptionV3(weights=published, **NEW)
+        load(new, published, order="linear-norm-act")
     path = write_keras_2(tmp_path / "new.h5", new)
     message = r"of the order 'before' \(convolutions without biases.*the order 'after': build it"
     with pytest.raises(InputError, match=message):
-        InceptionV3(weights=path, **OLD)
-    # Where the arrays would fit, the function would be another one.
+        load(blank, path)
+    # The arrays would fit here, and make another function.
     with pytest.raises(InputError, match="the order 'act-linear-norm'"):
-        InceptionV3(weights=path, **(NEW | {"order": "act-linear-norm", "scale": False}))
+        load(new, path, order="act-linear-norm", edition="today")
 
 
 def test_dropout_is_no_other_order(old, published):
@@ -439,8 +442,9 @@ def test_classes_and_the_classifier(old, blank, published):
     write_keras_1(published, old)
     with pytest.raises(InputError, match=r"the file has 5 classes: pass classes=5"):
         InceptionV3(weights=published, **(OLD | {"classes": 6}))
+    bare = keras.Model(blank.inputs, blank.get_layer("mixed10").output)
     with pytest.raises(InputError, match=r"has a classifier: pass include_top=True"):
-        InceptionV3(weights=published, **(OLD | {"include_top": False}))
+        load(bare, published)
     write_keras_1(published, old, top=False)
     with pytest.raises(InputError, match=r"has no classifier: pass include_top=False"):
         load(blank, published)

@@ -49,6 +49,8 @@ axis, which the op doesn't see):
     concat                  axis; other merges: fill_axis (None: NumPy's broadcasting)
     embedding               arrays table; matmul, dot: known, not evaluated
     dropout and its like    rate, forced; dropout: spatial (the channel axis), noise_shape
+    constant                array value, the same for each example of its input (a class token);
+                            its batch axis has size one
     opaque                  type, why
     any linear op           reparametrized: "spectral_norm", "weight_norm", ... (kernel is the
                             result), quantized, lora: why its kernel isn't a plain variable
@@ -78,7 +80,7 @@ MERGES = frozenset("add subtract multiply divide average maximum minimum concat"
 POOLS = frozenset({"max_pool", "avg_pool", "global_max_pool", "global_avg_pool"})
 SHAPERS = frozenset("flatten reshape permute zero_pad pad crop slice upsample resize".split())
 OTHER = frozenset(
-    "input identity rescale affine reduce gaussian_noise embedding matmul dot attention "
+    "input identity constant rescale affine reduce gaussian_noise embedding matmul dot attention "
     "opaque".split()
 )
 OPS = LINEAR | NORM | DROP | ACTIVATIONS | MERGES | POOLS | SHAPERS | OTHER

@@ -107,6 +107,11 @@ def _same(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
     return xs[0]
 
 
+def _constant(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
+    value = arrays["value"]
+    return np.broadcast_to(value, (len(xs[0]), *value.shape[1:]))
+
+
 SHAPE_OPS: Mapping[str, Callable[[Node, list[np.ndarray], Arrays], np.ndarray]] = {
     "flatten": _flatten,
     "reshape": _reshape,
@@ -118,6 +123,7 @@ SHAPE_OPS: Mapping[str, Callable[[Node, list[np.ndarray], Arrays], np.ndarray]] 
     "upsample": _upsample,
     "reduce": _reduce,
     "identity": _same,
+    "constant": _constant,
     "gaussian_noise": _same,
     **dict.fromkeys(DROP, _same),
     "add": _fold(np.add),

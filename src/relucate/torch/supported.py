@@ -14,7 +14,7 @@ from ..graph import Node
 _WINDOW = "strides padding data_format"
 _HONOURED: Mapping[str, str] = {
     "conv": f"{_WINDOW} dilation groups",
-    "depthwise_conv": f"{_WINDOW} dilation",
+    "depthwise_conv": f"{_WINDOW} dilation groups",  # one per channel, whatever it says
     "conv_transpose": f"{_WINDOW} dilation groups output_padding",
     "dense": "",
     "batch_norm": "axis epsilon momentum frozen",

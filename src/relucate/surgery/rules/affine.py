@@ -86,6 +86,8 @@ def _keeps_constant(graph: Graph, node: Node, axis: int) -> bool:
         return attrs["function"] in {"mean", "sum", "max", "min"}
     if op == "pad":
         return attrs["mode"] != "constant"
+    if op == "resize":  # weights that add up to one
+        return attrs.get("method") in {"nearest", "bilinear"}
     if op == "concat":
         return _along(node, axis)
     return op in _SUMS and all(graph.nodes[name].shape == node.shape for name in node.inputs)
