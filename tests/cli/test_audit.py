@@ -158,8 +158,11 @@ TORCH = """
 """
 
 
-def test_torch_is_refused_for_now(audit, tmp_path):
+def test_torch_needs_an_input_shape(audit, tmp_path):
     (tmp_path / "nets.py").write_text(textwrap.dedent(TORCH))
-    code, out, err = audit("nets.py:net", "--input-shape", "3x8x8")
-    assert (code, out) == (3, "")
-    assert "PyTorch modules can't be read in this version yet" in err
+    code, _, err = audit("nets.py:net")
+    assert code == 2
+    assert "--input-shape" in err
+    code, out, _ = audit("nets.py:net", "--input-shape", "3x8x8")
+    assert code == 0
+    assert "(torch): 1 norm, all linear-norm-act (before)" in out

@@ -270,16 +270,25 @@ def test_a_whole_model_in_a_file_and_a_long_list_of_layers(old, blank, published
         ("w_th_kernels.h5", "theano", "tensorflow", False),
     ],
 )
-def test_whose_kernels(old, blank, tmp_path, name, attribute, kernels, turned):
+def test_whose_kernels(tmp_path, name, attribute, kernels, turned):
     """The argument, then what Keras noted in the file, then the file's name."""
-    path = write_keras_1(tmp_path / name, old)  # TensorFlow's layout, whoever's the kernels are
-    if attribute:
-        with h5py.File(path, "a") as file:
+    path = tmp_path / name
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [b"convolution2d_1"]
+        layer = file.create_group("convolution2d_1")
+        layer.attrs["weight_names"] = [b"convolution2d_1_W", b"convolution2d_1_b"]
+        layer["convolution2d_1_W"], layer["convolution2d_1_b"] = np.ones((3, 3, 1, 2)), np.ones(2)
+        if attribute:
             file.attrs["backend"] = attribute.encode()
-    load(blank, path, kernels=kernels)
+    assert iw._turned(path, iw._read_layers(path), kernels) == turned
+
+
+def test_turned_kernels_in_tensorflows_layout(old, blank, published):
+    """Someone may have run Theano with TensorFlow's order of axes."""
+    load(blank, write_keras_1(published, old), kernels="theano")
     kernel = old.get_layer("mixed0_5x5_2_conv").kernel.numpy()
-    expected = kernel[::-1, ::-1] if turned else kernel
-    np.testing.assert_array_equal(blank.get_layer("mixed0_5x5_2_conv").kernel.numpy(), expected)
+    got = blank.get_layer("mixed0_5x5_2_conv").kernel.numpy()
+    np.testing.assert_array_equal(got, kernel[::-1, ::-1])
 
 
 def test_a_file_that_does_not_say_whose_kernels_it_holds(old, blank, tmp_path):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from relucate import nets
+from relucate import compare, nets
 from relucate.errors import InputError
 from relucate.keras import read
 from relucate.torch import lower
@@ -71,6 +71,68 @@ def test_dense_nets():
     assert not of(paper, kl.Flatten)
 
 
+@pytest.mark.parametrize(
+    ("order", "norm"),
+    [
+        ("before", "batch"),
+        ("after", "group"),
+        ("norm-act-linear", "layer"),
+        ("linear-norm-act-drop", "batch"),
+        ("none", "batch"),
+    ],
+)
+def test_inception_gives_logits_and_lowers(order, norm):
+    model = nets.build("inception_v3", order, (75, 80, 1), 6, norm=norm, width=2, dropout=0.1)
+    assert (model.input_shape, model.output_shape) == ((None, 75, 80, 1), (None, 6))
+    assert model.name == "inception_v3"
+    assert model.layers[-1].activation is keras.activations.linear
+    assert not lower(read(model), logits=True).returns_logits
+
+
+def test_inception_is_kerass_at_the_default_width():
+    model = nets.build("inception_v3", "before", (75, 75, 3), 10)
+    theirs = keras.applications.InceptionV3(weights=None, input_shape=(75, 75, 3), classes=10)
+    assert [w.shape for w in model.weights] == [w.shape for w in theirs.weights]
+
+
+def test_inceptions_options_reach_the_layers():
+    model = nets.build(
+        "inception_v3",
+        "before",
+        (75, 75, 3),
+        2,
+        act="tanh",
+        width=4,
+        init="he_normal",
+        edition="1.x",
+    )
+    assert {a.activation for a in of(model, kl.Activation)} == {keras.activations.tanh}
+    assert model.get_layer("mixed1_pool_conv").filters == 4
+    kernels = {type(c.kernel_initializer).__name__ for c in of(model, kl.Conv2D)}
+    assert kernels == {"HeNormal"}
+
+
+@pytest.mark.slow
+def test_inception_trains_in_a_comparison():
+    random = np.random.default_rng(0)
+    y = np.arange(24) % 2
+    x = (random.uniform(0, 200, (24, 75, 75, 3)) + 50 * y[:, None, None, None]).astype("uint8")
+    study = compare(
+        "inception_v3",
+        ((x[:16], y[:16]), (x[16:], y[16:])),
+        options={"width": 1},
+        recipe={"epochs": 1, "batch_size": 8},
+        pairs=2,
+        jobs=1,
+        progress=False,
+    )
+    runs = study.to_dict()["runs"]
+    assert sorted((run["order"], run["seed"]) for run in runs) == [
+        (order, seed) for order in ("linear-act-norm", "linear-norm-act") for seed in (0, 1)
+    ]
+    assert all(np.isfinite(run["metric"]) for run in runs)
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_layers_of_one_shape_start_from_different_values(name):
     keras.utils.set_random_seed(0)
@@ -112,6 +174,8 @@ def test_an_order_without_a_drop_token_takes_no_dropout():
 def test_channels_first_configuration(monkeypatch):
     monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
     assert nets.build("cnn", "before", (9, 11, 3), 10).input_shape == (None, 3, 9, 11)
+    model = nets.build("inception_v3", "before", (75, 80, 3), 10, width=1)
+    assert model.input_shape == (None, 3, 75, 80)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +183,10 @@ def test_channels_first_configuration(monkeypatch):
     [
         ("cnn", (64,), {}, r"takes images \(height, width, channels\).*\(64,\). Take mlp"),
         ("vgg", (8, 8), {}, r"takes images.*\(8, 8\)"),
+        ("inception_v3", (64,), {}, r"takes images.*\(64,\). Take mlp"),
+        ("inception_v3", (74, 75, 3), {}, r"75×75 pixels or more, got the shape \(74, 75, 3\)"),
+        ("inception_v3", (75, 75, 3), {"edition": "2"}, "unknown edition of InceptionV3 '2'"),
+        ("inception_v3", (75, 75, 3), {"norm": "bacth"}, "unknown norm 'bacth'"),
         ("vgg", (8, 8, 1), {"depth": 12}, "vgg has depth 11, 13, 16, 19; got 12"),
         ("mlp", (4,), {"norm": "bacth"}, "unknown norm 'bacth': did you mean 'batch'"),
         ("mlp", (4,), {"act": "rleu"}, "unknown activation 'rleu'"),

@@ -8,13 +8,16 @@ from relucate.errors import InputError
 
 
 def test_the_list():
-    assert list(nets.NETS) == ["cnn", "vgg", "mlp", "bn_paper_mlp"]
+    assert list(nets.NETS) == ["cnn", "vgg", "inception_v3", "mlp", "bn_paper_mlp"]
 
 
 @pytest.mark.parametrize("name", nets.NETS)
 def test_every_net_has_a_summary_and_the_same_options(name):
     assert nets.summary(name).endswith(".") or nets.summary(name)
-    assert list(nets.options(name)) == ["act", "norm", "width", "depth", "dropout", "init"]
+    shared = ["act", "norm", "width", "depth", "dropout", "init"]
+    if name == "inception_v3":  # its depth is what it is
+        shared = ["act", "norm", "width", "dropout", "init", "edition"]
+    assert list(nets.options(name)) == shared
 
 
 def test_defaults():

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from ..errors import InputError, Refused
+from ..errors import InputError
 from ..graph import Graph
 from ..surgery.audit import Audit, audit_graph
 from ..surgery.rules import RULES, Finding
@@ -124,7 +124,9 @@ def read_graph(model: Any, *, example: Any = None, leaves: Iterable[str] = ()) -
     if "torch" in sys.modules and isinstance(model, sys.modules["torch"].nn.Module):
         keras = sys.modules.get("keras")
         if keras is None or not isinstance(model, keras.layers.Layer):
-            raise Refused("PyTorch modules can't be read in this version yet; Keras models can.")
+            from ..torch import read as read_torch
+
+            return read_torch(model, example, leaves=tuple(leaves))
     if "keras" in sys.modules and isinstance(model, sys.modules["keras"].layers.Layer):
         from ..keras import read as read_keras
 

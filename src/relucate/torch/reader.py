@@ -1,0 +1,341 @@
+"""Read a PyTorch module into a Graph, by an example of its input.
+
+torch.fx traces the forward; where it stops (int() of a shape, a module made inside forward, a
+condition on a shape), torch.export runs it on fake tensors. Either way the calls are the same
+program (`reading.values`), and the same translator makes the Graph. Nothing of the module is
+changed: mode, buffers, hooks, random numbers. Not here: surgery, training.
+"""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..errors import InputError, Refused
+from ..graph import Graph
+from .lower import Binding
+from .reading.exported import export
+from .reading.functions import FUNCTIONS
+from .reading.modules import find, is_known_whole
+from .reading.symbolic import trace
+from .reading.translator import Translator
+from .reading.values import Mismatch, Program, Stopped
+from .reading.view import View, failing_call, materialized, unwrap
+
+# A batch size that no model has as another number, so that the batch axis is told from the others.
+_BATCHES = (17, 19, 23, 29, 31, 37, 41, 43, 47)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What reading a module gave.
+
+    Attributes:
+        graph: the Graph.
+        modules: a node's `layer` -> the module (of the model that was given) that it came from, for
+            nodes that came from a module of their own.
+        bindings: key of the graph's tensors -> its name in the state dict and how its axes are
+            turned (`reading.layouts`); computed tensors (weight norm, ...) have none.
+        way: "fx" or "export".
+        traced: the torch.fx Graph or the ExportedProgram that was read.
+        origins: a node's name -> the name of the node in `traced`.
+    """
+
+    graph: Graph
+    modules: Mapping[str, nn.Module]
+    bindings: Mapping[str, Binding]
+    way: str
+    traced: Any
+    origins: Mapping[str, str]
+
+
+def read(model: nn.Module, example: Any, *, leaves: Sequence[str] = ()) -> Graph:
+    """Return the Graph of a module, as it computes in eval mode.
+
+    Args:
+        model: any torch.nn.Module; DataParallel and torch.compile are looked through.
+        example: an input: a tensor, a tuple of tensors, a dict of keyword arguments, or the shape
+            of one tensor, batch axis first, such as (1, 3, 224, 224). Only shapes and types count.
+        leaves: paths or class names of modules that become one opaque node each.
+
+    Nodes are named by the module's path (`layer1.0.bn1`, second call `layer1.0.bn1@1`); functions
+    by the module in whose forward they stand (`layer1.0/add`). Images are channels first; weights
+    are copied, in the Graph's layouts, under their names in the state dict.
+    Raises:
+        InputError: not a module, no example, or one that doesn't fit (the layer is named).
+        Refused: neither torch.fx nor torch.export can read it; the line that stopped them is named.
+
+    >>> net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU())
+    >>> [f"{node.name}: {node.op}" for node in read(net, (1, 4))]
+    ['input: input', '0: dense', '1: batch_norm', '2: relu']
+    """
+    return read_with_modules(model, example, leaves=leaves).graph
+
+
+def read_with_modules(model: nn.Module, example: Any, *, leaves: Sequence[str] = ()) -> Reading:
+    """Return the Graph and where its nodes and tensors came from; arguments as for `read`.
+
+    >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    >>> reading = read_with_modules(net, (1, 4))
+    >>> reading.modules["0"] is net[0], reading.bindings["0.weight"]
+    (True, Binding(parameter='0.weight', turn='dense'))
+    """
+    model = unwrap(model)
+    args, kwargs = _example(model, example)
+    with torch.random.fork_rng(devices=[]):
+        whole = materialized(model, args, kwargs)
+    view = View(whole)
+    _check_leaves(view, leaves)
+    is_leaf = _leaf_test(view, frozenset(leaves))
+    attempts = _Attempts(view, is_leaf, args, kwargs)
+    program, translator, outputs = attempts.run()
+    graph = _graph(view, translator, program, [d.name for d in outputs], attempts.inputs)
+    if whole is not model:
+        made = "lazy modules got their weights for this reading only"
+        graph = replace(graph, hazards=(*graph.hazards, made))
+    modules = {n.layer: view.originals[n.layer] for n in graph if n.layer in view.originals}
+    if is_leaf("", view.root):
+        modules[type(model).__name__] = model
+    bindings = {
+        key: Binding(name, layout)
+        for key, (name, layout) in translator.bindings.items()
+        if name is not None and key in graph.tensors
+    }
+    origins = {name: translator.origins.get(name, "") for name in graph.nodes}
+    return Reading(graph, modules, bindings, program.way, program.traced, origins)
+
+
+# The example.
+
+
+def _example(model: nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if example is None:
+        raise InputError(
+            "a PyTorch module is read by an example of its input: give example=, a tensor or a "
+            "shape with the batch axis such as (1, 3, 224, 224); on the command line --input-shape."
+        )
+    if isinstance(example, Mapping):
+        return (), {name: _tensor(model, value) for name, value in example.items()}
+    if isinstance(example, (tuple, list)) and not _is_shape(example):
+        return tuple(_tensor(model, value) for value in example), {}
+    return (_tensor(model, example),), {}
+
+
+def _is_shape(value: Any) -> bool:
+    if not isinstance(value, (tuple, list)) or not value:
+        return False
+    sizes = value[1:] if value[0] is None else value
+    return all(isinstance(n, int) and not isinstance(n, bool) for n in sizes)
+
+
+def _tensor(model: nn.Module, value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, (tuple, list)) and not _is_shape(value):
+        return type(value)(_tensor(model, item) for item in value)
+    if not _is_shape(value):
+        raise InputError(
+            f"expected an example tensor or a shape of numbers, batch axis first, got {value!r}."
+        )
+    shape = tuple(1 if n is None else n for n in value)
+    if any(n < 1 for n in shape):
+        raise InputError(f"expected a shape of positive numbers, got {tuple(value)}.")
+    like = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if like is None or isinstance(like, nn.parameter.UninitializedParameter):
+        return torch.zeros(shape)
+    return torch.zeros(shape, dtype=like.dtype, device=like.device)
+
+
+# Leaves.
+
+
+def _check_leaves(view: View, leaves: Sequence[str]) -> None:
+    names = {type(module).__name__ for module in view.originals.values()}
+    for leaf in leaves:
+        if leaf not in names and view.module_of(leaf) is None:
+            raise InputError(f"no module of the model has the path or class name '{leaf}'.")
+
+
+def _leaf_test(view: View, leaves: frozenset[str]) -> Callable[[str, nn.Module], bool]:
+    paths = {view.path_of(leaf) for leaf in leaves}
+
+    def is_leaf(path: str, module: nn.Module) -> bool:
+        return path in paths or type(module).__name__ in leaves or is_known_whole(module)
+
+    return is_leaf
+
+
+# The two ways.
+
+
+class _Attempts:
+    """Tries one way after the other, first with a batch size that tells the batch axis apart."""
+
+    def __init__(self, view: View, is_leaf: Any, args: Any, kwargs: Any) -> None:
+        self._view, self._is_leaf = view, is_leaf
+        self._given = (args, kwargs)
+        self.inputs: list[tuple[str, Tensor]] = []
+        self._traced: Program | None = None  # torch.fx sees no sizes: once is enough
+
+    def run(self) -> tuple[Program, Translator, list[Any]]:
+        stopped: list[Stopped] = []
+        for way in (self._symbolic, self._exported):
+            mismatch: Mismatch | None = None
+            for example, batch in self._examples():
+                try:
+                    return self._translate(way(example), example, batch)
+                except Mismatch as error:
+                    mismatch = error
+                except Stopped as error:
+                    stopped.append(error)
+            self._check_it_runs(mismatch)
+            if mismatch is not None:  # though the model runs: what was expected is wrong
+                stopped.append(Stopped(str(mismatch)))
+        raise _refused(stopped) from stopped[-1]
+
+    def _check_it_runs(self, mismatch: Mismatch | None) -> None:
+        """Raise InputError if the model itself can't be called on the example."""
+        failure = failing_call(self._view.originals[""], *self._given)
+        if failure:
+            reason = failure if mismatch is None else str(mismatch)
+            raise InputError(f"the example doesn't fit the model: {reason}.") from mismatch
+
+    def _symbolic(self, example: Any) -> Program:
+        if self._traced is None:
+            self._traced = trace(self._view, self._is_leaf, example)
+        return self._traced
+
+    def _exported(self, example: Any) -> Program:
+        return export(self._view, self._is_leaf, *example)
+
+    def _examples(self) -> Iterator[tuple[Any, int]]:
+        tensors = [x for x in pytree.tree_leaves(self._given) if isinstance(x, Tensor)]
+        sizes = {x.shape[0] if x.ndim else None for x in tensors}
+        batch = sizes.pop() if len(sizes) == 1 else None
+        if batch:
+            taken = {n for x in tensors for n in x.shape}
+            other = next((n for n in _BATCHES if n not in taken), batch)
+            yield pytree.tree_map(lambda x: _with_batch(x, other), self._given), other
+        yield self._given, batch or 0
+
+    def _translate(
+        self, program: Program, example: Any, batch: int
+    ) -> tuple[Program, Translator, list[Any]]:
+        self.inputs = list(_named_inputs(self._view.root, example))
+        translator = Translator(self._view, batch, self._handler, FUNCTIONS)
+        return program, translator, translator.run(program, self.inputs)
+
+    def _handler(self, module: nn.Module) -> Callable[..., Any] | None:
+        return find(module)
+
+
+def _with_batch(x: Any, batch: int) -> Any:
+    return x[:1].expand(batch, *x.shape[1:]) if isinstance(x, Tensor) else x
+
+
+def _named_inputs(root: nn.Module, example: Any) -> Iterator[tuple[str, Tensor]]:
+    args, kwargs = example
+    names = list(inspect.signature(root.forward).parameters.values())
+    variadic = inspect.Parameter.VAR_POSITIONAL
+    for index, value in enumerate(args):
+        plain = index < len(names) and names[index].kind != variadic
+        yield from _flat_named(names[index].name if plain else f"input_{index}", value)
+    for name, value in kwargs.items():
+        yield from _flat_named(name, value)
+
+
+def _flat_named(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    found = [x for x in pytree.tree_leaves(value) if isinstance(x, Tensor)]
+    for index, tensor in enumerate(found):
+        yield (name if len(found) == 1 else f"{name}_{index}"), tensor
+
+
+def _refused(stopped: Sequence[Stopped]) -> Refused:
+    reason = str(stopped[-1]).strip().partition("\n")[0] or type(stopped[-1]).__name__
+    where = next((place for error in reversed(stopped) if (place := _place(error))), "")
+    at = f" It stopped at {where}." if where else ""
+    return Refused(
+        f"the model can't be read, neither by torch.fx nor by torch.export: {reason.rstrip('.')}."
+        f"{at} If that code stands in a submodule, read the model with leaves=('its.path',): the "
+        "submodule becomes one opaque node."
+    )
+
+
+def _place(stopped: Stopped) -> str:
+    """Return the last line outside of PyTorch and this package that an error came through."""
+    if stopped.place:
+        return stopped.place
+    error: BaseException = stopped
+    roots = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+    while error.__cause__ is not None:
+        error = error.__cause__
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith((*roots, "<")):
+            line = linecache.getline(frame.filename, frame.lineno or 0).strip()
+            return f"{frame.filename}:{frame.lineno}: {line}"
+    return ""
+
+
+# The result.
+
+
+def _graph(
+    view: View,
+    translator: Translator,
+    program: Program,
+    outputs: Sequence[str],
+    inputs: Sequence[tuple[str, Tensor]],
+) -> Graph:
+    names = list(translator.nodes)[: len(inputs)]
+    needed = set(outputs) | set(names)
+    for node in reversed(translator.nodes.values()):
+        if node.name in needed:
+            needed.update(node.inputs)
+    nodes = {name: node for name, node in translator.nodes.items() if name in needed}
+    used = {key for node in nodes.values() for key in node.arrays.values()}
+    tensors = {key: array for key, array in translator.tensors.items() if key in used}
+    return Graph(
+        name=type(view.originals[""]).__name__,
+        nodes=nodes,
+        inputs=tuple(names),
+        outputs=tuple(outputs),
+        tensors=tensors,
+        trainable=_trainable(view, translator, tensors),
+        hazards=(*view.hazards, *dict.fromkeys(translator.hazards), *_other_dtypes(view)),
+        framework="torch",
+    )
+
+
+def _trainable(view: View, translator: Translator, keys: Mapping[str, Any]) -> frozenset[str]:
+    free = {
+        view.names[id(parameter)]
+        for parameter in view.originals[""].parameters()
+        if parameter.requires_grad
+    }
+
+    def trains(key: str) -> bool:
+        name = translator.bindings[key][0]
+        return name in free if name else bool(translator.derived_from[key] & free)
+
+    return frozenset(key for key in keys if trains(key))
+
+
+def _other_dtypes(view: View) -> list[str]:
+    names: dict[str, int] = {}
+    for parameter in view.originals[""].parameters():
+        if parameter.dtype != torch.float32:
+            kind = str(parameter.dtype).removeprefix("torch.")
+            names[kind] = names.get(kind, 0) + 1
+    return [f"{count} of its parameters are {kind}" for kind, count in names.items()]

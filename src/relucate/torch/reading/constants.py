@@ -1,0 +1,72 @@
+"""Compute what depends on weights alone, and the shapes of what isn't understood.
+
+Weights of a model stay as they are: a function that changes its argument gets a copy. Called by
+`translator`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .values import Data, Parts, Stopped
+from .view import meta_copy
+
+
+class NotConstant(Exception):
+    """The function can't be called on the constants."""
+
+
+def compute(target: Any, args: Any, kwargs: Any, in_place: bool) -> Any:
+    """Return target(*args, **kwargs), whose arguments are numbers and weights.
+
+    Raises: NotConstant: the call fails.
+    """
+    if in_place:
+        args = (args[0].clone() if isinstance(args[0], Tensor) else args[0], *args[1:])
+    try:
+        with torch.no_grad():
+            return _call(target, args, kwargs)
+    except Exception as error:
+        raise NotConstant(str(error)) from error
+
+
+def _call(target: Any, args: Any, kwargs: Any) -> Any:
+    if isinstance(target, str):
+        return getattr(args[0], target)(*args[1:], **kwargs)
+    return target(*args, **kwargs)
+
+
+def run_without_values(target: Any, args: Any, kwargs: Any) -> Any:
+    """Return what a function or module gives, as tensors that have shapes, but no values.
+
+    Raises: Stopped: it needs the values, or its shapes don't fit.
+    """
+    try:
+        with torch.no_grad():
+            args, kwargs = _without_values(args), _without_values(kwargs)
+            if isinstance(target, nn.Module):
+                return meta_copy(target)(*args, **kwargs)
+            return _call(target, args, kwargs)
+    except Exception as error:
+        raise Stopped(f"{type(error).__name__}: {error}") from error
+
+
+def _without_values(value: Any) -> Any:
+    if isinstance(value, Data):
+        return torch.empty(value.shape, dtype=value.dtype, device="meta")
+    if isinstance(value, Tensor):
+        return torch.empty_like(value, device="meta")
+    if isinstance(value, Parts):
+        return tuple(_without_values(value.get(index)) for index in range(len(value)))
+    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+        return type(value)(_without_values(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _without_values(item) for key, item in value.items()}
+    return value
+
+
+Handler = Callable[..., Any]

@@ -1,0 +1,89 @@
+"""Batch norms that are frozen by design, such as torchvision's FrozenBatchNorm2d.
+
+They hold weight, bias, running_mean and running_var and compute x * scale + shift from them. That
+a module is one is not taken from its name: it is called, on copies, in both modes. Called by
+`modules`.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from .builder import Weight
+from .translator import Translator
+from .values import Data, need_data
+
+_HELD = {"weight", "bias", "running_mean", "running_var"}
+_known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def is_frozen_batch_norm(module: nn.Module) -> bool:
+    """Say whether a module computes a batch norm with its moving statistics in both modes."""
+    if type(module).__module__.startswith("torch.nn.modules.") or not _looks_like_one(module):
+        return False
+    if module not in _known:
+        _known[module] = _computes_one(module)
+    return _known[module]
+
+
+def _looks_like_one(module: Any) -> bool:
+    held = module._parameters.keys() | module._buffers.keys()
+    if module._modules or not held >= _HELD or held - _HELD - {"num_batches_tracked"}:
+        return False
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return False
+    sizes = {tuple(value.shape) for name in _HELD if (value := getattr(module, name)) is not None}
+    return len(sizes) == 1 and len(sizes.pop()) == 1
+
+
+def _epsilon(module: Any) -> float:
+    return float(getattr(module, "eps", 0.0))
+
+
+def _computes_one(module: Any) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    size = module.running_mean.numel()
+    x = torch.randn(3, size, 2, 2, generator=generator, dtype=module.running_mean.dtype)
+    state = torch.get_rng_state()
+    try:
+        with torch.no_grad():
+            twin = copy.deepcopy(module).cpu()
+            for name, value in (*twin.named_parameters(), *twin.named_buffers()):
+                if name in _HELD:  # whatever it holds, the formula has to be seen
+                    value.copy_(torch.rand(size, generator=generator) + 0.5)
+            before = {name: getattr(twin, name).clone() for name in _HELD}
+            expected = _formula(x, before, _epsilon(module))
+            found = [twin.train(mode)(x) for mode in (True, False)]
+            same = all(torch.equal(getattr(twin, name), before[name]) for name in _HELD)
+    except Exception:  # whatever its code does with an input of this shape, it isn't one
+        return False
+    finally:
+        torch.set_rng_state(state)
+    return same and all(_close(y, expected) for y in found)
+
+
+def _formula(x: Tensor, held: dict[str, Tensor], epsilon: float) -> Tensor:
+    wide = {name: value.double().reshape(1, -1, 1, 1) for name, value in held.items()}
+    scale = wide["weight"] / (wide["running_var"] + epsilon).sqrt()
+    return (x.double() - wide["running_mean"]) * scale + wide["bias"]
+
+
+def _close(y: Any, expected: Tensor) -> bool:
+    return isinstance(y, Tensor) and torch.allclose(y.double(), expected, rtol=0, atol=1e-5)
+
+
+def read_frozen(t: Translator, m: Any, input: Any) -> Data:
+    """Emit the batch norm."""
+    weights = {
+        "gamma": Weight(m.weight),
+        "beta": Weight(m.bias),
+        "moving_mean": Weight(m.running_mean),
+        "moving_variance": Weight(m.running_var),
+    }
+    attrs = {"axis": 1, "epsilon": _epsilon(m), "momentum": 1.0, "frozen": True, "forced": None}
+    return t.emit("batch_norm", [need_data(input)], attrs, weights)

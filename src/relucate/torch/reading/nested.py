@@ -1,0 +1,105 @@
+"""Look through nested arguments and outputs: lists, dicts and `Parts` of Data and tensors.
+
+Called by `translator`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .values import Data, Parts, Stopped
+
+
+def data_in(value: Any) -> Iterator[Data]:
+    """Yield the Data in nested arguments (what several outputs hold counts as read)."""
+    if isinstance(value, Data):
+        yield value
+    elif isinstance(value, Parts):
+        for index in range(len(value)):
+            yield from data_in(value.get(index))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from data_in(item)
+    elif isinstance(value, dict):
+        yield from data_in(list(value.values()))
+
+
+def has_data(value: Any) -> bool:
+    """Say whether something in nested arguments depends on the model's input."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return any(has_data(item) for item in value)
+    return isinstance(value, (Data, Parts))
+
+
+def part(parts: Parts, index: Any) -> Any:
+    if isinstance(index, slice):
+        return [parts.get(i) for i in range(len(parts))[index]]
+    return parts.get(index)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the constant tensors in nested arguments."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, dict):
+        yield from tensors_in(list(value.values()))
+
+
+def map_nested(function: Callable[[Any], Any], value: Any) -> Any:
+    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+        return [map_nested(function, item) for item in value]
+    if isinstance(value, dict):
+        return {key: map_nested(function, item) for key, item in value.items()}
+    return function(value)
+
+
+def as_parts(made: Any) -> Any:
+    if callable(made):
+        return made()
+    if isinstance(made, list):
+        return Parts([_later(item) for item in made])
+    return made
+
+
+def _later(item: Any) -> Callable[[], Any]:
+    return lambda: as_parts(item)
+
+
+def flat_parts(value: Any) -> Iterator[Any]:
+    if isinstance(value, Parts):
+        for index in range(len(value)):
+            yield from flat_parts(value.get(index))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from flat_parts(item)
+    else:
+        yield value
+
+
+def take(remaining: list[Any], shape: tuple[int, ...]) -> Any:
+    for index, value in enumerate(remaining):
+        if isinstance(value, Data) and value.shape == shape:
+            return remaining.pop(index)
+    raise Stopped("a module's outputs can't be told apart")
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, Parts):
+        for index in range(len(value)):
+            yield from leaves(value.get(index))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from leaves(item)
+    elif isinstance(value, dict):
+        yield from leaves(list(value.values()))
+    elif value is not None and not isinstance(value, (int, float, str, bool)):
+        yield value

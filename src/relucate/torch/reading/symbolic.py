@@ -1,0 +1,211 @@
+"""The first way into a PyTorch model: torch.fx runs its forward on stand-ins for tensors.
+
+Nothing is computed. Modules that the reader knows stay whole, all others are traced into, so that
+an activation inside a norm is seen. It stops at whatever needs a number: int() of a shape, a
+condition. Called by `reader`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.proxy import ParameterProxy
+from torch.utils import _pytree as pytree
+
+from .values import Call, Program, Stopped
+from .view import View
+
+IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "ipow", "imod", "imatmul")
+
+
+_HELD = ("_parameters", "_buffers", "_modules")
+
+
+class _Proxy(fx.Proxy):
+    """fx's stand-in records `x += y` as `x = x + y`; here what it does to x's memory is kept."""
+
+
+def _in_place(name: str) -> Callable[..., Any]:
+    target = getattr(operator, name)
+
+    def method(self: fx.Proxy, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", target, (self, other), {})
+
+    return method
+
+
+for _name in IN_PLACE:
+    setattr(_Proxy, f"__{_name}__", _in_place(_name))
+
+
+class _Tracer(fx.Tracer):
+    """Traces into what `is_leaf` doesn't name, and notes in whose forward each call stands."""
+
+    proxy_buffer_attributes = True
+
+    def __init__(
+        self, view: View, is_leaf: Callable[[str, nn.Module], bool], example: tuple[Any, Any]
+    ) -> None:
+        super().__init__(param_shapes_constant=True)
+        self._view, self._is_leaf, self._example = view, is_leaf, example
+        self._owners: list[tuple[str, int]] = [("", 0)]
+        self._counts: dict[str, int] = {}
+        self._tensors: dict[str, fx.Proxy] = {}
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(*args, **kwargs)
+        node.meta["owner"] = self._owners[-1]
+        return node
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
+        leaves, spec = pytree.tree_flatten(self._example)
+        proxies = [
+            self.create_proxy("placeholder", f"input_{i}", (), {}) if _is_tensor(leaf) else leaf
+            for i, leaf in enumerate(leaves)
+        ]
+
+        def call(root: nn.Module, *flat: Any) -> Any:
+            args, kwargs = pytree.tree_unflatten(list(flat), spec)
+            return root.forward(*args, **kwargs)
+
+        return call, [self.root, *proxies]
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        path = self._view.paths.get(id(m))
+        if path is None:
+            raise NameError(f"a {type(m).__name__} is made inside forward")
+        if self._is_leaf(path, m):
+            return self.create_proxy("call_module", path, args, kwargs)
+        count = self._counts.get(path, 0)
+        self._counts[path] = count + 1
+        self._owners.append((path, count))
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            self._owners.pop()
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if not isinstance(attr_val, Tensor) or id(attr_val) not in self._view.names:
+            return attr_val
+        name = self._view.names[id(attr_val)]
+        if name not in self._tensors:
+            node = self.create_node("get_attr", name, (), {})
+            shaped = (
+                attr_val if isinstance(attr_val, nn.Parameter) else nn.Parameter(attr_val, False)
+            )
+            self._tensors[name] = ParameterProxy(self, node, name, shaped)
+        return self._tensors[name]
+
+    def create_arg(self, a: Any) -> Any:
+        # fx looks for each of them among all parameters, which takes quadratic time.
+        if isinstance(a, Tensor) and id(a) in self._view.names:
+            return self.create_node("get_attr", self._view.names[id(a)], (), {})
+        if isinstance(a, nn.Parameter):
+            raise NameError("a parameter is made inside forward")
+        return super().create_arg(a)
+
+
+def _is_tensor(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor)
+
+
+def trace(
+    view: View, is_leaf: Callable[[str, nn.Module], bool], example: tuple[Any, Any]
+) -> Program:
+    """Return the program of the view's forward.
+
+    Raises: Stopped (from what stopped it): the forward needs more than stand-ins.
+    """
+    if is_leaf("", view.root):
+        return _one_call(view, example)
+    tracer = _Tracer(view, is_leaf, example)
+    numbers, before = torch.get_rng_state(), _Snapshot(view)
+    try:
+        with torch.no_grad():
+            graph = tracer.trace(view.root)
+    except Exception as error:
+        raise Stopped(f"{type(error).__name__}: {error}") from error
+    finally:
+        changed = before.put_back()
+    if not torch.equal(numbers, torch.get_rng_state()):
+        torch.set_rng_state(numbers)
+        raise Stopped("its forward draws random numbers in eval mode")
+    program = _program(view, graph)
+    program.changed = changed
+    return program
+
+
+class _Snapshot:
+    """The attributes of all modules of a view, which a forward may set while it is traced."""
+
+    def __init__(self, view: View) -> None:
+        self._attributes = [(m, path, dict(vars(m))) for path, m in view.modules.items()]
+        self._held = [(m, {k: dict(vars(m)[k]) for k in _HELD}) for m in view.modules.values()]
+
+    def put_back(self) -> list[str]:
+        """Undo all changes; return the names of the buffers that were set."""
+        changed = []
+        for (module, path, attributes), (_, held) in zip(self._attributes, self._held, strict=True):
+            for name, buffer in held["_buffers"].items():
+                if vars(module)["_buffers"].get(name) is not buffer:
+                    changed.append(f"{path}.{name}" if path else name)
+            for kind in _HELD:
+                attributes[kind].clear()
+                attributes[kind].update(held[kind])
+            vars(module).clear()
+            vars(module).update(attributes)
+        return changed
+
+
+def _one_call(view: View, example: tuple[Any, Any]) -> Program:
+    """Return the program of a model that is itself a module that stays whole."""
+    graph = fx.Graph()
+    program = Program("fx", graph)
+
+    def name(leaf: Any) -> Any:
+        if not _is_tensor(leaf):
+            return leaf
+        program.inputs.append(graph.placeholder(f"input_{len(program.inputs)}"))
+        return program.inputs[-1]
+
+    args, kwargs = pytree.tree_map(name, example)
+    node = graph.call_module("", args, kwargs)
+    program.calls.append(Call("", True, tuple(args), dict(kwargs), (node,), "", 0))
+    program.results = node
+    return program
+
+
+def _program(view: View, graph: fx.Graph) -> Program:
+    state: dict[Any, Tensor] = dict(view.root.named_parameters(remove_duplicate=False))
+    state.update(view.root.named_buffers(remove_duplicate=False))
+    program = Program("fx", graph)
+    for node in graph.nodes:
+        owner, owner_call = node.meta["owner"]
+        if node.op == "placeholder":
+            program.inputs.append(node)
+        elif node.op == "get_attr":
+            found = state.get(node.target)
+            if found is None:
+                found = _attribute(view.root, node.target)
+            program.tensors[node] = found
+        elif node.op == "output":
+            program.results = node.args[0]
+        else:
+            module = node.op == "call_module"
+            call = Call(node.target, module, node.args, node.kwargs, (node,), owner, owner_call)
+            program.calls.append(call)
+    return program
+
+
+def _attribute(root: nn.Module, path: str) -> Any:
+    value: Any = root
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value

@@ -1,0 +1,307 @@
+"""Turn a traced program into a Graph: names, shapes, weights; which node reads which.
+
+Each call goes to the table of modules or of functions, which calls back to `emit`. What depends on
+weights alone is computed; what isn't understood becomes an opaque node. In-place changes are
+followed: whoever reads a changed tensor later gets the changed one. Called by `reader`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ...errors import Refused
+from ...graph import Node
+from .builder import Builder, Scope, Weight
+from .constants import NotConstant, compute, run_without_values
+from .nested import (
+    data_in,
+    flat_parts,
+    has_data,
+    leaves,
+    part,
+    take,
+    tensors_in,
+)
+from .targets import canonical, describe, is_random, place_of
+from .values import Call, Data, Mismatch, Parts, Program, Stopped, Unknown
+from .view import View
+
+_FIELDS = {"values": 0, "indices": 1}
+
+
+class Translator(Builder):
+    """State of one reading. `modules` and `functions` are the tables of what is known."""
+
+    def __init__(
+        self,
+        view: View,
+        batch: int,
+        modules: Callable[[nn.Module], Callable[..., Any] | None],
+        functions: Mapping[str, Callable[..., Any]],
+    ) -> None:
+        super().__init__(view, batch)
+        self._modules, self._functions = modules, functions
+        self.hazards: list[str] = []
+        self._env: dict[fx.Node, Any] = {}
+        self._stored: dict[int, list[fx.Node]] = {}  # storage -> names that may share it
+        self._stale: dict[fx.Node, str] = {}
+
+    # The program.
+
+    def run(self, program: Program, inputs: Sequence[tuple[str, Tensor]]) -> list[Data]:
+        """Translate all calls; return the outputs.
+
+        Raises: Stopped: something can't be told in this way. Mismatch: shapes don't fit.
+        """
+        for name in program.changed:
+            self._note_change(name)
+        taken = set(self.view.modules)
+        for node, (name, tensor) in zip(program.inputs, inputs, strict=True):
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            self._bind(node, self._input(name, tensor))
+        for node, tensor in program.tensors.items():
+            self._env[node] = tensor
+            name = self.view.names.get(id(tensor))
+            if name is not None:
+                self._sources[id(tensor)] = (tensor, frozenset({name}))
+        for call in _live(program):
+            self._run(call)
+        return [self._output(value) for value in leaves(self.resolve(program.results))]
+
+    def _input(self, name: str, tensor: Tensor) -> Data:
+        node = Node(name, "input", (), self._public(tuple(tensor.shape)), name)
+        self.nodes[name] = node
+        return Data(name, tuple(tensor.shape), tensor.dtype, self._storage())
+
+    def _output(self, value: Any) -> Data:
+        if isinstance(value, Data):
+            return value
+        raise Refused("one of the model's outputs doesn't depend on its input: there is no node.")
+
+    def _run(self, call: Call) -> None:
+        self._current = call
+        args: Any = ()
+        try:
+            args, kwargs = self.resolve(call.args), self.resolve(call.kwargs)
+            if call.module:
+                value = self.call_module(call.target, args, kwargs)
+            else:
+                self._scope = Scope(call.owner, call.owner_call, False)
+                value = self._function(call, args, kwargs)
+        except Mismatch as error:
+            raise Mismatch(self._located(call, args, str(error))) from error
+        except Stopped as error:
+            error.place = error.place or place_of(call)
+            raise
+        self._assign(call, value)
+
+    def _located(self, call: Call, args: Any, message: str) -> str:
+        shapes = [str(self._public(d.shape)) for d in data_in(args)]
+        if call.module:
+            module = self.view.module_of(call.target)
+            where = f"layer '{call.target}' ({module})"
+        else:
+            where = f"{describe(call.target)} in '{call.owner or 'the model'}'"
+        return f"{where} got an input of shape {', '.join(shapes)}: {message}"
+
+    def resolve(self, value: Any) -> Any:
+        """Return nested arguments with the values that the traced names stand for."""
+        if isinstance(value, fx.Node):
+            if value in self._stale:
+                raise Stopped(
+                    f"{self._stale[value]} changes a tensor in place that is read again as a view"
+                )
+            return self._env[value]
+        if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+            made = [self.resolve(item) for item in value]
+            return type(value)(*made) if hasattr(value, "_fields") else type(value)(made)
+        if isinstance(value, dict):
+            return {key: self.resolve(item) for key, item in value.items()}
+        if isinstance(value, slice):
+            return slice(*(self.resolve(v) for v in (value.start, value.stop, value.step)))
+        return value
+
+    def _assign(self, call: Call, value: Any) -> None:
+        together = call.module and call.outputs is not None  # a group of exported nodes
+        if not together or (len(call.results) == 1 and isinstance(value, Data)):
+            self._bind(call.results[0], value)
+            return
+        remaining = list(flat_parts(value))
+        for node, output in zip(call.results, call.outputs or (), strict=True):
+            self._bind(node, take(remaining, tuple(output.shape)))
+
+    def _bind(self, node: fx.Node, value: Any) -> None:
+        self._env[node] = value
+        if isinstance(value, Data):
+            self._stored.setdefault(value.storage, []).append(node)
+            self.origins.setdefault(value.name, node.name)
+
+    # Calls.
+
+    def call_module(self, path: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Translate one call of the module at `path`."""
+        path = self.view.path_of(path)
+        module = self.view.modules[path]
+        call = self._calls.get(path, 0)
+        self._calls[path] = call + 1
+        layer = path or type(module).__name__  # a model that is itself a known module
+        outer, self._scope = self._scope, Scope(layer, call, True)
+        handler = self._modules(module)
+        try:
+            if handler is None:
+                return self.opaque(type(module).__name__, _why(module), [args, kwargs], module)
+            if not _fits(handler, (self, module, *args), kwargs):
+                raise Unknown("called with extra arguments")
+            value = handler(self, module, *args, **kwargs)
+            if getattr(module, "inplace", False) and isinstance(value, Data):
+                return self._changed(args[0], value)
+            return value
+        except Unknown as error:
+            return self.opaque(type(module).__name__, str(error), [args, kwargs], module)
+        finally:
+            self._scope = outer
+
+    def _function(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name, in_place = canonical(call.target, kwargs)
+        if name == "getitem" and isinstance(args[0], Parts):
+            return part(args[0], args[1])
+        if name == "getattr" and isinstance(args[0], Parts) and args[1] in _FIELDS:
+            return args[0].get(_FIELDS[args[1]])
+        if not has_data([args, kwargs]):
+            if is_random(call.target):
+                return self.opaque(name or describe(call.target), "random numbers", [args, kwargs])
+            return self._constant(call, args, kwargs, in_place)
+        handler = self._functions.get(name)
+        try:
+            if handler is None:
+                raise Unknown("not a function that the reader knows")
+            if not _fits(handler, (self, *args), kwargs):
+                raise Unknown("called with arguments that the reader doesn't know")
+            value = self._checked(call, args, handler(self, *args, **kwargs))
+        except Unknown as error:
+            value = self.opaque(name or describe(call.target), str(error), [args, kwargs])
+        return self._changed(args[0], value) if in_place else value
+
+    def _checked(self, call: Call, args: Any, value: Any) -> Any:
+        """Compare with what torch.export says: the shape, and whether there is one output.
+
+        Raises: Unknown: another shape.
+        """
+        if call.outputs is None or not isinstance(value, Data):
+            return value
+        output = call.outputs[0]
+        if isinstance(output, (list, tuple)):  # values and indices
+            inputs = list(data_in(args))
+            others = [self.later(lambda o=o: self._second(call, inputs, o)) for o in output[1:]]
+            return Parts([lambda: value, *others])
+        if isinstance(output, Tensor) and tuple(output.shape) != value.shape:
+            raise Unknown(f"its shape is {tuple(output.shape)}, not {value.shape}")
+        return value
+
+    def _second(self, call: Call, inputs: list[Data], output: Tensor) -> Data:
+        kind, shape = describe(call.target), tuple(output.shape)
+        return self.unknown(kind, "another output", inputs, shape, output.dtype)
+
+    def _constant(self, call: Call, args: Any, kwargs: Any, in_place: bool) -> Any:
+        try:
+            value = compute(call.target, args, kwargs, in_place)
+        except NotConstant as error:
+            return self.opaque(describe(call.target), str(error), [args, kwargs])
+        names = frozenset(
+            name
+            for tensor in tensors_in([args, kwargs])
+            for name in self._sources.get(id(tensor), (None, ()))[1]
+        )
+        for tensor in tensors_in(value):
+            if id(tensor) not in self.view.names:
+                self._sources[id(tensor)] = (tensor, names)
+        if in_place and call.args and isinstance(call.args[0], fx.Node):
+            self._env[call.args[0]] = value
+            if name := self.view.names.get(id(args[0])):
+                self._note_change(name)
+        return value
+
+    def _note_change(self, name: str) -> None:
+        self.hazards.append(f"every call changes '{name}', in eval mode too")
+
+    def _changed(self, target: Any, value: Any) -> Any:
+        """Let everybody who reads `target` later get `value`, and nobody a stale view of it."""
+        if not isinstance(target, Data) or not isinstance(value, Data):
+            raise Stopped("it changes part of a tensor in place")
+        where = describe(self._current.target) if self._current else ""
+        changed = Data(value.name, value.shape, value.dtype, target.storage)
+        for node in self._stored.get(target.storage, ()):
+            old = self._env[node]
+            if old.name == target.name and old.shape == target.shape:
+                self._env[node] = changed
+            else:
+                self._stale[node] = where
+        return changed
+
+    def opaque(self, kind: str, why: str, args: Any, module: nn.Module | None = None) -> Any:
+        """Add an opaque node for the current call; one per output that is read."""
+        inputs = list({d.name: d for d in data_in(args)}.values())
+        attrs: dict[str, Any] = {"type": kind, "why": why}
+        if module is not None and type(module).__module__.startswith("torch.ao."):
+            attrs["quantized"] = True
+        weights = {name: Weight(p) for name, p in _weights(module)}
+        return self._several(self._outputs_of(args, module), "opaque", inputs, attrs, weights, kind)
+
+    def _outputs_of(self, args: Any, module: nn.Module | None) -> Any:
+        call = self._current
+        if call is None:
+            raise Stopped("no call")
+        if call.outputs is not None:
+            return call.outputs[0] if len(call.outputs) == 1 else call.outputs
+        positional, named = args
+        return run_without_values(module or call.target, positional, named)
+
+
+def _weights(module: nn.Module | None) -> Iterator[tuple[str, Tensor]]:
+    if module is not None and not isinstance(module, torch.jit.ScriptModule):
+        yield from module.named_parameters()
+
+
+def _why(module: nn.Module) -> str:
+    if type(module).__module__.startswith("torch.ao."):
+        return "a quantized module"
+    return "not a module that the reader knows"
+
+
+@cache
+def _signature(handler: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(handler)
+
+
+def _fits(handler: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> bool:
+    try:
+        _signature(handler).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def _live(program: Program) -> list[Call]:
+    """Return the calls that the results need, and those that change something in place."""
+    wanted: set[fx.Node] = set()
+    _collect(program.results, wanted)
+    kept = []
+    for call in reversed(program.calls):
+        changes = not call.module and canonical(call.target, call.kwargs)[1]
+        if changes or call.module or not wanted.isdisjoint(call.results):
+            _collect(call.args, wanted)
+            _collect(call.kwargs, wanted)
+            kept.append(call)
+    return kept[::-1]
+
+
+def _collect(value: Any, into: set[fx.Node]) -> None:
+    fx.map_arg(value, into.add)
