@@ -122,14 +122,12 @@ def test_inception_trains_in_a_comparison():
         ((x[:16], y[:16]), (x[16:], y[16:])),
         options={"width": 1},
         recipe={"epochs": 1, "batch_size": 8},
-        pairs=2,
+        pairs=1,
         jobs=1,
         progress=False,
     )
     runs = study.to_dict()["runs"]
-    assert sorted((run["order"], run["seed"]) for run in runs) == [
-        (order, seed) for order in ("linear-act-norm", "linear-norm-act") for seed in (0, 1)
-    ]
+    assert [run["order"] for run in runs] == ["linear-norm-act", "linear-act-norm"]
     assert all(np.isfinite(run["metric"]) for run in runs)
 
 

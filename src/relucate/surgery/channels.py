@@ -9,6 +9,7 @@ the layer behind them needs more than a bias (`border`). Not here: carrying a pl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,6 +49,14 @@ class Channels:
         """Return the scale alone."""
         return replace(self, shift=np.zeros_like(self.shift))
 
+    def equals(self, other: Channels) -> bool:
+        """Return whether both do the same to every channel."""
+        return (
+            self.axis == other.axis
+            and np.array_equal(self.scale, other.scale)
+            and np.array_equal(self.shift, other.shift)
+        )
+
     @property
     def shifts(self) -> bool:
         """Whether any channel is shifted."""
@@ -63,6 +72,21 @@ class Absorption:
     channels: Channels
     border: bool = False  # zeros were padded in between: the shift is no bias
     pad: str | None = None  # the zero_pad node in front of the layer, if it is one of its own
+
+
+def check_shared(draft: Draft, plan: Sequence[Absorption]) -> None:
+    """Check that every call of a reused layer is to absorb the same.
+
+    Raises: Blocked: another call, or a tied weight, would change too.
+    """
+    asked = {absorption.node: absorption for absorption in plan}
+    for absorption in plan:
+        node = draft.nodes[absorption.node]
+        for other in draft.sharing(node):
+            if other not in asked:
+                raise Blocked(f"'{node.layer or node.name}' is used elsewhere too")
+            if not absorption.channels.equals(asked[other].channels):
+                raise Blocked(f"the calls of '{node.layer or node.name}' would need other weights")
 
 
 def channel_axis(node: Node) -> int:
@@ -235,8 +259,6 @@ def _flattened(draft: Draft, node: Node, channels: Channels) -> Channels:
 
 def _check_linear(draft: Draft, node: Node, channels: Channels) -> None:
     layer = node.layer or node.name
-    if draft.is_shared(node):
-        raise Blocked(f"'{layer}' is used at several places")
     for attr in ("reparametrized", "quantized", "lora"):
         if node.attrs.get(attr):
             raise Blocked(f"the kernel of '{layer}' is no plain variable ({attr})")

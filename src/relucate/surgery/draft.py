@@ -25,18 +25,23 @@ class Draft:
         self.trainable = set(graph.trainable)
         self.outputs = list(graph.outputs)
         self._readers: dict[str, list[str]] = {n: list(r) for n, r in graph.consumers.items()}
-        self._users: dict[str, int] = {}
+        self._users: dict[str, set[str]] = {}
         for node in graph:
-            for key in set(node.arrays.values()):
-                self._users[key] = self._users.get(key, 0) + 1
+            for key in node.arrays.values():
+                self._users.setdefault(key, set()).add(node.name)
 
     def readers(self, name: str) -> list[Node]:
         """Return the nodes that read a value, once per use."""
         return [self.nodes[reader] for reader in self._readers[name]]
 
+    def sharing(self, node: Node) -> frozenset[str]:
+        """Return the nodes that use a tensor of this one, itself included (a reused layer)."""
+        users = (self._users[key] for key in node.arrays.values())
+        return frozenset({node.name}).union(*users)
+
     def is_shared(self, node: Node) -> bool:
         """Return whether another node uses a tensor of this one (a reused layer, tied weights)."""
-        return any(self._users[key] > 1 for key in node.arrays.values())
+        return len(self.sharing(node)) > 1
 
     def array(self, node: Node, role: str) -> np.ndarray | None:
         """Return a node's tensor in float64, None if it has none."""
@@ -44,16 +49,37 @@ class Draft:
         return None if key is None else np.asarray(self.tensors[key], np.float64)
 
     def set_array(self, name: str, role: str, value: np.ndarray) -> None:
-        """Give a node a tensor: a new value for the one it has, or a new one beside its kernel."""
+        """Give a node, and all calls of its layer, a tensor: a new value, or a new one."""
         node = self.nodes[name]
         key = node.arrays.get(role)
         if key is None:
             key = self._new_key(node, role)
-            self._users[key] = 1
-            self.nodes[name] = replace(node, arrays={**node.arrays, role: key})
-            if node.arrays.get("kernel") in self.trainable:
+            first = next(
+                (node.arrays[r] for r in ("kernel", "moving_mean") if r in node.arrays), None
+            )
+            calls = {name} if first is None else set(self._users[first])
+            self._users[key] = calls
+            for call in calls:
+                other = self.nodes[call]
+                self.nodes[call] = replace(other, arrays={**other.arrays, role: key})
+            if not role.startswith("moving") and self._is_trained(node):
                 self.trainable.add(key)
         self.tensors[key] = np.asarray(value, np.float64)
+
+    def _is_trained(self, node: Node) -> bool:
+        """Return whether a layer's parameters train; one that has none trains like the model."""
+        own = [key for role, key in node.arrays.items() if not role.startswith("moving")]
+        return bool(self.trainable.intersection(own)) if own else not node.attrs.get("frozen")
+
+    def drop_array(self, name: str, role: str) -> None:
+        """Take a tensor from a node and from all calls of its layer."""
+        key = self.nodes[name].arrays[role]
+        for user in self._users.pop(key):
+            node = self.nodes[user]
+            kept = {r: k for r, k in node.arrays.items() if k != key}
+            self.nodes[user] = replace(node, arrays=kept)
+        del self.tensors[key]
+        self.trainable.discard(key)
 
     def _new_key(self, node: Node, role: str) -> str:
         kernel = node.arrays.get("kernel", f"{node.layer or node.name}/kernel")
@@ -67,14 +93,38 @@ class Draft:
 
     def remove(self, name: str) -> None:
         """Take out a node with one input: whoever read it reads its input instead."""
-        node = self.nodes.pop(name)
-        (source,) = node.inputs
-        moved = self._readers.pop(name)
+        self._unhook(name)
+        del self._readers[name]
+        self._release(self.nodes.pop(name))
+
+    def _unhook(self, name: str) -> None:
+        (source,) = self.nodes[name].inputs
+        moved = self._readers[name]
         self._readers[source] = [r for r in self._readers[source] if r != name] + moved
+        self._readers[name] = []
         for reader in set(moved):
             self._rewire(reader, name, source)
         self.outputs = [source if output == name else output for output in self.outputs]
-        self._release(node)
+
+    def move(self, name: str, source: str, readers: Iterable[str] | None = None) -> None:
+        """Put a node with one input elsewhere: behind `source`, read by all who read that so far.
+
+        Args: readers: only these then read the moved node; None: all, and the model's output.
+        """
+        self._unhook(name)
+        node = self.nodes[name]
+        behind = [
+            r for r in dict.fromkeys(self._readers[source]) if readers is None or r in set(readers)
+        ]
+        (old,) = node.inputs
+        self._readers[old].remove(name)
+        self._readers[source].append(name)
+        shape = self.nodes[source].shape
+        self.nodes[name] = replace(node, inputs=(source,), shape=shape)
+        for reader in behind:
+            self._redirect(reader, source, name)
+        if readers is None:
+            self.outputs = [name if output == source else output for output in self.outputs]
 
     def _rewire(self, reader: str, old: str, new: str) -> None:
         node = self.nodes[reader]
@@ -83,7 +133,7 @@ class Draft:
 
     def _release(self, node: Node) -> None:
         for key in set(node.arrays.values()):
-            self._users[key] -= 1
+            self._users[key].discard(node.name)
             if not self._users[key]:
                 del self._users[key], self.tensors[key]
                 self.trainable.discard(key)
@@ -111,7 +161,7 @@ class Draft:
         self._readers[free] = []
         for role, value in (arrays or {}).items():
             self.tensors[keys[role]] = np.asarray(value, np.float64)
-            self._users[keys[role]] = 1
+            self._users[keys[role]] = {free}
             if trainable and not role.startswith("moving"):
                 self.trainable.add(keys[role])
         for source in sources:

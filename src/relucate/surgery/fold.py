@@ -30,7 +30,7 @@ from ..errors import unknown
 from ..graph import Graph, Node
 from ..graph.evaluate import evaluate
 from . import algebra
-from .channels import Absorption, Blocked, Channels, ahead, behind
+from .channels import Absorption, Blocked, Channels, ahead, behind, check_shared
 from .draft import Draft
 
 STRATEGIES = ("auto", "map", "ones", "branch", "shift")
@@ -58,28 +58,64 @@ def fold_graph(graph: Graph, strategy: str = "auto") -> tuple[Graph, tuple[Outco
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)
     draft = Draft(graph)
-    outcomes = []
-    for node in graph:
-        if node.kind == "norm":
-            outcomes.append(_fold_one(draft, node.name, strategy))
+    outcomes = [_fold_one(draft, calls, strategy) for calls in norm_calls(graph)]
     return draft.finish(), tuple(outcomes)
 
 
-def _fold_one(draft: Draft, name: str, strategy: str) -> Outcome:
-    node = draft.nodes[name]
-    layer = node.layer or name
+def norm_calls(graph: Graph) -> list[tuple[str, ...]]:
+    """Return the norms of a graph, the calls of a reused layer together."""
+    groups: dict[Any, list[str]] = {}
+    for node in graph:
+        if node.kind == "norm":
+            key = tuple(sorted(node.arrays.values())) or node.name
+            groups.setdefault(key, []).append(node.name)
+    return [tuple(names) for names in groups.values()]
+
+
+def _fold_one(draft: Draft, calls: Sequence[str], strategy: str) -> Outcome:
+    layer = draft.nodes[calls[0]].layer or calls[0]
     try:
-        channels = norm_channels(draft, node)
+        into, chosen = absorb_norm(draft, calls, strategy)
     except Blocked as blocked:
         return Outcome(layer, "skipped", str(blocked))
+    return Outcome(layer, "done", f"into {into}", chosen)
+
+
+def absorb_norm(
+    draft: Draft, calls: Sequence[str], strategy: str = "auto", only: str | None = None
+) -> tuple[str, str | None]:
+    """Take a norm (all its calls) out of a draft and let linear layers absorb it.
+
+    Args: only: "backwards" or "forwards"; None tries the first, then the second.
+    Returns: the layers that absorbed it, and the border strategy where one was needed.
+    Raises: Blocked: with the reason; the draft is as it was.
+    """
+    channels = norm_channels(draft, draft.nodes[calls[0]])
+    backwards = ""
+    if only != "forwards":
+        try:
+            return _absorb_backwards(draft, calls, channels), None
+        except Blocked as blocked:
+            if only:
+                raise
+            backwards = f"backwards: {blocked}; forwards: "
     try:
-        plan = behind(draft, node.inputs[0], channels)
-    except Blocked as backwards:
-        return _fold_forward(draft, node, channels, strategy, str(backwards))
-    draft.remove(name)
+        return _absorb_forwards(draft, calls, channels, strategy)
+    except Blocked as blocked:
+        raise Blocked(f"{backwards}{blocked}") from blocked
+
+
+def _absorb_backwards(draft: Draft, calls: Sequence[str], channels: Channels) -> str:
+    plan = [a for name in calls for a in behind(draft, draft.nodes[name].inputs[0], channels)]
+    check_shared(draft, plan)
+    for name in calls:
+        draft.remove(name)
+    done: set[str] = set()
     for absorption in plan:
-        absorb_outputs(draft, absorption)
-    return Outcome(layer, "done", f"into {_names(draft, plan)}")
+        if absorption.node not in done:
+            done |= draft.sharing(draft.nodes[absorption.node])
+            absorb_outputs(draft, absorption)
+    return _names(draft, plan)
 
 
 def norm_channels(draft: Draft, node: Node) -> Channels:
@@ -129,29 +165,33 @@ def absorb_inputs(draft: Draft, absorption: Absorption) -> None:
         draft.set_array(node.name, "bias", added if bias is None else bias + added)
 
 
-def _fold_forward(
-    draft: Draft, node: Node, channels: Channels, strategy: str, backwards: str
-) -> Outcome:
-    layer = node.layer or node.name
-    try:
-        plan = ahead(draft, node.name, channels)
-        borders = [absorption for absorption in plan if absorption.border]
-        chosen = _chosen(draft, node, borders, strategy) if borders else None
-        stays = None
-        if chosen == "shift":
-            stays, channels = _left_in_place(channels)
-            plan = ahead(draft, node.name, channels)
-    except Blocked as forwards:
-        return Outcome(layer, "skipped", f"backwards: {backwards}; forwards: {forwards}")
-    if stays is not None:
-        _leave_shift(draft, node.name, layer, stays)
-    draft.remove(node.name)
-    merged = _merged(plan)
-    for absorption in merged:
-        if not absorption.border:
+def _absorb_forwards(
+    draft: Draft, calls: Sequence[str], channels: Channels, strategy: str
+) -> tuple[str, str | None]:
+    plan = _plan_ahead(draft, calls, channels)
+    borders = [absorption for absorption in plan if absorption.border]
+    chosen = _chosen(draft, calls, borders, strategy) if borders else None
+    stays = None
+    if chosen == "shift":
+        stays, channels = _left_in_place(channels)
+        plan = _plan_ahead(draft, calls, channels)
+    for name in calls:
+        if stays is not None:
+            _leave_shift(draft, name, draft.nodes[name].layer or name, stays)
+        draft.remove(name)
+    done: set[str] = set()
+    for absorption in plan:
+        if not absorption.border and absorption.node not in done:
+            done |= draft.sharing(draft.nodes[absorption.node])
             absorb_inputs(draft, absorption)
-    add_borders(draft, [a for a in merged if a.border], chosen or "")
-    return Outcome(layer, "done", f"into {_names(draft, plan)}", chosen)
+    add_borders(draft, [a for a in plan if a.border], chosen or "")
+    return _names(draft, plan), chosen
+
+
+def _plan_ahead(draft: Draft, calls: Sequence[str], channels: Channels) -> list[Absorption]:
+    plan = _merged([a for name in calls for a in ahead(draft, name, channels)])
+    check_shared(draft, plan)
+    return plan
 
 
 def _merged(plan: Sequence[Absorption]) -> list[Absorption]:
@@ -188,7 +228,9 @@ def _leave_shift(draft: Draft, name: str, layer: str, left: Channels) -> None:
     draft.insert_behind(name, "affine", f"{layer}_shift", arrays=arrays, trainable=False)
 
 
-def _chosen(draft: Draft, norm: Node, borders: Sequence[Absorption], strategy: str) -> str:
+def _chosen(
+    draft: Draft, calls: Sequence[str], borders: Sequence[Absorption], strategy: str
+) -> str:
     """Return the strategy for a norm's borders; `auto` takes the one that moves fewest values."""
     if strategy == "shift":
         return strategy
@@ -200,7 +242,8 @@ def _chosen(draft: Draft, norm: Node, borders: Sequence[Absorption], strategy: s
     if strategy != "auto":
         return strategy
     behind_convs = sum(_size(draft.nodes[absorption.node]) for absorption in borders)
-    return "map" if known and behind_convs <= _size(norm) else "shift"
+    there = sum(_size(draft.nodes[name]) for name in calls)
+    return "map" if known and behind_convs <= there else "shift"
 
 
 def _size(node: Node) -> int:
@@ -233,9 +276,12 @@ def add_borders(draft: Draft, borders: Sequence[Absorption], strategy: str) -> N
     Each takes K = W t, the kernel that a constant one needs, from the kernel before it is scaled.
     """
     extended: set[str] = set()
+    kernels: dict[str, np.ndarray] = {}
+    originals: dict[str, np.ndarray | None] = {}  # by key: calls of one layer share it
     for absorption in borders:
         node = draft.nodes[absorption.node]
-        kernel = draft.array(node, "kernel")
+        key = node.arrays.get("kernel", node.name)
+        kernel = originals.setdefault(key, draft.array(node, "kernel"))
         if kernel is None:
             raise Blocked(f"'{node.layer}' has no kernel")
         channels = absorption.channels
@@ -251,7 +297,9 @@ def add_borders(draft: Draft, borders: Sequence[Absorption], strategy: str) -> N
             _add_map(draft, absorption, taps)
         else:
             _add_branch(draft, absorption, taps)
-        draft.set_array(node.name, "kernel", kernel)
+        kernels[node.name] = kernel
+    for name, kernel in kernels.items():
+        draft.set_array(name, "kernel", kernel)
 
 
 def _ones(draft: Draft, point: str, axis: int, layer: str) -> str:

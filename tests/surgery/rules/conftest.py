@@ -11,7 +11,6 @@ from relucate.surgery.audit import audit_graph
 
 def build_model(shape, *layers, seed=0):
     """A functional model of layers in a row, or of one function; random weights and statistics."""
-    keras.utils.clear_session()  # names start anew: conv2d, conv2d_1, ...
     x = image = keras.Input(shape)
     for layer in layers:
         x = layer(x)

@@ -66,7 +66,7 @@ def test_stem_before_pre_activation_blocks_is_a_note(build, find):
     def block(x):
         return kl.Add()([x, row(*blocks("pp"))(x)])
 
-    net = build(IMAGE, Conv(), BN(name="stem"), kl.ReLU(), Conv(), block)
+    net = build(IMAGE, Conv(), BN(name="stem"), kl.ReLU(), block)
     (found,) = find(net, "N201")
     assert (found.where, found.severity) == ("stem", "note")
     assert "norm-act-linear in 2" in found.message
@@ -175,7 +175,7 @@ def test_shared_norm_stacked_at_its_second_call_only(build, find):
 
 NO_ACTIVATION = {
     "conv, norm, conv": (IMAGE, Conv(name="a"), BN(), Conv(name="b")),
-    "dense": ((7,), kl.Dense(5, name="a"), BN(), kl.Dense(6, name="b")),
+    "dense": ((5,), kl.Dense(7, name="a"), BN(), kl.Dense(6, name="b")),
     "widened": ((4,), kl.Dense(9, name="a"), BN(), kl.Dense(3, name="b")),
     "average pool": (IMAGE, Conv(name="a"), kl.AveragePooling2D(2), BN(), Conv(name="b")),
     "dropout": ((7,), kl.Dense(9, name="a"), BN(), kl.Dropout(0.5), kl.Dense(9, name="b")),
@@ -338,7 +338,7 @@ WRONG_AXIS = {
     "layer norm": ((4, 8, 8), Conv(**FIRST), kl.LayerNormalization()),
     "layer norm over some positions": (IMAGE, Conv(), kl.LayerNormalization(axis=1)),
     "rms norm": ((4, 8, 8), Conv(**FIRST), kl.RMSNormalization()),
-    "pool": (IMAGE, kl.MaxPooling2D(2), BN(axis=1)),
+    "pool": (IMAGE, kl.ReLU(), kl.MaxPooling2D(2), BN(axis=1)),
     "behind dropout and a sum": (
         IMAGE,
         Conv(),
@@ -426,8 +426,9 @@ def test_unknown_sizes_are_shown_as_such(build, find):
 
 
 def test_another_axis_of_the_models_input_may_be_meant(build, find):
-    (found,) = find(build(IMAGE, BN(axis=2), Conv(), kl.ReLU()), "N206")
-    assert found.severity == "warning"
+    for layers in ([BN(axis=2), Conv(), kl.ReLU()], [kl.MaxPooling2D(2), BN(axis=1)]):
+        (found,) = find(build(IMAGE, *layers), "N206")
+        assert found.severity == "warning"
 
 
 def test_wrong_axis_in_torch_has_no_axis_argument(make_graph, find):

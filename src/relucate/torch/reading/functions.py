@@ -87,6 +87,27 @@ def _matmul(t: Translator, input: Any, other: Any) -> Data:
     return t.emit("matmul", [input, other], shape=shape)
 
 
+def _einsum(t: Translator, equation: Any, *operands: Any) -> Data:
+    if not isinstance(equation, str) or len(operands) == 1:
+        operands = tuple(t.items(operands[0])) if operands else ()
+    if not isinstance(equation, str) or len(operands) != 2:
+        raise Unknown("not an equation of two operands")
+    (left, _, out), x = equation.replace(" ", "").partition("->"), need_data(operands[0])
+    first, _, second = left.partition(",")
+    if "." in equation or not out or out[0] != first[0] or out[0] in second[1:]:
+        raise Unknown("its batch axis isn't the first one")
+    shapes = [torch.empty(o.shape, device="meta") for o in operands]
+    shape = tuple(torch.einsum(equation, *shapes).shape)
+    if isinstance(operands[1], Data):
+        if second[0] != out[0]:
+            raise Unknown("its batch axis isn't the first one")
+        return t.emit("matmul", [x, operands[1]], {"equation": equation}, shape=shape)
+    if out[0] in second:
+        raise Unknown("the weights have a batch axis")
+    weights = {"kernel": Weight(operands[1])}
+    return t.emit("einsum", [x], {"equation": equation}, weights, shape=shape)
+
+
 def _meta(x: Data) -> Tensor:
     return torch.empty(x.shape, device="meta")
 
@@ -349,6 +370,7 @@ FUNCTIONS: dict[str, Handler] = {
     "linear": _linear,
     "matmul": _matmul,
     "bmm": _matmul,
+    "einsum": _einsum,
     "mm": _matmul,
     "embedding": _embedding,
     "functional_embedding": _functional_embedding,

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.fx.proxy import ParameterProxy
 from torch.utils import _pytree as pytree
 
+from .targets import canonical
 from .values import Call, Program, Stopped
 from .view import View
 
@@ -63,6 +64,17 @@ class _Tracer(fx.Tracer):
         node = super().create_node(*args, **kwargs)
         node.meta["owner"] = self._owners[-1]
         return node
+
+    def create_proxy(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> Any:
+        # What a library told torch.fx to keep whole may be plain code all the same.
+        if kind == "call_function" and not canonical(target, {})[0] and callable(target):
+            try:
+                found = target(*args[0], **args[1])
+            except Exception:  # it needs numbers: then it stays whole
+                found = None
+            if isinstance(found, fx.Proxy):
+                return found
+        return super().create_proxy(kind, target, *args, **kwargs)
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
         leaves, spec = pytree.tree_flatten(self._example)

@@ -156,6 +156,8 @@ class Translator(Builder):
         outer, self._scope = self._scope, Scope(layer, call, True)
         handler = self._modules(module)
         try:
+            if not has_data([args, kwargs]):
+                return self._module_of_constants(module, args, kwargs)
             if handler is None:
                 return self.opaque(type(module).__name__, _why(module), [args, kwargs], module)
             if not _fits(handler, (self, module, *args), kwargs):
@@ -227,6 +229,17 @@ class Translator(Builder):
             self._env[call.args[0]] = value
             if name := self.view.names.get(id(args[0])):
                 self._note_change(name)
+        return value
+
+    def _module_of_constants(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        try:
+            value = compute(module, args, kwargs, False)
+        except NotConstant as error:
+            raise Unknown(str(error)) from error
+        held = [*tensors_in([args, kwargs]), *module.parameters()]
+        names = frozenset(name for tensor in held for name in self._made_of(tensor))
+        for tensor in tensors_in(value):
+            self._sources[id(tensor)] = (tensor, names)
         return value
 
     def _note_change(self, name: str) -> None:
