@@ -9,6 +9,8 @@ from relucate.graph import Graph, Node
 from relucate.graph.evaluate import evaluate
 from relucate.surgery.fold import STRATEGIES, fold_graph
 
+EXACT = [strategy for strategy in STRATEGIES if strategy != "approximate"]
+
 SIZE = 6
 ACTS = ("relu", "tanh", "elu", "hard_sigmoid")
 
@@ -195,7 +197,8 @@ def nets(draw):
 def check(net, strategy):
     graph = net.graph()
     before = {key: value.copy() for key, value in graph.tensors.items()}
-    folded, outcomes = fold_graph(graph, strategy)
+    plan = fold_graph(graph, strategy)
+    folded, outcomes = plan.graph, plan.outcomes
     norms = [node for node in graph if node.kind == "norm"]
     assert len(outcomes) == len(norms)
     left = [node for node in folded if node.kind == "norm"]
@@ -216,14 +219,14 @@ def check(net, strategy):
     return outcomes
 
 
-@given(nets(), st.sampled_from(STRATEGIES))
+@given(nets(), st.sampled_from(EXACT))
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 def test_folding_keeps_the_function(net, strategy):
     check(net, strategy)
 
 
 @pytest.mark.nightly
-@given(nets(), st.sampled_from(STRATEGIES))
+@given(nets(), st.sampled_from(EXACT))
 @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 def test_folding_keeps_the_function_nightly(net, strategy):
     check(net, strategy)

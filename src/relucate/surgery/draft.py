@@ -116,8 +116,6 @@ class Draft:
         behind = [
             r for r in dict.fromkeys(self._readers[source]) if readers is None or r in set(readers)
         ]
-        (old,) = node.inputs
-        self._readers[old].remove(name)
         self._readers[source].append(name)
         shape = self.nodes[source].shape
         self.nodes[name] = replace(node, inputs=(source,), shape=shape)
@@ -125,6 +123,43 @@ class Draft:
             self._redirect(reader, source, name)
         if readers is None:
             self.outputs = [name if output == source else output for output in self.outputs]
+
+    def restore(
+        self,
+        node: Node,
+        source: str,
+        readers: Iterable[str] | None = None,
+        arrays: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Put a node of the graph at the start, since removed, back in: behind `source`.
+
+        Args:
+            readers: only these then read it; None: all that read `source`, and the model's output.
+            arrays: its tensors; all calls of its layer get the same ones.
+        """
+        old = self.source.nodes[node.name]
+        keys = {role: old.arrays.get(role) or _beside(old, role) for role in arrays or {}}
+        shape = self.nodes[source].shape
+        self.nodes[node.name] = replace(old, inputs=(source,), shape=shape, arrays=keys)
+        self._readers[node.name] = []
+        for role, value in (arrays or {}).items():
+            self.tensors[keys[role]] = np.asarray(value, np.float64)
+            self._users.setdefault(keys[role], set()).add(node.name)
+            if not role.startswith("moving") and self._trained_before(old, keys[role]):
+                self.trainable.add(keys[role])
+        behind = list(dict.fromkeys(self._readers[source]))
+        wanted = behind if readers is None else [r for r in behind if r in set(readers)]
+        self._readers[source].append(node.name)
+        for reader in wanted:
+            self._redirect(reader, source, node.name)
+        if readers is None:
+            self.outputs = [node.name if o == source else o for o in self.outputs]
+
+    def _trained_before(self, node: Node, key: str) -> bool:
+        if key in self.source.tensors:
+            return key in self.source.trainable
+        own = [k for role, k in node.arrays.items() if not role.startswith("moving")]
+        return bool(self.source.trainable.intersection(own)) or not own
 
     def _rewire(self, reader: str, old: str, new: str) -> None:
         node = self.nodes[reader]
@@ -234,6 +269,13 @@ class Draft:
                 if not missing[reader]:
                     ready.append(reader)
         return done
+
+
+def _beside(node: Node, role: str) -> str:
+    """Return a key for a tensor that a norm didn't have, in the manner of those that it has."""
+    known = next(iter(node.arrays.values()), f"{node.layer or node.name}/{role}")
+    cut = max(known.rfind("/"), known.rfind("."))
+    return f"{known[: cut + 1]}{role}"
 
 
 def _main_dtype(graph: Graph) -> np.dtype:

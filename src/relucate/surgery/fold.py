@@ -12,6 +12,10 @@ exact for any statistics, gammas of zero included:
     branch  the same in a convolution of its own, added behind (grouped, depthwise, transposed)
     shift   only the scale is folded; x + t / s stays in the norm's place
 
+and one that isn't, on request only:
+
+    approximate   the shift becomes a bias, as if the zeros were shifted too: wrong at the border
+
 Pure: Graph to Graph and a report. Not here: checking the result (`verify`), writing it back.
 Sources: Ioffe and Szegedy, Batch Normalization, 2015; Jacob et al., Quantization and Training of
 Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018 (backward fold).
@@ -20,7 +24,7 @@ Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018 (backward 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,25 +36,13 @@ from ..graph.evaluate import evaluate
 from . import algebra
 from .channels import Absorption, Blocked, Channels, ahead, behind, check_shared
 from .draft import Draft
+from .plan import Outcome, Plan
+from .sites import sites
 
-STRATEGIES = ("auto", "map", "ones", "branch", "shift")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What happened to one norm: done or skipped, why, and how its border was treated."""
-
-    name: str
-    status: str
-    reason: str
-    strategy: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the row of the report."""
-        return {name: getattr(self, name) for name in ("name", "status", "reason", "strategy")}
+STRATEGIES = ("auto", "map", "ones", "branch", "shift", "approximate")
 
 
-def fold_graph(graph: Graph, strategy: str = "auto") -> tuple[Graph, tuple[Outcome, ...]]:
+def fold_graph(graph: Graph, strategy: str = "auto") -> Plan:
     """Return a graph without the norms that could be absorbed exactly, and what became of each.
 
     Raises: InputError: a strategy that doesn't exist.
@@ -58,8 +50,12 @@ def fold_graph(graph: Graph, strategy: str = "auto") -> tuple[Graph, tuple[Outco
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)
     draft = Draft(graph)
-    outcomes = [_fold_one(draft, calls, strategy) for calls in norm_calls(graph)]
-    return draft.finish(), tuple(outcomes)
+    orders = {node: site.order for site in sites(graph) for node in site.nodes}
+    outcomes = []
+    for calls in norm_calls(graph):
+        old = orders.get(calls[0], "norm")
+        outcomes.append(_fold_one(draft, calls, strategy, old))
+    return Plan(draft.finish(), tuple(outcomes))
 
 
 def norm_calls(graph: Graph) -> list[tuple[str, ...]]:
@@ -72,13 +68,14 @@ def norm_calls(graph: Graph) -> list[tuple[str, ...]]:
     return [tuple(names) for names in groups.values()]
 
 
-def _fold_one(draft: Draft, calls: Sequence[str], strategy: str) -> Outcome:
+def _fold_one(draft: Draft, calls: Sequence[str], strategy: str, old: str) -> Outcome:
     layer = draft.nodes[calls[0]].layer or calls[0]
     try:
         into, chosen = absorb_norm(draft, calls, strategy)
     except Blocked as blocked:
-        return Outcome(layer, "skipped", str(blocked))
-    return Outcome(layer, "done", f"into {into}", chosen)
+        return Outcome(layer, "skipped", str(blocked), old=old, new=old)
+    new = "-".join(token for token in old.split("-") if token != "norm")
+    return Outcome(layer, "done", f"into {into}", chosen, old, new)
 
 
 def absorb_norm(
@@ -172,6 +169,8 @@ def _absorb_forwards(
     borders = [absorption for absorption in plan if absorption.border]
     chosen = _chosen(draft, calls, borders, strategy) if borders else None
     stays = None
+    if chosen == "approximate":
+        plan = [replace(absorption, border=False, pad=None) for absorption in plan]
     if chosen == "shift":
         stays, channels = _left_in_place(channels)
         plan = _plan_ahead(draft, calls, channels)
@@ -232,7 +231,7 @@ def _chosen(
     draft: Draft, calls: Sequence[str], borders: Sequence[Absorption], strategy: str
 ) -> str:
     """Return the strategy for a norm's borders; `auto` takes the one that moves fewest values."""
-    if strategy == "shift":
+    if strategy in {"shift", "approximate"}:
         return strategy
     known = all(_is_sized(draft, absorption) for absorption in borders)
     if strategy == "map" and not known:

@@ -134,6 +134,26 @@ class Paths:
                     yield End(self.kind(node), node)
             waiting += reversed(followers)
 
+    def gate(self, name: str) -> tuple[str, ...]:
+        """Return the nodes inside a product x · act(x); () if `name` is no such product."""
+        if name not in self._gates:
+            return ()
+        goal, inside = self._gates[name][1], []
+        for source in self.graph.nodes[name].inputs:
+            while source != goal:
+                inside.append(source)
+                source = self.graph.nodes[source].inputs[0]
+        return tuple(inside)
+
+    def takers(self, name: str) -> tuple[str, ...]:
+        """Return who reads a value, once each; a product x · act(x) counts as one reader."""
+        found = []
+        for reader in self.graph.consumers[name]:
+            while reader in self._gating:
+                (reader,) = self.graph.consumers[reader][:1]
+            found.append(reader)
+        return tuple(dict.fromkeys(found))
+
     def between(self, name: str, ancestor: str) -> list[Node]:
         """Return the transparent nodes from `ancestor` (excluded) to `name`, upwards."""
         found, node = [], self.graph.nodes[name]

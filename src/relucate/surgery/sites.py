@@ -74,10 +74,15 @@ def sites(graph: Graph, paths: Paths | None = None) -> tuple[Site, ...]:
 
     Linear in the size of the graph.
     """
+    return _grouped(site_calls(graph, paths))
+
+
+def site_calls(graph: Graph, paths: Paths | None = None) -> list[Site]:
+    """Return a site for each call of each norm: of reused layers, more than one."""
     paths = paths or Paths(graph)
     norms = [_neighbours(paths, node) for node in graph if node.kind == "norm"]
     _resolve(norms)
-    return _grouped(_site(paths, norm) for norm in norms)
+    return [_site(paths, norm) for norm in norms]
 
 
 def _neighbours(paths: Paths, node: Node) -> _Norm:

@@ -1,0 +1,66 @@
+"""New Keras layers like old ones: from their config, with some of it changed, weights apart.
+
+Nothing is shared with the old layer. For a fresh model every initialiser gets a seed of its own,
+made of the model's seed and the layer's name, so that a layer of the same name and shape starts
+with the same values whatever stands around it. Not here: which layer is to change (`writer`).
+"""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from ...errors import Refused
+
+
+def clone(layer: Any, name: str, changes: Mapping[str, Any], fresh: int | None) -> Any:
+    """Return a new layer (or raw operation) from the config of an old one.
+
+    Raises: Refused: its class can't be made from its own config.
+    """
+    try:
+        config = copy.deepcopy(layer.get_config())
+    except Exception as error:
+        raise _refused(layer, error) from error
+    config["name"] = name
+    config.update(changes)
+    if fresh is not None:
+        _seed(config, fresh, name)
+    try:
+        made = type(layer).from_config(config)
+    except Exception as error:
+        raise _refused(layer, error) from error
+    if isinstance(layer, keras.layers.Layer):
+        for old, new in zip(layer._flatten_layers(), made._flatten_layers(), strict=False):
+            if new.trainable != old.trainable:
+                new.trainable = old.trainable
+    return made
+
+
+def _refused(layer: Any, error: Exception) -> Refused:
+    return Refused(
+        f"'{layer.name}' ({type(layer).__name__}) can't be made anew from its get_config: {error}. "
+        "Give the class a get_config that has every argument of its __init__."
+    )
+
+
+def _seed(config: Any, fresh: int, path: str) -> None:
+    """Give every initialiser and dropout in a config a seed made of `fresh` and its path."""
+    items: Any = ()
+    if isinstance(config, dict):
+        if "seed" in config and (config["seed"] is None or isinstance(config["seed"], int)):
+            config["seed"] = derived_seed(fresh, path)
+        items = config.items()
+    elif isinstance(config, (list, tuple)):
+        items = enumerate(config)
+    for key, value in items:
+        _seed(value, fresh, f"{path}/{key}")
+
+
+def derived_seed(fresh: int, path: str) -> int:
+    """Return the seed of one random source of a model: the same for the same seed and path."""
+    return zlib.crc32(f"{fresh}:{path}".encode()) & 0x7FFFFFFF

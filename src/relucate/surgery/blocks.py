@@ -1,0 +1,174 @@
+"""Where a norm's places are in its block, and whether it may go from one to the other.
+
+A block is a linear layer, an activation, and the norm that belongs to them (`sites`). Its norm may
+move across the linear layer or the activation if what it moves across is read by the block alone:
+otherwise the move would change what somebody else reads. Shared by `convert` and `rebuild`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import InputError
+from ..graph import Graph, Node
+from ..order import Order
+from .channels import Blocked
+from .draft import Draft
+from .paths import Paths, is_transparent
+from .sites import Site
+
+
+@dataclass(frozen=True)
+class Place:
+    """Behind the value `source`, for `readers` (None: for all, and for the model's output)."""
+
+    source: str
+    readers: tuple[str, ...] | None = None
+
+
+def check_order(order: str | Order, verb: str) -> Order:
+    """Return the order that a model is to have.
+
+    Raises: InputError: one without an activation (blocks keep theirs), or one that moves dropout.
+    """
+    wanted = Order(order)
+    if wanted.has_drop:
+        raise InputError(
+            f"{verb} moves norms; dropout stays where it is: give the order without drop, "
+            f"'{wanted.without('drop')}', got '{wanted}'."
+        )
+    if not wanted.has_act:
+        raise InputError(
+            f"{verb} keeps the activations: expected an order with linear and act, got '{wanted}'."
+        )
+    return wanted
+
+
+def check_crossing(graph: Graph, paths: Paths, site: Site, wanted: Order) -> None:
+    """Check that the norm may move to where `wanted` has it.
+
+    Raises: Blocked: something else reads a value that the move would change.
+    """
+    old, new = site.order.split("-"), list(wanted.tokens)
+    others = [token for token in old if token != "norm"]
+    if others != [token for token in new if token != "norm"]:
+        raise Blocked(f"{' and '.join(others)} would have to change places, not only the norm")
+    was, now = old.index("norm"), new.index("norm")
+    if was < now:
+        start = site.nodes[0]
+        crossed = [old[i] for i in range(was + 1, now + 1)]
+    else:
+        crossed = [old[i] for i in range(now, was)]
+        start = _node(site, crossed[0])
+    if "linear" in crossed and len(site.linears) > 1:
+        raise Blocked(f"several linear layers ({', '.join(site.linears)}) belong to it")
+    ends = [_node(site, token) for token in crossed] if was < now else [site.nodes[0]]
+    _check_chain(graph, paths, start, ends[-1])
+
+
+def _node(site: Site, token: str) -> str:
+    if token == "linear":
+        return site.linears[0]
+    return site.act_node or ""
+
+
+def _check_chain(graph: Graph, paths: Paths, start: str, end: str) -> None:
+    """Check that every value from `start` to just before `end` is read once, on the way there."""
+    name = start
+    while name != end:
+        following = paths.takers(name)
+        if len(following) != 1 or name in graph.outputs:
+            layer = graph.nodes[name].layer or name
+            raise Blocked(f"'{layer}' is read outside of the block too")
+        name = following[0]
+
+
+def place(draft: Draft, paths: Paths, site: Site, wanted: Order) -> Place:
+    """Return where the norm of a site goes; the norm itself has been taken out of the draft."""
+    tokens = list(wanted.tokens)
+    at = tokens.index("norm")
+    if at == len(tokens) - 1 or (at == 1 and tokens[0] == "act"):
+        return Place(_tail(draft, _node(site, tokens[at - 1])))
+    if at == 1:
+        return _between(draft, paths, site)
+    first = tokens[1]
+    return _front(draft, site.linears) if first == "linear" else _at_act(draft, paths, site)
+
+
+def _tail(draft: Draft, name: str) -> str:
+    """Return the value of a layer, with the border that `fold` may have added to it."""
+    while True:
+        readers = draft.readers(name)
+        own = {f"{draft.nodes[name].layer}_border", f"{draft.nodes[name].layer}_with_border"}
+        added = [node.name for node in readers if node.name in own]
+        if len(readers) != 1 or not added:
+            return name
+        name = added[0]
+
+
+def _between(draft: Draft, paths: Paths, site: Site) -> Place:
+    """Directly behind the linear layer if only the activation reads it, else in front of that."""
+    name = tail = _tail(draft, site.linears[0])
+    inside = set(paths.gate(site.act_node or ""))
+    while name not in draft.outputs:
+        readers = {node.name for node in draft.readers(name)}
+        if site.act_node in readers or readers & inside:
+            if readers <= inside | {site.act_node}:
+                return Place(tail)
+            break
+        if len(readers) != 1 or not is_transparent(draft.nodes[next(iter(readers))]):
+            break
+        name = next(iter(readers))
+    return _at_act(draft, paths, site)
+
+
+def _at_act(draft: Draft, paths: Paths, site: Site) -> Place:
+    act = site.act_node or ""
+    inside = paths.gate(act)
+    if not inside:
+        return Place(draft.nodes[act].inputs[0], (act,))
+    source = paths.source(paths.graph.nodes[act])
+    sources = {s for name in (*inside, act) for s in draft.nodes[name].inputs}
+    # The norm that stood there is gone: x is now what it read.
+    source = source if source in sources else _only(sources - {*inside, act})
+    readers = [node.name for node in draft.readers(source) if node.name in {*inside, act}]
+    return Place(source, tuple(dict.fromkeys(readers)))
+
+
+def _only(names: set[str]) -> str:
+    if len(names) != 1:
+        raise Blocked("its activation reads several values")
+    return next(iter(names))
+
+
+def _front(draft: Draft, linears: Sequence[str]) -> Place:
+    if len(linears) != 1:
+        raise Blocked(f"several linear layers ({', '.join(linears)}) belong to it")
+    name = linears[0]
+    source = draft.nodes[name].inputs[0]
+    pad = draft.nodes[source]
+    if pad.op == "zero_pad" and len(draft.readers(source)) == 1 and source not in draft.outputs:
+        return Place(pad.inputs[0], (source,))
+    return Place(source, (name,))
+
+
+def norm_sizes(draft: Draft, node: Node, source: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that a norm's tensors have behind `source`, by role.
+
+    Raises: Blocked: it doesn't fit there (another rank, a size that isn't known, groups).
+    """
+    shape, old = draft.nodes[source].shape, node.shape
+    layer = node.layer or node.name
+    if len(shape) != len(old):
+        raise Blocked(f"'{layer}' takes values of {len(old)} axes; there are {len(shape)}")
+    axes = node.attrs.get("axes", (node.attrs.get("axis", -1),))
+    sizes = tuple(shape[axis] for axis in sorted(a % len(shape) for a in axes))
+    if any(size is None for size in sizes):
+        raise Blocked(f"'{layer}' needs a known size")
+    if node.op == "group_norm":
+        was, groups = old[node.attrs["axis"]], node.attrs["groups"]
+        if groups != was and (sizes[0] or 0) % groups:
+            raise Blocked(f"'{layer}' has {groups} groups, there are {sizes[0]} channels")
+    known = tuple(int(size or 0) for size in sizes)
+    return dict.fromkeys(node.arrays, known)

@@ -1,0 +1,196 @@
+"""Convert: the trained network in another order, computing the same function at inference.
+
+First every norm that is to move is absorbed by the linear layers around it (`fold`); then it is put
+where the order has it, as the identity. So training goes on from the same function, in the other
+order. The identity has the statistics of what it reads, where they were measured:
+
+    mean = m, variance = v, gamma = sqrt(v + eps), beta = m       (neutral: m = 0, v = 1)
+
+A linear layer's bias directly in front of such a norm is redundant: beta carries it. Norms whose
+statistics depend on the data have no such identity, and stay. Not here: measuring (`api`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import unknown
+from ..graph import Graph
+from ..order import Order
+from .blocks import check_crossing, check_order, norm_sizes, place
+from .channels import Blocked, channel_axis
+from .draft import Draft
+from .fold import STRATEGIES, absorb_norm, fold_graph, norm_calls, norm_channels
+from .paths import Paths
+from .plan import Outcome, Plan
+from .sites import Site, site_calls
+
+# A norm that changes values by no more than this, relative to them, is the identity in float32.
+_IDENTITY = 8 * float(np.finfo(np.float32).eps)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and variance per channel of what a norm reads, float64, and over how many examples."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+    examples: int
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A norm with all its calls: what it is and, if it can't be moved, why."""
+
+    calls: tuple[str, ...]
+    sites: tuple[Site, ...]
+    layer: str
+
+
+def convert_graph(
+    graph: Graph,
+    order: str | Order,
+    strategy: str = "auto",
+    moments: Mapping[str, Moments] | None = None,
+) -> Plan:
+    """Return the graph with its norms where `order` has them, and what became of each.
+
+    Args:
+        strategy: as for `fold_graph`, for norms that are absorbed forwards through zero padding.
+        moments: by node name, of what the placed norms read (in a plan without them); all neutral
+            otherwise.
+    Raises: InputError: an order without activation or with dropout, an unknown strategy.
+    """
+    wanted = check_order(order, "convert")
+    if not wanted.has_norm:
+        return fold_graph(graph, strategy)
+    if strategy not in STRATEGIES:
+        raise unknown("strategy", strategy, STRATEGIES)
+    paths, draft = Paths(graph), Draft(graph)
+    by_node = {site.nodes[0]: site for site in site_calls(graph, paths)}
+    outcomes: dict[str, Outcome] = {}
+    absorbed: list[tuple[_Task, Outcome]] = []
+    for calls in norm_calls(graph):
+        node = graph.nodes[calls[0]]
+        task = _Task(calls, tuple(by_node[name] for name in calls), node.layer or node.name)
+        try:
+            reason, chosen = _take_out(draft, paths, task, wanted, strategy)
+        except Blocked as blocked:
+            outcomes[calls[0]] = _outcome(task, "skipped", str(blocked))
+            continue
+        outcome = _outcome(task, "done", reason, chosen, str(wanted))
+        outcomes[calls[0]] = outcome
+        absorbed.append((task, outcome))
+    placed: list[str] = []
+    for task, _ in absorbed:
+        _put_in(draft, paths, task, wanted, moments or {})
+        placed += task.calls
+    return Plan(draft.finish(), tuple(outcomes.values()), tuple(placed))
+
+
+def _outcome(
+    task: _Task, status: str, reason: str, strategy: str | None = None, new: str = ""
+) -> Outcome:
+    old = task.sites[0].order
+    return Outcome(task.layer, status, reason, strategy, old, new or old)
+
+
+def why_not(site: Site, wanted: Order) -> str:
+    """Return why there is nothing to do at a site, or nothing: its order is right, or is none."""
+    if site.order == str(wanted):
+        return f"is {wanted} already"
+    if site.linear is None:
+        return "no linear layer belongs to it"
+    if site.act is None:
+        return f"its activation comes later: {site.note}" if site.note else "it has no activation"
+    return ""
+
+
+def _take_out(
+    draft: Draft, paths: Paths, task: _Task, wanted: Order, strategy: str
+) -> tuple[str, str | None]:
+    """Let linear layers absorb a norm; the draft is as it was if that is Blocked."""
+    for site in task.sites:
+        reason = why_not(site, wanted)
+        if reason:
+            raise Blocked(reason)
+        check_crossing(draft.source, paths, site, wanted)
+    node = draft.nodes[task.calls[0]]
+    channels = norm_channels(draft, node)
+    for site, call in zip(task.sites, task.calls, strict=True):
+        _check_place(draft, site, call, wanted)
+    mean = draft.array(node, "moving_mean")
+    size = _IDENTITY * (np.abs(mean) if mean is not None else 0) + 1e-30
+    if np.all(np.abs(channels.scale - 1) <= _IDENTITY) and np.all(np.abs(channels.shift) <= size):
+        for name in task.calls:
+            draft.remove(name)
+        return "it was the identity", None
+    into, chosen = absorb_norm(draft, task.calls, strategy)
+    return f"into {into}", chosen
+
+
+def _check_place(draft: Draft, site: Site, call: str, wanted: Order) -> None:
+    """Check, before anything is changed, that the norm fits where it is to go."""
+    at = wanted.tokens.index("norm")
+    first = wanted.tokens[1] == "linear" and at == 0
+    linear = draft.nodes[site.linears[0]]
+    sources = [linear.inputs[0]] if first else [site.act_node or ""]
+    for source in sources:
+        norm_sizes(draft, draft.nodes[call], source)
+        axis = draft.nodes[call].attrs["axis"] % len(draft.nodes[call].shape)
+        if axis != channel_axis(linear):
+            raise Blocked(f"its axis {axis} isn't the channel axis of '{linear.layer}'")
+
+
+def _put_in(
+    draft: Draft, paths: Paths, task: _Task, wanted: Order, moments: Mapping[str, Moments]
+) -> None:
+    carry = _carried(draft, task, wanted)
+    for site, call in zip(task.sites, task.calls, strict=True):
+        spot = place(draft, paths, site, wanted)
+        node = draft.source.nodes[call]
+        size = draft.nodes[spot.source].shape[node.attrs["axis"]] or 0
+        arrays = _identity(size, node.attrs["epsilon"], moments.get(call), carry)
+        draft.restore(node, spot.source, spot.readers, arrays)
+
+
+def _identity(
+    size: int, epsilon: float, measured: Moments | None, carry: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    mean = np.zeros(size) if measured is None else measured.mean
+    variance = np.ones(size) if measured is None else measured.variance
+    # As the framework will see them: then gamma is the root of the very number it divides by.
+    mean, variance = (np.asarray(a, np.float32).astype(np.float64) for a in (mean, variance))
+    return {
+        "gamma": np.sqrt(variance + epsilon),
+        "beta": mean if carry is None else mean + carry,
+        "moving_mean": mean,
+        "moving_variance": variance,
+    }
+
+
+def _carried(draft: Draft, task: _Task, wanted: Order) -> np.ndarray | None:
+    """Take the bias from linear layers that a norm will follow directly, and return it."""
+    if "linear-norm" not in str(wanted):
+        return None
+    linears = {site.linears[0]: site for site in task.sites}
+    node = draft.nodes[task.sites[0].linears[0]]
+    bias = draft.array(node, "bias")
+    if bias is None or draft.sharing(node) != set(linears):
+        return None  # other layers, or other calls, need it
+    for name, site in linears.items():
+        readers = draft.readers(name)
+        if name in draft.outputs or len(readers) != 1:
+            return None
+        if site.act_node and readers[0].name != site.act_node:
+            return None
+    draft.drop_array(node.name, "bias")
+    return bias
+
+
+def measured_sites(plan: Plan) -> Sequence[str]:
+    """Return the layers whose inputs are to be measured, once each."""
+    return tuple(dict.fromkeys(plan.graph.nodes[name].layer for name in plan.placed))

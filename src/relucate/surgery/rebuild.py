@@ -1,0 +1,196 @@
+"""Rebuild: the same architecture in another order, to be trained anew.
+
+Norms move, with the activation where the order asks for that; a bias goes where a norm that
+subtracts a mean per channel now follows directly, and comes where none does any longer. What stays,
+and is said so: norms whose activation follows behind an addition (the last of a residual branch),
+norms without a linear layer of their own, values that others read too, and blocks whose linear
+layer makes the network's output. Without a norm in the order every norm goes.
+
+Weights are the framework's to initialise (the adapters' `fresh`). Not here: keeping the function
+(`convert`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from ..graph import Graph, Node
+from ..graph.nodes import LINEAR
+from ..order import Order
+from .blocks import check_crossing, check_order, norm_sizes, place
+from .channels import Blocked, channel_axis
+from .convert import why_not
+from .draft import Draft
+from .fold import norm_calls
+from .paths import Paths
+from .plan import Outcome, Plan
+from .sites import Site, site_calls
+
+_BLENDS = frozenset({"batch_norm", "instance_norm"})
+
+
+def rebuild_graph(graph: Graph, order: str | Order) -> Plan:
+    """Return the graph with its norms where `order` has them, and what became of each.
+
+    Tensors keep their shapes where they can and their values mean nothing any more.
+    Raises: InputError: an order without activation or with dropout.
+    """
+    wanted = check_order(order, "rebuild")
+    paths, draft = Paths(graph), Draft(graph)
+    by_node = {site.nodes[0]: site for site in site_calls(graph, paths)}
+    outcomes: list[Outcome] = []
+    moving: list[tuple[str, Site]] = []
+    touched: dict[str, None] = {}
+    for calls in norm_calls(graph):
+        sites = [by_node[name] for name in calls]
+        node, old = graph.nodes[calls[0]], sites[0].order
+        layer = node.layer or node.name
+        try:
+            how = _check(draft, paths, sites, wanted)
+        except Blocked as blocked:
+            outcomes.append(Outcome(layer, "skipped", str(blocked), old=old, new=old))
+            continue
+        new = str(wanted) if wanted.has_norm else old.replace("norm-", "").replace("-norm", "")
+        outcomes.append(Outcome(layer, "done", how, old=old, new=new))
+        touched.update(dict.fromkeys(name for site in sites for name in site.linears))
+        moving += zip(calls, sites, strict=True)
+    for call, _ in moving:
+        draft.remove(call)
+    if wanted.has_norm:
+        for _, site in moving:
+            _move_act(draft, paths, site, wanted)
+        for call, site in moving:
+            _put_back(draft, paths, site, call, wanted)
+    _set_biases(draft, touched)
+    return Plan(draft.finish(), tuple(outcomes))
+
+
+def _check(draft: Draft, paths: Paths, sites: Iterable[Site], wanted: Order) -> str:
+    """Return how a norm moves, or raise Blocked."""
+    how = "removed"
+    for site in sites:
+        if not wanted.has_norm:
+            continue
+        reason = why_not(site, wanted)
+        if reason:
+            raise Blocked(reason)
+        how = _check_site(draft, paths, site, wanted)
+    return how
+
+
+def _check_site(draft: Draft, paths: Paths, site: Site, wanted: Order) -> str:
+    old = [token for token in site.order.split("-") if token != "norm"]
+    new = [token for token in wanted.tokens if token != "norm"]
+    node = draft.nodes[site.nodes[0]]
+    if old == new:
+        check_crossing(draft.source, paths, site, wanted)
+        if wanted.tokens[0] == "norm" and new[0] == "linear":
+            norm_sizes(draft, node, draft.nodes[site.linears[0]].inputs[0])
+        return "norm moved"
+    _check_turn(draft, paths, site, old)
+    first = wanted.tokens[0] == "norm" or wanted.tokens[:2] == ("act", "norm")
+    linear = draft.nodes[site.linears[0]]
+    norm_sizes(draft, node, linear.inputs[0] if first else linear.name)
+    return "norm and activation moved"
+
+
+def _check_turn(draft: Draft, paths: Paths, site: Site, old: list[str]) -> None:
+    """Check that linear layer and activation may change places."""
+    graph, act = draft.source, site.act_node or ""
+    if len(site.linears) != 1:
+        raise Blocked(f"several linear layers ({', '.join(site.linears)}) read its activation")
+    if paths.gate(act):
+        raise Blocked("its activation is spelled out in several calls")
+    linear = site.linears[0]
+    if len(draft.sharing(draft.nodes[linear])) > 1:
+        raise Blocked(f"'{graph.nodes[linear].layer}' is used more than once")
+    members = {act, linear, site.nodes[0]}
+    first, last = (linear, act) if old[0] == "linear" else (act, linear)
+    if site.order.startswith("norm"):
+        first = site.nodes[0]
+    if site.order.endswith("norm"):
+        last = site.nodes[0]
+    name, steps = first, 0
+    while name != last:
+        readers = paths.takers(name)
+        if len(readers) != 1 or name in graph.outputs:
+            raise Blocked(f"'{graph.nodes[name].layer or name}' is read outside of the block too")
+        name = readers[0]
+        own_pad = graph.nodes[name].op == "zero_pad" and paths.takers(name) == (linear,)
+        steps += name not in members and graph.nodes[name].kind != "drop" and not own_pad
+    if steps:
+        raise Blocked("pooling, padding or reshaping stands between its parts")
+    if old[0] == "act" and _makes_output(paths, linear):
+        raise Blocked(f"'{graph.nodes[linear].layer}' makes the network's output")
+
+
+def _makes_output(paths: Paths, linear: str) -> bool:
+    """Return whether a linear layer's values reach the output past no other linear layer."""
+    waiting, seen = [linear], set()
+    while waiting:
+        name = waiting.pop()
+        for end in paths.ahead(name):
+            if end.kind == "output":
+                return True
+            if end.kind not in {"linear", "other", "merge"} and end.node.name not in seen:
+                seen.add(end.node.name)
+                waiting.append(end.node.name)
+    return False
+
+
+def _move_act(draft: Draft, paths: Paths, site: Site, wanted: Order) -> None:
+    tokens = [token for token in wanted.tokens if token != "norm"]
+    old = [token for token in site.order.split("-") if token != "norm"]
+    if tokens == old or site.act_node is None:
+        return
+    linear = site.linears[0]
+    if tokens[0] == "linear":
+        draft.move(site.act_node, linear)
+    else:
+        spot = place(draft, paths, site, Order("norm-linear-act"))  # where a norm would go
+        draft.move(site.act_node, spot.source, spot.readers)
+
+
+def _put_back(draft: Draft, paths: Paths, site: Site, call: str, wanted: Order) -> None:
+    spot = place(draft, paths, site, wanted)
+    node = draft.source.nodes[call]
+    arrays = {}
+    for role, shape in norm_sizes(draft, node, spot.source).items():
+        ones = role in {"gamma", "moving_variance"}
+        arrays[role] = np.ones(shape) if ones else np.zeros(shape)
+    draft.restore(node, spot.source, spot.readers, arrays)
+
+
+# The bias rule, on the network as it is now.
+
+
+def _set_biases(draft: Draft, linears: Iterable[str]) -> None:
+    done: set[str] = set()
+    for name in linears:
+        node = draft.nodes[name]
+        if name in done or node.op not in LINEAR - {"einsum"} or "kernel" not in node.arrays:
+            continue
+        calls = draft.sharing(node)
+        done |= calls
+        redundant = all(_is_redundant(draft, draft.nodes[call]) for call in calls)
+        if redundant and "bias" in node.arrays:
+            draft.drop_array(name, "bias")
+        elif not redundant and "bias" not in node.arrays:
+            draft.set_array(name, "bias", np.zeros(node.shape[channel_axis(node)] or 0))
+
+
+def _is_redundant(draft: Draft, node: Node) -> bool:
+    """Return whether a norm that subtracts a mean per channel directly follows, and nothing else.
+
+    Pooling, padding and the like between them let a bias through only in part.
+    """
+    readers = draft.readers(node.name)
+    if len(readers) != 1 or node.name in draft.outputs:
+        return False
+    (norm,) = readers
+    per_channel = norm.op in _BLENDS or (
+        norm.op == "group_norm" and norm.attrs["groups"] == norm.shape[norm.attrs["axis"]]
+    )
+    return per_channel and norm.attrs["axis"] % len(norm.shape) == channel_axis(node)
