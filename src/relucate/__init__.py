@@ -6,21 +6,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api.audit import AuditReport, audit
     from .api.study import Study, compare
+    from .api.transform import TransformReport, convert, fold, rebuild, verify
     from .errors import InputError, Refused, RelucateError
     from .order import Order
+    from .surgery.verify import Certificate
     from .train.recipe import Recipe
 
 __version__ = "0.1.0"
 __all__ = [
     "AuditReport",
+    "Certificate",
     "InputError",
     "Order",
     "Recipe",
     "Refused",
     "RelucateError",
     "Study",
+    "TransformReport",
     "audit",
     "compare",
+    "convert",
+    "fold",
+    "rebuild",
+    "verify",
 ]
 
 _HOMES = {
@@ -29,6 +37,12 @@ _HOMES = {
     "AuditReport": "api.audit",
     "compare": "api.study",
     "Study": "api.study",
+    "TransformReport": "api.transform",
+    "convert": "api.transform",
+    "fold": "api.transform",
+    "rebuild": "api.transform",
+    "verify": "api.transform",
+    "Certificate": "surgery.verify",
     "Recipe": "train.recipe",
     "RelucateError": "errors",
     "InputError": "errors",

@@ -46,8 +46,17 @@ def write(graph: Graph, source: keras.Model, *, fresh: int | None = None) -> ker
     Layer names stay; those of nested models become `outer_inner`, and the model is one flat
     functional model. Compile it anew.
     """
+    return write_tapped(graph, source, (), fresh=fresh)[0]
+
+
+def write_tapped(
+    graph: Graph, source: keras.Model, taps: Sequence[str], *, fresh: int | None = None
+) -> tuple[keras.Model, dict[str, Any]]:
+    """Return the model, and the symbolic tensors that the nodes named in `taps` read first."""
     with _own_random(fresh):
-        return _Writer(graph, trace(source), fresh).write()
+        writer = _Writer(graph, trace(source), fresh)
+        model = writer.write()
+    return model, {name: writer.values[graph.nodes[name].inputs[0], 0] for name in taps}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ statistics depend on the data have no such identity, and stay. Not here: measuri
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,21 +24,13 @@ from .blocks import check_crossing, check_order, norm_sizes, place
 from .channels import Blocked, channel_axis
 from .draft import Draft
 from .fold import STRATEGIES, absorb_norm, fold_graph, norm_calls, norm_channels
+from .moments import Moments
 from .paths import Paths
 from .plan import Outcome, Plan
 from .sites import Site, site_calls
 
 # A norm that changes values by no more than this, relative to them, is the identity in float32.
 _IDENTITY = 8 * float(np.finfo(np.float32).eps)
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Mean and variance per channel of what a norm reads, float64, and over how many examples."""
-
-    mean: np.ndarray
-    variance: np.ndarray
-    examples: int
 
 
 @dataclass(frozen=True)
@@ -190,7 +182,3 @@ def _carried(draft: Draft, task: _Task, wanted: Order) -> np.ndarray | None:
     draft.drop_array(node.name, "bias")
     return bias
 
-
-def measured_sites(plan: Plan) -> Sequence[str]:
-    """Return the layers whose inputs are to be measured, once each."""
-    return tuple(dict.fromkeys(plan.graph.nodes[name].layer for name in plan.placed))

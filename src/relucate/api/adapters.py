@@ -1,0 +1,134 @@
+"""One face for both frameworks: read, write, run. Chosen by what the model is.
+
+Only a framework that the user has imported already is looked at.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import InputError
+from ..graph import Graph
+from ..surgery.moments import Moments, Running
+
+
+class Adapter(Protocol):
+    """A model of one framework, read."""
+
+    graph: Graph
+
+    def write(self, graph: Graph, fresh: int | None = None) -> Any:
+        """Return a new model that computes what `graph` says."""
+        ...
+
+    def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the outputs of a model of this framework at inference."""
+        ...
+
+    def reread(self, model: Any) -> Graph:
+        """Return the Graph of a model that was written."""
+        ...
+
+    def taps(
+        self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Write `graph` and yield, batch by batch, what the nodes `names` read first."""
+        ...
+
+
+class _Keras:
+    def __init__(self, model: Any) -> None:
+        from ..keras import read
+
+        self._model, self._read = model, read
+        self.graph = read(model)
+
+    def write(self, graph: Graph, fresh: int | None = None) -> Any:
+        from ..keras.writer import write
+
+        return write(graph, self._model, fresh=fresh)
+
+    def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        from ..keras.running import outputs
+
+        return outputs(model, inputs)
+
+    def reread(self, model: Any) -> Graph:
+        return self._read(model)
+
+    def taps(
+        self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
+    ) -> Iterator[dict[str, np.ndarray]]:
+        from ..keras.running import tapped
+        from ..keras.writer import write_tapped
+
+        model, tensors = write_tapped(graph, self._model, names)
+        for batch in batches:
+            yield tapped(model, tensors, batch)
+
+
+class _Torch:
+    def __init__(self, model: Any, example: Any, leaves: Sequence[str]) -> None:
+        from ..torch import read_with_modules
+
+        self._model, self._example, self._leaves = model, example, leaves
+        self._reading = read_with_modules(model, example, leaves=leaves)
+        self.graph = self._reading.graph
+
+    def write(self, graph: Graph, fresh: int | None = None) -> Any:
+        from ..torch.writer import write
+
+        return write(graph, self._model, self._reading, fresh=fresh)
+
+    def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        from ..torch.running import outputs
+
+        return outputs(model, inputs, self._example)
+
+    def reread(self, model: Any) -> Graph:
+        from ..torch import read
+
+        return read(model, self._example)
+
+    def taps(
+        self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
+    ) -> Iterator[dict[str, np.ndarray]]:
+        from ..torch.running import tapped
+
+        model = self.write(graph)
+        for batch in batches:
+            yield tapped(model, [graph.nodes[name].layer for name in names], batch, self._example)
+
+
+def adapt(model: Any, example: Any = None, leaves: Iterable[str] = ()) -> Adapter:
+    """Return the adapter of a model.
+
+    Raises: InputError: it is no model of a framework; Refused: it can't be read.
+    """
+    keras = sys.modules.get("keras")
+    if keras is not None and isinstance(model, keras.layers.Layer):
+        return _Keras(model)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(model, torch.nn.Module):
+        return _Torch(model, example, tuple(leaves))
+    raise InputError(
+        f"expected a Keras model or a torch.nn.Module, got {type(model).__name__}: {model!r:.80}. "
+        "A file or a name is read on the command line."
+    )
+
+
+def measure(
+    adapter: Adapter, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
+) -> Mapping[str, Moments]:
+    """Return the moments of what each norm reads; all calls of a norm count together."""
+    running: dict[Any, Running] = {}
+    owner = {name: graph.nodes[name].arrays.get("moving_mean", name) for name in names}
+    for values in adapter.taps(graph, names, batches):
+        for name, value in values.items():
+            axis = graph.nodes[name].attrs["axis"] % value.ndim
+            running.setdefault(owner[name], Running()).add(value, axis)
+    return {name: running[owner[name]].moments() for name in names}

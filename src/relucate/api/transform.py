@@ -1,0 +1,377 @@
+"""`fold`, `convert`, `rebuild`, `verify`: read a model, plan, write it, and check what came out."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, Refused
+from ..graph import Graph
+from ..order import Order
+from ..surgery.convert import convert_graph
+from ..surgery.fold import fold_graph
+from ..surgery.plan import Outcome, Plan
+from ..surgery.rebuild import rebuild_graph
+from ..surgery.sites import sites
+from ..surgery.verify import (
+    Certificate,
+    check_finite,
+    compare_outputs,
+    main_dtype,
+    stress_inputs,
+    worst_layer,
+)
+from .adapters import Adapter, adapt, measure
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class TransformReport:
+    """What a verb did to each norm of a model, and how well the result was checked.
+
+    Attributes: sites: an Outcome per norm layer; certificate: None for `rebuild`, whose result is
+        another function, and for a plan that wasn't carried out.
+    """
+
+    verb: str
+    model: str
+    framework: str
+    order: str | None
+    strategy: str | None
+    sites: tuple[Outcome, ...]
+    certificate: Certificate | None = None
+    seed: int | None = None
+    warnings: tuple[str, ...] = ()
+    parameters: tuple[int, int] = (0, 0)
+
+    @property
+    def done(self) -> tuple[Outcome, ...]:
+        """The norms that something was done to."""
+        return tuple(outcome for outcome in self.sites if outcome.status == "done")
+
+    @property
+    def skipped(self) -> tuple[Outcome, ...]:
+        """The norms that stayed as they were, each with its reason."""
+        return tuple(outcome for outcome in self.sites if outcome.status == "skipped")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready data (schema relucate.VERB/1)."""
+        data = {
+            "schema": f"relucate.{self.verb}/1",
+            "model": self.model,
+            "framework": self.framework,
+            "order": self.order,
+            "strategy": self.strategy,
+            "seed": self.seed,
+            "sites": [outcome.to_dict() for outcome in self.sites],
+            "summary": {"done": len(self.done), "skipped": len(self.skipped)},
+            "parameters": {"before": self.parameters[0], "after": self.parameters[1]},
+            "certificate": None if self.certificate is None else self.certificate.to_dict(),
+            "warnings": list(self.warnings),
+        }
+        return json.loads(json.dumps(data, allow_nan=False))
+
+    def __str__(self) -> str:
+        from ..report.transform import transform_text
+
+        return transform_text(self.to_dict())
+
+    def __repr__(self) -> str:
+        done, skipped = len(self.done), len(self.skipped)
+        return f"<TransformReport of {self.verb}: {done} norms done, {skipped} skipped>"
+
+    def _repr_html_(self) -> str:
+        from ..report.transform import transform_html
+
+        return transform_html(self.to_dict())
+
+
+def fold(
+    model: Any,
+    *,
+    strategy: str = "auto",
+    example: Any = None,
+    leaves: Iterable[str] = (),
+    inputs: Any = None,
+) -> tuple[Any, TransformReport]:
+    """Return the model for inference with every batch norm absorbed that can be, exactly.
+
+        s · (W x + b) + t = (s W) x + (s b + t)      W (s · x + t) + b = (W s) x + (b + W t)
+
+    A norm behind the activation goes into the next layers, through concatenation, pooling and zero
+    padding too, where the shift meets padded zeros: strategy "map" (adds the convolution of the
+    constant shift, needs a known image size), "ones" (a channel of ones beside the input), "branch"
+    (the same in a convolution of its own), "shift" (only the scale is folded); "auto" takes what
+    moves fewest values, site by site. All exact. "approximate" makes the shift a bias all the same,
+    wrong at the border, and the certificate says by how much.
+
+    Args:
+        model: a Keras functional or sequential model, or a torch.nn.Module. It isn't changed.
+        strategy: see above.
+        example, leaves: for torch, as in `audit`.
+        inputs: arrays (one per input) to verify the result on, besides random ones.
+
+    Returns: the new model, not compiled, and a report: each norm, done or skipped and why.
+    Raises: InputError: no norms, NaN weights, an unknown strategy. Refused: the model can't be read
+        or written, or the result didn't pass verification.
+    Sources: Ioffe and Szegedy, Batch Normalization, 2015; Jacob et al., Quantization and Training
+    of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018.
+    """
+    adapter = adapt(model, example, leaves)
+    plan = _planned(adapter.graph, "fold", lambda graph: fold_graph(graph, strategy))
+    report = _report(adapter.graph, plan, "fold", None, strategy)
+    return _carried_out(adapter, model, plan, report, inputs)
+
+
+def convert(
+    model: Any,
+    order: str | Order,
+    *,
+    data: Any = None,
+    strategy: str = "auto",
+    example: Any = None,
+    leaves: Iterable[str] = (),
+    inputs: Any = None,
+) -> tuple[Any, TransformReport]:
+    """Return the trained model in another order, computing the same function at inference.
+
+    Each norm is absorbed by the linear layers around it (`fold`), then put where the order has it,
+    as the identity: mean = m, variance = v, gamma = sqrt(v + eps), beta = m, where m and v are
+    those of what it now reads in `data`; without data m = 0 and v = 1. In training mode the two
+    networks differ: that is the point.
+
+    Args:
+        model, example, leaves, inputs, strategy: as for `fold`.
+        order: such as "after" (linear-act-norm) or "before"; "none" folds.
+        data: arrays, one per input, of at least two examples: what the network is trained on.
+
+    Returns: the new model, not compiled, and a report. Only batch norms can be the identity; other
+    norms stay, as do those whose activation follows behind an addition.
+    Raises: as `fold`; InputError: an order without activation or with dropout, data that don't fit.
+    """
+    adapter = adapt(model, example, leaves)
+    wanted = str(Order(order))
+    plan = _planned(adapter.graph, "convert", lambda g: convert_graph(g, wanted, strategy))
+    if data is not None:
+        arrays = _arrays(adapter.graph, data, "data")
+        if len(arrays[0]) < 2:
+            raise InputError(
+                "data of one example has no variance to measure: expected at least 2, better some "
+                "hundreds."
+            )
+        if plan.placed:
+            found = measure(adapter, plan.graph, plan.placed, _batches(arrays))
+            plan = convert_graph(adapter.graph, wanted, strategy, found)
+    report = _report(adapter.graph, plan, "convert", wanted, strategy)
+    return _carried_out(adapter, model, plan, report, inputs)
+
+
+def rebuild(
+    model: Any,
+    order: str | Order,
+    *,
+    seed: int = 0,
+    example: Any = None,
+    leaves: Iterable[str] = (),
+) -> tuple[Any, TransformReport]:
+    """Return the same architecture in another order, freshly initialised.
+
+    Norms move, activations where the order asks for it, and a linear layer has a bias unless a norm
+    that subtracts a mean per channel directly follows. Everything else is kept: initialisers,
+    regularizers, eps, momentum, names, trainable flags, dtypes.
+
+    Args:
+        model, example, leaves: as for `fold`.
+        order: any order with linear and act, without drop; "none" takes all norms out.
+        seed: of the new weights. The same seed gives the same weights, and a layer of the same name
+            and shape starts alike in every order.
+
+    Returns: the new model, not compiled, and a report. What stays and why is in it: norms whose
+    activation follows behind an addition, values that others read too, the layer that makes the
+    network's output.
+    Raises: InputError: no norms, an order without activation or with dropout; Refused: the model
+        can't be read or written.
+    """
+    adapter = adapt(model, example, leaves)
+    wanted = str(Order(order))
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise InputError(f"seed is a whole number from 0 on, got {seed!r}.")
+    plan = _planned(adapter.graph, "rebuild", lambda g: rebuild_graph(g, wanted), finite=False)
+    report = replace(_report(adapter.graph, plan, "rebuild", wanted, None), seed=seed)
+    made = adapter.write(plan.graph, seed)
+    _check_orders(adapter, plan.graph, made)
+    _warn(report)
+    return made, report
+
+
+def plan(
+    verb: str, model: Any, order: str | Order | None = None, *, strategy: str = "auto", **more: Any
+) -> TransformReport:
+    """Return the report of `fold`, `convert` or `rebuild` without making the model (a dry run)."""
+    adapter = adapt(model, more.get("example"), more.get("leaves", ()))
+    if verb == "fold":
+        made = _planned(adapter.graph, verb, lambda graph: fold_graph(graph, strategy))
+    elif verb == "convert":
+        wanted = Order(order or "")
+        made = _planned(adapter.graph, verb, lambda graph: convert_graph(graph, wanted, strategy))
+    else:
+        wanted = Order(order or "")
+        made = _planned(adapter.graph, verb, lambda g: rebuild_graph(g, wanted), finite=False)
+    name = None if order is None else str(Order(order))
+    return _report(adapter.graph, made, verb, name, None if verb == "rebuild" else strategy)
+
+
+def verify(
+    a: Any,
+    b: Any,
+    inputs: Any = None,
+    *,
+    example: Any = None,
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> Certificate:
+    """Return whether two models compute the same at inference: a certificate.
+
+        max_rel = max |a(x) - b(x)| / max |a(x)|      per output, over all inputs x
+
+    Args:
+        a, b: models, of the same framework or not; images in the same layout.
+        inputs: arrays, one per input, in place of the random ones that stress the borders.
+        example: for torch, as in `audit`.
+        tolerance: of max_rel; by default 1e-5 for float32, 1e-9 for float64, 5e-2 for bfloat16.
+        seed: of the random inputs.
+
+    Raises: InputError: inputs that don't fit, NaN weights; Refused: a model can't be read.
+    """
+    one, other = adapt(a, example), adapt(b, example)
+    for graph in (one.graph, other.graph):
+        check_finite(graph)
+    shapes = [[g.nodes[name].shape[1:] for name in g.inputs] for g in (one.graph, other.graph)]
+    if shapes[0] != shapes[1]:
+        raise InputError(f"the models take different inputs: {shapes[0]} and {shapes[1]}.")
+    arrays = stress_inputs(one.graph, seed)
+    if inputs is not None:
+        arrays = _arrays(one.graph, inputs, "inputs")
+    return _certified(one, a, other, b, arrays, tolerance)
+
+
+# What the verbs have in common.
+
+
+def _planned(
+    graph: Graph, verb: str, make: Callable[[Graph], Plan], *, finite: bool = True
+) -> Plan:
+    if not any(node.kind == "norm" for node in graph):
+        raise InputError(f"'{graph.name}' has no norms: there is nothing to {verb}.")
+    if finite:
+        check_finite(graph)
+    return make(graph)
+
+
+def _report(
+    graph: Graph, plan: Plan, verb: str, order: str | None, strategy: str | None
+) -> TransformReport:
+    notes = []
+    if not plan.done:
+        notes.append(f"no effect: none of the {len(plan.outcomes)} norms could be changed.")
+    counts = (graph.count_parameters(), plan.graph.count_parameters())
+    return TransformReport(
+        verb=verb,
+        model=graph.name,
+        framework=graph.framework,
+        order=order,
+        strategy=strategy,
+        sites=plan.outcomes,
+        warnings=tuple(notes),
+        parameters=counts,
+    )
+
+
+def _carried_out(
+    adapter: Adapter, model: Any, plan: Plan, report: TransformReport, inputs: Any
+) -> tuple[Any, TransformReport]:
+    made = adapter.write(plan.graph)
+    _check_orders(adapter, plan.graph, made)
+    arrays = stress_inputs(adapter.graph)
+    if inputs is not None:
+        own = _arrays(adapter.graph, inputs, "inputs")
+        arrays = [np.concatenate([x, y]) for x, y in zip(arrays, own, strict=True)]
+    found = _certified(adapter, model, adapter, made, arrays, None, plan.graph)
+    report = replace(report, certificate=found, warnings=(*report.warnings, *found.notes))
+    if not found.passed and report.strategy != "approximate":
+        raise Refused(f"the result isn't returned: {found}. Please report this model.")
+    _warn(report)
+    return made, report
+
+
+def _certified(
+    one: Adapter,
+    a: Any,
+    other: Adapter,
+    b: Any,
+    arrays: Sequence[np.ndarray],
+    tolerance: float | None,
+    graph: Graph | None = None,
+) -> Certificate:
+    batches = list(_batches(arrays, 8))
+    pairs = [(one.outputs(a, batch), other.outputs(b, batch)) for batch in batches]
+    ones = [np.concatenate(parts) for parts in zip(*(p[0] for p in pairs), strict=True)]
+    others = [np.concatenate(parts) for parts in zip(*(p[1] for p in pairs), strict=True)]
+    found = compare_outputs(ones, others, main_dtype(one.graph), tolerance)
+    if found.passed:
+        return found
+    worst = worst_layer(one.graph, graph or other.graph, arrays, found.tolerance)
+    return replace(found, worst=worst)
+
+
+def _check_orders(adapter: Adapter, graph: Graph, made: Any) -> None:
+    """Check that the model that was written reads as the graph that was planned."""
+    planned = sorted(site.order for site in sites(graph))
+    written = sorted(site.order for site in sites(adapter.reread(made)))
+    if planned != written:
+        raise Refused(
+            "the result isn't returned: what was written has its norms elsewhere than planned. "
+            "Please report this model."
+        )
+
+
+def _warn(report: TransformReport) -> None:
+    for text in report.warnings:
+        warnings.warn(f"relucate {report.verb}: {text}", UserWarning, stacklevel=3)
+
+
+def _batches(arrays: Sequence[np.ndarray], size: int = _BATCH) -> list[list[np.ndarray]]:
+    return [[x[i : i + size] for x in arrays] for i in range(0, len(arrays[0]), size)]
+
+
+def _arrays(graph: Graph, given: Any, what: str) -> list[np.ndarray]:
+    """Return one array per input of the graph.
+
+    Raises: InputError: another number of arrays, shapes that don't fit, values that aren't finite.
+    """
+    if isinstance(given, Mapping):
+        given = [given[name] for name in graph.inputs if name in given]
+    if not isinstance(given, (list, tuple)):
+        given = [given]
+    arrays = [np.asarray(x) for x in given]
+    shapes = [graph.nodes[name].shape for name in graph.inputs]
+    fits = len(arrays) == len(shapes) and all(map(_fits, arrays, shapes))
+    if not fits or len({len(x) for x in arrays}) != 1 or not len(arrays[0]):
+        wanted = ", ".join(str(("n", *shape[1:])) for shape in shapes)
+        came = ", ".join(str(x.shape) for x in arrays)
+        raise InputError(f"{what} don't fit the model: expected {wanted}, got {came}.")
+    for x in arrays:
+        if x.dtype.kind not in "fiub" or not np.all(np.isfinite(x)):
+            raise InputError(f"{what} must be finite numbers.")
+    return arrays
+
+
+def _fits(array: np.ndarray, shape: tuple[int | None, ...]) -> bool:
+    sizes = zip(array.shape[1:], shape[1:], strict=False)
+    return array.ndim == len(shape) and all(want in (None, size) for size, want in sizes)

@@ -1,0 +1,34 @@
+"""Run Keras models on arrays: outputs at inference, and the moments of chosen tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+
+def outputs(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return a model's outputs at inference, flat, for one array per input."""
+    arrays = [
+        np.asarray(x, keras.backend.standardize_dtype(tensor.dtype))
+        for x, tensor in zip(inputs, model.inputs, strict=True)
+    ]
+    struct = getattr(model, "_inputs_struct", None)
+    given: Any = arrays[0] if len(arrays) == 1 else arrays
+    if isinstance(struct, dict):
+        given = keras.tree.pack_sequence_as(struct, arrays)
+    if keras.backend.backend() == "torch":  # without gradients, and not compiled
+        found = model.predict_on_batch(given)
+    else:
+        found = model(given, training=False)
+    return [np.asarray(keras.ops.convert_to_numpy(x)) for x in keras.tree.flatten(found)]
+
+
+def tapped(
+    model: keras.Model, tensors: Mapping[str, Any], inputs: Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return the values of symbolic tensors inside a model, at inference."""
+    probe = keras.Model(model.inputs, list(tensors.values()))
+    return dict(zip(tensors, outputs(probe, inputs), strict=True))

@@ -1,0 +1,159 @@
+"""What fold, convert or rebuild did, as terminal text and as a notebook fragment.
+
+Takes the JSON-ready dict (schemas relucate.fold/1, .convert/1, .rebuild/1). Old order beside new,
+what was skipped with its reason, the certificate. Not here: any judgement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import jinja2
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.padding import Padding
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from .audit import FEW, named
+from .terminal import speakable, stripped
+
+_PAST = {"fold": "folded", "convert": "converted", "rebuild": "rebuilt"}
+
+
+@dataclass(frozen=True)
+class TransformView:
+    """A report that rich lays out for the width and the encoding it finds."""
+
+    report: dict[str, Any]
+    every: bool = False
+    planned: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        report = speakable(self.report, options.encoding or "utf-8")
+        parts = Group(*_parts(report, self.every, self.planned))
+        for line in console.render_lines(parts, options, pad=False):
+            yield from stripped(line)
+            yield Segment.line()
+
+
+def print_transform(
+    report: dict[str, Any], console: Console, *, every: bool = False, planned: bool = False
+) -> None:
+    """Print a report; `every`: each norm on its own; `planned`: nothing has been done yet."""
+    console.print(TransformView(report, every, planned))
+
+
+def transform_text(report: dict[str, Any]) -> str:
+    """Return a report as plain text of 80 columns."""
+    text = StringIO()
+    print_transform(report, Console(file=text, width=80, color_system=None))
+    return text.getvalue().rstrip("\n")
+
+
+def _parts(report: dict[str, Any], every: bool, planned: bool) -> Iterator[RenderableType]:
+    yield Text(headline(report, planned), style="bold")
+    header, rows = table(report, every)
+    if rows:
+        drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for name in header:
+            right = name == "norms"
+            drawn.add_column(name, justify="right" if right else "left", overflow="fold")
+        for row in rows:
+            drawn.add_row(*map(Text, row))
+        yield Text("")
+        yield Padding(drawn, (0, 0, 0, 2))
+    yield Text("")
+    for line in closing(report, planned):
+        yield Text(line)
+
+
+def headline(report: dict[str, Any], planned: bool = False) -> str:
+    """Return one sentence: how many norms were changed, of how many."""
+    done, skipped = report["summary"]["done"], report["summary"]["skipped"]
+    verb = report["verb"] if "verb" in report else report["schema"].split(".")[1].split("/")[0]
+    to = f" to {named(report['order'])}" if report["order"] else ""
+    past = f"to be {_PAST[verb]}" if planned else _PAST[verb]
+    total = done + skipped
+    name = f"{report['model']} ({report['framework']})"
+    return f"{name}: {done} of {total} norm{'' if total == 1 else 's'} {past}{to}"
+
+
+def table(report: dict[str, Any], every: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows: each norm, or groups of equal ones where there are many."""
+    rows = report["sites"]
+    if len(rows) <= FEW or every:
+        return ["norm", "so far", "then", "how"], [
+            [row["name"], row["old"], _then(row), _how(row)] for row in rows
+        ]
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        how = "" if row["status"] == "done" else _how(row)
+        key = (row["old"], _then(row), row["strategy"] or "", how)
+        groups.setdefault(key, []).append(row)
+    found = []
+    for (old, then, strategy, how), same in sorted(groups.items(), key=lambda g: -len(g[1])):
+        note = f"border: {strategy}" if strategy else how
+        found.append([str(len(same)), old, then, note or _example(same)])
+    return ["norms", "so far", "then", "how"], found
+
+
+def _example(same: list[dict[str, Any]]) -> str:
+    names = [row["name"] for row in same]
+    return f"{names[0]} to {names[-1]}" if len(names) > 1 else names[0]
+
+
+def _then(row: dict[str, Any]) -> str:
+    return row["new"] if row["status"] == "done" else "stays"
+
+
+def _how(row: dict[str, Any]) -> str:
+    border = f" (border: {row['strategy']})" if row["strategy"] else ""
+    return f"{row['reason']}{border}"
+
+
+def closing(report: dict[str, Any], planned: bool) -> list[str]:
+    """Return the lines below the table: parameters, certificate, warnings."""
+    before, after = report["parameters"]["before"], report["parameters"]["after"]
+    lines = [f"Trainable parameters: {before:,} -> {after:,}."]
+    found = report["certificate"]
+    if found:
+        lines.append(certificate_line(found))
+    elif report["seed"] is not None:
+        lines.append(f"Weights are new (seed {report['seed']}).")
+    elif planned:
+        lines.append("Nothing was written (dry run).")
+    return lines + [f"Warning: {text}" for text in report["warnings"]]
+
+
+def certificate_line(found: dict[str, Any]) -> str:
+    """Return a certificate in one line."""
+    verdict = "Verified: same function" if found["passed"] else "NOT the same function"
+    if found["max_rel"] is None:
+        numbers = "outputs of other shapes, or not finite"
+    else:
+        numbers = (
+            f"largest difference {found['max_rel']:.1e} of the output's scale "
+            f"(allowed {found['tolerance']:.0e}) over {found['inputs']} inputs, {found['dtype']}"
+        )
+    where = f"; they part at '{found['worst']}'" if found["worst"] else ""
+    return f"{verdict}: {numbers}{where}."
+
+
+def transform_html(report: dict[str, Any]) -> str:
+    """Return a report as an HTML fragment for notebooks; every text is escaped."""
+    loader = jinja2.PackageLoader("relucate.report", "templates")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+    header, rows = table(report)
+    return environment.get_template("audit.html.j2").render(
+        headline=headline(report),
+        header=header,
+        rows=rows,
+        unread="",
+        conclusion=" ".join(closing(report, False)),
+        findings=[],
+    )
