@@ -44,6 +44,7 @@ def test_blocks_run(page, tmp_path, monkeypatch, capsys):
         if kind == "python":
             if match := re.match(r"# (\w+\.py)\n", code):
                 (tmp_path / match[1]).write_text(code)
+            monkeypatch.syspath_prepend(tmp_path)
             exec(compile(code, f"{page.name}", "exec"), names)
             check_values(code, names)
         elif kind == "console":
@@ -82,6 +83,26 @@ def check_make(code):
         target = line.split("#")[0].split()[1]
         done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        if not re.match(r"\w+:", target):
+            assert (page.parent / target).exists(), target
+
+
+def test_json_keys_of_an_audit_are_documented():
+    import keras
+
+    x = image = keras.Input((4,))
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(keras.layers.Dense(3)(x)))
+    data = relucate.audit(keras.Model(image, x)).to_dict()
+    section = (ROOT / "docs" / "json.md").read_text().partition("## `relucate.audit/1`")[2]
+    known = set(re.findall(r"`(\w+)`", section.partition("\n## ")[0]))
+    assert data["sites"] and data["findings"]
+    assert set(data) - {"schema"} <= known
+    assert set(data["sites"][0]) | set(data["findings"][0]) <= known
 
 
 def test_same_text_sees_words():

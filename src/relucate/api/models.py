@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,11 @@ def _refuse_other_files(text: str, path: Path) -> None:
     if path.suffix == ".py":
         raise InputError(f"'{text}' names a file: expected the function too, as {text}:build.")
     if ":" not in text:
+        if re.fullmatch(r"[A-Z]\w+", text):
+            raise InputError(
+                f"unknown model '{text}': the networks that come with Keras are called "
+                f"keras.applications:{text}. Or give {_FORMS}."
+            )
         error = unknown("model", text, nets.NETS)
         raise InputError(f"{error} Or give {_FORMS}.")
 
