@@ -38,6 +38,12 @@ BAD = """
 
     def no_model():
         return 3
+
+    def needs(width, depth=2):
+        return clean()
+
+    def fails():
+        return {}["nothing"]
 """
 
 
@@ -138,6 +144,14 @@ def test_steps(audit):
         (["cnn", "--input-shape", "32xa"], 2, "--input-shape is sizes.*got '32xa'"),
         (["cnn", "-O", "order"], 2, "NAME=VALUE, got 'order'"),
         (["nope"], 2, "unknown model 'nope'"),
+        (["ResNet50"], 2, "are called keras.applications:ResNet50"),
+        (["keras.applications:ResNet5"], 2, "did you mean 'ResNet50'"),
+        (["nope.keras"], 2, "no file 'nope.keras'"),
+        (["mine.py:cleen"], 2, "did you mean 'clean'"),
+        (["mine.py:needs"], 2, "needs the arguments width: give them as -O width="),
+        (["mine.py:needs", "-O", "deph=3"], 2, "unknown option of 'mine.py:needs' 'deph'"),
+        (["mine.py:fails"], 2, "'mine.py:fails' failed: KeyError: .nothing. .line"),
+        (["weights.pt"], 2, "holds weights without a network"),
     ],
 )
 def test_wrong_input(audit, arguments, code, message):
@@ -147,6 +161,29 @@ def test_wrong_input(audit, arguments, code, message):
     assert got == code
     assert re.search(message, " ".join(err.split()))
     assert out == ""
+
+
+def test_broken_and_unknown_files(audit, tmp_path):
+    import keras
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.save("whole.keras")
+    assert audit("whole.keras")[0] == 0
+    whole = (tmp_path / "whole.keras").read_bytes()
+    (tmp_path / "cut.keras").write_bytes(whole[: len(whole) // 2])
+    code, _, err = audit("cut.keras")
+    assert code == 2
+    assert "'cut.keras' is no whole .keras file" in err
+
+    class Mine(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+    keras.Sequential([keras.Input((4,)), Mine()]).save("mine.keras")
+    code, _, err = audit("mine.keras")
+    assert code == 2
+    assert "Mine" in err
+    assert "--import" in err
 
 
 TORCH = """
@@ -166,3 +203,7 @@ def test_torch_needs_an_input_shape(audit, tmp_path):
     code, out, _ = audit("nets.py:net", "--input-shape", "3x8x8")
     assert code == 0
     assert "(torch): 1 norm, all linear-norm-act (before)" in out
+    code, _, err = audit("nets.py:net", "--input-shape", "4x8x8")
+    assert code == 2
+    assert "layer '0'" in err
+    assert "(None, 4, 8, 8): expected 3 channels, got 4" in err
