@@ -33,6 +33,10 @@ class Adapter(Protocol):
         """Return the Graph of a model that was written."""
         ...
 
+    def notes(self, model: Any) -> tuple[str, ...]:
+        """Return what else to know about a model that was written."""
+        ...
+
     def taps(
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
     ) -> Iterator[dict[str, np.ndarray]]:
@@ -59,6 +63,9 @@ class _Keras:
 
     def reread(self, model: Any) -> Graph:
         return self._read(model)
+
+    def notes(self, model: Any) -> tuple[str, ...]:
+        return ()
 
     def taps(
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
@@ -92,16 +99,30 @@ class _Torch:
     def reread(self, model: Any) -> Graph:
         from ..torch import read
 
-        return read(model, self._example)
+        return read(model, self._example, leaves=self._leaves)
+
+    def notes(self, model: Any) -> tuple[str, ...]:
+        from ..torch.reader import same_calls_in_training
+
+        if type(model) is type(self._model) or same_calls_in_training(
+            self._model, self._example, self._leaves
+        ):
+            return ()
+        return (
+            "the forward does something else in training mode (behind self.training); the new "
+            "module always does what eval mode does.",
+        )
 
     def taps(
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
     ) -> Iterator[dict[str, np.ndarray]]:
         from ..torch.running import tapped
+        from ..torch.writer import write_tapped
 
-        model = self.write(graph)
+        model, paths = write_tapped(graph, self._model, self._reading)
+        wanted = {name: paths[name] for name in names if name in paths}
         for batch in batches:
-            yield tapped(model, [graph.nodes[name].layer for name in names], batch, self._example)
+            yield tapped(model, wanted, batch, self._example)
 
 
 def adapt(model: Any, example: Any = None, leaves: Iterable[str] = ()) -> Adapter:

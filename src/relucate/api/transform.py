@@ -206,6 +206,7 @@ def rebuild(
     report = replace(_report(adapter.graph, plan, "rebuild", wanted, None), seed=seed)
     made = adapter.write(plan.graph, seed)
     _check_orders(adapter, plan.graph, made)
+    report = replace(report, warnings=(*report.warnings, *adapter.notes(made)))
     _warn(report)
     return made, report
 
@@ -303,7 +304,8 @@ def _carried_out(
         own = _arrays(adapter.graph, inputs, "inputs")
         arrays = [np.concatenate([x, y]) for x, y in zip(arrays, own, strict=True)]
     found = _certified(adapter, model, adapter, made, arrays, None, plan.graph)
-    report = replace(report, certificate=found, warnings=(*report.warnings, *found.notes))
+    notes = (*report.warnings, *found.notes, *adapter.notes(made))
+    report = replace(report, certificate=found, warnings=notes)
     if not found.passed and report.strategy != "approximate":
         raise Refused(f"the result isn't returned: {found}. Please report this model.")
     _warn(report)

@@ -10,9 +10,13 @@ import typer
 from ..errors import RelucateError
 from .audit import audit
 from .compare import compare
+from .convert import convert
 from .data import data
+from .fold import fold
 from .nets import nets
+from .rebuild import rebuild
 from .report import report
+from .verify import verify
 
 app = typer.Typer(
     name="relucate",
@@ -26,6 +30,10 @@ app = typer.Typer(
 )
 app.command()(audit)
 app.command()(compare)
+app.command()(rebuild)
+app.command()(convert)
+app.command()(fold)
+app.command()(verify)
 app.command()(report)
 app.command()(nets)
 app.command()(data)

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
-from .options import builder_options
+from .options import builder_options, input_shapes
 
 
 class AuditFormat(StrEnum):
@@ -91,9 +90,11 @@ def audit(
     from ..api.audit import audit as run
     from ..api.models import load_model
 
-    shapes = [_shape(text) for text in input_shape or []]
     loaded = load_model(
-        model, input_shapes=shapes, options=builder_options(option), imports=imports or []
+        model,
+        input_shapes=input_shapes(input_shape),
+        options=builder_options(option),
+        imports=imports or [],
     )
     report = run(
         loaded.model,
@@ -123,16 +124,3 @@ def _show(report: Any, format: AuditFormat, every: bool, loaded: Any) -> None:
 
 def _split(texts: list[str] | None) -> list[str]:
     return [part for text in texts or [] for part in text.split(",") if part.strip()]
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    parts = text.lower().replace(",", "x").split("x")
-    try:
-        sizes = tuple(int(part) for part in parts)
-    except ValueError:
-        sizes = ()
-    if not sizes or min(sizes) < 1:
-        raise InputError(
-            f"--input-shape is sizes without the batch axis, such as 3x224x224, got '{text}'."
-        )
-    return sizes

@@ -25,3 +25,21 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def input_shapes(texts: Iterable[str] | None) -> list[tuple[int, ...]]:
+    """Return the shapes, without the batch axis, that --input-shape gives."""
+    return [_shape(text) for text in texts or ()]
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts = text.lower().replace(",", "x").split("x")
+    try:
+        sizes = tuple(int(part) for part in parts)
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise InputError(
+            f"--input-shape is sizes without the batch axis, such as 3x224x224, got '{text}'."
+        )
+    return sizes

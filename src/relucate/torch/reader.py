@@ -48,7 +48,10 @@ class Reading:
             turned (`reading.layouts`); computed tensors (weight norm, ...) have none.
         way: "fx" or "export".
         traced: the torch.fx Graph or the ExportedProgram that was read.
-        origins: a node's name -> the name of the node in `traced`.
+        origins: a node's name -> the name of the call in `traced` that made it.
+        reads: name of a call in `traced` (or "output") -> what each name among its arguments stands
+            for there: a node of the graph.
+        bound: a name in `traced` -> the node of the graph that it was made as.
     """
 
     graph: Graph
@@ -57,6 +60,8 @@ class Reading:
     way: str
     traced: Any
     origins: Mapping[str, str]
+    reads: Mapping[str, Mapping[str, str]]
+    bound: Mapping[str, str]
 
 
 def read(model: nn.Module, example: Any, *, leaves: Sequence[str] = ()) -> Graph:
@@ -112,7 +117,28 @@ def read_with_modules(model: nn.Module, example: Any, *, leaves: Sequence[str] =
         if name is not None and key in graph.tensors
     }
     origins = {name: translator.origins.get(name, "") for name in graph.nodes}
-    return Reading(graph, modules, bindings, program.way, program.traced, origins)
+    links = (translator.reads, translator.bound)
+    return Reading(graph, modules, bindings, program.way, program.traced, origins, *links)
+
+
+def same_calls_in_training(model: nn.Module, example: Any, leaves: Sequence[str] = ()) -> bool:
+    """Return whether the forward makes the same calls in training mode as in eval mode.
+
+    It doesn't where code stands behind `if self.training` (auxiliary heads, stochastic depth).
+    """
+    model = unwrap(model)
+    args, kwargs = _example(model, example)
+    found = []
+    for training in (False, True):
+        view = View(materialized(model, args, kwargs))
+        for module in view.modules.values():
+            module.training = training
+        try:
+            program = trace(view, _leaf_test(view, frozenset(leaves)), (args, kwargs))
+        except Stopped:
+            return False
+        found.append([(call.target, call.module, call.owner) for call in program.calls])
+    return found[0] == found[1]
 
 
 # The example.

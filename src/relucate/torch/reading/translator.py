@@ -51,6 +51,9 @@ class Translator(Builder):
         self._env: dict[fx.Node, Any] = {}
         self._stored: dict[int, list[fx.Node]] = {}  # storage -> names that may share it
         self._stale: dict[fx.Node, str] = {}
+        # For who writes the model back: traced name -> node, at each call and when it was made.
+        self.reads: dict[str, dict[str, str]] = {}
+        self.bound: dict[str, str] = {}
 
     # The program.
 
@@ -74,7 +77,14 @@ class Translator(Builder):
                 self._sources[id(tensor)] = (tensor, frozenset({name}))
         for call in _live(program):
             self._run(call)
+        self._note_reads("output", program.results)
         return [self._output(value) for value in leaves(self.resolve(program.results))]
+
+    def _note_reads(self, reader: str, arguments: Any) -> None:
+        found: set[fx.Node] = set()
+        _collect(arguments, found)
+        values = {node.name: self._env.get(node) for node in found}
+        self.reads[reader] = {n: v.name for n, v in values.items() if isinstance(v, Data)}
 
     def _input(self, name: str, tensor: Tensor) -> Data:
         node = Node(name, "input", (), self._public(tuple(tensor.shape)), name)
@@ -88,6 +98,7 @@ class Translator(Builder):
 
     def _run(self, call: Call) -> None:
         self._current = call
+        self._note_reads(call.results[0].name, (call.args, call.kwargs))
         args: Any = ()
         try:
             args, kwargs = self.resolve(call.args), self.resolve(call.kwargs)
@@ -143,6 +154,7 @@ class Translator(Builder):
         if isinstance(value, Data):
             self._stored.setdefault(value.storage, []).append(node)
             self.origins.setdefault(value.name, node.name)
+            self.bound.setdefault(node.name, value.name)
 
     # Calls.
 

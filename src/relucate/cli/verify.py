@@ -1,0 +1,59 @@
+"""`relucate verify`: do two models compute the same?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError
+from .transforming import Format, Imports, InputShape, Model, Option, TextOrJson, load
+
+
+def verify(
+    a: Model,
+    b: Annotated[str, typer.Argument(help="The other model, named in the same way.")],
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            help="A .npy or .npz file with inputs (one array per input), not random ones."
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Allowed difference, relative to the output's scale; 1e-5 for float32."),
+    ] = None,
+    input_shape: InputShape = None,
+    option: Option = None,
+    imports: Imports = None,
+    format: Format = TextOrJson.text,
+) -> None:
+    """Compare two models on random and border-stressing inputs; exit with 1 if they differ."""
+    from ..api.transform import verify as run
+
+    one = load(a, input_shape, option, imports)
+    other = load(b, input_shape, option, imports)
+    if tolerance is not None and not tolerance > 0:
+        raise InputError(f"--tolerance is a number above 0, got {tolerance}.")
+    arrays = None if inputs is None else _arrays(inputs)
+    found = run(one.model, other.model, arrays, example=one.example, tolerance=tolerance)
+    if format is TextOrJson.json:
+        print(json.dumps({"schema": "relucate.verify/1", **found.to_dict()}, indent=1))
+    else:
+        print(found)
+        for note in found.notes:
+            print(f"Note: {note}")
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def _arrays(path: Path) -> object:
+    import numpy as np
+
+    try:
+        held = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"can't read '{path}' as .npy or .npz: {error}.") from error
+    return [held[name] for name in held.files] if hasattr(held, "files") else held

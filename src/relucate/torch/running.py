@@ -1,0 +1,101 @@
+"""Run PyTorch modules on arrays: outputs at inference, and what chosen submodules read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..errors import Refused
+
+
+def outputs(model: nn.Module, inputs: Sequence[np.ndarray], example: Any) -> list[np.ndarray]:
+    """Return a module's outputs in eval mode, flat, for one array per input."""
+    with _evaluating(model):
+        found = _call(model, inputs, example)
+    return [_numpy(x) for x in pytree.tree_leaves(found) if isinstance(x, Tensor)]
+
+
+def tapped(
+    model: nn.Module, paths: Mapping[str, str], inputs: Sequence[np.ndarray], example: Any
+) -> dict[str, np.ndarray]:
+    """Return what the submodules at `paths` read, by key; a reused one's calls are joined."""
+    seen: dict[str, list[np.ndarray]] = {key: [] for key in paths}
+    handles = []
+    for key, path in paths.items():
+
+        def note(module: nn.Module, args: Any, key: str = key) -> None:
+            seen[key].append(_numpy(args[0]))
+
+        handles.append(model.get_submodule(path).register_forward_pre_hook(note))
+    try:
+        outputs(model, inputs, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {key: np.concatenate(values) for key, values in seen.items()}
+
+
+def export(model: nn.Module, path: Path, example: Any) -> None:
+    """Save a module as a .pt2 file (torch.export), for inference, with any batch size.
+
+    Raises: Refused: torch.export can't express it.
+    """
+    tensors = _examples(model, example)
+    with _evaluating(model):
+        try:
+            shapes = [{0: torch.export.Dim.AUTO} for _ in tensors]
+            program = torch.export.export(model, tuple(tensors), dynamic_shapes=(tuple(shapes),))
+        except Exception:
+            try:
+                program = torch.export.export(model, tuple(tensors))
+            except Exception as error:
+                raise Refused(f"torch.export can't save the module: {error}") from error
+    torch.export.save(program, str(path))
+
+
+def _examples(model: nn.Module, example: Any) -> list[Tensor]:
+    from .reader import _example
+
+    args, kwargs = _example(model, example)
+    return [*args, *kwargs.values()]
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _call(model: nn.Module, inputs: Sequence[np.ndarray], example: Any) -> Any:
+    like = next((p for p in model.parameters() if p.is_floating_point()), None)
+    tensors = [_tensor(x, like) for x in inputs]
+    if isinstance(example, Mapping):
+        return model(**dict(zip(example, tensors, strict=True)))
+    return model(*tensors)
+
+
+def _tensor(array: np.ndarray, like: Tensor | None) -> Tensor:
+    made = torch.from_numpy(np.ascontiguousarray(array))
+    if array.dtype.kind in "iub":
+        return made.long() if like is None else made.long().to(like.device)
+    return made.float() if like is None else made.to(like.device, like.dtype)
+
+
+def _numpy(value: Tensor) -> np.ndarray:
+    value = value.detach().cpu()
+    if value.dtype in (torch.bfloat16, torch.float16):
+        value = value.float()
+    return value.numpy()

@@ -1,0 +1,353 @@
+"""Write an edited Graph back as a new PyTorch module.
+
+Where norms only went away and parameters only changed, it is a copy of the same class, with
+nn.Identity where a norm was: the state dict keeps its names. Otherwise it is a torch.fx.GraphModule
+over copies of the same submodules, at the same paths: every call that nobody edited is made again
+as it was, what was inserted stands at paths of its own. Nothing is shared with the source.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from ..errors import Refused
+from ..graph import Graph, Node
+from .reader import Reading
+from .reading.targets import canonical
+from .reading.view import unwrap
+from .writing.tensors import changed_shape, make_module, refit, reset, set_values, tensor_like
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def write(
+    graph: Graph, model: nn.Module, reading: Reading, *, fresh: int | None = None
+) -> nn.Module:
+    """Return a new module that computes what `graph` says; it trains, too.
+
+    Args:
+        graph: what reading gave, edited by a planner.
+        model: the module that was read; it isn't changed.
+        reading: what `read_with_modules` gave.
+        fresh: a seed: parameters are initialised anew by each module's own `reset_parameters`, from
+            a seed of its path; None: they are those of the graph.
+    Raises: Refused: an edit that can't be written, with the layer's name; among them anything but
+        removed norms and changed parameters in a model that only torch.export could read.
+
+    The traced forward is that of eval mode: code behind `if self.training` isn't in a GraphModule.
+    """
+    return write_tapped(graph, model, reading, fresh=fresh)[0]
+
+
+def write_tapped(
+    graph: Graph, model: nn.Module, reading: Reading, *, fresh: int | None = None
+) -> tuple[nn.Module, Mapping[str, str]]:
+    """Return the module, and for each batch norm that is a module, node -> its path."""
+    whole = unwrap(model)
+    twin = copy.deepcopy(whole)
+    for module in twin.modules():
+        for kind in _HOOKS:
+            setattr(module, kind, OrderedDict())
+    set_values(twin, reading.graph, graph, reading.bindings)
+    edits = _Edits(graph, twin, reading)
+    made = edits.in_place() if edits.only_modules() else edits.retraced()
+    if fresh is not None:
+        reset(made, fresh)
+    return made, edits.paths
+
+
+class _Edits:
+    """What differs between two graphs, and how the copy is changed for it."""
+
+    def __init__(self, graph: Graph, twin: nn.Module, reading: Reading) -> None:
+        self.new, self.old, self.twin, self.reading = graph, reading.graph, twin, reading
+        self.paths: dict[str, str] = {}
+        self.calls: dict[str, list[str]] = {}  # traced call -> the nodes that it made
+        for name, call in reading.origins.items():
+            self.calls.setdefault(call, []).append(name)
+        self.traced = self._traced_nodes()
+        self.like = next((p for p in twin.parameters() if p.is_floating_point()), None)
+        self.holders: dict[str, fx.Node] = {}
+        for traced, name in reading.bound.items():
+            if traced in self.traced:
+                self.holders.setdefault(name, self.traced[traced])
+        self._values: dict[str, fx.Node] = {}
+        self._copied: dict[fx.Node, fx.Node] = {}
+        self._building = fx.Graph()
+        self._refitted: set[str] = set()
+
+    def _traced_nodes(self) -> dict[str, fx.Node]:
+        if self.reading.way != "fx":
+            return {}
+        return {node.name: node for node in self.reading.traced.nodes}
+
+    # A copy of the same class.
+
+    def only_modules(self) -> bool:
+        """Return whether replacing modules is all that is needed."""
+        if set(self.new.nodes) - set(self.old.nodes):
+            return False
+        gone = [self.old.nodes[name] for name in self.old.nodes if name not in self.new.nodes]
+        for node in gone:
+            if node.layer not in self.reading.modules or not self._all_gone(node):
+                return False
+        if any(self._rewired(node) for node in self.new):
+            return False
+        return all(
+            node.layer in self.reading.modules
+            for node in self.new
+            if changed_shape(self.old, self.new, node.name)
+        )
+
+    def _all_gone(self, node: Node) -> bool:
+        """Return whether a module made nothing but nodes that are gone."""
+        same = [other.name for other in self.old if other.layer == node.layer]
+        return not any(name in self.new.nodes for name in same)
+
+    def _rewired(self, node: Node) -> bool:
+        """Return whether a node reads something else, gone norms aside."""
+        before = self.old.nodes[node.name].inputs
+        return tuple(self._resolved(name) for name in before) != node.inputs
+
+    def _resolved(self, name: str) -> str:
+        while name not in self.new.nodes:
+            name = self.old.nodes[name].inputs[0]
+        return name
+
+    def in_place(self) -> nn.Module:
+        """Exchange the modules of norms that are gone, and refit those whose tensors changed."""
+        for node in self.old:
+            if node.name not in self.new.nodes:
+                self._exchange(node.layer, nn.Identity())
+            elif changed_shape(self.old, self.new, node.name):
+                self._refit(node.layer, self.new.nodes[node.name])
+        for node in self.new:
+            if node.op == "batch_norm" and node.layer in self.reading.modules:
+                self.paths[node.name] = node.layer
+            self._not_in_place(node)
+        return self.twin
+
+    def _exchange(self, path: str, module: nn.Module) -> None:
+        if path not in dict(self.twin.named_modules()):
+            raise Refused(f"'{path}' is the model itself: it can't be taken out.")
+        original = self.twin.get_submodule(path)
+        for parent in list(self.twin.modules()):
+            for name, child in list(parent._modules.items()):
+                if child is original:
+                    module.training = original.training
+                    parent._modules[name] = module
+
+    def _refit(self, path: str, node: Node) -> None:
+        if path not in self._refitted:
+            self._refitted.add(path)
+            refit(self.twin.get_submodule(path), node, self.new)
+
+    def _not_in_place(self, node: Node) -> None:
+        """Let a module that changes its input in place stop that if others read it now."""
+        if node.layer not in self.reading.modules or not node.inputs:
+            return
+        module: Any = self.twin.get_submodule(node.layer)
+        if getattr(module, "inplace", False) and len(self.new.consumers[node.inputs[0]]) > 1:
+            module.inplace = False
+
+    # A new forward.
+
+    def retraced(self) -> nn.Module:
+        """Return a GraphModule: the traced calls again, with the edits among them."""
+        if self.reading.way != "fx":
+            raise Refused(
+                "torch.fx can't trace the forward of this model, so that nothing can be put into "
+                "it: only what needs no new layers can be done (such as folding backwards)."
+            )
+        traced_inputs = [n for n in self.reading.traced.nodes if n.op == "placeholder"]
+        for name, old in zip(self.new.inputs, traced_inputs, strict=True):
+            label = name if name.isidentifier() else old.name
+            self._values[name] = self._copied[old] = self._building.placeholder(label)
+        for node in self.new:  # in order; what is inside of a call comes with that call
+            if node.name in self.holders or node.name not in self.old.nodes:
+                self._value(node.name)
+        output = next(n for n in self.reading.traced.nodes if n.op == "output")
+        reads, outputs = self.reading.reads["output"], self._new_outputs()
+
+        def final(arg: fx.Node) -> fx.Node:
+            if arg.name in reads:
+                return self._value(outputs[reads[arg.name]])
+            return self._copy(arg)
+
+        self._building.output(fx.map_arg(output.args[0], final))
+        made = fx.GraphModule(self.twin, self._building, type(self.twin).__name__)
+        made.graph.eliminate_dead_code()
+        made.recompile()
+        made.delete_all_unused_submodules()
+        made.training = self.twin.training
+        return made
+
+    def _new_outputs(self) -> dict[str, str]:
+        return dict(zip(self.old.outputs, self.new.outputs, strict=True))
+
+    def _value(self, name: str) -> fx.Node:
+        """Return the new traced node that holds a graph node's value."""
+        if name in self._values:
+            return self._values[name]
+        node = self.new.nodes[name]
+        if name not in self.old.nodes or self._is_function(node):
+            value = self._inserted(node)
+        else:
+            if name not in self.holders:
+                raise Refused(f"'{name}' ({node.op}) is inside a call that can't be taken apart.")
+            value = self._copy(self.holders[name])
+        self._values[name] = value
+        return value
+
+    def _is_function(self, node: Node) -> bool:
+        """Return whether a node that was a function call has to become a module."""
+        call = self.traced[self.reading.origins[node.name]] if node.op != "input" else None
+        if call is None or call.op == "call_module" or node.op == "opaque":
+            return False
+        if node.op == "batch_norm":
+            return True  # the call holds on to eval mode
+        if node.op == "dropout" and call.op == "call_function":
+            return True
+        return bool(node.arrays) and changed_shape(self.old, self.new, node.name)
+
+    def _copy(self, old: fx.Node) -> fx.Node:
+        """Make a traced call again, with what its nodes read now."""
+        if old in self._copied:
+            return self._copied[old]
+        made = self.calls.get(old.name, [])
+        made = [name for name in made if name in self.old.nodes]
+        gone = [name for name in made if name not in self.new.nodes]
+        if gone and len(gone) < len(made):
+            raise Refused(f"'{gone[0]}' can't be taken out of the call that it is a part of.")
+        reads = self.reading.reads.get(old.name, {})
+
+        def argument(arg: fx.Node) -> fx.Node:
+            if arg.name not in reads:
+                return self._copy(arg)
+            name = reads[arg.name]
+            now = self._reads_now(made, name)
+            if now == name and self.reading.bound.get(arg.name) == name and name in self.holders:
+                holder = self.holders[name]
+                return self._value(name) if holder is arg else self._copy(arg)
+            return self._value(now)
+
+        if old.op == "call_module":
+            self._fit(old, made)
+        node = self._building.node_copy(old, argument)
+        node.args = fx.map_arg(old.args, argument)
+        node.kwargs = fx.map_arg(old.kwargs, argument)
+        self._calm(node, made)
+        self._copied[old] = node
+        return node
+
+    def _reads_now(self, made: Sequence[str], name: str) -> str:
+        """Return which node a call reads where it read the node `name`."""
+        found = {
+            self.new.nodes[own].inputs[place]
+            for own in made
+            if own in self.new.nodes
+            for place, source in enumerate(self.old.nodes[own].inputs)
+            if source == name and place < len(self.new.nodes[own].inputs)
+        }
+        if len(found) > 1:
+            raise Refused(f"'{made[0]}' would read one value as several.")
+        return found.pop() if found else self._resolved(name)
+
+    def _fit(self, old: fx.Node, made: Sequence[str]) -> None:
+        path = str(old.target)
+        for name in made:
+            if name in self.new.nodes:
+                node = self.new.nodes[name]
+                if changed_shape(self.old, self.new, name):
+                    self._refit(path, node)
+                if node.op == "batch_norm":
+                    self.paths[name] = path
+
+    def _calm(self, node: fx.Node, made: Sequence[str]) -> None:
+        """Let a call that changes its input in place stop that if others read the input."""
+        nodes = [self.new.nodes[name] for name in made if name in self.new.nodes]
+        if not nodes or not nodes[0].inputs:
+            return
+        alone = len(self.new.consumers[nodes[0].inputs[0]]) == 1
+        same = nodes[0].inputs == self.old.nodes[nodes[0].name].inputs
+        if alone or nodes[0].op == "opaque":
+            return
+        if node.op == "call_module":
+            module: Any = self.twin.get_submodule(str(node.target))
+            if getattr(module, "inplace", False):
+                module.inplace = False
+            return
+        name, in_place = canonical(node.target, dict(node.kwargs))
+        if not in_place:
+            return
+        if "inplace" in node.kwargs:
+            node.kwargs = {**node.kwargs, "inplace": False}
+        elif isinstance(node.target, str):
+            node.target = node.target.rstrip("_")
+        elif hasattr(operator, name):
+            node.target = getattr(operator, name)
+        elif hasattr(torch, name):
+            node.target = getattr(torch, name)
+        elif not same:
+            raise Refused(f"'{made[0]}' changes in place what others read.")
+
+    # What planners inserted.
+
+    def _inserted(self, node: Node) -> fx.Node:
+        inputs = [self._value(name) for name in node.inputs]
+        if node.op == "affine":
+            return self._affine(node, inputs[0])
+        if node.op == "rescale":
+            scaled = self._call(operator.mul, inputs[0], float(node.attrs["scale"]))
+            return self._call(operator.add, scaled, float(node.attrs["offset"]))
+        if node.op == "slice":
+            cut = slice(node.attrs["start"], node.attrs["stop"], node.attrs["step"])
+            axis = node.attrs["axis"] % len(node.shape)
+            return self._call(operator.getitem, inputs[0], (*[slice(None)] * axis, cut))
+        if node.op == "concat":
+            return self._call(torch.cat, inputs, node.attrs["axis"])
+        if node.op == "add":
+            return self._call(operator.add, *inputs)
+        if node.op == "zero_pad":
+            flat = [n for pair in reversed(node.attrs["padding"]) for n in pair]
+            return self._call(F.pad, inputs[0], flat)
+        if node.op == "dropout":
+            return self._module(node, nn.Dropout(node.attrs["rate"]), inputs[0])
+        return self._module(node, make_module(node, self.new, self.like), inputs[0])
+
+    def _call(self, function: Any, *args: Any) -> fx.Node:
+        return self._building.call_function(function, args)
+
+    def _affine(self, node: Node, value: fx.Node) -> fx.Node:
+        for role, function in (("scale", operator.mul), ("offset", operator.add)):
+            if role in node.arrays:
+                name = self._free(f"{node.name}_{role}")
+                array = tensor_like(self.new.tensors[node.arrays[role]], self.like)
+                self.twin.register_buffer(name, array)
+                value = self._call(function, value, self._building.get_attr(name))
+        return value
+
+    def _module(self, node: Node, module: nn.Module, value: Tensor | fx.Node) -> fx.Node:
+        name = self._free(node.name)
+        module.train(self.twin.training)
+        self.twin.add_module(name, module)
+        if node.op == "batch_norm":
+            self.paths[node.name] = name
+        return self._building.call_module(name, (value,))
+
+    def _free(self, wanted: str) -> str:
+        base = name = "".join(c if c.isalnum() else "_" for c in wanted)
+        if not name.isidentifier():
+            base = name = f"layer_{name}"
+        number = 1
+        while hasattr(self.twin, name):
+            name, number = f"{base}_{number}", number + 1
+        return name

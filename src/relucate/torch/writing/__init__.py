@@ -1,0 +1,1 @@
+"""Parts of the PyTorch writer (`relucate.torch.writer`)."""

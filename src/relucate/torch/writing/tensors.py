@@ -1,0 +1,206 @@
+"""Put the tensors of an edited Graph into the modules of a copied model.
+
+Values are cast to the parameter's own type and device. A bias, gamma or beta that came or went, and
+a kernel of another shape, change the module that holds it. Not here: who calls the module.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...errors import Refused
+from ...graph import Graph, Node
+from ..lower import Binding
+from ..reading.layouts import to_torch
+
+_NAMES = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+_CONVS = (nn.modules.conv._ConvNd,)
+_NORMS = (nn.modules.batchnorm._NormBase,)
+
+
+def tensor_like(array: np.ndarray, like: Tensor | None) -> Tensor:
+    """Return an array as a tensor of the type and on the device of another."""
+    made = torch.from_numpy(np.ascontiguousarray(array))
+    return made if like is None else made.to(like.device, like.dtype)
+
+
+def set_values(model: nn.Module, old: Graph, new: Graph, bindings: Mapping[str, Binding]) -> None:
+    """Copy the tensors whose values changed, and not their shapes, into the model.
+
+    Raises: Refused: one of them is computed by the model, so that it can't be set.
+    """
+    for key, array in new.tensors.items():
+        if key not in old.tensors or old.tensors[key].shape != array.shape:
+            continue
+        if np.array_equal(old.tensors[key], array):
+            continue
+        if key not in bindings:
+            raise Refused(f"'{key}' is computed by the model: it can't be given another value.")
+        binding = bindings[key]
+        target = _find(model, binding.parameter)
+        with torch.no_grad():
+            target.copy_(tensor_like(to_torch(array, binding.turn), target).reshape(target.shape))
+
+
+def _find(model: nn.Module, name: str) -> Tensor:
+    path, _, last = name.rpartition(".")
+    module = model.get_submodule(path)
+    held = module._parameters.get(last)
+    found = module._buffers.get(last) if held is None else held
+    if found is None:
+        raise Refused(f"'{name}' is no parameter of the model any more.")
+    return found
+
+
+def changed_shape(old: Graph, new: Graph, name: str) -> bool:
+    """Return whether a node has other tensors than it had: came, went, or of another shape."""
+    before, after = old.nodes[name], new.nodes[name]
+    if set(before.arrays) != set(after.arrays):
+        return True
+    shapes = (
+        (old.tensors[before.arrays[role]].shape, new.tensors[after.arrays[role]].shape)
+        for role in after.arrays
+    )
+    return any(one != other for one, other in shapes)
+
+
+def refit(module: nn.Module, node: Node, graph: Graph) -> None:
+    """Give a module the tensors of its node, whatever it had before.
+
+    Raises: Refused: a module whose attributes aren't known.
+    """
+    if not isinstance(module, (nn.Linear, nn.LayerNorm, nn.GroupNorm, *_CONVS, *_NORMS)):
+        raise Refused(f"'{node.layer}' ({type(module).__name__}) can't take other parameters.")
+    like = next((p for p in (*module.parameters(), *module.buffers()) if p.dim()), None)
+    held = {_NAMES[role]: role for role in node.arrays}
+    names = ["weight", "bias"]
+    for name in names:
+        role = held.get(name)
+        if role is None:
+            setattr(module, name, None)
+            continue
+        layout = layout_of(node, role)
+        array = to_torch(graph.tensors[node.arrays[role]], layout)
+        before = module._parameters.get(name)
+        trains = node.arrays[role] in graph.trainable
+        made = nn.Parameter(tensor_like(array, like), requires_grad=trains)
+        if before is not None and before.shape == made.shape:
+            with torch.no_grad():
+                before.copy_(made)
+        else:
+            setattr(module, name, made)
+    _refit_attributes(module, node, graph, held, like)
+
+
+def layout_of(node: Node, role: str) -> str:
+    """Return how a tensor's axes are turned (`reading.layouts`)."""
+    if role != "kernel":
+        return "same"
+    return {"dense": "dense", "depthwise_conv": "depthwise"}.get(node.op, "conv")
+
+
+def _refit_attributes(
+    module: Any, node: Node, graph: Graph, held: Mapping[str, str], like: Tensor | None
+) -> None:
+    if isinstance(module, nn.Linear):
+        module.in_features = module.weight.shape[1]
+    elif isinstance(module, _CONVS):
+        transposed = node.op == "conv_transpose"
+        size = module.weight.shape[0 if transposed else 1]
+        module.in_channels = size if transposed else size * module.groups
+    elif isinstance(module, nn.LayerNorm):
+        sizes = [tuple(graph.tensors[key].shape) for key in node.arrays.values()]
+        module.normalized_shape = sizes[0] if sizes else module.normalized_shape
+    else:
+        sizes = [len(graph.tensors[key]) for key in node.arrays.values()]
+        module.affine = module.weight is not None or module.bias is not None
+        field = "num_channels" if isinstance(module, nn.GroupNorm) else "num_features"
+        setattr(module, field, sizes[0] if sizes else getattr(module, field))
+        for name in {"running_mean", "running_var"} & set(held):
+            setattr(module, name, tensor_like(graph.tensors[node.arrays[held[name]]], like))
+
+
+def reset(model: nn.Module, fresh: int) -> None:
+    """Initialise all parameters anew, each module from a seed of its own path.
+
+    By each module's own `reset_parameters`; what the model's __init__ does to them afterwards isn't
+    known. Raises: Refused: a module that has parameters and no such method.
+    """
+    devices = [] if not torch.cuda.is_available() else list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=devices):
+        for path, module in model.named_modules():
+            own = [*module._parameters.values(), *module._buffers.values()]
+            if not any(tensor is not None for tensor in own):
+                continue
+            torch.manual_seed(zlib.crc32(f"{fresh}:{path}".encode()))
+            method = getattr(module, "reset_parameters", None) or getattr(
+                module, "_reset_parameters", None
+            )
+            if method is not None:
+                method()
+            elif any(p is not None for p in module._parameters.values()):
+                raise Refused(
+                    f"'{path}' ({type(module).__name__}) has parameters and no reset_parameters: "
+                    "give it one, so that it can be initialised anew."
+                )
+
+
+# Modules from nodes.
+
+
+def make_module(node: Node, graph: Graph, like: Tensor | None) -> nn.Module:
+    """Return a module of PyTorch's own for a node: a batch norm, a convolution, a dense layer.
+
+    Raises: Refused: there is none for it.
+    """
+    rank = len(node.shape) - 2
+    if node.op == "batch_norm":
+        kinds: Any = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+        kept = node.attrs.get("momentum")
+        momentum = None if kept is None else 1 - kept
+        size = len(graph.tensors[node.arrays["moving_mean"]])
+        made: nn.Module = kinds[rank](size, node.attrs["epsilon"], momentum)
+    elif node.op == "conv":
+        kinds = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+        kernel = graph.tensors[node.arrays["kernel"]]
+        made = kinds[rank](
+            kernel.shape[-2] * node.attrs.get("groups", 1),
+            kernel.shape[-1],
+            kernel.shape[:-2],
+            stride=tuple(node.attrs["strides"]),
+            padding=_padding(node, kernel.shape[:-2]),
+            dilation=tuple(node.attrs["dilation"]),
+            groups=node.attrs.get("groups", 1),
+            bias="bias" in node.arrays,
+        )
+    else:
+        raise Refused(f"'{node.name}' ({node.op}) can't be written as a module of its own.")
+    if like is not None:
+        made = made.to(like.device, like.dtype)
+    refit(made, node, graph)
+    return made
+
+
+def _padding(node: Node, window: tuple[int, ...]) -> Any:
+    padding = node.attrs["padding"]
+    if isinstance(padding, str):
+        if padding == "same" and math.prod(node.attrs["strides"]) != 1:
+            raise Refused(f"'{node.name}': PyTorch has no 'same' padding with strides.")
+        return padding
+    if any(before != after for before, after in padding):
+        raise Refused(f"'{node.name}' pads unevenly, which no module of PyTorch's does.")
+    return tuple(before for before, _ in padding)
