@@ -111,10 +111,13 @@ def save(model: Any, path: Path, example: Any) -> None:
 
     Raises: InputError: the place can't be written to. Refused: torch.export can't express it.
     """
-    handle, name = -1, ""
+    name = ""
     try:
-        handle, name = tempfile.mkstemp(suffix=path.suffix, dir=path.parent)
-        os.close(handle)
+        with tempfile.NamedTemporaryFile(suffix=path.suffix, dir=path.parent, delete=False) as made:
+            name = made.name
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)  # as any other new file, not for its owner alone
         if path.suffix == ".keras":
             model.save(name)
         else:

@@ -30,5 +30,6 @@ def tapped(
     model: keras.Model, tensors: Mapping[str, Any], inputs: Sequence[np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Return the values of symbolic tensors inside a model, at inference."""
-    probe = keras.Model(model.inputs, list(tensors.values()))
+    inputs_as_given = getattr(model, "_inputs_struct", model.inputs)
+    probe = keras.Model(inputs_as_given, list(tensors.values()))
     return dict(zip(tensors, outputs(probe, inputs), strict=True))

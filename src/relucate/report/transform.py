@@ -6,6 +6,7 @@ what was skipped with its reason, the certificate. Not here: any judgement.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
@@ -92,7 +93,7 @@ def table(report: dict[str, Any], every: bool = False) -> tuple[list[str], list[
         ]
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        how = "" if row["status"] == "done" else _how(row)
+        how = "" if row["status"] == "done" else _without_names(_how(row))
         key = (row["old"], _then(row), row["strategy"] or "", how)
         groups.setdefault(key, []).append(row)
     found = []
@@ -100,6 +101,15 @@ def table(report: dict[str, Any], every: bool = False) -> tuple[list[str], list[
         note = f"border: {strategy}" if strategy else how
         found.append([str(len(same)), old, then, note or _example(same)])
     return ["norms", "so far", "then", "how"], found
+
+
+def _without_names(reason: str) -> str:
+    """Return a reason without the layers that it names, so that equal ones are shown together.
+
+    >>> _without_names("'conv1' is read by others (conv1, add)")
+    '... is read by others'
+    """
+    return re.sub(r"'[^']*'", "...", re.sub(r" \([^)]*\)", "", reason))
 
 
 def _example(same: list[dict[str, Any]]) -> str:

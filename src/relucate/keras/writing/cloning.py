@@ -8,6 +8,7 @@ with the same values whatever stands around it. Not here: which layer is to chan
 from __future__ import annotations
 
 import copy
+import inspect
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -22,8 +23,12 @@ def clone(layer: Any, name: str, changes: Mapping[str, Any], fresh: int | None) 
 
     Raises: Refused: its class can't be made from its own config.
     """
+    if "call" in vars(layer):
+        raise Refused(f"'{layer.name}' ({type(layer).__name__}): its call was replaced.")
+    if type(layer) is keras.layers.Lambda:  # its configuration would be its function's bytes
+        return _lambda(layer, name)
     try:
-        config = copy.deepcopy(layer.get_config())
+        config = copy.deepcopy(_config(layer))
     except Exception as error:
         raise _refused(layer, error) from error
     config["name"] = name
@@ -38,6 +43,41 @@ def clone(layer: Any, name: str, changes: Mapping[str, Any], fresh: int | None) 
         for old, new in zip(layer._flatten_layers(), made._flatten_layers(), strict=False):
             if new.trainable != old.trainable:
                 new.trainable = old.trainable
+    return made
+
+
+def _config(layer: Any) -> dict[str, Any]:
+    """Return a layer's configuration with the user's own activation function as it is.
+
+    Keras finds a function by its name again only where it is registered.
+    """
+    function = getattr(layer, "activation", None)
+    own = inspect.isfunction(function) and not function.__module__.startswith("keras.")
+    if not own:
+        return layer.get_config()
+    layer.activation = None
+    try:
+        config = layer.get_config()
+    finally:
+        layer.activation = function
+    return {**config, "activation": _Kept(function)}
+
+
+class _Kept:
+    """A function in a configuration, that a deep copy leaves as it is."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self.function
+
+
+def _lambda(layer: Any, name: str) -> Any:
+    config = layer.get_config()
+    kept = {key: config[key] for key in ("output_shape", "arguments", "dtype") if key in config}
+    made = keras.layers.Lambda(layer.function, mask=layer.mask, name=name, **kept)
+    made.trainable = layer.trainable
     return made
 
 

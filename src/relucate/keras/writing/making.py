@@ -1,148 +1,321 @@
-"""A Keras layer or raw operation for one node of a Graph, from its op and attributes.
+"""Keras layers for nodes that no layer of the source stands for: the linear ones, norms, merges.
 
-For nodes that no layer of the source stands for any more: what a planner inserted, and the parts of
-a layer that was split. Everything here is stock Keras, so that the written model is saved and
-loaded without relucate. Not here: layers that stay as they were (`cloning`).
+For what a planner inserted, for the parts of a layer that was split, and for a graph without a
+source. Everything is stock Keras, so that the written model is saved and loaded without relucate.
+Not here: what has no weights and is simpler as a raw operation (`raw`), layers that stay as they
+were (`cloning`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
-import numpy as np
 
 from ...errors import Refused
 from ...graph import Graph, Node
 
 kl = keras.layers
+Pairs = tuple[tuple[int, int], ...]
 
 
-def channels(node: Node) -> int:
-    """Return the number of a linear node's output channels."""
-    axis = 1 if node.attrs.get("data_format") == "channels_first" and node.op != "dense" else -1
-    return int(node.shape[axis] or 0)
+@dataclass(frozen=True)
+class Made:
+    """A layer for a node, unbuilt, and weightless layers in front of it and behind it.
+
+    `node` is what the layer itself does: without the padding, say, that a layer in front does.
+    """
+
+    layer: Any
+    node: Node
+    before: Any = None
+    after: Any = None
+
+    def __call__(self, given: Any, **more: Any) -> Any:
+        """Call the layers one after the other."""
+        given = given if self.before is None else self.before(given)
+        value = self.layer(given, **more)
+        return value if self.after is None else self.after(value)
+
+
+def make_layer(node: Node, graph: Graph, common: Mapping[str, Any]) -> Made:
+    """Return the stock layer of a node; `common`: its name, dtype, trainable.
+
+    Raises: Refused: no layer does that.
+    """
+    if node.op not in LAYERS:
+        raise Refused(f"'{node.name}' ({node.op}) can't be written as a Keras layer of its own.")
+    for attr in ("time_distributed", "reparametrized", "quantized", "lora", "renorm"):
+        if node.attrs.get(attr):
+            raise Refused(f"'{node.name}' ({node.op}) can't be written: {attr}.")
+    made = LAYERS[node.op](node, graph, dict(common))
+    return made if isinstance(made, Made) else Made(made, node)
+
+
+# Linear layers.
 
 
 def _window(node: Node, graph: Graph) -> tuple[int, ...]:
     return tuple(graph.tensors[node.arrays["kernel"]].shape[:-2])
 
 
-def _conv_arguments(node: Node, graph: Graph) -> dict[str, Any]:
-    padding = node.attrs["padding"]
-    if not isinstance(padding, str):
-        raise Refused(f"'{node.name}' ({node.op}) has padding that no Keras layer has: {padding}.")
+def _pick(node: Node, rank: int, *classes: Any) -> Any:
+    if not 0 < rank <= len(classes):
+        raise Refused(f"'{node.name}' ({node.op}) has {rank} spatial axes: Keras has no layer.")
+    return classes[rank - 1]
+
+
+def _arguments(node: Node, graph: Graph) -> dict[str, Any]:
     return {
         "kernel_size": _window(node, graph),
         "strides": tuple(node.attrs["strides"]),
-        "padding": padding,
+        "padding": node.attrs["padding"],
         "data_format": node.attrs["data_format"],
         "dilation_rate": tuple(node.attrs["dilation"]),
         "use_bias": "bias" in node.arrays,
     }
 
 
-def _pick(node: Node, graph: Graph, *classes: Any) -> Any:
-    rank = len(_window(node, graph))
-    if rank > len(classes):
-        raise Refused(f"'{node.name}' ({node.op}) has {rank} spatial axes: Keras has no layer.")
-    return classes[rank - 1]
-
-
 def _conv(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
-    kind = _pick(node, graph, kl.Conv1D, kl.Conv2D, kl.Conv3D)
-    groups = node.attrs.get("groups", 1)
-    more = _conv_arguments(node, graph)
-    return kind(filters=channels(node), groups=groups, **more, **common)
+    window, padding = _window(node, graph), node.attrs["padding"]
+    kind = _pick(node, len(window), kl.Conv1D, kl.Conv2D, kl.Conv3D)
+    more = {**_arguments(node, graph), "groups": node.attrs.get("groups", 1), **common}
+    filters = graph.tensors[node.arrays["kernel"]].shape[-1]
+    if isinstance(padding, str):
+        return kind(filters, **more)
+    if len(window) == 1 and padding == (((window[0] - 1) * node.attrs["dilation"][0], 0),):
+        return kind(filters, **{**more, "padding": "causal"})
+    return _padded(node, lambda: kind(filters, **{**more, "padding": "valid"}), common)
 
 
 def _depthwise(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
-    kind = _pick(node, graph, kl.DepthwiseConv1D, kl.DepthwiseConv2D)
-    more = _conv_arguments(node, graph)
+    kind = _pick(node, len(_window(node, graph)), kl.DepthwiseConv1D, kl.DepthwiseConv2D)
     multiplier = graph.tensors[node.arrays["kernel"]].shape[-1]
-    return kind(depth_multiplier=multiplier, **more, **common)
+    more = {**_arguments(node, graph), "depth_multiplier": multiplier, **common}
+    if isinstance(node.attrs["padding"], str):
+        return kind(**more)
+    return _padded(node, lambda: kind(**{**more, "padding": "valid"}), common)
+
+
+def _padded(node: Node, make: Callable[[], Any], common: dict[str, Any]) -> Made:
+    """Put a layer of zeros in front: Keras's own layers know "same" and "valid" alone."""
+    name = f"{common['name']}_pad"
+    pad = zero_pad(node, {**common, "name": name})
+    inside = replace(node, attrs={**node.attrs, "padding": "valid"})
+    return Made(make(), inside, before=pad)
 
 
 def _transpose(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
-    kind = _pick(node, graph, kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose)
-    more = _conv_arguments(node, graph)
-    output_padding = node.attrs.get("output_padding")
-    return kind(filters=channels(node), output_padding=output_padding, **more, **common)
+    kernel, padding = graph.tensors[node.arrays["kernel"]], node.attrs["padding"]
+    rank = kernel.ndim - 2
+    kind = _pick(node, rank, kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose)
+    if node.attrs.get("groups", 1) != 1:
+        raise Refused(f"'{node.name}' ({node.op}) has groups, which Keras's layer has not.")
+    extra = node.attrs.get("output_padding")
+    more = {**_arguments(node, graph), "output_padding": extra, **common}
+    if isinstance(padding, str):
+        return kind(kernel.shape[-2], **more)
+    if extra is not None:
+        raise Refused(f"'{node.name}' ({node.op}) cuts off {padding} and pads {extra}, too.")
+    layer = kind(kernel.shape[-2], **{**more, "padding": "valid"})
+    inside = replace(node, attrs={**node.attrs, "padding": "valid"})
+    return Made(layer, inside, after=crop(node, padding, f"{common['name']}_crop", common))
 
 
 def _dense(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
-    return kl.Dense(channels(node), use_bias="bias" in node.arrays, **common)
+    kernel = graph.tensors[node.arrays["kernel"]]
+    return kl.Dense(kernel.shape[-1], use_bias="bias" in node.arrays, **common)
 
 
-def _zero_pad(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
-    padding = node.attrs["padding"]
+def _einsum(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
+    equation, letters = node.attrs["equation"], ""
+    if "bias" in node.arrays:
+        sizes = graph.tensors[node.arrays["bias"]].shape
+        output = equation.partition("->")[2]
+        pairs = zip(output[len(output) - len(sizes) :], sizes, strict=True)
+        letters = "".join(letter for letter, size in pairs if size != 1)
+    return kl.EinsumDense(equation, node.shape[1:], bias_axes=letters or None, **common)
+
+
+# Padding and cropping.
+
+
+def _spatial(node: Node, pairs: Pairs, classes: tuple[Any, ...], common: dict[str, Any]) -> Any:
+    kind = _pick(node, len(pairs), *classes)
+    given: Any = tuple(tuple(pair) for pair in pairs)
+    data_format = node.attrs.get("data_format", "channels_last")
+    if len(pairs) > 1:
+        return kind(given, data_format=data_format, **common)
+    if kind is kl.ZeroPadding1D:
+        return kind(given[0], data_format=data_format, **common)
+    if data_format == "channels_first":
+        raise Refused(f"'{node.name}' ({node.op}): Keras crops one axis with channels last only.")
+    return kind(given[0], **common)
+
+
+def zero_pad(node: Node, common: dict[str, Any]) -> Any:
+    """Return the layer that pads with zeros as `node.attrs["padding"]` says."""
     classes = (kl.ZeroPadding1D, kl.ZeroPadding2D, kl.ZeroPadding3D)
-    given = padding[0] if len(padding) == 1 else padding
-    return classes[len(padding) - 1](given, data_format=node.attrs["data_format"], **common)
+    return _spatial(node, node.attrs["padding"], classes, common)
+
+
+def crop(node: Node, pairs: Pairs, name: str, common: dict[str, Any]) -> Any:
+    """Return the layer that cuts off `pairs` along the spatial axes."""
+    classes = (kl.Cropping1D, kl.Cropping2D, kl.Cropping3D)
+    return _spatial(node, pairs, classes, {**common, "name": name})
+
+
+def _upsample(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
+    factors = tuple(node.attrs["factors"])
+    kind = _pick(node, len(factors), kl.UpSampling1D, kl.UpSampling2D, kl.UpSampling3D)
+    if len(factors) > 1:
+        return kind(factors, data_format=node.attrs.get("data_format"), **common)
+    if node.attrs.get("data_format") == "channels_first":
+        raise Refused(f"'{node.name}' ({node.op}): Keras repeats one axis with channels last only.")
+    return kind(factors[0], **common)
+
+
+# Norms.
 
 
 def _batch_norm(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
+    if "moving_mean" not in node.arrays:
+        raise Refused(f"'{node.name}' ({node.op}) has no moving statistics: no Keras layer.")
+    momentum = node.attrs.get("momentum")
+    frozen = {"trainable": False} if node.attrs.get("frozen") else {}
     return kl.BatchNormalization(
         axis=node.attrs["axis"],
         epsilon=node.attrs["epsilon"],
-        momentum=node.attrs.get("momentum", 0.99),
+        momentum=0.99 if momentum is None else momentum,
+        center="beta" in node.arrays,
+        scale="gamma" in node.arrays,
+        synchronized=bool(node.attrs.get("synchronized")),
+        **{**common, **frozen},
+    )
+
+
+def _layer_norm(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
+    options = {"axis": list(node.attrs["axes"]), "epsilon": node.attrs["epsilon"]}
+    center, scale = "beta" in node.arrays, "gamma" in node.arrays
+    if node.op == "layer_norm":
+        return kl.LayerNormalization(**options, center=center, scale=scale, **common)
+    if node.attrs.get("rms_scaling") or not scale or center:
+        raise Refused(f"'{node.name}' ({node.op}) has options that no Keras layer has.")
+    return kl.RMSNormalization(**options, **common)
+
+
+def _group_norm(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
+    return kl.GroupNormalization(
+        groups=node.attrs["groups"],
+        axis=node.attrs["axis"],
+        epsilon=node.attrs["epsilon"],
         center="beta" in node.arrays,
         scale="gamma" in node.arrays,
         **common,
     )
 
 
+# Merges, and the rest.
+
+
+def _merge(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
+    if node.op == "concat":
+        return kl.Concatenate(axis=node.attrs["axis"], **common)
+    ranks = {len(graph.nodes[name].shape) for name in node.inputs}
+    if len(ranks) > 1 and node.attrs.get("fill_axis") is None:
+        raise Refused(f"'{node.name}' ({node.op}) merges values of several ranks.")
+    kinds = {
+        "add": kl.Add,
+        "subtract": kl.Subtract,
+        "multiply": kl.Multiply,
+        "average": kl.Average,
+        "maximum": kl.Maximum,
+        "minimum": kl.Minimum,
+    }
+    return kinds[node.op](**common)
+
+
 def _rescale(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
     return kl.Rescaling(node.attrs["scale"], offset=node.attrs["offset"], **common)
 
 
-def _concat(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
-    return kl.Concatenate(axis=node.attrs["axis"], **common)
+def _pool(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
+    window, padding = tuple(node.attrs["window"]), node.attrs["padding"]
+    largest = node.op == "max_pool"
+    classes = (
+        (kl.MaxPooling1D, kl.MaxPooling2D, kl.MaxPooling3D)
+        if largest
+        else (kl.AveragePooling1D, kl.AveragePooling2D, kl.AveragePooling3D)
+    )
+    odd = any(d != 1 for d in node.attrs.get("dilation", (1,))) or node.attrs.get("ceil_mode")
+    counted = padding != "valid" and node.attrs.get("count_include_pad") and not largest
+    if odd or counted or not isinstance(padding, str):
+        raise Refused(f"'{node.name}' ({node.op}) pools in a way that no Keras layer does.")
+    return _pick(node, len(window), *classes)(
+        window,
+        strides=tuple(node.attrs["strides"]),
+        padding=padding,
+        data_format=node.attrs["data_format"],
+        **common,
+    )
 
 
-def _add(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
-    return kl.Add(**common)
+def _dropout(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
+    rate = node.attrs["rate"]
+    if node.op != "dropout":
+        kind = kl.AlphaDropout if node.op == "alpha_dropout" else kl.GaussianDropout
+        return kind(rate, **common)
+    noise = node.attrs.get("noise_shape")
+    if node.attrs.get("spatial") is not None:
+        kept = {0, node.attrs["spatial"] % len(node.shape)}
+        noise = tuple(None if axis in kept else 1 for axis in range(len(node.shape)))
+    return kl.Dropout(rate, noise_shape=noise, **common)
 
 
-_LAYERS: Mapping[str, Callable[..., Any]] = {
+def _flatten(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
+    return kl.Flatten(data_format=node.attrs.get("data_format") or "channels_last", **common)
+
+
+def _prelu(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
+    alpha = graph.tensors[node.arrays["alpha"]]
+    if node.attrs.get("axis") is not None or alpha.ndim != len(node.shape) - 1:
+        raise Refused(f"'{node.name}' ({node.op}) has an alpha of shape {alpha.shape}.")
+    sizes = enumerate(zip(alpha.shape, node.shape[1:], strict=True), start=1)
+    shared = [axis for axis, (own, size) in sizes if own == 1 and size != 1]
+    return kl.PReLU(shared_axes=shared or None, **common)
+
+
+def _embedding(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
+    return kl.Embedding(*graph.tensors[node.arrays["table"]].shape, **common)
+
+
+LAYERS: Mapping[str, Callable[[Node, Graph, dict[str, Any]], Any]] = {
     "conv": _conv,
     "depthwise_conv": _depthwise,
     "conv_transpose": _transpose,
     "dense": _dense,
-    "zero_pad": _zero_pad,
+    "einsum": _einsum,
     "batch_norm": _batch_norm,
+    **dict.fromkeys(["layer_norm", "rms_norm"], _layer_norm),
+    "group_norm": _group_norm,
+    **dict.fromkeys("add subtract multiply average maximum minimum concat".split(), _merge),
     "rescale": _rescale,
-    "concat": _concat,
-    "add": _add,
+    **dict.fromkeys(["max_pool", "avg_pool"], _pool),
+    **dict.fromkeys(["dropout", "alpha_dropout", "gaussian_dropout"], _dropout),
+    "zero_pad": lambda node, graph, common: zero_pad(node, common),
+    "crop": lambda node, graph, common: crop(
+        node, node.attrs["cropping"], common["name"], common
+    ),
+    "upsample": _upsample,
+    "flatten": _flatten,
+    "reshape": lambda node, graph, common: kl.Reshape(tuple(node.attrs["target"]), **common),
+    "permute": lambda node, graph, common: kl.Permute(tuple(node.attrs["dims"]), **common),
+    "identity": lambda node, graph, common: kl.Identity(**common),
+    "gaussian_noise": lambda node, graph, common: kl.GaussianNoise(
+        node.attrs["stddev"], **common
+    ),
+    "prelu": _prelu,
+    "embedding": _embedding,
 }
-
-
-def make_layer(node: Node, graph: Graph, common: Mapping[str, Any]) -> Any:
-    """Return the stock layer of a node, unbuilt; `common`: its name, dtype, trainable.
-
-    Raises: Refused: no layer does that.
-    """
-    if node.op not in _LAYERS:
-        raise Refused(f"'{node.name}' ({node.op}) can't be written as a Keras layer of its own.")
-    return _LAYERS[node.op](node, graph, dict(common))
-
-
-def apply_raw(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
-    """Apply a node that is a raw operation (`slice`, `affine`); None if it isn't one."""
-    if node.op == "affine":
-        value, dtype = inputs[0], inputs[0].dtype
-        for role, function in (("scale", keras.ops.multiply), ("offset", keras.ops.add)):
-            if role in node.arrays:
-                array = graph.tensors[node.arrays[role]]
-                value = function(value, np.asarray(array, _numpy(dtype)))
-        return value
-    if node.op == "slice":
-        cut = slice(node.attrs["start"], node.attrs["stop"], node.attrs["step"])
-        axis = node.attrs["axis"] % len(node.shape)
-        return inputs[0][(*[slice(None)] * axis, cut)]
-    return None
-
-
-def _numpy(dtype: str) -> str:
-    return "float32" if dtype in {"float16", "bfloat16"} else dtype

@@ -1,0 +1,101 @@
+"""Raw Keras operations for nodes without trainable weights: slices, constants, activations.
+
+They are saved in the model's configuration as `keras.ops` calls, exactly: no custom layer, and
+arrays as numbers. Not here: layers (`making`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from ...errors import Refused
+from ...graph import Graph, Node
+from ...graph.nodes import ACTIVATIONS
+
+ops = keras.ops
+
+
+def apply_raw(
+    node: Node, graph: Graph, inputs: Sequence[Any], free: Callable[[str], str]
+) -> Any:
+    """Apply a node that is written as raw operations; None if it isn't one.
+
+    `free` returns a name that no other layer or operation of the model has.
+    """
+    apply = _RAW.get(node.op) or (_activation if node.op in ACTIVATIONS - {"prelu"} else None)
+    if apply is None:
+        return None
+    if node.attrs.get("time_distributed"):
+        raise Refused(f"'{node.name}' ({node.op}) can't be written: time_distributed.")
+    value = last = apply(node, graph, inputs)
+    while all(last is not x for x in inputs):  # Keras's own names could be those of a layer
+        operation = last._keras_history.operation
+        operation.name = free(node.name)
+        last = operation._inbound_nodes[-1].input_tensors[0]
+    return value
+
+
+def _affine(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
+    """Return x · scale + offset; half precision is left for it and taken again behind it."""
+    value, dtype = inputs[0], keras.backend.standardize_dtype(inputs[0].dtype)
+    half = dtype in {"float16", "bfloat16"}
+    for role, function in (("scale", ops.multiply), ("offset", ops.add)):
+        if role in node.arrays:
+            array = graph.tensors[node.arrays[role]]
+            value = function(value, np.asarray(array, "float32" if half else dtype))
+    return ops.cast(value, dtype) if half and value is not inputs[0] else value
+
+
+def _slice(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
+    cut = slice(node.attrs.get("start"), node.attrs.get("stop"), node.attrs.get("step"))
+    axis = node.attrs["axis"] % len(node.shape)
+    return inputs[0][(*[slice(None)] * axis, cut)]
+
+
+def _reduce(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
+    function = getattr(ops, node.attrs["function"])
+    keepdims = bool(node.attrs.get("keepdims"))
+    return function(inputs[0], axis=tuple(node.attrs["axes"]), keepdims=keepdims)
+
+
+def _global(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
+    function = ops.max if node.op == "global_max_pool" else ops.mean
+    keepdims = bool(node.attrs.get("keepdims"))
+    return function(inputs[0], axis=tuple(node.attrs["axes"]), keepdims=keepdims)
+
+
+def _divide(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
+    return ops.divide(*inputs)
+
+
+def _activation(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
+    attrs = {key: value for key, value in node.attrs.items() if key not in _IGNORED}
+    (x,) = inputs
+    if node.op == "hard_tanh" and attrs:
+        low, high = attrs.pop("min_value", -1.0), attrs.pop("max_value", 1.0)
+        return ops.clip(x, low, high)
+    if node.op == "threshold":
+        return ops.threshold(x, attrs["threshold"], attrs["value"])
+    if node.op == "softplus" and attrs.get("beta", 1.0) == 1.0:
+        attrs = {}
+    function = getattr(keras.activations, node.op, None)
+    options = [] if function is None else list(inspect.signature(function).parameters)[1:]
+    if function is None or not set(attrs) <= set(options):
+        raise Refused(f"'{node.name}' ({node.op}) has options that Keras has not: {attrs}.")
+    return function(x, **attrs)
+
+
+# What doesn't change values, or says only how the source spelled the activation.
+_IGNORED = frozenset({"written", "data_format", "form", "forced"})
+_RAW: Mapping[str, Callable[[Node, Graph, Sequence[Any]], Any]] = {
+    "affine": _affine,
+    "slice": _slice,
+    "reduce": _reduce,
+    **dict.fromkeys(["global_avg_pool", "global_max_pool"], _global),
+    "divide": _divide,
+}

@@ -1,0 +1,215 @@
+"""Convert and rebuild on blocks: where norms, activations and biases go, what stays and why."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as kl
+
+from relucate.errors import InputError
+from relucate.graph.evaluate import evaluate
+from relucate.keras import read
+from relucate.surgery.convert import convert_graph
+from relucate.surgery.moments import Moments, Running
+from relucate.surgery.rebuild import rebuild_graph
+from relucate.surgery.sites import sites
+
+BEFORE, AFTER = "linear-norm-act", "linear-act-norm"
+ORDERS = (BEFORE, AFTER, "norm-linear-act", "norm-act-linear")
+
+
+def randomize(model, seed=0):
+    random = np.random.default_rng(seed)
+    for variable in model.weights:
+        size = tuple(variable.shape)
+        if "variance" in variable.path or "gamma" in variable.path:
+            variable.assign(random.uniform(0.4, 1.7, size))
+        else:
+            variable.assign(random.normal(size=size) / np.sqrt(max(np.prod(size[:-1]), 1)))
+    return model
+
+
+def chain(order, *, bias=None, depth=2, norm=kl.BatchNormalization):
+    x = image = keras.Input((6, 6, 3))
+    for number in range(depth):
+        for token in order.split("-"):
+            if token == "linear":
+                use = bias if bias is not None else True
+                layer = kl.Conv2D(4, 3, padding="same", use_bias=use, name=f"conv{number}")
+            elif token == "norm":
+                layer = norm(name=f"norm{number}")
+            else:
+                layer = kl.ReLU(name=f"act{number}")
+            x = layer(x)
+    x = kl.GlobalAveragePooling2D()(x)
+    return randomize(keras.Model(image, kl.Dense(5, name="head")(x)))
+
+
+def orders(graph):
+    return [site.order for site in sites(graph)]
+
+
+@pytest.mark.parametrize("new", ORDERS)
+@pytest.mark.parametrize("old", ORDERS)
+def test_rebuild_gives_the_order(old, new):
+    plan = rebuild_graph(read(chain(old)), new)
+    assert orders(plan.graph) == [new] * 2
+    assert {outcome.status for outcome in plan.outcomes} == {"skipped" if old == new else "done"}
+    assert [n.name for n in plan.graph if n.kind == "linear"] == ["conv0", "conv1", "head"]
+
+
+@pytest.mark.parametrize("old", [o for o in ORDERS if o != "norm-act-linear"])
+def test_bias_rule(old):
+    def biased(graph):
+        return {n.name: "bias" in n.arrays for n in graph if n.kind == "linear"}
+
+    for bias in (True, False):
+        graph = read(chain(old, bias=bias))
+        without = {"conv0": False, "conv1": False, "head": True}
+        full = {"conv0": True, "conv1": True, "head": True}
+        if old != BEFORE:
+            assert biased(rebuild_graph(graph, BEFORE).graph) == without
+        if old != AFTER:
+            assert biased(rebuild_graph(graph, AFTER).graph) == full
+        assert biased(rebuild_graph(graph, "none").graph) == full
+
+
+def test_a_layer_norm_keeps_the_bias():
+    graph = read(chain(AFTER, norm=kl.LayerNormalization))
+    plan = rebuild_graph(graph, BEFORE)
+    assert orders(plan.graph) == [BEFORE] * 2
+    assert all("bias" in n.arrays for n in plan.graph if n.kind == "linear")
+
+
+def test_sizes_follow_where_the_norm_goes():
+    graph = rebuild_graph(read(chain(BEFORE)), "norm-linear-act").graph
+    norm = graph.nodes["norm0"]
+    assert graph.tensors[norm.arrays["gamma"]].shape == (3,)
+    assert graph.nodes["norm1"].shape[-1] == 4
+
+
+def residual():
+    x = image = keras.Input((6, 6, 4))
+    y = kl.ReLU(name="a1")(kl.BatchNormalization(name="n1")(kl.Conv2D(4, 3, padding="same")(x)))
+    y = kl.BatchNormalization(name="n2")(kl.Conv2D(4, 3, padding="same")(y))
+    x = kl.ReLU(name="a2")(kl.Add()([x, y]))
+    return randomize(keras.Model(image, x))
+
+
+@pytest.mark.parametrize("verb", [convert_graph, rebuild_graph])
+def test_a_norm_before_an_addition_stays(verb):
+    plan = verb(read(residual()), AFTER)
+    found = {outcome.name: outcome for outcome in plan.outcomes}
+    assert (found["n1"].status, found["n1"].old, found["n1"].new) == ("done", BEFORE, AFTER)
+    assert found["n2"].status == "skipped"
+    assert "relu after add" in found["n2"].reason
+    assert orders(plan.graph) == [AFTER, "linear-norm"]
+
+
+def test_what_others_read_stays():
+    x = image = keras.Input((6,))
+    y = kl.BatchNormalization(name="bn")(kl.Dense(6, name="dense")(x))
+    model = randomize(keras.Model(image, [kl.ReLU()(y), kl.Dense(2, name="other")(y)]))
+    for verb in (convert_graph, rebuild_graph):
+        (outcome,) = verb(read(model), AFTER).outcomes
+        assert outcome.status == "skipped"
+        assert "read outside of the block" in outcome.reason
+
+
+def test_the_layer_that_makes_the_output_is_not_turned():
+    x = image = keras.Input((6,))
+    x = kl.Dense(6, name="first")(x)
+    x = kl.ReLU()(kl.BatchNormalization()(x))
+    x = kl.ReLU(name="act")(kl.BatchNormalization(name="last")(kl.Dropout(0.2)(x)))
+    model = keras.Model(image, kl.Dense(3, name="head")(x))
+    plan = rebuild_graph(read(model), BEFORE)
+    reasons = {o.name: o.reason for o in plan.outcomes}
+    assert "makes the network's output" in reasons["last"]
+
+
+@pytest.mark.parametrize("order", ["linear-norm", "linear-norm-act-drop"])
+@pytest.mark.parametrize("verb", [convert_graph, rebuild_graph])
+def test_orders_that_make_no_sense(verb, order):
+    with pytest.raises(InputError, match=r"expected an order|without drop"):
+        verb(read(chain(BEFORE)), order)
+
+
+# Convert: statistics of the norms that are put in.
+
+
+def test_measured_statistics_are_the_identity():
+    graph = read(chain(BEFORE))
+    plan = convert_graph(graph, AFTER)
+    assert plan.placed == ("norm0", "norm1")
+    random = np.random.default_rng(4)
+    found = {
+        name: Moments(random.normal(size=4), np.array([0.0, 0.1, 2.0, 5.0]), 8)
+        for name in plan.placed
+    }
+    graph2 = convert_graph(graph, AFTER, moments=found).graph
+    norm = graph2.nodes["norm0"]
+    values = {role: graph2.tensors[key] for role, key in norm.arrays.items()}
+    np.testing.assert_allclose(values["moving_mean"], found["norm0"].mean, rtol=1e-6)
+    np.testing.assert_allclose(values["beta"], found["norm0"].mean, rtol=1e-6)
+    np.testing.assert_allclose(values["moving_variance"], found["norm0"].variance, rtol=1e-6)
+    np.testing.assert_allclose(
+        values["gamma"], np.sqrt(found["norm0"].variance + norm.attrs["epsilon"]), rtol=1e-6
+    )
+    x = random.normal(size=(3, 6, 6, 3))
+    np.testing.assert_allclose(
+        evaluate(graph2, x)[0], evaluate(graph, x)[0], rtol=0, atol=1e-5 * 10
+    )
+
+
+def test_beta_carries_the_bias():
+    graph = read(chain(AFTER))
+    bias = graph.tensors["conv0/bias"]
+    plan = convert_graph(graph, BEFORE)
+    assert "bias" not in plan.graph.nodes["conv0"].arrays
+    np.testing.assert_allclose(plan.graph.tensors["norm0/beta"], bias, rtol=1e-6)
+    x = np.random.default_rng(5).normal(size=(3, 6, 6, 3))
+    np.testing.assert_allclose(evaluate(plan.graph, x)[0], evaluate(graph, x)[0], rtol=0, atol=1e-4)
+
+
+def test_there_and_back_leaves_no_trace():
+    graph = read(chain(BEFORE, bias=False))
+    there = convert_graph(graph, AFTER).graph
+    back = convert_graph(there, BEFORE).graph
+    assert {n.name: (n.op, n.inputs) for n in back} == {n.name: (n.op, n.inputs) for n in graph}
+    assert set(back.tensors) == set(graph.tensors)
+
+
+def test_a_norm_that_depends_on_the_data_stays():
+    (first, _) = convert_graph(read(chain(BEFORE, norm=kl.LayerNormalization)), AFTER).outcomes
+    assert first.status == "skipped"
+    assert "depends on the data" in first.reason
+
+
+def test_reused_blocks_move_together():
+    conv, norm = kl.Dense(4, name="dense"), kl.BatchNormalization(name="bn")
+    x = image = keras.Input((4,))
+    for number in range(2):
+        x = kl.ReLU(name=f"relu{number}")(norm(conv(x)))
+    model = randomize(keras.Model(image, kl.Dense(2, name="head")(x)))
+    graph = read(model)
+    plan = convert_graph(graph, AFTER)
+    (outcome,) = plan.outcomes
+    assert outcome.status == "done"
+    assert set(orders(plan.graph)) == {AFTER}
+    value = np.random.default_rng(6).normal(size=(5, 4))
+    np.testing.assert_allclose(
+        evaluate(plan.graph, value)[0], evaluate(graph, value)[0], rtol=0, atol=1e-5
+    )
+    assert set(orders(rebuild_graph(graph, AFTER).graph)) == {AFTER}
+
+
+def test_running_moments_are_those_of_all_at_once():
+    random = np.random.default_rng(7)
+    values = random.normal(size=(50, 3, 4)) * 5 + 100
+    running = Running()
+    for start in (0, 7, 8, 30):
+        stop = {0: 7, 7: 8, 8: 30, 30: 50}[start]
+        running.add(values[start:stop].astype(np.float32), axis=1)
+    found = running.moments()
+    np.testing.assert_allclose(found.mean, values.mean(axis=(0, 2)), rtol=1e-6)
+    np.testing.assert_allclose(found.variance, values.var(axis=(0, 2)), rtol=1e-5)
+    assert found.examples == 50
