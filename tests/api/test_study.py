@@ -49,7 +49,7 @@ class TestErrors:
 
     def test_a_model_instead_of_a_builder_is_refused(self):
         torch = pytest.importorskip("torch")
-        with pytest.raises(Refused, match=r"takes `order`; got a Linear"):
+        with pytest.raises(Refused, match=r"because every run starts anew; got a Linear"):
             compare(torch.nn.Linear(3, 2), progress=False)
 
 

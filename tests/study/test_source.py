@@ -90,9 +90,72 @@ class TestCalling:
         model = build("mlp", width=4, depth=1)
         assert model.output_shape == (None, 10)
 
-    def test_no_order_is_refused(self):
-        with pytest.raises(Refused, match="no_order' takes no `order`"):
+    def test_what_takes_no_order_is_rebuilt(self, write):
+        path = write("""
+            import keras
+            from keras import layers as kl
+
+            def plain(input_shape, classes, norms=True):
+                x = image = keras.Input(input_shape)
+                x = kl.Conv2D(4, 3, name="conv")(x)
+                if norms:
+                    x = kl.BatchNormalization(name="bn")(x)
+                x = kl.Flatten()(kl.ReLU(name="act")(x))
+                return keras.Model(image, kl.Dense(classes, name="logits")(x))
+        """)
+        made = {order: build(f"{path}:plain", order) for order in ("before", "after", "none")}
+        names = {order: [layer.name for layer in m.layers[1:4]] for order, m in made.items()}
+        assert names["before"] == ["conv", "bn", "act"]
+        assert names["after"] == ["conv", "act", "bn"]
+        assert names["none"][:2] == ["conv", "act"]
+        assert [m.get_layer("conv").use_bias for m in made.values()] == [False, True, True]
+        with pytest.raises(InputError, match="has no norms, and its builder takes no `order`"):
+            build(f"{path}:plain", norms=False)
+        with pytest.raises(InputError, match="expected a Keras model"):
             build(no_order)
+
+    def test_a_torch_builder_without_order(self, write):
+        path = write("""
+            from torch import nn
+
+            def net():
+                return nn.Sequential(
+                    nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+                    nn.Linear(144, 10),
+                )
+        """)
+        import relucate
+
+        made = build(f"{path}:net", "after")
+        assert relucate.audit(made, example=(2, 1, 8, 8)).summary == {"linear-act-norm": 1}
+
+    def test_a_saved_model_is_rebuilt_and_starts_anew(self, tmp_path):
+        import keras
+        import numpy as np
+
+        kl = keras.layers
+        model = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                kl.Conv2D(4, 3, name="conv"),
+                kl.BatchNormalization(),
+                kl.ReLU(),
+                kl.Flatten(),
+                kl.Dense(10),
+            ]
+        )
+        model.save(tmp_path / "net.keras")
+        source = resolve(str(tmp_path / "net.keras"))
+        assert source.description == "saved model, rebuilt"
+        made = source.build("after", (8, 8, 1), 10)
+        old, new = (
+            np.asarray(keras.ops.convert_to_numpy(m.get_layer("conv").kernel))
+            for m in (model, made)
+        )
+        assert old.shape == new.shape
+        assert not np.array_equal(old, new)
+        with pytest.raises(InputError, match="takes no options"):
+            resolve(str(tmp_path / "net.keras"), {"width": 3})
 
     def test_unknown_arguments_are_named(self):
         with pytest.raises(InputError, match="needs depth, temperature: give them with --option"):
@@ -161,7 +224,8 @@ class TestNaming:
             ("none.py", InputError, "expected the builder too, as none.py:build"),
             ("no.such.module:build", InputError, "no module 'no.such.module'"),
             ("nosuchmodule:build", InputError, "no module 'nosuchmodule'"),
-            ("net.keras", Refused, "saved model"),
+            ("net.keras", InputError, "no file 'net.keras'"),
+            ("net.h5", InputError, "old format"),
         ],
     )
     def test_what_is_not_there(self, write, text, kind, message):

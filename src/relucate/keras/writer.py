@@ -20,23 +20,27 @@ import numpy as np
 from ..errors import Refused
 from ..graph import Graph, Node
 from .calls import depends_on_training
-from .layers import steps
 from .reader import functional
 from .steps import Step
 from .writing.cloning import clone, derived_seed
-from .writing.making import apply_raw, make_layer
+from .writing.making import LAYERS, Made, make_layer
+from .writing.raw import apply_raw
 from .writing.source import Call, Source, Value, trace
+from .writing.weights import Built, assign
+from .writing.whole import ROLES, changed_constants, whole_operations
 
-_SPLIT = {"activation": "linear"}
-_BIASED = frozenset({"conv", "depthwise_conv", "conv_transpose", "dense"})
+_BIASED = frozenset({"conv", "depthwise_conv", "conv_transpose", "dense", "einsum"})
+_KEPT = ("_initializer", "_regularizer", "_constraint")
+_EMPTY = Graph("", {}, (), (), {})
 
 
-def write(graph: Graph, source: keras.Model, *, fresh: int | None = None) -> keras.Model:
-    """Return a new functional model that computes what `graph` says.
+def write(graph: Graph, source: keras.Model | None = None, *, fresh: int | None = None) -> Any:
+    """Return a new functional `keras.Model` that computes what `graph` says.
 
     Args:
         graph: what `read(source)` gave, edited by a planner.
-        source: the model that was read; neither it nor its layers are changed or shared.
+        source: the model that was read; neither it nor its layers are changed or shared. None: the
+            graph stands for itself, and every node becomes a stock layer or operation.
         fresh: a seed: weights are initialised anew by each layer's own initialisers, reproducibly
             (a layer starts alike in every model where its name and shapes are the same); None: they
             are those of the graph.
@@ -50,11 +54,12 @@ def write(graph: Graph, source: keras.Model, *, fresh: int | None = None) -> ker
 
 
 def write_tapped(
-    graph: Graph, source: keras.Model, taps: Sequence[str], *, fresh: int | None = None
-) -> tuple[keras.Model, dict[str, Any]]:
+    graph: Graph, source: keras.Model | None, taps: Sequence[str], *, fresh: int | None = None
+) -> tuple[Any, dict[str, Any]]:
     """Return the model, and the symbolic tensors that the nodes named in `taps` read first."""
     with _own_random(fresh):
-        writer = _Writer(graph, trace(source), fresh)
+        traced = Source(None, _EMPTY, (), {}, {}, {}, ()) if source is None else trace(source)
+        writer = _Writer(graph, traced, fresh)
         model = writer.write()
     return model, {name: writer.values[graph.nodes[name].inputs[0], 0] for name in taps}
 
@@ -78,39 +83,57 @@ class _Writer:
         self.values: dict[tuple[str, int], Any] = {}
         self.made: dict[Any, Any] = {}  # id of the source's operation, or node name -> new
         self.names: set[str] = set()
-        self.names_of: dict[str, str] = {}
         self.calls = {name: call for call in source.calls for name in call.names}
-        self.whole = self._whole_layers()
-        self.built: list[tuple[Any, Any, list[str]]] = []  # layer, source's, its nodes
-        self.done: set[int] = set()
+        self.whole = whole_operations(source, graph)
+        self.built: list[Built] = []
 
     def write(self) -> keras.Model:
-        function = functional(self.source.model)
-        inputs = {}
-        for name, tensor in zip(self.graph.inputs, function.inputs, strict=True):
-            old = self.source.inputs[name]
-            layer = keras.layers.InputLayer.from_config(old.get_config())
-            self.names.add(layer.name)
-            inputs[id(tensor)] = self.values[name, 0] = layer.output
+        inputs = self._inputs()
         for node in self.graph:
-            if node.op != "input" and (node.name, 0) not in self.values:
+            if (node.name, 0) not in self.values:
                 self._write_node(node)
+        model = self._model(inputs)
+        for built in self.built:
+            assign(built, self.graph, self.source, self.fresh)
+        return model
+
+    def _inputs(self) -> list[Any]:
+        found = []
+        for name in self.graph.inputs:
+            old = self.source.inputs.get(name)
+            if old is None:
+                shape, dtype = self.graph.nodes[name].shape, self._main_dtype()
+                layer = keras.layers.InputLayer(shape[1:], dtype=dtype, name=self._free(name))
+            else:
+                layer = keras.layers.InputLayer.from_config(old.get_config())
+                self.names.add(layer.name)
+            self.values[name, 0] = layer.output
+            found.append(layer.output)
+        return found
+
+    def _model(self, inputs: list[Any]) -> keras.Model:
+        if self.source.model is None:
+            outputs = [self.values[name, 0] for name in self.graph.outputs]
+            return keras.Model(
+                inputs if len(inputs) > 1 else inputs[0],
+                outputs if len(outputs) > 1 else outputs[0],
+                name=self.graph.name,
+            )
+        function = functional(self.source.model)
+        given = {id(t): new for t, new in zip(function.inputs, inputs, strict=True)}
         outputs = {}
         for tensor, old, new in zip(
             function.outputs, self.source.outputs, self.graph.outputs, strict=True
         ):
             outputs[id(tensor)] = self._value(Value(new, old.index if old.node == new else 0))
         model = keras.Model(
-            keras.tree.map_structure(lambda t: inputs[id(t)], function._inputs_struct),
+            keras.tree.map_structure(lambda t: given[id(t)], function._inputs_struct),
             keras.tree.map_structure(lambda t: outputs[id(t)], function._outputs_struct),
             name=self.source.model.name,
         )
         model.trainable = self.source.model.trainable
-        for new, old, names in self.built:
-            if old is not None and hasattr(old, "_flatten_layers"):
-                for a, b in zip(old._flatten_layers(), new._flatten_layers(), strict=False):
-                    b.trainable = a.trainable
-            self._assign(new, old, names)
+        for built in self.built:  # the line above set them all
+            built.restore_trainable()
         return model
 
     def _value(self, value: Value) -> Any:
@@ -119,53 +142,16 @@ class _Writer:
         except KeyError:
             raise Refused(f"an output of '{value.node}' is gone, but still needed.") from None
 
-    # Which calls are as they were.
+    def _free(self, wanted: str) -> str:
+        """Return a name that no other layer has and that Keras allows."""
+        base = name = wanted.replace("/", "_").replace("@", "_")
+        number = 1
+        while name in self.names:
+            name, number = f"{base}_{number}", number + 1
+        self.names.add(name)
+        return name
 
-    def _whole_layers(self) -> set[int]:
-        """Return the ids of the operations all of whose calls can be repeated as they are."""
-        broken = {id(call.operation) for call in self.source.calls if not self._is_whole(call)}
-        return {id(call.operation) for call in self.source.calls} - broken
-
-    def _is_whole(self, call: Call) -> bool:
-        old, new = self.source.graph.nodes, self.graph.nodes
-        for place, name in enumerate(call.names):
-            if name not in new or new[name].op != old[name].op:
-                return False
-            if dict(new[name].attrs) != dict(old[name].attrs):
-                return False
-            if not self._roles_fit(call, old[name], new[name]):
-                return False
-            reads = call.reads[place]
-            if len(new[name].inputs) != len(reads):
-                return False
-            for source, position in zip(new[name].inputs, reads, strict=True):
-                if position < 0 and source != call.names[place + position]:
-                    return False
-        inner = set(call.inner)
-        readers = {r for name in inner for r in self.graph.consumers[name]}
-        if not readers <= set(call.names) or inner & set(self.graph.outputs):
-            return False
-        return self._one_source_per_position(call)
-
-    def _one_source_per_position(self, call: Call) -> bool:
-        sources: dict[int, set[str]] = {}
-        for name, reads in zip(call.names, call.reads, strict=True):
-            for source, position in zip(self.graph.nodes[name].inputs, reads, strict=True):
-                if position >= 0:
-                    sources.setdefault(position, set()).add(source)
-        return all(len(names) == 1 for names in sources.values())
-
-    def _roles_fit(self, call: Call, old: Node, new: Node) -> bool:
-        changed = set(old.arrays) ^ set(new.arrays)
-        if not changed:
-            return True
-        if len(call.names) > 2 or not hasattr(call.operation, "get_config"):
-            return False
-        known = call.operation.get_config()
-        fields = {"bias": "use_bias", "gamma": "scale", "beta": "center"}
-        return all(role in fields and fields[role] in known for role in changed)
-
-    # Writing nodes.
+    # Calls as they were.
 
     def _write_node(self, node: Node) -> None:
         call = self.calls.get(node.name)
@@ -173,16 +159,26 @@ class _Writer:
             self._repeat(call)
             return
         inputs = [self.values[name, 0] for name in node.inputs]
-        raw = apply_raw(node, self.graph, inputs) if call is None else None
-        if raw is not None:
-            self.values[node.name, 0] = raw
-            return
-        layer = self._layer_of(node, call)
-        given = inputs if len(inputs) > 1 or node.op in {"concat", "add"} else inputs[0]
-        more = {}
-        if call is not None and call.training is not None and node.kind in {"norm", "drop"}:
-            more["training"] = call.training
-        self.values[node.name, 0] = layer(given, **more)
+        if self._is_raw(node, call):
+            value = apply_raw(node, self.graph, inputs, self._free)
+        else:
+            layer = self._layer_of(node, call)
+            many = len(inputs) > 1 or node.op == "concat"
+            forced = None if call is None else call.training
+            more = {"training": forced} if forced is not None and _is_moody(node) else {}
+            value = layer(inputs if many else inputs[0], **more)
+        if call is None and _masked(inputs) and not _masked([value]):
+            raise Refused(
+                f"'{node.name}' ({node.op}) can't be inserted: a mask (of Masking or Embedding) "
+                "passes there, and would be lost."
+            )
+        self.values[node.name, 0] = value
+
+    def _is_raw(self, node: Node, call: Call | None) -> bool:
+        if call is None:
+            return node.op not in LAYERS
+        ours = not isinstance(call.operation, keras.layers.Layer)
+        return (ours and node.op not in LAYERS) or changed_constants(self.source, self.graph, node)
 
     def _repeat(self, call: Call) -> None:
         """Make a call of the source again."""
@@ -195,8 +191,8 @@ class _Writer:
         if key not in self.made:
             self.made[key] = self._clone(call)
         operation = self.made[key]
-        tensors = self._arguments(call)
-        args, kwargs = call.keras_node.arguments.fill_in(tensors)
+        filled = call.keras_node.arguments.fill_in(self._arguments(call))
+        args, kwargs = (keras.tree.map_structure(_own_constant, part) for part in filled)
         layer = isinstance(call.operation, keras.layers.Layer)
         if layer and call.training is not None and self._depends(call):
             kwargs["training"] = call.training
@@ -206,10 +202,10 @@ class _Writer:
             self.values[head, len(same)] = flat[place]
 
     def _depends(self, call: Call) -> bool:
-        nodes = (self.source.graph.nodes[name] for name in call.names)
-        return any(depends_on_training(Step(node.op, node.attrs)) for node in nodes)
+        return any(_is_moody(self.source.graph.nodes[name]) for name in call.names)
 
     def _arguments(self, call: Call) -> dict[int, Any]:
+        """Return the new tensor for each symbolic tensor among a call's arguments, by its id."""
         found: dict[int, Any] = {}
         for name, reads in zip(call.names, call.reads, strict=True):
             for source, position in zip(self.graph.nodes[name].inputs, reads, strict=True):
@@ -226,24 +222,16 @@ class _Writer:
     def _clone(self, call: Call) -> Any:
         operation = call.operation
         changes: dict[str, Any] = {}
-        fields = {"bias": "use_bias", "gamma": "scale", "beta": "center"}
         for name in call.names:
             old, new = self.source.graph.nodes[name], self.graph.nodes[name]
             for role in set(old.arrays) ^ set(new.arrays):
-                changes[fields[role]] = role in new.arrays
+                changes[ROLES[role]] = role in new.arrays
         layer = self.source.graph.nodes[call.names[0]].layer
-        made = clone(operation, self._name(layer), changes, self.fresh)
+        made = clone(operation, self._free(layer), changes, self.fresh)
         if isinstance(operation, keras.layers.Layer):
-            self.built.append((made, operation, list(call.names)))
+            nodes = [self.graph.nodes[name] for name in call.names]
+            self.built.append(Built(made, operation, nodes))
         return made
-
-    def _name(self, wanted: str) -> str:
-        base = name = wanted.replace("/", "_").replace("@", "_")
-        number = 1
-        while name in self.names:
-            name, number = f"{base}_{number}", number + 1
-        self.names.add(name)
-        return name
 
     # Layers that were split, and new ones.
 
@@ -252,101 +240,106 @@ class _Writer:
         key: Any = node.name
         if call is not None:
             key = (id(call.operation), call.names.index(node.name))
+        elif node.layer and node.arrays:  # without a source: the calls of one layer
+            key = (node.layer, node.op, tuple(sorted(node.arrays.items())))
         if key not in self.made:
-            self.made[key] = self._split(node, call)
+            self.made[key] = self._new(node, None) if call is None else self._split(node, call)
         return self.made[key]
 
-    def _split(self, node: Node, call: Call | None) -> Any:
-        operation = None if call is None else call.operation
-        if call is not None and len(call.heads) > 1:
+    def _split(self, node: Node, call: Call) -> Any:
+        operation, old = call.operation, self.source.graph.nodes[node.name]
+        if len(call.heads) > 1:
             raise Refused(f"'{node.layer}' has several outputs: it can't be taken apart.")
-        if call is not None and node.kind == "act" and len(call.names) > 1:
+        if call.timed:
+            raise Refused(f"'{node.layer}' is applied step by step: it can't be taken apart.")
+        if node.kind == "act" and len(call.names) > 1:
             return self._fused_activation(node, operation)
-        name = self._name(node.layer if node.kind in {"linear", "norm"} else node.name)
-        if call is not None and self._is_main(node, call):
-            return self._main(node, operation, name)
-        common = {"name": name, "dtype": self._policy(operation)}
-        if operation is not None:
-            common["trainable"] = operation.trainable
-        layer = make_layer(node, self.graph, common)
-        self.built.append((layer, None, [node.name]))
-        return layer
-
-    def _fused_activation(self, node: Node, operation: Any) -> Any:
-        function = getattr(operation, "activation", None)
-        if function is None:
-            raise Refused(f"'{node.name}' ({node.op}) can't be taken out of its layer.")
-        name, policy = self._name(node.name), self._policy(operation)
-        return keras.layers.Activation(function, name=name, dtype=policy)
+        same = node.op == old.op and dict(node.attrs) == dict(old.attrs)
+        if same and self._is_main(node, call) and isinstance(operation, keras.layers.Layer):
+            return self._main(node, operation)
+        return self._new(node, operation)
 
     def _is_main(self, node: Node, call: Call) -> bool:
         """Return whether a node is the one step of its layer besides a fused activation."""
         nodes = self.source.graph.nodes
         return [name for name in call.names if nodes[name].kind != "act"] == [node.name]
 
-    def _main(self, node: Node, operation: Any, name: str) -> Any:
+    def _main(self, node: Node, operation: Any) -> Any:
         config = operation.get_config()
-        changes: dict[str, Any] = {}
-        if "activation" in config:
-            changes["activation"] = "linear"
-        for role, field in (("bias", "use_bias"), ("gamma", "scale"), ("beta", "center")):
+        changes: dict[str, Any] = {"activation": "linear"} if "activation" in config else {}
+        for role, field in ROLES.items():
             if field in config and (role == "bias") == (node.op in _BIASED):
                 changes[field] = role in node.arrays
-        layer = clone(operation, name, changes, self.fresh)
-        self.built.append((layer, operation, [node.name]))
+        layer = clone(operation, self._free(node.layer), changes, self.fresh)
+        self.built.append(Built(layer, operation, [node]))
         return layer
 
+    def _fused_activation(self, node: Node, operation: Any) -> Any:
+        function = getattr(operation, "activation", None)
+        if function is None:
+            raise Refused(f"'{node.name}' ({node.op}) can't be taken out of its layer.")
+        name = self._free(node.name)
+        if isinstance(function, keras.layers.Layer):
+            layer = clone(function, name, {}, self.fresh)
+            self.built.append(Built(layer, function, [node]))
+            return layer
+        return keras.layers.Activation(function, name=name, dtype=self._policy(operation))
+
+    def _new(self, node: Node, operation: Any) -> Made:
+        """Return a layer made from a node's attributes; the rest is as its old layer had it."""
+        linear = node.kind in {"linear", "norm"}
+        name = self._free(node.layer if linear and node.layer else node.name)
+        common: dict[str, Any] = {"name": name, "dtype": self._policy(operation)}
+        if isinstance(operation, keras.layers.Layer):
+            common["trainable"] = operation.trainable
+        made = make_layer(node, self.graph, common)
+        changes = _inherited(made.layer, operation)
+        if changes or self.fresh is not None:
+            made = Made(
+                clone(made.layer, name, changes, self.fresh), made.node, made.before, made.after
+            )
+        self.built.append(Built(made.layer, None, [made.node]))
+        return made
+
     def _policy(self, operation: Any) -> Any:
-        """Return the dtype policy for a new layer: that of its own, or of the first linear one."""
-        layers = [operation, *self.source.operations.values()]
-        for layer in layers:
-            if isinstance(layer, keras.layers.Layer) and not isinstance(
-                layer, (keras.layers.InputLayer, keras.layers.Rescaling)
-            ):
+        """Return the dtype policy for a new layer: that of its own, or of the first computing one.
+
+        Layers at the input often compute in full precision where the others don't.
+        """
+        fixed = (keras.layers.InputLayer, keras.layers.Rescaling, keras.layers.Normalization)
+        for layer in (operation, *self.source.operations.values()):
+            if isinstance(layer, keras.layers.Layer) and not isinstance(layer, fixed):
                 return layer.dtype_policy
-        return None
+        return self._main_dtype()
 
-    # Weights.
-
-    def _assign(self, layer: Any, old: Any, names: Sequence[str]) -> None:
-        if self.fresh is not None:
-            return
-        if old is not None:
-            self._copy(layer, old)
-        shape = tuple(self._shape_read(names[0]))
-        found = steps(layer, shape)
-        if found[0].op == "opaque":
-            return
-        nodes = [self.graph.nodes[name] for name in names]
-        for node in nodes:
-            step = next((s for s in found if s.op == node.op), None)
-            if step is None:
-                continue
-            found.remove(step)
-            for role, variable in step.variables.items():
-                _set(variable, self.graph.tensors[node.arrays[role]], node)
-
-    def _shape_read(self, name: str) -> tuple[int | None, ...]:
-        node = self.graph.nodes[name]
-        return self.graph.nodes[node.inputs[0]].shape if node.inputs else ()
-
-    def _copy(self, layer: Any, old: Any) -> None:
-        """Copy what the graph doesn't have, and what opaque layers hold."""
-        known = {id(variable): key for key, variable in self.source.variables.items()}
-        by_name = len(layer.weights) != len(old.weights)
-        if by_name:
-            return  # a bias, gamma or beta came or went: such layers are known to the graph
-        for new, variable in zip(layer.weights, old.weights, strict=True):
-            if tuple(new.shape) == tuple(variable.shape):
-                key = known.get(id(variable))
-                tensor = self.graph.tensors.get(key) if key else None
-                new.assign(variable if tensor is None else tensor)
+    def _main_dtype(self) -> str:
+        floats = (a.dtype.name for a in self.graph.tensors.values() if a.dtype.kind == "f")
+        return next(floats, keras.config.floatx())
 
 
-def _set(variable: Any, array: np.ndarray, node: Node) -> None:
-    if tuple(variable.shape) != tuple(array.shape):
-        raise Refused(
-            f"'{node.name}' ({node.op}) has a weight of shape {tuple(array.shape)} where its Keras "
-            f"layer has {tuple(variable.shape)}."
-        )
-    variable.assign(array)
+def _inherited(layer: Any, operation: Any) -> dict[str, Any]:
+    """Return initialisers, regularizers and constraints that a new layer takes from its old one."""
+    if not isinstance(operation, keras.layers.Layer):
+        return {}
+    old, found = operation.get_config(), {}
+    for key in layer.get_config():
+        if key.endswith(_KEPT):
+            other = key if key in old else key.replace("kernel_", "pointwise_")
+            if other in old:
+                found[key] = old[other]
+    return found
+
+
+def _is_moody(node: Node) -> bool:
+    return depends_on_training(Step(node.op, node.attrs))
+
+
+def _own_constant(value: Any) -> Any:
+    """Return a copy of a variable that is among a call's arguments: nothing may be shared."""
+    if isinstance(value, keras.Variable):
+        return np.array(keras.ops.convert_to_numpy(value.value))
+    return value
+
+
+def _masked(values: Sequence[Any]) -> bool:
+    return any(getattr(value, "_keras_mask", None) is not None for value in values)

@@ -60,6 +60,7 @@ class Built:
     model: Any
     framework: str  # keras | torch
     tensors: dict[str, np.ndarray]
+    note: str = ""  # what to know about how it was built
 
     def load(self, values: Mapping[str, np.ndarray]) -> None:
         """Set the tensors."""
@@ -78,24 +79,23 @@ def build(
     """
     chosen = {**source.options, **arm.options}
     own = ModelSource(source.kind, source.text, chosen, source.digest, source.payload)
-    model = _built_seeded(own, arm, derive(seed, "init") % 2**32, input_shape, classes)
+    model, note = _built_seeded(own, arm, derive(seed, "init") % 2**32, input_shape, classes)
     framework = framework_of(model)
     if framework == "torch":
-        return Built(model, "torch", _torch_tensors(model))
+        return Built(model, "torch", _torch_tensors(model), note)
     _materialise(model, input_shape)
-    return Built(model, "keras", _keras_tensors(model))
+    return Built(model, "keras", _keras_tensors(model), note)
 
 
 def _built_seeded(
     source: ModelSource, arm: Arm, seed: int, input_shape: tuple[int, ...], classes: int
-) -> Any:
-    loaded = None
-    model = None
+) -> tuple[Any, str]:
+    loaded, model, note = None, None, ""
     while loaded != _frameworks():  # a builder may import one, whose generator is unseeded then
         loaded = _frameworks()
         _seed_everything(seed)
-        model = source.build(arm.given, input_shape, classes)
-    return model
+        model, note = source.build_noted(arm.given, input_shape, classes)
+    return model, note
 
 
 def _frameworks() -> set[str]:

@@ -23,6 +23,7 @@ from typing import Any
 from .. import nets
 from ..errors import InputError, Refused, RelucateError, unknown
 from .identity import code_digest
+from .rebuilding import rebuilt
 
 Builder = Callable[..., Any]
 
@@ -31,7 +32,7 @@ Builder = Callable[..., Any]
 class ModelSource:
     """A builder that can travel to another process, and what identifies it.
 
-    kind: net | file | module | function; text: as the user named it; options: extra keyword
+    kind: net | file | module | function | saved; text: as the user named it; options: extra keyword
     arguments; digest: of the builder's source file or code; payload: a pickled function.
     """
 
@@ -53,22 +54,37 @@ class ModelSource:
     @property
     def description(self) -> str:
         """A word for reports."""
-        return "built-in net" if self.kind == "net" else f"builder ({self.kind})"
+        words = {"net": "built-in net", "saved": "saved model, rebuilt"}
+        return words.get(self.kind, f"builder ({self.kind})")
 
     def build(self, order: str, input_shape: tuple[int, ...], classes: int) -> Any:
         """Build the model in `order` and return it: Keras model or torch module."""
+        return self.build_noted(order, input_shape, classes)[0]
+
+    def build_noted(
+        self, order: str, input_shape: tuple[int, ...], classes: int
+    ) -> tuple[Any, str]:
+        """Return the model in `order`, and what to know about it.
+
+        A saved model, and what a builder without `order` gives, is rebuilt in that order.
+        """
         if self.kind == "net":
-            return nets.build(self.text, order, input_shape, classes, **self.options)
+            return nets.build(self.text, order, input_shape, classes, **self.options), ""
+        if self.kind == "saved":
+            from ..keras.saved import load_saved
+
+            return rebuilt(load_saved(Path(self.text)), order, input_shape, trained=True)
         builder = self._load()
         arguments = _arguments(builder, self.text, order, input_shape, classes, self.options)
-        return _call(builder, self.text, order, arguments)
+        model = _call(builder, self.text, order, arguments)
+        return (model, "") if _takes_order(builder) else rebuilt(model, order, input_shape)
 
     def code(self) -> str:
         """Return a digest of the builder's code and of the user's code that it reaches.
 
-        It imports the builder. Empty for a built-in net, which the version tells.
+        It imports the builder. Empty for a built-in net, which the version tells, and for a file.
         """
-        return "" if self.kind == "net" else code_digest(self._load())
+        return "" if self.kind in {"net", "saved"} else code_digest(self._load())
 
     def _load(self) -> Builder:
         if self.kind != "function":
@@ -86,9 +102,8 @@ class ModelSource:
 def resolve(model: Any, options: Mapping[str, Any] | None = None) -> ModelSource:
     """Return the source that `model` (text or a callable) names.
 
-    Raises: InputError: an unknown net (with the nearest), a builder that isn't there, options that
-    aren't plain data. Refused: a model file or object, which would have to be rebuilt in the other
-    order.
+    Raises: InputError: an unknown net (with the nearest), a builder or file that isn't there,
+    options that aren't plain data. Refused: a model object: give its builder, or save it.
 
     >>> resolve("cnn", {"width": 8}).description
     'built-in net'
@@ -102,8 +117,9 @@ def resolve(model: Any, options: Mapping[str, Any] | None = None) -> ModelSource
     if callable(model) and (inspect.isroutine(model) or isinstance(model, functions)):
         return _from_function(model, chosen)
     raise Refused(
-        f"compare needs a function that builds the model and takes `order`; got a "
-        f"{type(model).__name__}. Give the builder itself, or a name from `relucate nets`."
+        f"compare needs a function that builds the model, because every run starts anew; got a "
+        f"{type(model).__name__}. Give the builder itself, a saved .keras file, or a name from "
+        "`relucate nets`."
     )
 
 
@@ -129,10 +145,7 @@ def _from_text(text: str, options: dict[str, Any]) -> ModelSource:
     if text in nets.NETS:
         return ModelSource("net", text, nets.check_options(text, options))
     if text.endswith((".keras", ".h5")):
-        raise Refused(
-            f"'{text}' is a saved model: compare needs a builder that takes `order` "
-            "(file.py:build), because a saved model would have to be rebuilt in the other order."
-        )
+        return _from_saved(text, options)
     if ":" not in text:
         if text.endswith(".py"):
             raise InputError(f"'{text}' names a file: expected the builder too, as {text}:build.")
@@ -146,6 +159,17 @@ def _from_text(text: str, options: dict[str, Any]) -> ModelSource:
             raise InputError(f"no file '{path}': expected a Python file with the builder in it.")
         return ModelSource("file", f"{path}:{text.rpartition(':')[2]}", options, _digest(path))
     return ModelSource("module", text, options, _module_digest(text.rpartition(":")[0]))
+
+
+def _from_saved(text: str, options: dict[str, Any]) -> ModelSource:
+    path = Path(text)
+    if path.suffix != ".keras":
+        raise InputError(f"'{text}' is in an old format: load it in Keras and save it as .keras.")
+    if not path.is_file():
+        raise InputError(f"no file '{text}': expected a model saved as .keras.")
+    if options:
+        raise InputError(f"'{text}' is a file: it takes no options, got {', '.join(options)}.")
+    return ModelSource("saved", str(path.resolve()), {}, _digest(path))
 
 
 def _module_digest(name: str) -> str:
@@ -304,16 +328,14 @@ def _arguments(
 ) -> dict[str, Any]:
     parameters = _parameters(builder, text)
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    if "order" not in parameters and not takes_all:
-        raise Refused(
-            f"the builder '{text}' takes no `order`: give it a parameter `order` that says where "
-            "the norm goes (and pass it on, for example, to relucate.keras.conv2d_bn)."
-        )
     for name in options:
         if name not in parameters and not takes_all:
             raise unknown(f"option of builder '{text}'", name, parameters)
     given = {"order": order, "input_shape": input_shape, "classes": classes}
-    known = {name: _ALIASES.get(name, name) for name in ("order", *parameters)}
+    if text.startswith("keras.applications:"):
+        given["weights"] = None  # not the trained ones, which Keras would download
+    names = ("order", *parameters) if takes_all else tuple(parameters)
+    known = {name: _ALIASES.get(name, name) for name in names}
     arguments = {name: given[key] for name, key in known.items() if key in given} | dict(options)
     missing = [p.name for p in parameters.values() if _is_needed(p) and p.name not in arguments]
     if missing:
@@ -332,6 +354,11 @@ def _parameters(builder: Builder, text: str) -> Mapping[str, inspect.Parameter]:
             f"'{text}' has no signature that Python can read: wrap it in a function that takes "
             "`order`."
         ) from None
+
+
+def _takes_order(builder: Builder) -> bool:
+    parameters = inspect.signature(builder).parameters
+    return "order" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _is_needed(parameter: inspect.Parameter) -> bool:

@@ -98,7 +98,8 @@ def _look_at(
         "only": only if len(arms) > 1 else [],
         **_count(built),
     }
-    return _Look(arm, built.framework, chosen, behaves, report, paired.notes)
+    notes = (*paired.notes, built.note) if built.note else paired.notes
+    return _Look(arm, built.framework, chosen, behaves, report, notes)
 
 
 def _check_keras(model: Any, input_shape: tuple[int, ...], classes: int) -> None:

@@ -181,4 +181,3 @@ def _carried(draft: Draft, task: _Task, wanted: Order) -> np.ndarray | None:
             return None
     draft.drop_array(node.name, "bias")
     return bias
-

@@ -13,6 +13,7 @@ Weights are the framework's to initialise (the adapters' `fresh`). Not here: kee
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -43,6 +44,7 @@ def rebuild_graph(graph: Graph, order: str | Order) -> Plan:
     outcomes: list[Outcome] = []
     moving: list[tuple[str, Site]] = []
     touched: dict[str, None] = {}
+    settled: dict[int, list[Site]] = {}  # which outcomes are of norms that are right already
     for calls in norm_calls(graph):
         sites = [by_node[name] for name in calls]
         node, old = graph.nodes[calls[0]], sites[0].order
@@ -51,6 +53,9 @@ def rebuild_graph(graph: Graph, order: str | Order) -> Plan:
             how = _check(draft, paths, sites, wanted)
         except Blocked as blocked:
             outcomes.append(Outcome(layer, "skipped", str(blocked), old=old, new=old))
+            if all(site.order == str(wanted) for site in sites):  # its biases follow the rule, too
+                settled[len(outcomes) - 1] = sites
+                touched.update(dict.fromkeys(name for site in sites for name in site.linears))
             continue
         new = str(wanted) if wanted.has_norm else old.replace("norm-", "").replace("-norm", "")
         outcomes.append(Outcome(layer, "done", how, old=old, new=new))
@@ -63,7 +68,11 @@ def rebuild_graph(graph: Graph, order: str | Order) -> Plan:
             _move_act(draft, paths, site, wanted)
         for call, site in moving:
             _put_back(draft, paths, site, call, wanted)
-    _set_biases(draft, touched)
+    changed = _set_biases(draft, touched)
+    for index, sites in settled.items():
+        names = [changed[name] for site in sites for name in site.linears if name in changed]
+        if names:
+            outcomes[index] = replace(outcomes[index], status="done", reason=names[0])
     return Plan(draft.finish(), tuple(outcomes))
 
 
@@ -166,8 +175,10 @@ def _put_back(draft: Draft, paths: Paths, site: Site, call: str, wanted: Order) 
 # The bias rule, on the network as it is now.
 
 
-def _set_biases(draft: Draft, linears: Iterable[str]) -> None:
+def _set_biases(draft: Draft, linears: Iterable[str]) -> dict[str, str]:
+    """Drop and add biases as the rule has it; return what was done, by node."""
     done: set[str] = set()
+    changed: dict[str, str] = {}
     for name in linears:
         node = draft.nodes[name]
         if name in done or node.op not in LINEAR - {"einsum"} or "kernel" not in node.arrays:
@@ -177,8 +188,11 @@ def _set_biases(draft: Draft, linears: Iterable[str]) -> None:
         redundant = all(_is_redundant(draft, draft.nodes[call]) for call in calls)
         if redundant and "bias" in node.arrays:
             draft.drop_array(name, "bias")
+            changed.update(dict.fromkeys(calls, "only its layer's redundant bias goes"))
         elif not redundant and "bias" not in node.arrays:
             draft.set_array(name, "bias", np.zeros(node.shape[channel_axis(node)] or 0))
+            changed.update(dict.fromkeys(calls, "only its layer's missing bias comes"))
+    return changed
 
 
 def _is_redundant(draft: Draft, node: Node) -> bool:

@@ -25,10 +25,10 @@ def clone(layer: Any, name: str, changes: Mapping[str, Any], fresh: int | None) 
     """
     if "call" in vars(layer):
         raise Refused(f"'{layer.name}' ({type(layer).__name__}): its call was replaced.")
-    if type(layer) is keras.layers.Lambda:  # its configuration would be its function's bytes
+    if type(layer) is keras.layers.Lambda:
         return _lambda(layer, name)
     try:
-        config = copy.deepcopy(_config(layer))
+        config = _config(layer)
     except Exception as error:
         raise _refused(layer, error) from error
     config["name"] = name
@@ -47,36 +47,27 @@ def clone(layer: Any, name: str, changes: Mapping[str, Any], fresh: int | None) 
 
 
 def _config(layer: Any) -> dict[str, Any]:
-    """Return a layer's configuration with the user's own activation function as it is.
+    """Return a copy of a layer's configuration, the user's own activation function in it.
 
-    Keras finds a function by its name again only where it is registered.
+    By its name Keras would find that function again only where it is registered.
     """
+    config = copy.deepcopy(layer.get_config())
     function = getattr(layer, "activation", None)
-    own = inspect.isfunction(function) and not function.__module__.startswith("keras.")
-    if not own:
-        return layer.get_config()
-    layer.activation = None
-    try:
-        config = layer.get_config()
-    finally:
-        layer.activation = function
-    return {**config, "activation": _Kept(function)}
-
-
-class _Kept:
-    """A function in a configuration, that a deep copy leaves as it is."""
-
-    def __init__(self, function: Any) -> None:
-        self.function = function
-
-    def __deepcopy__(self, memo: Any) -> Any:
-        return self.function
+    if inspect.isfunction(function) and not function.__module__.startswith("keras."):
+        config["activation"] = function
+    return config
 
 
 def _lambda(layer: Any, name: str) -> Any:
-    config = layer.get_config()
-    kept = {key: config[key] for key in ("output_shape", "arguments", "dtype") if key in config}
-    made = keras.layers.Lambda(layer.function, mask=layer.mask, name=name, **kept)
+    """Return a Lambda of the same function: its configuration would be that function's bytes."""
+    made = keras.layers.Lambda(
+        layer.function,
+        output_shape=layer._output_shape,
+        mask=layer.mask,
+        arguments=dict(layer.arguments),
+        name=name,
+        dtype=layer.dtype_policy,
+    )
     made.trainable = layer.trainable
     return made
 

@@ -168,7 +168,7 @@ def crop(node: Node, pairs: Pairs, name: str, common: dict[str, Any]) -> Any:
 
 
 def _upsample(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
-    factors = tuple(node.attrs["factors"])
+    factors: tuple[int, ...] = tuple(node.attrs["factors"])
     kind = _pick(node, len(factors), kl.UpSampling1D, kl.UpSampling2D, kl.UpSampling3D)
     if len(factors) > 1:
         return kind(factors, data_format=node.attrs.get("data_format"), **common)
@@ -305,17 +305,13 @@ LAYERS: Mapping[str, Callable[[Node, Graph, dict[str, Any]], Any]] = {
     **dict.fromkeys(["max_pool", "avg_pool"], _pool),
     **dict.fromkeys(["dropout", "alpha_dropout", "gaussian_dropout"], _dropout),
     "zero_pad": lambda node, graph, common: zero_pad(node, common),
-    "crop": lambda node, graph, common: crop(
-        node, node.attrs["cropping"], common["name"], common
-    ),
+    "crop": lambda node, graph, common: crop(node, node.attrs["cropping"], common["name"], common),
     "upsample": _upsample,
     "flatten": _flatten,
     "reshape": lambda node, graph, common: kl.Reshape(tuple(node.attrs["target"]), **common),
     "permute": lambda node, graph, common: kl.Permute(tuple(node.attrs["dims"]), **common),
     "identity": lambda node, graph, common: kl.Identity(**common),
-    "gaussian_noise": lambda node, graph, common: kl.GaussianNoise(
-        node.attrs["stddev"], **common
-    ),
+    "gaussian_noise": lambda node, graph, common: kl.GaussianNoise(node.attrs["stddev"], **common),
     "prelu": _prelu,
     "embedding": _embedding,
 }

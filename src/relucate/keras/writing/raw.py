@@ -20,9 +20,7 @@ from ...graph.nodes import ACTIVATIONS
 ops = keras.ops
 
 
-def apply_raw(
-    node: Node, graph: Graph, inputs: Sequence[Any], free: Callable[[str], str]
-) -> Any:
+def apply_raw(node: Node, graph: Graph, inputs: Sequence[Any], free: Callable[[str], str]) -> Any:
     """Apply a node that is written as raw operations; None if it isn't one.
 
     `free` returns a name that no other layer or operation of the model has.

@@ -54,7 +54,7 @@ class Call:
 class Source:
     """A model that was read, with its calls."""
 
-    model: keras.Model
+    model: keras.Model | None
     graph: Graph
     calls: tuple[Call, ...]
     variables: Mapping[str, Any]  # key of a tensor -> variable; the other tensors are constants

@@ -1,0 +1,111 @@
+"""The weights of the layers that were made: from the Graph, or from the source where it has none.
+
+What a layer computes is compared with its nodes, too: what it can't do is refused, never left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from ...errors import Refused
+from ...graph import Graph, Node
+from ..layers import steps
+from ..steps import Step
+from .source import Source
+
+# What a node says of its call or of its place, not of what the layer computes.
+_APART = frozenset({"forced", "time_distributed", "frozen", "written", "target", "momentum"})
+
+
+@dataclass(frozen=True)
+class Built:
+    """A layer of the new model, the one that it stands for, and the nodes of one of its calls."""
+
+    layer: Any
+    old: Any
+    nodes: Sequence[Node]
+
+    def restore_trainable(self) -> None:
+        """Give the layer, and the layers in it, the `trainable` of the old one."""
+        if self.old is None:
+            return
+        pairs = zip(self.old._flatten_layers(), self.layer._flatten_layers(), strict=False)
+        for old, new in pairs:
+            new.trainable = old.trainable
+
+
+def assign(built: Built, graph: Graph, source: Source, fresh: int | None) -> None:
+    """Set a layer's weights; a fresh one keeps those that it made, but for adapted statistics."""
+    if fresh is not None and not hasattr(built.layer, "adapt"):
+        return
+    if built.old is not None:
+        _copy(built, graph, source)
+    _assign_nodes(built, graph)
+    if hasattr(built.layer, "finalize_state"):
+        built.layer.finalize_state()  # what it computes with is made of its weights
+
+
+def _copy(built: Built, graph: Graph, source: Source) -> None:
+    """Copy what the graph doesn't have, and what opaque layers hold."""
+    layer, old = built.layer, built.old
+    if len(layer.weights) != len(old.weights):
+        return  # a bias, gamma or beta came or went: such layers are known to the graph
+    known = {id(variable): key for key, variable in source.variables.items()}
+    for new, variable in zip(layer.weights, old.weights, strict=True):
+        if tuple(new.shape) == tuple(variable.shape):
+            tensor = graph.tensors.get(known.get(id(variable), ""))
+            new.assign(variable if tensor is None else tensor)
+
+
+def _assign_nodes(built: Built, graph: Graph) -> None:
+    first = built.nodes[0]
+    shape = graph.nodes[first.inputs[0]].shape if first.inputs else ()
+    found = steps(built.layer, tuple(shape))
+    if first.op == "opaque":
+        return
+    for node in (node for node in built.nodes if node.op != "opaque"):
+        step = next((step for step in found if step.op == node.op), None)
+        if step is None and (built.old is None or node.arrays):
+            raise Refused(f"'{node.name}' ({node.op}) can't be written as a Keras layer.")
+        if step is None:
+            continue
+        found.remove(step)
+        _check(node, step)
+        for role, variable in step.variables.items():
+            if role not in node.arrays:
+                raise Refused(
+                    f"'{node.name}' ({node.op}) has no {role}, but its Keras layer "
+                    f"({type(built.layer).__name__}) always has."
+                )
+            _set(variable, graph.tensors[node.arrays[role]], node)
+
+
+def _check(node: Node, step: Step) -> None:
+    wanted: Mapping[str, Any] = {k: v for k, v in node.attrs.items() if k not in _APART}
+    for key, value in wanted.items():
+        if key in step.attrs and _plain(step.attrs[key]) != _plain(value):
+            raise Refused(
+                f"'{node.name}' ({node.op}) has {key} = {value}, its Keras layer would have "
+                f"{step.attrs[key]}."
+            )
+    missing = set(node.arrays) - set(step.variables) - set(step.constants)
+    if missing:
+        raise Refused(f"'{node.name}' ({node.op}): its Keras layer has no {sorted(missing)[0]}.")
+
+
+def _plain(value: Any) -> Any:
+    return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _set(variable: Any, array: np.ndarray, node: Node) -> None:
+    if tuple(variable.shape) != tuple(array.shape):
+        raise Refused(
+            f"'{node.name}' ({node.op}) has a weight of shape {tuple(array.shape)} where its Keras "
+            f"layer has {tuple(variable.shape)}."
+        )
+    variable.assign(keras.ops.convert_to_tensor(array, variable.dtype))

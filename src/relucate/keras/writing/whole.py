@@ -1,0 +1,86 @@
+"""Which calls of the source an edited Graph still has as they were, so that they can be repeated.
+
+A call is whole if its nodes are all there, with their ops and attributes, wired to each other as
+before, and nothing reads what was inside it. A bias, gamma or beta may have come or gone, if the
+layer has a switch for it. Not here: repeating them (`writer`).
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from ...graph import Graph, Node
+from .source import Call, Source
+
+ROLES = {"bias": "use_bias", "gamma": "scale", "beta": "center"}  # role -> switch in the config
+
+
+def whole_operations(source: Source, graph: Graph) -> set[int]:
+    """Return the ids of the operations all of whose calls can be repeated as they are."""
+    broken = {id(call.operation) for call in source.calls if not _is_whole(source, graph, call)}
+    return {id(call.operation) for call in source.calls} - broken
+
+
+def changed_constants(source: Source, graph: Graph, node: Node) -> bool:
+    """Return whether a tensor of a node is changed that no variable of a layer holds."""
+    before = source.graph.tensors
+    keys = {key for key in node.arrays.values() if key not in source.variables and key in before}
+    return not all(_same(before[key], graph.tensors[key]) for key in keys)
+
+
+def _same(one: np.ndarray, two: np.ndarray) -> bool:
+    return one is two or np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
+
+
+def _is_whole(source: Source, graph: Graph, call: Call) -> bool:
+    old, new = source.graph.nodes, graph.nodes
+    for place, name in enumerate(call.names):
+        if name not in new or new[name].op != old[name].op:
+            return False
+        if dict(new[name].attrs) != dict(old[name].attrs):
+            return False
+        if not _tensors_fit(source, graph, call, name):
+            return False
+        if not _wired_as_before(call, place, new[name].inputs):
+            return False
+    inner = set(call.inner)
+    readers = {reader for name in inner for reader in graph.consumers[name]}
+    if not readers <= set(call.names) or inner & set(graph.outputs):
+        return False
+    return _one_source_per_position(graph, call)
+
+
+def _wired_as_before(call: Call, place: int, inputs: tuple[str, ...]) -> bool:
+    reads = call.reads[place]
+    if len(inputs) != len(reads):
+        return False
+    own = zip(inputs, reads, strict=True)
+    return all(at >= 0 or source == call.names[place + at] for source, at in own)
+
+
+def _one_source_per_position(graph: Graph, call: Call) -> bool:
+    sources: dict[int, set[str]] = {}
+    for name, reads in zip(call.names, call.reads, strict=True):
+        for source, position in zip(graph.nodes[name].inputs, reads, strict=True):
+            if position >= 0:
+                sources.setdefault(position, set()).add(source)
+    return all(len(names) == 1 for names in sources.values())
+
+
+def _tensors_fit(source: Source, graph: Graph, call: Call, name: str) -> bool:
+    old, new = source.graph.nodes[name], graph.nodes[name]
+    if not isinstance(call.operation, keras.layers.Layer):
+        # Its tensors are among its arguments: they are repeated with it.
+        same = dict(old.arrays) == dict(new.arrays)
+        return same and all(
+            _same(source.graph.tensors[key], graph.tensors[key]) for key in new.arrays.values()
+        )
+    changed = set(old.arrays) ^ set(new.arrays)
+    if changed_constants(source, graph, new):
+        return False
+    if not changed:
+        return True
+    known = call.operation.get_config()
+    known_steps = len(call.names) <= 2
+    return known_steps and all(role in ROLES and ROLES[role] in known for role in changed)
