@@ -51,7 +51,7 @@ def export(model: nn.Module, path: Path, example: Any) -> None:
     with _evaluating(model):
         try:
             shapes = [{0: torch.export.Dim.AUTO} for _ in tensors]
-            program = torch.export.export(model, tuple(tensors), dynamic_shapes=(tuple(shapes),))
+            program = torch.export.export(model, tuple(tensors), dynamic_shapes=tuple(shapes))
         except Exception:
             try:
                 program = torch.export.export(model, tuple(tensors))
