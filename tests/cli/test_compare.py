@@ -127,10 +127,35 @@ def test_a_wrong_value_for_the_net_is_found_before_anything_trains(option, tmp_p
     assert "Traceback" not in done.stderr
 
 
-def test_a_saved_model_is_refused(tmp_path, monkeypatch, capsys):
+def test_a_saved_model_that_is_not_there(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert exit_code("model.keras") == 3
-    assert "builder" in capsys.readouterr().err
+    assert exit_code("model.keras") == 2
+    assert "no file 'model.keras'" in capsys.readouterr().err
+
+
+def test_a_saved_model_is_compared_in_both_orders(tmp_path, monkeypatch, capsys):
+    import keras
+    from keras import layers as kl
+
+    monkeypatch.chdir(tmp_path)
+    keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            kl.Flatten(name="flat"),
+            kl.Dense(12, name="dense"),
+            kl.BatchNormalization(name="bn"),
+            kl.ReLU(name="act"),
+            kl.Dense(10, name="logits"),
+        ]
+    ).save("net.keras")
+    options = ["--pairs", "3", "--epochs", "1", "--jobs", "1", "--quiet"]
+    assert exit_code("net.keras", "--orders", "before,after", *options) == 0
+    out = capsys.readouterr().out
+    assert "linear-norm-act" in out
+    assert "linear-act-norm" in out
+    # 64 · 12 + 2 · 12 + 12 · 10 + 10 without the bias that the norm takes away, 12 more with it
+    assert "922" in out
+    assert "934" in out
 
 
 def test_a_store_that_is_not_ours(tmp_path, monkeypatch, capsys):

@@ -20,6 +20,7 @@ class Adapter(Protocol):
     """A model of one framework, read."""
 
     graph: Graph
+    dtypes: frozenset[str]  # that the model's weights have and its layers compute in
 
     def write(self, graph: Graph, fresh: int | None = None) -> Any:
         """Return a new model that computes what `graph` says."""
@@ -50,6 +51,8 @@ class _Keras:
 
         self._model, self._read = model, read
         self.graph = read(model)
+        layers = model._flatten_layers()
+        self.dtypes = frozenset(str(getattr(layer, "compute_dtype", "")) for layer in layers)
 
     def write(self, graph: Graph, fresh: int | None = None) -> Any:
         from ..keras.writer import write
@@ -85,6 +88,7 @@ class _Torch:
         self._model, self._example, self._leaves = model, example, leaves
         self._reading = read_with_modules(model, example, leaves=leaves)
         self.graph = self._reading.graph
+        self.dtypes = frozenset(str(p.dtype).removeprefix("torch.") for p in model.parameters())
 
     def write(self, graph: Graph, fresh: int | None = None) -> Any:
         from ..torch.writer import write

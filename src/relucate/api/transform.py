@@ -21,8 +21,8 @@ from ..surgery.sites import sites
 from ..surgery.verify import (
     Certificate,
     check_finite,
+    coarsest,
     compare_outputs,
-    main_dtype,
     stress_inputs,
     worst_layer,
 )
@@ -325,7 +325,8 @@ def _certified(
     pairs = [(one.outputs(a, batch), other.outputs(b, batch)) for batch in batches]
     ones = [np.concatenate(parts) for parts in zip(*(p[0] for p in pairs), strict=True)]
     others = [np.concatenate(parts) for parts in zip(*(p[1] for p in pairs), strict=True)]
-    found = compare_outputs(ones, others, main_dtype(one.graph), tolerance)
+    dtype = coarsest(one.dtypes | other.dtypes)
+    found = compare_outputs(ones, others, dtype, tolerance)
     if found.passed:
         return found
     worst = worst_layer(one.graph, graph or other.graph, arrays, found.tolerance)

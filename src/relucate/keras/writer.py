@@ -23,8 +23,8 @@ from .calls import depends_on_training
 from .reader import functional
 from .steps import Step
 from .writing.cloning import clone, derived_seed
-from .writing.making import LAYERS, Made, make_layer
-from .writing.raw import apply_raw
+from .writing.making import Made, make_layer
+from .writing.raw import apply_raw, is_raw
 from .writing.source import Call, Source, Value, trace
 from .writing.weights import Built, assign
 from .writing.whole import ROLES, changed_constants, whole_operations
@@ -133,7 +133,7 @@ class _Writer:
         )
         model.trainable = self.source.model.trainable
         for built in self.built:  # the line above set them all
-            built.restore_trainable()
+            built.restore_trainable(model)
         return model
 
     def _value(self, value: Value) -> Any:
@@ -175,10 +175,14 @@ class _Writer:
         self.values[node.name, 0] = value
 
     def _is_raw(self, node: Node, call: Call | None) -> bool:
-        if call is None:
-            return node.op not in LAYERS
-        ours = not isinstance(call.operation, keras.layers.Layer)
-        return (ours and node.op not in LAYERS) or changed_constants(self.source, self.graph, node)
+        if not is_raw(node):
+            return False
+        if call is None or not isinstance(call.operation, keras.layers.Layer):
+            return True
+        fused = node.kind == "act" and len(call.names) > 1
+        old = self.source.graph.nodes[node.name]
+        same = dict(node.attrs) == dict(old.attrs) and node.op == old.op
+        return not (fused or same) or changed_constants(self.source, self.graph, node)
 
     def _repeat(self, call: Call) -> None:
         """Make a call of the source again."""
@@ -192,7 +196,8 @@ class _Writer:
             self.made[key] = self._clone(call)
         operation = self.made[key]
         filled = call.keras_node.arguments.fill_in(self._arguments(call))
-        args, kwargs = (keras.tree.map_structure(_own_constant, part) for part in filled)
+        args: Any = keras.tree.map_structure(_own_constant, filled[0])
+        kwargs: Any = keras.tree.map_structure(_own_constant, filled[1])
         layer = isinstance(call.operation, keras.layers.Layer)
         if layer and call.training is not None and self._depends(call):
             kwargs["training"] = call.training
@@ -298,7 +303,7 @@ class _Writer:
             made = Made(
                 clone(made.layer, name, changes, self.fresh), made.node, made.before, made.after
             )
-        self.built.append(Built(made.layer, None, [made.node]))
+        self.built.append(Built(made.layer, None, [made.node], made.layer.trainable))
         return made
 
     def _policy(self, operation: Any) -> Any:

@@ -14,6 +14,8 @@ import numpy as np
 
 from relucate.errors import InputError
 
+Scores = Sequence[float] | np.ndarray
+
 FIXED_N = "paired t, fixed number of pairs"
 
 # Scores are ratios of counts, often computed in float32. Differences that are equal as counts then
@@ -85,8 +87,8 @@ def paired_difference(
     0.020 (-0.005 to 0.045)
     """
     check_level(level)
-    a, b = _pair(a, b)
-    estimate, sd = _mean_and_sd(b - a, _resolution(a, b))
+    a, b = checked_pairs(a, b)
+    estimate, sd = mean_and_sd(b - a, resolution_of(a, b))
     half = None if sd is None else t_half_width(sd, len(a), level)
     return PairedDifference(
         estimate=estimate,
@@ -126,7 +128,7 @@ def correlation(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray
     >>> round(correlation([1.0, 2.0, 3.0], [1.0, 3.0, 2.0]), 12)
     0.5
     """
-    a, b = _pair(a, b)
+    a, b = checked_pairs(a, b)
     if len(a) < 3 or _is_constant(a) or _is_constant(b):
         return None
     return float(np.clip(np.dot(_unit(a), _unit(b)), -1.0, 1.0))
@@ -153,8 +155,8 @@ def saved_by_pairing(
     >>> saved_by_pairing([1.0, 2.0, 3.0], [1.0, 3.0, 2.0])
     2.0
     """
-    a, b = _pair(a, b)
-    _, sd = _mean_and_sd(b - a, _resolution(a, b))
+    a, b = checked_pairs(a, b)
+    _, sd = mean_and_sd(b - a, resolution_of(a, b))
     if len(a) < 3 or not sd:
         return None
     return float((a.var(ddof=1) + b.var(ddof=1)) / sd**2)
@@ -169,7 +171,7 @@ def check_level(level: float) -> None:
         )
 
 
-def _pair(
+def checked_pairs(
     a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return both arms as (n,) float64, n >= 1, checked."""
@@ -203,13 +205,13 @@ def _scores(arm: str, values: Sequence[float] | np.ndarray) -> np.ndarray:
     return scores
 
 
-def _resolution(a: np.ndarray, b: np.ndarray) -> float:
+def resolution_of(a: np.ndarray, b: np.ndarray) -> float:
     """Return the spread that rounding alone can cause in the differences of these scores."""
     return ROUNDING * float(max(np.abs(a).max(), np.abs(b).max()))
 
 
 def _is_constant(scores: np.ndarray) -> bool:
-    return float(scores.std()) <= _resolution(scores, scores)
+    return float(scores.std()) <= resolution_of(scores, scores)
 
 
 def _unit(scores: np.ndarray) -> np.ndarray:
@@ -218,7 +220,7 @@ def _unit(scores: np.ndarray) -> np.ndarray:
     return centred / np.linalg.norm(centred)
 
 
-def _mean_and_sd(d: np.ndarray, resolution: float) -> tuple[float, float | None]:
+def mean_and_sd(d: np.ndarray, resolution: float) -> tuple[float, float | None]:
     """Return mean and sd of the differences; what is below the resolution of the scores is 0."""
     estimate = float(d.mean())
     if len(d) == 1:

@@ -9,7 +9,7 @@ runs the models is the adapters' business.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -95,11 +95,14 @@ def _shapes(arrays: Sequence[np.ndarray]) -> str:
     return ", ".join(str(tuple(a.shape[1:])) for a in arrays)
 
 
-def main_dtype(graph: Graph) -> str:
-    """Return the coarsest floating type among the weights that we know a tolerance for."""
-    found = {str(array.dtype) for array in graph.tensors.values()}
-    coarse = ("bfloat16", "float16", "float32", "float64")
-    return next((name for name in coarse if name in found), "float32")
+def coarsest(dtypes: Iterable[str]) -> str:
+    """Return the coarsest of the floating types that a tolerance is known for.
+
+    >>> coarsest({"float32", "int64", "float16"})
+    'float16'
+    """
+    found = set(dtypes)
+    return next((n for n in ("bfloat16", "float16", "float32", "float64") if n in found), "float32")
 
 
 # Inputs.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +52,9 @@ def _config(layer: Any) -> dict[str, Any]:
 
     By its name Keras would find that function again only where it is registered.
     """
-    config = copy.deepcopy(layer.get_config())
+    with warnings.catch_warnings():  # nothing is loaded from it
+        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
+        config = copy.deepcopy(layer.get_config())
     function = getattr(layer, "activation", None)
     if inspect.isfunction(function) and not function.__module__.startswith("keras."):
         config["activation"] = function

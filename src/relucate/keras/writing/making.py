@@ -145,7 +145,7 @@ def _einsum(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
 def _spatial(node: Node, pairs: Pairs, classes: tuple[Any, ...], common: dict[str, Any]) -> Any:
     kind = _pick(node, len(pairs), *classes)
     given: Any = tuple(tuple(pair) for pair in pairs)
-    data_format = node.attrs.get("data_format", "channels_last")
+    data_format = _layout(node)
     if len(pairs) > 1:
         return kind(given, data_format=data_format, **common)
     if kind is kl.ZeroPadding1D:
@@ -167,14 +167,19 @@ def crop(node: Node, pairs: Pairs, name: str, common: dict[str, Any]) -> Any:
     return _spatial(node, pairs, classes, {**common, "name": name})
 
 
+def _layout(node: Node) -> str:
+    """Return a node's data format; Keras's own default is a setting of the user's."""
+    return node.attrs.get("data_format") or "channels_last"
+
+
 def _upsample(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
     factors: tuple[int, ...] = tuple(node.attrs["factors"])
     kind = _pick(node, len(factors), kl.UpSampling1D, kl.UpSampling2D, kl.UpSampling3D)
     if len(factors) > 1:
-        return kind(factors, data_format=node.attrs.get("data_format"), **common)
+        return kind(factors, data_format=_layout(node), **common)
     if node.attrs.get("data_format") == "channels_first":
         raise Refused(f"'{node.name}' ({node.op}): Keras repeats one axis with channels last only.")
-    return kind(factors[0], **common)
+    return kind(*factors, **common)
 
 
 # Norms.
@@ -275,7 +280,7 @@ def _dropout(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
 
 
 def _flatten(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
-    return kl.Flatten(data_format=node.attrs.get("data_format") or "channels_last", **common)
+    return kl.Flatten(data_format=_layout(node), **common)
 
 
 def _prelu(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
@@ -313,5 +318,6 @@ LAYERS: Mapping[str, Callable[[Node, Graph, dict[str, Any]], Any]] = {
     "identity": lambda node, graph, common: kl.Identity(**common),
     "gaussian_noise": lambda node, graph, common: kl.GaussianNoise(node.attrs["stddev"], **common),
     "prelu": _prelu,
+    "softmax": lambda node, graph, common: kl.Softmax(node.attrs["axis"], **common),
     "embedding": _embedding,
 }

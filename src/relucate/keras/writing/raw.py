@@ -20,14 +20,18 @@ from ...graph.nodes import ACTIVATIONS
 ops = keras.ops
 
 
+def is_raw(node: Node) -> bool:
+    """Return whether a node is written as raw operations."""
+    return node.op in _RAW or node.op in ACTIVATIONS - {"prelu", "softmax"}
+
+
 def apply_raw(node: Node, graph: Graph, inputs: Sequence[Any], free: Callable[[str], str]) -> Any:
-    """Apply a node that is written as raw operations; None if it isn't one.
+    """Apply a node that is written as raw operations.
 
     `free` returns a name that no other layer or operation of the model has.
+    Raises: Refused: an option that Keras's operation doesn't have.
     """
-    apply = _RAW.get(node.op) or (_activation if node.op in ACTIVATIONS - {"prelu"} else None)
-    if apply is None:
-        return None
+    apply = _RAW.get(node.op, _activation)
     if node.attrs.get("time_distributed"):
         raise Refused(f"'{node.name}' ({node.op}) can't be written: time_distributed.")
     value = last = apply(node, graph, inputs)
@@ -67,6 +71,11 @@ def _global(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
     return function(inputs[0], axis=tuple(node.attrs["axes"]), keepdims=keepdims)
 
 
+def _unit_norm(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
+    axes: Any = list(node.attrs["axes"])
+    return ops.normalize(inputs[0], axis=axes, order=2, epsilon=node.attrs["epsilon"])
+
+
 def _divide(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
     return ops.divide(*inputs)
 
@@ -95,5 +104,6 @@ _RAW: Mapping[str, Callable[[Node, Graph, Sequence[Any]], Any]] = {
     "slice": _slice,
     "reduce": _reduce,
     **dict.fromkeys(["global_avg_pool", "global_max_pool"], _global),
+    "unit_norm": _unit_norm,
     "divide": _divide,
 }

@@ -30,9 +30,12 @@ class Built:
     old: Any
     nodes: Sequence[Node]
 
-    def restore_trainable(self) -> None:
-        """Give the layer, and the layers in it, the `trainable` of the old one."""
+    trainable: bool = True  # of a layer that stands for none
+
+    def restore_trainable(self, model: keras.Model) -> None:
+        """Give the layer, and the layers in it, their `trainable`: the model's setter sets all."""
         if self.old is None:
+            self.layer.trainable = self.trainable and model.trainable
             return
         pairs = zip(self.old._flatten_layers(), self.layer._flatten_layers(), strict=False)
         for old, new in pairs:
@@ -43,11 +46,19 @@ def assign(built: Built, graph: Graph, source: Source, fresh: int | None) -> Non
     """Set a layer's weights; a fresh one keeps those that it made, but for adapted statistics."""
     if fresh is not None and not hasattr(built.layer, "adapt"):
         return
+    _build_activation(built)
     if built.old is not None:
         _copy(built, graph, source)
     _assign_nodes(built, graph)
     if hasattr(built.layer, "finalize_state"):
         built.layer.finalize_state()  # what it computes with is made of its weights
+
+
+def _build_activation(built: Built) -> None:
+    """Build a layer that is another one's activation; Keras does it at a call on data."""
+    inner, old = (getattr(x, "activation", None) for x in (built.layer, built.old))
+    if isinstance(inner, keras.layers.Layer) and not inner.built and getattr(old, "built", False):
+        inner.build(built.nodes[0].shape)
 
 
 def _copy(built: Built, graph: Graph, source: Source) -> None:
@@ -57,9 +68,10 @@ def _copy(built: Built, graph: Graph, source: Source) -> None:
         return  # a bias, gamma or beta came or went: such layers are known to the graph
     known = {id(variable): key for key, variable in source.variables.items()}
     for new, variable in zip(layer.weights, old.weights, strict=True):
-        if tuple(new.shape) == tuple(variable.shape):
-            tensor = graph.tensors.get(known.get(id(variable), ""))
-            new.assign(variable if tensor is None else tensor)
+        tensor = graph.tensors.get(known.get(id(variable), ""))
+        value = variable if tensor is None else tensor
+        if tuple(new.shape) == tuple(value.shape):
+            new.assign(value)
 
 
 def _assign_nodes(built: Built, graph: Graph) -> None:

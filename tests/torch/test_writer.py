@@ -1,0 +1,180 @@
+"""The PyTorch writer: what stays as it was, what training does, types, in-place calls, refusals."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.torch import zoo
+from torch import nn
+
+import relucate
+from relucate.errors import Refused
+from relucate.torch import read_with_modules
+from relucate.torch.writer import write
+
+BEFORE, AFTER = "linear-norm-act", "linear-act-norm"
+
+
+def written(model, shape):
+    reading = read_with_modules(model, shape)
+    return write(reading.graph, model, reading)
+
+
+@pytest.mark.parametrize("name", list(zoo.MODELS))
+def test_nothing_edited_nothing_changed(name):
+    factory, shape = zoo.MODELS[name]
+    model = zoo.randomize(factory(), 1).eval()
+    made = written(model, shape)
+    assert type(made) is type(model)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(made(x), model(x))
+    held = {id(p) for p in model.parameters()} | {id(m) for m in model.modules()}
+    assert not held & ({id(p) for p in made.parameters()} | {id(m) for m in made.modules()})
+
+
+class Functional(nn.Module):
+    """Parameters of its own, functions for everything, dropout that asks for the mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 3, 3, 3) / 5)
+        self.bias = nn.Parameter(torch.randn(6))
+        self.gamma, self.beta = nn.Parameter(torch.rand(6) + 0.5), nn.Parameter(torch.randn(6))
+        self.register_buffer("mean", torch.randn(6) / 3)
+        self.register_buffer("var", torch.rand(6) + 0.5)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x):
+        x = F.conv2d(x, self.weight, self.bias, padding=1)
+        x = F.batch_norm(x, self.mean, self.var, self.gamma, self.beta, self.training, 0.2)
+        x = F.dropout(F.relu_(x), 0.5, self.training)
+        return self.head(x.mean((2, 3)))
+
+
+def test_functions_become_modules_that_train():
+    model = Functional().eval()
+    made, report = relucate.convert(model, AFTER, example=(2, 3, 5, 5))
+    assert report.certificate.passed
+    norms = [m for m in made.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert [norm.momentum for norm in norms] == [pytest.approx(0.2)]
+    made.train()
+    x = torch.randn(8, 3, 5, 5)
+    before = norms[0].running_mean.clone()
+    one, two = made(x), made(x)
+    assert not torch.equal(one, two)  # dropout is at work
+    assert not torch.equal(before, norms[0].running_mean)  # so are batch statistics
+    one.sum().backward()
+    assert all(p.grad is not None for p in made.parameters())
+
+
+class Shared(nn.Module):
+    """An in-place ReLU whose input is read by somebody else once the norm is gone."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+        self.act = nn.ReLU()
+        self.norm = nn.BatchNorm2d(3)
+        self.conv2 = nn.Conv2d(3, 3, 1)
+        self.drop = nn.Dropout(0.5, inplace=True)
+
+    def forward(self, x):
+        x = self.act(self.conv(x))
+        return x + self.conv2(self.drop(self.norm(x)))
+
+
+def test_a_call_in_place_stops_where_others_read_its_input():
+    model = zoo.randomize(Shared(), 2).eval()
+    made, report = relucate.fold(model, example=(2, 3, 4, 4))
+    assert report.done
+    assert model.drop.inplace
+    assert not made.drop.inplace
+    made.train()
+    x = torch.randn(64, 3, 4, 4)
+    # Dropout must not reach the other reader: its mean over many passes is the eval-mode output.
+    with torch.no_grad():
+        mean = torch.stack([made(x) for _ in range(400)]).mean(0)
+        made.eval()
+        torch.testing.assert_close(mean, made(x), rtol=0, atol=0.5)
+        parts = (mean - made(x)).mean()
+        assert abs(parts) < 0.02
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_types_stay(dtype):
+    model = zoo.randomize(zoo.vgg(AFTER), 3).to(dtype).eval()
+    made, report = relucate.fold(model, example=(2, 3, 8, 8))
+    assert {p.dtype for p in made.parameters()} == {dtype}
+    assert report.certificate.dtype == str(dtype).removeprefix("torch.")
+    assert report.certificate.passed
+
+
+def test_frozen_parameters_stay_frozen():
+    model = zoo.randomize(zoo.vgg(BEFORE), 4)
+    for parameter in model[0][0].parameters():
+        parameter.requires_grad_(False)
+    model[0][1].requires_grad_(False)
+    made, _ = relucate.convert(model, AFTER, example=(2, 3, 8, 8))
+    frozen = {name for name, p in made.named_parameters() if not p.requires_grad}
+    assert frozen == {"0.0.weight", "0.0.bias", "0.1.weight", "0.1.bias"}
+
+
+def test_what_was_written_is_a_module_like_any_other(tmp_path):
+    model = zoo.randomize(zoo.UNet(BEFORE), 5)
+    shape = zoo.MODELS["unet"][1]
+    made, _ = relucate.convert(model, AFTER, example=shape)
+    made.eval()
+    x = torch.randn(5, *shape[1:])  # another batch size
+    expected = made(x)
+    torch.save(made.state_dict(), tmp_path / "state.pt")
+    twin = copy.deepcopy(made)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    twin.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert torch.equal(twin(x), expected)
+    program = torch.export.export(made, (x,))
+    torch.testing.assert_close(program.module()(x), expected)
+
+
+def test_paths_stay_where_the_norm_moves():
+    model = zoo.randomize(zoo.vgg(BEFORE), 6)
+    made, _ = relucate.convert(model, AFTER, example=(2, 3, 8, 8))
+    assert set(made.state_dict()) == set(model.state_dict())
+
+
+def test_hooks_and_modes_are_not_copied_or_changed():
+    model = zoo.randomize(zoo.vgg(BEFORE), 7).train()
+    model[0][1].eval()
+    seen = []
+    model[0][0].register_forward_hook(lambda *_: seen.append(1))
+    made, _ = relucate.convert(model, AFTER, example=(2, 3, 8, 8))
+    assert not seen or model.training
+    seen.clear()
+    made(torch.randn(2, 3, 8, 8))
+    assert not seen
+    assert model.training
+    assert not model[0][1].training
+
+
+def test_fresh_weights_leave_the_global_generator_alone():
+    model = zoo.vgg(BEFORE)
+    state = torch.get_rng_state()
+    relucate.rebuild(model, AFTER, seed=3, example=(2, 3, 8, 8))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_module_without_reset_parameters_is_named():
+    with pytest.raises(Refused, match=r"'' \(ViT\) has parameters and no reset_parameters"):
+        relucate.rebuild(zoo.ViT(), "none", example=zoo.MODELS["vit"][1])
+
+
+def test_spectral_norm_stays():
+    conv = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3))
+    model = nn.Sequential(conv, nn.BatchNorm2d(4), nn.ReLU()).eval()
+    zoo.randomize(model[1], 8)
+    with pytest.warns(UserWarning, match="no effect"):
+        _, report = relucate.fold(model, example=(2, 3, 6, 6))
+    assert "no plain variable" in report.skipped[0].reason
