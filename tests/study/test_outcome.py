@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ CASES = {
 
 @pytest.mark.parametrize("metrics", CASES.values(), ids=CASES)
 def test_it_is_strict_json_whatever_came_out(metrics):
-    made = document(outcome(metrics), margin=0.005, command="relucate compare")
+    made = document(outcome(metrics), command="relucate compare")
     again = json.loads(json.dumps(made, allow_nan=False))
     assert again["schema"] == "relucate.compare/1"
     check_schema(again)
@@ -105,7 +106,7 @@ def leaves(value):
 
 
 def test_the_winner_and_the_difference():
-    made = document(outcome(CASES["three pairs"]), margin=0.005, command="")
+    made = document(outcome(CASES["three pairs"]), command="")
     assert (made["verdict"], made["winner"]) == ("better", "linear-act-norm")
     assert made["difference"]["estimate"] == pytest.approx(0.32 / 3)
     assert [d["value"] for d in made["differences"]] == pytest.approx([0.1, 0.11, 0.11])
@@ -114,7 +115,7 @@ def test_the_winner_and_the_difference():
 
 
 def test_a_diverged_run_counts_with_the_worst_score():
-    made = document(outcome(CASES["one arm diverged"]), margin=0.005, command="")
+    made = document(outcome(CASES["one arm diverged"]), command="")
     assert made["winner"] == "linear-norm-act"
     assert [arm["diverged"] for arm in made["arms"]] == [0, 3]
     assert made["arms"][1]["mean"] == 0.0
@@ -123,7 +124,7 @@ def test_a_diverged_run_counts_with_the_worst_score():
 
 
 def test_all_diverged_is_inconclusive():
-    made = document(outcome(CASES["all diverged"]), margin=0.005, command="")
+    made = document(outcome(CASES["all diverged"]), command="")
     assert made["verdict"] == "inconclusive"
     assert "diverged" in made["sentence"]
 
@@ -131,14 +132,14 @@ def test_all_diverged_is_inconclusive():
 def test_runs_stand_by_seed_and_arm_however_they_finished():
     late = outcome(CASES["three pairs"])
     late.results = dict(reversed(late.results.items()))
-    runs = document(late, margin=0.005, command="")["runs"]
+    runs = document(late, command="")["runs"]
     expected = [(arm, seed) for seed in range(3) for arm in ("linear-norm-act", "linear-act-norm")]
     assert [(run["arm"], run["seed"]) for run in runs] == expected
     assert [run["hash"] for run in runs] == [f"{arm}-{seed}" for arm, seed in expected]
 
 
 def test_unfinished_pairs_do_not_count_but_their_runs_show():
-    made = document(outcome(CASES["unfinished"]), margin=0.005, command="")
+    made = document(outcome(CASES["unfinished"]), command="")
     assert made["pairs"] == 1
     assert [arm["n"] for arm in made["arms"]] == [1, 1]
     assert len(made["runs"]) == 4
@@ -146,23 +147,23 @@ def test_unfinished_pairs_do_not_count_but_their_runs_show():
 
 def test_nothing_finished_is_nothing_to_report():
     with pytest.raises(InputError, match="no pair has finished"):
-        document(outcome([[0.8, 0.7], []]), margin=0.005, command="")
+        document(outcome([[0.8, 0.7], []]), command="")
 
 
 def test_three_arms_are_each_compared_with_the_first():
     metrics = [[0.8, 0.81], [0.9, 0.92], [0.7, 0.72]]
-    made = document(outcome(metrics, ("before", "after", "none")), margin=0.005, command="")
+    made = document(outcome(metrics, ("before", "after", "none")), command="")
     assert [c["arm"] for c in made["comparisons"]] == ["linear-act-norm", "linear-act"]
     assert {c["against"] for c in made["comparisons"]} == {"linear-norm-act"}
     assert made["difference"] == made["comparisons"][0]["difference"]
 
 
 def test_notes_say_what_a_reader_has_to_know():
-    notes = document(outcome(CASES["one pair"]), margin=0.005, command="")["notes"]
+    notes = document(outcome(CASES["one pair"]), command="")["notes"]
     assert notes[:2] == ["a note of the data's", "an inspection's note"]
     assert any("trainable parameters: linear-norm-act 10, linear-act-norm 12" in n for n in notes)
     same = outcome(CASES["one pair"], parameters=(10, 10), engine="keras")
-    notes = document(same, margin=0.005, command="")["notes"]
+    notes = document(same, command="")["notes"]
     assert not any("trainable parameters" in note for note in notes)
     assert "trained by the keras engine: it can" in notes
 
@@ -172,7 +173,7 @@ class TestStudy:
     """What `relucate.compare` returns, for every kind of outcome."""
 
     def test_it_shows_itself(self, metrics, tmp_path):
-        study = Study(document(outcome(metrics), margin=0.005, command="relucate compare"))
+        study = Study(document(outcome(metrics), command="relucate compare"))
         assert study.verdict in {"better", "equivalent", "inconclusive"}
         assert study.sentence in repr(study)
         assert study.verdict.upper() in str(study).upper()
@@ -181,10 +182,59 @@ class TestStudy:
         assert study.report(tmp_path / "page.html").read_text().startswith("<!doctype html>")
 
     def test_its_plain_data_is_strict_json_and_a_copy(self, metrics):
-        study = Study(document(outcome(metrics), margin=0.005, command=""))
+        study = Study(document(outcome(metrics), command=""))
         plain = study.to_dict()
         json.dumps(plain, allow_nan=False)
         plain["difference"]["estimate"] = 99
         study.difference["estimate"] = 99
         assert study.difference["estimate"] != 99
         assert study.winner == plain["winner"]
+
+
+def looking(metrics, orders=("before", "after"), pairs=30):
+    made = outcome(metrics, orders)
+    made.plan = replace(made.plan, looks=True, pairs=pairs)
+    return made
+
+
+# Far apart: after some pairs the answer stands, and the pairs behind it don't count.
+APART = [
+    [0.80, 0.81, 0.79, 0.80, 0.82, 0.81, 0.1, 0.9],
+    [0.90, 0.92, 0.90, 0.91, 0.92, 0.91, 0.9, 0.1],
+]
+
+
+def test_it_stops_at_the_first_look_that_decides():
+    made = looking(APART)
+    counted = made.finished_pairs()
+    assert 3 <= len(counted) < 7
+    assert made.decided
+    data = document(made, command="")
+    assert (data["verdict"], data["winner"]) == ("better", "linear-act-norm")
+    assert data["pairs"] == len(counted) == data["arms"][0]["n"]
+    assert {run["seed"] for run in data["runs"]} == set(counted)
+    assert data["difference"]["method"] == "paired t, looks after every pair"
+
+
+def test_pairs_count_in_the_order_of_their_seeds():
+    """A pair that finished early by chance waits for those before it."""
+    made = looking(APART)
+    del made.results["linear-norm-act", 1]
+    assert made.finished_pairs() == [0]
+    assert not made.decided
+
+
+def test_an_undecided_study_says_how_to_go_on():
+    made = looking([[0.8, 0.9, 0.7], [0.9, 0.7, 0.8]], pairs=3)
+    assert made.decided  # there are no more pairs to run
+    data = document(made, command="")
+    assert data["verdict"] == "inconclusive"
+    assert any("--max-pairs" in note for note in data["notes"])
+
+
+def test_all_arms_are_decided_before_it_stops():
+    near = [0.81, 0.80, 0.80, 0.79, 0.83, 0.80]
+    made = looking([APART[0][:6], APART[1][:6], near], ("before", "after", "none"))
+    assert not made.decided
+    assert len(made.finished_pairs()) == 6
+    assert made.plan.rule.level == pytest.approx(0.975)

@@ -90,7 +90,8 @@ def compare(
     orders: Sequence[str | Order] = DEFAULT_ORDERS,
     options: Mapping[str, Any] | None = None,
     recipe: Recipe | Mapping[str, Any] | None = None,
-    pairs: int = 12,
+    pairs: int | None = None,
+    max_pairs: int = 30,
     first_seed: int = 0,
     margin: float = 0.005,
     level: float = 0.95,
@@ -106,7 +107,11 @@ def compare(
     """Train a model in two or more orders, seed by seed in pairs, and say which is better.
 
         d_s = accuracy(second order, seed s) - accuracy(first order, seed s)
-        interval: mean(d) ± t(n - 1) · sd(d) / √n
+        interval: mean(d) ± c(n) · sd(d) / √n
+
+    It looks after every pair, from the third on, and stops as soon as the answer stands: c(n) is
+    wide enough that the intervals of all looks hold together (`stats.spending`). With `pairs` the
+    number is fixed beforehand, and c(n) = t(n - 1).
 
     Args:
         model: a name from `relucate nets`, "file.py:build", "package.module:build", or a function
@@ -116,7 +121,8 @@ def compare(
         orders: what to compare; the first is what the others are compared against.
         options: keyword arguments for the builder, the same in every arm.
         recipe: how to train; a mapping gives options of `Recipe`. None: defaults for the data.
-        pairs: seeds per arm, from `first_seed` on.
+        pairs: seeds per arm, from `first_seed` on, fixed beforehand. None: as many as the answer
+            takes, at most `max_pairs`; an undecided study may go on with a larger one.
         margin: smallest difference in accuracy that matters, as a fraction.
         level: coverage of the interval.
         engine: "auto", "torch" or "keras"; device: of the torch engine.
@@ -139,6 +145,8 @@ def compare(
     from ..study import Plan, Store, arms_from, document, resolve, run_study
 
     check_margin(margin)
+    if pairs is None and not 3 <= max_pairs <= 1000:
+        raise InputError(f"max_pairs is a whole number from 3 to 1,000, got {max_pairs}.")
     arms = arms_from(_orders(orders))
     source = resolve(model, options)
     dataset = load_data(data)
@@ -147,7 +155,9 @@ def compare(
         arms,
         dataset,
         make_recipe(recipe, dataset),
-        pairs=pairs,
+        pairs=max_pairs if pairs is None else pairs,
+        looks=pairs is None,
+        margin=margin,
         first_seed=first_seed,
         level=level,
         engine=engine,
@@ -160,7 +170,7 @@ def compare(
         path = Path(store) if store is not None else Path(folder) / "runs.sqlite"
         with Store.open(path) as opened, _entered(told) as shown:
             outcome = run_study(plan, opened, shown)
-    return Study(document(outcome, margin=margin, command=command))
+    return Study(document(outcome, command=command))
 
 
 def _orders(orders: Any) -> list[str]:

@@ -67,7 +67,17 @@ def compare(
     orders: Annotated[
         str, _option(_STUDY, "What to compare, against the first: a,b or more.")
     ] = "before,after",
-    pairs: Annotated[int, _option(_STUDY, "Seeds per order: one pair of runs each.")] = 12,
+    pairs: Annotated[
+        int | None,
+        _option(
+            _STUDY,
+            "Seeds per order, fixed beforehand. By default it looks after every pair and stops as "
+            "soon as the answer stands.",
+        ),
+    ] = None,
+    max_pairs: Annotated[
+        int, _option(_STUDY, "Stop here without an answer; more go on from there.")
+    ] = 30,
     first_seed: Annotated[int, _option(_STUDY, "The first pair's seed.")] = 0,
     margin: Annotated[
         float, _option(_STUDY, "Smallest difference that matters, in points of accuracy.")
@@ -145,7 +155,7 @@ def _run(given: dict[str, Any]) -> Any:
     )
     if given["train_size"] is not None or given["test_size"] is not None:
         dataset = dataset.subset(given["train_size"], given["test_size"])
-    same = ("pairs", "first_seed", "level", "engine", "device", "jobs", "threads")
+    same = ("pairs", "max_pairs", "first_seed", "level", "engine", "device", "jobs", "threads")
     return run(
         given["model"],
         dataset,

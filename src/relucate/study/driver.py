@@ -12,14 +12,18 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..backend import choose_backend
 from ..data.dataset import Dataset
 from ..errors import InputError, unknown
-from ..stats import PairedDifference, paired_difference, score_runs
+from ..stats import PairedDifference, Verdict, decide, paired_difference, score_runs
 from ..stats.paired import check_level
+from ..stats.sequential import Monitor
+from ..stats.spending import FIRST
+from ..stats.verdict import check_margin
 from ..train.recipe import Recipe
 from ..train.run import RunResult, RunSpec
 from .arms import Arm
@@ -58,7 +62,11 @@ class Silent:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study to be run: everything that the user chose."""
+    """A study to be run: everything that the user chose.
+
+    looks: decide after every pair, from the third on, and stop as soon as every answer stands;
+        `pairs` is then the most. Otherwise all pairs run, and only then is it decided.
+    """
 
     source: ModelSource
     arms: tuple[Arm, ...]
@@ -71,6 +79,8 @@ class Plan:
     device: str = "auto"
     threads: int = 1
     jobs: int = 0  # 0: one per core
+    looks: bool = False
+    margin: float = 0.005
 
     def __post_init__(self) -> None:
         labels = [arm.label for arm in self.arms]
@@ -88,9 +98,17 @@ class Plan:
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise InputError(f"{name} is a whole number of at least {least}, got {value!r}.")
         check_level(self.level)
+        check_margin(self.margin)
+        if self.looks:
+            _ = self.rule
         if self.engine not in ENGINES:
             raise unknown("engine", self.engine, ENGINES)
         self.recipe.check_fits(len(self.data.y_train), self.data.input_shape)
+
+    @property
+    def rule(self) -> Monitor:
+        """When to stop; of several comparisons each gets its share of the error (Bonferroni)."""
+        return Monitor(1 - (1 - self.level) / (len(self.arms) - 1), self.pairs)
 
     @property
     def workers(self) -> int:
@@ -117,9 +135,48 @@ class Outcome:
     seconds: float = 0.0
 
     def finished_pairs(self) -> list[int]:
-        """Return the seeds for which every arm has a result."""
+        """Return the seeds that count: those for which every arm has a result.
+
+        With looks only those in the order of the seeds, up to the look at which it was decided:
+        which pairs count must not depend on which run was the quicker.
+        """
         labels = [arm.label for arm in self.plan.arms]
-        return [s for s in self.plan.seeds if all((a, s) in self.results for a in labels)]
+        done = {s for s in self.plan.seeds if all((a, s) in self.results for a in labels)}
+        if not self.plan.looks:
+            return sorted(done)
+        return self._until_decided(list(takewhile(done.__contains__, self.plan.seeds)))
+
+    def _until_decided(self, seeds: list[int]) -> list[int]:
+        rule, others = self.plan.rule, self.plan.arms[1:]
+        for n in range(FIRST, len(seeds)):
+            verdicts = [self.verdict(arm, seeds[:n]) for arm in others]
+            if not any(rule.goes_on(verdict) for verdict in verdicts):
+                return seeds[:n]
+        return seeds
+
+    @property
+    def decided(self) -> bool:
+        """Whether no further pair is to run (with looks)."""
+        if not self.plan.looks:
+            return False
+        seeds, rule = self.finished_pairs(), self.plan.rule
+        if len(seeds) < FIRST:
+            return False
+        return not any(rule.goes_on(self.verdict(arm, seeds)) for arm in self.plan.arms[1:])
+
+    def verdict(self, arm: Arm, seeds: list[int]) -> Verdict:
+        """Return the verdict on `arm` against the first arm from these seeds."""
+        first, margin = self.plan.arms[0], self.plan.margin
+        a, b = self.scores(first, seeds), self.scores(arm, seeds)
+        diverged = (self.diverged(first, seeds), self.diverged(arm, seeds))
+        if self.plan.looks:
+            return self.plan.rule.decide(a, b, margin=margin, diverged=diverged)
+        found = paired_difference(a, b, level=self.plan.level)
+        return decide(found, margin=margin, diverged=diverged)
+
+    def diverged(self, arm: Arm, seeds: list[int]) -> int:
+        """Return how many of an arm's runs diverged."""
+        return sum(self.results[arm.label, seed]["status"] == "diverged" for seed in seeds)
 
     def scores(self, arm: Arm, seeds: list[int]) -> Any:
         """Return an arm's scores, shape (seeds,); a diverged run has the worst score."""
@@ -132,10 +189,7 @@ class Outcome:
         seeds = self.finished_pairs()
         if not seeds:
             return None
-        first = self.plan.arms[0]
-        return paired_difference(
-            self.scores(first, seeds), self.scores(arm, seeds), level=self.plan.level
-        )
+        return self.verdict(arm, seeds).difference
 
 
 def run_study(plan: Plan, store: Store, display: Display) -> Outcome:
@@ -241,6 +295,8 @@ def _run_missing(outcome: Outcome, store: Store, executor: LocalExecutor, displa
 
     def tasks() -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
         for pair, seed in enumerate(plan.seeds):
+            if outcome.decided:
+                return
             for index, arm in enumerate(plan.arms):
                 key = (arm.label, seed)
                 if key not in outcome.results:
@@ -260,6 +316,8 @@ def _run_missing(outcome: Outcome, store: Store, executor: LocalExecutor, displa
         result: RunResult = event.data
         display.run_finished(label, seed, result.metric, result.status, result.seconds.get("total"))
         _tell_difference(outcome, display)
+        if outcome.decided:
+            break  # runs that go on nevertheless are for pairs that nobody needs
 
 
 def _keep(

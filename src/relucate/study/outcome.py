@@ -12,26 +12,26 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..stats import Verdict, decide, sentence
+from ..stats import Verdict, sentence
 from .arms import Arm
 from .driver import Outcome
 
 SCHEMA = "relucate.compare/1"
 
 
-def document(outcome: Outcome, *, margin: float, command: str) -> dict[str, Any]:
+def document(outcome: Outcome, *, command: str) -> dict[str, Any]:
     """Return the study as JSON-ready data: verdict, arms, runs, and how they came about."""
     plan = outcome.plan
     seeds = outcome.finished_pairs()
     if not seeds:
         raise InputError("no pair has finished yet, so there is nothing to report.")
-    comparisons = [_comparison(outcome, arm, seeds, margin) for arm in plan.arms[1:]]
+    comparisons = [_comparison(outcome, arm, seeds) for arm in plan.arms[1:]]
     main = comparisons[0]
     return {
         "schema": SCHEMA,
         **{key: main[key] for key in ("verdict", "winner", "sentence")},
         "metric": "accuracy",
-        "margin": margin,
+        "margin": plan.margin,
         "level": plan.level,
         **{key: main[key] for key in ("pairs", "correlation", "difference", "differences")},
         "comparisons": comparisons,
@@ -61,18 +61,15 @@ def document(outcome: Outcome, *, margin: float, command: str) -> dict[str, Any]
         "versions": outcome.inspection.versions,
         "command": command,
         "seconds": outcome.seconds,
-        "notes": _notes(outcome),
+        "notes": _notes(outcome) + _going_on(outcome, comparisons),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def _comparison(outcome: Outcome, arm: Arm, seeds: list[int], margin: float) -> dict[str, Any]:
+def _comparison(outcome: Outcome, arm: Arm, seeds: list[int]) -> dict[str, Any]:
     first = outcome.plan.arms[0]
-    found = outcome.difference(arm)
-    if found is None:
-        raise InputError("no pair has finished yet, so there is nothing to compare.")
-    diverged = (_diverged(outcome, first, seeds), _diverged(outcome, arm, seeds))
-    verdict = decide(found, margin=margin, diverged=diverged)
+    verdict = outcome.verdict(arm, seeds)
+    found = verdict.difference
     values = outcome.scores(arm, seeds) - outcome.scores(first, seeds)
     return {
         "arm": arm.label,
@@ -102,10 +99,6 @@ def _winner(verdict: Verdict, a: Arm, b: Arm) -> str | None:
     return {"a": a.label, "b": b.label}.get(verdict.winner or "")
 
 
-def _diverged(outcome: Outcome, arm: Arm, seeds: list[int]) -> int:
-    return sum(outcome.results[arm.label, seed]["status"] == "diverged" for seed in seeds)
-
-
 def _arm(outcome: Outcome, index: int, seeds: list[int]) -> dict[str, Any]:
     arm, report = outcome.plan.arms[index], outcome.inspection.arms[index]
     scores = outcome.scores(arm, seeds)
@@ -122,7 +115,7 @@ def _arm(outcome: Outcome, index: int, seeds: list[int]) -> dict[str, Any]:
         "parameters": report["parameters"],
         "norm_parameters": report["norm_parameters"],
         "seconds": float(np.mean(seconds)) if seconds else None,
-        "diverged": _diverged(outcome, arm, seeds),
+        "diverged": outcome.diverged(arm, seeds),
     }
 
 
@@ -130,7 +123,11 @@ def _runs(outcome: Outcome) -> list[dict[str, Any]]:
     arms = {arm.label: arm for arm in outcome.plan.arms}
     places = {label: place for place, label in enumerate(arms)}
     rows = []
-    results = sorted(outcome.results.items(), key=lambda item: (item[0][1], places[item[0][0]]))
+    found = outcome.results.items()
+    if outcome.plan.looks:  # those of pairs beyond the look that decided don't count
+        last = outcome.finished_pairs()[-1]
+        found = [item for item in found if item[0][1] <= last]
+    results = sorted(found, key=lambda item: (item[0][1], places[item[0][0]]))
     for (label, seed), result in results:
         rows.append(
             {
@@ -157,6 +154,19 @@ def _pairing(outcome: Outcome) -> dict[str, Any]:
         "tensors": arms[1]["tensors"],
         "only": {arm["label"]: arm["only"] for arm in arms if arm["only"]},
     }
+
+
+def _going_on(outcome: Outcome, comparisons: list[dict[str, Any]]) -> list[str]:
+    """Return how to go on where the pairs weren't enough."""
+    needed = [c["pairs_needed"] for c in comparisons if c["verdict"] == "inconclusive"]
+    if not outcome.plan.looks or not needed:
+        return []
+    known = [number for number in needed if number and number > outcome.plan.pairs]
+    number = max(known, default=2 * outcome.plan.pairs)
+    return [
+        f"undecided after {outcome.plan.pairs} pairs: the same command with --max-pairs {number} "
+        "goes on from here (max_pairs in Python), with no loss of error control"
+    ]
 
 
 def _notes(outcome: Outcome) -> list[str]:
