@@ -1,7 +1,8 @@
 """Fold and convert: how long they take, what they do to keras.applications, and to inference.
 
     python benchmarks/surgery.py time       fold and convert of a built InceptionV3
-    python benchmarks/surgery.py models     every model of keras.applications: the table in docs/
+    python benchmarks/surgery.py models     every model of keras.applications: docs/applications.md
+    python benchmarks/surgery.py torch      PyTorch nets of the common families: same page
     python benchmarks/surgery.py inference  nets with the norm behind the activation, folded or not
 
 Statistics are random in every norm (a fresh norm is nearly the identity and hides mistakes).
@@ -21,6 +22,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -111,6 +113,33 @@ def rows(name: str) -> Iterator[str]:
         f"{strategies} | {len(after.done)}, {len(before.done)} | {error:.1e} | "
         f"{time.perf_counter() - start:.1f} |"
     )
+
+
+def families() -> None:
+    """Print the table of PyTorch nets: the tests' small ones, with random statistics."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tests.torch import zoo
+
+    print("| net | norms | folded | left | converted to after | error | s |")
+    print("|---|---|---|---|---|---|---|")
+    for name, (factory, shape) in zoo.MODELS.items():
+        model = zoo.randomize(factory(), 0).eval()
+        if not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+            continue
+        start = time.perf_counter()
+        _, folded = relucate.fold(model, example=shape)
+        reports = [folded]
+        try:
+            reports.append(relucate.convert(model, "after", example=shape)[1])
+            converted = str(len(reports[-1].done))
+        except relucate.Refused:
+            converted = "refused"
+        error = max(report.certificate.max_rel for report in reports)
+        print(
+            f"| {name} | {len(folded.sites)} | {len(folded.done)} | {len(folded.skipped)} | "
+            f"{converted} | {error:.1e} | {time.perf_counter() - start:.1f} |",
+            flush=True,
+        )
 
 
 # Inference.
@@ -210,7 +239,7 @@ def torch_mobilenet() -> torch.nn.Module:
 def main() -> None:
     """Run one part."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("part", choices=["time", "models", "inference"])
+    parser.add_argument("part", choices=["time", "models", "torch", "inference"])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--all", action="store_true", help="the largest models too")
     given = parser.parse_args()
@@ -221,6 +250,8 @@ def main() -> None:
         time_inception()
     elif given.part == "models":
         models(given.all)
+    elif given.part == "torch":
+        families()
     else:
         inference(given.rounds)
 

@@ -16,11 +16,14 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from ..backend import choose_backend
 from ..data.dataset import Dataset
 from ..errors import InputError, unknown
 from ..stats import PairedDifference, Verdict, decide, paired_difference, score_runs
 from ..stats.paired import check_level
+from ..stats.crossed import unpack
 from ..stats.sequential import Monitor
 from ..stats.spending import FIRST
 from ..stats.verdict import check_margin
@@ -130,6 +133,7 @@ class Outcome:
     plan: Plan
     inspection: Inspection
     results: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    correct: dict[tuple[str, int], bytes | None] = field(default_factory=dict)
     hashes: dict[tuple[str, int], str] = field(default_factory=dict)
     resumed: int = 0
     seconds: float = 0.0
@@ -163,6 +167,26 @@ class Outcome:
         if len(seeds) < FIRST:
             return False
         return not any(rule.goes_on(self.verdict(arm, seeds)) for arm in self.plan.arms[1:])
+
+    def right(self, arm: Arm, seeds: list[int]) -> Any:
+        """Return which test examples each run of an arm was right on, shape (seeds, examples).
+
+        A diverged run has none right. None where a run didn't keep them, or kept others than those
+        that its score counts.
+        """
+        examples = len(self.plan.data.y_test)
+        rows = []
+        for seed in seeds:
+            packed, result = self.correct.get((arm.label, seed)), self.results[arm.label, seed]
+            if result["status"] != "done":
+                rows.append(np.zeros(examples, bool))
+                continue
+            if packed is None or len(packed) != -(-examples // 8):
+                return None
+            rows.append(unpack(np.frombuffer(packed, np.uint8), examples))
+            if abs(rows[-1].mean() - result["metric"]) > 1e-6:
+                return None
+        return np.stack(rows) if rows else None
 
     def verdict(self, arm: Arm, seeds: list[int]) -> Verdict:
         """Return the verdict on `arm` against the first arm from these seeds."""
@@ -281,6 +305,7 @@ def _resume(outcome: Outcome, store: Store, display: Display) -> None:
             result = store.get(spec.hash)
             if result is not None:
                 outcome.results[arm.label, seed] = result
+                outcome.correct[arm.label, seed] = store.get_correct(spec.hash)
                 outcome.resumed += 1
                 display.run_started(arm.label, seed, pair)
                 display.run_finished(
@@ -325,6 +350,7 @@ def _keep(
 ) -> None:
     plain = result.to_dict()
     outcome.results[key] = plain
+    outcome.correct[key] = result.packed
     store.put(spec.hash, spec.to_dict(), plain, result.packed)
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..stats import Verdict, sentence
+from ..stats import PairedDifference, Verdict, sentence
+from ..stats.classical import classical
+from ..stats.crossed import crossed
 from .arms import Arm
 from .driver import Outcome
 
@@ -80,6 +82,7 @@ def _comparison(outcome: Outcome, arm: Arm, seeds: list[int]) -> dict[str, Any]:
         "pairs": found.n,
         "pairs_needed": verdict.pairs_needed,
         "correlation": found.correlation,
+        "pairing_gain": _gain(outcome, arm, seeds),
         "difference": {
             "of": f"{arm.label} minus {first.label}",
             "estimate": found.estimate,
@@ -92,7 +95,40 @@ def _comparison(outcome: Outcome, arm: Arm, seeds: list[int]) -> dict[str, Any]:
         "differences": [
             {"seed": seed, "value": float(value)} for seed, value in zip(seeds, values, strict=True)
         ],
+        "examples": _examples(outcome, arm, seeds, found),
+        "classical": classical(
+            outcome.scores(first, seeds),
+            outcome.scores(arm, seeds),
+            margin=outcome.plan.margin,
+            level=outcome.plan.level,
+        ).to_dict(),
     }
+
+
+def _gain(outcome: Outcome, arm: Arm, seeds: list[int]) -> float | None:
+    """Return how many times as many unpaired runs would give the same standard error.
+
+    (var(a) + var(b)) / var(b - a); below 1 where the arms are correlated negatively.
+    """
+    if len(seeds) < 3:
+        return None
+    a, b = outcome.scores(outcome.plan.arms[0], seeds), outcome.scores(arm, seeds)
+    paired = float(np.var(b - a, ddof=1))
+    return float(np.var(a, ddof=1) + np.var(b, ddof=1)) / paired if paired > 1e-14 else None
+
+
+def _examples(
+    outcome: Outcome, arm: Arm, seeds: list[int], found: PairedDifference
+) -> dict[str, Any] | None:
+    """Return how far the difference reaches beyond these test examples, where that is known."""
+    first, examples = outcome.plan.arms[0], len(outcome.plan.data.y_test)
+    if len(seeds) < 3 or examples < 2 or found.low is None or found.high is None:
+        return None
+    a, b = outcome.right(first, seeds), outcome.right(arm, seeds)
+    if a is None or b is None:
+        return None
+    half = (found.high - found.low) / 2
+    return crossed(a, b, level=found.level, half_width=half).to_dict()
 
 
 def _winner(verdict: Verdict, a: Arm, b: Arm) -> str | None:

@@ -12,7 +12,7 @@ statistics depend on the data have no such identity, and stay. Not here: measuri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,14 +101,23 @@ def why_not(site: Site, wanted: Order) -> str:
     return ""
 
 
+def check_wanted(sites: Collection[Site], wanted: Order) -> None:
+    """Raise Blocked if there is nothing to do at one of a norm's sites."""
+    orders = sorted({site.order for site in sites})
+    for site in sites:
+        reason = why_not(site, wanted)
+        if reason and len(orders) > 1:
+            raise Blocked(f"its calls disagree: one is {' and one '.join(orders)}")
+        if reason:
+            raise Blocked(reason)
+
+
 def _take_out(
     draft: Draft, paths: Paths, task: _Task, wanted: Order, strategy: str
 ) -> tuple[str, str | None]:
     """Let linear layers absorb a norm; the draft is as it was if that is Blocked."""
+    check_wanted(task.sites, wanted)
     for site in task.sites:
-        reason = why_not(site, wanted)
-        if reason:
-            raise Blocked(reason)
         check_crossing(draft.source, paths, site, wanted)
     node = draft.nodes[task.calls[0]]
     channels = norm_channels(draft, node)

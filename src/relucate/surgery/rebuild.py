@@ -12,7 +12,7 @@ Weights are the framework's to initialise (the adapters' `fresh`). Not here: kee
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from ..graph.nodes import LINEAR
 from ..order import Order
 from .blocks import check_crossing, check_order, norm_sizes, place
 from .channels import Blocked, channel_axis
-from .convert import why_not
+from .convert import check_wanted
 from .draft import Draft
 from .fold import norm_calls
 from .paths import Paths
@@ -76,15 +76,13 @@ def rebuild_graph(graph: Graph, order: str | Order) -> Plan:
     return Plan(draft.finish(), tuple(outcomes))
 
 
-def _check(draft: Draft, paths: Paths, sites: Iterable[Site], wanted: Order) -> str:
+def _check(draft: Draft, paths: Paths, sites: Collection[Site], wanted: Order) -> str:
     """Return how a norm moves, or raise Blocked."""
     how = "removed"
+    if not wanted.has_norm:
+        return how
+    check_wanted(sites, wanted)
     for site in sites:
-        if not wanted.has_norm:
-            continue
-        reason = why_not(site, wanted)
-        if reason:
-            raise Blocked(reason)
         how = _check_site(draft, paths, site, wanted)
     return how
 

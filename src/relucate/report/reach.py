@@ -1,0 +1,118 @@
+"""How far a difference reaches: new test examples, what limits it, what pairing gained, p values.
+
+Rows of (name, text) for the page, and a line for the terminal. Nothing of it decides the verdict.
+Not here: the numbers (`stats.crossed`, `stats.classical`). Called by `view` and `terminal`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relucate.report.numbers import MISSING, interval, known, level_percent, plain, points
+
+LIMITS = {
+    "seed": "the number of pairs: more pairs narrow it, more test examples don't",
+    "example": "the number of test examples: more examples narrow it, more pairs don't",
+    "interaction": "pairs and test examples alike: more of either narrow it",
+}
+SHORT = {
+    "seed": "more pairs would narrow it",
+    "example": "more test examples would narrow it",
+    "interaction": "more pairs or more test examples would narrow it",
+}
+
+
+def rows(comparison: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what is known beside the verdict of a comparison as (name, text) rows."""
+    return [*_examples(comparison), *_pairing(comparison), *_classical(comparison)]
+
+
+def line(comparison: dict[str, Any]) -> str:
+    """Return the interval that counts the test examples as a sample too, or an empty text.
+
+    >>> line({"examples": None})
+    ''
+    """
+    found = comparison.get("examples")
+    if not found:
+        return ""
+    span = interval(found["low"], found["high"])
+    limit = SHORT.get(found["split"]["limit"])
+    return f"for new test examples too: {span}" + (f" ({limit})" if limit else "")
+
+
+def _examples(comparison: dict[str, Any]) -> list[tuple[str, str]]:
+    difference, found = comparison["difference"], comparison.get("examples")
+    if not found:
+        return []
+    level = level_percent(found["level"])
+    parts = found["split"]["parts"]
+    total = sum(parts.values())
+    rows = [
+        (f"{level} interval: new seeds, these test examples", _span(difference)),
+        (f"{level} interval: new seeds, new test examples", _span(found)),
+        (
+            "crossed bootstrap over seeds and examples",
+            interval(found["bootstrap_low"], found["bootstrap_high"]),
+        ),
+    ]
+    if total > 0:
+        shares = {name: f"{100 * part / total:.0f} %" for name, part in parts.items()}
+        rows += [
+            (
+                "variance of the mean difference",
+                f"seeds {shares['seed']}, test examples {shares['example']}, "
+                f"both together {shares['interaction']}",
+            ),
+            ("what limits it", LIMITS[found["split"]["limit"]]),
+        ]
+    return rows
+
+
+def _pairing(comparison: dict[str, Any]) -> list[tuple[str, str]]:
+    gain = comparison.get("pairing_gain")
+    if not known(gain):
+        return []
+    assert gain is not None
+    said = (
+        f"unpaired, {gain:.1f} times as many runs would be as exact"
+        if gain >= 1.05
+        else "none: unpaired runs would be as exact"
+    )
+    return [
+        ("gain of pairing", f"{said} (correlation {plain(comparison['correlation'])})"),
+    ]
+
+
+def _classical(comparison: dict[str, Any]) -> list[tuple[str, str]]:
+    found = comparison.get("classical")
+    if not found:
+        return []
+    level = level_percent(found["level"])
+    span = interval(found["t_low"], found["t_high"])
+    chance = interval(found["superiority_low"], found["superiority_high"], signed=False)
+    return [
+        ("Student's t, as if the number of pairs had been fixed",
+         f"{level} interval {span}, p {p_value(found['t_p'])}"),
+        ("Wilcoxon signed rank", f"p {p_value(found['wilcoxon_p'])}"),
+        (f"chance that {comparison['arm']} is ahead in a pair",
+         f"{100 * found['superiority']:.0f} % ({level} interval {chance})"),
+        ("two one-sided tests (TOST) for the margin", f"p {p_value(found['tost_p'])}"),
+    ]  # fmt: skip
+
+
+def _span(found: dict[str, Any]) -> str:
+    span = interval(found["low"], found["high"])
+    return span if span == MISSING else f"{points(found['estimate'])} ({span})"
+
+
+def p_value(p: float | None) -> str:
+    """Return a p value as text.
+
+    >>> p_value(0.0123), p_value(0.00001), p_value(None)
+    ('0.012', 'below 0.001', 'not defined for these differences')
+    """
+    if not known(p):
+        return "not defined for these differences"
+    assert p is not None
+    return "below 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
