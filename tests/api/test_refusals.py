@@ -17,7 +17,7 @@ from torch import nn
 import relucate
 from relucate.errors import Refused
 
-NOTHING = "nothing"
+NOTHING = r"^relucate (fold|convert|rebuild): "
 NO_VARIABLE = "the kernel of 'conv' is no plain variable"
 
 

@@ -90,13 +90,13 @@ def _classical(comparison: dict[str, Any]) -> list[tuple[str, str]]:
         return []
     level = level_percent(found["level"])
     span = interval(found["t_low"], found["t_high"])
-    chance = interval(found["superiority_low"], found["superiority_high"], signed=False)
+    chance = " to ".join(f"{100 * found[f'superiority_{end}']:.0f}" for end in ("low", "high"))
     return [
         ("Student's t, as if the number of pairs had been fixed",
          f"{level} interval {span}, p {p_value(found['t_p'])}"),
         ("Wilcoxon signed rank", f"p {p_value(found['wilcoxon_p'])}"),
         (f"chance that {comparison['arm']} is ahead in a pair",
-         f"{100 * found['superiority']:.0f} % ({level} interval {chance})"),
+         f"{100 * found['superiority']:.0f} % ({level} interval {chance} %)"),
         ("two one-sided tests (TOST) for the margin", f"p {p_value(found['tost_p'])}"),
     ]  # fmt: skip
 

@@ -19,6 +19,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from relucate.report import reach
 from relucate.report.facts import bare_sentence, difference_text, failed_runs, sole_winner
 from relucate.report.numbers import (
     MISSING,
@@ -199,6 +200,8 @@ def _differences(
         yield _indented(difference_text(comparison["difference"], study["level"]))
         yield from _strip(comparison["difference"], study["margin"], options)
         yield _indented(f"{_margin_text(study)}, {_pair_text(comparison)}")
+        if reach.line(comparison):
+            yield _indented(reach.line(comparison))
 
 
 def _strip(

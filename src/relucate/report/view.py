@@ -6,8 +6,10 @@ template's), figures (`plots`). Called by `html`.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from relucate.report import reach
 from relucate.report.facts import bare_sentence, failed_runs, sole_winner
 from relucate.report.numbers import (
     count,
@@ -34,6 +36,15 @@ def typographic(text: str) -> str:
     return "–" if text == "-" else text.replace("-", "−")
 
 
+def minus(text: str) -> str:
+    """Return words with true minus signs in front of their numbers; hyphens stay.
+
+    >>> minus("linear-act: -0.35 to +0.87") == "linear-act: \\u22120.35 to +0.87"
+    True
+    """
+    return re.sub(r"(?<!\w)-(?=\d)", "−", text)
+
+
 def page(study: dict[str, Any]) -> dict[str, Any]:
     """Return all that the page says about a study, figures excepted."""
     return {
@@ -43,6 +54,7 @@ def page(study: dict[str, Any]) -> dict[str, Any]:
         "legend": legend(study),
         "arms": arm_table(study),
         "comparisons": comparison_table(study),
+        "reach": reach_tables(study),
         "pairs": pair_table(study),
         "runs": run_table(study),
         "facts": facts(study),
@@ -143,6 +155,18 @@ def comparison_table(study: dict[str, Any]) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def reach_tables(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return, by comparison, what is known beside its verdict as rows of (name, text)."""
+    tables = [
+        {
+            "name": f"{comparison['arm']} minus {comparison['against']}",
+            "rows": [(name, minus(text)) for name, text in reach.rows(comparison)],
+        }
+        for comparison in study["comparisons"]
+    ]
+    return [table for table in tables if table["rows"]]
 
 
 def pair_table(study: dict[str, Any]) -> dict[str, Any]:
@@ -261,6 +285,10 @@ def words(study: dict[str, Any]) -> list[tuple[str, str]]:
          "The higher, the more pairing narrows the interval."),
         ("verdict", "equivalent: the whole interval lies inside the margin. Better: otherwise, it "
          "lies on one side of zero. Inconclusive: neither, or too few pairs."),
+        ("how far it reaches", "the verdict's interval is about new seeds on these test examples. "
+         "The wider one counts the test examples as a sample, too. Student's t, Wilcoxon and TOST "
+         "are shown for readers who expect them; they hold for a number of pairs fixed beforehand, "
+         "and the verdict doesn't rest on them."),
         ("sd", "standard deviation over seeds, in percentage points."),
         ("diverged", "the loss became infinite or undefined; the run counts with an accuracy of "
          "zero, so that no arm gains by it."),

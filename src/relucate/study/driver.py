@@ -22,8 +22,8 @@ from ..backend import choose_backend
 from ..data.dataset import Dataset
 from ..errors import InputError, unknown
 from ..stats import PairedDifference, Verdict, decide, paired_difference, score_runs
-from ..stats.paired import check_level
 from ..stats.crossed import unpack
+from ..stats.paired import check_level
 from ..stats.sequential import Monitor
 from ..stats.spending import FIRST
 from ..stats.verdict import check_margin
@@ -110,8 +110,16 @@ class Plan:
 
     @property
     def rule(self) -> Monitor:
-        """When to stop; of several comparisons each gets its share of the error (Bonferroni)."""
-        return Monitor(1 - (1 - self.level) / (len(self.arms) - 1), self.pairs)
+        """When to stop."""
+        return Monitor(self.share, self.pairs)
+
+    @property
+    def share(self) -> float:
+        """The level of one comparison, so that all of them hold together at `level` (Bonferroni).
+
+        With k comparisons: 1 - (1 - level) / k.
+        """
+        return 1 - (1 - self.level) / (len(self.arms) - 1)
 
     @property
     def workers(self) -> int:
@@ -195,7 +203,7 @@ class Outcome:
         diverged = (self.diverged(first, seeds), self.diverged(arm, seeds))
         if self.plan.looks:
             return self.plan.rule.decide(a, b, margin=margin, diverged=diverged)
-        found = paired_difference(a, b, level=self.plan.level)
+        found = paired_difference(a, b, level=self.plan.share)
         return decide(found, margin=margin, diverged=diverged)
 
     def diverged(self, arm: Arm, seeds: list[int]) -> int:

@@ -100,7 +100,7 @@ def _comparison(outcome: Outcome, arm: Arm, seeds: list[int]) -> dict[str, Any]:
             outcome.scores(first, seeds),
             outcome.scores(arm, seeds),
             margin=outcome.plan.margin,
-            level=outcome.plan.level,
+            level=outcome.plan.share,
         ).to_dict(),
     }
 
@@ -207,6 +207,12 @@ def _going_on(outcome: Outcome, comparisons: list[dict[str, Any]]) -> list[str]:
 
 def _notes(outcome: Outcome) -> list[str]:
     notes = [*outcome.plan.data.notes, *outcome.inspection.notes]
+    others = len(outcome.plan.arms) - 1
+    if others > 1:
+        notes.append(
+            f"{others} comparisons share the error: each interval is at {outcome.plan.share:.2%}, "
+            f"so that all of them hold together at {outcome.plan.level:.0%}"
+        )
     if outcome.inspection.engine["name"] == "keras":
         notes.append(f"trained by the keras engine: {outcome.inspection.engine['reason']}")
     counts = {arm["parameters"] for arm in outcome.inspection.arms}
