@@ -20,6 +20,8 @@ from ..graph import Graph
 from ..graph.evaluate import evaluate
 
 TOLERANCES = {"float64": 1e-9, "float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
+NOISE = 4.0  # rounding happens in every layer, the nudge in the input only
+MOST_NOISE = {"float64": 1e-6, "float32": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,43 @@ def compare_outputs(
     passed = bool(relative <= allowed)
     found = tuple(dict.fromkeys(notes))
     return Certificate(largest, relative, allowed, count, dtype, passed, None, found)
+
+
+def nudged(inputs: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Return floating inputs changed in their last bit, others as they are."""
+    return [np.nextafter(x, np.inf, dtype=x.dtype) if x.dtype.kind == "f" else x for x in inputs]
+
+
+def allow_noise(found: Certificate, noise: Certificate) -> Certificate:
+    """Return the certificate with what rounding alone does to this model allowed for.
+
+    A deep network with large gains may turn a change of its input's last bit into one of its
+    outputs that is larger than 1e-5: no two ways to sum can agree better. Allowed then:
+
+        max(1e-5, 4 * max_rel(model(x), model(nextafter(x)))), at most 1e-3
+
+    (1e-9 and 1e-6 in float64.) A model noisier than that isn't certified; the note says why.
+
+    Args:
+        found: of two models, failed at the usual tolerance.
+        noise: of the first model's outputs on the inputs, and on the `nudged` ones.
+    """
+    most = MOST_NOISE[found.dtype]
+    if noise.max_rel > most:
+        note = (
+            f"a change of the inputs in their last bit alone moves this model's outputs by "
+            f"{noise.max_rel:.1e} of their scale: {found.dtype} can't tell whether two such models "
+            "compute the same"
+        )
+        return replace(found, notes=(*found.notes, note))
+    allowed = min(NOISE * noise.max_rel, most)
+    if not found.max_rel <= allowed:  # also if one is NaN
+        return found
+    note = (
+        f"the model's own rounding noise is {noise.max_rel:.1e} (its inputs changed in their last "
+        f"bit), so that {allowed:.1e} is allowed instead of {found.tolerance:.0e}"
+    )
+    return replace(found, tolerance=allowed, passed=True, notes=(*found.notes, note))
 
 
 def _shapes(arrays: Sequence[np.ndarray]) -> str:
