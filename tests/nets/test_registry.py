@@ -14,7 +14,7 @@ def test_the_list():
 @pytest.mark.parametrize("name", nets.NETS)
 def test_every_net_has_a_summary_and_the_same_options(name):
     assert nets.summary(name).endswith(".") or nets.summary(name)
-    shared = ["act", "norm", "width", "depth", "dropout", "init"]
+    shared = ["act", "norm", "width", "depth", "dropout", "init", "bias"]
     if name == "inception_v3":  # its depth is what it is
         shared = ["act", "norm", "width", "dropout", "init", "edition"]
     assert list(nets.options(name)) == shared
@@ -28,6 +28,7 @@ def test_defaults():
         "depth": 3,
         "dropout": 0.0,
         "init": "small_normal",
+        "bias": "rule",
     }
 
 

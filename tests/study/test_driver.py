@@ -17,10 +17,11 @@ from relucate.data import make
 from relucate.errors import InputError
 from relucate.study import driver
 from relucate.study.arms import Arm
-from relucate.study.driver import Plan, Silent, arms_from, make_spec, run_study
+from relucate.study.driver import Plan, Silent, make_spec, run_study
 from relucate.study.executor import LocalExecutor
 from relucate.study.source import resolve
 from relucate.study.store import Store
+from relucate.study.vary import arms_from
 from relucate.study.work import Inspection
 from relucate.train import Recipe
 
@@ -245,7 +246,8 @@ SCRIPT = """
     sys.path.insert(0, {root!r})
     from dataclasses import replace
     from pathlib import Path
-    from relucate.study.driver import Plan, Silent, arms_from, run_study
+    from relucate.study import arms_from
+    from relucate.study.driver import Plan, Silent, run_study
     from relucate.study.executor import LocalExecutor
     from relucate.study.source import resolve
     from relucate.study.store import Store

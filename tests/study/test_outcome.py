@@ -11,9 +11,10 @@ from relucate.api.study import Study
 from relucate.data import make
 from relucate.errors import InputError
 from relucate.report.facts import check_schema
-from relucate.study.driver import Outcome, Plan, arms_from
+from relucate.study.driver import Outcome, Plan
 from relucate.study.outcome import document
 from relucate.study.source import resolve
+from relucate.study.vary import arms_from
 from relucate.study.work import Inspection
 from relucate.train import Recipe
 
@@ -238,3 +239,55 @@ def test_all_arms_are_decided_before_it_stops():
     assert not made.decided
     assert len(made.finished_pairs()) == 6
     assert made.plan.rule.level == pytest.approx(0.975)
+
+
+class TestLearning:
+    """Area under the learning curve and steps to a target."""
+
+    @staticmethod
+    def made(curves, target=None):
+        made = outcome([[0.9] * len(rows) for rows in curves])
+        made.plan = replace(made.plan, target=target)
+        for arm, rows in zip(made.plan.arms, curves, strict=True):
+            for seed, curve in enumerate(rows):
+                found = made.results[arm.label, seed]
+                if curve is None:
+                    found |= {"status": "diverged", "metric": None, "loss": None}
+                    curve = [0.5, None]
+                found["curve"] = {"epoch": [1, 2], "train_loss": [1.0, 0.5], "accuracy": curve}
+        return document(made, command="x")["comparisons"][0]["learning"]
+
+    def test_by_hand(self):
+        found = self.made([[[0.4, 0.6]] * 3, [[0.6, 0.6]] * 3], target=0.5)
+        assert math.isclose(found["area"]["estimate"], 0.1)
+        assert found["steps"]["means"] == [3.0, 2.0]  # two steps an epoch
+        assert found["steps"]["estimate"] == -1.0
+        assert found["reached"] == [3, 3]
+
+    def test_the_target_is_95_percent_of_the_lower_end(self):
+        found = self.made([[[0.4, 0.6]] * 3, [[0.4, 0.8]] * 3])
+        assert math.isclose(found["target"], 0.57)
+
+    def test_a_target_that_a_run_misses(self):
+        found = self.made([[[0.4, 0.6]] * 3, [[0.4, 0.8]] * 3], target=0.7)
+        assert found["reached"] == [0, 3]
+        assert found["steps"]["means"] == [4.0, 3.5]
+
+    def test_a_diverged_run_counts_with_zeros(self):
+        found = self.made([[[0.5, 0.5]] * 3, [[0.5, 0.5], None, [0.5, 0.5]]], target=0.4)
+        assert math.isclose(found["area"]["estimate"], -0.25 / 3)
+
+    def test_without_a_curve(self):
+        assert self.made([[[None, None]] * 3, [[0.5, 0.5]] * 3]) is None
+
+
+def test_what_the_arms_differ_in_is_said():
+    made = outcome([[0.8] * 3, [0.81] * 3])
+    one, two = made.inspection.arms
+    one |= {"biases": 4, "settings": ["BatchNormalization eps 0.001 momentum 0.99"]}
+    two |= {"biases": 6, "settings": ["BatchNorm2d eps 1e-05 momentum 0.1"]}
+    made.plan = replace(made.plan, recipe=made.plan.recipe.changed(decay_all=True))
+    notes = document(made, command="x")["notes"]
+    assert any("10, linear-act-norm 12 (biases: 4, 6)" in note for note in notes)
+    assert any("norms' settings: linear-norm-act BatchNormalization eps" in note for note in notes)
+    assert any("weight decay acts on gamma" in note for note in notes)

@@ -88,6 +88,7 @@ def compare(
     data: Any = "digits",
     *,
     orders: Sequence[str | Order] = DEFAULT_ORDERS,
+    vary: Mapping[str, Sequence[Any]] | None = None,
     options: Mapping[str, Any] | None = None,
     recipe: Recipe | Mapping[str, Any] | None = None,
     pairs: int | None = None,
@@ -95,6 +96,7 @@ def compare(
     first_seed: int = 0,
     margin: float = 0.005,
     level: float = 0.95,
+    target: float | None = None,
     engine: str = "auto",
     device: str = "auto",
     jobs: int = 0,
@@ -119,12 +121,16 @@ def compare(
         data: "digits", "folder:PATH", "npz:PATH", a name of keras.datasets, a Dataset, or arrays
             ((x_train, y_train), (x_test, y_test)).
         orders: what to compare; the first is what the others are compared against.
+        vary: values of options of the builder or of the recipe, such as {"act": ["relu", "tanh"]}:
+            every order is trained with every one, and the study says whether the order's effect
+            depends on them.
         options: keyword arguments for the builder, the same in every arm.
         recipe: how to train; a mapping gives options of `Recipe`. None: defaults for the data.
         pairs: seeds per arm, from `first_seed` on, fixed beforehand. None: as many as the answer
             takes, at most `max_pairs`; an undecided study may go on with a larger one.
         margin: smallest difference in accuracy that matters, as a fraction.
         level: coverage of the interval.
+        target: accuracy, as a fraction, for which the steps to it are compared.
         engine: "auto", "torch" or "keras"; device: of the torch engine.
         jobs: worker processes (0: one per core); threads: of each run, part of its identity.
         store: SQLite file of finished runs; None keeps them for this call only.
@@ -142,12 +148,15 @@ def compare(
     ('paired t, fixed number of pairs', 6)
     """
     from ..stats.verdict import check_margin
-    from ..study import Plan, Store, arms_from, document, resolve, run_study
+    from ..study import Plan, Store, arms_from, check_factors, document, resolve, run_study
 
     check_margin(margin)
     if pairs is None and not 3 <= max_pairs <= 1000:
         raise InputError(f"max_pairs is a whole number from 3 to 1,000, got {max_pairs}.")
-    arms = arms_from(_orders(orders))
+    if target is not None and not 0 < target <= 1:
+        raise InputError(f"target is an accuracy above 0 and at most 1, got {target}.")
+    factors = check_factors(vary or {})
+    arms = arms_from(_orders(orders), factors)
     source = resolve(model, options)
     dataset = load_data(data)
     plan = Plan(
@@ -158,6 +167,8 @@ def compare(
         pairs=max_pairs if pairs is None else pairs,
         looks=pairs is None,
         margin=margin,
+        factors=factors,
+        target=target,
         first_seed=first_seed,
         level=level,
         engine=engine,

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from .options import builder_options
+from .options import builder_options, varied_options
 
 _TRAINING = "How each run trains"
 _MODEL = "Options of the net (see: relucate nets) or of your builder"
@@ -67,6 +67,13 @@ def compare(
     orders: Annotated[
         str, _option(_STUDY, "What to compare, against the first: a,b or more.")
     ] = "before,after",
+    vary: Annotated[
+        list[str] | None,
+        _option(
+            _STUDY,
+            "Train every order with each of several values: act=relu,tanh or dropout=0,0.2.",
+        ),
+    ] = None,
     pairs: Annotated[
         int | None,
         _option(
@@ -83,6 +90,9 @@ def compare(
         float, _option(_STUDY, "Smallest difference that matters, in points of accuracy.")
     ] = 0.5,
     level: Annotated[float, _option(_STUDY, "Coverage of the interval.")] = 0.95,
+    target: Annotated[
+        float | None, _option(_STUDY, "Compare the steps to this accuracy, in percent.")
+    ] = None,
     act: Annotated[str | None, _option(_MODEL, "Activation: relu, tanh, ...")] = None,
     norm: Annotated[str | None, _option(_MODEL, "Norm: batch, layer, group, none.")] = None,
     width: Annotated[int | None, _option(_MODEL, "Filters or units of the first block.")] = None,
@@ -160,9 +170,11 @@ def _run(given: dict[str, Any]) -> Any:
         given["model"],
         dataset,
         orders=given["orders"].split(","),
+        vary=varied_options(given["vary"]),
         options=_builder_options(given),
         recipe=make_recipe(_recipe(given), dataset),
         margin=given["margin"] / 100,
+        target=None if given["target"] is None else given["target"] / 100,
         store=given["out"] / "runs.sqlite",
         progress=not given["quiet"],
         command=_command(),

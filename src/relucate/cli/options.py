@@ -20,6 +20,20 @@ def builder_options(texts: Iterable[str] | None) -> dict[str, Any]:
     return chosen
 
 
+def varied_options(texts: Iterable[str] | None) -> dict[str, list[Any]]:
+    """Return NAME=A,B,... texts as lists of values, each read as `builder_options` reads one."""
+    varied: dict[str, list[Any]] = {}
+    for text in texts or ():
+        name, equals, values = (part.strip() for part in text.partition("="))
+        found = [value.strip() for value in values.split(",")]
+        if not equals or not name or not all(found):
+            raise InputError(f"--vary is NAME=VALUE,VALUE and so on, got '{text}'.")
+        if name in varied:
+            raise InputError(f"--vary {name} is given twice: put all its values into one.")
+        varied[name] = [_value(value) for value in found]
+    return varied
+
+
 def _value(text: str) -> Any:
     try:
         return json.loads(text)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, unknown
 from ..order import Order
 
 
@@ -25,6 +25,7 @@ def cnn(
     depth: int = 3,
     dropout: float = 0.0,
     init: str = "he_normal",
+    bias: str = "rule",
 ) -> Any:
     """A small convolutional net: `depth` stages of two 3×3 blocks, then global average pooling.
 
@@ -51,6 +52,7 @@ def cnn(
                 norm=norm,
                 dropout=_rate(order, dropout),
                 kernel_initializer=init,
+                use_bias=_use_bias(bias),
             )
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return _classify(keras, "cnn", image, x, classes)
@@ -70,6 +72,7 @@ def vgg(
     depth: int = 11,
     dropout: float = 0.0,
     init: str = "he_normal",
+    bias: str = "rule",
 ) -> Any:
     """A CIFAR-size VGG (11, 13, 16 or 19 layers deep): 3×3 blocks with 2×2 max pooling between.
 
@@ -98,6 +101,7 @@ def vgg(
                 norm=norm,
                 dropout=_rate(order, dropout),
                 kernel_initializer=init,
+                use_bias=_use_bias(bias),
             )
         if smallest >= 2:
             smallest //= 2
@@ -152,9 +156,12 @@ def mlp(
     depth: int = 3,
     dropout: float = 0.0,
     init: str = "he_normal",
+    bias: str = "rule",
 ) -> Any:
     """A multilayer perceptron: `depth` dense blocks of `width` units."""
-    return _dense_net("mlp", order, input_shape, classes, act, norm, width, depth, dropout, init)
+    return _dense_net(
+        "mlp", order, input_shape, classes, act, norm, width, depth, dropout, init, bias
+    )
 
 
 def bn_paper_mlp(
@@ -168,6 +175,7 @@ def bn_paper_mlp(
     depth: int = 3,
     dropout: float = 0.0,
     init: str = "small_normal",
+    bias: str = "rule",
 ) -> Any:
     """The MNIST net of the Batch Normalization paper: 3 × 100 sigmoid units, small Gaussian init.
 
@@ -175,7 +183,7 @@ def bn_paper_mlp(
     normal of standard deviation 0.1; the paper says small random Gaussian values).
     """
     return _dense_net(
-        "bn_paper_mlp", order, input_shape, classes, act, norm, width, depth, dropout, init
+        "bn_paper_mlp", order, input_shape, classes, act, norm, width, depth, dropout, init, bias
     )
 
 
@@ -190,6 +198,7 @@ def _dense_net(
     depth: int,
     dropout: float,
     init: str,
+    bias: str,
 ) -> Any:
     import keras
 
@@ -209,8 +218,17 @@ def _dense_net(
             dropout=_rate(order, dropout),
             # A fresh one per block: one initializer gives every layer of a shape the same values.
             kernel_initializer=_small_normal(keras) if init == "small_normal" else init,
+            use_bias=_use_bias(bias),
         )
     return _classify(keras, name, start, x, classes)
+
+
+def _use_bias(bias: str) -> bool | None:
+    """Return the blocks' option: by the bias rule, or the same in every order."""
+    choices = {"rule": None, "always": True, "never": False}
+    if bias not in choices:
+        raise unknown("choice of bias", bias, choices)
+    return choices[bias]
 
 
 def _small_normal(keras: Any) -> Any:

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from relucate.report.numbers import MISSING, interval, known, level_percent, plain, points
+from relucate.report.numbers import (
+    MISSING,
+    interval,
+    known,
+    level_percent,
+    percent,
+    plain,
+    points,
+)
 
 LIMITS = {
     "seed": "the number of pairs: more pairs narrow it, more test examples don't",
@@ -24,7 +32,12 @@ SHORT = {
 
 def rows(comparison: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what is known beside the verdict of a comparison as (name, text) rows."""
-    return [*_examples(comparison), *_pairing(comparison), *_classical(comparison)]
+    return [
+        *_examples(comparison),
+        *_learning(comparison),
+        *_pairing(comparison),
+        *_classical(comparison),
+    ]
 
 
 def line(comparison: dict[str, Any]) -> str:
@@ -67,6 +80,29 @@ def _examples(comparison: dict[str, Any]) -> list[tuple[str, str]]:
             ("what limits it", LIMITS[found["split"]["limit"]]),
         ]
     return rows
+
+
+def _learning(comparison: dict[str, Any]) -> list[tuple[str, str]]:
+    found = comparison.get("learning")
+    if not found:
+        return []
+    steps, pairs = found["steps"], comparison["pairs"]
+    missed = [
+        f"{pairs - reached} of {pairs} runs of {arm} didn't reach it and count with all steps"
+        for reached, arm in zip(
+            found["reached"], (comparison["against"], comparison["arm"]), strict=True
+        )
+        if reached < pairs
+    ]
+    against, arm = (f"{mean:,.0f}" for mean in steps["means"])
+    span = " to ".join(f"{steps[end]:+,.0f}" for end in ("low", "high") if known(steps[end]))
+    about = "; ".join([f"{arm} against {against}", *missed])
+    return [
+        ("mean test accuracy over all epochs (area under the learning curve)",
+         _span(found["area"])),
+        (f"steps to {percent(found['target'])} % test accuracy",
+         f"{steps['estimate']:+,.0f} ({span or MISSING}): {about}"),
+    ]  # fmt: skip
 
 
 def _pairing(comparison: dict[str, Any]) -> list[tuple[str, str]]:

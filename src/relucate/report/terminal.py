@@ -19,7 +19,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from relucate.report import reach
+from relucate.report import reach, varied
 from relucate.report.facts import bare_sentence, difference_text, failed_runs, sole_winner
 from relucate.report.numbers import (
     MISSING,
@@ -189,6 +189,8 @@ def _differences(
 ) -> Iterator[RenderableType]:
     """Yield the comparisons: in words for two arms, as a table for more, if it fits."""
     comparisons = study["comparisons"]
+    if study.get("factors"):
+        yield from _factors(study, console, options)
     table = Padding(_comparison_table(comparisons), INDENT)
     if len(comparisons) > 1 and _fits(table, console, options):
         yield Text(f"minus {comparisons[0]['against']}, in points:")
@@ -202,6 +204,29 @@ def _differences(
         yield _indented(f"{_margin_text(study)}, {_pair_text(comparison)}")
         if reach.line(comparison):
             yield _indented(reach.line(comparison))
+
+
+def _factors(
+    study: dict[str, Any], console: Console, options: ConsoleOptions
+) -> Iterator[RenderableType]:
+    """Yield the table of all choices and the interactions of a study that varies several things."""
+    headings, rows = varied.table(study)
+    table = _table()
+    for heading, justify in headings:
+        table.add_column(heading, justify=justify)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    shown = Padding(table, INDENT)
+    yield Text("accuracy in percent, effect of the order in points:")
+    if _fits(shown, console, options):
+        yield shown
+    else:
+        for row in rows:
+            pairs = zip(headings, row, strict=True)
+            yield _indented(", ".join(f"{heading[0]} {cell}" for heading, cell in pairs))
+    for sentence in varied.sentences(study):
+        yield _indented(sentence)
+    yield Text("")
 
 
 def _strip(

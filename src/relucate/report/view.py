@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from relucate.report import reach
+from relucate.report import reach, varied
 from relucate.report.facts import bare_sentence, failed_runs, sole_winner
 from relucate.report.numbers import (
     count,
@@ -54,6 +54,7 @@ def page(study: dict[str, Any]) -> dict[str, Any]:
         "legend": legend(study),
         "arms": arm_table(study),
         "comparisons": comparison_table(study),
+        "varied": varied_table(study),
         "reach": reach_tables(study),
         "pairs": pair_table(study),
         "runs": run_table(study),
@@ -155,6 +156,18 @@ def comparison_table(study: dict[str, Any]) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def varied_table(study: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the table of a study that varies more than the order, None for others."""
+    headings, rows = varied.table(study)
+    if not rows:
+        return None
+    return {
+        "headings": [{"text": text, "number": side == "right"} for text, side in headings],
+        "rows": [[minus(cell) for cell in row] for row in rows],
+        "sentences": [minus(text) for text in varied.sentences(study)],
+    }
 
 
 def reach_tables(study: dict[str, Any]) -> list[dict[str, Any]]:

@@ -12,13 +12,14 @@ from relucate.stats.paired import (
 )
 from relucate.stats.scores import score_runs, worst_score
 from relucate.stats.verdict import Verdict, decide, pairs_needed
-from relucate.stats.wording import sentence
+from relucate.stats.wording import dependence, sentence
 
 __all__ = [
     "PairedDifference",
     "Verdict",
     "correlation",
     "decide",
+    "dependence",
     "paired_difference",
     "pairs_needed",
     "saved_by_pairing",

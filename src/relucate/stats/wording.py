@@ -35,6 +35,38 @@ def sentence(verdict: Verdict, label_a: str, label_b: str, *, metric: str = "acc
     return forms[verdict.verdict](told) + _divergence(told)
 
 
+def dependence(
+    verdict: Verdict, order: str, first: str, factor: str, values: tuple[str, str]
+) -> str:
+    """Return in one sentence whether an order's effect depends on a factor.
+
+    Args:
+        verdict: on the effect (accuracy of `order` minus that of `first`) with the second value
+            minus the effect with the first value.
+        factor, values: what is varied, and the two values.
+
+    >>> from relucate.stats import decide, paired_difference
+    >>> d = paired_difference([0.00, 0.01, 0.00, 0.01], [0.03, 0.03, 0.03, 0.04])
+    >>> text = dependence(decide(d, margin=0.005), "after", "before", "act", ("relu", "tanh"))
+    >>> text.partition(": ")[0]
+    'The effect of after against before depends on act'
+    """
+    told = _told(verdict, values, find_metric("accuracy"))
+    effect = f"effect of {order} against {first}"
+    above = (
+        f"with {told.ahead} it is +{told.number(told.lead)} points above what it is with "
+        f"{told.behind}"
+    )
+    if verdict.verdict == "better":
+        return f"The {effect} depends on {factor}: {above} ({told.evidence})."
+    if verdict.verdict == "equivalent":
+        return (
+            f"The {effect} doesn't depend on {factor} by more than the margin of {told.margin}: "
+            f"{above} ({told.evidence})."
+        )
+    return f"Whether the {effect} depends on {factor} stays open: {above} ({told.evidence})."
+
+
 @dataclass(frozen=True)
 class _Told:
     """A verdict seen from the side of the arm that is ahead, in the unit of sentences."""

@@ -1,10 +1,11 @@
 """Many runs, one verdict: arms × seeds, worker processes, a store of finished runs."""
 
 from .arms import Arm
-from .driver import Outcome, Plan, arms_from, run_study
+from .driver import Outcome, Plan, run_study
 from .outcome import document
 from .source import ModelSource, resolve
 from .store import Store
+from .vary import arms_from, check_factors
 
 __all__ = [
     "Arm",
@@ -13,6 +14,7 @@ __all__ = [
     "Plan",
     "Store",
     "arms_from",
+    "check_factors",
     "document",
     "resolve",
     "run_study",

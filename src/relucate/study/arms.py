@@ -10,7 +10,7 @@ import hashlib
 import random
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,14 @@ from .source import ModelSource
 
 @dataclass(frozen=True)
 class Arm:
-    """One thing to compare: an order, as the user wrote it (`given`) and in canonical form."""
+    """One thing to compare: an order, as the user wrote it (`given`) and in canonical form.
+
+    options: of the builder, and recipe: of the training, where this arm has its own.
+    """
 
     given: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def order(self) -> Order:
@@ -40,17 +44,36 @@ class Arm:
     @property
     def label(self) -> str:
         """The arm's name in tables: its canonical order, and the options it varies."""
-        varied = ", ".join(f"{key}={value}" for key, value in self.options.items())
+        varied = ", ".join(f"{key}={shown(value)}" for key, value in self.varied.items())
         return f"{self.order} ({varied})" if varied else str(self.order)
 
+    @property
+    def varied(self) -> dict[str, Any]:
+        """What this arm has of its own beside the order."""
+        return {**self.options, **self.recipe}
+
+    @property
+    def network(self) -> Arm:
+        """The arm without its recipe: what is built, whatever the training."""
+        return replace(self, recipe={}) if self.recipe else self
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the arm as JSON-ready data."""
+        """Return what is built as JSON-ready data; how it is trained is the recipe's."""
         return {"given": self.given, "order": str(self.order), "options": dict(self.options)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Arm:
-        """Return the arm that `to_dict` came from."""
+        """Return the network that `to_dict` came from."""
         return cls(values["given"], values["options"])
+
+
+def shown(value: Any) -> str:
+    """Return a varied value as labels show it.
+
+    >>> shown(0.1 + 0.2), shown("tanh")
+    ('0.3', 'tanh')
+    """
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @dataclass

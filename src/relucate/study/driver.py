@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,6 +70,7 @@ class Plan:
 
     looks: decide after every pair, from the third on, and stop as soon as every answer stands;
         `pairs` is then the most. Otherwise all pairs run, and only then is it decided.
+    factors: what is varied beside the order, as `vary.arms_from` had it.
     """
 
     source: ModelSource
@@ -84,6 +86,8 @@ class Plan:
     jobs: int = 0  # 0: one per core
     looks: bool = False
     margin: float = 0.005
+    factors: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    target: float | None = None  # accuracy whose steps are told
 
     def __post_init__(self) -> None:
         labels = [arm.label for arm in self.arms]
@@ -106,7 +110,21 @@ class Plan:
             _ = self.rule
         if self.engine not in ENGINES:
             raise unknown("engine", self.engine, ENGINES)
-        self.recipe.check_fits(len(self.data.y_train), self.data.input_shape)
+        for arm in self.arms:
+            self.recipe_of(arm).check_fits(len(self.data.y_train), self.data.input_shape)
+
+    @property
+    def networks(self) -> list[Arm]:
+        """What is built: the arms without their recipes, each once."""
+        found: list[Arm] = []
+        for arm in self.arms:
+            if arm.network not in found:
+                found.append(arm.network)
+        return found
+
+    def recipe_of(self, arm: Arm) -> Recipe:
+        """Return how an arm trains."""
+        return self.recipe.changed(**arm.recipe)
 
     @property
     def rule(self) -> Monitor:
@@ -115,11 +133,26 @@ class Plan:
 
     @property
     def share(self) -> float:
-        """The level of one comparison, so that all of them hold together at `level` (Bonferroni).
+        """The level of one interval, so that all of them hold together at `level` (Bonferroni).
 
-        With k comparisons: 1 - (1 - level) / k.
+        With k intervals: 1 - (1 - level) / k.
         """
-        return 1 - (1 - self.level) / (len(self.arms) - 1)
+        return 1 - (1 - self.level) / self.intervals
+
+    @property
+    def intervals(self) -> int:
+        """How many intervals a study shows.
+
+        Each arm against the first; where something is varied also the effect of each order at each
+        further choice of it, and how that effect changes with each further value.
+        """
+        against_first = len(self.arms) - 1
+        if not self.factors:
+            return against_first
+        choices = prod(len(values) for values in self.factors.values())
+        effects = len(self.arms) // choices - 1  # orders against the first order
+        further = sum(len(values) - 1 for values in self.factors.values())
+        return against_first + effects * (choices - 1 + further)
 
     @property
     def workers(self) -> int:
@@ -198,13 +231,35 @@ class Outcome:
 
     def verdict(self, arm: Arm, seeds: list[int]) -> Verdict:
         """Return the verdict on `arm` against the first arm from these seeds."""
-        first, margin = self.plan.arms[0], self.plan.margin
-        a, b = self.scores(first, seeds), self.scores(arm, seeds)
+        first = self.plan.arms[0]
         diverged = (self.diverged(first, seeds), self.diverged(arm, seeds))
+        return self.decide(self.scores(first, seeds), self.scores(arm, seeds), diverged)
+
+    def decide(self, a: Any, b: Any, diverged: tuple[int, int] = (0, 0)) -> Verdict:
+        """Return the verdict on b - a by the study's rule; a, b: (seeds,) accuracies."""
+        margin = self.plan.margin
         if self.plan.looks:
             return self.plan.rule.decide(a, b, margin=margin, diverged=diverged)
-        found = paired_difference(a, b, level=self.plan.share)
-        return decide(found, margin=margin, diverged=diverged)
+        return decide(self.interval(a, b), margin=margin, diverged=diverged)
+
+    def interval(self, a: Any, b: Any) -> PairedDifference:
+        """Return the mean of b - a with the study's interval; a, b: (seeds,) finite numbers."""
+        if self.plan.looks:
+            return self.plan.rule.interval(a, b)
+        return paired_difference(a, b, level=self.plan.share)
+
+    def curve(self, arm: Arm, seed: int) -> list[float | None]:
+        """Return a run's test accuracy after each epoch; 0 for those that a diverged run lacks."""
+        result = self.results[arm.label, seed]
+        scores = list(result["curve"].get("accuracy", []))
+        if result["status"] == "diverged" and any(score is not None for score in scores):
+            missing = self.plan.recipe_of(arm).epochs - len(scores)
+            scores = [0.0 if score is None else score for score in scores] + [0.0] * missing
+        return scores
+
+    def report(self, arm: Arm) -> dict[str, Any]:
+        """Return what the inspection found of an arm's network."""
+        return self.inspection.arms[self.plan.networks.index(arm.network)]
 
     def diverged(self, arm: Arm, seeds: list[int]) -> int:
         """Return how many of an arm's runs diverged."""
@@ -257,7 +312,7 @@ def _setup(plan: Plan, folder: str) -> dict[str, Any]:
 def _inspect(plan: Plan, executor: LocalExecutor, display: Display) -> Inspection:
     task = {
         "task": "inspect",
-        "arms": [arm.to_dict() for arm in plan.arms],
+        "arms": [arm.to_dict() for arm in plan.networks],
         "engine": plan.engine,
         "device": plan.device,
     }
@@ -287,18 +342,18 @@ def make_spec(plan: Plan, inspection: Inspection, index: int, seed: int) -> RunS
         "classes": plan.data.classes,
     }
     engine = {key: inspection.engine[key] for key in ("name", "backend", "device")}
-    arm = {**plan.arms[index].to_dict(), "built": inspection.arms[index]["fingerprint"]}
-    before = [
-        {**other.to_dict(), "built": inspection.arms[i]["fingerprint"]}
-        for i, other in enumerate(plan.arms[:index])
-    ]
+    place = plan.networks.index(plan.arms[index].network)
+    *before, arm = (
+        {**network.to_dict(), "built": report["fingerprint"]}
+        for network, report in zip(plan.networks[: place + 1], inspection.arms, strict=False)
+    )
     return RunSpec(
         model={**plan.source.identity(), "code": inspection.code},
         arm=arm,
         before=tuple(before),
         seed=seed,
         data=data,
-        recipe=plan.recipe.to_dict(),
+        recipe=plan.recipe_of(plan.arms[index]).to_dict(),
         engine={**engine, "threads": plan.threads},
         versions=inspection.versions,
     )
@@ -366,11 +421,3 @@ def _tell_difference(outcome: Outcome, display: Display) -> None:
     found = outcome.difference(outcome.plan.arms[1])
     if found is not None:
         display.difference(found.estimate, found.low, found.high, found.n)
-
-
-def arms_from(orders: list[str], vary: Mapping[str, Any] | None = None) -> tuple[Arm, ...]:
-    """Return one arm per order; every order is parsed: a typo fails before anything runs."""
-    arms = tuple(Arm(str(order), dict(vary or {})) for order in orders)
-    for arm in arms:
-        _ = arm.order
-    return arms

@@ -15,8 +15,10 @@ from ..errors import InputError
 from ..stats import PairedDifference, Verdict, sentence
 from ..stats.classical import classical
 from ..stats.crossed import crossed
+from ..stats.curves import area, epochs_to
 from .arms import Arm
 from .driver import Outcome
+from .vary import interactions, table
 
 SCHEMA = "relucate.compare/1"
 
@@ -37,6 +39,7 @@ def document(outcome: Outcome, *, command: str) -> dict[str, Any]:
         "level": plan.level,
         **{key: main[key] for key in ("pairs", "correlation", "difference", "differences")},
         "comparisons": comparisons,
+        **_varied(outcome, seeds),
         "arms": [_arm(outcome, index, seeds) for index in range(len(plan.arms))],
         "runs": _runs(outcome),
         "model": {
@@ -96,6 +99,7 @@ def _comparison(outcome: Outcome, arm: Arm, seeds: list[int]) -> dict[str, Any]:
             {"seed": seed, "value": float(value)} for seed, value in zip(seeds, values, strict=True)
         ],
         "examples": _examples(outcome, arm, seeds, found),
+        "learning": _learning(outcome, arm, seeds),
         "classical": classical(
             outcome.scores(first, seeds),
             outcome.scores(arm, seeds),
@@ -131,23 +135,73 @@ def _examples(
     return crossed(a, b, level=found.level, half_width=half).to_dict()
 
 
+def _varied(outcome: Outcome, seeds: list[int]) -> dict[str, Any]:
+    """Return the table and the interactions of a study that varies more than the order."""
+    factors = outcome.plan.factors
+    if not factors:
+        return {"factors": [], "table": [], "interactions": []}
+    return {
+        "factors": [{"name": name, "values": list(values)} for name, values in factors.items()],
+        "table": table(outcome, seeds),
+        "interactions": interactions(outcome, seeds),
+    }
+
+
+def _learning(outcome: Outcome, arm: Arm, seeds: list[int]) -> dict[str, Any] | None:
+    """Return the differences in area under the learning curve and in steps to a target score.
+
+    A run that diverged has no area and takes all steps; so does one that doesn't reach the target.
+    The target, unless it was given, is 95 % of the lower arm's mean last score on the curve.
+    """
+    first = outcome.plan.arms[0]
+    curves = [[outcome.curve(which, seed) for seed in seeds] for which in (first, arm)]
+    if len(seeds) < 2 or any(not any(curve) for rows in curves for curve in rows):
+        return None
+    areas = [np.array([area(curve) or 0.0 for curve in rows]) for rows in curves]
+    target = outcome.plan.target
+    if target is None:
+        ends = (np.mean([curve[-1] or 0.0 for curve in rows]) for rows in curves)
+        target = 0.95 * float(min(ends))
+    steps, reached = [], []
+    for which, rows in zip((first, arm), curves, strict=True):
+        recipe = outcome.plan.recipe_of(which)
+        each = len(outcome.plan.data.y_train) // recipe.batch_size
+        found = [epochs_to(curve, target) for curve in rows]
+        reached.append(sum(epoch is not None for epoch in found))
+        steps.append(np.array([each * (recipe.epochs if e is None else e) for e in found]))
+    return {
+        "area": _interval(outcome, *areas),
+        "target": float(target),
+        "steps": {**_interval(outcome, *steps), "means": [float(s.mean()) for s in steps]},
+        "reached": reached,
+    }
+
+
+def _interval(outcome: Outcome, a: Any, b: Any) -> dict[str, Any]:
+    found = outcome.interval(a, b)
+    return {"estimate": found.estimate, "low": found.low, "high": found.high}
+
+
 def _winner(verdict: Verdict, a: Arm, b: Arm) -> str | None:
     return {"a": a.label, "b": b.label}.get(verdict.winner or "")
 
 
 def _arm(outcome: Outcome, index: int, seeds: list[int]) -> dict[str, Any]:
-    arm, report = outcome.plan.arms[index], outcome.inspection.arms[index]
+    arm = outcome.plan.arms[index]
+    report = outcome.report(arm)
     scores = outcome.scores(arm, seeds)
     results = [outcome.results[arm.label, seed] for seed in seeds]
     seconds = [r["seconds"]["total"] for r in results if r["seconds"].get("total") is not None]
+    losses = [r["loss"] for r in results if r["loss"] is not None]
     return {
         "label": arm.label,
         "alias": arm.order.alias,
         "order": str(arm.order),
-        "options": dict(arm.options),
+        "options": arm.varied,
         "mean": float(scores.mean()),
         "sd": float(scores.std(ddof=1)) if len(scores) > 1 else None,
         "n": len(scores),
+        "loss": float(np.mean(losses)) if losses else None,
         "parameters": report["parameters"],
         "norm_parameters": report["norm_parameters"],
         "seconds": float(np.mean(seconds)) if seconds else None,
@@ -186,8 +240,8 @@ def _runs(outcome: Outcome) -> list[dict[str, Any]]:
 def _pairing(outcome: Outcome) -> dict[str, Any]:
     arms = outcome.inspection.arms
     return {
-        "shared": arms[1]["shared"],
-        "tensors": arms[1]["tensors"],
+        "shared": arms[-1]["shared"] if len(arms) == 1 else arms[1]["shared"],
+        "tensors": arms[-1]["tensors"] if len(arms) == 1 else arms[1]["tensors"],
         "only": {arm["label"]: arm["only"] for arm in arms if arm["only"]},
     }
 
@@ -207,17 +261,42 @@ def _going_on(outcome: Outcome, comparisons: list[dict[str, Any]]) -> list[str]:
 
 def _notes(outcome: Outcome) -> list[str]:
     notes = [*outcome.plan.data.notes, *outcome.inspection.notes]
-    others = len(outcome.plan.arms) - 1
-    if others > 1:
+    if outcome.plan.intervals > 1:
+        what = "intervals" if outcome.plan.factors else "comparisons"
         notes.append(
-            f"{others} comparisons share the error: each interval is at {outcome.plan.share:.2%}, "
-            f"so that all of them hold together at {outcome.plan.level:.0%}"
+            f"{outcome.plan.intervals} {what} share the error: each interval is at "
+            f"{outcome.plan.share:.2%}, so that all of them hold together at "
+            f"{outcome.plan.level:.0%}"
         )
     if outcome.inspection.engine["name"] == "keras":
         notes.append(f"trained by the keras engine: {outcome.inspection.engine['reason']}")
-    counts = {arm["parameters"] for arm in outcome.inspection.arms}
-    if len(counts) > 1:
-        each = ", ".join(f"{a['label']} {a['parameters']:,}" for a in outcome.inspection.arms)
-        notes.append(f"the arms differ in trainable parameters: {each}")
+    notes += _differing(outcome)
     notes += sorted({r["note"] for r in outcome.results.values() if r["note"]})
+    return notes
+
+
+def _differing(outcome: Outcome) -> list[str]:
+    """Return a note for everything but the order in which the arms' networks differ."""
+    reports, notes = outcome.inspection.arms, []
+
+    def each(key: str) -> list[Any]:
+        return [report.get(key) for report in reports]
+
+    labels = [report["label"] for report in reports]
+    counts, biases, settings = each("parameters"), each("biases"), each("settings")
+    if len(set(counts)) > 1:
+        told = ", ".join(f"{a} {n:,}" for a, n in zip(labels, counts, strict=True))
+        differ = None not in biases and len(set(biases)) > 1
+        why = f" (biases: {', '.join(f'{n:,}' for n in biases)})" if differ else ""
+        notes.append(f"the arms differ in trainable parameters: {told}{why}")
+    if any(found != settings[0] for found in settings):
+        told = "; ".join(
+            f"{a} {', '.join(found) or 'none'}" for a, found in zip(labels, settings, strict=True)
+        )
+        notes.append(f"the arms differ in their norms' settings: {told}")
+    if outcome.plan.recipe.decay_all and outcome.plan.recipe.weight_decay:
+        notes.append(
+            "weight decay acts on gamma, beta and biases too, which isn't the same thing in every "
+            "order; without --decay-all they are exempt"
+        )
     return notes

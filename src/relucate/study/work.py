@@ -97,6 +97,7 @@ def _look_at(
         "tensors": len(built.tensors),
         "only": only if len(arms) > 1 else [],
         **_count(built),
+        **_facts(built),
     }
     notes = (*paired.notes, built.note) if built.note else paired.notes
     return _Look(arm, built.framework, chosen, behaves, report, notes)
@@ -197,6 +198,38 @@ def _count(built: Built) -> dict[str, int]:
     from ..torch.trainer import count_parameters
 
     return count_parameters(built.model)
+
+
+def _facts(built: Built) -> dict[str, Any]:
+    """Return in what arms may differ beside the order: biases, and the settings of their norms."""
+    layers: list[tuple[str, Any, list[tuple[str, int]]]] = []
+    if built.framework == "keras":
+        for layer in built.model._flatten_layers(include_self=False):
+            own = [(v.path.rpartition("/")[2], _size(v)) for v in layer._trainable_variables]
+            layers.append((type(layer).__name__, layer, own))
+    else:
+        for module in built.model.modules():
+            own = [(n, p.numel()) for n, p in module.named_parameters(recurse=False)]
+            layers.append((type(module).__name__, module, own))
+    norms = [(name, layer) for name, layer, _ in layers if "norm" in name.lower()]
+    biases = sum(
+        size
+        for name, _, own in layers
+        if "norm" not in name.lower()
+        for key, size in own
+        if key == "bias"
+    )
+    return {"biases": biases, "settings": sorted({_settings(*norm) for norm in norms})}
+
+
+def _settings(name: str, layer: Any) -> str:
+    known = {"epsilon": "eps", "eps": "eps", "momentum": "momentum"}
+    values = [
+        f"{told} {getattr(layer, key):g}"
+        for key, told in known.items()
+        if isinstance(getattr(layer, key, None), (int, float))
+    ]
+    return " ".join((name, *values))
 
 
 def _size(variable: Any) -> int:

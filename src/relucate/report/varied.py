@@ -1,0 +1,44 @@
+"""The table of a study that varies more than the order, in the shape of caffenet-benchmark's.
+
+A row per choice of values; a column per order with its accuracy, then the effect of each further
+order with its interval. Called by `terminal` and `view`. Not here: any number's computation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relucate.report.numbers import interval, percent, points
+
+Heading = tuple[str, Any]  # text, and left or right
+
+
+def table(study: dict[str, Any]) -> tuple[list[Heading], list[list[str]]]:
+    """Return headings and rows of text; both are empty where only the order varies."""
+    if not study.get("factors"):
+        return [], []
+    names = [factor["name"] for factor in study["factors"]]
+    first = study["table"][0]
+    several = len(first["effects"]) > 1
+    headings: list[Heading] = [(name, "left") for name in names]
+    headings += [(f"{cell['order']} %", "right") for cell in first["cells"]]
+    for effect in first["effects"]:
+        name = f"{effect['order']} effect" if several else "effect"
+        headings += [(name, "right"), ("interval", "right")]
+    rows = []
+    for row in study["table"]:
+        texts = [_told(row["values"][name]) for name in names]
+        texts += [percent(cell["mean"]) for cell in row["cells"]]
+        for effect in row["effects"]:
+            texts += [points(effect["estimate"]), interval(effect["low"], effect["high"])]
+        rows.append(texts)
+    return headings, rows
+
+
+def sentences(study: dict[str, Any]) -> list[str]:
+    """Return what is known of how the order's effect depends on what is varied."""
+    return [found["sentence"] for found in study.get("interactions") or []]
+
+
+def _told(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

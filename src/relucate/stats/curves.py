@@ -1,0 +1,49 @@
+"""What a learning curve says beside its end: the area under it, and the steps to a target score.
+
+An order may win early and tie late. Both are numbers per run, so that arms are compared in pairs as
+with any score. Called by `study`. Not here: the curve (the trainers'), the interval (`paired`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Curve = Sequence[float | None]
+
+
+def area(scores: Curve) -> float | None:
+    """Return the mean height of a curve, by the trapezoidal rule over its epochs.
+
+    (s_1 / 2 + s_2 + ... + s_(E-1) + s_E / 2) / (E - 1), in the score's own unit; with one epoch,
+    its score. None if a score is missing.
+
+    >>> area([0.5, 0.7, 0.9])
+    0.7
+    """
+    if not scores or any(score is None for score in scores):
+        return None
+    values = np.array(scores, dtype=float)
+    if len(values) == 1:
+        return float(values[0])
+    return round(float((values[1:] + values[:-1]).mean() / 2), 12)
+
+
+def epochs_to(scores: Curve, target: float) -> float | None:
+    """Return after how many epochs a curve first reaches `target`, None if it never does.
+
+    scores[e - 1] is the score after epoch e. Between two epochs the curve is a straight line; if
+    the first score reaches the target already, it is 1: nothing is known before it.
+
+    >>> epochs_to([0.5, 0.7, 0.9], 0.6), epochs_to([0.5, 0.7], 0.5), epochs_to([0.5], 0.6)
+    (1.5, 1.0, None)
+    """
+    before: float | None = None
+    for epoch, score in enumerate(scores, start=1):
+        if score is not None and score >= target:
+            if before is None or score == before:
+                return float(epoch)
+            return round(epoch - (score - target) / (score - before), 9)
+        before = score
+    return None

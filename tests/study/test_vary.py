@@ -1,0 +1,167 @@
+"""Several things varied at once: arms, how many intervals, table and interactions."""
+
+import math
+
+import numpy as np
+import pytest
+from tests.study.test_outcome import inspection, result
+
+from relucate.data import make
+from relucate.errors import InputError
+from relucate.stats import paired_difference
+from relucate.study.driver import Outcome, Plan, make_spec
+from relucate.study.outcome import document
+from relucate.study.source import resolve
+from relucate.study.vary import arms_from, check_factors, interactions, table
+from relucate.train import Recipe
+
+
+def plan(factors, orders=("before", "after"), looks=False, pairs=6):
+    x, y = np.zeros((8, 3), np.float32), np.arange(8) % 2
+    data = make("toy", x, y, x, y)
+    factors = check_factors(factors)
+    return Plan(
+        resolve("mlp"), arms_from(orders, factors), data, Recipe(epochs=2, batch_size=4),
+        pairs=pairs, looks=looks, factors=factors,
+    )  # fmt: skip
+
+
+def filled(made, scores):
+    """An outcome whose run of arm k with seed s scored scores(arm, s)."""
+    found = Outcome(made, inspection(made.networks, parameters=[10] * 20))
+    for arm in made.arms:
+        for seed in made.seeds:
+            found.results[arm.label, seed] = result(scores(arm, seed))
+            found.hashes[arm.label, seed] = f"{arm.label}-{seed}"
+    return found
+
+
+def test_arms_stand_by_choice_then_order():
+    arms = arms_from(["before", "after"], {"act": ["relu", "tanh"], "lr": [0.1, 0.01]})
+    assert [arm.label for arm in arms[2:5]] == [
+        "linear-norm-act (act=relu, lr=0.01)",
+        "linear-act-norm (act=relu, lr=0.01)",
+        "linear-norm-act (act=tanh, lr=0.1)",
+    ]
+    assert arms[2].options == {"act": "relu"}
+    assert arms[2].recipe == {"lr": 0.01}
+
+
+def test_the_recipe_is_not_part_of_the_network():
+    made = plan({"lr": [0.1, 0.01]})
+    assert len(made.networks) == 2
+    look = inspection(made.networks)
+    specs = [make_spec(made, look, index, 0) for index in range(4)]
+    assert [spec.recipe["lr"] for spec in specs] == [0.1, 0.1, 0.01, 0.01]
+    assert [len(spec.before) for spec in specs] == [0, 1, 0, 1]
+    alone = plan({"act": ["relu", "tanh"]})
+    assert len(alone.networks) == 4
+
+
+def test_a_rate_of_its_own_gives_the_run_of_a_study_with_that_rate():
+    own = plan({"lr": [0.1, 0.01]})
+    x = own.data.x_train
+    data = make("toy", x, own.data.y_train, x, own.data.y_train)
+    recipe = Recipe(epochs=2, batch_size=4, lr=0.01)
+    whole = Plan(resolve("mlp"), arms_from(["before", "after"]), data, recipe, pairs=2)
+    look = inspection(whole.networks)
+    for index in (0, 1):
+        assert make_spec(own, look, index + 2, 1).hash == make_spec(whole, look, index, 1).hash
+
+
+@pytest.mark.parametrize(
+    ("factors", "orders", "intervals"),
+    [
+        ({}, 2, 1),
+        ({}, 3, 2),
+        ({"act": [1, 2]}, 2, 5),  # 3 against the first, 1 more effect, 1 interaction
+        ({"act": [1, 2, 3]}, 2, 9),
+        ({"act": [1, 2], "dropout": [0, 0.5]}, 2, 12),
+        ({"act": [1, 2]}, 3, 9),
+        ({"act": [1, 2]}, 1, 1),
+    ],
+)
+def test_how_many_intervals_share_the_error(factors, orders, intervals):
+    made = plan(factors, ("before", "after", "norm-linear-act")[:orders])
+    assert made.intervals == intervals
+    assert math.isclose(made.share, 1 - 0.05 / intervals)
+
+
+def noise(label, seed, scale=0.001):
+    return scale * np.random.default_rng([seed, *label.encode()]).normal()
+
+
+def test_the_table_and_the_interaction_are_contrasts_by_hand():
+    effect = {"relu": 0.01, "tanh": 0.05}
+
+    def score(arm, seed):
+        gain = effect[arm.options["act"]] if arm.given == "after" else 0.0
+        return 0.8 + 0.01 * seed + gain + noise(arm.label, seed)
+
+    made = filled(plan({"act": ["relu", "tanh"]}), score)
+    rows = table(made, made.plan.seeds)
+    assert [row["values"] for row in rows] == [{"act": "relu"}, {"act": "tanh"}]
+    arms = made.plan.arms
+    by_hand = made.scores(arms[3], made.plan.seeds) - made.scores(arms[2], made.plan.seeds)
+    assert math.isclose(rows[1]["effects"][0]["estimate"], by_hand.mean())
+    (found,) = interactions(made, made.plan.seeds)
+    before = made.scores(arms[1], made.plan.seeds) - made.scores(arms[0], made.plan.seeds)
+    expected = paired_difference(before, by_hand, level=made.plan.share)
+    assert math.isclose(found["estimate"], expected.estimate)
+    assert math.isclose(found["low"], expected.low)
+    assert found["verdict"] == "better"
+    assert "depends on act: with tanh it is +" in found["sentence"]
+
+
+def test_no_interaction_where_the_effect_is_the_same():
+    def score(arm, seed):
+        shift = 0.1 if arm.options["act"] == "tanh" else 0.0
+        return 0.6 + shift + (0.02 if arm.given == "after" else 0) + noise(arm.label, seed)
+
+    made = filled(plan({"act": ["relu", "tanh"]}), score)
+    (found,) = interactions(made, made.plan.seeds)
+    assert found["verdict"] == "equivalent"
+    assert "doesn't depend on act by more than the margin of 0.5 points" in found["sentence"]
+
+
+def test_an_interaction_is_averaged_over_the_other_factors():
+    def score(arm, seed):
+        own = arm.options
+        gain = 0.02 * (own["act"] == "tanh") + 0.1 * own["dropout"]
+        return 0.5 + (gain if arm.given == "after" else 0) + noise(arm.label, seed, 1e-5)
+
+    made = filled(plan({"act": ["relu", "tanh"], "dropout": [0.0, 0.5]}), score)
+    found = {entry["factor"]: entry["estimate"] for entry in interactions(made, made.plan.seeds)}
+    assert np.isclose(found["act"], 0.02, atol=1e-4)
+    assert np.isclose(found["dropout"], 0.05, atol=1e-4)
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_the_document_holds_it(looks):
+    made = filled(
+        plan({"act": ["relu", "tanh"]}, looks=looks),
+        lambda arm, seed: 0.8 + noise(arm.label, seed, 0.01),
+    )
+    found = document(made, command="x")
+    assert found["factors"] == [{"name": "act", "values": ["relu", "tanh"]}]
+    assert len(found["table"]) == 2
+    assert len(found["interactions"]) == 1
+    assert any("5 intervals share the error" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(
+    ("factors", "text"),
+    [
+        ({"act": ["relu"]}, "at least two values for act"),
+        ({"act": "relu"}, "several values for act, got 'relu'"),
+        ({"act": ["relu", "relu"]}, "a value of act twice"),
+    ],
+)
+def test_factors_that_are_none(factors, text):
+    with pytest.raises(InputError, match=text):
+        check_factors(factors)
+
+
+def test_a_value_that_the_recipe_refuses():
+    with pytest.raises(InputError, match="lr is a number above 0"):
+        plan({"lr": [0.1, -1]})
