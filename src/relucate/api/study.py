@@ -11,13 +11,18 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data import Dataset, load
-from ..errors import InputError
+from ..errors import InputError, unknown
 from ..order import Order
 from ..train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from ..study import Plan, Store
 
 DEFAULT_ORDERS = ("before", "after")
 
@@ -97,6 +102,8 @@ def compare(
     margin: float = 0.005,
     level: float = 0.95,
     target: float | None = None,
+    tune: str | None = None,
+    rates: Sequence[float] | None = None,
     engine: str = "auto",
     device: str = "auto",
     jobs: int = 0,
@@ -131,6 +138,9 @@ def compare(
         margin: smallest difference in accuracy that matters, as a fraction.
         level: coverage of the interval.
         target: accuracy, as a fraction, for which the steps to it are compared.
+        tune: "lr" finds each arm's best learning rate first, on held-out training data and other
+            seeds; the verdict is then on the arms at their best, with the comparison at the
+            recipe's rate beside it. rates: what to try (None: seven, half a decade apart).
         engine: "auto", "torch" or "keras"; device: of the torch engine.
         jobs: worker processes (0: one per core); threads: of each run, part of its identity.
         store: SQLite file of finished runs; None keeps them for this call only.
@@ -147,14 +157,9 @@ def compare(
     >>> study.difference["method"], len(study.to_dict()["runs"])
     ('paired t, fixed number of pairs', 6)
     """
-    from ..stats.verdict import check_margin
-    from ..study import Plan, Store, arms_from, check_factors, document, resolve, run_study
+    from ..study import Plan, Store, arms_from, check_factors, resolve
 
-    check_margin(margin)
-    if pairs is None and not 3 <= max_pairs <= 1000:
-        raise InputError(f"max_pairs is a whole number from 3 to 1,000, got {max_pairs}.")
-    if target is not None and not 0 < target <= 1:
-        raise InputError(f"target is an accuracy above 0 and at most 1, got {target}.")
+    _check(margin, pairs, max_pairs, target, tune, rates)
     factors = check_factors(vary or {})
     arms = arms_from(_orders(orders), factors)
     source = resolve(model, options)
@@ -176,12 +181,61 @@ def compare(
         threads=threads,
         jobs=jobs,
     )
-    told = display if display is not None else _display(plan, margin, progress)
     with tempfile.TemporaryDirectory(prefix="relucate-store-") as folder:
         path = Path(store) if store is not None else Path(folder) / "runs.sqlite"
-        with Store.open(path) as opened, _entered(told) as shown:
-            outcome = run_study(plan, opened, shown)
-    return Study(document(outcome, command=command))
+        with Store.open(path) as opened:
+            told = partial(_told, display, margin=margin, progress=progress)
+            run = _straight if tune is None else partial(_tuned, rates=rates)
+            return Study(run(plan, opened, told, command=command))
+
+
+def _check(
+    margin: float,
+    pairs: int | None,
+    max_pairs: int,
+    target: float | None,
+    tune: str | None,
+    rates: Any,
+) -> None:
+    """Refuse what can't be asked for, before any work is done."""
+    from ..stats.verdict import check_margin
+
+    check_margin(margin)
+    if pairs is None and not 3 <= max_pairs <= 1000:
+        raise InputError(f"max_pairs is a whole number from 3 to 1,000, got {max_pairs}.")
+    if target is not None and not 0 < target <= 1:
+        raise InputError(f"target is an accuracy above 0 and at most 1, got {target}.")
+    if tune not in (None, "lr"):
+        raise unknown("thing to tune", tune, ("lr",))
+    if rates is not None and tune is None:
+        raise InputError("rates are what tuning tries: give tune='lr' (--tune lr) with them.")
+
+
+def _straight(plan: Plan, store: Store, told: Any, *, command: str) -> dict[str, Any]:
+    from ..study import document, run_study
+
+    with told(plan) as shown:
+        return document(run_study(plan, store, shown), command=command)
+
+
+def _tuned(plan: Plan, store: Store, told: Any, *, rates: Any, command: str) -> dict[str, Any]:
+    """Return the document of the arms at their best rates, the same-rate comparison in it."""
+    from ..study import at_best, document, run_study
+    from ..study import tune as find
+    from ..study.driver import silent, workers
+
+    with told(plan) as shown:
+        tuned = find(plan, store, shown, rates)
+    best = replace(plan, arms=at_best(plan.arms, tuned))
+    with workers(plan, silent()) as executor:
+        with told(best) as shown:
+            outcome = run_study(best, store, shown, executor)
+        with told(plan) as shown:
+            shown.say(f"all arms at the same rate, {plan.recipe.rate:g}")
+            same = document(run_study(plan, store, shown, executor), command=command)
+    kept = ("comparisons", "arms", "sentence", "verdict", "winner", "seconds")
+    beside = {"lr": plan.recipe.rate, **{key: same[key] for key in kept}}
+    return {**document(outcome, command=command), "tuning": {**tuned, "same_rate": beside}}
 
 
 def _orders(orders: Any) -> list[str]:
@@ -189,9 +243,10 @@ def _orders(orders: Any) -> list[str]:
     return [str(o) for o in (orders.split(",") if isinstance(orders, str) else orders)]
 
 
-def _entered(display: Any) -> Any:
-    """Return a context manager for a display, which need not be one itself."""
-    return display if hasattr(type(display), "__enter__") else nullcontext(display)
+def _told(display: Any, plan: Plan, *, margin: float, progress: bool) -> Any:
+    """Return a context manager for the display of a plan, which need not be one itself."""
+    shown = display if display is not None else _display(plan, margin, progress)
+    return shown if hasattr(type(shown), "__enter__") else nullcontext(shown)
 
 
 def load_data(data: Any, **options: Any) -> Dataset:

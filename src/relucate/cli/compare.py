@@ -102,6 +102,23 @@ def compare(
         list[str] | None,
         _option(_MODEL, "Any other option of the builder, NAME=VALUE.", "--option", "-O"),
     ] = None,
+    tune: Annotated[
+        str | None,
+        _option(
+            _TRAINING,
+            "lr: find each arm's best learning rate first, on held-out training data.",
+        ),
+    ] = None,
+    rates: Annotated[
+        str | None, _option(_TRAINING, "Learning rates that --tune lr tries: 0.01,0.03,0.1.")
+    ] = None,
+    validation: Annotated[
+        float | None,
+        _option(
+            _TRAINING,
+            "Hold out this share of the training data and score the epoch that is best there.",
+        ),
+    ] = None,
     epochs: Annotated[int | None, _option(_TRAINING, "Passes over the training data.")] = None,
     batch_size: Annotated[int | None, _option(_TRAINING, "Examples per step.")] = None,
     optimizer: Annotated[str | None, _option(_TRAINING, "sgd (Nesterov) or adamw.")] = None,
@@ -174,6 +191,8 @@ def _run(given: dict[str, Any]) -> Any:
         options=_builder_options(given),
         recipe=make_recipe(_recipe(given), dataset),
         margin=given["margin"] / 100,
+        tune=given["tune"],
+        rates=_rates(given["rates"]),
         target=None if given["target"] is None else given["target"] / 100,
         store=given["out"] / "runs.sqlite",
         progress=not given["quiet"],
@@ -210,7 +229,7 @@ def _builder_options(given: dict[str, Any]) -> dict[str, Any]:
 def _recipe(given: dict[str, Any]) -> dict[str, Any]:
     names = (
         "epochs batch_size optimizer lr momentum weight_decay schedule label_smoothing precision "
-        "reestimate curve"
+        "reestimate curve validation"
     ).split()
     chosen = {name: given[name] for name in names if given[name] is not None}
     if given["augment"]:
@@ -220,6 +239,17 @@ def _recipe(given: dict[str, Any]) -> dict[str, Any]:
     if given["raw"]:
         chosen["standardize"] = False
     return chosen
+
+
+def _rates(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--rates is numbers with commas, such as 0.01,0.1, got '{text}'."
+        ) from None
 
 
 def _size(text: str | None) -> Any:

@@ -75,6 +75,28 @@ class Dataset:
         )
         return replace(whole, fingerprint=fingerprint(whole), notes=(*self.notes, note))
 
+    def validation(self, share: float, seed: int = 0) -> Dataset:
+        """Return the training part alone, a stratified `share` of it as the test part.
+
+        Raises:
+            InputError: a share outside (0, 1), or one that leaves a class without an example.
+        """
+        train, held = split.train_and_test(self.y_train, self.class_names, share, seed)
+        x_train, y_train = _take(self.x_train, self.y_train, train)
+        x_test, y_test = _take(self.x_train, self.y_train, held)
+        parts = replace(self, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+        return replace(parts, fingerprint=fingerprint(parts))
+
+    def held_out(self, share: float) -> tuple[Dataset, Dataset | None]:
+        """Return the data set with a smaller training part, and one whose test part was held out.
+
+        A share of 0 holds nothing out. The split is the same for every run.
+        """
+        if not share:
+            return self, None
+        other = self.validation(share)
+        return replace(other, x_test=self.x_test, y_test=self.y_test), other
+
     def save(self, folder: str | Path) -> Path:
         """Write .npy files and a JSON into the new `folder`, all or nothing; return its path."""
         return saved.write(self, Path(folder))

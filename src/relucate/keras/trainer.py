@@ -68,8 +68,12 @@ class _Run:
     ) -> None:
         self.model, self.recipe, self.on_epoch = model, recipe, on_epoch
         check_model(model, data.input_shape, data.classes)
+        data, held = data.held_out(recipe.validation)
         self.x, self.x_test = _prepared(model, data, recipe.standardize)
         self.y, self.y_test = np.array(data.y_train), np.array(data.y_test)
+        self.x_held = None if held is None else _prepared(model, held, recipe.standardize)[1]
+        self.y_held = None if held is None else np.array(held.y_test)
+        self.best: tuple[float, dict[str, Any]] = (-1.0, {})
         self.batches = _Batches(self.x, self.y, recipe, seed)
         self.batches.channels_first = takes_channels_first(model, data.input_shape)
         if not getattr(model, "compiled", False):
@@ -95,7 +99,14 @@ class _Run:
                 return self._finish(
                     "diverged", note=f"the training loss was {loss} in epoch {epoch + 1}"
                 )
-        return self._score()
+            self._keep_best(epoch)
+        if self.x_held is None:
+            return self._score()
+        if not self.best[1]:
+            return self._finish(
+                "diverged", note="no epoch gave finite outputs on what was held out"
+            )
+        return self._finish("done", **self.best[1])
 
     def _epoch(self, epoch: int) -> float:
         self.batches.begin(epoch)
@@ -110,6 +121,18 @@ class _Run:
         outputs = self._outputs(self.curve_set)
         return float((outputs.argmax(1) == self.y_test[self.curve_set]).mean())
 
+    def _keep_best(self, epoch: int) -> None:
+        """Score the test part if this epoch is the best so far on what was held out."""
+        if self.x_held is None:
+            return
+        found = self._outputs(np.arange(len(self.x_held)), self.x_held)
+        score = float((found.argmax(1) == self.y_held).mean())
+        if score > self.best[0] and np.isfinite(found).all():
+            result = self._score()
+            if result.status == "done":
+                values = {"metric": result.metric, "loss": result.loss, "correct": result.correct}
+                self.best = (score, {**values, "epoch": epoch + 1})
+
     def _score(self) -> RunResult:
         outputs = self._outputs(np.arange(len(self.y_test)))
         loss = _cross_entropy(outputs, self.y_test)
@@ -118,11 +141,12 @@ class _Run:
         correct = outputs.argmax(1) == self.y_test
         return self._finish("done", metric=float(correct.mean()), loss=loss, correct=correct)
 
-    def _outputs(self, index: np.ndarray) -> np.ndarray:
+    def _outputs(self, index: np.ndarray, of: np.ndarray | None = None) -> np.ndarray:
         start = time.perf_counter()
         if len(self.sample):
             reestimate(self.model, self.x[self.sample])
-        outputs = self.model.predict(self.x_test[index], batch_size=_SCORE_BATCH, verbose=_QUIET)
+        source = self.x_test if of is None else of
+        outputs = self.model.predict(source[index], batch_size=_SCORE_BATCH, verbose=_QUIET)
         self.seconds["evaluate"] += time.perf_counter() - start
         return np.asarray(outputs, np.float64)
 

@@ -78,7 +78,7 @@ def repr_html(study: dict[str, Any]) -> str:
 
 def figures(study: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the report's figures that have something to show: name, heading, caption and SVG."""
-    shown = [*_difference_figures(study), *_scatter_figure(study)]
+    shown = [*_difference_figures(study), *_scatter_figure(study), *_rate_figure(study)]
     for quantity, heading, what in (
         (study["metric"], f"Test {study['metric']} while training", f"Test {study['metric']}"),
         ("train_loss", "Training loss", "Training loss"),
@@ -126,6 +126,18 @@ def _scatter_figure(study: dict[str, Any]) -> list[dict[str, Any]]:
     )
     svg = plots.scatter_svg(study, name="scatter", alt="Accuracy of the arms, seed by seed.")
     return [_figure("scatter", "Seed by seed", caption, svg)]
+
+
+def _rate_figure(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the figure of score against learning rate, if the rates were tuned."""
+    if not study.get("tuning"):
+        return []
+    caption = (
+        "Mean accuracy on held-out training data at each rate that was tried; larger marks took "
+        "part to the end, with all epochs. The vertical line is the recipe's rate."
+    )
+    svg = plots.rates_svg(study, name="rates", alt="Held-out accuracy by learning rate and arm.")
+    return [_figure("rates", "Score against learning rate", caption, svg)]
 
 
 def _curve_figure(study: dict[str, Any], quantity: str, heading: str, what: str) -> dict[str, Any]:

@@ -147,6 +147,37 @@ def curves_svg(study: dict[str, Any], quantity: str, *, name: str, alt: str) -> 
         return _svg(figure, name, alt)
 
 
+def rates_svg(study: dict[str, Any], *, name: str, alt: str) -> str:
+    """Return each arm's held-out score against the learning rate, on a logarithmic axis."""
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    found = study["tuning"]
+    with _style():
+        figure, axes = _figure(3.0)
+        for place, arm in enumerate(found["arms"]):
+            points = arm["curve"]
+            style, colour = look(place), stand_in(arm_variable(place))
+            x = [point["lr"] for point in points]
+            y = [100 * point["score"] for point in points]
+            (line,) = axes.plot(x, y, color=colour, linewidth=1.4, zorder=3)
+            if style.dashes:
+                line.set_dashes(style.dashes)
+            longest = max(point["epochs"] for point in points)
+            for rate, score, point in zip(x, y, points, strict=True):
+                size = 7 if point["epochs"] == longest else 4
+                axes.plot(rate, score, marker=style.marker, markersize=size, color=colour, zorder=4)
+        axes.axvline(found["same_rate"]["lr"], color=stand_in("muted"), linewidth=0.9, zorder=1)
+        axes.set_xscale("log")
+        rates = [point["lr"] for point in found["arms"][0]["curve"]]
+        axes.set_xticks(rates)
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("held-out accuracy (%)")
+        axes.grid(axis="y", color=stand_in("rule"), linewidth=0.6)
+        return _svg(figure, name, alt)
+
+
 def mean_curve(
     runs: Sequence[dict[str, Any]], quantity: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

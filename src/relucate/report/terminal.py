@@ -19,7 +19,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from relucate.report import reach, varied
+from relucate.report import reach, tuning, varied
 from relucate.report.facts import bare_sentence, difference_text, failed_runs, sole_winner
 from relucate.report.numbers import (
     MISSING,
@@ -81,6 +81,10 @@ def _parts(
     table = Padding(_arm_table(study), INDENT)
     yield table if _fits(table, console, options) else _arm_lines(study)
     yield Text("")
+    for line in tuning.lines(study):
+        yield _hanging(line)
+    if study.get("tuning"):
+        yield Text("")
     yield from _differences(study, console, options)
     yield from _closing(study)
 
@@ -177,6 +181,13 @@ def _arm_lines(study: dict[str, Any]) -> RenderableType:
         lines.append(Text(name, style="bold" if arm["label"] == sole_winner(study) else ""))
         lines.append(_indented(", ".join(numbers)))
     return Group(*lines)
+
+
+def _hanging(text: str) -> Table:
+    """Return text behind a dash, its further lines indented."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_row("-", Text(text))
+    return grid
 
 
 def _indented(text: str) -> Padding:

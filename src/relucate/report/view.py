@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from relucate.report import reach, varied
+from relucate.report import reach, tuning, varied
 from relucate.report.facts import bare_sentence, failed_runs, sole_winner
 from relucate.report.numbers import (
     count,
@@ -55,6 +55,10 @@ def page(study: dict[str, Any]) -> dict[str, Any]:
         "arms": arm_table(study),
         "comparisons": comparison_table(study),
         "varied": varied_table(study),
+        "tuning": {
+            "lines": [minus(line) for line in tuning.lines(study)],
+            "rows": tuning.table(study),
+        },
         "reach": reach_tables(study),
         "pairs": pair_table(study),
         "runs": run_table(study),

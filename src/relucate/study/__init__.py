@@ -5,6 +5,7 @@ from .driver import Outcome, Plan, run_study
 from .outcome import document
 from .source import ModelSource, resolve
 from .store import Store
+from .tuning import at_best, tune
 from .vary import arms_from, check_factors
 
 __all__ = [
@@ -14,8 +15,10 @@ __all__ = [
     "Plan",
     "Store",
     "arms_from",
+    "at_best",
     "check_factors",
     "document",
     "resolve",
     "run_study",
+    "tune",
 ]

@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import takewhile
 from math import prod
@@ -62,6 +63,11 @@ class Silent:
 
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **kwargs: None
+
+
+def silent() -> Any:
+    """Return a display that shows nothing."""
+    return Silent()
 
 
 @dataclass(frozen=True)
@@ -279,25 +285,35 @@ class Outcome:
         return self.verdict(arm, seeds).difference
 
 
-def run_study(plan: Plan, store: Store, display: Display) -> Outcome:
+def run_study(
+    plan: Plan, store: Store, display: Display, executor: LocalExecutor | None = None
+) -> Outcome:
     """Run every pair that the store doesn't hold yet and return the outcome.
 
+    executor: workers of a plan with the same source and data; None starts some for this study.
     Raises: InputError or Refused from a worker (the finished runs are kept in the store);
     KeyboardInterrupt likewise.
     """
     start = time.perf_counter()
+    with workers(plan, display) if executor is None else nullcontext(executor) as running:
+        display.say("building all arms")
+        outcome = Outcome(plan, _inspect(plan, running, display))
+        _resume(outcome, store, display)
+        _run_missing(outcome, store, running, display)
+    outcome.seconds = time.perf_counter() - start
+    return outcome
+
+
+@contextmanager
+def workers(plan: Plan, display: Display) -> Iterator[LocalExecutor]:
+    """Start the worker processes of a plan's source and data."""
     backend = {"KERAS_BACKEND": choose_backend()}  # this process's, also if it was set in code
     with tempfile.TemporaryDirectory(prefix="relucate-data-") as folder:
         plan.data.save(Path(folder) / "data")
         display.say(f"starting {plan.workers} worker processes")
         setup = _setup(plan, folder)
         with LocalExecutor(plan.workers, plan.threads, setup, backend) as executor:
-            display.say("building all arms")
-            outcome = Outcome(plan, _inspect(plan, executor, display))
-            _resume(outcome, store, display)
-            _run_missing(outcome, store, executor, display)
-    outcome.seconds = time.perf_counter() - start
-    return outcome
+            yield executor
 
 
 def _setup(plan: Plan, folder: str) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def _learning(outcome: Outcome, arm: Arm, seeds: list[int]) -> dict[str, Any] | 
     steps, reached = [], []
     for which, rows in zip((first, arm), curves, strict=True):
         recipe = outcome.plan.recipe_of(which)
-        each = len(outcome.plan.data.y_train) // recipe.batch_size
+        each = recipe.trained(len(outcome.plan.data.y_train)) // recipe.batch_size
         found = [epochs_to(curve, target) for curve in rows]
         reached.append(sum(epoch is not None for epoch in found))
         steps.append(np.array([each * (recipe.epochs if e is None else e) for e in found]))
@@ -289,10 +289,9 @@ def _differing(outcome: Outcome) -> list[str]:
         differ = None not in biases and len(set(biases)) > 1
         why = f" (biases: {', '.join(f'{n:,}' for n in biases)})" if differ else ""
         notes.append(f"the arms differ in trainable parameters: {told}{why}")
-    if any(found != settings[0] for found in settings):
-        told = "; ".join(
-            f"{a} {', '.join(found) or 'none'}" for a, found in zip(labels, settings, strict=True)
-        )
+    with_norms = [(a, found) for a, found in zip(labels, settings, strict=True) if found]
+    if any(found != with_norms[0][1] for _, found in with_norms):
+        told = "; ".join(f"{a} {', '.join(found)}" for a, found in with_norms)
         notes.append(f"the arms differ in their norms' settings: {told}")
     if outcome.plan.recipe.decay_all and outcome.plan.recipe.weight_decay:
         notes.append(

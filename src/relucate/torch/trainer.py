@@ -86,12 +86,13 @@ class _Run:
         self.device = torch.device(device)
         first = not isinstance(model, Lowered) if channels_first is None else channels_first
         self.model = _placed(model, self.device)
-        self.train_set, self.test_set = batches(
-            data,
-            device=self.device,
-            channels_first=first,
-            standardize=recipe.standardize,
-        )
+        data, held = data.held_out(recipe.validation)
+        place = {
+            "device": self.device, "channels_first": first, "standardize": recipe.standardize
+        }  # fmt: skip
+        self.train_set, self.test_set = batches(data, **place)
+        self.held_set = None if held is None else batches(held, **place)[1]
+        self.best: tuple[float, dict[str, Any]] = (-1.0, {})
         curve_set = torch.from_numpy(curve_sample(len(self.test_set), recipe.curve))
         self.curve_set = curve_set.to(self.device)
         count = min(recipe.reestimate, len(self.train_set))
@@ -112,6 +113,11 @@ class _Run:
             self._record(epoch, loss, accuracy)
             if not np.isfinite(loss):
                 return self._diverged(f"the training loss was {loss} in epoch {epoch + 1}")
+            self._timed("evaluate", self._keep_best, epoch)
+        if self.held_set is not None:
+            if not self.best[1]:
+                return self._diverged("no epoch gave finite outputs on what was held out")
+            return self._finish("done", **self.best[1])
         return self._timed("evaluate", self._score)
 
     def _timed(self, clock: str, function: Any, *args: Any) -> Any:
@@ -149,6 +155,20 @@ class _Run:
         outputs = self._outputs(self.curve_set)
         return float((outputs.argmax(1) == self.test_set.y[self.curve_set]).float().mean())
 
+    def _keep_best(self, epoch: int) -> None:
+        """Score the test part if this epoch is the best so far on what was held out."""
+        if self.held_set is None:
+            return
+        if not self.recipe.curve:
+            self._reestimate()
+        found = self._outputs(torch.arange(len(self.held_set), device=self.device), self.held_set)
+        score = float((found.argmax(1) == self.held_set.y).float().mean())
+        if score > self.best[0] and bool(found.isfinite().all()):
+            result = self._score()
+            if result.status == "done":
+                values = {"metric": result.metric, "loss": result.loss, "correct": result.correct}
+                self.best = (score, {**values, "epoch": epoch + 1})
+
     def _score(self) -> RunResult:
         if not self.recipe.curve:
             self._reestimate()
@@ -167,10 +187,11 @@ class _Run:
                 reestimate(self.model, map(self.train_set.inputs, full))
 
     @torch.no_grad()  # not inference_mode: a module may keep a tensor that it made on the way
-    def _outputs(self, index: Tensor) -> Tensor:
+    def _outputs(self, index: Tensor, of: Batches | None = None) -> Tensor:
         self.model.eval()
+        source = of or self.test_set
         with _autocast(self.recipe, self.device):
-            parts = [self.model(self.test_set.inputs(part)) for part in index.split(_SCORE_BATCH)]
+            parts = [self.model(source.inputs(part)) for part in index.split(_SCORE_BATCH)]
         return torch.cat(parts).float()
 
     def _record(self, epoch: int, loss: float, accuracy: float | None) -> None:

@@ -25,6 +25,7 @@ _NUMBERS = {  # name -> from, up to but without, in words
     "weight_decay": (0.0, math.inf, "a number, 0 or more"),
     "momentum": (0.0, 1.0, "a number in [0, 1)"),
     "label_smoothing": (0.0, 1.0, "a number in [0, 1)"),
+    "validation": (0.0, 1.0, "a number in [0, 1)"),
 }
 
 
@@ -39,7 +40,9 @@ class Recipe:
     standardize: subtract the training set's mean per channel and divide by its standard deviation
     (False: raw values as floats); reestimate: training examples over which batch-norm statistics
     are averaged before every evaluation (0: keep the moving averages); curve: test examples scored
-    after each epoch for the learning curve (0: only the end is scored, on all of them).
+    after each epoch for the learning curve (0: only the end is scored, on all of them); validation:
+    share of the training data that is held out, the score then being that of the epoch that did
+    best there (0: nothing is held out, the score is the last epoch's).
 
     Values are kept in one form (ints, floats, augmentations in one order), so that equal recipes
     are equal as plain data too. Raises: InputError, naming the option and what it takes.
@@ -62,6 +65,7 @@ class Recipe:
     standardize: bool = True
     reestimate: int = 2048
     curve: int = 2000
+    validation: float = 0.0
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -86,16 +90,25 @@ class Recipe:
         """The peak learning rate as a float."""
         return _LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
 
+    def trained(self, examples: int) -> int:
+        """Return how many of the training examples are trained on.
+
+        >>> Recipe(validation=0.2).trained(101)
+        80
+        """
+        return examples - math.ceil(round(examples * self.validation, 6))
+
     def check_fits(self, examples: int, input_shape: tuple[int, ...]) -> None:
         """Refuse data on which the recipe can't train: too few examples, nothing to augment.
 
         Raises: InputError: a batch larger than the training set; flips or crops of what isn't an
         image (height, width, channels).
         """
-        if self.batch_size > examples:
+        if self.batch_size > self.trained(examples):
+            kept = " that aren't held out" if self.validation else ""
             raise InputError(
-                f"batch_size {self.batch_size} is larger than the {examples} training examples: "
-                "choose a smaller one."
+                f"batch_size {self.batch_size} is larger than the {self.trained(examples)} "
+                f"training examples{kept}: choose a smaller one."
             )
         if self.augment and len(input_shape) != 3:
             raise InputError(

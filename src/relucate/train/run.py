@@ -70,6 +70,7 @@ class RunResult:
     shared: int = 0  # tensors that pairing made equal
     tensors: int = 0
     note: str = ""
+    epoch: int | None = None  # the epoch that was scored, if it was chosen on held-out data
     correct: np.ndarray | None = None  # (test examples,) bool
 
     def to_dict(self) -> dict[str, Any]:

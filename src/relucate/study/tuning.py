@@ -1,0 +1,137 @@
+"""The learning rate at which each arm is at its best, found by successive halving.
+
+Per-arm rates may differ tenfold, so that one rate for all may favour an arm. Scores come from a
+part held out of the training data, with seeds that the comparison doesn't use: the test data and
+the pairs know nothing of the choice. Called by `api`. Not here: the comparison (`driver`).
+
+Source: Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter
+Optimization, 2016.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .arms import Arm, shown
+from .driver import Display, Plan, run_study, silent, workers
+from .store import Store
+
+SHARE = 0.2  # of the training data, held out
+SEEDS = 1_000_000  # the first tuning seed, beyond the comparison's
+LAST_SEEDS = 2  # seeds of the last round
+GRID = 7  # rates, half a decade apart, around the recipe's
+
+
+def default_rates(rate: float) -> list[float]:
+    """Return the rates that are tried, half a decade apart, the given one in their middle.
+
+    >>> [round(rate, 4) for rate in default_rates(0.1)]
+    [0.0032, 0.01, 0.0316, 0.1, 0.3162, 1.0, 3.1623]
+    """
+    return [rate * 10 ** ((place - GRID // 2) / 2) for place in range(GRID)]
+
+
+def rounds(rates: int, epochs: int) -> list[tuple[int, int, int]]:
+    """Return (rates that take part, epochs, seeds) of each round.
+
+    All rates for a quarter of the epochs, the better half for a half, the best quarter (at least
+    two) for all epochs and with two seeds.
+
+    >>> rounds(7, 10)
+    [(7, 3, 1), (4, 5, 1), (2, 10, 2)]
+    """
+    last = (max(2, math.ceil(rates / 4)), epochs, LAST_SEEDS)
+    if rates <= 2:
+        return [(rates, epochs, LAST_SEEDS)]
+    first = (rates, math.ceil(epochs / 4), 1)
+    half = (math.ceil(rates / 2), math.ceil(epochs / 2), 1)
+    return [first, last] if half[0] <= last[0] else [first, half, last]
+
+
+def tune(
+    plan: Plan, store: Store, display: Display, rates: Sequence[float] | None = None
+) -> dict[str, Any]:
+    """Return each arm's best learning rate, and its score at every rate that was tried.
+
+    A diverged run scores 0. Of rates that score alike, the one nearest to the recipe's is taken.
+
+    Raises: InputError: rates that aren't different numbers above 0, fewer than two of them, an arm
+    that varies the rate itself; else as `run_study`.
+    """
+    tried = _checked(default_rates(plan.recipe.rate) if rates is None else rates)
+    if any("lr" in arm.recipe for arm in plan.arms):
+        raise InputError("the learning rate is either tuned or varied: leave one of them out.")
+    data = plan.data.validation(SHARE)
+    held = replace(plan, data=data, looks=False, factors={}, first_seed=plan.first_seed + SEEDS)
+    found: dict[str, dict[float, dict[str, Any]]] = {arm.label: {} for arm in plan.arms}
+    with workers(held, display) as executor:
+        for count, epochs, seeds in rounds(len(tried), plan.recipe.epochs):
+            alive = {arm.label: _best(found[arm.label], count, plan) or tried for arm in plan.arms}
+            runs = sum(map(len, alive.values())) * seeds
+            display.say(f"tuning the learning rate: {runs} runs of {epochs} epochs")
+            trying = [_trying(arm, rate, epochs) for arm in plan.arms for rate in alive[arm.label]]
+            round_plan = replace(held, arms=tuple(trying), pairs=seeds)
+            outcome = run_study(round_plan, store, silent(), executor)
+            for arm in plan.arms:
+                for rate in alive[arm.label]:
+                    scores = outcome.scores(_trying(arm, rate, epochs), round_plan.seeds)
+                    entry = {"lr": rate, "score": float(np.mean(scores)), "epochs": epochs}
+                    found[arm.label][rate] = {**entry, "runs": seeds}
+    arms = [_told(arm, found[arm.label], tried, plan) for arm in plan.arms]
+    for told in arms:
+        display.say(f"{told['label']}: learning rate {shown(told['lr'])}")
+    return {"held_out": len(data.y_test), "first_seed": held.first_seed, "arms": arms}
+
+
+def at_best(arms: Sequence[Arm], tuned: dict[str, Any]) -> tuple[Arm, ...]:
+    """Return the arms, each with its best rate."""
+    rates = {told["label"]: told["lr"] for told in tuned["arms"]}
+    return tuple(replace(arm, recipe={**arm.recipe, "lr": rates[arm.label]}) for arm in arms)
+
+
+def _trying(arm: Arm, rate: float, epochs: int) -> Arm:
+    return replace(arm, recipe={**arm.recipe, "lr": rate, "epochs": epochs})
+
+
+def _best(found: dict[float, dict[str, Any]], count: int, plan: Plan) -> list[float]:
+    """Return the best rates of those that came furthest, in the order of the grid."""
+    furthest = max((entry["epochs"] for entry in found.values()), default=0)
+    rates = [rate for rate, entry in found.items() if entry["epochs"] == furthest]
+
+    def rank(rate: float) -> tuple[float, float]:
+        return -found[rate]["score"], abs(math.log(rate / plan.recipe.rate))
+
+    return sorted(sorted(rates, key=rank)[:count])
+
+
+def _told(
+    arm: Arm, found: dict[float, dict[str, Any]], tried: list[float], plan: Plan
+) -> dict[str, Any]:
+    (best,) = _best(found, 1, plan)
+    return {
+        "label": arm.label,
+        "lr": best,
+        "edge": best in (tried[0], tried[-1]),
+        "curve": [found[rate] for rate in sorted(found)],
+    }
+
+
+def _checked(rates: Sequence[float]) -> list[float]:
+    try:
+        numbers = sorted(float(rate) for rate in rates)
+    except (TypeError, ValueError):
+        numbers = []
+    usable = all(0 < rate < math.inf for rate in numbers)
+    if len({shown(rate) for rate in numbers}) < 2 or not usable:
+        raise InputError(
+            f"tuning takes at least two learning rates, numbers above 0, got {list(rates)}."
+        )
+    if len({shown(rate) for rate in numbers}) < len(numbers):
+        raise InputError(f"tuning takes different learning rates, got {list(rates)}.")
+    return numbers
