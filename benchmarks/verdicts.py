@@ -1,6 +1,6 @@
 """How often verdicts are wrong, and how many pairs they take: simulated studies.
 
-    python benchmarks/verdicts.py [--studies 100000] [--only NAME] [--json FILE]
+    python benchmarks/verdicts.py [--studies 100000] [--only NAME]
     python benchmarks/verdicts.py --bounds > src/relucate/stats/bounds.py
 
 Every cell is `--studies` simulated studies that look after every pair from the third on. Effects
@@ -10,11 +10,14 @@ Monte Carlo standard errors, in the last digit. docs/statistics.md holds the tab
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import binomtest
+from scipy.stats import t as student_t
 
 from relucate.stats.sequential import sign_test_pairs
 from relucate.stats.spending import FIRST, LAST, critical_value, critical_values
@@ -168,4 +171,152 @@ DISTRIBUTIONS: dict[str, Draw] = {
 }
 
 
+# What was not chosen -----------------------------------------------------------------------------
+
+
+def naive(most: int) -> Array:
+    """An ordinary 95 % t interval at every look: not valid."""
+    return nominal(most, 1 - LEVEL)
+
+
+def nominal(most: int, error: float) -> Array:
+    """Student's t at the same nominal error at every look."""
+    n = np.arange(FIRST, most + 1)
+    return student_t.ppf(1 - error / 2, n - 1)
+
+
+def pocock(most: int, studies: int) -> Array:
+    """The same nominal error at every look, found by simulation: Pocock's, on the t scale."""
+    low, high = 1e-4, 1 - LEVEL
+    for _ in range(12):
+        middle = math.sqrt(low * high)
+        tally = simulate(normal, mean=0, studies=studies, bounds=nominal(most, middle), seed=99)
+        low, high = (middle, high) if tally.better.mean() < 1 - LEVEL else (low, middle)
+    return nominal(most, low)
+
+
+def mixture(most: int, spread: float) -> Array:
+    """The t sequence that is valid at any time, without an end, by Ville's inequality.
+
+    Mixture of effects N(0, spread) in units of the sd; c(n)^2 / (n - 1) = (k - 1) / (1 - k / m),
+    m = 1 + n spread^2, k = (sqrt(m) / error)^(2 / n). Infinite where k >= m.
+    Sources: Lai, On confidence sequences, 1976; Wang and Ramdas, Anytime-valid t-tests, 2025.
+    """
+    n = np.arange(FIRST, most + 1)
+    m = 1 + n * spread**2
+    k = (np.sqrt(m) / (1 - LEVEL)) ** (2 / n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        squares = np.where(k < m, (n - 1) * (k - 1) / (1 - k / m), np.inf)
+    return np.minimum(np.sqrt(squares), 1e9)
+
+
 # Tables ------------------------------------------------------------------------------------------
+
+
+def share(hits: Array) -> str:
+    """Return a share in percent with its standard error in the last digit."""
+    p, n = float(np.mean(hits)), len(hits)
+    return f"{100 * p:.2f} % ({round(1e4 * math.sqrt(p * (1 - p) / n))})"
+
+
+def print_rows(title: str, head: list[str], rows: list[list[str]]) -> None:
+    print(f"\n{title}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}", flush=True)
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+def targets(studies: int) -> None:
+    """No effect, and effects of one to three sd: normal differences, no margin."""
+    rows = []
+    for mean, wanted in ((0, ""), (0.5, ""), (1, "12"), (2, "6.5"), (3, "5.2")):
+        tally = simulate(normal, mean=mean, studies=studies, seed=1)
+        row = [str(mean), share(tally.better), f"{tally.pairs.mean():.2f}", wanted]
+        rows.append([*row, share(tally.covered), f"{tally.estimate.mean():+.3f}"])
+    head = ["effect (sd)", "better", "mean pairs", "at most", "coverage", "mean estimate"]
+    print_rows("Targets: better at no effect 2 to 5 %, coverage at least 94 %", head, rows)
+
+
+def margins(studies: int) -> None:
+    """The true difference is the margin itself: `equivalent` is then wrong."""
+    rows = []
+    for margin in (0.5, 1, 2, 4):
+        for mean in (0, margin):
+            tally = simulate(normal, mean=mean, studies=studies, margin=margin, seed=2)
+            row = [f"{margin:g}", f"{mean:g}", share(tally.equivalent), share(tally.better)]
+            rows.append([*row, f"{tally.pairs.mean():.2f}", share(tally.covered)])
+    head = ["margin (sd)", "effect (sd)", "equivalent", "better", "mean pairs", "coverage"]
+    print_rows("With a margin", head, rows)
+
+
+def distributions(studies: int) -> None:
+    """Differences that aren't normal, no effect."""
+    rows = []
+    for name, draw in DISTRIBUTIONS.items():
+        tally = simulate(draw, mean=0, studies=studies, seed=3)
+        rows.append([name, share(tally.better), share(tally.covered), f"{tally.pairs.mean():.1f}"])
+    print_rows(
+        "No effect, other distributions", ["differences", "better", "coverage", "pairs"], rows
+    )
+
+
+def rivals(studies: int) -> None:
+    """Other bounds on the same studies."""
+    plans = {
+        "this plan": bounds_of(MOST),
+        "ordinary t at every look": naive(MOST),
+        "Pocock's on the t scale, 30 pairs": pocock(MOST, studies),
+        "anytime-valid t, spread 1": mixture(MOST, 1),
+        "anytime-valid t, spread 3": mixture(MOST, 3),
+    }
+    rows = []
+    for name, bounds in plans.items():
+        false = simulate(normal, mean=0, studies=studies, bounds=bounds, seed=4)
+        row = [name, share(false.better)]
+        for mean in (1, 2, 3):
+            tally = simulate(normal, mean=mean, studies=studies, bounds=bounds, seed=5)
+            row.append(f"{tally.pairs.mean():.2f}")
+        rows.append([*row, share(simulate(
+            normal, mean=0.7, studies=studies, bounds=bounds, seed=6).better)])  # fmt: skip
+    head = ["bounds", "better at 0", "pairs at 1", "at 2", "at 3", "better at 0.7"]
+    print_rows("What was not chosen", head, rows)
+
+
+def same(studies: int) -> None:
+    """Two arms of the same distribution, unpaired, with a margin of half an sd of an arm."""
+    del studies
+
+    def difference(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
+        return rng.standard_normal(shape) - rng.standard_normal(shape)
+
+    tally = simulate(difference, mean=0, studies=10_000, margin=0.5, seed=7)
+    rows = []
+    for name, hits in (("better", tally.better), ("equivalent", tally.equivalent)):
+        ends = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95)
+        rows.append([name, f"{hits.sum():,} of {len(hits):,}", f"{hits.mean():.2%}",
+                     f"{ends.low:.2%} to {ends.high:.2%}"])  # fmt: skip
+    print_rows("10,000 studies of an arm against itself", ["answer", "studies", "share",
+               "95 % interval"], rows)  # fmt: skip
+
+
+TABLES = {
+    "targets": targets, "margins": margins, "distributions": distributions, "rivals": rivals,
+    "same": same,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--studies", type=int, default=100_000)
+    parser.add_argument("--only", choices=TABLES)
+    parser.add_argument("--bounds", action="store_true")
+    given = parser.parse_args()
+    if given.bounds:
+        print_bounds()
+        return
+    for name, table in TABLES.items():
+        if given.only in (None, name):
+            table(given.studies)
+
+
+if __name__ == "__main__":
+    main()

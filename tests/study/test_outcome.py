@@ -291,3 +291,8 @@ def test_what_the_arms_differ_in_is_said():
     assert any("10, linear-act-norm 12 (biases: 4, 6)" in note for note in notes)
     assert any("norms' settings: linear-norm-act BatchNormalization eps" in note for note in notes)
     assert any("weight decay acts on gamma" in note for note in notes)
+
+
+def test_a_handful_of_test_examples_is_said():
+    notes = document(outcome([[0.8] * 3, [0.9, 0.8, 0.9]]), command="x")["notes"]
+    assert any("with 8 test examples, one more right answer is 12 points" in n for n in notes)

@@ -268,6 +268,13 @@ def _notes(outcome: Outcome) -> list[str]:
             f"{outcome.plan.share:.2%}, so that all of them hold together at "
             f"{outcome.plan.level:.0%}"
         )
+    step = 1 / len(outcome.plan.data.y_test)
+    if step > outcome.plan.margin:
+        notes.append(
+            f"with {len(outcome.plan.data.y_test)} test examples, one more right answer is "
+            f"{100 * step:.2g} points, more than the margin of {100 * outcome.plan.margin:g}: take "
+            "more test examples or a larger margin"
+        )
     if outcome.inspection.engine["name"] == "keras":
         notes.append(f"trained by the keras engine: {outcome.inspection.engine['reason']}")
     notes += _differing(outcome)
