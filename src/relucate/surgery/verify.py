@@ -21,7 +21,7 @@ from ..graph.evaluate import evaluate
 
 TOLERANCES = {"float64": 1e-9, "float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
 NOISE = 4.0  # rounding happens in every layer, the nudge in the input only
-MOST_NOISE = {"float64": 1e-6, "float32": 1e-3}
+MOST_NOISE = {"float32": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def allow_noise(found: Certificate, noise: Certificate) -> Certificate:
 
         max(1e-5, 4 * max_rel(model(x), model(nextafter(x)))), at most 1e-3
 
-    (1e-9 and 1e-6 in float64.) A model noisier than that isn't certified; the note says why.
+    In float32 only. A model noisier than that isn't certified; the note says why.
 
     Args:
         found: of two models, failed at the usual tolerance.
