@@ -1,6 +1,6 @@
 """How often verdicts are wrong, and how many pairs they take: simulated studies.
 
-    python benchmarks/verdicts.py [--studies 100000] [--only NAME]
+    python benchmarks/verdicts.py [--studies 100000] [--only NAME] [--json FILE]
     python benchmarks/verdicts.py --bounds > src/relucate/stats/bounds.py
 
 Every cell is `--studies` simulated studies that look after every pair from the third on. Effects
@@ -11,14 +11,19 @@ Monte Carlo standard errors, in the last digit. docs/statistics.md holds the tab
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 from scipy.stats import t as student_t
 
+from relucate.stats import spending
+from relucate.stats.crossed import crossed
 from relucate.stats.sequential import sign_test_pairs
 from relucate.stats.spending import FIRST, LAST, critical_value, critical_values
 
@@ -157,13 +162,27 @@ def rare(share: float, size: float) -> Draw:
     return draw
 
 
+def collapse(share: float, size: float) -> Draw:
+    """Normal, but in a share of the pairs the first arm, and only it, falls far behind."""
+    scale = math.sqrt(1 + share * (1 - share) * size**2)
+
+    def draw(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
+        fallen = rng.random(shape) < share
+        return (rng.standard_normal(shape) + size * (fallen - share)) / scale
+
+    return draw
+
+
 DISTRIBUTIONS: dict[str, Draw] = {
     "normal": normal,
     "Student t, 5 df": student(5),
     "Student t, 3 df": student(3),
     "difference of two exponentials": exponential_arms,
     "exponential (strongly skewed)": exponential,
-    "2 % of runs 10 sd off": rare(0.02, 10),
+    "in 2 % of pairs either arm 10 sd off": rare(0.02, 10),
+    "in 2 % of pairs one arm 10 sd off": collapse(0.02, 10),
+    "in 10 % of pairs one arm 10 sd off": collapse(0.1, 10),
+    "in 30 % of pairs one arm 10 sd off": collapse(0.3, 10),
     "whole counts, sd 5": counts(5),
     "whole counts, sd 2": counts(2),
     "whole counts, sd 1": counts(1),
@@ -210,7 +229,53 @@ def mixture(most: int, spread: float) -> Array:
     return np.minimum(np.sqrt(squares), 1e9)
 
 
+def planned(spend: Callable[[int], float], most: int = MOST) -> Array:
+    """Bounds that spend `spend(n)` of the error by look n, by the recursion of the package."""
+    with mock.patch.object(spending, "spent", lambda n, level: spend(n) if n >= FIRST else 0.0):
+        return np.array(critical_values.__wrapped__(LEVEL, most, 1000))
+
+
+def paced(pace: float) -> Callable[[int], float]:
+    """The spending of the package at another pace; it has 16."""
+    return lambda n: (1 - LEVEL) * (1 - (pace / (n - 2 + pace)) ** 2)
+
+
+def obrien_fleming(n: int) -> float:
+    """O'Brien and Fleming's spending for 30 pairs, after Lan and DeMets, 1983."""
+    return 2 * float(norm.sf(norm.isf((1 - LEVEL) / 2) / math.sqrt(n / MOST)))
+
+
+# Seeds and test examples -------------------------------------------------------------------------
+
+LIMITS = {  # what limits -> sd of what a seed, an example and a run on an example add in one arm
+    "seeds": (0.4, 0.1, 0.7),
+    "test examples": (0.03, 0.9, 0.5),
+    "both together": (0.03, 0.1, 1.0),
+}
+
+
+def right(rng: np.random.Generator, pairs: int, examples: int, sds: tuple[float, ...]) -> list:
+    """Return two arms' correctness (pairs, examples), and the difference of their true accuracies.
+
+    A run is right where ease + difficulty of the example + luck of the seed + what the arm adds to
+    both and to the run > 0, all normal: the accuracy of an arm is then Phi(ease / sd).
+    """
+    seed, example, run = sds
+    shape, base, gap = (pairs, examples), 1.5 * math.sqrt(3), 0.15
+    shared = rng.normal(size=(1, examples)) + seed * rng.normal(size=(pairs, 1))
+    arms = [
+        base + gap * arm + shared + seed * rng.normal(size=(pairs, 1))
+        + example * rng.normal(size=(1, examples)) + run * rng.normal(size=shape) > 0
+        for arm in (0, 1)
+    ]  # fmt: skip
+    sd = math.sqrt(1 + 2 * seed**2 + example**2 + run**2)
+    return [*arms, norm.cdf((base + gap) / sd) - norm.cdf(base / sd)]
+
+
 # Tables ------------------------------------------------------------------------------------------
+
+
+PRINTED: dict[str, list[dict[str, str]]] = {}
 
 
 def share(hits: Array) -> str:
@@ -220,6 +285,8 @@ def share(hits: Array) -> str:
 
 
 def print_rows(title: str, head: list[str], rows: list[list[str]]) -> None:
+    """Print a table as Markdown and keep it for --json."""
+    PRINTED[title] = [dict(zip(head, row, strict=True)) for row in rows]
     print(f"\n{title}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}", flush=True)
     for row in rows:
         print(f"| {' | '.join(row)} |", flush=True)
@@ -259,15 +326,52 @@ def distributions(studies: int) -> None:
     )
 
 
+def beyond(studies: int) -> None:
+    """Studies that go on after the 30th pair, no effect; the plan never spends 5 %."""
+    rows = []
+    for most in (30, 60, 120, 300):
+        tally = simulate(normal, mean=0, studies=studies // 4, most=most, seed=8)
+        rows.append([str(most), share(tally.better), f"{100 * spending.spent(most, LEVEL):.2f} %"])
+    print_rows("No effect, up to more pairs", ["most pairs", "better", "planned"], rows)
+
+
+def reach(studies: int) -> None:
+    """The interval for new seeds and new test examples, and the crossed bootstrap."""
+    rows = []
+    for limit, sds in LIMITS.items():
+        for pairs, examples in ((5, 360), (5, 2000), (30, 360), (30, 2000)):
+            rng, count = np.random.default_rng([9, pairs]), max(1, studies // 125)
+            ours, theirs = np.zeros((2, count), bool)
+            for at in range(count):
+                a, b, truth = right(rng, pairs, examples, sds)
+                found = crossed(a, b, resamples=400, seed=at)
+                ours[at] = found.low <= truth <= found.high
+                theirs[at] = found.bootstrap_low <= truth <= found.bootstrap_high
+            rows.append([limit, str(pairs), f"{examples:,}", share(ours), share(theirs)])
+    head = ["what limits", "pairs", "test examples", "interval", "crossed bootstrap"]
+    print_rows("Coverage for new seeds and new test examples, a fixed number of pairs", head, rows)
+
+
 def rivals(studies: int) -> None:
     """Other bounds on the same studies."""
-    plans = {
+    compare_plans("What was not chosen", studies, {
         "this plan": bounds_of(MOST),
         "ordinary t at every look": naive(MOST),
         "Pocock's on the t scale, 30 pairs": pocock(MOST, studies),
+        "O'Brien and Fleming's spending, 30 pairs": planned(obrien_fleming),
         "anytime-valid t, spread 1": mixture(MOST, 1),
         "anytime-valid t, spread 3": mixture(MOST, 3),
-    }
+    })  # fmt: skip
+
+
+def paces(studies: int) -> None:
+    """The same plan, quicker and slower."""
+    plans = {f"{pace}": planned(paced(pace)) for pace in (4, 8, 12, 16, 24, 32)}
+    compare_plans("Other paces of the plan", studies, plans)
+
+
+def compare_plans(title: str, studies: int, plans: dict[str, Array]) -> None:
+    """Print how often plans are wrong, and how many pairs they take, on the same studies."""
     rows = []
     for name, bounds in plans.items():
         false = simulate(normal, mean=0, studies=studies, bounds=bounds, seed=4)
@@ -278,7 +382,7 @@ def rivals(studies: int) -> None:
         rows.append([*row, share(simulate(
             normal, mean=0.7, studies=studies, bounds=bounds, seed=6).better)])  # fmt: skip
     head = ["bounds", "better at 0", "pairs at 1", "at 2", "at 3", "better at 0.7"]
-    print_rows("What was not chosen", head, rows)
+    print_rows(title, head, rows)
 
 
 def same(studies: int) -> None:
@@ -300,7 +404,7 @@ def same(studies: int) -> None:
 
 TABLES = {
     "targets": targets, "margins": margins, "distributions": distributions, "rivals": rivals,
-    "same": same,
+    "paces": paces, "beyond": beyond, "reach": reach, "same": same,
 }  # fmt: skip
 
 
@@ -309,6 +413,7 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=100_000)
     parser.add_argument("--only", choices=TABLES)
     parser.add_argument("--bounds", action="store_true")
+    parser.add_argument("--json", type=Path, help="write the tables here too")
     given = parser.parse_args()
     if given.bounds:
         print_bounds()
@@ -316,6 +421,8 @@ def main() -> None:
     for name, table in TABLES.items():
         if given.only in (None, name):
             table(given.studies)
+    if given.json:
+        given.json.write_text(json.dumps({"studies": given.studies, "tables": PRINTED}, indent=1))
 
 
 if __name__ == "__main__":
