@@ -73,3 +73,30 @@ def test_an_explicit_tolerance_stays():
 
 def test_a_real_difference_is_still_seen():
     assert not relucate.verify(oscillating(), oscillating(shift=1e-3)).passed
+
+
+def double(norm, shift=0.0):
+    x = image = keras.Input((6, 6, 3), dtype="float64")
+    x = kl.Conv2D(4, 3, padding="same", name="conv", dtype="float64")(x)
+    if norm:
+        x = kl.BatchNormalization(name="norm", dtype="float64")(x)
+    x = kl.Conv2D(2, 3, padding="same", name="out", dtype="float64")(kl.ReLU(dtype="float64")(x))
+    model, random = keras.Model(image, x), np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(random.uniform(0.5, 1.5, weight.shape) + shift)
+    return model
+
+
+@pytest.mark.parametrize("verb", ["fold", "convert"])
+def test_norms_of_a_float64_model_compute_in_float32_outside_of_tensorflow(verb):
+    order = ("after",) if verb == "convert" else ()
+    with pytest.warns(UserWarning, match="computes the norms of a float64 model in float32"):
+        made, report = getattr(relucate, verb)(double(norm=True), *order)
+    assert report.certificate.dtype == "float32"
+    assert 1e-9 < report.certificate.max_rel < 2e-6
+    assert all(weight.dtype == "float64" for weight in made.weights)
+
+
+def test_without_norms_float64_is_held_to_its_own_precision():
+    assert relucate.verify(double(norm=False), double(norm=False)).tolerance == 1e-9
+    assert not relucate.verify(double(norm=False), double(norm=False, shift=1e-7)).passed

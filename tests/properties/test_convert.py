@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.properties.test_fold import nets
+from tests.properties.test_fold import close, nets
 
 from relucate.graph.evaluate import evaluate
 from relucate.surgery.convert import convert_graph
@@ -14,12 +14,6 @@ from relucate.surgery.sites import sites
 
 ORDERS = ["linear-norm-act", "linear-act-norm", "norm-linear-act", "act-norm-linear", "linear-act"]
 LOOSE = {"deadline": None, "suppress_health_check": list(HealthCheck)}
-
-
-def close(net, got, expected):
-    tolerance = 1e-9 if net.dtype == np.float64 else 1e-4
-    scale = max(np.abs(expected).max(), 1.0)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * scale)
 
 
 def sound(graph):

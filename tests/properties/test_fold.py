@@ -1,5 +1,6 @@
 """Random networks with random statistics: folding keeps the function, or says why it doesn't."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +12,8 @@ from relucate.surgery.fold import STRATEGIES, fold_graph
 
 EXACT = [strategy for strategy in STRATEGIES if strategy != "approximate"]
 
+# Evaluated in float64; what was rounded is the weights.
+TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 3e-2}
 SIZE = 6
 ACTS = ("relu", "tanh", "elu", "hard_sigmoid")
 
@@ -20,7 +23,7 @@ class Net:
 
     def __init__(self, seed, first, dtype):
         self.random = np.random.default_rng(seed)
-        self.first, self.dtype = first, dtype
+        self.first, self.dtype = first, np.dtype(dtype)
         self.nodes, self.tensors, self.values = {}, {}, {}
         shape = (3, 4, SIZE, SIZE) if first else (3, SIZE, SIZE, 4)
         self.nodes["x"] = Node("x", "input", (), (None, *shape[1:]))
@@ -184,7 +187,7 @@ class Net:
 
 @st.composite
 def nets(draw):
-    dtype = draw(st.sampled_from([np.float64, np.float32]))
+    dtype = draw(st.sampled_from([np.float64, np.float32, ml_dtypes.bfloat16]))
     net = Net(draw(st.integers(0, 2**32 - 1)), draw(st.booleans()), dtype)
     for _ in range(draw(st.integers(1, 7))):
         kind = draw(st.sampled_from(["step"] * 6 + ["branch", "branch", "shared"]))
@@ -192,6 +195,11 @@ def nets(draw):
     if draw(st.booleans()):
         net.head(draw)
     return net
+
+
+def close(net, got, expected):
+    scale = max(np.abs(expected).max(), 1.0)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCES[net.dtype.name] * scale)
 
 
 def check(net, strategy):
@@ -206,9 +214,7 @@ def check(net, strategy):
     assert all(outcome.reason for outcome in outcomes)
     x = np.random.default_rng(1).normal(size=net.values["x"].shape) * 2
     (expected,), (got,) = evaluate(graph, x), evaluate(folded, x)
-    tolerance = 1e-9 if net.dtype == np.float64 else 1e-4
-    scale = max(np.abs(expected).max(), 1.0)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * scale)
+    close(net, got, expected)
     for key, value in before.items():
         np.testing.assert_array_equal(graph.tensors[key], value)
         assert key not in folded.tensors or folded.tensors[key].dtype == value.dtype

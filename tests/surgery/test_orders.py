@@ -141,6 +141,39 @@ def test_orders_that_make_no_sense(verb, order):
         verb(read(chain(BEFORE)), order)
 
 
+def flattened(early):
+    """conv, flatten, relu and a norm before or behind the flatten."""
+    x = image = keras.Input((4, 4, 3))
+    x = kl.Conv2D(5, 3, name="conv")(x)
+    if early:
+        x = kl.BatchNormalization(name="bn")(x)
+    x = kl.ReLU(name="relu")(kl.Flatten(name="flatten")(x))
+    if not early:
+        x = kl.BatchNormalization(name="bn")(x)
+    return randomize(keras.Model(image, kl.Dense(2, name="head")(x)))
+
+
+@pytest.mark.parametrize("verb", [convert_graph, rebuild_graph])
+def test_a_norm_goes_to_the_side_of_a_flatten_that_has_its_rank(verb):
+    graph = read(flattened(early=False))
+    plan = verb(graph, BEFORE)
+    assert [o.status for o in plan.outcomes] == ["done"]
+    assert plan.graph.nodes["bn"].inputs == ("flatten",)
+    assert plan.graph.tensors[plan.graph.nodes["bn"].arrays["gamma"]].shape == (20,)
+    if verb is convert_graph:
+        x = np.random.default_rng(3).normal(size=(3, 4, 4, 3))
+        np.testing.assert_allclose(
+            evaluate(plan.graph, x)[0], evaluate(graph, x)[0], rtol=0, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("verb", [convert_graph, rebuild_graph])
+def test_a_norm_stays_where_it_does_not_fit(verb):
+    (outcome,) = verb(read(flattened(early=True)), AFTER).outcomes
+    assert outcome.status == "skipped"
+    assert outcome.reason == "'bn' takes values of 4 axes; there are 2"
+
+
 # Convert: statistics of the norms that are put in.
 
 
@@ -175,6 +208,30 @@ def test_beta_carries_the_bias():
     assert "bias" not in plan.graph.nodes["conv0"].arrays
     np.testing.assert_allclose(plan.graph.tensors["norm0/beta"], bias, rtol=1e-6)
     x = np.random.default_rng(5).normal(size=(3, 6, 6, 3))
+    np.testing.assert_allclose(evaluate(plan.graph, x)[0], evaluate(graph, x)[0], rtol=0, atol=1e-4)
+
+
+def test_a_bias_that_another_call_needs_stays():
+    dense, image, other = kl.Dense(4, name="dense"), keras.Input((4,)), keras.Input((4,))
+    x = kl.BatchNormalization(name="bn")(kl.ReLU(name="relu")(dense(image)))
+    outputs = [kl.Dense(2, name="head")(x), dense(other)]
+    graph = read(randomize(keras.Model([image, other], outputs)))
+    plan = convert_graph(graph, BEFORE)
+    assert [o.status for o in plan.outcomes] == ["done"]
+    x = np.random.default_rng(8).normal(size=(2, 5, 4))
+    for got, expected in zip(evaluate(plan.graph, *x), evaluate(graph, *x), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+    assert "bias" in plan.graph.nodes["dense"].arrays
+
+
+@pytest.mark.parametrize("strategy", ["map", "branch"])
+def test_a_norm_goes_behind_the_border_that_a_layer_got(strategy):
+    graph = read(chain(AFTER))
+    plan = convert_graph(graph, BEFORE, strategy)
+    (source,) = plan.graph.nodes["norm1"].inputs
+    assert "border" in source
+    assert plan.graph.nodes["conv1"].name in plan.graph.nodes[source].inputs
+    x = np.random.default_rng(9).normal(size=(3, 6, 6, 3))
     np.testing.assert_allclose(evaluate(plan.graph, x)[0], evaluate(graph, x)[0], rtol=0, atol=1e-4)
 
 

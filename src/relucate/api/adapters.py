@@ -21,6 +21,7 @@ class Adapter(Protocol):
 
     graph: Graph
     dtypes: frozenset[str]  # that the model's weights have and its layers compute in
+    limits: tuple[str, ...]  # why its outputs are less precise than that
 
     def write(self, graph: Graph, fresh: int | None = None) -> Any:
         """Return a new model that computes what `graph` says."""
@@ -48,11 +49,11 @@ class Adapter(Protocol):
 class _Keras:
     def __init__(self, model: Any) -> None:
         from ..keras import read
+        from ..keras.running import precisions
 
         self._model, self._read = model, read
         self.graph = read(model)
-        layers = model._flatten_layers()
-        self.dtypes = frozenset(str(getattr(layer, "compute_dtype", "")) for layer in layers)
+        self.dtypes, self.limits = precisions(model)
 
     def write(self, graph: Graph, fresh: int | None = None) -> Any:
         from ..keras.writer import write
@@ -89,6 +90,7 @@ class _Torch:
         self._reading = read_with_modules(model, example, leaves=leaves)
         self.graph = self._reading.graph
         self.dtypes = frozenset(str(p.dtype).removeprefix("torch.") for p in model.parameters())
+        self.limits = ()
 
     def write(self, graph: Graph, fresh: int | None = None) -> Any:
         from ..torch.writer import write

@@ -335,6 +335,8 @@ def _certified(
         parts = [one.outputs(a, nudged(batch)) for batch in batches]
         moved = [np.concatenate(part) for part in zip(*parts, strict=True)]
         found = allow_noise(found, compare_outputs(ones, moved, dtype, None))
+    limits = dict.fromkeys((*one.limits, *other.limits))
+    found = replace(found, notes=(*found.notes, *limits))
     if found.passed:
         return found
     worst = worst_layer(one.graph, graph or other.graph, arrays, found.tolerance)

@@ -111,6 +111,11 @@ class Node:
         return next((kind for kind, ops in _KINDS.items() if self.op in ops), "other")
 
 
+def is_floating(array: np.ndarray) -> bool:
+    """Return whether an array holds floating numbers, bfloat16 (no type of NumPy's own) too."""
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+
+
 @dataclass(frozen=True)
 class Penalty:
     """l1 · Σ|w| + l2 · Σw² over one tensor, added to the training loss (Keras regularizers)."""

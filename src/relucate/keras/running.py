@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from .norm_layers import NORM_LAYERS
+
 
 def outputs(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Return a model's outputs at inference, flat, for one array per input."""
@@ -24,6 +26,23 @@ def outputs(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray
     else:
         found = model(given, training=False)
     return [np.asarray(keras.ops.convert_to_numpy(x)) for x in keras.tree.flatten(found)]
+
+
+def precisions(model: Any) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Return the types that a model's layers compute in, and what limits them.
+
+    Keras's type promotion knows float64 on TensorFlow only: elsewhere the norms of a float64 model
+    compute in float32 and give that as float64, so that 1e-7 is the best that it can do.
+    """
+    apart = (keras.Model, keras.layers.InputLayer)  # these compute nothing themselves
+    layers = [layer for layer in model._flatten_layers() if not isinstance(layer, apart)]
+    found = {str(getattr(layer, "compute_dtype", "")) for layer in layers}
+    narrows = keras.backend.result_type("float64", "float32") != "float64"
+    doubled = [layer for layer in layers if getattr(layer, "compute_dtype", "") == "float64"]
+    if not narrows or not any(type(layer) in NORM_LAYERS for layer in doubled):
+        return frozenset(found), ()
+    note = f"on {keras.backend.backend()}, Keras computes the norms of a float64 model in float32"
+    return frozenset({*found, "float32"}), (note,)
 
 
 def tapped(

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..errors import Refused
 from ..graph import Graph, Node
+from ..graph.nodes import is_floating
 from .calls import depends_on_training
 from .reader import functional
 from .steps import Step
@@ -318,7 +319,7 @@ class _Writer:
         return self._main_dtype()
 
     def _main_dtype(self) -> str:
-        floats = (a.dtype.name for a in self.graph.tensors.values() if a.dtype.kind == "f")
+        floats = (a.dtype.name for a in self.graph.tensors.values() if is_floating(a))
         return next(floats, keras.config.floatx())
 
 

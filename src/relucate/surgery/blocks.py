@@ -85,7 +85,11 @@ def _check_chain(graph: Graph, paths: Paths, start: str, end: str) -> None:
 
 
 def place(draft: Draft, paths: Paths, site: Site, wanted: Order) -> Place:
-    """Return where the norm of a site goes; the norm itself has been taken out of the draft."""
+    """Return where the norm of a site goes; the norm itself has been taken out of the draft.
+
+    The one place that depends on the norm is between linear layer and activation: where they are
+    apart (a flatten) it goes to the side that has its rank.
+    """
     tokens = list(wanted.tokens)
     at = tokens.index("norm")
     if at == len(tokens) - 1 or (at == 1 and tokens[0] == "act"):
@@ -94,6 +98,26 @@ def place(draft: Draft, paths: Paths, site: Site, wanted: Order) -> Place:
         return _between(draft, paths, site)
     first = tokens[1]
     return _front(draft, site.linears) if first == "linear" else _at_act(draft, paths, site)
+
+
+def check_fit(draft: Draft, node: Node, site: Site, wanted: Order) -> None:
+    """Check, before anything is changed, that a norm fits where `place` will have it.
+
+    Raises: Blocked: it takes values of another rank, of a known size, of other groups.
+    """
+    tokens, linear = list(wanted.tokens), draft.nodes[site.linears[0]]
+    at = tokens.index("norm")
+    if tokens[: at + 2] == ["norm", "linear"]:
+        source = linear.inputs[0]
+    elif at and tokens[at - 1] == "linear" and (at == 2 or _same_rank(node, linear)):
+        source = linear.name
+    else:
+        source = _node(site, "act")
+    norm_sizes(draft, node, source)
+
+
+def _same_rank(one: Node, other: Node) -> bool:
+    return len(one.shape) == len(other.shape)
 
 
 def _tail(draft: Draft, name: str) -> str:
@@ -110,6 +134,8 @@ def _tail(draft: Draft, name: str) -> str:
 def _between(draft: Draft, paths: Paths, site: Site) -> Place:
     """Directly behind the linear layer if only the activation reads it, else in front of that."""
     name = tail = _tail(draft, site.linears[0])
+    if not _same_rank(draft.source.nodes[site.nodes[0]], draft.nodes[name]):
+        return _at_act(draft, paths, site)
     inside = set(paths.gate(site.act_node or ""))
     while name not in draft.outputs:
         readers = {node.name for node in draft.readers(name)}

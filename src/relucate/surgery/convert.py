@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import unknown
 from ..graph import Graph
 from ..order import Order
-from .blocks import check_crossing, check_order, norm_sizes, place
+from .blocks import check_crossing, check_fit, check_order, place
 from .channels import Blocked, channel_axis
 from .draft import Draft
 from .fold import STRATEGIES, absorb_norm, fold_graph, norm_calls, norm_channels
@@ -135,15 +135,11 @@ def _take_out(
 
 def _check_place(draft: Draft, site: Site, call: str, wanted: Order) -> None:
     """Check, before anything is changed, that the norm fits where it is to go."""
-    at = wanted.tokens.index("norm")
-    first = wanted.tokens[1] == "linear" and at == 0
-    linear = draft.nodes[site.linears[0]]
-    sources = [linear.inputs[0]] if first else [site.act_node or ""]
-    for source in sources:
-        norm_sizes(draft, draft.nodes[call], source)
-        axis = draft.nodes[call].attrs["axis"] % len(draft.nodes[call].shape)
-        if axis != channel_axis(linear):
-            raise Blocked(f"its axis {axis} isn't the channel axis of '{linear.layer}'")
+    node, linear = draft.nodes[call], draft.nodes[site.linears[0]]
+    check_fit(draft, node, site, wanted)
+    axis = node.attrs["axis"] % len(node.shape)
+    if len(node.shape) == len(linear.shape) and axis != channel_axis(linear):
+        raise Blocked(f"its axis {axis} isn't the channel axis of '{linear.layer}'")
 
 
 def _put_in(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import Graph, Node
+from ..graph.nodes import is_floating
 
 
 class Draft:
@@ -280,5 +281,5 @@ def _beside(node: Node, role: str) -> str:
 
 def _main_dtype(graph: Graph) -> np.dtype:
     """Return the type of the graph's weights (of the first floating tensor)."""
-    floats = (a.dtype for a in graph.tensors.values() if a.dtype.kind == "f")
+    floats = (a.dtype for a in graph.tensors.values() if is_floating(a))
     return next(floats, np.dtype(np.float32))

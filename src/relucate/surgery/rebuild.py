@@ -20,7 +20,7 @@ import numpy as np
 from ..graph import Graph, Node
 from ..graph.nodes import LINEAR
 from ..order import Order
-from .blocks import check_crossing, check_order, norm_sizes, place
+from .blocks import check_crossing, check_fit, check_order, norm_sizes, place
 from .channels import Blocked, channel_axis
 from .convert import check_wanted
 from .draft import Draft
@@ -93,8 +93,7 @@ def _check_site(draft: Draft, paths: Paths, site: Site, wanted: Order) -> str:
     node = draft.nodes[site.nodes[0]]
     if old == new:
         check_crossing(draft.source, paths, site, wanted)
-        if wanted.tokens[0] == "norm" and new[0] == "linear":
-            norm_sizes(draft, node, draft.nodes[site.linears[0]].inputs[0])
+        check_fit(draft, node, site, wanted)
         return "norm moved"
     _check_turn(draft, paths, site, old)
     first = wanted.tokens[0] == "norm" or wanted.tokens[:2] == ("act", "norm")

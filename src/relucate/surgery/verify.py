@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import InputError, RelucateError
 from ..graph import Graph
 from ..graph.evaluate import evaluate
+from ..graph.nodes import is_floating
 
 TOLERANCES = {"float64": 1e-9, "float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
 NOISE = 4.0  # rounding happens in every layer, the nudge in the input only
@@ -214,7 +215,7 @@ def check_finite(graph: Graph) -> None:
     Raises: InputError: with the tensor's name.
     """
     for key, array in graph.tensors.items():
-        if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
+        if is_floating(array) and not np.all(np.isfinite(array)):
             raise InputError(
                 f"'{key}' holds values that are not finite: a function with NaN in it can't be "
                 "kept. Load other weights."
