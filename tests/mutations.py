@@ -81,7 +81,7 @@ MUTANTS = [
     ("surgery/convert.py", "check_crossing(draft.source, paths, site, wanted)", "pass"),
     ("surgery/rebuild.py", "check_fit(draft, node, site, wanted)", "pass"),
     ("surgery/blocks.py", "if not _same_rank(draft.source", "if False and (draft.source"),
-    ("keras/writer.py", '{"activation": "linear"} if', '{} if'),
+    ("keras/writer.py", '{"activation": "linear"} if', "{} if"),
     (
         "keras/writing/weights.py",
         "            _set(variable, graph.tensors[node.arrays[role]], node)",
