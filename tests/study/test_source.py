@@ -154,7 +154,7 @@ class TestCalling:
         )
         assert old.shape == new.shape
         assert not np.array_equal(old, new)
-        with pytest.raises(InputError, match="takes no options"):
+        with pytest.raises(InputError, match="its only option is bias, got width"):
             resolve(str(tmp_path / "net.keras"), {"width": 3})
 
     def test_unknown_arguments_are_named(self):

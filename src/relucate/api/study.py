@@ -95,6 +95,8 @@ def compare(
     orders: Sequence[str | Order] = DEFAULT_ORDERS,
     vary: Mapping[str, Sequence[Any]] | None = None,
     options: Mapping[str, Any] | None = None,
+    norm_eps: float | None = None,
+    norm_momentum: float | None = None,
     recipe: Recipe | Mapping[str, Any] | None = None,
     pairs: int | None = None,
     max_pairs: int = 30,
@@ -131,7 +133,10 @@ def compare(
         vary: values of options of the builder or of the recipe, such as {"act": ["relu", "tanh"]}:
             every order is trained with every one, and the study says whether the order's effect
             depends on them.
-        options: keyword arguments for the builder, the same in every arm.
+        options: keyword arguments for the builder, the same in every arm. A model that is rebuilt
+            takes bias="keep": then no arm has a bias that another lacks.
+        norm_eps, norm_momentum: given to the norms of every arm, where they would differ; momentum
+            is Keras's, the share of the old average that a step keeps (PyTorch's is 1 - this).
         recipe: how to train; a mapping gives options of `Recipe`. None: defaults for the data.
         pairs: seeds per arm, from `first_seed` on, fixed beforehand. None: as many as the answer
             takes, at most `max_pairs`; an undecided study may go on with a larger one.
@@ -157,12 +162,13 @@ def compare(
     >>> study.difference["method"], len(study.to_dict()["runs"])
     ('paired t, fixed number of pairs', 6)
     """
-    from ..study import Plan, Store, arms_from, check_factors, resolve
+    from ..study import Plan, Store, arms_from, check_factors, check_norm_settings, resolve
 
     _check(margin, pairs, max_pairs, target, tune, rates)
     factors = check_factors(vary or {})
     arms = arms_from(_orders(orders), factors)
-    source = resolve(model, options)
+    norms = check_norm_settings(norm_eps, norm_momentum)
+    source = replace(resolve(model, options), norms=norms)
     dataset = load_data(data)
     plan = Plan(
         source,

@@ -180,6 +180,7 @@ def rebuild(
     order: str | Order,
     *,
     seed: int = 0,
+    bias: str = "rule",
     example: Any = None,
     leaves: Iterable[str] = (),
 ) -> tuple[Any, TransformReport]:
@@ -194,6 +195,7 @@ def rebuild(
         order: any order with linear and act, without drop; "none" takes all norms out.
         seed: of the new weights. The same seed gives the same weights, and a layer of the same name
             and shape starts alike in every order.
+        bias: "rule" as above, or "keep": every linear layer has a bias if it has one now.
 
     Returns: the new model, not compiled, and a report. What stays and why is in it: norms whose
     activation follows behind an addition, values that others read too, the layer that makes the
@@ -205,7 +207,9 @@ def rebuild(
     wanted = str(Order(order))
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise InputError(f"seed is a whole number from 0 on, got {seed!r}.")
-    plan = _planned(adapter.graph, "rebuild", lambda g: rebuild_graph(g, wanted), finite=False)
+    plan = _planned(
+        adapter.graph, "rebuild", lambda g: rebuild_graph(g, wanted, bias), finite=False
+    )
     report = replace(_report(adapter.graph, plan, "rebuild", wanted, None), seed=seed)
     made = adapter.write(plan.graph, seed)
     _check_orders(adapter, plan.graph, made)
@@ -226,7 +230,8 @@ def plan(
         made = _planned(adapter.graph, verb, lambda graph: convert_graph(graph, wanted, strategy))
     else:
         wanted = Order(order or "")
-        made = _planned(adapter.graph, verb, lambda g: rebuild_graph(g, wanted), finite=False)
+        bias = more.get("bias", "rule")
+        made = _planned(adapter.graph, verb, lambda g: rebuild_graph(g, wanted, bias), finite=False)
     name = None if order is None else str(Order(order))
     return _report(adapter.graph, made, verb, name, None if verb == "rebuild" else strategy)
 

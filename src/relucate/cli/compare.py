@@ -98,6 +98,18 @@ def compare(
     width: Annotated[int | None, _option(_MODEL, "Filters or units of the first block.")] = None,
     depth: Annotated[int | None, _option(_MODEL, "Number of stages, blocks or layers.")] = None,
     dropout: Annotated[float | None, _option(_MODEL, "Rate of the order's drop token.")] = None,
+    bias: Annotated[
+        str | None,
+        _option(
+            _MODEL,
+            "Biases: rule, always or never; of a model that is rebuilt: rule or keep.",
+        ),
+    ] = None,
+    norm_eps: Annotated[float | None, _option(_MODEL, "Give every arm's norms this eps.")] = None,
+    norm_momentum: Annotated[
+        float | None,
+        _option(_MODEL, "And this momentum, as Keras has it (PyTorch's is 1 minus this)."),
+    ] = None,
     option: Annotated[
         list[str] | None,
         _option(_MODEL, "Any other option of the builder, NAME=VALUE.", "--option", "-O"),
@@ -182,7 +194,9 @@ def _run(given: dict[str, Any]) -> Any:
     )
     if given["train_size"] is not None or given["test_size"] is not None:
         dataset = dataset.subset(given["train_size"], given["test_size"])
-    same = ("pairs", "max_pairs", "first_seed", "level", "engine", "device", "jobs", "threads")
+    same = (
+        "pairs max_pairs first_seed level engine device jobs threads norm_eps norm_momentum".split()
+    )
     return run(
         given["model"],
         dataset,
@@ -221,7 +235,7 @@ def _show(study: Any, out: Path, format: Format) -> None:
 
 
 def _builder_options(given: dict[str, Any]) -> dict[str, Any]:
-    names = ("act", "norm", "width", "depth", "dropout")
+    names = ("act", "norm", "width", "depth", "dropout", "bias")
     chosen = {name: given[name] for name in names if given[name] is not None}
     return {**chosen, **builder_options(given["option"])}
 

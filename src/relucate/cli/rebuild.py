@@ -32,6 +32,9 @@ def rebuild(
     ],
     out: Out = None,
     seed: Annotated[int, typer.Option(help="Of the new weights.")] = 0,
+    bias: Annotated[
+        str, typer.Option(help="rule: as the order makes them redundant; keep: as they are.")
+    ] = "rule",
     dry_run: DryRun = False,
     force: Force = False,
     input_shape: InputShape = None,
@@ -45,12 +48,11 @@ def rebuild(
 
     loaded = load(model, input_shape, option, imports)
     if dry_run:
-        plan = transform.plan("rebuild", loaded.model, order, example=loaded.example)
+        plan = transform.plan("rebuild", loaded.model, order, bias=bias, example=loaded.example)
         show(plan, format, every, planned=True)
         return
     path = target(model, loaded, out, "rebuild", force)
-    made, report = run(
-        lambda: transform.rebuild(loaded.model, order, seed=seed, example=loaded.example)
-    )
+    given = {"seed": seed, "bias": bias, "example": loaded.example}
+    made, report = run(lambda: transform.rebuild(loaded.model, order, **given))
     save(made, path, loaded.example)
     show(report, format, every, path=path)

@@ -2,6 +2,7 @@
 
 from .arms import Arm
 from .driver import Outcome, Plan, run_study
+from .norm_settings import check_norm_settings
 from .outcome import document
 from .source import ModelSource, resolve
 from .store import Store
@@ -17,6 +18,7 @@ __all__ = [
     "arms_from",
     "at_best",
     "check_factors",
+    "check_norm_settings",
     "document",
     "resolve",
     "run_study",

@@ -22,6 +22,7 @@ from ..train.run import array_digest
 from ..train.streams import derive
 from .behaviour import Behaviour, call
 from .identity import code_digest
+from .norm_settings import equalise
 from .source import ModelSource
 
 
@@ -100,10 +101,10 @@ def build(
 
     Raises: InputError, Refused: what is wrong with the builder or with what it returned.
     """
-    chosen = {**source.options, **arm.options}
-    own = ModelSource(source.kind, source.text, chosen, source.digest, source.payload)
+    own = replace(source, options={**source.options, **arm.options})
     model, note = _built_seeded(own, arm, derive(seed, "init") % 2**32, input_shape, classes)
     framework = framework_of(model)
+    note = "; ".join(text for text in (note, equalise(model, framework, source.norms)) if text)
     if framework == "torch":
         return Built(model, "torch", _torch_tensors(model), note)
     _materialise(model, input_shape)

@@ -46,6 +46,7 @@ def document(outcome: Outcome, *, command: str) -> dict[str, Any]:
             "name": plan.source.text,
             "options": dict(plan.source.options),
             "source": plan.source.description,
+            "norms": dict(plan.source.norms),
         },
         "data": {
             "name": plan.data.name,
@@ -294,12 +295,17 @@ def _differing(outcome: Outcome) -> list[str]:
     if len(set(counts)) > 1:
         told = ", ".join(f"{a} {n:,}" for a, n in zip(labels, counts, strict=True))
         differ = None not in biases and len(set(biases)) > 1
-        why = f" (biases: {', '.join(f'{n:,}' for n in biases)})" if differ else ""
+        option = outcome.inspection.equal_biases
+        hint = f"; --bias {option} makes them equal" if option else ""
+        why = f" (biases: {', '.join(f'{n:,}' for n in biases)}{hint})" if differ else ""
         notes.append(f"the arms differ in trainable parameters: {told}{why}")
     with_norms = [(a, found) for a, found in zip(labels, settings, strict=True) if found]
     if any(found != with_norms[0][1] for _, found in with_norms):
         told = "; ".join(f"{a} {', '.join(found)}" for a, found in with_norms)
-        notes.append(f"the arms differ in their norms' settings: {told}")
+        notes.append(
+            f"the arms differ in their norms' settings: {told} (--norm-eps, --norm-momentum make "
+            "them equal)"
+        )
     if outcome.plan.recipe.decay_all and outcome.plan.recipe.weight_decay:
         notes.append(
             "weight decay acts on gamma, beta and biases too, which isn't the same thing in every "

@@ -17,11 +17,17 @@ from ..surgery.rebuild import rebuild_graph
 
 
 def rebuilt(
-    model: Any, order: str, input_shape: tuple[int, ...], *, trained: bool = False
+    model: Any,
+    order: str,
+    input_shape: tuple[int, ...],
+    *,
+    trained: bool = False,
+    bias: str = "rule",
 ) -> tuple[Any, str]:
     """Return a model in another order, and a sentence on what could be moved.
 
-    Args: input_shape: without the batch axis, channels last; trained: initialise all weights anew.
+    Args: input_shape: without the batch axis, channels last; trained: initialise all weights anew;
+        bias: as for `rebuild`.
     Raises: InputError: it has no norms. Refused: it can't be read or written, or none of its norms
     can be in that order.
     """
@@ -31,7 +37,7 @@ def rebuilt(
         from ..keras import read
         from ..keras.writer import write
 
-        plan = _plan(read(model), order)
+        plan = _plan(read(model), order, bias)
         return write(plan.graph, model, fresh=fresh), _sentence(plan, order)
     if torch is not None and isinstance(model, torch.nn.Module):
         from ..torch import read_with_modules
@@ -39,7 +45,7 @@ def rebuilt(
 
         first = (input_shape[-1], *input_shape[:-1]) if len(input_shape) > 1 else input_shape
         reading = read_with_modules(model, (2, *first))
-        plan = _plan(reading.graph, order)
+        plan = _plan(reading.graph, order, bias)
         return write_torch(plan.graph, model, reading, fresh=fresh), _sentence(plan, order)
     raise InputError(
         f"the builder returned a {type(model).__name__}; expected a Keras model or a "
@@ -47,13 +53,13 @@ def rebuilt(
     )
 
 
-def _plan(graph: Any, order: str) -> Plan:
+def _plan(graph: Any, order: str, bias: str) -> Plan:
     if not any(node.kind == "norm" for node in graph):
         raise InputError(
             f"'{graph.name}' has no norms, and its builder takes no `order`: there is nothing to "
             "put into another order."
         )
-    plan = rebuild_graph(graph, order)
+    plan = rebuild_graph(graph, order, bias)
     if not _there(plan, order):
         reasons = "; ".join(dict.fromkeys(outcome.reason for outcome in plan.outcomes))
         raise Refused(

@@ -33,7 +33,8 @@ class ModelSource:
     """A builder that can travel to another process, and what identifies it.
 
     kind: net | file | module | function | saved; text: as the user named it; options: extra keyword
-    arguments; digest: of the builder's source file or code; payload: a pickled function.
+    arguments; digest: of the builder's source file or code; payload: a pickled function; norms:
+    eps and momentum that every arm's norms are given.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class ModelSource:
     options: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
     payload: bytes = b""
+    norms: Mapping[str, float] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """Return what a run's hash knows of the builder."""
@@ -49,6 +51,7 @@ class ModelSource:
             "name": self.text,
             "options": dict(self.options),
             "digest": self.digest,
+            **({"norms": dict(self.norms)} if self.norms else {}),
         }
 
     @property
@@ -73,11 +76,29 @@ class ModelSource:
         if self.kind == "saved":
             from ..keras.saved import load_saved
 
-            return rebuilt(load_saved(Path(self.text)), order, input_shape, trained=True)
+            model = load_saved(Path(self.text))
+            return rebuilt(model, order, input_shape, trained=True, **self.options)
         builder = self._load()
-        arguments = _arguments(builder, self.text, order, input_shape, classes, self.options)
+        options, own = dict(self.options), {}
+        if self.equal_biases():
+            own = {"bias": options.pop("bias", "rule")}
+        arguments = _arguments(builder, self.text, order, input_shape, classes, options)
         model = _call(builder, self.text, order, arguments)
-        return (model, "") if _takes_order(builder) else rebuilt(model, order, input_shape)
+        if _takes_order(_parameters(builder, self.text)):
+            return model, ""
+        return rebuilt(model, order, input_shape, **own)
+
+    def equal_biases(self) -> str:
+        """Return the option `bias` that gives every order the same biases; "" where there is none.
+
+        It imports the builder.
+        """
+        if self.kind == "net":
+            return "always" if "bias" in nets.options(self.text) else ""
+        if self.kind == "saved":
+            return "keep"
+        parameters = _parameters(self._load(), self.text)
+        return "" if _takes_order(parameters) or "bias" in parameters else "keep"
 
     def code(self) -> str:
         """Return a digest of the builder's code and of the user's code that it reaches.
@@ -167,9 +188,9 @@ def _from_saved(text: str, options: dict[str, Any]) -> ModelSource:
         raise InputError(f"'{text}' is in an old format: load it in Keras and save it as .keras.")
     if not path.is_file():
         raise InputError(f"no file '{text}': expected a model saved as .keras.")
-    if options:
-        raise InputError(f"'{text}' is a file: it takes no options, got {', '.join(options)}.")
-    return ModelSource("saved", str(path.resolve()), {}, _digest(path))
+    if set(options) - {"bias"}:
+        raise InputError(f"'{text}' is a file: its only option is bias, got {', '.join(options)}.")
+    return ModelSource("saved", str(path.resolve()), options, _digest(path))
 
 
 def _module_digest(name: str) -> str:
@@ -356,8 +377,7 @@ def _parameters(builder: Builder, text: str) -> Mapping[str, inspect.Parameter]:
         ) from None
 
 
-def _takes_order(builder: Builder) -> bool:
-    parameters = inspect.signature(builder).parameters
+def _takes_order(parameters: Mapping[str, inspect.Parameter]) -> bool:
     return "order" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 

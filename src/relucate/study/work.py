@@ -20,6 +20,7 @@ from ..train.recipe import Recipe
 from ..train.run import EpochReport, OnEpoch, RunResult, RunSpec
 from .arms import Arm, Built, build_paired, fingerprint
 from .behaviour import Behaviour, behaviour
+from .norm_settings import described, norms
 from .source import ModelSource
 
 ENGINES = ("auto", "torch", "keras")
@@ -34,6 +35,7 @@ class Inspection:
     arms: tuple[dict[str, Any], ...]  # fingerprint, parameters, norm_parameters, shared, tensors
     notes: tuple[str, ...]
     code: str = ""  # digest of the builder's code and of the user's code that it reaches
+    equal_biases: str = ""  # the option `bias` that would give every arm the same, if there is one
 
 
 def inspect_arms(
@@ -64,6 +66,7 @@ def inspect_arms(
         tuple(look.report for look in looked),
         tuple(dict.fromkeys([note for look in looked for note in look.notes] + _alike(looked))),
         source.code(),
+        source.equal_biases(),
     )
 
 
@@ -202,34 +205,24 @@ def _count(built: Built) -> dict[str, int]:
 
 def _facts(built: Built) -> dict[str, Any]:
     """Return in what arms may differ beside the order: biases, and the settings of their norms."""
-    layers: list[tuple[str, Any, list[tuple[str, int]]]] = []
+    layers: list[tuple[str, list[tuple[str, int]]]] = []
     if built.framework == "keras":
         for layer in built.model._flatten_layers(include_self=False):
             own = [(v.path.rpartition("/")[2], _size(v)) for v in layer._trainable_variables]
-            layers.append((type(layer).__name__, layer, own))
+            layers.append((type(layer).__name__, own))
     else:
         for module in built.model.modules():
             own = [(n, p.numel()) for n, p in module.named_parameters(recurse=False)]
-            layers.append((type(module).__name__, module, own))
-    norms = [(name, layer) for name, layer, _ in layers if "norm" in name.lower()]
+            layers.append((type(module).__name__, own))
     biases = sum(
         size
-        for name, _, own in layers
+        for name, own in layers
         if "norm" not in name.lower()
         for key, size in own
         if key == "bias"
     )
-    return {"biases": biases, "settings": sorted({_settings(*norm) for norm in norms})}
-
-
-def _settings(name: str, layer: Any) -> str:
-    known = {"epsilon": "eps", "eps": "eps", "momentum": "momentum"}
-    values = [
-        f"{told} {getattr(layer, key):g}"
-        for key, told in known.items()
-        if isinstance(getattr(layer, key, None), (int, float))
-    ]
-    return " ".join((name, *values))
+    found = {described(norm) for norm in norms(built.model, built.framework)}
+    return {"biases": biases, "settings": sorted(found)}
 
 
 def _size(variable: Any) -> int:

@@ -17,6 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..errors import unknown
 from ..graph import Graph, Node
 from ..graph.nodes import LINEAR
 from ..order import Order
@@ -29,16 +30,20 @@ from .paths import Paths
 from .plan import Outcome, Plan
 from .sites import Site, site_calls
 
+BIASES = ("rule", "keep")
 _BLENDS = frozenset({"batch_norm", "instance_norm"})
 
 
-def rebuild_graph(graph: Graph, order: str | Order) -> Plan:
+def rebuild_graph(graph: Graph, order: str | Order, bias: str = "rule") -> Plan:
     """Return the graph with its norms where `order` has them, and what became of each.
 
     Tensors keep their shapes where they can and their values mean nothing any more.
-    Raises: InputError: an order without activation or with dropout.
+    Args: bias: "rule" drops and adds biases by the bias rule, "keep" leaves them as they are.
+    Raises: InputError: an order without activation or with dropout, an unknown `bias`.
     """
     wanted = check_order(order, "rebuild")
+    if bias not in BIASES:
+        raise unknown("choice of bias for a rebuilt model", bias, BIASES)
     paths, draft = Paths(graph), Draft(graph)
     by_node = {site.nodes[0]: site for site in site_calls(graph, paths)}
     outcomes: list[Outcome] = []
@@ -68,7 +73,7 @@ def rebuild_graph(graph: Graph, order: str | Order) -> Plan:
             _move_act(draft, paths, site, wanted)
         for call, site in moving:
             _put_back(draft, paths, site, call, wanted)
-    changed = _set_biases(draft, touched)
+    changed = _set_biases(draft, touched) if bias == "rule" else {}
     for index, sites in settled.items():
         names = [changed[name] for site in sites for name in site.linears if name in changed]
         if names:
