@@ -1,4 +1,4 @@
-"""What a scale and shift may pass on its way to a linear layer, and by which strategy it arrives."""
+"""What a scale and shift may pass on its way to a linear layer, and by which strategy it gets there."""
 
 import numpy as np
 import pytest

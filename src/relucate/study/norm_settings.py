@@ -1,4 +1,4 @@
-"""The settings of a built model's norms, eps and momentum: to tell arms apart, or to make them equal.
+"""The settings of a built model's norms, eps and momentum: to tell arms apart, or to equalise them.
 
 Runs inside worker processes; the frameworks are those that the model came with.
 """
