@@ -1,4 +1,4 @@
-"""What a scale and shift may pass on its way to a linear layer, and by which strategy it gets there."""
+"""What a scale and shift may pass on its way to a linear layer, and by which strategy."""
 
 import numpy as np
 import pytest
