@@ -250,3 +250,11 @@ class TestBadInput:
     def test_more_pairs_than_the_plan_has(self):
         with pytest.raises(InputError, match="1001"):
             RULE.interval(np.zeros(1001), np.arange(1001.0))
+
+
+def test_pairs_beyond_the_last_look_are_told_too():
+    rule = Monitor()
+    needed = rule.pairs_needed(sd=0.213, estimate=-0.0222, margin=0.005)
+    assert needed == math.ceil((critical_value(1000, 0.95) * 0.213 / 0.0222) ** 2)
+    assert 1000 < needed < 3000
+    assert rule.pairs_needed(sd=1.0, estimate=0.0, margin=0.005) is None

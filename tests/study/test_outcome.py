@@ -11,7 +11,9 @@ from relucate.api.study import Study
 from relucate.data import make
 from relucate.errors import InputError
 from relucate.report.facts import check_schema
+from relucate.stats.sequential import Monitor
 from relucate.study.driver import Outcome, Plan
+from relucate.study.going_on import going_on
 from relucate.study.outcome import document
 from relucate.study.source import resolve
 from relucate.study.vary import arms_from
@@ -61,7 +63,7 @@ def outcome(metrics, orders=("before", "after"), **given):
     x, y = np.zeros((8, 3), np.float32), np.arange(8) % 2
     data = make("toy", x, y, x, y, notes=["a note of the data's"])
     arms = arms_from(list(orders))
-    pairs = max(len(row) for row in metrics)
+    pairs = max(1, *(len(row) for row in metrics))
     plan = Plan(resolve("mlp"), arms, data, Recipe(epochs=2, batch_size=4), pairs=pairs)
     made = Outcome(plan, inspection(arms, **given))
     for arm, row in zip(arms, metrics, strict=True):
@@ -228,9 +230,54 @@ def test_pairs_count_in_the_order_of_their_seeds():
 def test_an_undecided_study_says_how_to_go_on():
     made = looking([[0.8, 0.9, 0.7], [0.9, 0.7, 0.8]], pairs=3)
     assert made.decided  # there are no more pairs to run
-    data = document(made, command="")
-    assert data["verdict"] == "inconclusive"
-    assert any("--max-pairs" in note for note in data["notes"])
+    assert document(made, command="")["verdict"] == "inconclusive"
+    (note,) = going_on(made, made.finished_pairs(), "")
+    assert "more than 1,000 would be needed: take a larger margin" in note
+
+
+def note_of(rows, command="", **options):
+    made = looking(rows, **options)
+    return going_on(made, made.finished_pairs(), command)
+
+
+def test_the_command_to_go_on():
+    near = [[0.8, 0.81, 0.79, 0.8], [0.82, 0.81, 0.8, 0.83]]
+    (note,) = note_of(near, "relucate compare mlp --max-pairs 4 --epochs 2", pairs=4)
+    most = Monitor(0.95, 4).decide(*near, margin=0.005).pairs_needed
+    assert "undecided after 4 pairs" in note
+    assert note.endswith(f"relucate compare mlp --epochs 2 --max-pairs {most}")
+    (note,) = note_of(near, pairs=4)
+    assert note.endswith(f"the same command with --max-pairs {most} (max_pairs in Python)")
+    assert note_of(near, pairs=5) == []  # the fifth pair is still to run
+
+
+def test_a_number_fixed_beforehand_is_not_raised():
+    made = outcome([[0.8, 0.81, 0.79], [0.82, 0.81, 0.8]])
+    (note,) = going_on(made, made.finished_pairs(), "relucate compare mlp --pairs=3")
+    assert "can't be raised after looking" in note
+    assert "a study that looks after every pair may go on: relucate compare mlp --max-" in note
+    (note,) = going_on(made, made.finished_pairs(), "")
+    assert "the same command with --max-pairs" in note
+
+
+def test_pairs_do_not_help_where_all_runs_diverged():
+    lost = [[None] * 3, [None] * 3]
+    made = looking(lost, pairs=30)
+    assert made.decided
+    assert going_on(made, made.finished_pairs(), "") == []
+
+
+def test_looks_that_went_by_are_not_looked_at_again(monkeypatch):
+    rows = (0.8 + 0.1 * np.random.default_rng(0).standard_normal((2, 100))).tolist()
+    whole, made, looks = looking(rows, pairs=100), looking([[], []], pairs=100), []
+    verdict = Outcome.verdict
+    monkeypatch.setattr(Outcome, "verdict", lambda *args: looks.append(1) or verdict(*args))
+    for seed in range(100):
+        for arm in made.plan.arms:
+            made.results[arm.label, seed] = whole.results[arm.label, seed]
+            assert not made.decided or seed == 99
+    assert made.finished_pairs() == whole.finished_pairs() == list(range(100))
+    assert len(looks) < 600
 
 
 def test_all_arms_are_decided_before_it_stops():
@@ -295,4 +342,4 @@ def test_what_the_arms_differ_in_is_said():
 
 def test_a_handful_of_test_examples_is_said():
     notes = document(outcome([[0.8] * 3, [0.9, 0.8, 0.9]]), command="x")["notes"]
-    assert any("with 8 test examples, one more right answer is 12 points" in n for n in notes)
+    assert any("with 8 test examples, one more right answer is 12.5 points" in n for n in notes)

@@ -1,6 +1,7 @@
 """Several things varied at once: arms, how many intervals, table and interactions."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from relucate.stats import paired_difference
 from relucate.study.driver import Outcome, Plan, make_spec
 from relucate.study.outcome import document
 from relucate.study.source import resolve
-from relucate.study.vary import arms_from, check_factors, interactions, table
+from relucate.study.tuning import at_best
+from relucate.study.vary import arms_from, check_dropout, check_factors, interactions, table
 from relucate.train import Recipe
 
 
@@ -165,3 +167,93 @@ def test_factors_that_are_none(factors, text):
 def test_a_value_that_the_recipe_refuses():
     with pytest.raises(InputError, match="lr is a number above 0"):
         plan({"lr": [0.1, -1]})
+
+
+def test_a_tuned_rate_of_each_arm_is_no_factor():
+    """Arms at their own best rates differ in the rate, too; the grid is of what was varied."""
+    made = filled(plan({"act": ["relu", "tanh"]}), lambda arm, seed: 0.8 + noise(arm.label, seed))
+    scores = {arm.label: made.scores(arm, made.plan.seeds) for arm in made.plan.arms}
+    rates = {"arms": [{"label": a.label, "lr": 10.0**-k} for k, a in enumerate(made.plan.arms)]}
+    best = at_best(made.plan.arms, rates)
+    for old, new in zip(made.plan.arms, best, strict=True):
+        for seed in made.plan.seeds:
+            made.results[new.label, seed] = made.results[old.label, seed]
+    tuned = Outcome(replace(made.plan, arms=best), made.inspection, made.results)
+    rows = table(tuned, made.plan.seeds)
+    assert [row["values"] for row in rows] == [{"act": "relu"}, {"act": "tanh"}]
+    assert interactions(tuned, made.plan.seeds) == interactions(made, made.plan.seeds)
+    assert rows[0]["cells"][0]["mean"] == scores[made.plan.arms[0].label].mean()
+
+
+def test_a_study_goes_on_until_its_interactions_are_answered():
+    def score(arm, seed):  # both orders differ clearly from one another, the effects hardly
+        gain = 0.2 if arm.given == "after" else 0.0
+        act = 0.1 if arm.options["act"] == "tanh" else 0.0
+        wobble = 0.012 * (-1) ** seed if arm.options["act"] == "tanh" else 0.0
+        return 0.4 + gain + act + (wobble if arm.given == "after" else 0) + noise(arm.label, seed)
+
+    made = filled(plan({"act": ["relu", "tanh"]}, looks=True), score)
+    seeds = made.plan.seeds
+    assert all(made.verdict(arm, seeds).verdict == "better" for arm in made.plan.arms[1:])
+    (asked,) = made.plan.interactions
+    assert asked.verdict(made, seeds).verdict == "inconclusive"
+    assert made.finished_pairs() == seeds
+    (found,) = interactions(made, seeds)
+    assert "stays open" in found["sentence"]
+    assert f"About {found['pairs_needed']} pairs in all would settle it" in found["sentence"]
+    assert any("undecided after" in note for note in document(made, command="")["notes"])
+
+
+def lose(made, lost):
+    for (label, seed), run in made.results.items():
+        if lost in label:
+            made.results[label, seed] = {**run, "status": "diverged", "metric": None}
+
+
+def test_where_every_run_diverged_there_is_no_interaction():
+    made = filled(plan({"lr": [0.1, 9.0]}), lambda arm, seed: 0.8 + noise(arm.label, seed))
+    lose(made, "lr=9")
+    (found,) = interactions(made, made.plan.seeds)
+    assert (found["verdict"], found["reason"]) == ("inconclusive", "all runs diverged")
+    assert found["sentence"].endswith("can't be told: every run with 9 diverged.")
+    lose(made, "lr=")
+    (found,) = interactions(made, made.plan.seeds)
+    assert "every run with 0.1 or 9 diverged" in found["sentence"]
+
+
+def test_runs_that_diverged_are_counted_in_an_interaction():
+    made = filled(plan({"lr": [0.1, 9.0]}), lambda arm, seed: 0.8 + noise(arm.label, seed))
+    lose(made, "linear-act-norm (lr=9)")
+    (found,) = interactions(made, made.plan.seeds)
+    count = len(made.plan.seeds)
+    assert f"{count} runs with 9 diverged and count with the worst score." in found["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("orders", "options", "factors", "refused"),
+    [
+        (["before", "after"], {"dropout": 0.3}, {}, True),
+        (["before", "linear-act-drop-norm"], {"dropout": 0.3}, {}, False),
+        (["before", "after"], {"dropout": 0.0}, {}, False),
+        (["before", "after"], {}, {"dropout": [0.0, 0.2]}, True),
+        (["before", "linear-act-drop-norm"], {}, {"dropout": [0.0, 0.2]}, True),
+        (["linear-norm-act-drop", "linear-act-drop-norm"], {}, {"dropout": [0.0, 0.2]}, False),
+    ],
+)
+def test_a_dropout_rate_that_does_nothing_is_refused(orders, options, factors, refused):
+    arms = arms_from(orders, factors)
+    if not refused:
+        check_dropout(resolve("mlp", options), arms, factors)
+        return
+    with pytest.raises(InputError, match="does nothing in linear-norm-act: name where it stands"):
+        check_dropout(resolve("mlp", options), arms, factors)
+
+
+@pytest.mark.parametrize(
+    ("factors", "text"),
+    [({"order": ["before", "after"]}, "--orders"), (["act"], r"mapping .* got \['act'\]"),
+     ("act=relu", "mapping")],
+)  # fmt: skip
+def test_what_is_no_mapping_of_factors(factors, text):
+    with pytest.raises(InputError, match=text):
+        check_factors(factors)

@@ -162,15 +162,16 @@ def compare(
     >>> study.difference["method"], len(study.to_dict()["runs"])
     ('paired t, fixed number of pairs', 6)
     """
-    from ..study import Plan, Store, arms_from, check_factors, check_norm_settings, resolve
+    from .. import study as parts
 
     _check(margin, pairs, max_pairs, target, tune, rates)
-    factors = check_factors(vary or {})
-    arms = arms_from(_orders(orders), factors)
-    norms = check_norm_settings(norm_eps, norm_momentum)
-    source = replace(resolve(model, options), norms=norms)
+    factors = parts.check_factors({} if vary is None else vary)
+    arms = parts.arms_from(_orders(orders), factors)
+    norms = parts.check_norm_settings(norm_eps, norm_momentum)
+    source = replace(parts.resolve(model, options), norms=norms)
+    parts.check_dropout(source, arms, factors)
     dataset = load_data(data)
-    plan = Plan(
+    plan = parts.Plan(
         source,
         arms,
         dataset,
@@ -188,8 +189,8 @@ def compare(
         jobs=jobs,
     )
     with tempfile.TemporaryDirectory(prefix="relucate-store-") as folder:
-        path = Path(store) if store is not None else Path(folder) / "runs.sqlite"
-        with Store.open(path) as opened:
+        path = _path(store) if store is not None else Path(folder) / "runs.sqlite"
+        with parts.Store.open(path) as opened:
             told = partial(_told, display, margin=margin, progress=progress)
             run = _straight if tune is None else partial(_tuned, rates=rates)
             return Study(run(plan, opened, told, command=command))
@@ -204,17 +205,25 @@ def _check(
     rates: Any,
 ) -> None:
     """Refuse what can't be asked for, before any work is done."""
+    from ..stats.paired import is_number
     from ..stats.verdict import check_margin
 
     check_margin(margin)
-    if pairs is None and not 3 <= max_pairs <= 1000:
-        raise InputError(f"max_pairs is a whole number from 3 to 1,000, got {max_pairs}.")
-    if target is not None and not 0 < target <= 1:
-        raise InputError(f"target is an accuracy above 0 and at most 1, got {target}.")
+    whole = isinstance(max_pairs, int) and not isinstance(max_pairs, bool)
+    if pairs is None and not (whole and 3 <= max_pairs <= 1000):
+        raise InputError(f"max_pairs is a whole number from 3 to 1,000, got {max_pairs!r}.")
+    if target is not None and not (is_number(target) and 0 < target <= 1):
+        raise InputError(f"target is an accuracy above 0 and at most 1, got {target!r}.")
     if tune not in (None, "lr"):
         raise unknown("thing to tune", tune, ("lr",))
     if rates is not None and tune is None:
         raise InputError("rates are what tuning tries: give tune='lr' (--tune lr) with them.")
+
+
+def _path(store: Any) -> Path:
+    if not isinstance(store, (str, Path)):
+        raise InputError(f"store is the path of a file, got {store!r}.")
+    return Path(store)
 
 
 def _straight(plan: Plan, store: Store, told: Any, *, command: str) -> dict[str, Any]:
@@ -246,6 +255,8 @@ def _tuned(plan: Plan, store: Store, told: Any, *, rates: Any, command: str) -> 
 
 def _orders(orders: Any) -> list[str]:
     """Return the orders as text; one text with commas is several, as on the command line."""
+    if not isinstance(orders, (str, Sequence)):
+        raise InputError(f"orders are texts, such as ['before', 'after'], got {orders!r}.")
     return [str(o) for o in (orders.split(",") if isinstance(orders, str) else orders)]
 
 

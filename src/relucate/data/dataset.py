@@ -81,11 +81,19 @@ class Dataset:
         Raises:
             InputError: a share outside (0, 1), or one that leaves a class without an example.
         """
-        train, held = split.train_and_test(self.y_train, self.class_names, share, seed)
+        train, held = self._held_out(share, seed)
         x_train, y_train = _take(self.x_train, self.y_train, train)
         x_test, y_test = _take(self.x_train, self.y_train, held)
         parts = replace(self, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
         return replace(parts, fingerprint=fingerprint(parts))
+
+    def _held_out(self, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        return split.train_and_test(self.y_train, self.class_names, share, seed, "validation")
+
+    def check_held_out(self, share: float) -> None:
+        """Raise InputError where `held_out` would."""
+        if share:
+            self._held_out(share)
 
     def held_out(self, share: float) -> tuple[Dataset, Dataset | None]:
         """Return the data set with a smaller training part, and one whose test part was held out.

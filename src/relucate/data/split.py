@@ -61,9 +61,11 @@ def stratified(
 
 
 def train_and_test(
-    codes: np.ndarray, class_names: Sequence[str], test_split: float, seed: int
+    codes: np.ndarray, class_names: Sequence[str], test_split: float, seed: int, what: str = "test"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return sorted train and test indices, every class in both parts.
+
+    what: a word for the second part in errors.
 
     Raises:
         InputError: a fraction outside (0, 1), a class with a single example, too small a part.
@@ -79,7 +81,7 @@ def train_and_test(
     size = math.ceil(round(len(codes) * test_split, 6))  # as scikit-learn rounds, less float noise
     if not len(counts) <= size <= len(codes) - len(counts):
         raise InputError(
-            f"a test split of {test_split} makes {size:,} of {len(codes):,} examples the test "
+            f"a {what} split of {test_split} makes {size:,} of {len(codes):,} examples the {what} "
             f"part; expected at least one of each of the {len(counts)} classes in both parts."
         )
     test = stratified(codes, size, seed, stream="split", keep=1)

@@ -7,6 +7,7 @@ early (this interval is valid for a number of pairs fixed beforehand). Called by
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -164,11 +165,20 @@ def saved_by_pairing(
 
 def check_level(level: float) -> None:
     """Raise InputError unless `level` is a number in (0, 1)."""
-    if not 0 < level < 1:
+    if not (is_number(level) and 0 < level < 1):
         raise InputError(
-            f"expected a level between 0 and 1 (exclusive), got {level}: "
+            f"expected a level between 0 and 1 (exclusive), got {level!r}: "
             "0.95 asks for a 95 % interval."
         )
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a real number; True and False aren't meant as such.
+
+    >>> is_number(0.5), is_number("0.5"), is_number(True)
+    (True, False, False)
+    """
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def checked_pairs(

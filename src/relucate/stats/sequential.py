@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from ..errors import InputError
 from .paired import PairedDifference, Scores, paired_difference
 from .spending import FIRST, LAST, critical_value
-from .verdict import Verdict, check_margin, decide
+from .verdict import MOST_PAIRS, Verdict, check_margin, decide
 
 MONITORED = "paired t, looks after every pair"
 HORIZONS = (30, 120, 300, LAST)  # of the search for pairs; a level's values are computed up to one
@@ -133,11 +133,12 @@ class Monitor:
     def pairs_needed(self, sd: float, estimate: float, margin: float) -> int | None:
         """Return about how many pairs in all would settle it, if estimate and sd stay as they are.
 
-        The smallest n >= 3 with c(n) sd / sqrt(n) < max(|estimate|, margin - |estimate|). A guess
-        for planning: the next pairs will move both. With sd = 0 it is what the sign test takes.
+        The smallest n >= 3 with c(n) sd / sqrt(n) < max(|estimate|, margin - |estimate|), c(n)
+        beyond 1,000 being c(1000). A guess for planning: the next pairs will move both. With sd = 0
+        it is what the sign test takes.
 
         Returns:
-            The number of pairs, `most` or not, or None if it is over 1,000.
+            The number of pairs, `most` or not, or None if it is over 10,000.
 
         Raises:
             InputError: the margin is not above 0.
@@ -158,7 +159,8 @@ class Monitor:
             if settles < len(counts):
                 return counts[settles]
             start = end + 1
-        return None
+        beyond = math.ceil((critical_value(LAST, self.level) * sd / reach) ** 2)
+        return beyond if beyond <= MOST_PAIRS else None
 
 
 def sign_test_pairs(level: float) -> int:

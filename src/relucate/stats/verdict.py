@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from relucate.errors import InputError
-from relucate.stats.paired import PairedDifference, check_level, t_half_width
+from relucate.stats.paired import PairedDifference, check_level, is_number, t_half_width
 
 Answer = Literal["better", "equivalent", "inconclusive"]
 Reason = Literal["too few pairs", "all runs diverged", "identical differences", "interval too wide"]
@@ -151,9 +151,9 @@ def pairs_needed(sd: float, estimate: float, margin: float, level: float = 0.95)
 
 def check_margin(margin: float) -> None:
     """Raise InputError unless `margin` is a finite number above 0."""
-    if not (margin > 0 and math.isfinite(margin)):
+    if not (is_number(margin) and margin > 0 and math.isfinite(margin)):
         raise InputError(
-            f"expected a margin above 0, got {margin}: "
+            f"expected a margin above 0, got {margin!r}: "
             "it is the smallest difference that matters to you."
         )
 

@@ -36,7 +36,12 @@ def sentence(verdict: Verdict, label_a: str, label_b: str, *, metric: str = "acc
 
 
 def dependence(
-    verdict: Verdict, order: str, first: str, factor: str, values: tuple[str, str]
+    verdict: Verdict,
+    order: str,
+    first: str,
+    factor: str,
+    values: tuple[str, str],
+    diverged: tuple[int, int] = (0, 0),
 ) -> str:
     """Return in one sentence whether an order's effect depends on a factor.
 
@@ -44,6 +49,7 @@ def dependence(
         verdict: on the effect (accuracy of `order` minus that of `first`) with the second value
             minus the effect with the first value.
         factor, values: what is varied, and the two values.
+        diverged: how many runs with each value did.
 
     >>> from relucate.stats import decide, paired_difference
     >>> d = paired_difference([0.00, 0.01, 0.00, 0.01], [0.03, 0.03, 0.03, 0.04])
@@ -53,18 +59,29 @@ def dependence(
     """
     told = _told(verdict, values, find_metric("accuracy"))
     effect = f"effect of {order} against {first}"
+    if verdict.reason == "all runs diverged":
+        lost = " or ".join(values[k] for k in (0, 1) if diverged[k] == max(diverged))
+        return (
+            f"Whether the {effect} depends on {factor} can't be told: every run with {lost} "
+            "diverged."
+        )
+    counts = [f"{_count(k, 'run')} with {v}" for k, v in zip(diverged, values, strict=True) if k]
+    tail = f" {' and '.join(counts)} diverged and count with the worst score." if counts else ""
     above = (
         f"with {told.ahead} it is +{told.number(told.lead)} points above what it is with "
         f"{told.behind}"
     )
     if verdict.verdict == "better":
-        return f"The {effect} depends on {factor}: {above} ({told.evidence})."
+        return f"The {effect} depends on {factor}: {above} ({told.evidence}).{tail}"
     if verdict.verdict == "equivalent":
         return (
             f"The {effect} doesn't depend on {factor} by more than the margin of {told.margin}: "
-            f"{above} ({told.evidence})."
+            f"{above} ({told.evidence}).{tail}"
         )
-    return f"Whether the {effect} depends on {factor} stays open: {above} ({told.evidence})."
+    return (
+        f"Whether the {effect} depends on {factor} stays open: {above} ({told.evidence}). "
+        f"{_outlook(told)}{tail}"
+    )
 
 
 @dataclass(frozen=True)
@@ -102,13 +119,14 @@ class _Told:
     def interval(self) -> str:
         if self.low is None or self.high is None:
             return "no interval"
-        level = f"{100 * self.verdict.difference.level:g} %"
+        level = f"{100 * self.verdict.difference.level:.4g} %"
         return f"{level} interval {self.number(self.low)} to {self.number(self.high)}"
 
     @property
     def evidence(self) -> str:
         if self.verdict.difference.degenerate:
-            return f"the same in all {self.pairs}, by a sign test"
+            decided = "" if self.verdict.reason else ", by a sign test"
+            return f"the same in all {self.pairs}{decided}"
         return f"{self.interval}, {self.pairs}"
 
     def number(self, value: float) -> str:
@@ -174,8 +192,13 @@ def _too_few(told: _Told) -> str:
     n = told.verdict.difference.n
     return (
         f"a verdict needs at least {MIN_PAIRS} pairs, and there {'is' if n == 1 else 'are'} {n}; "
-        f"so far {_standing(told)} ({told.interval}, margin {told.margin})."
+        f"so far {_standing(told)} ({_so_far(told)}, margin {told.margin})."
     )
+
+
+def _so_far(told: _Told) -> str:
+    n = told.verdict.difference.n
+    return f"the same in {n} pairs" if told.verdict.difference.degenerate else told.interval
 
 
 def _identical(told: _Told) -> str:

@@ -7,7 +7,7 @@ from .outcome import document
 from .source import ModelSource, resolve
 from .store import Store
 from .tuning import at_best, tune
-from .vary import arms_from, check_factors
+from .vary import arms_from, check_dropout, check_factors
 
 __all__ = [
     "Arm",
@@ -17,6 +17,7 @@ __all__ = [
     "Store",
     "arms_from",
     "at_best",
+    "check_dropout",
     "check_factors",
     "check_norm_settings",
     "document",

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import takewhile
 from math import prod
 from pathlib import Path
@@ -27,7 +28,7 @@ from ..stats import PairedDifference, Verdict, decide, paired_difference, score_
 from ..stats.crossed import unpack
 from ..stats.paired import check_level
 from ..stats.sequential import Monitor
-from ..stats.spending import FIRST
+from ..stats.spending import FIRST, LEVELS
 from ..stats.verdict import check_margin
 from ..train.recipe import Recipe
 from ..train.run import RunResult, RunSpec
@@ -35,6 +36,7 @@ from .arms import Arm
 from .executor import Event, LocalExecutor, import_path, raise_remote
 from .source import ModelSource
 from .store import Store
+from .vary import Interaction, interactions_of
 from .work import ENGINES, Inspection
 
 
@@ -113,11 +115,26 @@ class Plan:
         check_level(self.level)
         check_margin(self.margin)
         if self.looks:
-            _ = self.rule
+            self._check_looks()
         if self.engine not in ENGINES:
             raise unknown("engine", self.engine, ENGINES)
-        for arm in self.arms:
-            self.recipe_of(arm).check_fits(len(self.data.y_train), self.data.input_shape)
+        for recipe in map(self.recipe_of, self.arms):
+            recipe.check_fits(len(self.data.y_train), self.data.input_shape)
+            self.data.check_held_out(recipe.validation)
+            if self.target is not None and not recipe.curve:
+                raise InputError(
+                    "a target is read off the learning curve: leave curve=0 (--curve 0) out."
+                )
+
+    def _check_looks(self) -> None:
+        """Refuse a level, each interval's share of it, or a number of pairs without bounds."""
+        _ = Monitor(self.level, self.pairs)
+        if self.share > LEVELS[1]:
+            raise InputError(
+                f"a level of {self.level:g} shared by {self.intervals} intervals makes "
+                f"{self.share:.6g} for each; bounds go up to {LEVELS[1]:g}: take a lower level, or "
+                "fix the number of pairs."
+            )
 
     @property
     def networks(self) -> list[Arm]:
@@ -143,7 +160,7 @@ class Plan:
 
         With k intervals: 1 - (1 - level) / k.
         """
-        return 1 - (1 - self.level) / self.intervals
+        return self.level if self.intervals == 1 else 1 - (1 - self.level) / self.intervals
 
     @property
     def intervals(self) -> int:
@@ -159,6 +176,11 @@ class Plan:
         effects = len(self.arms) // choices - 1  # orders against the first order
         further = sum(len(values) - 1 for values in self.factors.values())
         return against_first + effects * (choices - 1 + further)
+
+    @cached_property
+    def interactions(self) -> tuple[Interaction, ...]:
+        """Whether each order's effect depends on each factor: questions beside the arms' own."""
+        return interactions_of(self.arms, self.factors)
 
     @property
     def workers(self) -> int:
@@ -184,6 +206,7 @@ class Outcome:
     hashes: dict[tuple[str, int], str] = field(default_factory=dict)
     resumed: int = 0
     seconds: float = 0.0
+    _open: int = FIRST  # no look before that of so many pairs decided
 
     def finished_pairs(self) -> list[int]:
         """Return the seeds that count: those for which every arm has a result.
@@ -198,22 +221,28 @@ class Outcome:
         return self._until_decided(list(takewhile(done.__contains__, self.plan.seeds)))
 
     def _until_decided(self, seeds: list[int]) -> list[int]:
-        rule, others = self.plan.rule, self.plan.arms[1:]
-        for n in range(FIRST, len(seeds)):
-            verdicts = [self.verdict(arm, seeds[:n]) for arm in others]
-            if not any(rule.goes_on(verdict) for verdict in verdicts):
-                return seeds[:n]
+        while self._open < len(seeds):
+            if self._answered(seeds[: self._open]):
+                return seeds[: self._open]
+            self._open += 1
         return seeds
+
+    def _answered(self, seeds: list[int]) -> bool:
+        """Return whether no question of the study needs another pair."""
+        return not any(map(self.plan.rule.goes_on, self.verdicts(seeds)))
+
+    def verdicts(self, seeds: list[int]) -> Iterator[Verdict]:
+        """Yield the verdict on each arm against the first, then on each interaction."""
+        yield from (self.verdict(arm, seeds) for arm in self.plan.arms[1:])
+        yield from (asked.verdict(self, seeds) for asked in self.plan.interactions)
 
     @property
     def decided(self) -> bool:
         """Whether no further pair is to run (with looks)."""
         if not self.plan.looks:
             return False
-        seeds, rule = self.finished_pairs(), self.plan.rule
-        if len(seeds) < FIRST:
-            return False
-        return not any(rule.goes_on(self.verdict(arm, seeds)) for arm in self.plan.arms[1:])
+        seeds = self.finished_pairs()
+        return len(seeds) >= FIRST and self._answered(seeds)
 
     def right(self, arm: Arm, seeds: list[int]) -> Any:
         """Return which test examples each run of an arm was right on, shape (seeds, examples).

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import InputError
+from ..stats.paired import is_number
 
 SETTINGS = ("eps", "momentum")
 
@@ -19,12 +20,12 @@ def check_norm_settings(eps: float | None, momentum: float | None) -> dict[str, 
 
     Raises: InputError: an eps that isn't a positive number, a momentum outside [0, 1).
     """
-    if eps is not None and not 0 < eps < 1:
-        raise InputError(f"norm_eps is a number above 0 and below 1, got {eps}.")
-    if momentum is not None and not 0 <= momentum < 1:
+    if eps is not None and not (is_number(eps) and 0 < eps < 1):
+        raise InputError(f"norm_eps is a number above 0 and below 1, got {eps!r}.")
+    if momentum is not None and not (is_number(momentum) and 0 <= momentum < 1):
         raise InputError(
             "norm_momentum is the share of the old average that a step keeps, from 0 to below 1 "
-            f"(0.9 is PyTorch's 0.1), got {momentum}."
+            f"(0.9 is PyTorch's 0.1), got {momentum!r}."
         )
     given = dict(zip(SETTINGS, (eps, momentum), strict=True))
     return {name: float(value) for name, value in given.items() if value is not None}

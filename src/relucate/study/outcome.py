@@ -18,9 +18,12 @@ from ..stats.crossed import crossed
 from ..stats.curves import area, epochs_to
 from .arms import Arm
 from .driver import Outcome
-from .vary import interactions, table
+from .going_on import going_on
+from .vary import ends, interactions, table
 
 SCHEMA = "relucate.compare/1"
+IDENTICAL = "sign test, identical differences"
+NORMS_HINT = " (--norm-eps, --norm-momentum make them equal)"
 
 
 def document(outcome: Outcome, *, command: str) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def document(outcome: Outcome, *, command: str) -> dict[str, Any]:
         "versions": outcome.inspection.versions,
         "command": command,
         "seconds": outcome.seconds,
-        "notes": _notes(outcome) + _going_on(outcome, comparisons),
+        "notes": _notes(outcome) + going_on(outcome, seeds, command),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -89,25 +92,28 @@ def _comparison(outcome: Outcome, arm: Arm, seeds: list[int]) -> dict[str, Any]:
         "pairing_gain": _gain(outcome, arm, seeds),
         "difference": {
             "of": f"{arm.label} minus {first.label}",
-            "estimate": found.estimate,
-            "low": found.low,
-            "high": found.high,
+            **ends(found),
             "sd": found.sd,
             "level": found.level,
-            "method": found.method,
+            "method": IDENTICAL if found.degenerate else found.method,
+            "degenerate": found.degenerate,
         },
         "differences": [
             {"seed": seed, "value": float(value)} for seed, value in zip(seeds, values, strict=True)
         ],
         "examples": _examples(outcome, arm, seeds, found),
         "learning": _learning(outcome, arm, seeds),
-        "classical": classical(
-            outcome.scores(first, seeds),
-            outcome.scores(arm, seeds),
-            margin=outcome.plan.margin,
-            level=outcome.plan.share,
-        ).to_dict(),
+        "classical": _classical(outcome, arm, seeds, found),
     }
+
+
+def _classical(
+    outcome: Outcome, arm: Arm, seeds: list[int], found: PairedDifference
+) -> dict[str, Any]:
+    a, b = outcome.scores(outcome.plan.arms[0], seeds), outcome.scores(arm, seeds)
+    plan = outcome.plan
+    figures = classical(a, b, margin=plan.margin, level=plan.share).to_dict()
+    return {**figures, **(dict.fromkeys(("t_low", "t_high")) if found.degenerate else {})}
 
 
 def _gain(outcome: Outcome, arm: Arm, seeds: list[int]) -> float | None:
@@ -127,7 +133,9 @@ def _examples(
 ) -> dict[str, Any] | None:
     """Return how far the difference reaches beyond these test examples, where that is known."""
     first, examples = outcome.plan.arms[0], len(outcome.plan.data.y_test)
-    if len(seeds) < 3 or examples < 2 or found.low is None or found.high is None:
+    if len(seeds) < 3 or examples < 2 or found.degenerate:
+        return None
+    if found.low is None or found.high is None:
         return None
     a, b = outcome.right(first, seeds), outcome.right(arm, seeds)
     if a is None or b is None:
@@ -161,8 +169,8 @@ def _learning(outcome: Outcome, arm: Arm, seeds: list[int]) -> dict[str, Any] | 
     areas = [np.array([area(curve) or 0.0 for curve in rows]) for rows in curves]
     target = outcome.plan.target
     if target is None:
-        ends = (np.mean([curve[-1] or 0.0 for curve in rows]) for rows in curves)
-        target = 0.95 * float(min(ends))
+        last = (np.mean([curve[-1] or 0.0 for curve in rows]) for rows in curves)
+        target = 0.95 * float(min(last))
     steps, reached = [], []
     for which, rows in zip((first, arm), curves, strict=True):
         recipe = outcome.plan.recipe_of(which)
@@ -171,16 +179,11 @@ def _learning(outcome: Outcome, arm: Arm, seeds: list[int]) -> dict[str, Any] | 
         reached.append(sum(epoch is not None for epoch in found))
         steps.append(np.array([each * (recipe.epochs if e is None else e) for e in found]))
     return {
-        "area": _interval(outcome, *areas),
+        "area": ends(outcome.interval(*areas)),
         "target": float(target),
-        "steps": {**_interval(outcome, *steps), "means": [float(s.mean()) for s in steps]},
+        "steps": {**ends(outcome.interval(*steps)), "means": [float(s.mean()) for s in steps]},
         "reached": reached,
     }
-
-
-def _interval(outcome: Outcome, a: Any, b: Any) -> dict[str, Any]:
-    found = outcome.interval(a, b)
-    return {"estimate": found.estimate, "low": found.low, "high": found.high}
 
 
 def _winner(verdict: Verdict, a: Arm, b: Arm) -> str | None:
@@ -247,33 +250,21 @@ def _pairing(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _going_on(outcome: Outcome, comparisons: list[dict[str, Any]]) -> list[str]:
-    """Return how to go on where the pairs weren't enough."""
-    needed = [c["pairs_needed"] for c in comparisons if c["verdict"] == "inconclusive"]
-    if not outcome.plan.looks or not needed:
-        return []
-    known = [number for number in needed if number and number > outcome.plan.pairs]
-    number = max(known, default=2 * outcome.plan.pairs)
-    return [
-        f"undecided after {outcome.plan.pairs} pairs: the same command with --max-pairs {number} "
-        "goes on from here (max_pairs in Python), with no loss of error control"
-    ]
-
-
 def _notes(outcome: Outcome) -> list[str]:
     notes = [*outcome.plan.data.notes, *outcome.inspection.notes]
     if outcome.plan.intervals > 1:
         what = "intervals" if outcome.plan.factors else "comparisons"
         notes.append(
             f"{outcome.plan.intervals} {what} share the error: each interval is at "
-            f"{outcome.plan.share:.2%}, so that all of them hold together at "
-            f"{outcome.plan.level:.0%}"
+            f"{100 * outcome.plan.share:.4g} %, so that all of them hold together at "
+            f"{100 * outcome.plan.level:.4g} %"
         )
     step = 1 / len(outcome.plan.data.y_test)
     if step > outcome.plan.margin:
+        number = len(outcome.plan.data.y_test)
         notes.append(
-            f"with {len(outcome.plan.data.y_test)} test examples, one more right answer is "
-            f"{100 * step:.2g} points, more than the margin of {100 * outcome.plan.margin:g}: take "
+            f"with {number} test example{'' if number == 1 else 's'}, one more right answer is "
+            f"{100 * step:.3g} points, more than the margin of {100 * outcome.plan.margin:g}: take "
             "more test examples or a larger margin"
         )
     if outcome.inspection.engine["name"] == "keras":
@@ -303,8 +294,8 @@ def _differing(outcome: Outcome) -> list[str]:
     if any(found != with_norms[0][1] for _, found in with_norms):
         told = "; ".join(f"{a} {', '.join(found)}" for a, found in with_norms)
         notes.append(
-            f"the arms differ in their norms' settings: {told} (--norm-eps, --norm-momentum make "
-            "them equal)"
+            f"the arms differ in their norms' settings: {told}"
+            + ("" if outcome.plan.source.norms else NORMS_HINT)
         )
     if outcome.plan.recipe.decay_all and outcome.plan.recipe.weight_decay:
         notes.append(

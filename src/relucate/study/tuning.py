@@ -82,7 +82,8 @@ def tune(
                 for rate in alive[arm.label]:
                     scores = outcome.scores(_trying(arm, rate, epochs), round_plan.seeds)
                     entry = {"lr": rate, "score": float(np.mean(scores)), "epochs": epochs}
-                    found[arm.label][rate] = {**entry, "runs": seeds}
+                    lost = outcome.diverged(_trying(arm, rate, epochs), round_plan.seeds)
+                    found[arm.label][rate] = {**entry, "runs": seeds, "diverged": lost}
     arms = [_told(arm, found[arm.label], tried, plan) for arm in plan.arms]
     for told in arms:
         display.say(f"{told['label']}: learning rate {shown(told['lr'])}")
@@ -126,7 +127,9 @@ def _checked(rates: Sequence[float]) -> list[float]:
     try:
         numbers = sorted(float(rate) for rate in rates)
     except (TypeError, ValueError):
-        numbers = []
+        raise InputError(
+            f"tuning takes several learning rates, numbers above 0, got {rates!r}."
+        ) from None
     usable = all(0 < rate < math.inf for rate in numbers)
     if len({shown(rate) for rate in numbers}) < 2 or not usable:
         raise InputError(

@@ -3,23 +3,27 @@ on each factor.
 
 With factors such as act = relu, tanh every order is trained with every value. The table has a row
 per choice of values, as caffenet-benchmark's tables have; an interaction asks whether the effect of
-an order is the same with each value. Called by `api` (arms) and `outcome` (table, interactions).
+an order is the same with each value. Called by `api` (arms), `driver` (questions), `outcome`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import nets
 from ..errors import InputError
-from ..stats import dependence
+from ..stats import PairedDifference, Verdict, dependence
 from ..train.recipe import Recipe
 from .arms import Arm, shown
-from .driver import Outcome
+from .source import ModelSource
+
+if TYPE_CHECKING:
+    from .driver import Outcome
 
 _RECIPE = {field.name for field in fields(Recipe)}
 
@@ -51,6 +55,13 @@ def check_factors(factors: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, 
 
     Raises: InputError: a factor with fewer than two values, or with one twice.
     """
+    if not isinstance(factors, Mapping):
+        raise InputError(
+            f"vary is a mapping of names to values, such as {{'act': ['relu', 'tanh']}}, got "
+            f"{factors!r}."
+        )
+    if "order" in factors:
+        raise InputError("orders are compared as such: name them with --orders, not with vary.")
     checked = {}
     for name, values in factors.items():
         if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
@@ -66,6 +77,26 @@ def check_factors(factors: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, 
     return checked
 
 
+def check_dropout(
+    source: ModelSource, arms: Sequence[Arm], factors: Mapping[str, Sequence[Any]]
+) -> None:
+    """Check that a dropout rate acts: in a built-in net it is the rate of the order's drop token.
+
+    Raises: InputError: no order has the token, or, where the rate is varied, one hasn't.
+    """
+    if source.kind != "net" or "dropout" not in nets.options(source.text):
+        return
+    without = [str(arm.order) for arm in arms if not arm.order.has_drop]
+    given = source.options.get("dropout", 0)
+    if not without or ("dropout" not in factors and (not given or len(without) < len(arms))):
+        return
+    what = f"{list(factors['dropout'])}" if "dropout" in factors else f"{given}"
+    raise InputError(
+        f"dropout is the rate of an order's drop token, so that {what} does nothing in "
+        f"{without[0]}: name where it stands, such as {without[0]}-drop."
+    )
+
+
 def table(outcome: Outcome, seeds: list[int]) -> list[dict[str, Any]]:
     """Return a row per choice of values: every order's mean, and the orders' effects there.
 
@@ -73,11 +104,12 @@ def table(outcome: Outcome, seeds: list[int]) -> list[dict[str, Any]]:
     interval.
     """
     rows = []
-    for arms in _grid(outcome):
+    factors = outcome.plan.factors
+    for arms in _grid(outcome.plan.arms, factors):
         first, scores = arms[0], [outcome.scores(arm, seeds) for arm in arms]
         rows.append(
             {
-                "values": dict(first.varied),
+                "values": {name: first.varied[name] for name in factors},
                 "cells": [
                     {"arm": arm.label, "order": str(arm.order), "mean": float(found.mean())}
                     for arm, found in zip(arms, scores, strict=True)
@@ -86,7 +118,7 @@ def table(outcome: Outcome, seeds: list[int]) -> list[dict[str, Any]]:
                     {
                         "order": str(arm.order),
                         "against": str(first.order),
-                        **_ends(outcome.interval(scores[0], found)),
+                        **ends(outcome.interval(scores[0], found)),
                     }
                     for arm, found in zip(arms[1:], scores[1:], strict=True)
                 ],
@@ -95,69 +127,108 @@ def table(outcome: Outcome, seeds: list[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def interactions(outcome: Outcome, seeds: list[int]) -> list[dict[str, Any]]:
-    """Return how each order's effect changes from each factor's first value to another.
+@dataclass(frozen=True)
+class Interaction:
+    """A question: does the effect of an order depend on a factor?
 
-    For a factor with values v and w, averaged over the values of all other factors, per seed s:
-
-        i_s = (order - first order | w)_s - (order - first order | v)_s
-
-    with the study's interval and the three answers: better (it depends), equivalent (it doesn't,
-    within the margin), inconclusive.
+    Arms that differ in nothing else, with the factor's first value (`low`) and another (`high`):
+    rows of (the first order's arm, this order's arm), one per choice of all other factors.
     """
-    found = []
-    for name, values in outcome.plan.factors.items():
+
+    factor: str
+    values: tuple[Any, Any]
+    low: tuple[tuple[Arm, Arm], ...]
+    high: tuple[tuple[Arm, Arm], ...]
+
+    @property
+    def orders(self) -> tuple[str, str]:
+        """The first order, and the one whose effect against it is asked for."""
+        first, arm = self.low[0]
+        return str(first.order), str(arm.order)
+
+    def effects(self, outcome: Outcome, seeds: list[int]) -> tuple[Any, Any]:
+        """Return the order's effect with either value, averaged over rows: (seeds,) twice."""
+        first, second = (
+            np.mean([outcome.scores(b, seeds) - outcome.scores(a, seeds) for a, b in rows], axis=0)
+            for rows in (self.low, self.high)
+        )
+        return first, second
+
+    def diverged(self, outcome: Outcome, seeds: list[int]) -> tuple[int, int]:
+        """Return how many runs with either value diverged."""
+        first, second = (
+            sum(outcome.diverged(arm, seeds) for row in rows for arm in row)
+            for rows in (self.low, self.high)
+        )
+        return first, second
+
+    def verdict(self, outcome: Outcome, seeds: list[int]) -> Verdict:
+        """Return the answer: better (it depends), equivalent (not by more than the margin), open.
+
+        Per seed s: (order - first order | w)_s - (order - first order | v)_s, with the study's
+        interval. Where every run with a value diverged there is no effect to compare.
+        """
+        lost = len(seeds) * 2 * len(self.low) in self.diverged(outcome, seeds)
+        diverged = (len(seeds), len(seeds)) if lost else (0, 0)
+        return outcome.decide(*self.effects(outcome, seeds), diverged)
+
+
+def interactions_of(
+    arms: Sequence[Arm], factors: Mapping[str, Sequence[Any]]
+) -> tuple[Interaction, ...]:
+    """Return the questions of a study: for each factor its first value against each other one.
+
+    >>> arms = arms_from(["before", "after"], {"act": ["relu", "tanh", "elu"]})
+    >>> [found.values for found in interactions_of(arms, {"act": ["relu", "tanh", "elu"]})]
+    [('relu', 'tanh'), ('relu', 'elu')]
+    """
+    rows, found = _grid(arms, factors), []
+    for name, values in factors.items():
         for value in values[1:]:
-            low, high = _grid(outcome, name, values[0]), _grid(outcome, name, value)
-            found += [
-                _interaction(outcome, seeds, name, (values[0], value), low, high, place)
-                for place in range(1, len(low[0]))
-            ]
-    return found
+            low, high = (
+                [row for row in rows if row[0].varied[name] == v] for v in (values[0], value)
+            )
+            for place in range(1, len(rows[0])):
+                both = (tuple((row[0], row[place]) for row in side) for side in (low, high))
+                found.append(Interaction(name, (values[0], value), *both))
+    return tuple(found)
 
 
-def _interaction(
-    outcome: Outcome,
-    seeds: list[int],
-    name: str,
-    values: tuple[Any, Any],
-    low: list[list[Arm]],
-    high: list[list[Arm]],
-    place: int,
-) -> dict[str, Any]:
-    a, b = (_effect(outcome, seeds, rows, place) for rows in (low, high))
-    verdict = outcome.decide(a, b)
-    order, first = low[0][place].order, low[0][0].order
-    said = dependence(verdict, str(order), str(first), name, (shown(values[0]), shown(values[1])))
+def interactions(outcome: Outcome, seeds: list[int]) -> list[dict[str, Any]]:
+    """Return each question with its answer as JSON-ready data."""
+    return [_answered(asked, outcome, seeds) for asked in outcome.plan.interactions]
+
+
+def _answered(asked: Interaction, outcome: Outcome, seeds: list[int]) -> dict[str, Any]:
+    verdict = asked.verdict(outcome, seeds)
+    first, order = asked.orders
+    values = (shown(asked.values[0]), shown(asked.values[1]))
+    diverged = asked.diverged(outcome, seeds)
     return {
-        "factor": name,
-        "value": values[1],
-        "against": values[0],
-        "order": str(order),
-        "minus": str(first),
+        "factor": asked.factor,
+        "value": asked.values[1],
+        "against": asked.values[0],
+        "order": order,
+        "minus": first,
         "verdict": verdict.verdict,
-        **_ends(verdict.difference),
+        "reason": verdict.reason,
+        **ends(verdict.difference),
         "level": verdict.difference.level,
         "pairs": verdict.difference.n,
-        "sentence": said,
+        "pairs_needed": verdict.pairs_needed,
+        "sentence": dependence(verdict, order, first, asked.factor, values, diverged),
     }
 
 
-def _grid(outcome: Outcome, name: str = "", value: Any = None) -> list[list[Arm]]:
-    """Return the arms as rows of one choice each, only those with `value` if a name is given."""
-    rows: list[list[Arm]] = []
-    for arm in outcome.plan.arms:
-        if rows and rows[-1][0].varied == arm.varied:
-            rows[-1].append(arm)
-        else:
-            rows.append([arm])
-    return [row for row in rows if not name or row[0].varied[name] == value]
+def _grid(arms: Sequence[Arm], factors: Mapping[str, Any]) -> list[list[Arm]]:
+    """Return the arms as rows of one choice of the factors each (a tuned rate is no factor)."""
+    rows: dict[tuple[Any, ...], list[Arm]] = {}
+    for arm in arms:
+        rows.setdefault(tuple(repr(arm.varied[name]) for name in factors), []).append(arm)
+    return list(rows.values())
 
 
-def _effect(outcome: Outcome, seeds: list[int], rows: list[list[Arm]], place: int) -> Any:
-    effects = [outcome.scores(row[place], seeds) - outcome.scores(row[0], seeds) for row in rows]
-    return np.mean(effects, axis=0)
-
-
-def _ends(found: Any) -> dict[str, Any]:
-    return {"estimate": found.estimate, "low": found.low, "high": found.high}
+def ends(found: PairedDifference) -> dict[str, float | None]:
+    """Return an estimate with its interval; identical differences have none."""
+    low, high = (None, None) if found.degenerate else (found.low, found.high)
+    return {"estimate": found.estimate, "low": low, "high": high}

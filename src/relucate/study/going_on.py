@@ -1,0 +1,60 @@
+"""How a study whose pairs weren't enough goes on: about how many more, and the command for it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from ..stats.spending import FIRST, LAST
+from .driver import Outcome
+
+
+def going_on(outcome: Outcome, seeds: Sequence[int], command: str) -> list[str]:
+    """Return how to go on where a question of the study is still open and pairs would help.
+
+    A number that was fixed beforehand isn't raised: to look and then to add pairs makes "better"
+    too easy. With looks the bounds allow for it.
+    """
+    open_ones = [v for v in outcome.verdicts(list(seeds)) if v.verdict == "inconclusive"]
+    needed = [v.pairs_needed for v in open_ones if v.reason != "all runs diverged"]
+    done, looks = len(seeds), outcome.plan.looks
+    if not needed or (looks and done < outcome.plan.pairs):
+        return []  # with looks, fewer pairs than allowed: another question ended it
+    known = [number for number in needed if number]
+    if len(known) < len(needed) or max(known) > LAST:
+        return [
+            f"undecided after {_pairs(done)}, and more than {LAST:,} would be needed: take a "
+            "larger margin, more test examples, or longer runs"
+        ]
+    most = max(*known, FIRST, done + 1)
+    there = f"the same command with --max-pairs {most} (max_pairs in Python)"
+    if command:
+        there = continued(command, most)
+    if not looks:
+        return [
+            f"undecided after {_pairs(done)}, a number that was fixed beforehand and can't be "
+            f"raised after looking; a study that looks after every pair may go on: {there}"
+        ]
+    return [
+        f"undecided after {_pairs(done)}; to go on from here, with no loss of error control: "
+        f"{there}"
+    ]
+
+
+def continued(command: str, most: int) -> str:
+    """Return a command with another largest number of pairs, and none that is fixed.
+
+    >>> continued("relucate compare mlp --pairs 3 --epochs 2", 12)
+    'relucate compare mlp --epochs 2 --max-pairs 12'
+    """
+    kept, skip = [], False
+    for word in shlex.split(command):
+        if not skip and word.partition("=")[0] not in {"--pairs", "--max-pairs"}:
+            kept.append(word)
+            continue
+        skip = not skip and "=" not in word
+    return shlex.join([*kept, "--max-pairs", str(most)])
+
+
+def _pairs(number: int) -> str:
+    return f"{number} pair{'' if number == 1 else 's'}"
