@@ -195,6 +195,16 @@ class TestStatistics:
         train(never, data, Recipe(**SMALL, reestimate=0, curve=0), seed=0)
         assert equal(often.parameters(), never.parameters())
 
+    def test_the_score_does_not_depend_on_the_curve(self, data):
+        curved, plain = net(momentum=0.99), net(momentum=0.99)
+        found = [
+            train(model, data, Recipe(**SMALL, **options), seed=0)
+            for model, options in ((curved, {}), (plain, {"curve": 0}))
+        ]
+        assert found[0].loss == found[1].loss
+        assert found[0].curve["accuracy"][-1] == found[0].metric == found[1].metric
+        assert equal(curved.buffers(), plain.buffers())
+
 
 def digits_net(order="before", dropout=0.0):
     """The built-in cnn, small, with Keras's default momentum."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from relucate.train.streams import (
     curve_sample,
+    curve_statistics,
     derive,
     epoch_order,
     generator,
@@ -61,3 +62,10 @@ def test_the_curve_is_drawn_by_evenly_spread_examples():
     assert (sample[0], sample[-1]) == (0, 59_999)
     np.testing.assert_array_equal(sample, np.rint(np.linspace(0, 59_999, 2000)))
     assert len(curve_sample(7, 0)) == 0
+
+
+def test_only_the_last_point_of_a_curve_has_all_statistics():
+    sample = np.arange(2048)
+    assert len(curve_statistics(sample, last=True)) == 2048
+    np.testing.assert_array_equal(curve_statistics(sample, last=False), sample[:512])
+    assert len(curve_statistics(sample[:100], last=False)) == 100

@@ -23,7 +23,14 @@ from ..train.recipe import Recipe
 from ..train.run import EpochReport, OnEpoch, RunResult
 from ..train.schedule import learning_rates
 from ..train.standard import channel_moments
-from ..train.streams import curve_sample, derive, epoch_order, generator, statistics_sample
+from ..train.streams import (
+    curve_sample,
+    curve_statistics,
+    derive,
+    epoch_order,
+    generator,
+    statistics_sample,
+)
 
 _SCORE_BATCH = 500
 _CROP = 4
@@ -93,7 +100,7 @@ class _Run:
             start = time.perf_counter()
             loss = self._epoch(epoch)
             self.seconds["train"] += time.perf_counter() - start
-            accuracy = self._curve_point() if np.isfinite(loss) else None
+            accuracy = self._curve_point(epoch) if np.isfinite(loss) else None
             self._record(epoch, loss, accuracy)
             if not np.isfinite(loss):
                 return self._finish(
@@ -115,10 +122,12 @@ class _Run:
         )
         return float(history.history["loss"][0])
 
-    def _curve_point(self) -> float | None:
+    def _curve_point(self, epoch: int) -> float | None:
         if not self.recipe.curve:
             return None
-        outputs = self._outputs(self.curve_set)
+        scored = self.x_held is not None or epoch == self.recipe.epochs - 1
+        sample = curve_statistics(self.sample, scored)
+        outputs = self._outputs(self.curve_set, sample=sample)
         return float((outputs.argmax(1) == self.y_test[self.curve_set]).mean())
 
     def _keep_best(self, epoch: int) -> None:
@@ -141,10 +150,16 @@ class _Run:
         correct = outputs.argmax(1) == self.y_test
         return self._finish("done", metric=float(correct.mean()), loss=loss, correct=correct)
 
-    def _outputs(self, index: np.ndarray, of: np.ndarray | None = None) -> np.ndarray:
+    def _outputs(
+        self,
+        index: np.ndarray,
+        of: np.ndarray | None = None,
+        sample: np.ndarray | None = None,
+    ) -> np.ndarray:
         start = time.perf_counter()
-        if len(self.sample):
-            reestimate(self.model, self.x[self.sample])
+        sample = self.sample if sample is None else sample
+        if len(sample):
+            reestimate(self.model, self.x[sample])
         source = self.x_test if of is None else of
         outputs = self.model.predict(source[index], batch_size=_SCORE_BATCH, verbose=_QUIET)
         self.seconds["evaluate"] += time.perf_counter() - start

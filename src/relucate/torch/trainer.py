@@ -22,7 +22,7 @@ from ..errors import Refused
 from ..train.recipe import Recipe
 from ..train.run import EpochReport, OnEpoch, RunResult
 from ..train.schedule import learning_rates
-from ..train.streams import curve_sample, derive, statistics_sample
+from ..train.streams import curve_sample, curve_statistics, derive, statistics_sample
 from .batches import Batches, batches
 from .lower import Lowered
 from .modules import BatchNorm, LayerNorm, SpatialDropout, channels_last_weights
@@ -109,7 +109,9 @@ class _Run:
         """Run all epochs, then score."""
         for epoch in range(self.recipe.epochs):
             loss = self._timed("train", self._epoch, epoch)
-            accuracy = self._timed("evaluate", self._curve_point) if np.isfinite(loss) else None
+            accuracy = None
+            if np.isfinite(loss):
+                accuracy = self._timed("evaluate", self._curve_point, epoch)
             self._record(epoch, loss, accuracy)
             if not np.isfinite(loss):
                 return self._diverged(f"the training loss was {loss} in epoch {epoch + 1}")
@@ -148,10 +150,11 @@ class _Run:
             step += 1
         return float(total) / (step - first)
 
-    def _curve_point(self) -> float | None:
+    def _curve_point(self, epoch: int) -> float | None:
         if not self.recipe.curve:
             return None
-        self._reestimate()
+        scored = self.held_set is not None or epoch == self.recipe.epochs - 1
+        self._reestimate(curve_statistics(self.statistics_set, scored))
         outputs = self._outputs(self.curve_set)
         return float((outputs.argmax(1) == self.test_set.y[self.curve_set]).float().mean())
 
@@ -179,10 +182,11 @@ class _Run:
         correct = (outputs.argmax(1) == self.test_set.y).cpu().numpy()
         return self._finish("done", metric=float(correct.mean()), loss=loss, correct=correct)
 
-    def _reestimate(self) -> None:
-        batches_of = self.statistics_set.split(_SCORE_BATCH)
+    def _reestimate(self, sample: Tensor | None = None) -> None:
+        sample = self.statistics_set if sample is None else sample
+        batches_of = sample.split(_SCORE_BATCH)
         full = [part for part in batches_of if len(part) == len(batches_of[0])]
-        if len(self.statistics_set):
+        if len(sample):
             with _autocast(self.recipe, self.device):
                 reestimate(self.model, map(self.train_set.inputs, full))
 

@@ -8,8 +8,11 @@ shift another stream, and the same seed means the same order of examples in both
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
+
+_LEAST = 256  # examples for a point of the learning curve
 
 
 def derive(seed: int, *path: str | int) -> int:
@@ -41,6 +44,18 @@ def statistics_sample(seed: int, examples: int, count: int) -> np.ndarray:
     [0, 1, 2]
     """
     return generator(seed, "statistics").permutation(examples)[:count]
+
+
+def curve_statistics(sample: Any, last: bool) -> Any:
+    """Return the part of a statistics sample that serves for a point of the learning curve.
+
+    A quarter of it, at least 256 examples: nothing is decided there, and evaluating would take a
+    fifth of a short run. The last point is the score's and has the whole sample.
+
+    >>> len(curve_statistics(range(2048), last=False)), len(curve_statistics(range(300), False))
+    (512, 256)
+    """
+    return sample if last else sample[: max(_LEAST, len(sample) // 4)]
 
 
 def curve_sample(examples: int, count: int) -> np.ndarray:
