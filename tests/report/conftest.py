@@ -213,6 +213,28 @@ def _sentence(answer: str, winner: str | None, arm: str, against: str) -> str:
     return f"Inconclusive: {arm} against {against} needs more pairs to settle it."
 
 
+def same_in_all(study: dict[str, Any], value: float = 0.0) -> dict[str, Any]:
+    """Return a study whose differences are all the same, so that there is no interval."""
+    for comparison in study["comparisons"]:
+        for pair in comparison["differences"]:
+            pair["value"] = value
+        comparison["difference"] |= {
+            "estimate": value,
+            "low": None,
+            "high": None,
+            "degenerate": True,
+            "method": "sign test, identical differences",
+        }
+        comparison |= {"examples": None, "correlation": None}
+    return study
+
+
+@pytest.fixture(name="same_in_all")
+def same_in_all_fixture() -> Callable[..., dict[str, Any]]:
+    """What makes the differences of a study identical."""
+    return same_in_all
+
+
 @pytest.fixture(name="make_study")
 def make_study_fixture() -> Callable[..., dict[str, Any]]:
     """The generator of studies."""

@@ -31,10 +31,29 @@ def test_a_winner_is_marked_only_between_two_arms(make_study):
 
 def test_a_difference_brings_its_own_level():
     difference = {"estimate": 0.01, "low": 0.0, "high": 0.02, "level": 0.975, "method": "paired t"}
-    text = facts.difference_text(difference, 0.95)
+    text = facts.difference_text(difference, 0.95, 4)
     assert text == "+1.00 points, 97.5 % interval 0.00 to +2.00 (paired t)"
 
 
 def test_no_pair_means_no_difference():
     difference = {"estimate": None, "low": None, "high": None, "method": "paired t"}
-    assert facts.difference_text(difference, 0.95).startswith("no difference")
+    assert facts.difference_text(difference, 0.95, 0).startswith("no difference")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "winner", "word"),
+    [("better", "a", "better"), ("better", "b", "worse")]
+    + [(word, None, word) for word in ("equivalent", "inconclusive")],
+)
+def test_a_verdict_is_told_from_the_side_of_its_arm(verdict, winner, word):
+    comparison = {"arm": "a", "against": "b", "verdict": verdict, "winner": winner}
+    assert facts.standing(comparison) == word
+
+
+def test_the_same_in_all_pairs_is_no_missing_interval():
+    found = {"estimate": 0.01, "low": None, "high": None}
+    assert facts.span(found, 3) == facts.SAME
+    assert facts.span(found, 2) == facts.span({**found, "degenerate": False}, 9) == "-"
+    assert facts.span({**found, "estimate": None}, 3) == "-"
+    text = facts.difference_text({**found, "degenerate": True, "method": "sign test"}, 0.95, 9)
+    assert text == "+1.00 points, the same in all 9 pairs (sign test)"

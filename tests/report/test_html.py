@@ -214,3 +214,47 @@ def test_the_fragment_is_small_and_says_the_verdict(study):
     assert page.words.startswith("BETTER linear-act-norm is better")
     assert "+0.61 points, 95 % interval +0.43 to +0.79 (paired t)" in page.words
     assert not {"html", "style", "script", "svg"} & set(page.tags)
+
+
+def lose(study, labels):
+    """Make all runs of some arms diverge in the first epoch, as a document tells them."""
+    for run in study["runs"]:
+        if run["arm"] in labels:
+            run |= {"status": "diverged", "metric": None, "loss": None}
+            run["curve"] = {"epoch": [1], "train_loss": [None], "accuracy": [None]}
+    return study
+
+
+def test_figures_without_anything_to_show_are_left_out(make_study, same_in_all):
+    study = same_in_all(lose(make_study(3), FOUR[:2]))
+    assert [figure["name"] for figure in figures(study)] == ["differences-0"]
+    check(study_html(study))
+
+
+def test_pairs_that_a_figure_lacks_are_counted(make_study):
+    study = lose(make_study(5, orders=FOUR[:3]), FOUR[1:2])
+    captions = {figure["name"]: figure["caption"] for figure in figures(study)}
+    lost = "Not shown, since a run diverged or failed: 5 of 5 pairs of linear-act-norm."
+    assert captions["scatter"].endswith(lost)
+    captions = {figure["name"]: figure["caption"] for figure in figures(make_study(3))}
+    assert "Not shown" not in captions["scatter"]
+
+
+def test_a_caption_promises_an_interval_only_where_there_is_one(make_study, same_in_all):
+    said = [
+        figures(study)[0]["caption"]
+        for study in (make_study(3), make_study(1), same_in_all(make_study(9)))
+    ]
+    assert "the diamond is their mean with its interval;" in said[0]
+    assert "the diamond is their mean without an interval;" in said[1]
+    assert "the diamond is their mean (no interval: the same in all pairs);" in said[2]
+
+
+def test_the_style_lets_nothing_run_over_its_neighbour(study):
+    page = study_html(study)
+    assert "grid-template-columns: fit-content(45%) minmax(0, 1fr)" in page
+    assert "@media (max-width: 40rem) { .reach dl.rows > div { display: block; } }" in page
+    (value,) = re.findall(r"\.keys dd\.value \{[^}]*\}", page.split("@media (max-width: 30rem)")[0])
+    assert "nowrap" not in value
+    assert re.search(r"\.name \{[^}]*white-space: normal", page)
+    assert page.count('<td class="name">') >= len(study["arms"])

@@ -176,3 +176,11 @@ def test_calls_from_other_threads_while_drawing():
             thread.join()
     assert errors == []
     assert live._pairs_done == 200
+
+
+def test_identical_differences_show_no_interval():
+    live, _, _ = midway(width=100)
+    live.difference(0.011, 0.011, 0.011, 2)
+    text = "\n".join(drawn(live, 100))
+    assert "+1.10 points after 2 pairs (" in text
+    assert "interval" not in text

@@ -41,3 +41,12 @@ def test_counts_take_the_plural():
     assert numbers.count(1, "pair") == "1 pair"
     assert numbers.count(0, "pair") == "0 pairs"
     assert numbers.count(12_345, "run") == "12,345 runs"
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"),
+    [(0.005, "0.50"), (0.00125, "0.125"), (0.0033, "0.33"), (1e-5, "0.001"), (1e-11, "1e-09")],
+)
+def test_a_margin_keeps_its_digits(fraction, text):
+    assert numbers.margin_points(fraction) == text
+    assert numbers.margin_points(None) == "-"

@@ -36,7 +36,14 @@ def test_no_colour_of_the_page_is_a_stand_in():
 @pytest.mark.parametrize("shade", [0, 1])
 @pytest.mark.parametrize(
     ("variable", "least"),
-    [("ink", 7), ("muted", 4.5), ("better", 4.5), ("equivalent", 4.5), ("inconclusive", 4.5)]
+    [
+        ("ink", 7),
+        ("muted", 4.5),
+        ("better", 4.5),
+        ("worse", 4.5),
+        ("equivalent", 4.5),
+        ("inconclusive", 4.5),
+    ]
     + [(f"arm-{k}", 3) for k in range(len(palette.ARM_LOOKS))],
 )
 def test_colours_stand_out_from_paper_and_card(variable, least, shade):

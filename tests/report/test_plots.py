@@ -126,3 +126,32 @@ def test_scatter_leaves_out_pairs_without_two_results(make_study):
 def test_reach_has_a_floor():
     comparison = {"differences": [], "difference": {"low": None, "high": None}}
     assert plots.reach_of([comparison]) == plots.SMALLEST_REACH
+
+
+def test_reach_shows_the_margin_where_all_is_zero():
+    comparison = {"differences": [], "difference": {"low": None, "high": None}}
+    assert plots.reach_of([comparison], 0.005) > 0.005
+
+
+def tick_labels(svg):
+    """Return the texts of an SVG that are numbers."""
+    return re.findall(r">([−-]?\d[\d.e+]*)</text>", svg)
+
+
+def test_constant_results_have_readable_ticks_without_an_offset(make_study):
+    study = make_study(4)
+    for run in study["runs"]:
+        run["metric"] = 1.0
+    svg = plots.scatter_svg(study, name="s", alt="")
+    labels = tick_labels(svg)
+    assert "100.0" in labels
+    assert len(labels) <= 12
+    assert not [label for label in labels if "e" in label]
+
+
+def test_a_loss_that_explodes_keeps_its_ticks(make_study):
+    study = make_study(3, epochs=2)
+    for run in study["runs"][::2]:
+        run["curve"] |= {"epoch": [1, 2], "train_loss": [2e19, None]}
+    svg = plots.curves_svg(study, "train_loss", name="c", alt="")
+    assert len([label for label in tick_labels(svg) if "e+" in label]) >= 3

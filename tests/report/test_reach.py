@@ -24,6 +24,7 @@ def comparison(pairs=8, examples=200, seed=0, spread=0.05):
     return {
         "arm": "linear-act-norm",
         "against": "linear-norm-act",
+        "pairs": pairs,
         "correlation": d.correlation,
         "pairing_gain": 1.42,
         "difference": {**d.to_dict(), "method": "paired t"},
@@ -85,3 +86,33 @@ def test_on_the_page_and_in_the_terminal(study):
     with console.capture() as caught:
         console.print(verdict_table(study))
     assert "for new test examples too" in caught.get()
+
+
+def test_identical_differences_have_words_in_the_place_of_intervals():
+    same = {"estimate": 0.0, "low": None, "high": None}
+    learning = {
+        "area": same,
+        "steps": {**same, "means": [22.0, 22.0]},
+        "target": 0.9,
+        "reached": [8, 8],
+    }
+    made = comparison()
+    made |= {"difference": {**same, "degenerate": True}, "examples": None, "learning": learning}
+    made |= {"correlation": None, "classical": {**made["classical"], "t_low": None, "t_high": None}}
+    rows = dict(reach.rows(made))
+    assert rows["steps to 90.00 % test accuracy"] == "0 (the same in all 8 pairs): 22 against 22"
+    area = "mean test accuracy over all epochs (area under the learning curve)"
+    assert rows[area] == "0.00 (the same in all 8 pairs)"
+    assert rows["Student's t, as if the number of pairs had been fixed"].startswith(
+        "no interval, p"
+    )
+    assert rows["gain of pairing"].endswith("(correlation not defined)")
+    assert reach.line(made) == ""
+
+
+def test_steps_that_round_to_zero_have_no_sign():
+    ends = {"estimate": -12.0, "low": -25.0, "high": -0.4}
+    steps = {**ends, "means": [23.0, 11.0]}
+    learning = {"area": ends, "steps": steps, "target": 0.9, "reached": [8, 8]}
+    rows = dict(reach.rows({**comparison(), "learning": learning}))
+    assert rows["steps to 90.00 % test accuracy"].startswith("-12 (-25 to 0):")

@@ -107,3 +107,36 @@ def test_nulls_become_dashes_and_words(study):
 
 def test_speakable_keeps_what_can_be_shown():
     assert speakable(["α\n\t", 1.5, None, {"k": "\x07"}]) == ["α\n\t", 1.5, None, {"k": "?"}]
+
+
+def test_an_arm_that_lost_is_worse_and_not_green(make_study):
+    study = make_study(8, orders=FOUR[:3], effect=-0.02)
+    assert {found["verdict"] for found in study["comparisons"]} == {"better"}
+    rows = printed(study).split("in points:")[1].splitlines()
+    assert [line.split()[1] for line in rows if line.strip().startswith("linear-act-norm")] == [
+        "worse"
+    ]
+    file = io.StringIO()
+    print_study(study, Console(file=file, width=80, force_terminal=True, color_system="standard"))
+    assert "\x1b[1;31mworse" in file.getvalue()
+
+
+@pytest.mark.parametrize("orders", [FOUR[:2], FOUR], ids=["two arms", "four arms"])
+@pytest.mark.parametrize("width", [40, 100])
+def test_identical_differences_are_said_to_be_so(orders, width, make_study, same_in_all):
+    text = " ".join(printed(same_in_all(make_study(9, orders=orders)), width).split())
+    assert (
+        "same in all pairs" if len(orders) > 2 and width > 80 else "same in all 9 pairs"
+    ) in text
+    assert "sign test, identical differences" in text
+    assert "0.00 to 0.00" not in text
+
+
+def test_each_method_of_a_table_is_named(make_study, same_in_all):
+    study = make_study(9, orders=FOUR[:3])
+    same_in_all({"comparisons": study["comparisons"][:1]})
+    assert "(sign test, identical differences; paired t)" in " ".join(printed(study, 100).split())
+
+
+def test_a_small_margin_shows_its_digits(study):
+    assert "margin 0.001 points" in printed({**study, "margin": 1e-5})

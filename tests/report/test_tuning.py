@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from relucate.report import print_study, tuning
+from relucate.report import print_study, tuning, view
 from relucate.report.html import study_html
 from relucate.report.plots import rates_svg
 
@@ -25,7 +25,9 @@ def study(study):
         }
         for k, arm in enumerate(study["arms"][:2])
     ]
-    same = {"lr": 0.1, "sentence": "Inconclusive: -0.2 points so far.", "arms": study["arms"]}
+    said = "Inconclusive: -0.2 points so far."
+    beside = {"arm": "linear-act-norm", "against": "linear-norm-act", "sentence": said}
+    same = {"lr": 0.1, "sentence": said, "arms": study["arms"], "comparisons": [beside]}
     found = {"held_out": 287, "first_seed": 1_000_000, "arms": arms, "same_rate": same}
     return {**study, "tuning": found}
 
@@ -60,3 +62,52 @@ def test_terminal_and_page(study, width):
 def test_the_figure_has_a_tick_for_every_rate(study):
     drawn = rates_svg(study, name="rates", alt="x")
     assert all(f">{rate}</text>" in drawn or f">{rate}<" in drawn for rate in ("0.01", "0.1", "1"))
+
+
+def test_every_comparison_at_the_same_rate_is_told(study):
+    same = study["tuning"]["same_rate"]
+    same["comparisons"].append(
+        {"arm": "linear-act", "against": "linear-norm-act", "sentence": "it is worse."}
+    )
+    first, second = tuning.lines(study)[-2:]
+    assert first.startswith("all arms at the rate 0.1, linear-act-norm against linear-norm-act: In")
+    assert second == "all arms at the rate 0.1, linear-act against linear-norm-act: it is worse."
+    assert second in study_html(study)
+
+
+def test_the_rates_are_headed_by_the_arms_without_a_rate(study):
+    for k, arm in enumerate(study["tuning"]["arms"]):
+        arm["label"] = f"before tuning {k}"
+    assert [head["name"] for head in view.tuning_heads(study)] == [
+        "before tuning 0", "before tuning 1",
+    ]  # fmt: skip
+    table = study_html(study).split('<th class="n">learning rate</th>')[1].split("</table>")[0]
+    assert "before tuning 1, %" in table
+    assert "linear-act-norm" not in table
+
+
+def lose(arm, diverged=True):
+    """Make every tuning run of an arm score 0, by diverging or not."""
+    for point in arm["curve"]:
+        point |= {"score": 0.0, "diverged": point["runs"] if diverged else 0}
+
+
+def test_an_arm_whose_runs_all_diverged_has_no_best_rate(study):
+    lose(study["tuning"]["arms"][1])
+    best, lost, _ = tuning.lines(study)
+    assert best.startswith("each arm at its best learning rate: linear-norm-act 0.1 (of")
+    assert lost.startswith("no best learning rate for linear-act-norm: every tuning run diverged")
+    assert "it trained with 1, the nearest to the recipe's" in lost
+    rows = tuning.table(study)
+    assert not any(row["cells"][1]["best"] for row in rows)
+    assert rows[0]["cells"][1]["about"] == "2 epochs, 1 run, 1 diverged"
+
+
+def test_nothing_is_called_best_where_nothing_scored(study):
+    for arm in study["tuning"]["arms"]:
+        lose(arm, diverged=False)
+    text = " ".join(tuning.lines(study))
+    assert text.count("every tuning run scored 0") == 2
+    assert "at its best" not in text
+    assert "may lie beyond" not in text
+    assert "Score against learning rate" not in study_html(study)

@@ -55,3 +55,9 @@ def test_the_page_shows_it(study):
     assert "The effect of the order" in page
     assert "−0.20 to +2.20" in page
     assert "stays open: −0.1 points" in page
+
+
+def test_an_effect_that_is_always_the_same_has_no_interval(study):
+    study["table"][0]["effects"][0] |= {"low": None, "high": None}
+    study["table"] = study["table"][:1]
+    assert varied.table(study)[1][0][-1] == "same in all pairs"

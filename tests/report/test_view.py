@@ -1,6 +1,7 @@
 """A study as rows and words for the page."""
 
 from relucate.report import view
+from relucate.report.html import study_html
 
 
 def test_pairs_have_a_row_per_seed_with_differences(make_study):
@@ -60,3 +61,24 @@ def test_pairing_that_was_not_recorded_is_said(study):
 
 def test_time_is_shown_without_its_separators(study):
     assert view.page(study)["created"] == "2026-03-02 10:00:00 UTC"
+
+
+def test_key_numbers_of_identical_differences_say_so(make_study, same_in_all):
+    study = same_in_all(make_study(9))
+    study["difference"] = study["comparisons"][0]["difference"]
+    about = {key["name"]: key["about"] for key in view.key_numbers(study)}["95 % interval"]
+    assert about == "none: the same in all 9 pairs (sign test, identical differences)"
+    assert "0.00 to 0.00" not in study_html(study)
+
+
+def test_comparisons_are_told_from_the_side_of_their_arm(make_study, same_in_all):
+    study = make_study(8, orders=("a", "b", "c"), effect=-0.02)
+    assert [row["word"] for row in view.comparison_table(study)] == ["worse", "worse"]
+    assert 'class="badge small worse">worse<' in study_html(study)
+    rows = view.comparison_table(same_in_all(study))
+    assert [row["interval"] for row in rows] == ["same in all pairs"] * 2
+
+
+def test_a_small_margin_shows_its_digits(study):
+    page = study_html({**study, "margin": 1e-5})
+    assert page.count("±0.001") == 2

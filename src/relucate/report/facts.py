@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from relucate.errors import InputError
-from relucate.report.numbers import MISSING, interval, known, level_percent, points
+from relucate.report.numbers import MISSING, count, interval, known, level_percent, points
 
 SCHEMA = "relucate.compare/1"
+SAME = "same in all pairs"  # in the place of an interval
+LOOKED_AT = 3  # pairs from which on every difference has an interval, unless it is always the same
 
 
 def check_schema(study: dict[str, Any]) -> None:
@@ -45,6 +47,32 @@ def sole_winner(study: dict[str, Any]) -> str | None:
     return study["winner"] if len(study["comparisons"]) == 1 else None
 
 
+def standing(comparison: dict[str, Any]) -> str:
+    """Return a comparison's verdict as one on its arm: "worse" where the other one is better.
+
+    >>> standing({"verdict": "better", "winner": "none", "arm": "after", "against": "none"})
+    'worse'
+    """
+    lost = comparison["winner"] == comparison["against"]
+    return "worse" if comparison["verdict"] == "better" and lost else str(comparison["verdict"])
+
+
+def identical(found: dict[str, Any], pairs: int) -> bool:
+    """Return whether a difference has no interval because it is the same in all pairs."""
+    if not known(found["estimate"]) or known(found["low"]):
+        return False
+    return bool(found.get("degenerate", pairs >= LOOKED_AT))
+
+
+def span(found: dict[str, Any], pairs: int) -> str:
+    """Return a difference's interval, or in two or three words why there is none.
+
+    >>> span({"estimate": 0.01, "low": None, "high": None}, 9)
+    'same in all pairs'
+    """
+    return SAME if identical(found, pairs) else interval(found["low"], found["high"])
+
+
 def failed_runs(study: dict[str, Any]) -> dict[str, int]:
     """Return how many runs failed (not: diverged), by arm; arms without any are left out."""
     failed: dict[str, int] = {}
@@ -54,15 +82,20 @@ def failed_runs(study: dict[str, Any]) -> dict[str, int]:
     return failed
 
 
-def difference_text(difference: dict[str, Any], level: float) -> str:
+def difference_text(difference: dict[str, Any], level: float, pairs: int) -> str:
     """Return a difference with its interval, level and method, or why there is none.
 
-    >>> difference_text({"estimate": 0.004, "low": None, "high": None, "method": "paired t"}, 0.95)
+    >>> found = {"estimate": 0.004, "low": None, "high": None, "method": "paired t"}
+    >>> difference_text(found, 0.95, 1)
     '+0.40 points, no interval (paired t)'
+    >>> difference_text({**found, "degenerate": True, "method": "sign test"}, 0.95, 9)
+    '+0.40 points, the same in all 9 pairs (sign test)'
     """
     if not known(difference["estimate"]):
         return "no difference: no pair has a result in both arms"
-    span = interval(difference["low"], difference["high"])
+    ends = interval(difference["low"], difference["high"])
     at = level_percent(difference.get("level") or level)
-    words = "no interval" if span == MISSING else f"{at} interval {span}"
+    words = "no interval" if ends == MISSING else f"{at} interval {ends}"
+    if identical(difference, pairs):
+        words = f"the same in all {count(pairs, 'pair')}"
     return f"{points(difference['estimate'])} points, {words} ({difference['method']})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ import jinja2
 from markupsafe import Markup
 
 from relucate.errors import InputError
-from relucate.report import palette, plots, view
-from relucate.report.facts import check_schema, difference_text
-from relucate.report.numbers import known, percent
+from relucate.report import palette, plots, tuning, view
+from relucate.report.facts import check_schema, difference_text, span
+from relucate.report.numbers import MISSING, count, known, margin_points, percent
 
 
 def write_html(study: dict[str, Any], path: str | os.PathLike[str]) -> Path:
@@ -83,15 +83,21 @@ def figures(study: dict[str, Any]) -> list[dict[str, Any]]:
         (study["metric"], f"Test {study['metric']} while training", f"Test {study['metric']}"),
         ("train_loss", "Training loss", "Training loss"),
     ):
-        if any((run.get("curve") or {}).get(quantity) for run in study["runs"]):
+        if any(map(known, _values(study, quantity))):
             shown.append(_curve_figure(study, quantity, heading, what))
     return shown
+
+
+def _values(study: dict[str, Any], quantity: str) -> Iterator[float | None]:
+    """Yield a quantity's values on all learning curves."""
+    for run in study["runs"]:
+        yield from (run.get("curve") or {}).get(quantity) or []
 
 
 def _difference_figures(study: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the figure of paired differences, one per comparison that has any."""
     places = {arm["label"]: k for k, arm in enumerate(study["arms"])}
-    reach = plots.reach_of(study["comparisons"])
+    reach = plots.reach_of(study["comparisons"], study["margin"])
     shown = []
     for k, comparison in enumerate(study["comparisons"]):
         if not any(known(pair["value"]) for pair in comparison["differences"]):
@@ -104,25 +110,41 @@ def _difference_figures(study: dict[str, Any]) -> list[dict[str, Any]]:
             margin=study["margin"],
             reach=reach,
             name=name,
-            alt=f"Differences by seed, {both}: "
-            f"{difference_text(comparison['difference'], study['level'])}.",
+            alt=f"Differences by seed, {both}: {_difference_text(comparison, study)}.",
         )
         caption = (
             f"{both}. One mark per seed, in the look of the arm that was ahead; the diamond is "
-            "their mean with its interval; shaded is the margin, "
-            f"±{percent(study['margin'])} points."
+            f"their mean {_with_interval(comparison)}; shaded is the margin, "
+            f"±{margin_points(study['margin'])} points."
         )
         shown.append(_figure(name, "Paired differences", caption, svg))
     return shown
 
 
+def _with_interval(comparison: dict[str, Any]) -> str:
+    """Return how a figure of differences shows its mean."""
+    shown = span(comparison["difference"], comparison["pairs"])
+    if known(comparison["difference"]["low"]):
+        return "with its interval"
+    return "without an interval" if shown == MISSING else f"(no interval: the {shown})"
+
+
 def _scatter_figure(study: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the figure of arm against arm, if any pair has two results."""
-    if not any(comparison["differences"] for comparison in study["comparisons"]):
+    marked = plots.marked_seeds(study)
+    if not any(marked.values()):
         return []
+    seeds = len({run["seed"] for run in study["runs"]})
+    lost = [
+        f"{seeds - len(found)} of {count(seeds, 'pair')} of {label}"
+        for label, found in marked.items()
+        if len(found) < seeds
+    ]
+    missing = f" Not shown, since a run diverged or failed: {' and '.join(lost)}." if lost else ""
     caption = (
         "One mark per seed (equal results coincide). Above the diagonal the arm on the upright "
         "axis is ahead; the closer the marks follow a rising line, the higher the correlation."
+        f"{missing}"
     )
     svg = plots.scatter_svg(study, name="scatter", alt="Accuracy of the arms, seed by seed.")
     return [_figure("scatter", "Seed by seed", caption, svg)]
@@ -130,7 +152,8 @@ def _scatter_figure(study: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _rate_figure(study: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the figure of score against learning rate, if the rates were tuned."""
-    if not study.get("tuning"):
+    found = study.get("tuning")
+    if not found or not any(map(tuning.scored, found["arms"])):
         return []
     caption = (
         "Mean accuracy on held-out training data at each rate that was tried; larger marks took "
@@ -157,9 +180,14 @@ def _figure(name: str, heading: str, caption: str, svg: str) -> dict[str, Any]:
 def _difference_lines(study: dict[str, Any]) -> list[str]:
     """Return a line per comparison with its difference and interval."""
     return [
-        f"{c['arm']} minus {c['against']}: {difference_text(c['difference'], study['level'])}"
+        f"{c['arm']} minus {c['against']}: {_difference_text(c, study)}"
         for c in study["comparisons"]
     ]
+
+
+def _difference_text(comparison: dict[str, Any], study: dict[str, Any]) -> str:
+    """Return a comparison's difference with its interval."""
+    return difference_text(comparison["difference"], study["level"], comparison["pairs"])
 
 
 def _style() -> dict[str, list[tuple[str, str]]]:

@@ -293,7 +293,7 @@ class LiveStudy:
         if so_far is None or not known(so_far.estimate):
             return "no difference yet"
         text = f"{points(so_far.estimate)} points after {count(so_far.pairs, 'pair')}"
-        if known(so_far.low) and known(so_far.high):
+        if known(so_far.low) and known(so_far.high) and so_far.low != so_far.high:
             span = interval(so_far.low, so_far.high)
             text += f", {level_percent(self.level)} interval {span}"
         return f"{text} ({self.arms[1]} minus {self.arms[0]})" if len(self.arms) > 1 else text

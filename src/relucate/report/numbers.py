@@ -55,6 +55,18 @@ def interval(low: float | None, high: float | None) -> str:
     return f"{points(low)} to {points(high)}"
 
 
+def margin_points(fraction: float | None) -> str:
+    """Return a margin in percentage points, with two digits or as many as it has.
+
+    >>> margin_points(0.005), margin_points(0.00001), margin_points(1e-11), margin_points(None)
+    ('0.50', '0.001', '1e-09', '-')
+    """
+    if fraction is None or not known(fraction):
+        return MISSING
+    usual, exact = f"{100 * fraction:.2f}", f"{100 * fraction:g}"
+    return usual if float(usual) == float(exact) else exact
+
+
 def level_percent(level: float) -> str:
     """Return a confidence level in percent, with no more digits than it has.
 

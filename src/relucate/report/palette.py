@@ -40,6 +40,7 @@ PAGE_COLOURS = {
     "rule": ("#d9dde3", "#353b47"),
     "band": ("#e8ebf0", "#2b303b"),
     "better": ("#00674b", "#2fc39b"),
+    "worse": ("#a3262a", "#ff8f86"),
     "equivalent": ("#005a8d", "#56b4e9"),
     "inconclusive": ("#8a5200", "#e9b93a"),
 }

@@ -29,6 +29,7 @@ MOST_SEED_LABELS = 40
 FEW_EPOCHS = 16  # up to here every epoch gets its marker
 SMALLEST_REACH = 0.001  # of an axis of differences: a tenth of a point
 LOG_FROM = 30.0  # a loss that falls by this factor is drawn on a logarithmic axis
+DECADES = 4  # a longer logarithmic axis labels powers of ten alone
 
 _STYLE = {
     "svg.fonttype": "none",
@@ -40,6 +41,7 @@ _STYLE = {
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
     "axes.linewidth": 0.8,
+    "axes.formatter.useoffset": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "xtick.major.size": 3.0,
@@ -84,8 +86,8 @@ def differences_svg(
         return _svg(figure, name, alt)
 
 
-def reach_of(comparisons: Sequence[dict[str, Any]]) -> float:
-    """Return how far an axis must go to show every difference and interval, as a fraction.
+def reach_of(comparisons: Sequence[dict[str, Any]], margin: float | None = None) -> float:
+    """Return how far an axis must go to show every difference, interval and margin, as a fraction.
 
     >>> difference = {"low": -0.01, "high": 0.02}
     >>> reach = reach_of([{"differences": [{"seed": 0, "value": -0.05}], "difference": difference}])
@@ -93,6 +95,7 @@ def reach_of(comparisons: Sequence[dict[str, Any]]) -> float:
     0.055
     """
     values = [pair["value"] for comparison in comparisons for pair in comparison["differences"]]
+    values.append(margin)
     for comparison in comparisons:
         values += [comparison["difference"]["low"], comparison["difference"]["high"]]
     return max(1.1 * max((abs(v) for v in values if known(v)), default=0.0), SMALLEST_REACH)
@@ -100,16 +103,14 @@ def reach_of(comparisons: Sequence[dict[str, Any]]) -> float:
 
 def scatter_svg(study: dict[str, Any], *, name: str, alt: str) -> str:
     """Return the other arms' metrics against the first arm's, a mark per seed, and the diagonal."""
-    metrics = _metrics_by_arm(study)
+    metrics, marked = _metrics_by_arm(study), marked_seeds(study)
     labels = [arm["label"] for arm in study["arms"]]
-    first = metrics.get(labels[0], {})
     with _style():
         figure, axes = _figure(3.7)
         seen: list[float] = []
         for place, label in enumerate(labels[1:], start=1):
-            seeds = sorted(first.keys() & metrics.get(label, {}).keys())
-            x = [100 * first[seed] for seed in seeds]
-            y = [100 * metrics[label][seed] for seed in seeds]
+            x = [100 * metrics[labels[0]][seed] for seed in marked[label]]
+            y = [100 * metrics[label][seed] for seed in marked[label]]
             _dots(axes, x, y, place)
             seen += x + y
         _square(axes, seen)
@@ -117,6 +118,16 @@ def scatter_svg(study: dict[str, Any], *, name: str, alt: str) -> str:
         other = safe_name(labels[1], "second arm") if len(labels) == 2 else "the other arms"
         axes.set_ylabel(f"{other} (%)")
         return _svg(figure, name, alt)
+
+
+def marked_seeds(study: dict[str, Any]) -> dict[str, list[int]]:
+    """Return the seeds with two results, by each arm that is compared with the first."""
+    metrics = _metrics_by_arm(study)
+    first, *others = [metrics.get(arm["label"], {}) for arm in study["arms"]]
+    return {
+        arm["label"]: sorted(first.keys() & other.keys())
+        for arm, other in zip(study["arms"][1:], others, strict=True)
+    }
 
 
 def curves_svg(study: dict[str, Any], quantity: str, *, name: str, alt: str) -> str:
@@ -138,7 +149,7 @@ def curves_svg(study: dict[str, Any], quantity: str, *, name: str, alt: str) -> 
             _curve(axes, epochs, scale * mean, scale * sd, place, loss)
             means += list(scale * mean)
         if loss and means and min(means) > 0 and max(means) > LOG_FROM * min(means):
-            _logarithmic(axes)
+            _logarithmic(axes, max(means) / min(means))
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         metric = safe_name(str(study["metric"]), "metric")
@@ -303,14 +314,18 @@ def _who_is_ahead(axes: Axes, comparison: dict[str, Any]) -> None:
 
 
 def _square(axes: Axes, values: Sequence[float]) -> None:
-    """Give both axes the same range and draw the diagonal."""
+    """Give both axes the same range and ticks, and draw the diagonal."""
+    from matplotlib.ticker import MaxNLocator
+
     low, high = (min(values), max(values)) if values else (0.0, 100.0)
-    room = max(0.08 * (high - low), 0.1)
+    room = max(0.08 * (high - low), 0.1) if high > low else 0.5
     ends = (low - room, high + room)
     axes.plot(ends, ends, color=stand_in("muted"), linewidth=0.9, dashes=(4, 3), zorder=1)
     axes.set_xlim(ends)
     axes.set_ylim(ends)
     axes.set_aspect("equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
 
 
 def _curve(
@@ -338,12 +353,16 @@ def _curve(
     )
 
 
-def _logarithmic(axes: Axes) -> None:
-    """Make the upright axis logarithmic, with plain numbers (the default labels are formulas)."""
+def _logarithmic(axes: Axes, ratio: float) -> None:
+    """Make the upright axis logarithmic, with plain numbers (the default labels are formulas).
+
+    ratio: of the largest to the smallest value.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    subs = (1.0, 2.0, 5.0) if ratio < 10**DECADES else (1.0,)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

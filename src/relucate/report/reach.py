@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from relucate.report.facts import identical
 from relucate.report.numbers import (
     MISSING,
+    count,
     interval,
     known,
     level_percent,
@@ -55,15 +57,18 @@ def line(comparison: dict[str, Any]) -> str:
 
 
 def _examples(comparison: dict[str, Any]) -> list[tuple[str, str]]:
-    difference, found = comparison["difference"], comparison.get("examples")
+    pairs, found = comparison["pairs"], comparison.get("examples")
     if not found:
         return []
     level = level_percent(found["level"])
     parts = found["split"]["parts"]
     total = sum(parts.values())
     rows = [
-        (f"{level} interval: new seeds, these test examples", _span(difference)),
-        (f"{level} interval: new seeds, new test examples", _span(found)),
+        (
+            f"{level} interval: new seeds, these test examples",
+            _span(comparison["difference"], pairs),
+        ),
+        (f"{level} interval: new seeds, new test examples", _span(found, pairs)),
         (
             "crossed bootstrap over seeds and examples",
             interval(found["bootstrap_low"], found["bootstrap_high"]),
@@ -95,14 +100,20 @@ def _learning(comparison: dict[str, Any]) -> list[tuple[str, str]]:
         if reached < pairs
     ]
     against, arm = (f"{mean:,.0f}" for mean in steps["means"])
-    span = " to ".join(f"{steps[end]:+,.0f}" for end in ("low", "high") if known(steps[end]))
+    span = " to ".join(_whole(steps[end]) for end in ("low", "high") if known(steps[end]))
+    span = span or _missing(steps, pairs)
     about = "; ".join([f"{arm} against {against}", *missed])
     return [
         ("mean test accuracy over all epochs (area under the learning curve)",
-         _span(found["area"])),
+         _span(found["area"], pairs)),
         (f"steps to {percent(found['target'])} % test accuracy",
-         f"{steps['estimate']:+,.0f} ({span or MISSING}): {about}"),
+         f"{_whole(steps['estimate'])} ({span}): {about}"),
     ]  # fmt: skip
+
+
+def _whole(steps: float) -> str:
+    """Return a number of steps, signed unless it rounds to zero."""
+    return f"{round(steps):+,}" if round(steps) else "0"
 
 
 def _pairing(comparison: dict[str, Any]) -> list[tuple[str, str]]:
@@ -115,9 +126,9 @@ def _pairing(comparison: dict[str, Any]) -> list[tuple[str, str]]:
         if gain >= 1.05
         else "none: unpaired runs would be as exact"
     )
-    return [
-        ("gain of pairing", f"{said} (correlation {plain(comparison['correlation'])})"),
-    ]
+    correlation = plain(comparison["correlation"])
+    told = "not defined" if correlation == MISSING else correlation
+    return [("gain of pairing", f"{said} (correlation {told})")]
 
 
 def _classical(comparison: dict[str, Any]) -> list[tuple[str, str]]:
@@ -126,10 +137,11 @@ def _classical(comparison: dict[str, Any]) -> list[tuple[str, str]]:
         return []
     level = level_percent(found["level"])
     span = interval(found["t_low"], found["t_high"])
+    span = "no interval" if span == MISSING else f"{level} interval {span}"
     chance = " to ".join(f"{100 * found[f'superiority_{end}']:.0f}" for end in ("low", "high"))
     return [
         ("Student's t, as if the number of pairs had been fixed",
-         f"{level} interval {span}, p {p_value(found['t_p'])}"),
+         f"{span}, p {p_value(found['t_p'])}"),
         ("Wilcoxon signed rank", f"p {p_value(found['wilcoxon_p'])}"),
         (f"chance that {comparison['arm']} is ahead in a pair",
          f"{100 * found['superiority']:.0f} % ({level} interval {chance} %)"),
@@ -137,9 +149,14 @@ def _classical(comparison: dict[str, Any]) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def _span(found: dict[str, Any]) -> str:
+def _span(found: dict[str, Any], pairs: int) -> str:
     span = interval(found["low"], found["high"])
-    return span if span == MISSING else f"{points(found['estimate'])} ({span})"
+    return f"{points(found['estimate'])} ({_missing(found, pairs) if span == MISSING else span})"
+
+
+def _missing(found: dict[str, Any], pairs: int) -> str:
+    """Return why there is no interval."""
+    return f"the same in all {count(pairs, 'pair')}" if identical(found, pairs) else "no interval"
 
 
 def p_value(p: float | None) -> str:

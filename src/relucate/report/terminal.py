@@ -20,20 +20,32 @@ from rich.table import Table
 from rich.text import Text
 
 from relucate.report import reach, tuning, varied
-from relucate.report.facts import bare_sentence, difference_text, failed_runs, sole_winner
+from relucate.report.facts import (
+    bare_sentence,
+    difference_text,
+    failed_runs,
+    sole_winner,
+    span,
+    standing,
+)
 from relucate.report.numbers import (
     MISSING,
     count,
     duration,
-    interval,
     level_percent,
+    margin_points,
     percent,
     plain,
     points,
 )
 from relucate.report.strip import ASCII, LINES, interval_strip
 
-VERDICT_STYLE = {"better": "bold green", "equivalent": "bold cyan", "inconclusive": "bold yellow"}
+VERDICT_STYLE = {
+    "better": "bold green",
+    "worse": "bold red",
+    "equivalent": "bold cyan",
+    "inconclusive": "bold yellow",
+}
 INDENT = (0, 0, 0, 2)
 STRIP_WIDTH = 60
 UNBOUNDED = 1000  # columns: how wide a table would be if it could
@@ -210,8 +222,9 @@ def _differences(
         return
     for comparison in comparisons:
         yield Text(f"{comparison['arm']} minus {comparison['against']}:")
-        yield _indented(difference_text(comparison["difference"], study["level"]))
-        yield from _strip(comparison["difference"], study["margin"], options)
+        found, pairs = comparison["difference"], comparison["pairs"]
+        yield _indented(difference_text(found, study["level"], pairs))
+        yield from _strip(found, study["margin"], options)
         yield _indented(f"{_margin_text(study)}, {_pair_text(comparison)}")
         if reach.line(comparison):
             yield _indented(reach.line(comparison))
@@ -258,14 +271,14 @@ def _strip(
 
 def _margin_text(study: dict[str, Any]) -> str:
     """Return the margin in words."""
-    return f"margin {percent(study['margin'])} points"
+    return f"margin {margin_points(study['margin'])} points"
 
 
 def _interval_text(study: dict[str, Any]) -> str:
-    """Return the intervals' level and method in words."""
-    difference = study["difference"]
-    level = level_percent(difference.get("level") or study["level"])
-    return f"{level} intervals ({difference['method']})"
+    """Return the intervals' level and their methods in words."""
+    level = level_percent(study["difference"].get("level") or study["level"])
+    methods = dict.fromkeys(found["difference"]["method"] for found in study["comparisons"])
+    return f"{level} intervals ({'; '.join(methods)})"
 
 
 def _pair_text(comparison: dict[str, Any]) -> str:
@@ -281,12 +294,12 @@ def _comparison_table(comparisons: list[dict[str, Any]]) -> Table:
     for heading in ("difference", "interval", "pairs", "correlation"):
         table.add_column(heading, justify="right")
     for comparison in comparisons:
-        difference = comparison["difference"]
+        difference, word = comparison["difference"], standing(comparison)
         table.add_row(
             Text(comparison["arm"]),
-            Text(comparison["verdict"], style=VERDICT_STYLE.get(comparison["verdict"], "")),
+            Text(word, style=VERDICT_STYLE.get(word, "")),
             points(difference["estimate"]),
-            interval(difference["low"], difference["high"]),
+            span(difference, comparison["pairs"]),
             str(comparison["pairs"]),
             plain(comparison["correlation"]),
         )

@@ -11,24 +11,58 @@ from relucate.report.numbers import count, percent
 
 
 def lines(study: dict[str, Any]) -> list[str]:
-    """Return the best rates and the comparison at one rate in sentences; none without tuning."""
+    """Return the best rates and the comparisons at one rate in sentences; none without tuning."""
     found = study.get("tuning")
-    if not found:
-        return []
-    best = ", ".join(f"{arm['label']} {rate(arm['lr'])}" for arm in found["arms"])
-    same = found["same_rate"]
-    said = [
-        f"each arm at its best learning rate: {best} (of {_tried(found)}; scored on "
-        f"{found['held_out']:,} training examples held out, seeds {found['first_seed']:,} and on)"
-    ]
-    edges = [arm["label"] for arm in found["arms"] if arm["edge"]]
+    return [*_chosen(found), *_same_rate(found["same_rate"])] if found else []
+
+
+def scored(arm: dict[str, Any]) -> bool:
+    """Return whether any of an arm's tuning runs came to a score above 0.
+
+    >>> scored({"curve": [{"score": 0.0}, {"score": 0.4}]})
+    True
+    """
+    return any(point["score"] for point in arm["curve"])
+
+
+def _chosen(found: dict[str, Any]) -> list[str]:
+    """Return which rate each arm got and why."""
+    good = [arm for arm in found["arms"] if scored(arm)]
+    about = (
+        f"(of {_tried(found)}; scored on {found['held_out']:,} training examples held out, seeds "
+        f"{found['first_seed']:,} and on)"
+    )
+    best = ", ".join(f"{arm['label']} {rate(arm['lr'])}" for arm in good)
+    said = [f"each arm at its best learning rate: {best} {about}"] if good else []
+    edges = [arm["label"] for arm in good if arm["edge"]]
     if edges:
         said.append(
             f"the best rate of {' and of '.join(edges)} is at the end of those tried: a better one "
             "may lie beyond (--rates)"
         )
-    said.append(f"all arms at the rate {rate(same['lr'])}: {same['sentence']}")
-    return said
+    return said + [_lost(arm, found) for arm in found["arms"] if not scored(arm)]
+
+
+def _lost(arm: dict[str, Any], found: dict[str, Any]) -> str:
+    """Return that an arm has no best rate, and what it was trained with."""
+    curve = arm["curve"]
+    diverged = all(point.get("diverged", 0) == point["runs"] for point in curve)
+    why = "every tuning run diverged" if diverged else "every tuning run scored 0"
+    return (
+        f"no best learning rate for {arm['label']}: {why} (tried: {_tried(found)}); it trained "
+        f"with {rate(arm['lr'])}, the nearest to the recipe's (other rates: --rates)"
+    )
+
+
+def _same_rate(same: dict[str, Any]) -> list[str]:
+    """Return every comparison of the arms at one and the same rate."""
+    opening = f"all arms at the rate {rate(same['lr'])}"
+    if len(same["comparisons"]) == 1:
+        return [f"{opening}: {same['sentence']}"]
+    return [
+        f"{opening}, {found['arm']} against {found['against']}: {found['sentence']}"
+        for found in same["comparisons"]
+    ]
 
 
 def table(study: dict[str, Any]) -> list[dict[str, Any]]:
@@ -43,15 +77,20 @@ def table(study: dict[str, Any]) -> list[dict[str, Any]]:
             "cells": [
                 {
                     "text": f"{percent(curve[lr]['score'])}",
-                    "about": f"{count(curve[lr]['epochs'], 'epoch')}, "
-                    f"{count(curve[lr]['runs'], 'run')}",
-                    "best": lr == arm["lr"],
+                    "about": _trained(curve[lr]),
+                    "best": lr == arm["lr"] and scored(arm),
                 }
                 for curve, arm in zip(curves, found["arms"], strict=True)
             ],
         }
         for lr in sorted(curves[0])
     ]
+
+
+def _trained(point: dict[str, Any]) -> str:
+    """Return how long and how often a rate was tried."""
+    said = f"{count(point['epochs'], 'epoch')}, {count(point['runs'], 'run')}"
+    return said + (f", {point['diverged']} diverged" if point.get("diverged") else "")
 
 
 def rate(value: float) -> str:

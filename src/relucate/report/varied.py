@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from relucate.report.numbers import interval, percent, points
+from relucate.report.facts import span
+from relucate.report.numbers import percent, points
 
 Heading = tuple[str, Any]  # text, and left or right
 
@@ -30,7 +31,7 @@ def table(study: dict[str, Any]) -> tuple[list[Heading], list[list[str]]]:
         texts = [_told(row["values"][name]) for name in names]
         texts += [percent(cell["mean"]) for cell in row["cells"]]
         for effect in row["effects"]:
-            texts += [points(effect["estimate"]), interval(effect["low"], effect["high"])]
+            texts += [points(effect["estimate"]), span(effect, study["pairs"])]
         rows.append(texts)
     return headings, rows
 

@@ -10,20 +10,28 @@ import re
 from typing import Any
 
 from relucate.report import reach, tuning, varied
-from relucate.report.facts import bare_sentence, failed_runs, sole_winner
+from relucate.report.facts import (
+    bare_sentence,
+    failed_runs,
+    identical,
+    sole_winner,
+    span,
+    standing,
+)
 from relucate.report.numbers import (
     count,
     duration,
     interval,
     known,
     level_percent,
+    margin_points,
     percent,
     plain,
     points,
 )
 from relucate.report.palette import arm_variable, look
 
-VERDICTS = ("better", "equivalent", "inconclusive")
+VERDICTS = ("better", "worse", "equivalent", "inconclusive")
 OPEN_ROWS = 24  # longer tables start folded
 
 
@@ -57,6 +65,7 @@ def page(study: dict[str, Any]) -> dict[str, Any]:
         "varied": varied_table(study),
         "tuning": {
             "lines": [minus(line) for line in tuning.lines(study)],
+            "heads": tuning_heads(study),
             "rows": tuning.table(study),
         },
         "reach": reach_tables(study),
@@ -93,16 +102,25 @@ def key_numbers(study: dict[str, Any]) -> list[dict[str, str]]:
     """Return the numbers that the verdict rests on: name, value and a word on what it is."""
     difference = study["difference"]
     level = level_percent(difference.get("level") or study["level"])
-    span = interval(difference["low"], difference["high"])
-    no_span = "needs two pairs with results" if span == "-" else f"points, {difference['method']}"
+    ends = interval(difference["low"], difference["high"])
     rows = [
         ("difference", points(difference["estimate"]), f"points, {difference['of']}"),
-        (f"{level} interval", span, no_span),
-        ("margin", f"±{percent(study['margin'])}", "points"),
+        (f"{level} interval", ends, _about_interval(study)),
+        ("margin", f"±{margin_points(study['margin'])}", "points"),
         ("pairs", str(study["pairs"]), "same seed in both arms"),
         ("correlation", plain(study["correlation"]), "of the two arms over pairs"),
     ]
     return [{"name": n, "value": typographic(v), "about": a} for n, v, a in rows]
+
+
+def _about_interval(study: dict[str, Any]) -> str:
+    """Return the interval's unit and method, or why there is none."""
+    difference, pairs = study["difference"], study["pairs"]
+    if identical(difference, pairs):
+        return f"none: the same in all {count(pairs, 'pair')} ({difference['method']})"
+    if known(difference["low"]):
+        return f"points, {difference['method']}"
+    return f"needs {'two' if pairs < 2 else 'more'} pairs with results"
 
 
 def legend(study: dict[str, Any]) -> list[dict[str, Any]]:
@@ -145,21 +163,28 @@ def comparison_table(study: dict[str, Any]) -> list[dict[str, str]]:
     rows = []
     for comparison in study["comparisons"]:
         difference = comparison["difference"]
-        word = str(comparison["verdict"])
+        word = standing(comparison)
         rows.append(
             {
                 "arm": comparison["arm"],
                 "against": comparison["against"],
                 "word": word,
                 "style": word if word in VERDICTS else "other",
-                "sentence": bare_sentence(word, str(comparison["sentence"])),
                 "estimate": typographic(points(difference["estimate"])),
-                "interval": typographic(interval(difference["low"], difference["high"])),
+                "interval": typographic(span(difference, comparison["pairs"])),
                 "pairs": str(comparison["pairs"]),
                 "correlation": typographic(plain(comparison["correlation"])),
             }
         )
     return rows
+
+
+def tuning_heads(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the legend with the arms' names before a learning rate was chosen for each."""
+    arms = (study.get("tuning") or {}).get("arms", [])
+    return [
+        {**entry, "name": arm["label"]} for entry, arm in zip(legend(study), arms, strict=False)
+    ]
 
 
 def varied_table(study: dict[str, Any]) -> dict[str, Any] | None:
