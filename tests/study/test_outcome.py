@@ -340,6 +340,14 @@ def test_what_the_arms_differ_in_is_said():
     assert any("weight decay acts on gamma" in note for note in notes)
 
 
+def test_runs_that_diverged_are_told_of_every_arm():
+    rows = [[0.8, 0.81, 0.8], [0.8, 0.82, 0.8], [0.8, None, None]]
+    notes = document(outcome(rows, ("before", "after", "none")), command="x")["notes"]
+    told = "diverged runs: 2 of 3 of linear-act; each counts with the worst score, 0 %"
+    assert told in notes
+    assert not any("diverged runs" in n for n in document(outcome(rows[:2]), command="x")["notes"])
+
+
 def test_a_handful_of_test_examples_is_said():
     notes = document(outcome([[0.8] * 3, [0.9, 0.8, 0.9]]), command="x")["notes"]
     assert any("with 8 test examples, one more right answer is 12.5 points" in n for n in notes)

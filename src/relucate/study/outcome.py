@@ -267,11 +267,21 @@ def _notes(outcome: Outcome) -> list[str]:
             f"{100 * step:.3g} points, more than the margin of {100 * outcome.plan.margin:g}: take "
             "more test examples or a larger margin"
         )
+    if len(outcome.plan.arms) > 2:  # with two the verdict's sentence says it
+        notes += _lost(outcome)
     if outcome.inspection.engine["name"] == "keras":
         notes.append(f"trained by the keras engine: {outcome.inspection.engine['reason']}")
     notes += _differing(outcome)
     notes += sorted({r["note"] for r in outcome.results.values() if r["note"]})
     return notes
+
+
+def _lost(outcome: Outcome) -> list[str]:
+    """Return a note on the arms whose runs diverged, if any did."""
+    seeds = outcome.finished_pairs()
+    lost = [(outcome.diverged(arm, seeds), arm.label) for arm in outcome.plan.arms]
+    told = ", ".join(f"{count} of {len(seeds)} of {label}" for count, label in lost if count)
+    return [f"diverged runs: {told}; each counts with the worst score, 0 %"] if told else []
 
 
 def _differing(outcome: Outcome) -> list[str]:
