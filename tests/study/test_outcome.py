@@ -324,6 +324,12 @@ class TestLearning:
         found = self.made([[[0.5, 0.5]] * 3, [[0.5, 0.5], None, [0.5, 0.5]]], target=0.4)
         assert math.isclose(found["area"]["estimate"], -0.25 / 3)
 
+    def test_an_arm_that_lost_every_run_sets_no_target(self):
+        found = self.made([[[0.5, 0.6]] * 3, [None] * 3])
+        assert math.isclose(found["target"], 0.95 * 0.6)
+        assert found["reached"] == [3, 0]
+        assert self.made([[None] * 3, [None] * 3]) is None
+
     def test_without_a_curve(self):
         assert self.made([[[None, None]] * 3, [[0.5, 0.5]] * 3]) is None
 

@@ -160,7 +160,8 @@ def _learning(outcome: Outcome, arm: Arm, seeds: list[int]) -> dict[str, Any] | 
     """Return the differences in area under the learning curve and in steps to a target score.
 
     A run that diverged has no area and takes all steps; so does one that doesn't reach the target.
-    The target, unless it was given, is 95 % of the lower arm's mean last score on the curve.
+    The target, unless it was given, is 95 % of the lower arm's mean last score on the curve (an arm
+    that lost every run aside).
     """
     first = outcome.plan.arms[0]
     curves = [[outcome.curve(which, seed) for seed in seeds] for which in (first, arm)]
@@ -169,8 +170,10 @@ def _learning(outcome: Outcome, arm: Arm, seeds: list[int]) -> dict[str, Any] | 
     areas = [np.array([area(curve) or 0.0 for curve in rows]) for rows in curves]
     target = outcome.plan.target
     if target is None:
-        last = (np.mean([curve[-1] or 0.0 for curve in rows]) for rows in curves)
-        target = 0.95 * float(min(last))
+        last = [float(np.mean([curve[-1] or 0.0 for curve in rows])) for rows in curves]
+        if not any(last):
+            return None
+        target = 0.95 * min(score for score in last if score)
     steps, reached = [], []
     for which, rows in zip((first, arm), curves, strict=True):
         recipe = outcome.plan.recipe_of(which)
