@@ -10,6 +10,7 @@ from relucate.torch import modules
 from relucate.torch.modules import (
     AvgPoolSame,
     BatchNorm,
+    FixedOffset,
     GroupNorm,
     LayerNorm,
     Pad,
@@ -270,3 +271,12 @@ def test_channels_last_weights():
     assert net[2].weight.is_contiguous(memory_format=torch.channels_last_3d)
     for was, now in zip(before, net.parameters(), strict=True):
         assert torch.equal(was, now)
+
+
+def test_an_offset_for_one_size_refuses_others():
+    layer = FixedOffset(torch.randn(4, 2, 2), (3, 4, 4))
+    y = torch.randn(5, 4, 2, 2)
+    assert torch.equal(layer(y, torch.ones(5, 3, 4, 4)), y + layer.offset)
+    with pytest.raises(ValueError, match=r"shape \('n', 3, 4, 4\), got \(5, 3, 3, 4\)"):
+        layer(y, torch.ones(5, 3, 3, 4))
+    assert list(layer.state_dict()) == ["offset"]

@@ -31,6 +31,10 @@ class Adapter(Protocol):
         """Return the outputs of a model of this framework at inference."""
         ...
 
+    def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+        """Return inputs of other sizes that such a model may take, though its graph has one."""
+        ...
+
     def reread(self, model: Any) -> Graph:
         """Return the Graph of a model that was written."""
         ...
@@ -64,6 +68,9 @@ class _Keras:
         from ..keras.running import outputs
 
         return outputs(model, inputs)
+
+    def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+        return []  # the graph says which sizes it takes
 
     def reread(self, model: Any) -> Graph:
         return self._read(model)
@@ -102,22 +109,34 @@ class _Torch:
 
         return outputs(model, inputs, self._example)
 
+    def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+        from ..torch.running import other_sizes
+
+        return other_sizes(inputs)
+
     def reread(self, model: Any) -> Graph:
         from ..torch import read
 
         return read(model, self._example, leaves=self._leaves)
 
     def notes(self, model: Any) -> tuple[str, ...]:
-        from ..torch.reader import same_calls_in_training
+        from ..torch.reader import same_calls_in_training, unread
 
-        if type(model) is type(self._model) or same_calls_in_training(
+        found = []
+        if type(model) is not type(self._model) and not same_calls_in_training(
             self._model, self._example, self._leaves
         ):
-            return ()
-        return (
-            "the forward does something else in training mode (behind self.training); the new "
-            "module always does what eval mode does.",
-        )
+            found.append(
+                "the forward does something else in training mode (behind self.training); the new "
+                "module always does what eval mode does."
+            )
+        if paths := unread(self._reading, self._model):
+            named = ", ".join(f"'{path}'" for path in paths)
+            found.append(
+                f"{named} isn't called for inputs like the example: torch.export follows one "
+                "branch of each condition, and only that one is sure to compute the same."
+            )
+        return tuple(found)
 
     def taps(
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]

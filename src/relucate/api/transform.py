@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, Refused
+from ..errors import InputError, Refused, RelucateError
 from ..graph import Graph
 from ..order import Order
 from ..surgery.convert import convert_graph
@@ -18,18 +18,9 @@ from ..surgery.fold import fold_graph
 from ..surgery.plan import Outcome, Plan
 from ..surgery.rebuild import rebuild_graph
 from ..surgery.sites import sites
-from ..surgery.verify import (
-    MOST_NOISE,
-    Certificate,
-    allow_noise,
-    check_finite,
-    coarsest,
-    compare_outputs,
-    nudged,
-    stress_inputs,
-    worst_layer,
-)
+from ..surgery.verify import Certificate, check_finite, stress_inputs
 from .adapters import Adapter, adapt, measure
+from .certify import Party, certified, split
 
 _BATCH = 32
 
@@ -169,7 +160,7 @@ def convert(
                 "hundreds."
             )
         if plan.placed:
-            found = measure(adapter, plan.graph, plan.placed, _batches(arrays))
+            found = measure(adapter, plan.graph, plan.placed, split(arrays, _BATCH))
             plan = convert_graph(adapter.graph, wanted, strategy, found)
     report = _report(adapter.graph, plan, "convert", wanted, strategy)
     return _carried_out(adapter, model, plan, report, inputs)
@@ -267,7 +258,8 @@ def verify(
     arrays = stress_inputs(one.graph, seed)
     if inputs is not None:
         arrays = _arrays(one.graph, inputs, "inputs")
-    return _certified(one, a, other, b, arrays, tolerance)
+    parties = (Party(one, a, one.graph, "the first"), Party(other, b, other.graph, "the second"))
+    return certified(*parties, arrays, tolerance, sizes=inputs is None)
 
 
 # What the verbs have in common.
@@ -286,7 +278,7 @@ def _planned(
 def _report(
     graph: Graph, plan: Plan, verb: str, order: str | None, strategy: str | None
 ) -> TransformReport:
-    notes = []
+    notes = list(plan.warnings)
     if not plan.done:
         notes.append(f"no effect: none of the {len(plan.outcomes)} norms could be changed.")
     counts = (graph.count_parameters(), plan.graph.count_parameters())
@@ -311,7 +303,9 @@ def _carried_out(
     if inputs is not None:
         own = _arrays(adapter.graph, inputs, "inputs")
         arrays = [np.concatenate([x, y]) for x, y in zip(arrays, own, strict=True)]
-    found = _certified(adapter, model, adapter, made, arrays, None, plan.graph)
+    old = Party(adapter, model, adapter.graph, "the model")
+    new = Party(adapter, made, plan.graph, "the result")
+    found = certified(old, new, arrays, None, sizes=True)
     notes = (*report.warnings, *found.notes, *adapter.notes(made))
     report = replace(report, certificate=found, warnings=notes)
     if not found.passed and report.strategy != "approximate":
@@ -321,37 +315,17 @@ def _carried_out(
     return made, report
 
 
-def _certified(
-    one: Adapter,
-    a: Any,
-    other: Adapter,
-    b: Any,
-    arrays: Sequence[np.ndarray],
-    tolerance: float | None,
-    graph: Graph | None = None,
-) -> Certificate:
-    batches = list(_batches(arrays, 8))
-    pairs = [(one.outputs(a, batch), other.outputs(b, batch)) for batch in batches]
-    ones = [np.concatenate(parts) for parts in zip(*(p[0] for p in pairs), strict=True)]
-    others = [np.concatenate(parts) for parts in zip(*(p[1] for p in pairs), strict=True)]
-    dtype = coarsest(one.dtypes | other.dtypes)
-    found = compare_outputs(ones, others, dtype, tolerance)
-    if not found.passed and tolerance is None and dtype in MOST_NOISE:
-        parts = [one.outputs(a, nudged(batch)) for batch in batches]
-        moved = [np.concatenate(part) for part in zip(*parts, strict=True)]
-        found = allow_noise(found, compare_outputs(ones, moved, dtype, None))
-    limits = dict.fromkeys((*one.limits, *other.limits))
-    found = replace(found, notes=(*found.notes, *limits))
-    if found.passed:
-        return found
-    worst = worst_layer(one.graph, graph or other.graph, arrays, found.tolerance)
-    return replace(found, worst=worst)
-
-
 def _check_orders(adapter: Adapter, graph: Graph, made: Any) -> None:
     """Check that the model that was written reads as the graph that was planned."""
+    try:
+        again = adapter.reread(made)
+    except RelucateError as error:
+        raise Refused(
+            f"the result isn't returned: what was written can't be read again: {error} Please "
+            "report this model."
+        ) from error
     planned = sorted(site.order for site in sites(graph))
-    written = sorted(site.order for site in sites(adapter.reread(made)))
+    written = sorted(site.order for site in sites(again))
     if planned != written:
         raise Refused(
             "the result isn't returned: what was written has its norms elsewhere than planned. "
@@ -362,10 +336,6 @@ def _check_orders(adapter: Adapter, graph: Graph, made: Any) -> None:
 def _warn(report: TransformReport) -> None:
     for text in report.warnings:
         warnings.warn(f"relucate {report.verb}: {text}", UserWarning, stacklevel=3)
-
-
-def _batches(arrays: Sequence[np.ndarray], size: int = _BATCH) -> list[list[np.ndarray]]:
-    return [[x[i : i + size] for x in arrays] for i in range(0, len(arrays[0]), size)]
 
 
 def _arrays(graph: Graph, given: Any, what: str) -> list[np.ndarray]:

@@ -245,6 +245,33 @@ class AvgPoolSame(nn.Module):
         return pool(x, self.window, self.strides)
 
 
+class FixedOffset(nn.Module):
+    """y + offset, with one offset per position, where y was made from an x of one size only.
+
+    Plain addition would broadcast an offset of one pixel; and with strides images of two sizes may
+    give outputs of one, whose borders differ.
+    """
+
+    offset: Tensor
+
+    def __init__(self, offset: Tensor, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("offset", offset)
+        self.shape = tuple(shape)
+
+    def forward(self, y: Tensor, x: Tensor) -> Tensor:
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(
+                f"expected values of shape {('n', *self.shape)}, got {tuple(x.shape)}: the model "
+                "was folded by the strategy map, for inputs of one size. Give inputs of that size, "
+                "or fold it with strategy='shift'."
+            )
+        return y + self.offset
+
+    def extra_repr(self) -> str:
+        return f"x of {self.shape}"
+
+
 class Pad(nn.Module):
     """Pad the spatial axes with a constant (what asymmetric "same" padding needs)."""
 

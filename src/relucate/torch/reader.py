@@ -31,6 +31,7 @@ from .reading.symbolic import trace
 from .reading.translator import Translator
 from .reading.values import Mismatch, Program, Stopped
 from .reading.view import View, failing_call, materialized, unwrap
+from .state import unchanged
 
 # A batch size that no model has as another number, so that the batch axis is told from the others.
 _BATCHES = (17, 19, 23, 29, 31, 37, 41, 43, 47)
@@ -96,9 +97,13 @@ def read_with_modules(model: nn.Module, example: Any, *, leaves: Sequence[str] =
     (True, Binding(parameter='0.weight', turn='dense'))
     """
     model = unwrap(model)
+    with unchanged(model):
+        return _read(model, example, leaves)
+
+
+def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
     args, kwargs = _example(model, example)
-    with torch.random.fork_rng(devices=[]):
-        whole = materialized(model, args, kwargs)
+    whole = materialized(model, args, kwargs)
     view = View(whole)
     _check_leaves(view, leaves)
     is_leaf = _leaf_test(view, frozenset(leaves))
@@ -127,6 +132,11 @@ def same_calls_in_training(model: nn.Module, example: Any, leaves: Sequence[str]
     It doesn't where code stands behind `if self.training` (auxiliary heads, stochastic depth).
     """
     model = unwrap(model)
+    with unchanged(model):
+        return _same_calls(model, example, leaves)
+
+
+def _same_calls(model: nn.Module, example: Any, leaves: Sequence[str]) -> bool:
     args, kwargs = _example(model, example)
     found = []
     for training in (False, True):
@@ -139,6 +149,24 @@ def same_calls_in_training(model: nn.Module, example: Any, leaves: Sequence[str]
             return False
         found.append([(call.target, call.module, call.owner) for call in program.calls])
     return found[0] == found[1]
+
+
+def unread(reading: Reading, model: nn.Module) -> tuple[str, ...]:
+    """Return the modules with parameters that stand in no call that torch.export read.
+
+    Such a module may be called for other inputs: torch.export follows one branch of a condition.
+    What torch.fx reads has no such conditions, so that for it the answer is empty.
+    """
+    if reading.way != "export":
+        return ()
+    layers = {node.layer.partition("/")[0] for node in reading.graph}
+    called = {path for path in layers if path}
+    found = []
+    for path, module in unwrap(model).named_modules():
+        above = {".".join(path.split(".")[:n]) for n in range(1, path.count(".") + 2)}
+        if path and module._parameters and not above & called:
+            found.append(path)
+    return tuple(found)
 
 
 # The example.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,40 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import Refused
+from .state import unchanged
 
 
 def outputs(model: nn.Module, inputs: Sequence[np.ndarray], example: Any) -> list[np.ndarray]:
-    """Return a module's outputs in eval mode, flat, for one array per input."""
+    """Return a module's outputs in eval mode, flat, for one array per input; it stays as it is."""
     with _evaluating(model):
         found = _call(model, inputs, example)
-    return [_numpy(x) for x in pytree.tree_leaves(found) if isinstance(x, Tensor)]
+        # Copies: an output may be a view of a buffer, which gets its old values back.
+        return [_numpy(x).copy() for x in pytree.tree_leaves(found) if isinstance(x, Tensor)]
+
+
+def other_sizes(inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """Return two examples of each input in other sizes: what a model may take, too.
+
+    A module's forward knows no sizes, and may do something else for each. Smaller and larger
+    images; for sequences (n, length, ...) and tokens (n, length) other lengths.
+    """
+    ranks = {x.ndim for x in inputs}
+    axes = [range(2, max(ranks))] + ([range(1, 2)] if max(ranks) <= 3 else [])
+    sizes = (lambda n: n // 2, lambda n: n + min(n, 32))
+    resized = [
+        [_resized(x[:2], [axis for axis in wanted if axis < x.ndim], size) for x in inputs]
+        for wanted in axes
+        for size in sizes
+    ]
+    shapes = [x[:2].shape for x in inputs]
+    return [xs for xs in resized if [x.shape for x in xs] != shapes and all(x.size for x in xs)]
+
+
+def _resized(x: np.ndarray, axes: Sequence[int], size: Callable[[int], int]) -> np.ndarray:
+    for axis in axes:
+        old = x.shape[axis]
+        x = np.take(x, np.arange(size(old)) % old, axis=axis)
+    return x
 
 
 def tapped(
@@ -69,14 +96,10 @@ def _examples(model: nn.Module, example: Any) -> list[Tensor]:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with unchanged(model), torch.no_grad():
+        for module in model.modules():
+            module.training = False  # not eval(), which modules of torch.export don't have
+        yield
 
 
 def _call(model: nn.Module, inputs: Sequence[np.ndarray], example: Any) -> Any:

@@ -9,6 +9,7 @@ as it was, what was inserted stands at paths of its own. Nothing is shared with 
 from __future__ import annotations
 
 import copy
+import math
 import operator
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -16,10 +17,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from ..errors import Refused
 from ..graph import Graph, Node
+from .modules import FixedOffset
 from .reader import Reading
 from .reading.targets import canonical
 from .reading.view import unwrap
@@ -212,8 +214,9 @@ class _Edits:
         call = self.traced[self.reading.origins[node.name]] if node.op != "input" else None
         if call is None or call.op == "call_module" or node.op == "opaque":
             return False
-        if node.op == "batch_norm":
-            return True  # the call holds on to eval mode
+        if node.op == "batch_norm" and "moving_mean" in node.arrays:
+            # The call holds on to the mode that was traced; it may insist on training mode.
+            return node.attrs.get("forced") is not True
         if node.op == "dropout" and call.op == "call_function":
             return True
         return bool(node.arrays) and changed_shape(self.old, self.new, node.name)
@@ -327,6 +330,11 @@ class _Edits:
         return self._building.call_function(function, args)
 
     def _affine(self, node: Node, value: fx.Node) -> fx.Node:
+        if self._holds_for_one_size(node):
+            offset = tensor_like(self.new.tensors[node.arrays["offset"]], self.like)
+            source = self.new.nodes[self._made_from(node)]
+            shape = [int(size or 0) for size in source.shape[1:]]
+            return self._module(node, FixedOffset(offset, shape), value, self._value(source.name))
         for role, function in (("scale", operator.mul), ("offset", operator.add)):
             if role in node.arrays:
                 name = self._free(f"{node.name}_{role}")
@@ -335,13 +343,28 @@ class _Edits:
                 value = self._call(function, value, self._building.get_attr(name))
         return value
 
-    def _module(self, node: Node, module: nn.Module, value: Tensor | fx.Node) -> fx.Node:
+    def _holds_for_one_size(self, node: Node) -> bool:
+        """Return whether an offset was computed for each position (the strategy map)."""
+        if set(node.arrays) != {"offset"} or len(node.shape) < 3 or node.name in self.old.nodes:
+            return False
+        if self.new.tensors[node.arrays["offset"]].shape != node.shape[1:]:
+            return False
+        # Of one pixel it may as well be an offset per channel, for any size: only the name tells.
+        return math.prod(n or 1 for n in node.shape[2:]) > 1 or "_border" in node.name
+
+    def _made_from(self, node: Node) -> str:
+        """Return what the linear layer reads whose border an offset is for."""
+        while node.op == "affine":
+            node = self.new.nodes[node.inputs[0]]
+        return node.inputs[0]
+
+    def _module(self, node: Node, module: nn.Module, *values: fx.Node) -> fx.Node:
         name = self._free(node.name)
         module.train(self.twin.training)
         self.twin.add_module(name, module)
         if node.op == "batch_norm":
             self.paths[node.name] = name
-        return self._building.call_module(name, (value,))
+        return self._building.call_module(name, values)
 
     def _free(self, wanted: str) -> str:
         base = name = "".join(c if c.isalnum() else "_" for c in wanted)

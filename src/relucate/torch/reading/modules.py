@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..modules import FixedOffset
 from .activations import dropout
 from .builder import Weight
 from .frozen import is_frozen_batch_norm, read_frozen
@@ -176,6 +177,10 @@ def _unflatten(t: Translator, m: Any, input: Any) -> Data:
     return unflatten(t, input, m.dim, m.unflattened_size)
 
 
+def _fixed_offset(t: Translator, m: Any, input: Any, source: Any) -> Data:
+    return FUNCTIONS["add"](t, need_data(input), m.offset)
+
+
 def _upsample(t: Translator, m: Any, input: Any) -> Data:
     scale = None if m.size is not None else m.scale_factor
     return FUNCTIONS["interpolate"](t, input, m.size, scale, m.mode, m.align_corners)
@@ -260,6 +265,7 @@ MODULES: dict[type, Handler] = {
     nn.LogSoftmax: _as("log_softmax", "dim"),
     nn.GLU: _as("glu", "dim"),
     nn.MultiheadAttention: attention,
+    FixedOffset: _fixed_offset,
     **TRANSFORMERS,
 }
 

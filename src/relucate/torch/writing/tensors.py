@@ -168,7 +168,7 @@ def make_module(node: Node, graph: Graph, like: Tensor | None) -> nn.Module:
     Raises: Refused: there is none for it.
     """
     rank = len(node.shape) - 2
-    if node.op == "batch_norm":
+    if node.op == "batch_norm" and "moving_mean" in node.arrays and not node.attrs.get("forced"):
         kinds: Any = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
         kept = node.attrs.get("momentum")
         momentum = None if kept is None else 1 - kept

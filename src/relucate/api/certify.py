@@ -1,0 +1,120 @@
+"""Run two models on the same inputs and say how far they are apart: the certificate of every verb.
+
+A PyTorch module was read for inputs of one size, and may do something else for others: what takes
+other sizes is compared there, too. The comparison itself is `surgery.verify`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import Refused
+from ..graph import Graph
+from ..surgery.verify import (
+    MOST_NOISE,
+    Certificate,
+    allow_noise,
+    coarsest,
+    compare_outputs,
+    nudged,
+    worst_layer,
+)
+from .adapters import Adapter
+
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Party:
+    """A model, what runs it, its graph, and what a message calls it."""
+
+    adapter: Adapter
+    model: Any
+    graph: Graph
+    title: str
+
+    def outputs(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the model's outputs at inference."""
+        found = [self.adapter.outputs(self.model, batch) for batch in split(inputs, _BATCH)]
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+    def attempt(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | str:
+        """Return the outputs, or why there are none."""
+        try:
+            return self.outputs(inputs)
+        except Exception as error:  # the user's own forward
+            return f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+
+
+def certified(
+    one: Party, other: Party, arrays: Sequence[np.ndarray], tolerance: float | None, *, sizes: bool
+) -> Certificate:
+    """Return whether two models compute the same.
+
+    Args: sizes: compare inputs of other sizes, too, where the first model takes them.
+    Raises: Refused: the other model can't be run.
+    """
+    ones, others = one.outputs(arrays), other.attempt(arrays)
+    if isinstance(others, str):
+        raise Refused(f"{other.title} can't be run on the inputs that {one.title} takes: {others}")
+    found = _compared(one, other, arrays, ones, others, tolerance)
+    limits = dict.fromkeys((*one.adapter.limits, *other.adapter.limits))
+    found = replace(found, notes=(*found.notes, *limits))
+    if found.passed:
+        return _at_other_sizes(one, other, arrays, tolerance, found) if sizes else found
+    worst = worst_layer(one.graph, other.graph, arrays, found.tolerance)
+    return replace(found, worst=worst)
+
+
+def _compared(
+    one: Party,
+    other: Party,
+    arrays: Sequence[np.ndarray],
+    ones: Sequence[np.ndarray],
+    others: Sequence[np.ndarray],
+    tolerance: float | None,
+) -> Certificate:
+    dtype = coarsest(one.adapter.dtypes | other.adapter.dtypes)
+    found = compare_outputs(ones, others, dtype, tolerance)
+    if not found.passed and tolerance is None and dtype in MOST_NOISE:
+        moved = one.outputs(nudged(arrays))
+        found = allow_noise(found, compare_outputs(ones, moved, dtype, None))
+    return found
+
+
+def _at_other_sizes(
+    one: Party,
+    other: Party,
+    arrays: Sequence[np.ndarray],
+    tolerance: float | None,
+    found: Certificate,
+) -> Certificate:
+    if not other.adapter.other_sizes(arrays):
+        return found
+    narrow = ""
+    for resized in one.adapter.other_sizes(arrays):
+        ones = one.attempt(resized)
+        if isinstance(ones, str) or not all(np.all(np.isfinite(x)) for x in ones):
+            continue  # no input of this model
+        shapes = ", ".join(str(tuple(x.shape[1:])) for x in resized)
+        others = other.attempt(resized)
+        if isinstance(others, str):
+            narrow = f"{other.title} takes no inputs of shape {shapes}, which {one.title} does"
+            continue
+        there = _compared(one, other, resized, ones, others, tolerance)
+        if not there.passed:
+            why = (
+                f"the two agree for inputs of the example's size and differ for {shapes}: what the "
+                "forward does there isn't what was read"
+            )
+            return replace(there, notes=(*found.notes, why))
+    return replace(found, notes=(*found.notes, narrow)) if narrow else found
+
+
+def split(arrays: Sequence[np.ndarray], size: int) -> list[list[np.ndarray]]:
+    """Return the arrays in batches of at most `size` examples."""
+    return [[x[i : i + size] for x in arrays] for i in range(0, len(arrays[0]), size)]

@@ -1,0 +1,81 @@
+"""Call a module that belongs to somebody else and leave it as it was.
+
+A forward may set attributes, count its calls in a buffer, update statistics or draw random numbers,
+in eval mode too. Called by `running` and `reader` around everything that runs a user's module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_CONTAINERS = (dict, list, set)
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Put a module's tensors, attributes and modes, and the random numbers, back afterwards.
+
+    What its attributes refer to beyond lists, dicts and sets of their own isn't looked at.
+    """
+    kept = [_Kept(module) for module in model.modules()]
+    tensors = {id(x): x for one in kept for x in one.tensors()}
+    values = {key: x.detach().clone() for key, x in tensors.items()}
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        for one in kept:
+            one.put_back()
+        for key, tensor in tensors.items():
+            _restore(tensor, values[key])
+
+
+def _restore(tensor: Tensor, value: Tensor) -> None:
+    # `.data`, because autograd counts changes of what somebody's backward pass may still need.
+    if tensor.shape != value.shape:
+        tensor.data = value
+    elif not torch.equal(tensor, value):
+        tensor.data.copy_(value)
+
+
+class _Kept:
+    """One module's attributes: the dict itself, and what its containers held."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._attributes = dict(vars(module))
+        held = [value for value in self._attributes.values() if isinstance(value, _CONTAINERS)]
+        self._contents = [(value, value.copy()) for value in held]
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield the tensors that the module holds and that have values."""
+        for value in self._attributes.values():
+            inner = value.values() if isinstance(value, dict) else (value,)
+            inner = value if isinstance(value, (list, tuple)) else inner
+            yield from (x for x in inner if isinstance(x, Tensor) and _has_values(x))
+
+    def put_back(self) -> None:
+        """Give the module its attributes back, and its containers what they held."""
+        vars(self._module).clear()
+        vars(self._module).update(self._attributes)
+        for container, before in self._contents:
+            _refill(container, before)
+
+
+def _has_values(tensor: Tensor) -> bool:
+    dense = tensor.layout == torch.strided and tensor.device.type != "meta"
+    return dense and not nn.parameter.is_lazy(tensor)
+
+
+def _refill(container: Any, before: Any) -> None:
+    if isinstance(container, list):
+        container[:] = before
+    else:
+        container.clear()
+        container.update(before)
