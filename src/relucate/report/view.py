@@ -94,7 +94,7 @@ def verdict(study: dict[str, Any]) -> dict[str, str]:
     return {
         "word": word,
         "style": word if word in VERDICTS else "other",
-        "sentence": bare_sentence(word, str(study["sentence"])),
+        "sentence": minus(bare_sentence(word, str(study["sentence"]))),
     }
 
 
