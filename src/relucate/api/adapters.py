@@ -121,6 +121,7 @@ class _Torch:
 
     def notes(self, model: Any) -> tuple[str, ...]:
         from ..torch.reader import same_calls_in_training, unread
+        from ..torch.writing.copying import backward_hooks
 
         found = []
         if type(model) is not type(self._model) and not same_calls_in_training(
@@ -136,6 +137,9 @@ class _Torch:
                 f"{named} isn't called for inputs like the example: torch.export follows one "
                 "branch of each condition, and only that one is sure to compute the same."
             )
+        if paths := backward_hooks(self._model):
+            named = ", ".join(f"'{path}'" for path in paths)
+            found.append(f"the new module has no backward hooks; the source has, at {named}.")
         return tuple(found)
 
     def taps(

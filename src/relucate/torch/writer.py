@@ -8,10 +8,8 @@ as it was, what was inserted stands at paths of its own. Nothing is shared with 
 
 from __future__ import annotations
 
-import copy
 import math
 import operator
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,9 +23,9 @@ from .modules import FixedOffset
 from .reader import Reading
 from .reading.targets import canonical
 from .reading.view import unwrap
-from .writing.tensors import changed_shape, make_module, refit, reset, set_values, tensor_like
-
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+from .writing.copying import copied
+from .writing.resetting import reset
+from .writing.tensors import changed_shape, make_module, refit, set_values, tensor_like
 
 
 def write(
@@ -54,12 +52,9 @@ def write_tapped(
 ) -> tuple[nn.Module, Mapping[str, str]]:
     """Return the module, and for each batch norm that is a module, node -> its path."""
     whole = unwrap(model)
-    twin = copy.deepcopy(whole)
-    for module in twin.modules():
-        for kind in _HOOKS:
-            setattr(module, kind, OrderedDict())
+    twin = copied(whole)
     set_values(twin, reading.graph, graph, reading.bindings)
-    edits = _Edits(graph, twin, reading)
+    edits = _Edits(graph, whole, twin, reading)
     made = edits.in_place() if edits.only_modules() else edits.retraced()
     if fresh is not None:
         reset(made, fresh)
@@ -69,8 +64,9 @@ def write_tapped(
 class _Edits:
     """What differs between two graphs, and how the copy is changed for it."""
 
-    def __init__(self, graph: Graph, twin: nn.Module, reading: Reading) -> None:
-        self.new, self.old, self.twin, self.reading = graph, reading.graph, twin, reading
+    def __init__(self, graph: Graph, whole: nn.Module, twin: nn.Module, reading: Reading) -> None:
+        self.new, self.old, self.reading = graph, reading.graph, reading
+        self.whole, self.twin = whole, twin
         self.paths: dict[str, str] = {}
         self.calls: dict[str, list[str]] = {}  # traced call -> the nodes that it made
         for name, call in reading.origins.items():
@@ -128,18 +124,24 @@ class _Edits:
         """Exchange the modules of norms that are gone, and refit those whose tensors changed."""
         for node in self.old:
             if node.name not in self.new.nodes:
-                self._exchange(node.layer, nn.Identity())
+                self._exchange(self._path(node), nn.Identity())
             elif changed_shape(self.old, self.new, node.name):
-                self._refit(node.layer, self.new.nodes[node.name])
+                self._refit(self._path(node), self.new.nodes[node.name])
         for node in self.new:
             if node.op == "batch_norm" and node.layer in self.reading.modules:
-                self.paths[node.name] = node.layer
+                self.paths[node.name] = self._path(node)
             self._not_in_place(node)
         return self.twin
 
+    def _path(self, node: Node) -> str:
+        """Return the path of the module that a node came from; a root's nodes have its name."""
+        root = unwrap(self.reading.modules[node.layer]) is self.whole
+        return "" if root else node.layer
+
     def _exchange(self, path: str, module: nn.Module) -> None:
-        if path not in dict(self.twin.named_modules()):
-            raise Refused(f"'{path}' is the model itself: it can't be taken out.")
+        if not path:
+            kind = type(self.twin).__name__
+            raise Refused(f"the {kind} is the model itself: it can't be taken out.")
         original = self.twin.get_submodule(path)
         for parent in list(self.twin.modules()):
             for name, child in list(parent._modules.items()):
@@ -156,7 +158,7 @@ class _Edits:
         """Let a module that changes its input in place stop that if others read it now."""
         if node.layer not in self.reading.modules or not node.inputs:
             return
-        module: Any = self.twin.get_submodule(node.layer)
+        module: Any = self.twin.get_submodule(self._path(node))
         if getattr(module, "inplace", False) and len(self.new.consumers[node.inputs[0]]) > 1:
             module.inplace = False
 

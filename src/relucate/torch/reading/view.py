@@ -242,8 +242,11 @@ def materialized(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     lazy = (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)
     if not any(isinstance(tensor, lazy) for _, tensor in _tensors(model)):
         return model
+    make: Any = nn.parameter.UninitializedBuffer  # which a deep copy refuses
+    buffers = [x for _, x in _tensors(model) if isinstance(x, make)]
+    empty = {id(x): make(device=x.device, dtype=x.dtype) for x in buffers}
     try:
-        twin = copy.deepcopy(model).eval()
+        twin = copy.deepcopy(model, empty).eval()
         with torch.no_grad():
             twin(*args, **kwargs)
     except Exception as error:

@@ -7,7 +7,6 @@ a kernel of another shape, change the module that holds it. Not here: who calls 
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,6 +84,14 @@ def refit(module: nn.Module, node: Node, graph: Graph) -> None:
     """
     if not isinstance(module, (nn.Linear, nn.LayerNorm, nn.GroupNorm, *_CONVS, *_NORMS)):
         raise Refused(f"'{node.layer}' ({type(module).__name__}) can't take other parameters.")
+    modes = {part: part.training for part in module.modules()}
+    module.eval()  # a spectral norm takes a step each time that its weight is read in training mode
+    _refit(module, node, graph)
+    for part, training in modes.items():
+        part.training = training
+
+
+def _refit(module: nn.Module, node: Node, graph: Graph) -> None:
     like = next((p for p in (*module.parameters(), *module.buffers()) if p.dim()), None)
     held = {_NAMES[role]: role for role in node.arrays}
     names = ["weight", "bias"]
@@ -95,6 +102,9 @@ def refit(module: nn.Module, node: Node, graph: Graph) -> None:
             continue
         layout = layout_of(node, role)
         array = to_torch(graph.tensors[node.arrays[role]], layout)
+        if name not in module._parameters:
+            _check_computed(module, node, name, array.shape)
+            continue
         before = module._parameters.get(name)
         trains = node.arrays[role] in graph.trainable
         made = nn.Parameter(tensor_like(array, like), requires_grad=trains)
@@ -104,6 +114,15 @@ def refit(module: nn.Module, node: Node, graph: Graph) -> None:
         else:
             setattr(module, name, made)
     _refit_attributes(module, node, graph, held, like)
+
+
+def _check_computed(module: nn.Module, node: Node, name: str, shape: tuple[int, ...]) -> None:
+    """Check that a weight which the module computes (weight_norm, ...) may stay as it is."""
+    if tuple(getattr(module, name).shape) != shape:
+        raise Refused(
+            f"'{node.layer}' computes its {name} ({node.attrs.get('reparametrized', 'by a hook')}):"
+            f" it can't get one of shape {shape}. Take the reparametrization off first."
+        )
 
 
 def layout_of(node: Node, role: str) -> str:
@@ -132,31 +151,6 @@ def _refit_attributes(
         setattr(module, field, sizes[0] if sizes else getattr(module, field))
         for name in {"running_mean", "running_var"} & set(held):
             setattr(module, name, tensor_like(graph.tensors[node.arrays[held[name]]], like))
-
-
-def reset(model: nn.Module, fresh: int) -> None:
-    """Initialise all parameters anew, each module from a seed of its own path.
-
-    By each module's own `reset_parameters`; what the model's __init__ does to them afterwards isn't
-    known. Raises: Refused: a module that has parameters and no such method.
-    """
-    devices = [] if not torch.cuda.is_available() else list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=devices):
-        for path, module in model.named_modules():
-            own = [*module._parameters.values(), *module._buffers.values()]
-            if not any(tensor is not None for tensor in own):
-                continue
-            torch.manual_seed(zlib.crc32(f"{fresh}:{path}".encode()))
-            method = getattr(module, "reset_parameters", None) or getattr(
-                module, "_reset_parameters", None
-            )
-            if method is not None:
-                method()
-            elif any(p is not None for p in module._parameters.values()):
-                raise Refused(
-                    f"'{path}' ({type(module).__name__}) has parameters and no reset_parameters: "
-                    "give it one, so that it can be initialised anew."
-                )
 
 
 # Modules from nodes.

@@ -1,0 +1,148 @@
+"""Initialise the parameters of a written model anew, each module from a seed of its own path.
+
+By each module's own `reset_parameters`; what the model's __init__ does to them afterwards isn't
+known. A weight that PyTorch's weight_norm or spectral_norm computes is initialised as that of the
+plain module is, then taken apart. Called by `writer`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from ...errors import Refused
+from .copying import OWN_HOOKS
+
+_ITERATIONS = 15  # of the power method: as many as PyTorch does for a new spectral norm
+
+
+def reset(model: nn.Module, fresh: int) -> None:
+    """Initialise all parameters anew, reproducibly, and leave the global generator alone.
+
+    Raises: Refused: a module that has parameters and no such method, or that computes its weight in
+        another way.
+    """
+    devices = [] if not torch.cuda.is_available() else list(range(torch.cuda.device_count()))
+    inside = {id(m) for held in _parametrizations(model) for m in held.modules()}
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        for path, module in model.named_modules():
+            if id(module) not in inside:
+                torch.manual_seed(zlib.crc32(f"{fresh}:{path}".encode()))
+                _reset_one(path, module)
+
+
+def _parametrizations(model: nn.Module) -> list[nn.Module]:
+    found = (m for m in model.modules() if parametrize.is_parametrized(m))
+    return [held for m in found if isinstance(held := m.parametrizations, nn.Module)]
+
+
+def _reset_one(path: str, module: nn.Module) -> None:
+    hooks = [h for h in module._forward_pre_hooks.values() if isinstance(h, OWN_HOOKS)]
+    if parametrize.is_parametrized(module):
+        _reset_parametrized(path, module)
+    elif hooks:
+        _reset_hooked(path, module, hooks)
+    elif method := _method(path, module):
+        method()
+
+
+def _method(path: str, module: nn.Module) -> Callable[[], None] | None:
+    """Return how a module initialises its parameters; None: there are none.
+
+    Raises: Refused: there are parameters and no method.
+    """
+    own = [*module._parameters.values(), *module._buffers.values()]
+    if not any(tensor is not None for tensor in own):
+        return None
+    method: Any = getattr(module, "reset_parameters", None)
+    method = method or getattr(module, "_reset_parameters", None)
+    if method is None and any(p is not None for p in module._parameters.values()):
+        raise Refused(
+            f"'{path}' ({type(module).__name__}) has parameters and no reset_parameters: "
+            "give it one, so that it can be initialised anew."
+        )
+    return method
+
+
+def _plain(path: str, module: nn.Module, names: Iterable[str], hidden: set[str]) -> Any:
+    """Return the module as it is without what computes the tensors `names`, initialised.
+
+    Its other parameters are the module's own.
+    """
+    held = module.__dict__
+    bare = object.__new__(parametrize.type_before_parametrizations(module))
+    bare.__dict__.update({k: v for k, v in held.items() if k not in names})
+    kept = {k: v for k, v in held["_parameters"].items() if k not in hidden}
+    made = {name: nn.Parameter(torch.empty_like(getattr(module, name))) for name in names}
+    bare.__dict__["_parameters"] = {**kept, **made}
+    modules = {k: v for k, v in held["_modules"].items() if k != "parametrizations"}
+    bare.__dict__["_modules"] = modules
+    if method := _method(path, bare):
+        method()
+    return bare
+
+
+# torch.nn.utils.parametrizations.
+
+
+def _reset_parametrized(path: str, module: nn.Module) -> None:
+    held: Any = module.parametrizations
+    for name, parts in held.items():
+        for part in parts:
+            if not isinstance(part, (_SpectralNorm, _WeightNorm)):
+                kind = type(part).__name__.lstrip("_")
+                raise Refused(
+                    f"'{path}' computes its {name} ({kind}), which can't be initialised anew: take "
+                    "the parametrization off, rebuild, and put it on the result."
+                )
+    bare = _plain(path, module, list(held), set())
+    for name, parts in held.items():
+        setattr(module, name, getattr(bare, name).detach())
+        for part in parts:
+            _start_vectors(part.buffers())
+        _iterate(module, name)
+
+
+def _start_vectors(vectors: Iterable[Tensor]) -> None:
+    """Let the power method of a spectral norm start from new vectors, not from trained ones."""
+    for vector in vectors:
+        vector.copy_(F.normalize(torch.randn_like(vector), dim=0))
+
+
+def _iterate(module: nn.Module, name: str) -> None:
+    """Read a computed weight in training mode: a spectral norm takes a step each time."""
+    parts: Any = module.parametrizations
+    modes = {part: part.training for part in parts.modules()}
+    parts.train()
+    for _ in range(_ITERATIONS):
+        getattr(module, name)
+    for part, training in modes.items():
+        part.training = training
+
+
+# torch.nn.utils.weight_norm and spectral_norm, by hooks.
+
+
+def _reset_hooked(path: str, module: nn.Module, hooks: Iterable[Any]) -> None:
+    for hook in hooks:
+        name = hook.name
+        if isinstance(hook, WeightNorm):
+            bare = _plain(path, module, [name], {f"{name}_g", f"{name}_v"})
+            weight = getattr(bare, name)
+            getattr(module, f"{name}_v").copy_(weight)
+            getattr(module, f"{name}_g").copy_(torch.norm_except_dim(weight, 2, hook.dim))
+            setattr(module, name, hook.compute_weight(module))
+            continue
+        bare = _plain(path, module, [name], {f"{name}_orig"})
+        getattr(module, f"{name}_orig").copy_(getattr(bare, name))
+        _start_vectors([getattr(module, f"{name}_{vector}") for vector in "uv"])
+        for _ in range(_ITERATIONS):
+            setattr(module, name, hook.compute_weight(module, do_power_iteration=True))

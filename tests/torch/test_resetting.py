@@ -1,0 +1,102 @@
+"""Rebuilt weights that PyTorch's weight_norm and spectral_norm compute, and what is refused."""
+
+import warnings
+
+import pytest
+import torch
+from tests.torch import zoo
+from torch import nn
+
+import relucate
+from relucate.errors import Refused
+
+SHAPE = (2, 3, 6, 6)
+
+
+def quiet(function, module):
+    with warnings.catch_warnings():  # PyTorch: weight_norm by hooks is deprecated
+        warnings.simplefilter("ignore", FutureWarning)
+        return function(module)
+
+
+NORMS = {
+    "weight_norm": nn.utils.parametrizations.weight_norm,
+    "spectral_norm": nn.utils.parametrizations.spectral_norm,
+    "weight_norm by hook": lambda module: quiet(nn.utils.weight_norm, module),
+    "spectral_norm by hook": lambda module: quiet(nn.utils.spectral_norm, module),
+}
+
+
+def net(norm, place=0):
+    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)]
+    model = zoo.randomize(nn.Sequential(*layers), 1)
+    model[place] = norm(model[place])
+    return model
+
+
+@pytest.mark.parametrize("name", list(NORMS))
+@pytest.mark.parametrize("place", [0, 3])
+@pytest.mark.parametrize("order", ["after", "none"])
+def test_computed_weights_start_anew_and_train(name, place, order):
+    model = net(NORMS[name], place).eval()
+    old = model[place].weight.detach().clone()
+    plain, _ = relucate.rebuild(net(lambda m: m, place), order, seed=3, example=SHAPE)
+    made, report = relucate.rebuild(model, order, seed=3, example=SHAPE)
+    again, _ = relucate.rebuild(net(NORMS[name], place), order, seed=3, example=SHAPE)
+    assert report.done
+    assert torch.equal(model[place].weight, old)
+    layer = made.eval().get_submodule(str(place))
+    wanted = plain.get_submodule(str(place)).weight.detach()
+    if name.startswith("spectral"):
+        wanted = wanted / torch.linalg.matrix_norm(wanted.flatten(1), 2)
+    torch.testing.assert_close(layer.weight.detach(), wanted, rtol=2e-2, atol=1e-5)
+    x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(made(x), again.eval()(x), rtol=0, atol=0)
+    made.train()(x).square().mean().backward()
+    assert all(p.grad is not None for p in made.parameters())
+
+
+@pytest.mark.parametrize("name", list(NORMS))
+@pytest.mark.parametrize("order", ["before", "norm-linear-act"])
+def test_a_computed_weight_stays_where_only_a_bias_changes(name, order):
+    model = net(NORMS[name])
+    model = nn.Sequential(model[0], model[2], model[1], model[3]).eval()
+    before = model[0].weight.detach().clone()
+    made, report = relucate.convert(model, order, example=SHAPE)
+    assert report.certificate.passed
+    assert report.done
+    assert torch.equal(made.get_submodule("0").weight, before)
+
+
+def test_a_spectral_norm_takes_no_step_while_its_layer_is_edited():
+    model = net(NORMS["spectral_norm"])
+    model = nn.Sequential(model[0], model[2], model[1], model[3])
+    made, _ = relucate.convert(model, "before", example=SHAPE)
+    assert made.training
+    assert torch.equal(made.eval().get_submodule("0").weight, model.eval()[0].weight)
+
+
+@pytest.mark.parametrize("name", list(NORMS))
+def test_a_norm_behind_a_computed_weight_is_skipped(name):
+    with pytest.warns(UserWarning, match="no effect"):
+        made, report = relucate.fold(net(NORMS[name]).eval(), example=SHAPE)
+    assert "no plain variable" in report.skipped[0].reason
+    assert report.certificate.max_abs == 0
+    assert hasattr(made[0], "weight")
+
+
+def test_the_seed_decides_what_a_spectral_norm_starts_from():
+    model = net(NORMS["spectral_norm"]).train()
+    for _ in range(5):
+        model(torch.randn(SHAPE))
+    one, _ = relucate.rebuild(model, "after", seed=3, example=SHAPE)
+    other, _ = relucate.rebuild(net(NORMS["spectral_norm"]), "after", seed=3, example=SHAPE)
+    for key, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+
+
+def test_another_parametrization_is_refused_by_name():
+    model = net(nn.utils.parametrizations.orthogonal)
+    with pytest.raises(Refused, match=r"'0' computes its weight \(Orthogonal\)"):
+        relucate.rebuild(model, "after", example=SHAPE)
