@@ -579,6 +579,21 @@ def test_models_within_time_distributed_are_refused():
         write(read(model), model)
 
 
+def test_variables_that_were_frozen_one_by_one_stay_so(randomize):
+    image = keras.Input((6,))
+    low, own = kl.Dense(4, name="low"), kl.Dense(4, use_bias=False, name="own")
+    x = kl.BatchNormalization(name="n")(kl.ReLU()(own(kl.ReLU()(low(image)))))
+    model = randomize(keras.Model(image, kl.Dense(2, name="head")(x)))
+    low.enable_lora(2)
+    own.kernel.trainable = False
+    for plan in (fold_graph(read(model)), convert_graph(read(model), "linear-norm-act")):
+        written = write(plan.graph, model)
+        kept = written.get_layer("low")
+        assert (kept.trainable, kept._kernel.trainable, kept.bias.trainable) == (True, False, True)
+        assert [v.trainable for v in (kept.lora_kernel_a, kept.lora_kernel_b)] == [True, True]
+        assert [v.trainable for v in written.get_layer("own").weights[:1]] == [False]
+
+
 def test_a_mask_is_not_lost():
     x = image(5, dtype="int32")
     y = kl.Dense(3, name="d")(kl.Embedding(9, 4, mask_zero=True)(x))

@@ -15,7 +15,8 @@ EXACT = [strategy for strategy in STRATEGIES if strategy != "approximate"]
 # Evaluated in float64; what was rounded is the weights.
 TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 3e-2}
 SIZE = 6
-ACTS = ("relu", "tanh", "elu", "hard_sigmoid")
+ACTS = ("relu", "tanh", "elu", "hard_sigmoid", "softmax", "glu")
+MERGES = ("add", "average", "subtract", "multiply", "maximum", "minimum")
 
 
 class Net:
@@ -108,7 +109,19 @@ class Net:
         if special != "none":
             arrays["gamma"] = gamma
         attrs = {"axis": self.axis, "epsilon": 1e-3, "momentum": 0.9}
-        return self.add("batch_norm", attrs=attrs, arrays=arrays)
+        name = f"batch_norm{len(self.nodes)}"
+        keys = {role: f"{name}/{role}" for role in arrays}
+        if draw(st.integers(0, 5)) == 0:
+            self.share(arrays, keys, size)
+        return self.add("batch_norm", attrs=attrs, arrays=arrays, keys=keys)
+
+    def share(self, arrays, keys, size):
+        """Take the beta of an earlier norm, or the bias of a layer, for a norm's own beta."""
+        found = [key for key in self.tensors if key.endswith(("/beta", "/bias"))]
+        fitting = [key for key in found if self.tensors[key].shape == (size,)]
+        if fitting:
+            keys["beta"] = fitting[-1]
+            arrays["beta"] = self.tensors[fitting[-1]]
 
     def pool(self, draw):
         op = draw(st.sampled_from(["max_pool", "avg_pool"]))
@@ -118,9 +131,10 @@ class Net:
         return self.add(op, attrs=attrs)
 
     def other(self, draw):
-        op = draw(
-            st.sampled_from(["zero_pad", "upsample", "dropout", "identity", "rescale", "crop"])
-        )
+        ops = ["zero_pad", "upsample", "dropout", "identity", "rescale", "crop", "channel_pad"]
+        op = draw(st.sampled_from(ops))
+        if op == "channel_pad":
+            return self.pad_channels(draw)
         attrs = {
             "zero_pad": {"padding": ((1, 0), (1, 1))},
             "upsample": {"factors": (2, 1)},
@@ -133,8 +147,33 @@ class Net:
             op, attrs = "identity", {}
         return self.add(op, attrs=attrs)
 
+    def pad_channels(self, draw):
+        """Zeros as further channels: a layer of the other data format pads them (ResNet's A)."""
+        along, other = ((1, 2), (0, 0)), ((0, 0), (1, 2))
+        if draw(st.booleans()):
+            along, other = ((1, 2), (0, 1)), ((1, 0), (1, 2))
+        if self.first:
+            return self.add("zero_pad", attrs={"data_format": "channels_last", "padding": along})
+        return self.add("zero_pad", attrs={"data_format": "channels_first", "padding": other})
+
     def act(self, draw):
-        return self.add(draw(st.sampled_from(ACTS)))
+        op = draw(st.sampled_from(ACTS))
+        if op == "glu" and self.channels() % 2:
+            op = "softmax"
+        attrs = {"axis": self.axis} if op in {"softmax", "glu"} else {}
+        return self.add(op, attrs=attrs)
+
+    def separable(self, draw):
+        """Two nodes of one layer."""
+        size, layer = self.channels(), f"separable{len(self.nodes)}"
+        attrs = {"strides": (1, 1), "padding": "same", "dilation": (1, 1), "groups": 1}
+        kernels = {"depthwise": self.normal(3, 3, size, 1), "pointwise": self.normal(1, 1, size, 4)}
+        for op, part in (("depthwise_conv", "depthwise"), ("conv", "pointwise")):
+            arrays = {"kernel": kernels[part]}
+            keys = {"kernel": f"{layer}/{part}_kernel"}
+            if part == "pointwise" and draw(st.booleans()):
+                arrays["bias"], keys["bias"] = self.random.normal(size=4), f"{layer}/bias"
+            self.add(op, attrs=attrs, arrays=arrays, keys=keys, layer=layer)
 
     def branch(self, draw):
         """Two ways from here and together again: a residual, or a concatenation."""
@@ -149,7 +188,7 @@ class Net:
         if one == two:
             return self.add("concat", one, one, attrs={"axis": self.axis})
         if a == b and draw(st.booleans()):
-            return self.add(draw(st.sampled_from(["add", "average", "subtract"])), one, two)
+            return self.add(draw(st.sampled_from(MERGES)), one, two)
         spatial = (a[2:], b[2:]) if self.first else (a[1:-1], b[1:-1])
         if spatial[0] == spatial[1]:
             return self.add("concat", one, two, attrs={"axis": self.axis})
@@ -166,7 +205,7 @@ class Net:
         return self.add("conv", attrs=attrs, layer=name, keys=dict(self.nodes[name].arrays))
 
     def step(self, draw):
-        kinds = ["conv", "norm", "norm", "act", "pool", "other"]
+        kinds = ["conv", "conv", "norm", "norm", "norm", "act", "act", "pool", "other", "separable"]
         getattr(self, draw(st.sampled_from(kinds)))(draw)
 
     def head(self, draw):

@@ -1,5 +1,7 @@
 """What a scale and shift may pass on its way to a linear layer, and by which strategy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.properties.test_fold import EXACT, Net, close
@@ -97,3 +99,179 @@ def test_zeros_padded_by_a_layer_of_their_own():
         fold(behind_an_activation(("pad", {**pad[1], "mode": "reflect", "value": 0.0})))
     ]
     assert reflected[1].status == "skipped"
+
+
+def test_a_torch_model_takes_images_of_any_size():
+    net = behind_an_activation(window=(3, 3), first=True)
+    net.add("avg_pool", attrs={"window": (2, 2), "strides": (2, 2), "padding": "valid"})
+    small = {"strides": (2, 2), "padding": "same", "dilation": (1, 1), "groups": 1}
+    net.add("relu")
+    norm(net)
+    net.add("conv", attrs=small, arrays={"kernel": net.normal(3, 3, net.channels(), 2)})
+    strategies = {}
+    for framework in ("keras", "torch"):
+        plan = fold_graph(replace(net.graph(), framework=framework))
+        strategies[framework] = [outcome.strategy for outcome in plan.outcomes]
+        assert plan.warnings == ()
+    assert strategies == {"keras": ["shift", "map"], "torch": ["shift", "shift"]}
+    assert fold_graph(net.graph(), "map").warnings == ()
+    (warning,) = fold_graph(replace(net.graph(), framework="torch"), "map").warnings
+    assert "example's size only" in warning
+
+
+def norm(net, axis=None, **attrs):
+    """Add a batch norm with random statistics, gammas of zero and below among them."""
+    axis = net.axis if axis is None else axis
+    size = net.values[net.last].shape[axis]
+    arrays = {
+        "gamma": net.random.normal(size=size) * (np.arange(size) != 1),
+        "beta": net.random.normal(size=size),
+        "moving_mean": net.random.normal(size=size),
+        "moving_variance": net.random.uniform(0.2, 3.0, size),
+    }
+    return net.add("batch_norm", attrs={"axis": axis, "epsilon": 1e-3, **attrs}, arrays=arrays)
+
+
+def conv(net, size=4, window=3, padding="same", stride=1):
+    attrs = {"strides": (stride,) * 2, "padding": padding, "dilation": (1, 1), "groups": 1}
+    kernel = net.normal(window, window, net.channels(), size)
+    return net.add("conv", attrs=attrs, arrays={"kernel": kernel})
+
+
+def outcomes(net, strategy="auto"):
+    """Fold, check that it is exact, and return what became of the norms."""
+    graph, plan = net.graph(), fold_graph(net.graph(), strategy)
+    (expected,), (got,) = (evaluate(g, net.values["x"]) for g in (graph, plan.graph))
+    close(net, got, expected)
+    return plan.outcomes
+
+
+@pytest.mark.parametrize("op", ["multiply", "maximum", "minimum", "divide"])
+def test_a_norm_behind_a_merge_that_is_not_linear_goes_forwards(op):
+    net = Net(5, False, np.float64)
+    start = net.last
+    one = conv(net)
+    net.last = start
+    conv(net)
+    two = net.add("sigmoid")
+    net.add(op, one, two)
+    norm(net)
+    conv(net, window=1)
+    (outcome,) = outcomes(net)
+    assert (outcome.status, outcome.reason) == ("done", f"into {net.last}")
+    net.nodes.popitem()
+    net.last = list(net.nodes)[-1]
+    (outcome,) = outcomes(net)
+    assert outcome.reason.startswith(f"backwards: '{op}4' ({op}) lies between; forwards: ")
+
+
+def channels_of_zeros(net, around=(0, 0)):
+    pair = (2, 1)
+    given = (pair, around) if net.first else (around, pair)
+    layout = "channels_last" if net.first else "channels_first"
+    return net.add("zero_pad", attrs={"padding": given, "data_format": layout})
+
+
+@pytest.mark.parametrize("strategy", EXACT)
+@pytest.mark.parametrize("first", [False, True])
+def test_channels_of_zeros_stay_zeros(first, strategy):
+    net = Net(6, first, np.float64)
+    net.add("relu")
+    norm(net)
+    channels_of_zeros(net)
+    conv(net)
+    (outcome,) = outcomes(net, strategy)
+    assert outcome.status == "done"
+
+
+def test_channels_of_zeros_with_zeros_around():
+    net = Net(6, False, np.float64)
+    net.add("relu")
+    norm(net)
+    channels_of_zeros(net, (1, 0))
+    conv(net)
+    (outcome,) = outcomes(net)
+    assert outcome.status == "skipped"
+    assert "pads zeros to the channels and around them, too" in outcome.reason
+
+
+@pytest.mark.parametrize("shifts", [False, True])
+def test_a_norm_behind_channels_of_zeros(shifts):
+    net = Net(7, True, np.float64)
+    conv(net)
+    channels_of_zeros(net)
+    name = norm(net)
+    if not shifts:
+        for role in ("beta", "moving_mean"):
+            net.tensors[f"{name}/{role}"][:2] = net.tensors[f"{name}/{role}"][-1:] = 0
+    net.add("relu")
+    (outcome,) = outcomes(net)
+    if shifts:
+        assert "pads channels of zeros, which would be shifted" in outcome.reason
+    else:
+        assert (outcome.status, outcome.reason) == ("done", "into conv1")
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs"),
+    [
+        ("max_pool", {"window": (2, 2), "strides": (1, 1), "padding": "same"}),
+        ("avg_pool", {"window": (2, 2), "strides": (1, 1), "padding": "same"}),
+        ("crop", {"cropping": ((1, 1), (0, 0))}),
+        ("upsample", {"factors": (2, 1)}),
+    ],
+)
+def test_an_image_axis_is_no_channel_axis(op, attrs):
+    net = Net(8, False, np.float64)
+    net.add("relu")
+    norm(net, axis=1)
+    net.add(op, attrs=attrs)
+    net.add("flatten")
+    size = net.values[net.last].shape[-1]
+    net.add("dense", arrays={"kernel": net.normal(size, 3)})
+    (outcome,) = outcomes(net)
+    assert f"'{op}3' ({op}) works along the norm's axis 1" in outcome.reason
+
+
+def test_dropout_that_never_rests_lets_no_shift_through():
+    net = behind_an_activation(("dropout", {"rate": 0.5}))
+    (name,) = (node.name for node in net.nodes.values() if node.op == "dropout")
+    net.nodes[name] = replace(net.nodes[name], attrs={"rate": 0.5, "forced": True})
+    (outcome,) = fold_graph(net.graph()).outcomes
+    assert f"'{name}' (dropout) is called in training mode" in outcome.reason
+
+
+@pytest.mark.parametrize("strategy", EXACT)
+@pytest.mark.parametrize("first", [False, True])
+def test_a_norm_behind_the_border_of_another_is_absorbed_too(first, strategy):
+    net = Net(9, first, np.float64)
+    norm(net)
+    conv(net, stride=2)
+    norm(net)
+    net.add("relu")
+    assert [outcome.status for outcome in outcomes(net, strategy)] == ["done", "done"]
+    assert outcomes(net, strategy)[1].reason.startswith("into conv2")
+
+
+def test_an_affine_of_the_users_own_is_left_alone():
+    net = Net(9, False, np.float64)
+    conv(net)
+    net.add("affine", arrays={"offset": net.random.normal(size=4)})
+    norm(net)
+    net.add("relu")
+    (outcome,) = outcomes(net)
+    assert "(affine) lies between" in outcome.reason
+
+
+@pytest.mark.parametrize("strategy", EXACT)
+def test_calls_that_differ_in_epsilon_are_no_calls_of_one_layer(strategy):
+    net = Net(10, False, np.float64)
+    conv(net)
+    name = norm(net)
+    net.add("relu")
+    conv(net)
+    attrs = {"axis": -1, "epsilon": 0.5}
+    net.add("batch_norm", attrs=attrs, keys=dict(net.nodes[name].arrays), layer=name)
+    net.add("relu")
+    (outcome,) = outcomes(net, strategy)
+    assert outcome.reason == "its calls differ, in epsilon or in axis"

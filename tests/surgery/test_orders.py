@@ -1,11 +1,13 @@
 """Convert and rebuild on blocks: where norms, activations and biases go, what stays and why."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 from keras import layers as kl
 
-from relucate.errors import InputError
+from relucate.errors import InputError, Refused
 from relucate.graph.evaluate import evaluate
 from relucate.keras import read
 from relucate.surgery.convert import convert_graph
@@ -48,11 +50,12 @@ def orders(graph):
     return [site.order for site in sites(graph)]
 
 
-@pytest.mark.parametrize("new", ORDERS)
-@pytest.mark.parametrize("old", ORDERS)
+@pytest.mark.parametrize("new", [*ORDERS, "act-norm-linear"])
+@pytest.mark.parametrize("old", [*ORDERS, "act-norm-linear"])
 def test_rebuild_gives_the_order(old, new):
     plan = rebuild_graph(read(chain(old, bias=old != BEFORE)), new)
     assert orders(plan.graph) == [new] * 2
+    assert [outcome.new for outcome in plan.outcomes] == [new] * 2
     if old != new:
         assert {outcome.status for outcome in plan.outcomes} == {"done"}
     assert [n.name for n in plan.graph if n.kind == "linear"] == ["conv0", "conv1", "head"]
@@ -278,3 +281,171 @@ def test_running_moments_are_those_of_all_at_once():
     np.testing.assert_allclose(found.mean, values.mean(axis=(0, 2)), rtol=1e-6)
     np.testing.assert_allclose(found.variance, values.var(axis=(0, 2)), rtol=1e-5)
     assert found.examples == 50
+
+
+# What is refused by name.
+
+
+def one_block(act, norm=None, linear=None):
+    """conv, relu and then a block; its norm and what follows are given."""
+    x = image = keras.Input((6, 6, 3))
+    x = kl.ReLU(name="first")(kl.Conv2D(8, 3, name="conv0")(x))
+    x = (linear or kl.Conv2D(8, 3, name="conv1"))(x)
+    x = act((norm or kl.BatchNormalization(name="n"))(x))
+    return randomize(keras.Model(image, kl.Conv2D(2, 1, name="head")(x)))
+
+
+MIXING = {
+    "glu": keras.ops.glu,
+    "softmax": kl.Softmax(),
+    "log_softmax": keras.ops.log_softmax,
+    "sparsemax": keras.ops.sparsemax,
+}
+
+
+@pytest.mark.parametrize("verb", [convert_graph, rebuild_graph])
+@pytest.mark.parametrize("new", [AFTER, "norm-act-linear", "act-norm-linear"])
+@pytest.mark.parametrize("op", MIXING)
+def test_a_norm_never_passes_an_activation_that_mixes_channels(op, new, verb):
+    (outcome,) = verb(read(one_block(MIXING[op])), new).outcomes
+    assert outcome.status == "skipped"
+    if verb is rebuild_graph or new == AFTER:
+        assert f"({op}) mixes channels" in outcome.reason
+
+
+@pytest.mark.parametrize("verb", [convert_graph, rebuild_graph])
+def test_a_norm_may_go_in_front_of_the_layer_before_a_softmax(verb):
+    (outcome,) = verb(read(one_block(kl.Softmax())), "norm-linear-act").outcomes
+    assert outcome.status == "done"
+
+
+def shared_tensor(role, of):
+    """A model as a graph in which the norm n1 has the first norm's tensor, or conv1 has it."""
+    graph = read(chain(BEFORE))
+    key, nodes = graph.nodes["norm0"].arrays[role], dict(graph.nodes)
+    node = nodes[of]
+    old = node.arrays["bias" if node.kind == "linear" else role]
+    kept = {r: key if k == old else k for r, k in node.arrays.items()}
+    nodes[of] = replace(node, arrays=kept)
+    tensors = {k: v for k, v in graph.tensors.items() if k != old}
+    return replace(graph, nodes=nodes, tensors=tensors, trainable=graph.trainable - {old})
+
+
+@pytest.mark.parametrize("verb", [convert_graph, rebuild_graph])
+@pytest.mark.parametrize("new", [AFTER, "norm-linear-act"])
+@pytest.mark.parametrize(
+    ("role", "of"), [("beta", "conv1"), ("gamma", "norm1"), ("moving_mean", "norm1")]
+)
+def test_a_norm_that_shares_a_tensor_stays(verb, new, role, of):
+    graph = shared_tensor(role, of)
+    plan = verb(graph, new)
+    assert plan.outcomes[0].reason == f"'norm0' shares its {role} with '{of}'"
+    if of == "norm1":
+        assert plan.outcomes[1].reason == f"'norm1' shares its {role} with 'norm0'"
+    if verb is convert_graph:
+        x = np.random.default_rng(9).normal(size=(3, 6, 6, 3))
+        np.testing.assert_allclose(
+            evaluate(plan.graph, x)[0], evaluate(graph, x)[0], rtol=0, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("verb", [convert_graph, rebuild_graph])
+def test_calls_that_would_need_other_sizes_stay(verb):
+    x = image = keras.Input((6, 6, 3))
+    norm = kl.BatchNormalization(name="norm")
+    for number in range(2):
+        x = kl.ReLU()(norm(kl.Conv2D(4, 3, padding="same", name=f"conv{number}")(x)))
+    graph = read(randomize(keras.Model(image, kl.Conv2D(2, 1, name="head")(x))))
+    (outcome,) = verb(graph, "norm-linear-act").outcomes
+    assert outcome.reason == "the calls of 'norm' would be over 3 and 4 channels"
+    assert verb(graph, AFTER).outcomes[0].status == "done"
+
+
+def group_norm(groups, filters=4):
+    x = image = keras.Input((6, 6, 8))
+    norm = kl.GroupNormalization(groups, name="n")
+    x = kl.ReLU()(norm(kl.Conv2D(filters, 3, name="conv")(x)))
+    return keras.Model(image, kl.Conv2D(2, 1, name="head")(x))
+
+
+@pytest.mark.parametrize(("groups", "status"), [(1, "done"), (2, "done"), (4, "skipped")])
+def test_a_group_norm_keeps_its_groups(groups, status):
+    (outcome,) = rebuild_graph(read(group_norm(groups)), "norm-linear-act").outcomes
+    assert outcome.status == status
+    if status == "skipped":  # each channel apart would become each pair of channels
+        assert outcome.reason == "'n' has 4 groups of 4 channels; there are 8"
+
+
+def test_groups_that_do_not_divide_the_channels():
+    (outcome,) = rebuild_graph(read(group_norm(3, 6)), "norm-linear-act").outcomes
+    assert outcome.reason == "'n' has 3 groups of 6 channels; there are 8"
+
+
+@pytest.mark.parametrize(
+    ("attrs", "reason"),
+    [({"renorm": True}, "renorm isn't handled"), ({"forced": True}, "it is called in training")],
+)
+def test_norms_with_statistics_of_another_kind_stay(attrs, reason):
+    graph = read(chain(BEFORE))
+    node = graph.nodes["norm0"]
+    nodes = {**graph.nodes, "norm0": replace(node, attrs={**node.attrs, **attrs})}
+    (first, second) = rebuild_graph(replace(graph, nodes=nodes), AFTER).outcomes
+    assert (first.status, second.status) == ("skipped", "done")
+    assert reason in first.reason
+    assert rebuild_graph(replace(graph, nodes=nodes), "none").outcomes[0].status == "done"
+
+
+@pytest.mark.parametrize("attr", ["quantized", "lora"])
+def test_kernels_that_no_initialiser_makes(attr):
+    graph = read(chain(BEFORE))
+    nodes = {**graph.nodes}
+    nodes["head"] = replace(nodes["head"], attrs={attr: "int8"})
+    with pytest.raises(Refused, match=r"'head' .* can't be initialised anew"):
+        rebuild_graph(replace(graph, nodes=nodes), AFTER)
+
+
+# Layers of two halves.
+
+
+def separable(order=BEFORE, before=()):
+    x = image = keras.Input((6, 6, 3))
+    for layer in before:
+        x = layer(x)
+    for number in range(2):
+        for token in order.split("-"):
+            if token == "linear":
+                x = kl.SeparableConv2D(5, 3, padding="same", name=f"sep{number}")(x)
+            elif token == "norm":
+                x = kl.BatchNormalization(name=f"norm{number}")(x)
+            else:
+                x = kl.ReLU(name=f"act{number}")(x)
+    return randomize(keras.Model(image, kl.Conv2D(2, 1, name="head")(x)))
+
+
+@pytest.mark.parametrize("verb", [convert_graph, rebuild_graph])
+@pytest.mark.parametrize("new", [*ORDERS, "act-norm-linear"])
+def test_a_separable_layer_stays_whole(verb, new):
+    graph = read(separable())
+    plan = verb(graph, new)
+    turned = verb is convert_graph and new not in {BEFORE, AFTER, "norm-linear-act"}
+    if not turned:
+        assert orders(plan.graph) == [new] * 2
+        assert [outcome.new for outcome in plan.outcomes] == [new] * 2
+    for node in plan.graph:
+        if node.layer.startswith("sep") and node.op == "conv":
+            assert node.inputs == (f"{node.layer}/depthwise",)
+    if verb is convert_graph:
+        x = np.random.default_rng(9).normal(size=(3, 6, 6, 3))
+        np.testing.assert_allclose(
+            evaluate(plan.graph, x)[0], evaluate(graph, x)[0], rtol=0, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("verb", [convert_graph, rebuild_graph])
+def test_the_report_has_the_order_that_an_audit_finds(verb):
+    # Behind a linear layer without a norm, norm-linear-act is linear-norm and then others.
+    graph = read(separable(before=[kl.Conv2D(3, 3, padding="same", name="bare")]))
+    plan = verb(graph, "norm-linear-act")
+    assert [outcome.new for outcome in plan.outcomes] == orders(plan.graph)
+    assert plan.outcomes[0].new == "linear-norm"
+    assert plan.outcomes[0].reason.endswith("it reads as linear-norm")

@@ -1,5 +1,7 @@
 """Walks through a graph: what is looked through, where they stop, products that are activations."""
 
+from dataclasses import replace
+
 import pytest
 
 from relucate.graph import Graph, Node
@@ -121,3 +123,15 @@ def test_squeeze_and_excite_is_a_merge():
 def test_a_square_is_a_merge():
     net = graph(("x", "input"), ("n", "batch_norm", "x"), ("m", "multiply", "n", "n"))
     assert ends(Paths(net), "n") == [("merge", "m")]
+
+
+def test_the_halves_of_a_separable_layer():
+    net = graph(
+        ("x", "input"), ("d", "depthwise_conv", "x"), ("p", "conv", "d"), ("c", "conv", "p")
+    )
+    nodes = {name: replace(n, layer="sep") if name in "dp" else n for name, n in net.nodes.items()}
+    paths = Paths(replace(net, nodes=nodes))
+    assert [paths.whole(nodes[name]).name for name in "dpc"] == ["p", "p", "c"]
+    assert [paths.front(nodes[name]).name for name in "dpc"] == ["d", "d", "c"]
+    again = {**nodes, "p": replace(nodes["p"], call=1)}  # another call of the layer
+    assert Paths(replace(net, nodes=again)).whole(nodes["d"]).name == "d"

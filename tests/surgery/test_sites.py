@@ -31,7 +31,7 @@ def orders(graph):
 
 
 BEFORE, AFTER = "linear-norm-act", "linear-act-norm"
-PRE, INPUT = "norm-act-linear", "norm-linear-act"
+PRE, INPUT, FIRST = "norm-act-linear", "norm-linear-act", "act-norm-linear"
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,8 @@ PRE, INPUT = "norm-act-linear", "norm-linear-act"
         ("LANLAN", [AFTER] * 2),
         ("NALNAL", [PRE] * 2),
         ("NLANLA", [INPUT] * 2),
+        ("ANLANL", [FIRST] * 2),
+        ("ANLANLA", [FIRST] * 2),
         # with a dense head
         ("LNALNAPL", [BEFORE] * 2),
         ("LANLANPL", [AFTER] * 2),

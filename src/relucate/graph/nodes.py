@@ -76,6 +76,8 @@ tanh hard_tanh tanh_shrink soft_shrink hard_shrink threshold softplus softsign s
 exponential softmax log_softmax glu sparsemax sparse_plus sparse_sigmoid rrelu
 """
 ACTIVATIONS = frozenset(_ACTIVATIONS.split())
+# They mix channels, or change how many there are: not the elementwise step that an order moves.
+MIXING = frozenset({"softmax", "log_softmax", "glu", "sparsemax"})
 MERGES = frozenset("add subtract multiply divide average maximum minimum concat".split())
 POOLS = frozenset({"max_pool", "avg_pool", "global_max_pool", "global_avg_pool"})
 SHAPERS = frozenset("flatten reshape permute zero_pad pad crop slice upsample resize".split())

@@ -17,6 +17,7 @@ import keras
 from keras import layers as kl
 
 from ..errors import InputError, Refused, unknown
+from ..graph.nodes import MIXING
 from ..order import Order
 
 _STEALABLE = tuple(
@@ -32,8 +33,6 @@ _RECURRENT = (
     *(kl.LSTMCell, kl.GRUCell, kl.SimpleRNNCell, kl.ConvLSTM1D, kl.ConvLSTM2D, kl.ConvLSTM3D),
 )
 _ATTENTION = (*(kl.Attention, kl.AdditiveAttention, kl.MultiHeadAttention, kl.GroupQueryAttention),)
-# They mix channels, or change how many there are: not the elementwise step that an order moves.
-_MIXING = frozenset({"softmax", "log_softmax", "sparsemax", "glu"})
 
 
 def batch_norm(
@@ -151,7 +150,7 @@ def _check_activation(activation: Any, who: str) -> None:
     name = getattr(function, "__name__", "")
     if isinstance(function, kl.Softmax):
         name = "softmax"
-    if name in _MIXING:
+    if name in MIXING:
         raise Refused(
             f"batch_norm can't take {who}: its activation {name} mixes the channels or changes "
             "their number, so a norm on its other side is another network. Normalize its input by "

@@ -7,11 +7,12 @@ otherwise the move would change what somebody else reads. Shared by `convert` an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError
 from ..graph import Graph, Node
+from ..graph.nodes import MIXING
 from ..order import Order
 from .channels import Blocked
 from .draft import Draft
@@ -63,8 +64,38 @@ def check_crossing(graph: Graph, paths: Paths, site: Site, wanted: Order) -> Non
         start = _node(site, crossed[0])
     if "linear" in crossed and len(site.linears) > 1:
         raise Blocked(f"several linear layers ({', '.join(site.linears)}) belong to it")
+    if "act" in crossed:
+        check_act(graph, paths, site)
     ends = [_node(site, token) for token in crossed] if was < now else [site.nodes[0]]
     _check_chain(graph, paths, start, ends[-1])
+
+
+def check_act(graph: Graph, paths: Paths, site: Site) -> None:
+    """Check that the activation treats channels apart, so that a norm may change places with it.
+
+    Raises: Blocked: glu, softmax and their like: before them a norm is another thing than behind.
+    """
+    act = site.act_node or ""
+    for name in (act, *paths.gate(act)):
+        node = graph.nodes[name]
+        if node.op in MIXING:
+            raise Blocked(
+                f"'{node.layer or name}' ({node.op}) mixes channels: a norm before it is another "
+                "thing than one behind it"
+            )
+
+
+def check_own(draft: Draft, calls: Collection[str]) -> None:
+    """Check that no other layer uses a norm's tensors, which it gets anew.
+
+    Raises: Blocked: with the tensor's role and the other layer.
+    """
+    for name in calls:
+        node = draft.nodes[name]
+        for role in node.arrays:
+            for other in sorted(draft.users(node, role) - set(calls)):
+                user = draft.nodes[other].layer or other
+                raise Blocked(f"'{node.layer or name}' shares its {role} with '{user}'")
 
 
 def _node(site: Site, token: str) -> str:
@@ -97,23 +128,36 @@ def place(draft: Draft, paths: Paths, site: Site, wanted: Order) -> Place:
     if at == 1:
         return _between(draft, paths, site)
     first = tokens[1]
-    return _front(draft, site.linears) if first == "linear" else _at_act(draft, paths, site)
+    return front_place(draft, paths, site) if first == "linear" else _at_act(draft, paths, site)
 
 
-def check_fit(draft: Draft, node: Node, site: Site, wanted: Order) -> None:
-    """Check, before anything is changed, that a norm fits where `place` will have it.
+def check_same(sites: Collection[Site], sizes: Sequence[Mapping[str, tuple[int, ...]]]) -> None:
+    """Check that all calls of a norm can have the same tensors, of those sizes.
 
-    Raises: Blocked: it takes values of another rank, of a known size, of other groups.
+    Raises: Blocked: they can't.
     """
+    found = sorted({shape for size in sizes for shape in size.values()})
+    if len(found) > 1:
+        counts = " and ".join("x".join(map(str, shape)) for shape in found)
+        name = next(iter(sites)).name
+        raise Blocked(f"the calls of '{name}' would be over {counts} channels")
+
+
+def fit(draft: Draft, paths: Paths, site: Site, wanted: Order) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a norm's tensors where `place` will have it: before anything is changed.
+
+    Raises: Blocked: it doesn't fit there (`norm_sizes`).
+    """
+    node = draft.nodes[site.nodes[0]]
     tokens, linear = list(wanted.tokens), draft.nodes[site.linears[0]]
     at = tokens.index("norm")
     if tokens[: at + 2] == ["norm", "linear"]:
-        source = linear.inputs[0]
+        source = front_place(draft, paths, site).source
     elif at and tokens[at - 1] == "linear" and (at == 2 or _same_rank(node, linear)):
         source = linear.name
     else:
         source = _node(site, "act")
-    norm_sizes(draft, node, source)
+    return norm_sizes(draft, node, source)
 
 
 def _same_rank(one: Node, other: Node) -> bool:
@@ -168,10 +212,11 @@ def _only(names: set[str]) -> str:
     return next(iter(names))
 
 
-def _front(draft: Draft, linears: Sequence[str]) -> Place:
-    if len(linears) != 1:
-        raise Blocked(f"several linear layers ({', '.join(linears)}) belong to it")
-    name = linears[0]
+def front_place(draft: Draft, paths: Paths, site: Site) -> Place:
+    """Return the place in front of the linear layer, of the whole of a separable one."""
+    if len(site.linears) != 1:
+        raise Blocked(f"several linear layers ({', '.join(site.linears)}) belong to it")
+    name = paths.front(paths.graph.nodes[site.linears[0]]).name
     source = draft.nodes[name].inputs[0]
     pad = draft.nodes[source]
     if pad.op == "zero_pad" and len(draft.readers(source)) == 1 and source not in draft.outputs:
@@ -193,8 +238,8 @@ def norm_sizes(draft: Draft, node: Node, source: str) -> dict[str, tuple[int, ..
     if any(size is None for size in sizes):
         raise Blocked(f"'{layer}' needs a known size")
     if node.op == "group_norm":
-        was, groups = old[node.attrs["axis"]], node.attrs["groups"]
-        if groups != was and (sizes[0] or 0) % groups:
-            raise Blocked(f"'{layer}' has {groups} groups, there are {sizes[0]} channels")
+        was, groups, size = old[node.attrs["axis"]], node.attrs["groups"], sizes[0] or 0
+        if size % groups or (groups == was) != (groups == size):
+            raise Blocked(f"'{layer}' has {groups} groups of {was} channels; there are {size}")
     known = tuple(int(size or 0) for size in sizes)
     return dict.fromkeys(node.arrays, known)

@@ -22,6 +22,7 @@ _ANY = frozenset(
     "global_avg_pool".split()
 )
 _MAX = frozenset({"max_pool", "global_max_pool"})
+_SPATIAL = frozenset({"max_pool", "avg_pool", "upsample", "crop"})
 LINEAR = frozenset({"conv", "depthwise_conv", "conv_transpose", "dense"})
 
 
@@ -65,7 +66,10 @@ class Channels:
 
 @dataclass(frozen=True)
 class Absorption:
-    """A linear layer that is to take over a scale and shift of its outputs or of its inputs."""
+    """A linear layer that is to take over a scale and shift of its outputs or of its inputs.
+
+    Or an `affine` of a planner's, behind a linear layer: a scale and shift of its outputs.
+    """
 
     node: str
     outputs: bool
@@ -98,8 +102,12 @@ def channel_axis(node: Node) -> int:
 
 
 def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
-    """Plan to scale and shift the value `name` by changing the linear layers that made it."""
+    """Plan to scale and shift the value `name` by changing what made it: linear layers.
+
+    An `affine` that an earlier fold left behind such a layer (its border) is changed with it.
+    """
     node = draft.nodes[name]
+    _check_untimed(node)
     if len(draft.readers(name)) != 1 or name in draft.outputs:
         raise Blocked(f"'{node.layer or name}' has other consumers")
     if node.op in LINEAR:
@@ -113,10 +121,13 @@ def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
             raise Blocked(f"'{node.layer}' multiplies by zero")
         inner = (channels.scale * offset + channels.shift - offset) / scale
         return behind(draft, node.inputs[0], replace(channels, shift=inner))
-    (source,) = node.inputs or (None,)
-    if source is None or node.op in {"slice", "flatten"}:
+    if node.op == "affine" and name not in draft.source.nodes:
+        # A planner's own: s (a x + m) + t = a (s x) + (s m + t), whatever the shapes of a and m.
+        inner = behind(draft, node.inputs[0], channels.unshifted())
+        return [*inner, Absorption(name, True, channels)]
+    if len(node.inputs) != 1 or node.op in {"slice", "flatten"}:
         raise Blocked(_why(node))
-    return behind(draft, source, _through(draft, node, channels, back=True))
+    return behind(draft, node.inputs[0], _through(draft, node, channels, back=True))
 
 
 def _behind_merge(draft: Draft, node: Node, channels: Channels) -> list[Absorption]:
@@ -155,10 +166,11 @@ def ahead(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
 
 
 def _ahead_one(draft: Draft, node: Node, name: str, channels: Channels) -> list[Absorption]:
+    _check_untimed(node)
     if node.op in LINEAR:
         _check_linear(draft, node, channels)
         return [Absorption(node.name, False, channels, border=_has_border(draft, node, channels))]
-    if node.op == "zero_pad" and channels.shifts and any(map(sum, node.attrs["padding"])):
+    if node.op == "zero_pad" and channels.shifts and _padding_apart(node, channels.axis):
         return _ahead_of_padding(draft, node, channels)
     if node.op == "concat":
         return ahead(draft, node.name, _widened(draft, node, name, channels))
@@ -178,6 +190,8 @@ def _ahead_one(draft: Draft, node: Node, name: str, channels: Channels) -> list[
 def _ahead_of_padding(draft: Draft, pad: Node, channels: Channels) -> list[Absorption]:
     if pad.name in draft.outputs:
         raise Blocked("it is the model's output")
+    if any(_padding_of(pad, channels.axis)):
+        raise Blocked(f"'{pad.layer}' pads zeros to the channels and around them, too")
     found = []
     for node in {n.name: n for n in draft.readers(pad.name)}.values():
         if node.op not in {"conv", "depthwise_conv"}:
@@ -202,20 +216,21 @@ def _widened(draft: Draft, node: Node, name: str, channels: Channels) -> Channel
 
 def _through(draft: Draft, node: Node, channels: Channels, back: bool) -> Channels:
     """Return scale and shift on the other side of a node that commutes with them."""
-    if node.attrs.get("time_distributed"):
-        raise Blocked(f"'{node.layer}' is applied step by step")
     if node.op == "permute":
         order = (0, *node.attrs["dims"])
         return channels.moved(order[channels.axis] if back else order.index(channels.axis))
+    if node.op == "zero_pad":
+        return _padded(node, channels, back)
+    if node.op in _SPATIAL and channels.axis in _image_axes(node):
+        raise Blocked(f"'{node.layer}' ({node.op}) works along the norm's axis {channels.axis}")
+    if node.attrs.get("forced") and channels.shifts:
+        raise Blocked(f"'{node.layer}' ({node.op}) is called in training mode")
     if node.op in _MAX:
         if np.any(channels.scale < 0):
             raise Blocked(f"max pool '{node.layer}' lets no negative scale through")
     elif node.op == "avg_pool":
         if channels.shifts and _counts_padding(node):
             raise Blocked(f"average pool '{node.layer}' counts padded zeros, which aren't shifted")
-    elif node.op == "zero_pad":
-        if channels.shifts and any(map(sum, node.attrs["padding"])):
-            raise Blocked(f"'{node.layer}' pads zeros, which aren't shifted")
     elif node.op == "slice":
         if node.attrs["axis"] % len(node.shape) == channels.axis:
             raise Blocked(f"'{node.layer}' takes some of the channels")
@@ -226,6 +241,38 @@ def _through(draft: Draft, node: Node, channels: Channels, back: bool) -> Channe
     if node.op.startswith("global_"):
         return _pooled(node, channels, back)
     return channels
+
+
+def _image_axes(node: Node) -> range:
+    """Return the axes that a spatial operation works along."""
+    first = node.attrs.get("data_format") == "channels_first"
+    return range(2, len(node.shape)) if first else range(1, len(node.shape) - 1)
+
+
+def _padding_of(node: Node, axis: int) -> tuple[int, int]:
+    """Return how many zeros a zero_pad puts before and after one axis, which may be any."""
+    axes = _image_axes(node)
+    before, after = node.attrs["padding"][axes.index(axis)] if axis in axes else (0, 0)
+    return before, after
+
+
+def _padding_apart(node: Node, axis: int) -> bool:
+    """Return whether a zero_pad pads any other axis than this one."""
+    return any(any(_padding_of(node, other)) for other in _image_axes(node) if other != axis)
+
+
+def _padded(node: Node, channels: Channels, back: bool) -> Channels:
+    """Return scale and shift on the other side of padded zeros; channels may be among them."""
+    if channels.shifts and _padding_apart(node, channels.axis):
+        raise Blocked(f"'{node.layer}' pads zeros, which aren't shifted")
+    before, after = _padding_of(node, channels.axis)
+    if not back:  # channels of zeros stay zeros: scale 1, shift 0
+        scale = np.pad(channels.scale, (before, after), constant_values=1.0)
+        return Channels(scale, np.pad(channels.shift, (before, after)), channels.axis)
+    inner = channels.sliced(before, len(channels.scale) - after)
+    if np.count_nonzero(inner.shift) < np.count_nonzero(channels.shift):
+        raise Blocked(f"'{node.layer}' pads channels of zeros, which would be shifted")
+    return inner
 
 
 def _pooled(node: Node, channels: Channels, back: bool) -> Channels:
@@ -257,13 +304,16 @@ def _flattened(draft: Draft, node: Node, channels: Channels) -> Channels:
     return Channels(both[0], both[1], 1)
 
 
+def _check_untimed(node: Node) -> None:
+    if node.attrs.get("time_distributed"):  # its axes don't count the time axis
+        raise Blocked(f"'{node.layer or node.name}' is applied step by step")
+
+
 def _check_linear(draft: Draft, node: Node, channels: Channels) -> None:
     layer = node.layer or node.name
     for attr in ("reparametrized", "quantized", "lora"):
         if node.attrs.get(attr):
             raise Blocked(f"the kernel of '{layer}' is no plain variable ({attr})")
-    if node.attrs.get("time_distributed"):
-        raise Blocked(f"'{layer}' is applied step by step")
     if channel_axis(node) != channels.axis:
         raise Blocked(f"the norm's axis {channels.axis} isn't the channel axis of '{layer}'")
 

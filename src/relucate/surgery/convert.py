@@ -13,17 +13,17 @@ statistics depend on the data have no such identity, and stay. Not here: measuri
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..errors import unknown
 from ..graph import Graph
 from ..order import Order
-from .blocks import check_crossing, check_fit, check_order, place
+from .blocks import check_crossing, check_order, check_own, check_same, fit, place
 from .channels import Blocked, channel_axis
 from .draft import Draft
-from .fold import STRATEGIES, absorb_norm, fold_graph, norm_calls, norm_channels
+from .fold import STRATEGIES, absorb_norm, fixed_sizes, fold_graph, norm_calls, norm_channels
 from .moments import Moments
 from .paths import Paths
 from .plan import Outcome, Plan
@@ -80,7 +80,9 @@ def convert_graph(
     for task, _ in absorbed:
         _put_in(draft, paths, task, wanted, moments or {})
         placed += task.calls
-    return Plan(draft.finish(), tuple(outcomes.values()), tuple(placed))
+    made = draft.finish()
+    found = read_again(made, outcomes)
+    return Plan(made, found, tuple(placed), fixed_sizes(graph, found))
 
 
 def _outcome(
@@ -88,6 +90,23 @@ def _outcome(
 ) -> Outcome:
     old = task.sites[0].order
     return Outcome(task.layer, status, reason, strategy, old, new or old)
+
+
+def read_again(graph: Graph, outcomes: Mapping[str, Outcome]) -> tuple[Outcome, ...]:
+    """Return the outcomes, each norm that moved with the order that an audit of `graph` finds.
+
+    In places two orders are the same layers, and what stands around a block decides how it reads.
+    Args: outcomes: by the norm's first node.
+    """
+    orders = {site.nodes[0]: site.order for site in site_calls(graph)}
+    found = []
+    for name, outcome in outcomes.items():
+        new = orders.get(name, outcome.new)
+        if outcome.status == "done" and new != outcome.new:
+            reason = f"{outcome.reason}; with what stands around it, it reads as {new}"
+            outcome = replace(outcome, new=new, reason=reason)
+        found.append(outcome)
+    return tuple(found)
 
 
 def why_not(site: Site, wanted: Order) -> str:
@@ -120,9 +139,11 @@ def _take_out(
     for site in task.sites:
         check_crossing(draft.source, paths, site, wanted)
     node = draft.nodes[task.calls[0]]
-    channels = norm_channels(draft, node)
-    for site, call in zip(task.sites, task.calls, strict=True):
-        _check_place(draft, site, call, wanted)
+    channels = norm_channels(draft, task.calls)
+    check_own(draft, task.calls)
+    check_same(task.sites, [fit(draft, paths, site, wanted) for site in task.sites])
+    for site in task.sites:
+        _check_axis(draft, site)
     mean = draft.array(node, "moving_mean")
     size = _IDENTITY * (np.abs(mean) if mean is not None else 0) + 1e-30
     if np.all(np.abs(channels.scale - 1) <= _IDENTITY) and np.all(np.abs(channels.shift) <= size):
@@ -133,10 +154,8 @@ def _take_out(
     return f"into {into}", chosen
 
 
-def _check_place(draft: Draft, site: Site, call: str, wanted: Order) -> None:
-    """Check, before anything is changed, that the norm fits where it is to go."""
-    node, linear = draft.nodes[call], draft.nodes[site.linears[0]]
-    check_fit(draft, node, site, wanted)
+def _check_axis(draft: Draft, site: Site) -> None:
+    node, linear = draft.nodes[site.nodes[0]], draft.nodes[site.linears[0]]
     axis = node.attrs["axis"] % len(node.shape)
     if len(node.shape) == len(linear.shape) and axis != channel_axis(linear):
         raise Blocked(f"its axis {axis} isn't the channel axis of '{linear.layer}'")

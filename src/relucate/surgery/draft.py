@@ -40,6 +40,10 @@ class Draft:
         users = (self._users[key] for key in node.arrays.values())
         return frozenset({node.name}).union(*users)
 
+    def users(self, node: Node, role: str) -> frozenset[str]:
+        """Return the nodes that use one tensor of this node, itself included."""
+        return frozenset(self._users[node.arrays[role]])
+
     def is_shared(self, node: Node) -> bool:
         """Return whether another node uses a tensor of this one (a reused layer, tied weights)."""
         return len(self.sharing(node)) > 1

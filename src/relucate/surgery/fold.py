@@ -23,7 +23,7 @@ Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018 (backward 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,7 +55,7 @@ def fold_graph(graph: Graph, strategy: str = "auto") -> Plan:
     for calls in norm_calls(graph):
         old = orders.get(calls[0], "norm")
         outcomes.append(_fold_one(draft, calls, strategy, old))
-    return Plan(draft.finish(), tuple(outcomes))
+    return Plan(draft.finish(), tuple(outcomes), warnings=fixed_sizes(graph, outcomes))
 
 
 def norm_calls(graph: Graph) -> list[tuple[str, ...]]:
@@ -63,7 +63,7 @@ def norm_calls(graph: Graph) -> list[tuple[str, ...]]:
     groups: dict[Any, list[str]] = {}
     for node in graph:
         if node.kind == "norm":
-            key = tuple(sorted(node.arrays.values())) or node.name
+            key = tuple(sorted(node.arrays.items())) or node.name
             groups.setdefault(key, []).append(node.name)
     return [tuple(names) for names in groups.values()]
 
@@ -87,7 +87,7 @@ def absorb_norm(
     Returns: the layers that absorbed it, and the border strategy where one was needed.
     Raises: Blocked: with the reason; the draft is as it was.
     """
-    channels = norm_channels(draft, draft.nodes[calls[0]])
+    channels = norm_channels(draft, calls)
     backwards = ""
     if only != "forwards":
         try:
@@ -115,11 +115,19 @@ def _absorb_backwards(draft: Draft, calls: Sequence[str], channels: Channels) ->
     return _names(draft, plan)
 
 
-def norm_channels(draft: Draft, node: Node) -> Channels:
+def norm_channels(draft: Draft, calls: Sequence[str]) -> Channels:
     """Return a norm's scale and shift at inference.
 
-    Raises: Blocked: it has none: its statistics depend on the data, or it insists on a mode.
+    Raises: Blocked: it has none: its statistics depend on the data, or it insists on a mode; or
+    its calls do different things.
     """
+    first, *others = (_one_norm_channels(draft, draft.nodes[name]) for name in calls)
+    if not all(first.equals(other) for other in others):
+        raise Blocked("its calls differ, in epsilon or in axis")
+    return first
+
+
+def _one_norm_channels(draft: Draft, node: Node) -> Channels:
     if node.op != "batch_norm":
         raise Blocked(f"a {node.op.replace('_', ' ')} depends on the data at inference")
     mean, variance = draft.array(node, "moving_mean"), draft.array(node, "moving_variance")
@@ -138,6 +146,9 @@ def norm_channels(draft: Draft, node: Node) -> Channels:
 def absorb_outputs(draft: Draft, absorption: Absorption) -> None:
     """Let a linear layer scale and shift its own outputs."""
     node, channels = draft.nodes[absorption.node], absorption.channels
+    if node.op == "affine":
+        _shift_offset(draft, node, channels)
+        return
     kernel, bias = draft.array(node, "kernel"), draft.array(node, "bias")
     if kernel is None:
         raise Blocked(f"'{node.layer}' has no kernel")
@@ -145,6 +156,18 @@ def absorb_outputs(draft: Draft, absorption: Absorption) -> None:
     shift = channels.shift if bias is None else channels.scale * bias + channels.shift
     if bias is not None or np.any(shift != 0):
         draft.set_array(node.name, "bias", shift)
+
+
+def _shift_offset(draft: Draft, node: Node, channels: Channels) -> None:
+    """Make a x + m of an affine a x + (s m + t): what it reads is scaled by s already."""
+    scale, shift = (_along(node, channels.axis, v) for v in (channels.scale, channels.shift))
+    offset = draft.array(node, "offset")
+    draft.set_array(node.name, "offset", shift if offset is None else scale * offset + shift)
+
+
+def _along(node: Node, axis: int, values: np.ndarray) -> np.ndarray:
+    """Return values per channel as they broadcast against one example of a node."""
+    return values.reshape([-1 if a == axis else 1 for a in range(1, len(node.shape))])
 
 
 def absorb_inputs(draft: Draft, absorption: Absorption) -> None:
@@ -219,11 +242,10 @@ def _left_in_place(channels: Channels) -> tuple[Channels, Channels]:
 
 
 def _leave_shift(draft: Draft, name: str, layer: str, left: Channels) -> None:
-    rank = len(draft.nodes[name].shape)
-    place = [-1 if a == left.axis else 1 for a in range(1, rank)]
-    arrays = {"offset": left.shift.reshape(place)}
+    node = draft.nodes[name]
+    arrays = {"offset": _along(node, left.axis, left.shift)}
     if np.any(left.scale != 1):
-        arrays["scale"] = left.scale.reshape(place)
+        arrays["scale"] = _along(node, left.axis, left.scale)
     draft.insert_behind(name, "affine", f"{layer}_shift", arrays=arrays, trainable=False)
 
 
@@ -242,7 +264,27 @@ def _chosen(
         return strategy
     behind_convs = sum(_size(draft.nodes[absorption.node]) for absorption in borders)
     there = sum(_size(draft.nodes[name]) for name in calls)
-    return "map" if known and behind_convs <= there else "shift"
+    fixed = known and not _takes_any_size(draft.source)
+    return "map" if fixed and behind_convs <= there else "shift"
+
+
+def fixed_sizes(graph: Graph, outcomes: Iterable[Outcome]) -> tuple[str, ...]:
+    """Return a warning if the strategy map narrows what images the model takes."""
+    names = [f"'{outcome.name}'" for outcome in outcomes if outcome.strategy == "map"]
+    if not names or not _takes_any_size(graph):
+        return ()
+    return (
+        f"the strategy map fixes the size of the images: the result takes those of the example's "
+        f"size only ({', '.join(names)}).",
+    )
+
+
+def _takes_any_size(graph: Graph) -> bool:
+    """Return whether the model takes images of other sizes than its graph says.
+
+    A PyTorch module has none of its own: the sizes in its graph are those of the example.
+    """
+    return graph.framework == "torch"
 
 
 def _size(node: Node) -> int:
@@ -380,4 +422,5 @@ def _response(
 
 
 def _names(draft: Draft, plan: Sequence[Absorption]) -> str:
-    return ", ".join(dict.fromkeys(draft.nodes[a.node].layer or a.node for a in plan))
+    nodes = (draft.nodes[absorption.node] for absorption in plan)
+    return ", ".join(dict.fromkeys(n.layer or n.name for n in nodes if n.op != "affine"))

@@ -33,6 +33,12 @@ def is_transparent(node: Node) -> bool:
     return node.op in TRANSPARENT or (node.op == "reduce" and len(node.inputs) == 1)
 
 
+def _halves(one: Node, two: Node) -> bool:
+    """Return whether two linear nodes are parts of one call of one layer (a separable one)."""
+    kinds = one.kind == two.kind == "linear"
+    return kinds and bool(one.layer) and (one.layer, one.call) == (two.layer, two.call)
+
+
 class Paths:
     """The walks over one graph, each remembered."""
 
@@ -85,6 +91,21 @@ class Paths:
         if node.op in MERGES:
             return "merge"
         return "input" if node.op == "input" else node.kind
+
+    def whole(self, node: Node) -> Node:
+        """Return the node that makes the value of a layer: of a separable one, its second half."""
+        while True:
+            readers = self.graph.consumers[node.name]
+            after = self.graph.nodes[readers[0]] if len(readers) == 1 else node
+            if after is node or not _halves(node, after):
+                return node
+            node = after
+
+    def front(self, node: Node) -> Node:
+        """Return the node that takes the input of a layer: of a separable one, its first half."""
+        while node.inputs and _halves(self.graph.nodes[node.inputs[0]], node):
+            node = self.graph.nodes[node.inputs[0]]
+        return node
 
     def source(self, node: Node) -> str:
         """Return the name of what an activation or a norm is applied to."""

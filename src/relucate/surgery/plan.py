@@ -34,11 +34,13 @@ class Plan:
     """The graph that a verb would give back, and how it came to be.
 
     placed: of `convert`, the nodes of the norms that were put elsewhere as the identity.
+    warnings: what to know about the new graph, in whole sentences.
     """
 
     graph: Graph
     outcomes: tuple[Outcome, ...]
     placed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def done(self) -> tuple[Outcome, ...]:

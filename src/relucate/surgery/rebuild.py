@@ -17,13 +17,23 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import unknown
+from ..errors import Refused, unknown
 from ..graph import Graph, Node
 from ..graph.nodes import LINEAR
 from ..order import Order
-from .blocks import check_crossing, check_fit, check_order, norm_sizes, place
+from .blocks import (
+    check_act,
+    check_crossing,
+    check_order,
+    check_own,
+    check_same,
+    fit,
+    front_place,
+    norm_sizes,
+    place,
+)
 from .channels import Blocked, channel_axis
-from .convert import check_wanted
+from .convert import check_wanted, read_again
 from .draft import Draft
 from .fold import norm_calls
 from .paths import Paths
@@ -39,17 +49,19 @@ def rebuild_graph(graph: Graph, order: str | Order, bias: str = "rule") -> Plan:
 
     Tensors keep their shapes where they can and their values mean nothing any more.
     Args: bias: "rule" drops and adds biases by the bias rule, "keep" leaves them as they are.
-    Raises: InputError: an order without activation or with dropout, an unknown `bias`.
+    Raises: InputError: an order without activation or with dropout, an unknown `bias`; Refused: a
+        layer is quantized or has LoRA's weights.
     """
     wanted = check_order(order, "rebuild")
     if bias not in BIASES:
         raise unknown("choice of bias for a rebuilt model", bias, BIASES)
+    _check_plain(graph)
     paths, draft = Paths(graph), Draft(graph)
     by_node = {site.nodes[0]: site for site in site_calls(graph, paths)}
-    outcomes: list[Outcome] = []
+    outcomes: dict[str, Outcome] = {}  # by the norm's first node
     moving: list[tuple[str, Site]] = []
     touched: dict[str, None] = {}
-    settled: dict[int, list[Site]] = {}  # which outcomes are of norms that are right already
+    settled: dict[str, list[Site]] = {}  # of norms that are right already
     for calls in norm_calls(graph):
         sites = [by_node[name] for name in calls]
         node, old = graph.nodes[calls[0]], sites[0].order
@@ -57,13 +69,13 @@ def rebuild_graph(graph: Graph, order: str | Order, bias: str = "rule") -> Plan:
         try:
             how = _check(draft, paths, sites, wanted)
         except Blocked as blocked:
-            outcomes.append(Outcome(layer, "skipped", str(blocked), old=old, new=old))
+            outcomes[calls[0]] = Outcome(layer, "skipped", str(blocked), old=old, new=old)
             if all(site.order == str(wanted) for site in sites):  # its biases follow the rule, too
-                settled[len(outcomes) - 1] = sites
+                settled[calls[0]] = sites
                 touched.update(dict.fromkeys(name for site in sites for name in site.linears))
             continue
         new = str(wanted) if wanted.has_norm else old.replace("norm-", "").replace("-norm", "")
-        outcomes.append(Outcome(layer, "done", how, old=old, new=new))
+        outcomes[calls[0]] = Outcome(layer, "done", how, old=old, new=new)
         touched.update(dict.fromkeys(name for site in sites for name in site.linears))
         moving += zip(calls, sites, strict=True)
     for call, _ in moving:
@@ -74,37 +86,67 @@ def rebuild_graph(graph: Graph, order: str | Order, bias: str = "rule") -> Plan:
         for call, site in moving:
             _put_back(draft, paths, site, call, wanted)
     changed = _set_biases(draft, touched) if bias == "rule" else {}
-    for index, sites in settled.items():
+    for call, sites in settled.items():
         names = [changed[name] for site in sites for name in site.linears if name in changed]
         if names:
-            outcomes[index] = replace(outcomes[index], status="done", reason=names[0])
-    return Plan(draft.finish(), tuple(outcomes))
+            outcomes[call] = replace(outcomes[call], status="done", reason=names[0])
+    made = draft.finish()
+    return Plan(made, read_again(made, outcomes))
+
+
+def _check_plain(graph: Graph) -> None:
+    """Refuse kernels that no initialiser makes: those that are quantized, or merged (LoRA)."""
+    for node in graph:
+        for attr, what in (("quantized", "is quantized to"), ("lora", "has LoRA")):
+            if node.attrs.get(attr):
+                raise Refused(
+                    f"'{node.layer or node.name}' {what} {node.attrs[attr]}: such a layer can't "
+                    "be initialised anew. Rebuild the model that it was made from."
+                )
 
 
 def _check(draft: Draft, paths: Paths, sites: Collection[Site], wanted: Order) -> str:
     """Return how a norm moves, or raise Blocked."""
-    how = "removed"
+    calls = [site.nodes[0] for site in sites]
     if not wanted.has_norm:
-        return how
+        return "removed"
     check_wanted(sites, wanted)
-    for site in sites:
-        how = _check_site(draft, paths, site, wanted)
-    return how
-
-
-def _check_site(draft: Draft, paths: Paths, site: Site, wanted: Order) -> str:
-    old = [token for token in site.order.split("-") if token != "norm"]
+    _check_mode(draft, calls)
+    check_own(draft, calls)
     new = [token for token in wanted.tokens if token != "norm"]
-    node = draft.nodes[site.nodes[0]]
-    if old == new:
-        check_crossing(draft.source, paths, site, wanted)
-        check_fit(draft, node, site, wanted)
-        return "norm moved"
-    _check_turn(draft, paths, site, old)
+    turned = [_others(site) != new for site in sites]
+    sizes = []
+    for site, turns in zip(sites, turned, strict=True):
+        if turns:
+            sizes.append(_check_turned(draft, paths, site, wanted))
+        else:
+            check_crossing(draft.source, paths, site, wanted)
+            sizes.append(fit(draft, paths, site, wanted))
+    check_same(sites, sizes)
+    return "norm and activation moved" if any(turned) else "norm moved"
+
+
+def _check_mode(draft: Draft, calls: Iterable[str]) -> None:
+    for name in calls:
+        attrs = draft.nodes[name].attrs
+        if attrs.get("renorm"):
+            raise Blocked("renorm isn't handled")
+        if attrs.get("forced") is True and not attrs.get("frozen"):
+            raise Blocked("it is called in training mode")
+
+
+def _others(site: Site) -> list[str]:
+    return [token for token in site.order.split("-") if token != "norm"]
+
+
+def _check_turned(
+    draft: Draft, paths: Paths, site: Site, wanted: Order
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a norm's tensors in a block whose activation moves, too."""
+    _check_turn(draft, paths, site, _others(site))
     first = wanted.tokens[0] == "norm" or wanted.tokens[:2] == ("act", "norm")
-    linear = draft.nodes[site.linears[0]]
-    norm_sizes(draft, node, linear.inputs[0] if first else linear.name)
-    return "norm and activation moved"
+    source = front_place(draft, paths, site).source if first else site.linears[0]
+    return norm_sizes(draft, draft.nodes[site.nodes[0]], source)
 
 
 def _check_turn(draft: Draft, paths: Paths, site: Site, old: list[str]) -> None:
@@ -114,11 +156,14 @@ def _check_turn(draft: Draft, paths: Paths, site: Site, old: list[str]) -> None:
         raise Blocked(f"several linear layers ({', '.join(site.linears)}) read its activation")
     if paths.gate(act):
         raise Blocked("its activation is spelled out in several calls")
+    check_act(graph, paths, site)
     linear = site.linears[0]
-    if len(draft.sharing(draft.nodes[linear])) > 1:
-        raise Blocked(f"'{graph.nodes[linear].layer}' is used more than once")
-    members = {act, linear, site.nodes[0]}
-    first, last = (linear, act) if old[0] == "linear" else (act, linear)
+    front = paths.front(graph.nodes[linear]).name
+    for name in {front, linear}:
+        if len(draft.sharing(draft.nodes[name])) > 1:
+            raise Blocked(f"'{graph.nodes[linear].layer}' is used more than once")
+    members = {act, front, linear, site.nodes[0]}
+    first, last = (front, act) if old[0] == "linear" else (act, linear)
     if site.order.startswith("norm"):
         first = site.nodes[0]
     if site.order.endswith("norm"):
@@ -129,7 +174,7 @@ def _check_turn(draft: Draft, paths: Paths, site: Site, old: list[str]) -> None:
         if len(readers) != 1 or name in graph.outputs:
             raise Blocked(f"'{graph.nodes[name].layer or name}' is read outside of the block too")
         name = readers[0]
-        own_pad = graph.nodes[name].op == "zero_pad" and paths.takers(name) == (linear,)
+        own_pad = graph.nodes[name].op == "zero_pad" and paths.takers(name) == (front,)
         steps += name not in members and graph.nodes[name].kind != "drop" and not own_pad
     if steps:
         raise Blocked("pooling, padding or reshaping stands between its parts")
@@ -153,8 +198,7 @@ def _makes_output(paths: Paths, linear: str) -> bool:
 
 def _move_act(draft: Draft, paths: Paths, site: Site, wanted: Order) -> None:
     tokens = [token for token in wanted.tokens if token != "norm"]
-    old = [token for token in site.order.split("-") if token != "norm"]
-    if tokens == old or site.act_node is None:
+    if tokens == _others(site) or site.act_node is None:
         return
     linear = site.linears[0]
     if tokens[0] == "linear":

@@ -53,7 +53,7 @@ class _Norm:
     ends: tuple[End, ...]
     prev: Node | None = None
     prev_act: Node | None = None  # the activation between prev and the norm
-    lone_act: Node | None = None  # one right before, that no linear layer and no norm leads to
+    lone_act: Node | None = None  # one right before, that belongs to no block before it
     act: Node | None = None  # the activation right behind the norm
     next: list[Node] = field(default_factory=list)
     forward: bool = False  # reads with `next`
@@ -98,7 +98,8 @@ def _neighbours(paths: Paths, node: Node) -> _Norm:
             norm.lone_act = up.node
     norm.act = next((end.node for end in norm.ends if end.kind == "act"), None)
     ends = paths.ahead(norm.act.name) if norm.act else norm.ends
-    norm.next = [end.node for end in ends if end.kind == "linear"]
+    takers = (paths.whole(end.node) for end in ends if end.kind == "linear")
+    norm.next = list({node.name: node for node in takers}.values())
     return norm
 
 
@@ -121,12 +122,17 @@ def _resolve(norms: Sequence[_Norm]) -> None:
 
 
 def _read_forward(chain: Sequence[_Norm]) -> None:
-    """Let each norm whose layer before is taken take the layer behind it."""
-    taken: set[str] = set()
+    """Let each norm whose layer before is taken take the layer behind it.
+
+    The activation between the two is the norm's own if that of the norm before came before it.
+    """
+    taken: dict[str, bool] = {}  # linear layers, and whether their norm's activation came first
     for norm in chain:  # in topological order
         if norm.reads_next and (norm.prev is None or norm.prev.name in taken):
             norm.forward = True
-            taken.update(node.name for node in norm.next)
+            if norm.prev is not None and taken[norm.prev.name]:
+                norm.lone_act = norm.prev_act
+            taken.update(dict.fromkeys((n.name for n in norm.next), norm.lone_act is not None))
 
 
 def _chains(norms: Sequence[_Norm]) -> list[list[_Norm]]:

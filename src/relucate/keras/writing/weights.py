@@ -33,13 +33,27 @@ class Built:
     trainable: bool = True  # of a layer that stands for none
 
     def restore_trainable(self, model: keras.Model) -> None:
-        """Give the layer, and the layers in it, their `trainable`: the model's setter sets all."""
+        """Give the layer, the layers in it and their variables their `trainable`.
+
+        The model's setter sets all, those that LoRA or the user froze one by one, too.
+        """
         if self.old is None:
             self.layer.trainable = self.trainable and model.trainable
             return
         pairs = zip(self.old._flatten_layers(), self.layer._flatten_layers(), strict=False)
         for old, new in pairs:
             new.trainable = old.trainable
+            _restore_variables(old, new)
+
+
+def _restore_variables(old: Any, new: Any) -> None:
+    flags = {v.name: v.trainable for v in old._trainable_variables}
+    same = len(old._trainable_variables) == len(new._trainable_variables)
+    for place, variable in enumerate(new._trainable_variables):
+        if same:  # names need not be unique
+            variable.trainable = old._trainable_variables[place].trainable
+        elif variable.name in flags:
+            variable.trainable = flags[variable.name]
 
 
 def assign(built: Built, graph: Graph, source: Source, fresh: int | None) -> None:
