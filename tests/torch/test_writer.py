@@ -172,3 +172,32 @@ def test_spectral_norm_stays():
     with pytest.warns(UserWarning, match="no effect"):
         _, report = relucate.fold(model, example=(2, 3, 6, 6))
     assert "no plain variable" in report.skipped[0].reason
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("verb", ["convert", "rebuild"])
+def test_a_norm_in_front_of_a_convolution_that_pads_otherwise(verb, mode):
+    conv = nn.Conv2d(4, 4, 3, padding=(1, 2), padding_mode=mode)
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), conv, nn.BatchNorm2d(4), nn.ReLU()]
+    model = zoo.randomize(nn.Sequential(*layers, nn.Conv2d(4, 2, 1)), 9)
+    made, report = getattr(relucate, verb)(model, "norm-linear-act", example=(2, 3, 8, 8))
+    assert len(report.done) == 2
+    assert relucate.audit(made, example=(2, 3, 8, 8)).summary == {"norm-linear-act": 2}
+    x = torch.randn(2, 3, 9, 8)
+    assert made(x).shape == model(x).shape
+    assert model[3].padding_mode == mode
+    if verb == "convert":
+        assert report.certificate.passed
+
+
+def test_the_slopes_of_a_prelu_follow_its_channels():
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU(4, init=0.1), nn.Conv2d(4, 2, 1)]
+    model = zoo.randomize(nn.Sequential(*layers), 10)
+    made, report = relucate.rebuild(model, "norm-act-linear", example=(2, 3, 8, 8))
+    assert report.done
+    slopes = made.get_submodule("2")
+    assert slopes.num_parameters == 3
+    torch.testing.assert_close(slopes.weight.detach(), torch.full((3,), 0.1))
+    made(torch.randn(2, 3, 8, 8)).sum().backward()
+    assert slopes.weight.grad is not None
+    assert model[2].weight.shape == (4,)

@@ -24,8 +24,18 @@ from .reader import Reading
 from .reading.targets import canonical
 from .reading.view import unwrap
 from .writing.copying import copied
+from .writing.making import make_module, tie
 from .writing.resetting import reset
-from .writing.tensors import changed_shape, make_module, refit, set_values, tensor_like
+from .writing.tensors import (
+    NAMES,
+    changed_shape,
+    find,
+    layout_of,
+    refit,
+    refit_slopes,
+    set_values,
+    tensor_like,
+)
 
 
 def write(
@@ -81,6 +91,10 @@ class _Edits:
         self._copied: dict[fx.Node, fx.Node] = {}
         self._building = fx.Graph()
         self._refitted: set[str] = set()
+        self._known = {
+            (key, binding.turn): find(twin, binding.parameter)
+            for key, binding in reading.bindings.items()
+        }
 
     def _traced_nodes(self) -> dict[str, fx.Node]:
         if self.reading.way != "fx":
@@ -205,9 +219,8 @@ class _Edits:
         if name not in self.old.nodes or self._is_function(node):
             value = self._inserted(node)
         else:
-            if name not in self.holders:
-                raise Refused(f"'{name}' ({node.op}) is inside a call that can't be taken apart.")
-            value = self._copy(self.holders[name])
+            inside = name not in self.holders
+            value = self._taken_out(node) if inside else self._copy(self.holders[name])
         self._values[name] = value
         return value
 
@@ -232,6 +245,9 @@ class _Edits:
         gone = [name for name in made if name not in self.new.nodes]
         if gone and len(gone) < len(made):
             raise Refused(f"'{gone[0]}' can't be taken out of the call that it is a part of.")
+        if self._is_apart(made):
+            self._copied[old] = self._conv_alone(old, made)
+            return self._copied[old]
         reads = self.reading.reads.get(old.name, {})
 
         def argument(arg: fx.Node) -> fx.Node:
@@ -275,6 +291,8 @@ class _Edits:
                     self._refit(path, node)
                 if node.op == "batch_norm":
                     self.paths[name] = path
+                if node.op == "prelu":
+                    refit_slopes(self.twin.get_submodule(path), node, self.new)
 
     def _calm(self, node: fx.Node, made: Sequence[str]) -> None:
         """Let a call that changes its input in place stop that if others read the input."""
@@ -304,6 +322,35 @@ class _Edits:
         elif not same:
             raise Refused(f"'{made[0]}' changes in place what others read.")
 
+    # Convolutions that pad by reflection and the like: one call, two nodes.
+
+    def _is_apart(self, made: Sequence[str]) -> bool:
+        """Return whether something stands between a convolution and its own padding now."""
+        if len(made) != 2 or made[1] not in self.new.nodes or self.old.nodes[made[0]].op != "pad":
+            return False
+        return self.new.nodes[made[1]].inputs[0] != made[0]
+
+    def _taken_out(self, node: Node) -> fx.Node:
+        module: Any = self.reading.modules.get(node.layer)
+        if node.op != "pad" or not isinstance(module, nn.modules.conv._ConvNd):
+            raise Refused(f"'{node.name}' ({node.op}) is inside a call that can't be taken apart.")
+        pads = list(module._reversed_padding_repeated_twice)
+        return self._call(F.pad, self._value(node.inputs[0]), pads, module.padding_mode)
+
+    def _conv_alone(self, old: fx.Node, made: Sequence[str]) -> fx.Node:
+        path = str(old.target)
+        module: Any = self.twin.get_submodule(path)
+        for name, call in self.traced.items():
+            same = call.op == "call_module" and self.twin.get_submodule(str(call.target)) is module
+            if same and not self._is_apart(self.calls.get(name, [])):
+                raise Refused(f"the calls of '{path}' would need other paddings.")
+        self._fit(old, made)
+        rank = len(module.kernel_size)
+        module.padding, module.padding_mode = (0,) * rank, "zeros"
+        module._reversed_padding_repeated_twice = [0] * (2 * rank)
+        source = self._value(self.new.nodes[made[1]].inputs[0])
+        return self._building.call_module(path, (source,))
+
     # What planners inserted.
 
     def _inserted(self, node: Node) -> fx.Node:
@@ -326,7 +373,12 @@ class _Edits:
             return self._call(F.pad, inputs[0], flat)
         if node.op == "dropout":
             return self._module(node, nn.Dropout(node.attrs["rate"]), inputs[0])
-        return self._module(node, make_module(node, self.new, self.like), inputs[0])
+        module = make_module(node, self.new, self.like)
+        tie(module, node, self._known)
+        held = {(node.arrays[role], layout_of(node, role)): role for role in node.arrays}
+        for at, role in held.items():
+            self._known.setdefault(at, getattr(module, NAMES[role]))
+        return self._module(node, module, inputs[0])
 
     def _call(self, function: Any, *args: Any) -> fx.Node:
         return self._building.call_function(function, args)

@@ -6,7 +6,6 @@ a kernel of another shape, change the module that holds it. Not here: who calls 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ from ...graph import Graph, Node
 from ..lower import Binding
 from ..reading.layouts import to_torch
 
-_NAMES = {
+NAMES = {
     "kernel": "weight",
     "bias": "bias",
     "gamma": "weight",
@@ -50,12 +49,16 @@ def set_values(model: nn.Module, old: Graph, new: Graph, bindings: Mapping[str, 
         if key not in bindings:
             raise Refused(f"'{key}' is computed by the model: it can't be given another value.")
         binding = bindings[key]
-        target = _find(model, binding.parameter)
+        target = find(model, binding.parameter)
         with torch.no_grad():
             target.copy_(tensor_like(to_torch(array, binding.turn), target).reshape(target.shape))
 
 
-def _find(model: nn.Module, name: str) -> Tensor:
+def find(model: nn.Module, name: str) -> Tensor:
+    """Return the parameter or buffer with a name.
+
+    Raises: Refused: there is none any more.
+    """
     path, _, last = name.rpartition(".")
     module = model.get_submodule(path)
     held = module._parameters.get(last)
@@ -93,7 +96,7 @@ def refit(module: nn.Module, node: Node, graph: Graph) -> None:
 
 def _refit(module: nn.Module, node: Node, graph: Graph) -> None:
     like = next((p for p in (*module.parameters(), *module.buffers()) if p.dim()), None)
-    held = {_NAMES[role]: role for role in node.arrays}
+    held = {NAMES[role]: role for role in node.arrays}
     names = ["weight", "bias"]
     for name in names:
         role = held.get(name)
@@ -125,6 +128,19 @@ def _check_computed(module: nn.Module, node: Node, name: str, shape: tuple[int, 
         )
 
 
+def refit_slopes(module: nn.Module, node: Node, graph: Graph) -> None:
+    """Give a PReLU that stands in front of other channels now a slope for each, as it starts."""
+    channels = node.shape[1] or 0
+    if graph.tensors[node.arrays["alpha"]].size in (1, channels):
+        return
+    if not isinstance(module, nn.PReLU):
+        raise Refused(f"'{node.layer}' ({type(module).__name__}) can't take {channels} channels.")
+    before = module.weight
+    slopes = torch.full((channels,), module.init, dtype=before.dtype, device=before.device)
+    module.weight = nn.Parameter(slopes, requires_grad=before.requires_grad)
+    module.num_parameters = channels
+
+
 def layout_of(node: Node, role: str) -> str:
     """Return how a tensor's axes are turned (`reading.layouts`)."""
     if role != "kernel":
@@ -151,50 +167,3 @@ def _refit_attributes(
         setattr(module, field, sizes[0] if sizes else getattr(module, field))
         for name in {"running_mean", "running_var"} & set(held):
             setattr(module, name, tensor_like(graph.tensors[node.arrays[held[name]]], like))
-
-
-# Modules from nodes.
-
-
-def make_module(node: Node, graph: Graph, like: Tensor | None) -> nn.Module:
-    """Return a module of PyTorch's own for a node: a batch norm, a convolution, a dense layer.
-
-    Raises: Refused: there is none for it.
-    """
-    rank = len(node.shape) - 2
-    if node.op == "batch_norm" and "moving_mean" in node.arrays and not node.attrs.get("forced"):
-        kinds: Any = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-        kept = node.attrs.get("momentum")
-        momentum = None if kept is None else 1 - kept
-        size = len(graph.tensors[node.arrays["moving_mean"]])
-        made: nn.Module = kinds[rank](size, node.attrs["epsilon"], momentum)
-    elif node.op == "conv":
-        kinds = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-        kernel = graph.tensors[node.arrays["kernel"]]
-        made = kinds[rank](
-            kernel.shape[-2] * node.attrs.get("groups", 1),
-            kernel.shape[-1],
-            kernel.shape[:-2],
-            stride=tuple(node.attrs["strides"]),
-            padding=_padding(node, kernel.shape[:-2]),
-            dilation=tuple(node.attrs["dilation"]),
-            groups=node.attrs.get("groups", 1),
-            bias="bias" in node.arrays,
-        )
-    else:
-        raise Refused(f"'{node.name}' ({node.op}) can't be written as a module of its own.")
-    if like is not None:
-        made = made.to(like.device, like.dtype)
-    refit(made, node, graph)
-    return made
-
-
-def _padding(node: Node, window: tuple[int, ...]) -> Any:
-    padding = node.attrs["padding"]
-    if isinstance(padding, str):
-        if padding == "same" and math.prod(node.attrs["strides"]) != 1:
-            raise Refused(f"'{node.name}': PyTorch has no 'same' padding with strides.")
-        return padding
-    if any(before != after for before, after in padding):
-        raise Refused(f"'{node.name}' pads unevenly, which no module of PyTorch's does.")
-    return tuple(before for before, _ in padding)
