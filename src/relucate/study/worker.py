@@ -7,6 +7,8 @@ ends when the driver does, even in the middle of a task: standard input closes t
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import signal
@@ -16,7 +18,7 @@ import traceback
 from multiprocessing.connection import Client, Connection
 from typing import Any
 
-from ..backend import use_backend
+from ..backend import installed, use_backend
 from ..data.dataset import Dataset
 from ..errors import RelucateError
 from ..train.run import EpochReport, RunSpec
@@ -34,6 +36,17 @@ class _Tasks:
         use_backend()
         _limit_threads(setup["threads"])
         self.data = Dataset.open(setup["data"])
+
+    def warm_up(self) -> None:
+        """Import what the first task will need: seconds that pass for all workers at once."""
+        if self.source.kind in {"net", "saved"}:
+            importlib.import_module("keras")
+        else:
+            self.source.code()  # loads the builder, and with it what that imports
+        if installed("torch"):
+            importlib.import_module("relucate.torch.trainer")
+            if "keras" in sys.modules:
+                importlib.import_module("relucate.keras.lowering")
 
     def inspect(self, task: dict[str, Any]) -> Any:
         """Inspect all arms."""
@@ -97,6 +110,9 @@ def _follow(pipe: int) -> None:
 
 def _serve(connection: Connection, setup: dict[str, Any]) -> None:
     tasks = None
+    with contextlib.suppress(Exception):  # what fails now fails again in a task, and is told there
+        tasks = _Tasks(connection, setup)
+        tasks.warm_up()
     while True:
         task = connection.recv()
         try:
