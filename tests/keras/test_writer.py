@@ -570,13 +570,47 @@ def test_a_layer_whose_call_was_replaced_is_refused():
         write(read(model), model)
 
 
-def test_models_within_time_distributed_are_refused():
+def stepwise(randomize):
+    """A model that a TimeDistributed applies twice, a norm in it and a norm behind it."""
     x = image()
-    inner = keras.Model(x, kl.Conv2D(3, 3, name="c")(x), name="i")
-    y = image(2, 6, 5, 3)
-    model = keras.Model(y, kl.TimeDistributed(inner, name="t")(y))
-    with pytest.raises(Refused, match="'c' stands in a model that a TimeDistributed applies"):
-        write(read(model), model)
+    z = kl.BatchNormalization(name="inner")(kl.SeparableConv2D(3, 3, name="c")(x))
+    steps = kl.TimeDistributed(keras.Model(x, kl.ReLU(name="r")(z), name="i"), name="t")
+    y, z = image(2, 6, 5, 3), image(2, 6, 5, 3)
+    z = kl.Flatten()(kl.Concatenate()([steps(y), steps(kl.Rescaling(2.0)(y))]))
+    z = kl.ReLU(name="act")(kl.BatchNormalization(name="outer")(kl.Dense(4, name="d")(z)))
+    return randomize(keras.Model(y, kl.Dense(2, name="head")(z)))
+
+
+def test_models_within_time_distributed_are_repeated_as_they_were(randomize):
+    model = stepwise(randomize)
+    for plan in (
+        fold_graph(read(model)),
+        convert_graph(read(model), "linear-act-norm"),
+        rebuild_graph(read(model), "linear-act-norm"),
+        rebuild_graph(read(model), "none"),
+    ):
+        found = {outcome.name: outcome for outcome in plan.outcomes}
+        assert found["outer"].status == "done"
+        assert found["t/inner"].status == "skipped"
+        assert "TimeDistributed" in found["t/inner"].reason
+        written = write(plan.graph, model)
+        (layer,) = (x for x in written.layers if isinstance(x, kl.TimeDistributed))
+        assert (layer.name, len(layer._inbound_nodes)) == ("t", 2)
+        assert layer.layer is not model.get_layer("t").layer
+    for plan in (fold_graph(read(model)), convert_graph(read(model), "linear-act-norm")):
+        assert_close(outputs_of(write(plan.graph, model)), outputs_of(model))
+    fresh = [write(read(model), model, fresh=seed).get_weights() for seed in (1, 1, 2)]
+    assert all(np.array_equal(a, b) for a, b in zip(*fresh[:2], strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(*fresh[1:], strict=True))
+
+
+def test_models_within_time_distributed_are_not_taken_apart(randomize):
+    model = stepwise(randomize)
+    draft = Draft(read(model))
+    draft.remove("t/inner")
+    draft.remove("t/inner@1")
+    with pytest.raises(Refused, match="'t/c' stands in a model that a TimeDistributed applies"):
+        write(draft.finish(), model)
 
 
 def test_variables_that_were_frozen_one_by_one_stay_so(randomize):
@@ -604,6 +638,25 @@ def test_a_mask_is_not_lost():
     draft.insert_behind("d", "affine", "lost", arrays={"offset": np.ones(3)})
     with pytest.raises(Refused, match=r"'lost'.*a mask"):
         write(draft.finish(), model)
+
+
+@pytest.mark.filterwarnings("ignore:Layer 'c' .* was passed an input with a mask")  # it is meant
+@pytest.mark.parametrize("length", [None, 7])
+def test_a_fold_loses_no_mask(length, randomize):
+    x = image(length, dtype="int32")
+    y = kl.Dense(4, name="d")(kl.Embedding(9, 4, mask_zero=True, name="e")(x))
+    y = kl.BatchNormalization(name="n")(kl.ReLU(name="r")(y))
+    model = randomize(keras.Model(x, kl.Conv1D(3, 3, padding="same", name="c")(y)))
+    graph = read(model)
+    assert graph.masked == {"e", "d", "r", "n"}
+    data = [np.array([[1, 2, 0, 4, 0, 0, 0]] * 2, "int32")]
+    for strategy, why in (("shift", "addition of its shift"), ("ones", "channel of ones")):
+        (outcome,) = fold_graph(graph, strategy).outcomes
+        assert "a mask passes" in outcome.reason
+        assert f"{why} would lose" in outcome.reason
+    plan = fold_graph(graph)
+    assert plan.outcomes[0].strategy == (None if length is None else "map")
+    assert_close(outputs_of(write(plan.graph, model), data), outputs_of(model, data))
 
 
 def test_shapes_that_no_layer_has_are_refused(model):
@@ -665,6 +718,21 @@ def test_layers_of_one_shape_start_differently_and_dropout_too(randomize):
     seeds = [write(read(model), model, fresh=1).get_layer(name).seed for name in ("one", "two")]
     assert len(set(seeds)) == 2
     assert seeds == [write(read(model), model, fresh=1).get_layer(n).seed for n in ("one", "two")]
+
+
+def test_kernels_that_no_initialiser_makes():
+    x = image(5, 4)
+    inside = kl.MultiHeadAttention(1, 2, name="a")
+    attends = keras.Model(x, inside(x, x))
+    write(read(attends), attends, fresh=1)
+    inside._query_dense.enable_lora(2)
+    with pytest.raises(Refused, match=r"'query' has LoRA's weights: it can't be initialised anew"):
+        write(read(attends), attends, fresh=1)
+    dense = kl.Dense(3, name="d")
+    model = keras.Model(x, dense(x))
+    dense.quantize("int8")
+    with pytest.raises(Refused, match=r"'d' is quantized to int8"):
+        write(read(model), model, fresh=1)
 
 
 def test_fresh_weights_are_the_initialisers_own(randomize):

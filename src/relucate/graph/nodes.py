@@ -140,6 +140,7 @@ class Graph:
     penalties: tuple[Penalty, ...] = ()
     hazards: tuple[str, ...] = ()  # why training it elsewhere would not be the same training
     framework: str = "keras"  # of the source: how its users spell things
+    masked: frozenset[str] = frozenset()  # nodes whose values carry a mask (Keras's Masking)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes.values())

@@ -50,6 +50,7 @@ def read_with_variables(model: keras.Model) -> tuple[Graph, dict[str, Any]]:
         trainable=frozenset(key for key, v in reader.variables.items() if v.trainable),
         penalties=tuple(penalties(reader.variables)),
         hazards=(*_own_training(model), *reader.hazards()),
+        masked=frozenset(reader.masked),
     )
     return graph, reader.variables
 
@@ -136,6 +137,7 @@ class _Reader:
         self.layer_names: dict[int, str] = {}
         self.operations: dict[int, Any] = {}  # id(operation) -> operation, in the order of reading
         self.odd_calls: dict[str, None] = {}  # in words, in the order of reading
+        self.masked: set[str] = set()
 
     def walk(self, function: Any, place: _Place, given: list[str] | None) -> None:
         """Read every node of `function`; `given` names what its inputs are (nested models)."""
@@ -201,6 +203,7 @@ class _Reader:
         self.walk(function, inside, sources)
         for outer, tensor in zip(node.outputs, function.outputs, strict=True):
             self.names[id(outer)] = self.names[id(tensor)]
+            self._note_mask(outer)
 
     def _next_call(self, operation: Any) -> int:
         call = self.calls.get(id(operation), 0)
@@ -252,7 +255,12 @@ class _Reader:
             arrays[role] = self._constant_key((*owner, role), f"{layer}/{role}", array)
         self.nodes[name] = Node(name, step.op, sources, shape, layer, call, attrs, arrays)
         self.names[id(output)] = name
+        self._note_mask(output)
         return name
+
+    def _note_mask(self, tensor: Any) -> None:
+        if getattr(tensor, "_keras_mask", None) is not None:
+            self.masked.add(self.names[id(tensor)])
 
     def _key(self, layer: str, variable: Any) -> str:
         if id(variable) not in self.keys:

@@ -60,9 +60,21 @@ def write_tapped(
     """Return the model, and the symbolic tensors that the nodes named in `taps` read first."""
     with _own_random(fresh):
         traced = Source(None, _EMPTY, (), {}, {}, {}, ()) if source is None else trace(source)
+        if fresh is not None:
+            _check_initialisable(traced)
         writer = _Writer(graph, traced, fresh)
         model = writer.write()
     return model, {name: writer.values[graph.nodes[name].inputs[0], 0] for name in taps}
+
+
+def _check_initialisable(source: Source) -> None:
+    """Refuse layers whose kernels no initialiser makes, those within other layers, too."""
+    layers = (x for x in source.operations.values() if isinstance(x, keras.layers.Layer))
+    for layer in (inner for outer in layers for inner in outer._flatten_layers()):
+        lora = getattr(layer, "lora_enabled", False)
+        if lora or getattr(layer, "quantization_mode", None):
+            what = "has LoRA's weights" if lora else f"is quantized to {layer.quantization_mode}"
+            raise Refused(f"'{layer.name}' {what}: it can't be initialised anew.")
 
 
 @contextmanager
@@ -87,6 +99,7 @@ class _Writer:
         self.calls = {name: call for call in source.calls for name in call.names}
         self.whole = whole_operations(source, graph)
         self.built: list[Built] = []
+        self.repeated: set[int] = set()  # ids of calls
 
     def write(self) -> keras.Model:
         inputs = self._inputs()
@@ -157,7 +170,9 @@ class _Writer:
     def _write_node(self, node: Node) -> None:
         call = self.calls.get(node.name)
         if call is not None and id(call.operation) in self.whole:
-            self._repeat(call)
+            if id(call) not in self.repeated:
+                self.repeated.add(id(call))
+                self._repeat(call)
             return
         inputs = [self.values[name, 0] for name in node.inputs]
         if self._is_raw(node, call):
@@ -187,11 +202,6 @@ class _Writer:
 
     def _repeat(self, call: Call) -> None:
         """Make a call of the source again."""
-        if call.timed:
-            raise Refused(
-                f"'{call.operation.name}' stands in a model that a TimeDistributed applies: it "
-                "can't be written back."
-            )
         key = id(call.operation)
         if key not in self.made:
             self.made[key] = self._clone(call)
@@ -232,7 +242,7 @@ class _Writer:
             old, new = self.source.graph.nodes[name], self.graph.nodes[name]
             for role in set(old.arrays) ^ set(new.arrays):
                 changes[ROLES[role]] = role in new.arrays
-        layer = self.source.graph.nodes[call.names[0]].layer
+        layer = call.layer or self.source.graph.nodes[call.names[0]].layer
         made = clone(operation, self._free(layer), changes, self.fresh)
         if isinstance(operation, keras.layers.Layer):
             nodes = [self.graph.nodes[name] for name in call.names]
@@ -257,7 +267,10 @@ class _Writer:
         if len(call.heads) > 1:
             raise Refused(f"'{node.layer}' has several outputs: it can't be taken apart.")
         if call.timed:
-            raise Refused(f"'{node.layer}' is applied step by step: it can't be taken apart.")
+            raise Refused(
+                f"'{node.layer}' stands in a model that a TimeDistributed applies: that can't be "
+                "taken apart."
+            )
         if node.kind == "act" and len(call.names) > 1:
             return self._fused_activation(node, operation)
         same = node.op == old.op and dict(node.attrs) == dict(old.attrs)

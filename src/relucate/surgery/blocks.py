@@ -85,6 +85,18 @@ def check_act(graph: Graph, paths: Paths, site: Site) -> None:
             )
 
 
+def check_whole_steps(graph: Graph, sites: Collection[Site]) -> None:
+    """Check that no part of a norm's block is applied step by step (TimeDistributed).
+
+    Raises: Blocked: such a layer, or the model that it is in, stays as it is.
+    """
+    for site in sites:
+        for name in (*site.nodes, *site.linears, site.act_node):
+            if name and graph.nodes[name].attrs.get("time_distributed"):
+                layer = graph.nodes[name].layer or name
+                raise Blocked(f"'{layer}' is applied step by step (TimeDistributed)")
+
+
 def check_own(draft: Draft, calls: Collection[str]) -> None:
     """Check that no other layer uses a norm's tensors, which it gets anew.
 

@@ -20,7 +20,15 @@ import numpy as np
 from ..errors import unknown
 from ..graph import Graph
 from ..order import Order
-from .blocks import check_crossing, check_order, check_own, check_same, fit, place
+from .blocks import (
+    check_crossing,
+    check_order,
+    check_own,
+    check_same,
+    check_whole_steps,
+    fit,
+    place,
+)
 from .channels import Blocked, channel_axis
 from .draft import Draft
 from .fold import STRATEGIES, absorb_norm, fixed_sizes, fold_graph, norm_calls, norm_channels
@@ -136,6 +144,7 @@ def _take_out(
 ) -> tuple[str, str | None]:
     """Let linear layers absorb a norm; the draft is as it was if that is Blocked."""
     check_wanted(task.sites, wanted)
+    check_whole_steps(draft.source, task.sites)
     for site in task.sites:
         check_crossing(draft.source, paths, site, wanted)
     node = draft.nodes[task.calls[0]]

@@ -253,6 +253,7 @@ def _chosen(
     draft: Draft, calls: Sequence[str], borders: Sequence[Absorption], strategy: str
 ) -> str:
     """Return the strategy for a norm's borders; `auto` takes the one that moves fewest values."""
+    _check_masks(draft, calls, borders, strategy)
     if strategy in {"shift", "approximate"}:
         return strategy
     known = all(_is_sized(draft, absorption) for absorption in borders)
@@ -265,7 +266,25 @@ def _chosen(
     behind_convs = sum(_size(draft.nodes[absorption.node]) for absorption in borders)
     there = sum(_size(draft.nodes[name]) for name in calls)
     fixed = known and not _takes_any_size(draft.source)
-    return "map" if fixed and behind_convs <= there else "shift"
+    if fixed and (behind_convs <= there or _is_masked(draft, calls)):
+        return "map"
+    _check_masks(draft, calls, borders, "shift")
+    return "shift"
+
+
+def _check_masks(
+    draft: Draft, calls: Sequence[str], borders: Sequence[Absorption], strategy: str
+) -> None:
+    """Check that what a strategy inserts loses no mask: Raises Blocked if it does."""
+    points = [_point(draft, absorption) for absorption in borders]
+    if strategy == "shift" and _is_masked(draft, calls):
+        raise Blocked("a mask passes the norm, which the addition of its shift would lose")
+    if strategy in {"ones", "branch"} and _is_masked(draft, points):
+        raise Blocked("a mask passes there, which the channel of ones would lose")
+
+
+def _is_masked(draft: Draft, names: Iterable[str]) -> bool:
+    return not draft.source.masked.isdisjoint(names)
 
 
 def fixed_sizes(graph: Graph, outcomes: Iterable[Outcome]) -> tuple[str, ...]:

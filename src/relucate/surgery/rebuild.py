@@ -27,6 +27,7 @@ from .blocks import (
     check_order,
     check_own,
     check_same,
+    check_whole_steps,
     fit,
     front_place,
     norm_sizes,
@@ -109,8 +110,11 @@ def _check(draft: Draft, paths: Paths, sites: Collection[Site], wanted: Order) -
     """Return how a norm moves, or raise Blocked."""
     calls = [site.nodes[0] for site in sites]
     if not wanted.has_norm:
+        if any(draft.nodes[name].attrs.get("time_distributed") for name in calls):
+            raise Blocked("TimeDistributed isn't handled")
         return "removed"
     check_wanted(sites, wanted)
+    check_whole_steps(draft.source, sites)
     _check_mode(draft, calls)
     check_own(draft, calls)
     new = [token for token in wanted.tokens if token != "norm"]
@@ -227,6 +231,8 @@ def _set_biases(draft: Draft, linears: Iterable[str]) -> dict[str, str]:
     changed: dict[str, str] = {}
     for name in linears:
         node = draft.nodes[name]
+        if node.attrs.get("time_distributed"):
+            continue  # it is written as it was
         if name in done or node.op not in LINEAR - {"einsum"} or "kernel" not in node.arrays:
             continue
         calls = draft.sharing(node)

@@ -42,7 +42,8 @@ class Call:
     heads: tuple[str, ...]  # for each output of the call: the node that stands for it
     tensors: tuple[Value, ...]  # every symbolic tensor among the arguments, in order
     training: bool | None  # what this call, or one around it, insists on
-    timed: bool  # stands in a model that a TimeDistributed applies
+    timed: bool  # of a whole model, by a TimeDistributed: `names` are all of its nodes
+    layer: str = ""  # its name, where the nodes have others
 
     @property
     def inner(self) -> tuple[str, ...]:
@@ -88,6 +89,33 @@ class _Tracer(_Reader):
         kept_whole = len(self.traced) > before and self.traced[-1].keras_node is node
         if inside is not None and not kept_whole:
             self._same_index(node.outputs, inside.outputs)
+            if node.operation is not model:
+                self.traced[before:] = [self._joined(node, place, self.traced[before:])]
+
+    def _joined(self, node: Any, place: _Place, calls: list[Call]) -> Call:
+        """Make one call of those within a model that a TimeDistributed applies."""
+        names = tuple(name for call in calls for name in call.names)
+        tensors = tuple(self.value(t) for t in node.arguments.keras_tensors)
+        outside = [value.node for value in tensors]
+        reads = [
+            tuple(
+                names.index(source) - at if source in names else outside.index(source)
+                for source in self.nodes[name].inputs
+            )
+            for at, name in enumerate(names)
+        ]
+        own = insisted(node)
+        return Call(
+            operation=node.operation,
+            keras_node=node,
+            names=names,
+            reads=tuple(reads),
+            heads=tuple(self.names[id(output)] for output in node.outputs),
+            tensors=tensors,
+            training=own if place.training is None else place.training,
+            timed=True,
+            layer=place.prefix + node.operation.name,
+        )
 
     def _same_index(self, tensors: list[Any], others: list[Any]) -> None:
         for tensor, other in zip(tensors, others, strict=False):
@@ -123,7 +151,7 @@ class _Tracer(_Reader):
                 heads=tuple(self.names[id(output)] for output in outputs),
                 tensors=tensors,
                 training=own if at.training is None else at.training,
-                timed=bool(at.time),
+                timed=False,
             )
         )
 

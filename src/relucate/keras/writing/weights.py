@@ -90,6 +90,8 @@ def _copy(built: Built, graph: Graph, source: Source) -> None:
 
 def _assign_nodes(built: Built, graph: Graph) -> None:
     first = built.nodes[0]
+    if isinstance(getattr(built.layer, "layer", None), keras.Model):
+        return  # a whole model within a TimeDistributed: copied
     shape = graph.nodes[first.inputs[0]].shape if first.inputs else ()
     found = steps(built.layer, tuple(shape))
     if first.op == "opaque":
