@@ -96,3 +96,18 @@ def test_verify_compares_other_sizes_unless_inputs_are_given():
     assert not relucate.verify(one, other, example=SHAPE).passed
     inputs = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype("float32")
     assert relucate.verify(one, other, inputs, example=SHAPE).passed
+
+
+class OnlyTwo(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return torch.relu(self.norm(self.linear(x))) * torch.ones(2, 1)
+
+
+def test_a_model_for_one_size_of_batch_is_refused_in_words():
+    model = zoo.randomize(OnlyTwo(), 5)
+    with pytest.raises(Refused, match=r"can't be run on inputs of shape \(8, 4\)"):
+        relucate.fold(model, example=(2, 4))

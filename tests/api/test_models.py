@@ -5,7 +5,9 @@ import zipfile
 
 import keras
 import pytest
+import torch
 
+import relucate
 from relucate import InputError, Refused
 from relucate.api.models import load_model
 
@@ -50,6 +52,19 @@ class TestFile:
     def test_no_such_file(self, folder):
         with pytest.raises(InputError, match=r"no file 'gone\.keras'"):
             load_model("gone.keras")
+
+    def test_a_file_of_torch_export_brings_its_example(self, folder):
+        net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU()).eval()
+        torch.export.save(torch.export.export(net, (torch.randn(2, 4),)), "net.pt2")
+        loaded = load_model("net.pt2")
+        assert loaded.example.shape == (2, 4)
+        assert loaded.file == "net.pt2"
+        assert load_model("net.pt2", input_shapes=[(4,)]).example == (2, 4)
+        assert relucate.verify(net, loaded.model, torch.randn(2, 4).numpy(), example=(2, 4)).passed
+        with pytest.raises(InputError, match=r"'net.pt2' is a file.*got order"):
+            load_model("net.pt2", options={"order": "after"})
+        with pytest.raises(InputError, match=r"no file 'gone\.pt2'"):
+            load_model("gone.pt2")
 
     @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
     def test_truncated(self, folder, keep):

@@ -87,3 +87,11 @@ def test_a_norm_that_is_the_model_itself_stays(norm):
         assert len(report.skipped) == 1
     with pytest.raises(Refused, match=f"the {type(norm).__name__} is the model itself"):
         relucate.rebuild(norm, "none", example=SHAPE)
+
+
+def test_what_torch_export_made_is_told_by_name():
+    model = zoo.randomize(net(), 2).eval()
+    exported = torch.export.export(model, (torch.randn(SHAPE),)).module()
+    assert relucate.verify(exported, exported, torch.randn(SHAPE).numpy(), example=SHAPE).passed
+    with pytest.raises(Refused, match="give the module that was exported"):
+        relucate.fold(exported, example=SHAPE)

@@ -201,3 +201,25 @@ def test_the_slopes_of_a_prelu_follow_its_channels():
     made(torch.randn(2, 3, 8, 8)).sum().backward()
     assert slopes.weight.grad is not None
     assert model[2].weight.shape == (4,)
+
+
+class Weighted(nn.Module):
+    """Makes constants in its forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)
+        self.plain = torch.rand(4, 1, 1) + 0.5
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.conv(x))) * self.plain
+        return self.head(x + torch.linspace(-1.0, 1.0, 4).reshape(4, 1, 1))
+
+
+def test_constants_that_are_made_in_the_forward():
+    model = zoo.randomize(Weighted(), 11)
+    made, report = relucate.convert(model, AFTER, example=(2, 3, 8, 8))
+    assert report.done
+    assert report.certificate.passed
+    x = torch.randn(3, 3, 8, 8)
+    torch.testing.assert_close(made.eval()(x), model.eval()(x), rtol=0, atol=1e-5)

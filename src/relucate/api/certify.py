@@ -56,9 +56,12 @@ def certified(
     """Return whether two models compute the same.
 
     Args: sizes: compare inputs of other sizes, too, where the first model takes them.
-    Raises: Refused: the other model can't be run.
+    Raises: Refused: a model can't be run.
     """
-    ones, others = one.outputs(arrays), other.attempt(arrays)
+    ones, others = one.attempt(arrays), other.attempt(arrays)
+    if isinstance(ones, str):
+        wanted = ", ".join(str(x.shape) for x in arrays)
+        raise Refused(f"{one.title} can't be run on inputs of shape {wanted}: {ones}")
     if isinstance(others, str):
         raise Refused(f"{other.title} can't be run on the inputs that {one.title} takes: {others}")
     found = _compared(one, other, arrays, ones, others, tolerance)

@@ -1,6 +1,7 @@
 """What MODEL means on the command line: a file, a name, or a function of the user's that builds.
 
     model.keras                     a saved Keras model
+    model.pt2                       a module that torch.export saved
     keras.applications:ResNet50     with weights=None
     cnn, inception_v3, ...          a net from `relucate nets`
     file.py:build, package.module:build
@@ -26,8 +27,8 @@ from ..study.source import import_user_module, load_callable, where
 _SHAPES = {"mlp": (64,), "bn_paper_mlp": (28, 28, 1), "inception_v3": (75, 75, 3)}
 _STATES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".weights.h5")
 _FORMS = (
-    "a .keras file, keras.applications:NAME, a name from `relucate nets`, or your own function as "
-    "file.py:build or package.module:build"
+    "a .keras or .pt2 file, keras.applications:NAME, a name from `relucate nets`, or your own "
+    "function as file.py:build or package.module:build"
 )
 
 
@@ -73,6 +74,12 @@ def load_model(
 
         _no_options(options, text)
         return Loaded(load_saved(path), file=_relative(path))
+    if path.suffix == ".pt2":
+        from ..torch.running import load_exported
+
+        _no_options(options, text)
+        model, example = load_exported(path)
+        return Loaded(model, _example(input_shapes) or example, file=_relative(path))
     _refuse_other_files(text, path)
     return _from_callable(text, input_shapes, options)
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..errors import Refused
+from ..errors import InputError, Refused
+from .reading.exported import silent
 from .state import unchanged
 
 
@@ -74,7 +75,8 @@ def export(model: nn.Module, path: Path, example: Any) -> None:
 
     Raises: Refused: torch.export can't express it.
     """
-    tensors = _examples(model, example)
+    # A batch of one would be kept as the only size that the file takes.
+    tensors = [x.expand(2, *x.shape[1:]) if len(x) == 1 else x for x in _examples(model, example)]
     with _evaluating(model):
         try:
             shapes = [{0: torch.export.Dim.AUTO} for _ in tensors]
@@ -85,6 +87,25 @@ def export(model: nn.Module, path: Path, example: Any) -> None:
             except Exception as error:
                 raise Refused(f"torch.export can't save the module: {error}") from error
     torch.export.save(program, str(path))
+
+
+def load_exported(path: Path) -> tuple[nn.Module, Any]:
+    """Return the module in a .pt2 file of torch.export, and the example that it was saved with.
+
+    Raises: InputError: no such file, or not one of torch.export's.
+    """
+    if not path.is_file():
+        raise InputError(f"no file '{path}'.")
+    try:
+        with silent():
+            program = torch.export.load(str(path))
+        module = program.module()
+    except Exception as error:
+        raise InputError(
+            f"'{path}' can't be read by torch.export.load: {str(error).strip() or type(error)}"
+        ) from error
+    args, kwargs = program.example_inputs or ((), {})
+    return module, dict(kwargs) or (args[0] if len(args) == 1 else args or None)
 
 
 def _examples(model: nn.Module, example: Any) -> list[Tensor]:

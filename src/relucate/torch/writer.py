@@ -262,6 +262,8 @@ class _Edits:
 
         if old.op == "call_module":
             self._fit(old, made)
+        if "constant" in old.meta:
+            setattr(self.twin, str(old.target), old.meta["constant"].clone())
         node = self._building.node_copy(old, argument)
         node.args = fx.map_arg(old.args, argument)
         node.kwargs = fx.map_arg(old.kwargs, argument)

@@ -31,7 +31,7 @@ def export(
     """
     state = torch.get_rng_state()
     try:
-        with warnings.catch_warnings(), _silent(), torch.no_grad():
+        with warnings.catch_warnings(), silent(), torch.no_grad():
             warnings.simplefilter("ignore")
             found = torch.export.export(view.root, tuple(args), dict(kwargs), strict=False)
     except Exception as error:
@@ -42,7 +42,7 @@ def export(
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Keep what torch.export logs and prints about a failure to itself: the caller reports it."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

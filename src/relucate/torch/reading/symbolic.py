@@ -8,7 +8,7 @@ condition. Called by `reader`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from .view import View
 IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "ipow", "imod", "imatmul")
 
 
+_CONSTANT = "_tensor_constant"  # how torch.fx calls the tensors that a forward makes
 _HELD = ("_parameters", "_buffers", "_modules")
 
 
@@ -149,7 +150,8 @@ def trace(
     if not torch.equal(numbers, torch.get_rng_state()):
         torch.set_rng_state(numbers)
         raise Stopped("its forward draws random numbers in eval mode")
-    program = _program(view, graph)
+    made = {name: x for x, name in tracer.tensor_attrs.items() if name.startswith(_CONSTANT)}
+    program = _program(view, graph, made)
     program.changed = changed
     return program
 
@@ -194,7 +196,7 @@ def _one_call(view: View, example: tuple[Any, Any]) -> Program:
     return program
 
 
-def _program(view: View, graph: fx.Graph) -> Program:
+def _program(view: View, graph: fx.Graph, constants: Mapping[str, Any]) -> Program:
     state: dict[Any, Tensor] = dict(view.root.named_parameters(remove_duplicate=False))
     state.update(view.root.named_buffers(remove_duplicate=False))
     program = Program("fx", graph)
@@ -204,7 +206,9 @@ def _program(view: View, graph: fx.Graph) -> Program:
             program.inputs.append(node)
         elif node.op == "get_attr":
             found = state.get(node.target)
-            if found is None:
+            if found is None and node.target in constants:  # made inside forward
+                found = node.meta["constant"] = constants[node.target]
+            elif found is None:
                 found = _attribute(view.root, node.target)
             program.tensors[node] = found
         elif node.op == "output":

@@ -19,6 +19,7 @@ from ...errors import Refused
 
 OWN_HOOKS = (WeightNorm, SpectralNorm)
 _FORWARD = {"_forward_hooks": "forward hook", "_forward_pre_hooks": "forward pre-hook"}
+_EXPORTED = "_create_stateful_graph_module"  # of torch.export: its modules check their inputs
 _BACKWARD = ("_backward_hooks", "_backward_pre_hooks")
 
 
@@ -48,6 +49,11 @@ def _check(path: str, module: nn.Module) -> None:
         raise Refused(f"{where} is lazy and has no weights yet: call the model once on data first.")
     for kind, what in _FORWARD.items():
         for hook in getattr(module, kind).values():
+            if _name(hook).startswith(_EXPORTED):
+                raise Refused(
+                    "the model comes from torch.export, which keeps what it does at inference "
+                    "only: give the module that was exported."
+                )
             if not isinstance(hook, OWN_HOOKS):
                 raise Refused(
                     f"{where} has a {what} ({_name(hook)}), which can change what it computes and "
