@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -196,8 +197,9 @@ def rebuild(
     """
     adapter = adapt(model, example, leaves)
     wanted = str(Order(order))
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
         raise InputError(f"seed is a whole number from 0 on, got {seed!r}.")
+    seed = int(seed)
     plan = _planned(
         adapter.graph, "rebuild", lambda g: rebuild_graph(g, wanted, bias), finite=False
     )
