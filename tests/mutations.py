@@ -77,7 +77,7 @@ MUTANTS = [
     ("surgery/fold.py", "np.ones((1, *spatial, 1))", "np.zeros((1, *spatial, 1))"),
     ("surgery/fold.py", 'attrs = {"scale": 0.0, "offset": 1.0}', 'attrs = {"scale": 0.0}'),
     ("surgery/fold.py", "channels.shift / scale", "channels.shift * scale"),
-    ("surgery/fold.py", "two.scale * one.shift + two.shift", "one.shift + two.shift"),
+    ("surgery/fold.py", "one.scale * two.scale, one.shift + two.shift", "two.scale, two.shift"),
     ("surgery/convert.py", "check_crossing(draft.source, paths, site, wanted)", "pass"),
     ("surgery/rebuild.py", "sizes.append(fit(draft, paths, site, wanted))", "pass"),
     ("surgery/blocks.py", "if not _same_rank(draft.source", "if False and (draft.source"),

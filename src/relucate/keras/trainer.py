@@ -81,6 +81,7 @@ class _Run:
         self.x_held = None if held is None else _prepared(model, held, recipe.standardize)[1]
         self.y_held = None if held is None else np.array(held.y_test)
         self.best: tuple[float, dict[str, Any]] = (-1.0, {})
+        self.final: np.ndarray | None = None  # outputs on the test part after the last epoch
         self.batches = _Batches(self.x, self.y, recipe, seed)
         self.batches.channels_first = takes_channels_first(model, data.input_shape)
         if not getattr(model, "compiled", False):
@@ -125,9 +126,13 @@ class _Run:
     def _curve_point(self, epoch: int) -> float | None:
         if not self.recipe.curve:
             return None
-        scored = self.x_held is not None or epoch == self.recipe.epochs - 1
-        sample = curve_statistics(self.sample, scored)
-        outputs = self._outputs(self.curve_set, sample=sample)
+        last = epoch == self.recipe.epochs - 1
+        if last and self.x_held is None:  # the score follows: it is the same outputs
+            self.final = self._outputs(np.arange(len(self.y_test)))
+            outputs = self.final[self.curve_set]
+        else:
+            sample = curve_statistics(self.sample, last or self.x_held is not None)
+            outputs = self._outputs(self.curve_set, sample=sample)
         return float((outputs.argmax(1) == self.y_test[self.curve_set]).mean())
 
     def _keep_best(self, epoch: int) -> None:
@@ -143,7 +148,9 @@ class _Run:
                 self.best = (score, {**values, "epoch": epoch + 1})
 
     def _score(self) -> RunResult:
-        outputs = self._outputs(np.arange(len(self.y_test)))
+        outputs = self.final
+        if outputs is None:
+            outputs = self._outputs(np.arange(len(self.y_test)))
         loss = _cross_entropy(outputs, self.y_test)
         if not np.isfinite(loss):
             return self._finish("diverged", note=f"the test loss was {loss} after the last epoch")

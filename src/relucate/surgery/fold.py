@@ -223,7 +223,7 @@ def _merged(plan: Sequence[Absorption]) -> list[Absorption]:
         if absorption.node in found:
             first = found[absorption.node]
             one, two = first.channels, absorption.channels
-            scale, shift = one.scale * two.scale, two.scale * one.shift + two.shift
+            scale, shift = one.scale * two.scale, one.shift + two.shift
             absorption = replace(
                 absorption,
                 channels=Channels(scale, shift, two.axis),

@@ -93,6 +93,7 @@ class _Run:
         self.train_set, self.test_set = batches(data, **place)
         self.held_set = None if held is None else batches(held, **place)[1]
         self.best: tuple[float, dict[str, Any]] = (-1.0, {})
+        self.final: Tensor | None = None  # outputs on the test part after the last epoch
         curve_set = torch.from_numpy(curve_sample(len(self.test_set), recipe.curve))
         self.curve_set = curve_set.to(self.device)
         count = min(recipe.reestimate, len(self.train_set))
@@ -153,9 +154,14 @@ class _Run:
     def _curve_point(self, epoch: int) -> float | None:
         if not self.recipe.curve:
             return None
-        scored = self.held_set is not None or epoch == self.recipe.epochs - 1
+        last = epoch == self.recipe.epochs - 1
+        scored = self.held_set is not None or last
         self._reestimate(curve_statistics(self.statistics_set, scored))
-        outputs = self._outputs(self.curve_set)
+        if last and self.held_set is None:  # the score follows: it is the same outputs
+            self.final = self._outputs(self._all(self.test_set))
+            outputs = self.final[self.curve_set]
+        else:
+            outputs = self._outputs(self.curve_set)
         return float((outputs.argmax(1) == self.test_set.y[self.curve_set]).float().mean())
 
     def _keep_best(self, epoch: int) -> None:
@@ -164,7 +170,7 @@ class _Run:
             return
         if not self.recipe.curve:
             self._reestimate()
-        found = self._outputs(torch.arange(len(self.held_set), device=self.device), self.held_set)
+        found = self._outputs(self._all(self.held_set), self.held_set)
         score = float((found.argmax(1) == self.held_set.y).float().mean())
         if score > self.best[0] and bool(found.isfinite().all()):
             result = self._score()
@@ -175,12 +181,17 @@ class _Run:
     def _score(self) -> RunResult:
         if not self.recipe.curve:
             self._reestimate()
-        outputs = self._outputs(torch.arange(len(self.test_set), device=self.device))
+        outputs = self.final
+        if outputs is None:
+            outputs = self._outputs(self._all(self.test_set))
         loss = float(F.cross_entropy(outputs, self.test_set.y))
         if not np.isfinite(loss):
             return self._diverged(f"the test loss was {loss} after the last epoch")
         correct = (outputs.argmax(1) == self.test_set.y).cpu().numpy()
         return self._finish("done", metric=float(correct.mean()), loss=loss, correct=correct)
+
+    def _all(self, part: Batches) -> Tensor:
+        return torch.arange(len(part), device=self.device)
 
     def _reestimate(self, sample: Tensor | None = None) -> None:
         sample = self.statistics_set if sample is None else sample
