@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -35,6 +36,18 @@ def test_fold_keras(strategy):
     np.testing.assert_allclose(keras_outputs(folded, x), keras_outputs(model, x), atol=2e-5)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_a_shared_norm_folds_where_both_of_its_calls_are_concatenated(padding):
+    image = keras.Input((8, 8, 3))
+    one, two = (kl.Conv2D(4, 3, activation="relu")(image) for _ in range(2))
+    norm = kl.BatchNormalization()
+    joined = kl.Concatenate()([norm(one), kl.Cropping2D(1)(image), norm(two)])
+    model = randomize(keras.Model(image, kl.Conv2D(5, 3, padding=padding)(joined)))
+    folded, report = relucate.fold(model)
+    assert not [layer for layer in folded.layers if isinstance(layer, kl.BatchNormalization)]
+    assert report.certificate.passed
 
 
 def test_approximate_says_how_wrong_it_is():
@@ -182,6 +195,37 @@ def test_where_only_norms_go_the_class_stays():
     assert set(made.state_dict()) < set(model.state_dict()) | {
         key.replace("weight", "bias") for key in model.state_dict()
     }
+
+
+@pytest.mark.parametrize("verb", ["convert", "rebuild"])
+@pytest.mark.parametrize("mode", ["reflect", "circular", "zeros"])
+def test_a_norm_in_front_of_a_convolution_stands_in_front_of_its_padding(verb, mode):
+    conv = torch.nn.Conv2d(3, 4, 3, padding=1, padding_mode=mode)
+    model = torch.nn.Sequential(torch.nn.Tanh(), conv, torch.nn.BatchNorm2d(4), torch.nn.ReLU())
+    model = zoo.randomize(model, 3)
+    made, _ = getattr(relucate, verb)(model, "norm-linear-act", example=(2, 3, 6, 6))
+    seen = []
+    made.get_submodule("2").register_forward_hook(lambda module, args, y: seen.append(args[0]))
+    x = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    made.eval()(x)
+    assert torch.equal(seen[0], x.tanh())
+    assert made.get_submodule("1").padding_mode == mode
+
+
+def test_the_parameters_of_what_was_written_are_counted():
+    conv, slopes = torch.nn.Conv2d(3, 8, 1), torch.nn.PReLU(8)
+    model = torch.nn.Sequential(conv, torch.nn.BatchNorm2d(8), slopes, torch.nn.Conv2d(8, 2, 1))
+    for order in ("norm-act-linear", "before", "none"):
+        made, report = relucate.rebuild(model, order, example=(2, 3, 4, 4))
+        assert report.parameters[1] == sum(p.numel() for p in made.parameters())
+
+
+def test_a_fixed_size_is_warned_of_once_where_fold_was_called():
+    layers = [torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.BatchNorm2d(4)]
+    model = zoo.randomize(torch.nn.Sequential(*layers, torch.nn.Conv2d(4, 2, 3, padding=1)), 1)
+    with pytest.warns(UserWarning, match="fixes the size") as told:
+        relucate.fold(model, strategy="map", example=(2, 3, 6, 6))
+    assert [str(Path(warning.filename)) for warning in told] == [__file__]
 
 
 def test_what_torch_fx_cannot_trace_is_folded_backwards_only():

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 import relucate
+from relucate.api.transform import plan
 from relucate.errors import Refused
 
 SHAPE = (2, 3, 6, 6)
@@ -32,6 +33,9 @@ def test_forward_hooks_are_named(verb):
     model[2].register_forward_hook(silence)
     with pytest.raises(Refused, match=r"module '2' has a forward hook \(silence\)"):
         VERBS[verb](model, example=SHAPE)
+    order = None if verb == "fold" else "after"
+    with pytest.raises(Refused, match="forward hook"):  # a dry run says so too
+        plan(verb, model, order, example=SHAPE)
     assert list(model[2]._forward_hooks.values()) == [silence]
 
 

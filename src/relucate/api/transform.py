@@ -205,16 +205,18 @@ def rebuild(
     )
     report = replace(_report(adapter.graph, plan, "rebuild", wanted, None), seed=seed)
     made = adapter.write(plan.graph, seed)
-    _check_orders(adapter, plan.graph, made)
-    report = replace(report, warnings=(*report.warnings, *adapter.notes(made)))
-    _warn(report)
+    report = _written(adapter, plan.graph, made, report)
+    _warn(report, 3)
     return made, report
 
 
 def plan(
     verb: str, model: Any, order: str | Order | None = None, *, strategy: str = "auto", **more: Any
 ) -> TransformReport:
-    """Return the report of `fold`, `convert` or `rebuild` without making the model (a dry run)."""
+    """Return the report of `fold`, `convert` or `rebuild` without its model (a dry run).
+
+    The model is made, so that a refusal to write it comes here too, but not verified.
+    """
     adapter = adapt(model, more.get("example"), more.get("leaves", ()))
     if verb == "fold":
         made = _planned(adapter.graph, verb, lambda graph: fold_graph(graph, strategy))
@@ -226,7 +228,9 @@ def plan(
         bias = more.get("bias", "rule")
         made = _planned(adapter.graph, verb, lambda g: rebuild_graph(g, wanted, bias), finite=False)
     name = None if order is None else str(Order(order))
-    return _report(adapter.graph, made, verb, name, None if verb == "rebuild" else strategy)
+    report = _report(adapter.graph, made, verb, name, None if verb == "rebuild" else strategy)
+    fresh = 0 if verb == "rebuild" else None
+    return _written(adapter, made.graph, adapter.write(made.graph, fresh), report)
 
 
 def verify(
@@ -300,7 +304,7 @@ def _carried_out(
     adapter: Adapter, model: Any, plan: Plan, report: TransformReport, inputs: Any
 ) -> tuple[Any, TransformReport]:
     made = adapter.write(plan.graph)
-    _check_orders(adapter, plan.graph, made)
+    report = _written(adapter, plan.graph, made, report)
     arrays = stress_inputs(adapter.graph)
     if inputs is not None:
         own = _arrays(adapter.graph, inputs, "inputs")
@@ -308,17 +312,21 @@ def _carried_out(
     old = Party(adapter, model, adapter.graph, "the model")
     new = Party(adapter, made, plan.graph, "the result")
     found = certified(old, new, arrays, None, sizes=True)
-    notes = (*report.warnings, *found.notes, *adapter.notes(made))
+    # What the plan warns of (a fixed size of the images) is what the certificate finds.
+    notes = report.warnings if plan.warnings else (*report.warnings, *found.notes)
     report = replace(report, certificate=found, warnings=notes)
     if not found.passed and report.strategy != "approximate":
         why = "; ".join(found.notes) or "Please report this model"
         raise Refused(f"the result isn't returned: {found}. {why}.")
-    _warn(report)
+    _warn(report, 4)
     return made, report
 
 
-def _check_orders(adapter: Adapter, graph: Graph, made: Any) -> None:
-    """Check that the model that was written reads as the graph that was planned."""
+def _written(adapter: Adapter, graph: Graph, made: Any, report: TransformReport) -> TransformReport:
+    """Return the report with what is known of the model that was written.
+
+    Raises: Refused: it doesn't read as the graph that was planned.
+    """
     try:
         again = adapter.reread(made)
     except RelucateError as error:
@@ -333,11 +341,16 @@ def _check_orders(adapter: Adapter, graph: Graph, made: Any) -> None:
             "the result isn't returned: what was written has its norms elsewhere than planned. "
             "Please report this model."
         )
+    return replace(
+        report,
+        parameters=(report.parameters[0], again.count_parameters()),
+        warnings=(*report.warnings, *adapter.notes(made)),
+    )
 
 
-def _warn(report: TransformReport) -> None:
+def _warn(report: TransformReport, stacklevel: int) -> None:
     for text in report.warnings:
-        warnings.warn(f"relucate {report.verb}: {text}", UserWarning, stacklevel=3)
+        warnings.warn(f"relucate {report.verb}: {text}", UserWarning, stacklevel=stacklevel)
 
 
 def _arrays(graph: Graph, given: Any, what: str) -> list[np.ndarray]:

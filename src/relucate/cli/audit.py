@@ -33,7 +33,7 @@ def audit(
     model: Annotated[
         str,
         typer.Argument(
-            help="A .keras file, keras.applications:NAME, a net from `relucate nets`, or a "
+            help="A .keras or .pt2 file, keras.applications:NAME, a net from `relucate nets`, or a "
             "function that builds the model: file.py:build or package.module:build. A function is "
             "your own code, and naming it runs it.",
             show_default=False,

@@ -80,7 +80,8 @@ ACTIVATIONS = frozenset(_ACTIVATIONS.split())
 MIXING = frozenset({"softmax", "log_softmax", "glu", "sparsemax"})
 MERGES = frozenset("add subtract multiply divide average maximum minimum concat".split())
 POOLS = frozenset({"max_pool", "avg_pool", "global_max_pool", "global_avg_pool"})
-SHAPERS = frozenset("flatten reshape permute zero_pad pad crop slice upsample resize".split())
+PADS = frozenset({"zero_pad", "pad"})
+SHAPERS = PADS | frozenset("flatten reshape permute crop slice upsample resize".split())
 OTHER = frozenset(
     "input identity constant rescale affine reduce gaussian_noise embedding matmul dot attention "
     "opaque".split()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 from ..graph import Graph, Node
-from ..graph.nodes import MIXING
+from ..graph.nodes import MIXING, PADS
 from ..order import Order
 from .channels import Blocked
 from .draft import Draft
@@ -231,7 +231,8 @@ def front_place(draft: Draft, paths: Paths, site: Site) -> Place:
     name = paths.front(paths.graph.nodes[site.linears[0]]).name
     source = draft.nodes[name].inputs[0]
     pad = draft.nodes[source]
-    if pad.op == "zero_pad" and len(draft.readers(source)) == 1 and source not in draft.outputs:
+    alone = len(draft.readers(source)) == 1 and source not in draft.outputs
+    if pad.op in PADS and alone:
         return Place(pad.inputs[0], (source,))
     return Place(source, (name,))
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import Refused, unknown
 from ..graph import Graph, Node
-from ..graph.nodes import LINEAR
+from ..graph.nodes import LINEAR, PADS
 from ..order import Order
 from .blocks import (
     check_act,
@@ -178,7 +178,7 @@ def _check_turn(draft: Draft, paths: Paths, site: Site, old: list[str]) -> None:
         if len(readers) != 1 or name in graph.outputs:
             raise Blocked(f"'{graph.nodes[name].layer or name}' is read outside of the block too")
         name = readers[0]
-        own_pad = graph.nodes[name].op == "zero_pad" and paths.takers(name) == (front,)
+        own_pad = graph.nodes[name].op in PADS and paths.takers(name) == (front,)
         steps += name not in members and graph.nodes[name].kind != "drop" and not own_pad
     if steps:
         raise Blocked("pooling, padding or reshaping stands between its parts")
