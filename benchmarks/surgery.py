@@ -2,6 +2,7 @@
 
     python benchmarks/surgery.py time       fold and convert of a built InceptionV3
     python benchmarks/surgery.py models     every model of keras.applications: docs/applications.md
+                                            (or those named; KERAS_BACKEND=jax has the NASNets)
     python benchmarks/surgery.py torch      PyTorch nets of the common families: same page
     python benchmarks/surgery.py inference  nets with the norm behind the activation, folded or not
 
@@ -32,9 +33,8 @@ import torch
 import relucate
 from relucate import nets
 
-SMALLEST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71, "NASNetMobile": 32}
-NOT_HERE = {"NASNetMobile", "NASNetLarge"}  # not offered on the torch backend
-LARGE = ("EfficientNetB6", "EfficientNetB7", "EfficientNetV2L", "ConvNeXtXLarge")
+SMALLEST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
+NOT_HERE = {"NASNetMobile", "NASNetLarge"} if keras.backend.backend() == "torch" else set()
 # Untrained, with statistics that don't fit their values, these are chaotic: a change of the input's
 # last bit moves the outputs by their own size. Their residual branches get a tenth of the gain.
 CHAOTIC = "EfficientNetV2"
@@ -84,14 +84,15 @@ def time_inception() -> None:
 # Every model of keras.applications.
 
 
-def models(every: bool) -> None:
+def models(names: list[str]) -> None:
     """Print the table of docs/applications.md."""
     print("| model | norms | folded | left | border strategies | converted, back | error | s |")
     print("|---|---|---|---|---|---|---|---|")
-    for name in sorted(n for n in dir(keras.applications) if n[0].isupper()):
-        if name in NOT_HERE or (name in LARGE and not every):
-            continue
+    offered = {name for name in dir(keras.applications) if name[0].isupper()} - NOT_HERE
+    for name in names or sorted(offered):
         print(*rows(name), sep="", end="", flush=True)
+    if names:
+        return
     model = relucate.keras.InceptionV3("after", weights=None, input_shape=(75, 75, 3))
     print(row("relucate.keras.InceptionV3('after')", randomized(model), ("before", "after")))
 
@@ -255,7 +256,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("part", choices=["time", "models", "torch", "inference"])
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--all", action="store_true", help="the largest models too")
+    parser.add_argument("names", nargs="*", help="of models, for `models`")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     versions = f"torch {torch.__version__}, Keras {keras.__version__}, {os.cpu_count()} cores"
@@ -263,7 +264,7 @@ def main() -> None:
     if given.part == "time":
         time_inception()
     elif given.part == "models":
-        models(given.all)
+        models(given.names)
     elif given.part == "torch":
         families()
     else:

@@ -9,6 +9,7 @@ import relucate
 from relucate.graph import Graph, Node
 from relucate.keras import conv2d_bn, dense_bn
 from relucate.surgery.audit import audit_graph
+from relucate.surgery.sites import sites
 
 ORDERS = ("linear-norm-act", "linear-act-norm", "norm-act-linear", "norm-linear-act")
 WITH_DROP = tuple(
@@ -91,6 +92,34 @@ def test_in_chains_of_any_length(case):
     audit = audit_graph(graph, select=["N201"])
     assert set(audit.summary) == {order}
     assert audit.findings == ()
+
+
+@st.composite
+def tangles(draw):
+    """Layers that read any of those before them, and another topological order of the same."""
+    nodes = {"x": Node("x", "input", (), (None, 4, 4, 8))}
+    for op in draw(st.lists(st.sampled_from([*OP.values(), "relu", "add"]), max_size=30)):
+        name, earlier = f"{op}{len(nodes)}", list(nodes)
+        # Mostly what came just before: whole blocks, several readers of one value.
+        back = st.integers(1, min(4, len(earlier)))
+        sources = [earlier[-draw(back)] for _ in range(1 + (op == "add"))]
+        attrs = {"axis": -1, "data_format": "channels_last", "padding": "valid"}
+        nodes[name] = Node(name, op, tuple(sources), (None, 4, 4, 8), name, attrs=attrs)
+    read = {source for node in nodes.values() for source in node.inputs}
+    ends = tuple(name for name in nodes if name not in read)
+    random, other, left = draw(st.randoms(use_true_random=False)), {}, dict(nodes)
+    while left:
+        ready = [name for name, node in left.items() if all(s in other for s in node.inputs)]
+        name = random.choice(ready)
+        other[name] = left.pop(name)
+    return [Graph("g", listed, ("x",), ends, {}) for listed in (nodes, other)]
+
+
+@given(tangles())
+@settings(max_examples=300, deadline=None)
+def test_how_the_layers_are_listed_changes_no_order(graphs):
+    one, other = ({site.name: site.order for site in sites(graph)} for graph in graphs)
+    assert one == other
 
 
 @pytest.mark.parametrize("odd", ORDERS[1:])

@@ -96,8 +96,10 @@ def _neighbours(paths: Paths, node: Node) -> _Norm:
             norm.prev, norm.prev_act = behind.node, up.node
         elif behind.kind != "norm":
             norm.lone_act = up.node
-    norm.act = next((end.node for end in norm.ends if end.kind == "act"), None)
-    ends = paths.ahead(norm.act.name) if norm.act else norm.ends
+    acts = [end.node for end in norm.ends if end.kind == "act"]
+    norm.act = acts[0] if acts else None
+    # Of several activations all count: which is the first is an accident of how nodes are listed.
+    ends = [end for act in acts for end in paths.ahead(act.name)] if acts else norm.ends
     takers = (paths.whole(end.node) for end in ends if end.kind == "linear")
     norm.next = list({node.name: node for node in takers}.values())
     return norm
@@ -132,7 +134,8 @@ def _read_forward(chain: Sequence[_Norm]) -> None:
             norm.forward = True
             if norm.prev is not None and taken[norm.prev.name]:
                 norm.lone_act = norm.prev_act
-            taken.update(dict.fromkeys((n.name for n in norm.next), norm.lone_act is not None))
+            for linear in norm.next:
+                taken[linear.name] = taken.get(linear.name, False) or norm.lone_act is not None
 
 
 def _chains(norms: Sequence[_Norm]) -> list[list[_Norm]]:
