@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Client, Connection
 from typing import Any
 
@@ -25,6 +26,9 @@ from ..train.run import EpochReport, RunSpec
 from .arms import Arm
 from .source import ModelSource
 from .work import execute, inspect_arms
+
+# What Keras imports if it is there, for plots, wrappers and checkpoints: half of its import's time.
+_EXTRAS = ("jax", "matplotlib", "pandas", "scipy", "sklearn")
 
 
 class _Tasks:
@@ -40,7 +44,8 @@ class _Tasks:
     def warm_up(self) -> None:
         """Import what the first task will need: seconds that pass for all workers at once."""
         if self.source.kind in {"net", "saved"}:
-            importlib.import_module("keras")
+            with _left_out(_EXTRAS if use_backend() == "torch" else ()):
+                importlib.import_module("keras")
         else:
             self.source.code()  # loads the builder, and with it what that imports
         if installed("torch"):
@@ -68,6 +73,18 @@ class _Tasks:
             self.connection.send(("epoch", report))
 
         return execute(spec, self.source, self.data, on_epoch)
+
+
+@contextlib.contextmanager
+def _left_out(names: Iterable[str]) -> Iterator[None]:
+    """Let packages seem not to be installed, for an import that can do without them."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type] # None: an import fails
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
 
 
 def main() -> None:
