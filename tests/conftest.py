@@ -1,7 +1,23 @@
-"""Shared by all tests: one Keras backend per process, one thread, no windows."""
+"""Shared by all tests: one Keras backend per process, one thread, no windows, equal numbers."""
 
 import os
+import random
+import sys
+
+import numpy as np
+import pytest
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Start every test from the same random numbers: a weight drawn at random must fail always."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
