@@ -76,6 +76,7 @@ def test_the_strategy_map_takes_one_size_and_says_so(size):
         warnings.simplefilter("always")
         made, report = relucate.fold(model, strategy="map", example=(1, 3, size, size))
     assert any("fixes the size of the images" in text for text in report.warnings)
+    assert any("the result takes no inputs of shape" in text for text in report.certificate.notes)
     x = torch.randn(2, 3, size, size)
     torch.testing.assert_close(made.eval()(x), model(x), rtol=0, atol=1e-5)
     for other in (3 if size == 2 else size - 2, 32):

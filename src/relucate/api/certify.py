@@ -27,6 +27,8 @@ from .adapters import Adapter
 
 _BATCH = 8
 
+NARROW = "takes no inputs of shape"  # how the note on what a result no longer takes goes on
+
 
 @dataclass(frozen=True)
 class Party:
@@ -106,7 +108,7 @@ def _at_other_sizes(
         shapes = ", ".join(str(tuple(x.shape[1:])) for x in resized)
         others = other.attempt(resized)
         if isinstance(others, str):
-            narrow = f"{other.title} takes no inputs of shape {shapes}, which {one.title} does"
+            narrow = f"{other.title} {NARROW} {shapes}, which {one.title} does"
             continue
         there = _compared(one, other, resized, ones, others, tolerance)
         if not there.passed:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import builder_options, input_shapes
+from .transforming import Imports, InputShape, Model, Option, load
 
 
 class AuditFormat(StrEnum):
@@ -30,34 +30,10 @@ class FailOn(StrEnum):
 
 
 def audit(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A .keras or .pt2 file, keras.applications:NAME, a net from `relucate nets`, or a "
-            "function that builds the model: file.py:build or package.module:build. A function is "
-            "your own code, and naming it runs it.",
-            show_default=False,
-        ),
-    ],
-    input_shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Shape of an input without the batch axis, such as 3x224x224: torch models need "
-            "it; once per input."
-        ),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", "-O", help="Argument of the function or net: NAME=VALUE."),
-    ] = None,
-    imports: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--import",
-            help="Python file or module to import first: it registers a saved model's custom "
-            "objects.",
-        ),
-    ] = None,
+    model: Model,
+    input_shape: InputShape = None,
+    option: Option = None,
+    imports: Imports = None,
     leaf: Annotated[
         list[str] | None,
         typer.Option(help="Torch: name or class of a submodule not to look into."),
@@ -88,14 +64,8 @@ def audit(
     Orders are told by data flow. Rules and their codes: docs/rules.
     """
     from ..api.audit import audit as run
-    from ..api.models import load_model
 
-    loaded = load_model(
-        model,
-        input_shapes=input_shapes(input_shape),
-        options=builder_options(option),
-        imports=imports or [],
-    )
+    loaded = load(model, input_shape, option, imports)
     report = run(
         loaded.model,
         example=loaded.example,

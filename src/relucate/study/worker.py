@@ -37,14 +37,14 @@ class _Tasks:
     def __init__(self, connection: Connection, setup: dict[str, Any]) -> None:
         self.connection = connection
         self.source: ModelSource = setup["source"]
-        use_backend()
+        self.backend = use_backend()
         _limit_threads(setup["threads"])
         self.data = Dataset.open(setup["data"])
 
     def warm_up(self) -> None:
         """Import what the first task will need: seconds that pass for all workers at once."""
         if self.source.kind in {"net", "saved"}:
-            with _left_out(_EXTRAS if use_backend() == "torch" else ()):
+            with _left_out(_EXTRAS if self.backend == "torch" else ()):
                 importlib.import_module("keras")
         else:
             self.source.code()  # loads the builder, and with it what that imports
