@@ -8,11 +8,12 @@ show. Called by `terminal`, `live`, `view` and `plots`.
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
 
 MISSING = "-"
 
 
-def known(value: float | None) -> bool:
+def known(value: float | None) -> TypeGuard[float]:
     """Return whether `value` is a finite number.
 
     >>> [known(0.0), known(None), known(float("nan"))]

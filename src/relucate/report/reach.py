@@ -120,7 +120,6 @@ def _pairing(comparison: dict[str, Any]) -> list[tuple[str, str]]:
     gain = comparison.get("pairing_gain")
     if not known(gain):
         return []
-    assert gain is not None
     said = (
         f"unpaired, {gain:.1f} times as many runs would be as exact"
         if gain >= 1.05
@@ -167,5 +166,4 @@ def p_value(p: float | None) -> str:
     """
     if not known(p):
         return "not defined for these differences"
-    assert p is not None
     return "below 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
