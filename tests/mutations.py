@@ -81,13 +81,13 @@ MUTANTS = [
     ("surgery/convert.py", "check_crossing(draft.source, paths, site, wanted)", "pass"),
     ("surgery/rebuild.py", "sizes.append(fit(draft, paths, site, wanted))", "pass"),
     ("surgery/blocks.py", "if not _same_rank(draft.source", "if False and (draft.source"),
-    ("keras/writer.py", '{"activation": "linear"} if', "{} if"),
+    ("keras/writing/writer.py", '{"activation": "linear"} if', "{} if"),
     (
         "keras/writing/weights.py",
         "            _set(variable, graph.tensors[node.arrays[role]], node)",
         "            pass",
     ),
-    ("torch/writer.py", "module.inplace = False\n\n    # A new", "pass\n\n    # A new"),
+    ("torch/writing/writer.py", "module.inplace = False\n\n    # A new", "pass\n\n    # A new"),
     ("torch/writing/tensors.py", "target.copy_(tensor_like", "target.add_(0 * tensor_like"),
     # What is refused, what a scale and shift pass, and how they are seen there.
     ("surgery/fold.py", 'return graph.framework == "torch"', "return False"),

@@ -7,7 +7,7 @@ import torch
 
 from relucate.graph import evaluate
 from relucate.graph.nodes import OPS
-from relucate.keras.reader import read
+from relucate.keras.reading.reader import read
 from relucate.torch import lower
 
 

@@ -14,7 +14,7 @@ import pytest
 from keras import layers as kl
 
 from relucate.graph import evaluate
-from relucate.keras.reader import read
+from relucate.keras.reading.reader import read
 
 SMALLEST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}  # all others: 32
 FAMILIES = (
@@ -131,7 +131,7 @@ NASNET = """
     import keras
     import numpy as np
     from test_applications import assert_evaluates, assert_readable, build, randomize
-    from relucate.keras.reader import read
+    from relucate.keras.reading.reader import read
 
     assert keras.config.backend() == "jax"
     model = build("NASNetMobile", classifier_activation=None)

@@ -7,7 +7,7 @@ from keras import layers as kl
 
 from relucate.errors import InputError
 from relucate.keras import conv2d_bn, dense_bn
-from relucate.keras.reader import read
+from relucate.keras.reading.reader import read
 from relucate.order import Order
 
 ORDERS = ["before", "after", "none", "norm-linear-act", "norm-act-linear", "act-linear-norm"]

@@ -10,9 +10,9 @@ from keras import layers as kl
 
 from relucate.errors import Refused
 from relucate.graph import evaluate
-from relucate.keras.functions import FUNCTIONS as KNOWN_FUNCTIONS
-from relucate.keras.layers import LAYERS, SHAPED, activation
-from relucate.keras.reader import read
+from relucate.keras.reading.functions import FUNCTIONS as KNOWN_FUNCTIONS
+from relucate.keras.reading.layers import LAYERS, SHAPED, activation
+from relucate.keras.reading.reader import read
 from relucate.torch import lower
 
 ODD = {1: (11, 4), 2: (9, 6, 4), 3: (5, 6, 4, 4)}

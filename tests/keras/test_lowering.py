@@ -7,7 +7,7 @@ from keras import layers as kl
 from relucate.errors import Refused
 from relucate.keras import conv2d_bn
 from relucate.keras.lowering import check_lowering, lower_model
-from relucate.keras.reader import read_with_variables
+from relucate.keras.reading.reader import read_with_variables
 from relucate.torch import BatchNorm, lower
 
 

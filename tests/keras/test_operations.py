@@ -8,8 +8,8 @@ from keras import ops
 
 from relucate.errors import Refused
 from relucate.graph import evaluate
-from relucate.keras.operations import _OPERATIONS
-from relucate.keras.reader import read
+from relucate.keras.reading.operations import _OPERATIONS
+from relucate.keras.reading.reader import read
 from relucate.torch import lower
 
 RANDOM = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from keras import layers as kl
 
 from relucate.errors import Refused
 from relucate.graph import evaluate
-from relucate.keras.reader import read, read_with_variables
+from relucate.keras.reading.reader import read, read_with_variables
 from relucate.torch import lower
 
 

@@ -18,8 +18,8 @@ from keras import ops
 
 from relucate.errors import Refused
 from relucate.graph import Graph, Node, evaluate
-from relucate.keras.reader import read
-from relucate.keras.writer import write
+from relucate.keras.reading.reader import read
+from relucate.keras.writing.writer import write
 from relucate.surgery.convert import convert_graph
 from relucate.surgery.draft import Draft
 from relucate.surgery.fold import fold_graph

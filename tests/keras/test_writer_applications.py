@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from relucate.keras.reader import read
-from relucate.keras.writer import write
+from relucate.keras.reading.reader import read
+from relucate.keras.writing.writer import write
 from relucate.surgery.convert import convert_graph
 from relucate.surgery.fold import fold_graph
 from relucate.surgery.rebuild import rebuild_graph

@@ -15,7 +15,7 @@ from keras import layers as kl
 
 from relucate import nets
 from relucate.keras import conv2d_bn, dense_bn
-from relucate.keras.reader import read
+from relucate.keras.reading.reader import read
 from relucate.torch import lower
 from relucate.torch.trainer import make_optimizer
 from relucate.train import Recipe

@@ -7,8 +7,8 @@ from tests.torch.zoo import EXPORT_ONLY, MODELS, ORDERED, ORDERS, randomize
 
 from relucate.graph import evaluate
 from relucate.graph.evaluate import EVALUATED
-from relucate.torch.reader import read_with_modules
-from relucate.torch.reading.values import Stopped
+from relucate.torch.reading.program import Stopped
+from relucate.torch.reading.reader import read_with_modules
 
 
 def check(model, shape, expected_way=None, **options):
@@ -38,7 +38,7 @@ def exported(monkeypatch):
     def stop(*args):
         raise Stopped("by the test")
 
-    monkeypatch.setattr("relucate.torch.reader.trace", stop)
+    monkeypatch.setattr("relucate.torch.reading.reader.trace", stop)
 
 
 @pytest.mark.parametrize("name", MODELS)

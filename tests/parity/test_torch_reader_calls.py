@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 from relucate.graph import evaluate
-from relucate.torch.reader import read_with_modules
-from relucate.torch.reading.values import Stopped
+from relucate.torch.reading.program import Stopped
+from relucate.torch.reading.reader import read_with_modules
 
 IMAGE, LINE, VOLUME, FLAT, WORDS = (2, 4, 8, 6), (2, 4, 9), (2, 4, 5, 4, 6), (3, 4), (2, 5, 4)
 
@@ -268,7 +268,7 @@ def exported(monkeypatch):
     def stop(*args):
         raise Stopped("by the test")
 
-    monkeypatch.setattr("relucate.torch.reader.trace", stop)
+    monkeypatch.setattr("relucate.torch.reading.reader.trace", stop)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")

@@ -11,7 +11,7 @@ from keras import layers as kl
 
 from relucate.graph import evaluate
 from relucate.keras import conv2d_bn, dense_bn
-from relucate.keras.reader import read, read_with_variables
+from relucate.keras.reading.reader import read, read_with_variables
 from relucate.torch import lower
 
 TOKENS = ["linear", "norm", "act", "drop"]

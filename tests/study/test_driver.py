@@ -17,12 +17,12 @@ from relucate.data import make
 from relucate.errors import InputError
 from relucate.study import driver
 from relucate.study.arms import Arm
-from relucate.study.driver import Plan, Silent, make_spec, run_study
+from relucate.study.driver import Silent, StudyPlan, make_spec, run_study
 from relucate.study.executor import LocalExecutor
 from relucate.study.source import resolve
 from relucate.study.store import Store
+from relucate.study.tasks import Inspection
 from relucate.study.vary import arms_from
-from relucate.study.work import Inspection
 from relucate.train import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,9 @@ def data():
 @pytest.fixture
 def plan(data):
     recipe = Recipe(epochs=2, batch_size=16)
-    return Plan(resolve(builder), arms_from(["before", "after"]), data, recipe, pairs=3, jobs=1)
+    return StudyPlan(
+        resolve(builder), arms_from(["before", "after"]), data, recipe, pairs=3, jobs=1
+    )
 
 
 class Ear(Silent):
@@ -89,7 +91,9 @@ def bits(outcome):
 def finished(data, tmp_path_factory):
     """A finished study with one worker: its outcome, its store and what the display heard."""
     recipe = Recipe(epochs=2, batch_size=16)
-    plan = Plan(resolve(builder), arms_from(["before", "after"]), data, recipe, pairs=3, jobs=1)
+    plan = StudyPlan(
+        resolve(builder), arms_from(["before", "after"]), data, recipe, pairs=3, jobs=1
+    )
     path, ear = tmp_path_factory.mktemp("study") / "runs.sqlite", Ear()
     return ran(plan, path, ear), path, ear
 
@@ -103,7 +107,7 @@ class TestBits:
     def test_nor_does_a_keras_nets(self, data, tmp_path):
         source = resolve("mlp", {"width": 6, "depth": 1, "dropout": 0.2})
         arms = arms_from(["linear-norm-act-drop", "linear-act-norm-drop"])
-        plan = Plan(source, arms, data, Recipe(epochs=1, batch_size=16), pairs=1)
+        plan = StudyPlan(source, arms, data, Recipe(epochs=1, batch_size=16), pairs=1)
         one, two = (ran(replace(plan, jobs=n), tmp_path / f"{n}.sqlite") for n in (1, 2))
         assert bits(one) == bits(two)
         assert one.hashes == two.hashes
@@ -247,7 +251,7 @@ SCRIPT = """
     from dataclasses import replace
     from pathlib import Path
     from relucate.study import arms_from
-    from relucate.study.driver import Plan, Silent, run_study
+    from relucate.study.driver import StudyPlan, Silent, run_study
     from relucate.study.executor import LocalExecutor
     from relucate.study.source import resolve
     from relucate.study.store import Store
@@ -270,7 +274,8 @@ SCRIPT = """
 
     data = Dataset.open({data!r})
     recipe = Recipe(epochs=2, batch_size=16)
-    plan = Plan(resolve(builder), arms_from(["before", "after"]), data, recipe, pairs=400, jobs=2)
+    arms = arms_from(["before", "after"])
+    plan = StudyPlan(resolve(builder), arms, data, recipe, pairs=400, jobs=2)
     with Store.open({store!r}) as store:
         run_study(plan, store, Display())
 """

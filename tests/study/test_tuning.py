@@ -9,7 +9,7 @@ import pytest
 from relucate.data import make
 from relucate.errors import InputError
 from relucate.study import at_best, tune, tuning
-from relucate.study.driver import Plan, Silent
+from relucate.study.driver import Silent, StudyPlan
 from relucate.study.source import resolve
 from relucate.study.store import Store
 from relucate.study.vary import arms_from
@@ -44,7 +44,7 @@ def plan():
     data = make("blobs", x[:160], y[:160], x[160:], y[160:])
     options = {"width": 8, "depth": 1}
     recipe = Recipe(epochs=4, batch_size=16, curve=0)
-    return Plan(
+    return StudyPlan(
         resolve("mlp", options), arms_from(["before", "after"]), data, recipe, pairs=3, jobs=1
     )
 

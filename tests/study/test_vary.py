@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.study.test_outcome import inspection, result
+from tests.study.test_document import inspection, result
 
 from relucate.data import make
 from relucate.errors import InputError
 from relucate.stats import paired_difference
-from relucate.study.driver import Outcome, Plan, make_spec
-from relucate.study.outcome import document
+from relucate.study.document import document
+from relucate.study.driver import StudyPlan, StudyResults, make_spec
 from relucate.study.source import resolve
 from relucate.study.tuning import at_best
 from relucate.study.vary import arms_from, check_dropout, check_factors, interactions, table
@@ -22,7 +22,7 @@ def plan(factors, orders=("before", "after"), looks=False, pairs=6):
     x, y = np.zeros((8, 3), np.float32), np.arange(8) % 2
     data = make("toy", x, y, x, y)
     factors = check_factors(factors)
-    return Plan(
+    return StudyPlan(
         resolve("mlp"), arms_from(orders, factors), data, Recipe(epochs=2, batch_size=4),
         pairs=pairs, looks=looks, factors=factors,
     )  # fmt: skip
@@ -30,7 +30,7 @@ def plan(factors, orders=("before", "after"), looks=False, pairs=6):
 
 def filled(made, scores):
     """An outcome whose run of arm k with seed s scored scores(arm, s)."""
-    found = Outcome(made, inspection(made.networks, parameters=[10] * 20))
+    found = StudyResults(made, inspection(made.networks, parameters=[10] * 20))
     for arm in made.arms:
         for seed in made.seeds:
             found.results[arm.label, seed] = result(scores(arm, seed))
@@ -65,7 +65,7 @@ def test_a_rate_of_its_own_gives_the_run_of_a_study_with_that_rate():
     x = own.data.x_train
     data = make("toy", x, own.data.y_train, x, own.data.y_train)
     recipe = Recipe(epochs=2, batch_size=4, lr=0.01)
-    whole = Plan(resolve("mlp"), arms_from(["before", "after"]), data, recipe, pairs=2)
+    whole = StudyPlan(resolve("mlp"), arms_from(["before", "after"]), data, recipe, pairs=2)
     look = inspection(whole.networks)
     for index in (0, 1):
         assert make_spec(own, look, index + 2, 1).hash == make_spec(whole, look, index, 1).hash
@@ -178,7 +178,7 @@ def test_a_tuned_rate_of_each_arm_is_no_factor():
     for old, new in zip(made.plan.arms, best, strict=True):
         for seed in made.plan.seeds:
             made.results[new.label, seed] = made.results[old.label, seed]
-    tuned = Outcome(replace(made.plan, arms=best), made.inspection, made.results)
+    tuned = StudyResults(replace(made.plan, arms=best), made.inspection, made.results)
     rows = table(tuned, made.plan.seeds)
     assert [row["values"] for row in rows] == [{"act": "relu"}, {"act": "tanh"}]
     assert interactions(tuned, made.plan.seeds) == interactions(made, made.plan.seeds)

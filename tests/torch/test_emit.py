@@ -7,7 +7,7 @@ import torch
 from relucate.graph import ACTIVATIONS, Graph, Node, evaluate
 from relucate.graph.evaluate import EVALUATED
 from relucate.torch import lower
-from relucate.torch.emit import EMITTERS
+from relucate.torch.lowering.emit import EMITTERS
 
 RANDOM = np.random.default_rng(0)
 

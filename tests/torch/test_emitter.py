@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from relucate.graph import Graph, Node
-from relucate.torch.emitter import Emitter
+from relucate.torch.lowering.emitter import Emitter
 
 
 @pytest.fixture

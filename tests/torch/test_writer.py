@@ -11,7 +11,7 @@ from torch import nn
 import relucate
 from relucate.errors import Refused
 from relucate.torch import read_with_modules
-from relucate.torch.writer import write
+from relucate.torch.writing.writer import write
 
 BEFORE, AFTER = "linear-norm-act", "linear-act-norm"
 

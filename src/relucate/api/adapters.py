@@ -60,7 +60,7 @@ class _Keras:
         self.dtypes, self.limits = precisions(model)
 
     def write(self, graph: Graph, fresh: int | None = None) -> Any:
-        from ..keras.writer import write
+        from ..keras.writing.writer import write
 
         return write(graph, self._model, fresh=fresh)
 
@@ -82,7 +82,7 @@ class _Keras:
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
     ) -> Iterator[dict[str, np.ndarray]]:
         from ..keras.running import tapped
-        from ..keras.writer import write_tapped
+        from ..keras.writing.writer import write_tapped
 
         model, tensors = write_tapped(graph, self._model, names)
         for batch in batches:
@@ -100,7 +100,7 @@ class _Torch:
         self.limits = ()
 
     def write(self, graph: Graph, fresh: int | None = None) -> Any:
-        from ..torch.writer import write
+        from ..torch.writing.writer import write
 
         return write(graph, self._model, self._reading, fresh=fresh)
 
@@ -120,7 +120,7 @@ class _Torch:
         return read(model, self._example, leaves=self._leaves)
 
     def notes(self, model: Any) -> tuple[str, ...]:
-        from ..torch.reader import same_calls_in_training, unread
+        from ..torch.reading.reader import same_calls_in_training, unread
         from ..torch.writing.copying import backward_hooks
 
         found = []
@@ -146,7 +146,7 @@ class _Torch:
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
     ) -> Iterator[dict[str, np.ndarray]]:
         from ..torch.running import tapped
-        from ..torch.writer import write_tapped
+        from ..torch.writing.writer import write_tapped
 
         model, paths = write_tapped(graph, self._model, self._reading)
         wanted = {name: paths[name] for name in names if name in paths}

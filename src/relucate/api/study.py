@@ -22,7 +22,7 @@ from ..order import Order
 from ..train.recipe import Recipe
 
 if TYPE_CHECKING:
-    from ..study import Plan, Store
+    from ..study import Store, StudyPlan
 
 DEFAULT_ORDERS = ("before", "after")
 
@@ -171,7 +171,7 @@ def compare(
     source = replace(parts.resolve(model, options), norms=norms)
     parts.check_dropout(source, arms, factors)
     dataset = load_data(data)
-    plan = parts.Plan(
+    plan = parts.StudyPlan(
         source,
         arms,
         dataset,
@@ -226,14 +226,14 @@ def _path(store: Any) -> Path:
     return Path(store)
 
 
-def _straight(plan: Plan, store: Store, told: Any, *, command: str) -> dict[str, Any]:
+def _straight(plan: StudyPlan, store: Store, told: Any, *, command: str) -> dict[str, Any]:
     from ..study import document, run_study
 
     with told(plan) as shown:
         return document(run_study(plan, store, shown), command=command)
 
 
-def _tuned(plan: Plan, store: Store, told: Any, *, rates: Any, command: str) -> dict[str, Any]:
+def _tuned(plan: StudyPlan, store: Store, told: Any, *, rates: Any, command: str) -> dict[str, Any]:
     """Return the document of the arms at their best rates, the same-rate comparison in it."""
     from ..study import at_best, document, run_study
     from ..study import tune as find
@@ -260,7 +260,7 @@ def _orders(orders: Any) -> list[str]:
     return [str(o) for o in (orders.split(",") if isinstance(orders, str) else orders)]
 
 
-def _told(display: Any, plan: Plan, *, margin: float, progress: bool) -> Any:
+def _told(display: Any, plan: StudyPlan, *, margin: float, progress: bool) -> Any:
     """Return a context manager for the display of a plan, which need not be one itself."""
     shown = display if display is not None else _display(plan, margin, progress)
     return shown if hasattr(type(shown), "__enter__") else nullcontext(shown)

@@ -15,8 +15,8 @@ from ..errors import InputError, Refused, RelucateError
 from ..graph import Graph
 from ..order import Order
 from ..surgery.convert import convert_graph
+from ..surgery.draft import Edit, SiteResult
 from ..surgery.fold import fold_graph
-from ..surgery.plan import Outcome, Plan
 from ..surgery.rebuild import rebuild_graph
 from ..surgery.sites import sites
 from ..surgery.verify import Certificate, check_finite, stress_inputs
@@ -30,7 +30,7 @@ _BATCH = 32
 class TransformReport:
     """What a verb did to each norm of a model, and how well the result was checked.
 
-    Attributes: sites: an Outcome per norm layer; certificate: None for `rebuild`, whose result is
+    Attributes: sites: a SiteResult per norm; certificate: None for `rebuild`, whose result is
         another function, and for a plan that wasn't carried out.
     """
 
@@ -39,19 +39,19 @@ class TransformReport:
     framework: str
     order: str | None
     strategy: str | None
-    sites: tuple[Outcome, ...]
+    sites: tuple[SiteResult, ...]
     certificate: Certificate | None = None
     seed: int | None = None
     warnings: tuple[str, ...] = ()
     parameters: tuple[int, int] = (0, 0)
 
     @property
-    def done(self) -> tuple[Outcome, ...]:
+    def done(self) -> tuple[SiteResult, ...]:
         """The norms that something was done to."""
         return tuple(outcome for outcome in self.sites if outcome.status == "done")
 
     @property
-    def skipped(self) -> tuple[Outcome, ...]:
+    def skipped(self) -> tuple[SiteResult, ...]:
         """The norms that stayed as they were, each with its reason."""
         return tuple(outcome for outcome in self.sites if outcome.status == "skipped")
 
@@ -272,8 +272,8 @@ def verify(
 
 
 def _planned(
-    graph: Graph, verb: str, make: Callable[[Graph], Plan], *, finite: bool = True
-) -> Plan:
+    graph: Graph, verb: str, make: Callable[[Graph], Edit], *, finite: bool = True
+) -> Edit:
     if not any(node.kind == "norm" for node in graph):
         raise InputError(f"'{graph.name}' has no norms: there is nothing to {verb}.")
     if finite:
@@ -282,7 +282,7 @@ def _planned(
 
 
 def _report(
-    graph: Graph, plan: Plan, verb: str, order: str | None, strategy: str | None
+    graph: Graph, plan: Edit, verb: str, order: str | None, strategy: str | None
 ) -> TransformReport:
     notes = list(plan.warnings)
     if not plan.done:
@@ -301,7 +301,7 @@ def _report(
 
 
 def _carried_out(
-    adapter: Adapter, model: Any, plan: Plan, report: TransformReport, inputs: Any
+    adapter: Adapter, model: Any, plan: Edit, report: TransformReport, inputs: Any
 ) -> tuple[Any, TransformReport]:
     made = adapter.write(plan.graph)
     report = _written(adapter, plan.graph, made, report)

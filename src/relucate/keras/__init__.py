@@ -11,17 +11,17 @@ from ..backend import use_backend as _use_backend
 if TYPE_CHECKING:
     from .blocks import conv2d_bn, dense_bn
     from .inception_v3 import InceptionV3
-    from .normalizing import batch_norm
-    from .reader import read
+    from .lasagne import batch_norm
+    from .reading.reader import read
 
 __all__ = ["InceptionV3", "batch_norm", "conv2d_bn", "dense_bn", "read"]
 
 _HOMES = {
     "InceptionV3": "inception_v3",
-    "batch_norm": "normalizing",
+    "batch_norm": "lasagne",
     "conv2d_bn": "blocks",
     "dense_bn": "blocks",
-    "read": "reader",
+    "read": "reading.reader",
 }
 
 _use_backend()

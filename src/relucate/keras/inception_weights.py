@@ -26,7 +26,7 @@ import numpy as np
 
 from ..errors import InputError, Refused
 from ..order import Order
-from .reader import read
+from .reading.reader import read
 
 _NOW = "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/"
 _OLD = "https://github.com/fchollet/deep-learning-models/releases/download/v0.2/"

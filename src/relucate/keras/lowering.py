@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import Refused
 from ..graph import Graph, Node
 from ..graph.padding import same_padding
-from .reader import functional, read_with_variables
+from .reading.reader import functional, read_with_variables
 
 _TOLERANCE = 1e-3  # of the output's own scale, in float32, through every layer
 _LEAST = np.log(1e-6)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from .norm_layers import NORM_LAYERS
+from .reading.norm_layers import NORM_LAYERS
 
 
 def outputs(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -1,9 +1,9 @@
 """Many runs, one verdict: arms × seeds, worker processes, a store of finished runs."""
 
 from .arms import Arm
-from .driver import Outcome, Plan, run_study
+from .document import document
+from .driver import StudyPlan, StudyResults, run_study
 from .norm_settings import check_norm_settings
-from .outcome import document
 from .source import ModelSource, resolve
 from .store import Store
 from .tuning import at_best, tune
@@ -12,9 +12,9 @@ from .vary import arms_from, check_dropout, check_factors
 __all__ = [
     "Arm",
     "ModelSource",
-    "Outcome",
-    "Plan",
     "Store",
+    "StudyPlan",
+    "StudyResults",
     "arms_from",
     "at_best",
     "check_dropout",

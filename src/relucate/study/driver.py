@@ -36,8 +36,8 @@ from .arms import Arm
 from .executor import Event, LocalExecutor, import_path, raise_remote
 from .source import ModelSource
 from .store import Store
+from .tasks import ENGINES, Inspection
 from .vary import Interaction, interactions_of
-from .work import ENGINES, Inspection
 
 
 class Display(Protocol):
@@ -73,7 +73,7 @@ def silent() -> Any:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """A study to be run: everything that the user chose.
 
     looks: decide after every pair, from the third on, and stop as soon as every answer stands;
@@ -196,10 +196,10 @@ class Plan:
 
 
 @dataclass
-class Outcome:
+class StudyResults:
     """What a study has so far: results by arm label and seed, and how they came about."""
 
-    plan: Plan
+    plan: StudyPlan
     inspection: Inspection
     results: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     correct: dict[tuple[str, int], bytes | None] = field(default_factory=dict)
@@ -315,8 +315,8 @@ class Outcome:
 
 
 def run_study(
-    plan: Plan, store: Store, display: Display, executor: LocalExecutor | None = None
-) -> Outcome:
+    plan: StudyPlan, store: Store, display: Display, executor: LocalExecutor | None = None
+) -> StudyResults:
     """Run every pair that the store doesn't hold yet and return the outcome.
 
     executor: workers of a plan with the same source and data; None starts some for this study.
@@ -326,7 +326,7 @@ def run_study(
     start = time.perf_counter()
     with workers(plan, display) if executor is None else nullcontext(executor) as running:
         display.say("building all arms")
-        outcome = Outcome(plan, _inspect(plan, running, display))
+        outcome = StudyResults(plan, _inspect(plan, running, display))
         _resume(outcome, store, display)
         _run_missing(outcome, store, running, display)
     outcome.seconds = time.perf_counter() - start
@@ -334,7 +334,7 @@ def run_study(
 
 
 @contextmanager
-def workers(plan: Plan, display: Display) -> Iterator[LocalExecutor]:
+def workers(plan: StudyPlan, display: Display) -> Iterator[LocalExecutor]:
     """Start the worker processes of a plan's source and data."""
     backend = {"KERAS_BACKEND": choose_backend()}  # this process's, also if it was set in code
     with tempfile.TemporaryDirectory(prefix="relucate-data-") as folder:
@@ -345,7 +345,7 @@ def workers(plan: Plan, display: Display) -> Iterator[LocalExecutor]:
             yield executor
 
 
-def _setup(plan: Plan, folder: str) -> dict[str, Any]:
+def _setup(plan: StudyPlan, folder: str) -> dict[str, Any]:
     return {
         "source": plan.source,
         "data": str(Path(folder) / "data"),
@@ -354,7 +354,7 @@ def _setup(plan: Plan, folder: str) -> dict[str, Any]:
     }
 
 
-def _inspect(plan: Plan, executor: LocalExecutor, display: Display) -> Inspection:
+def _inspect(plan: StudyPlan, executor: LocalExecutor, display: Display) -> Inspection:
     task = {
         "task": "inspect",
         "arms": [arm.to_dict() for arm in plan.networks],
@@ -379,7 +379,7 @@ def _raise_for(event: Event, where: str) -> None:
         raise InputError(f"{where}{event.data}{'' if event.data.endswith('.') else '.'}{hint}")
 
 
-def make_spec(plan: Plan, inspection: Inspection, index: int, seed: int) -> RunSpec:
+def make_spec(plan: StudyPlan, inspection: Inspection, index: int, seed: int) -> RunSpec:
     """Return the spec of arm `index` at `seed`: everything that decides the run's bits."""
     data = {
         "fingerprint": plan.data.fingerprint,
@@ -404,7 +404,7 @@ def make_spec(plan: Plan, inspection: Inspection, index: int, seed: int) -> RunS
     )
 
 
-def _resume(outcome: Outcome, store: Store, display: Display) -> None:
+def _resume(outcome: StudyResults, store: Store, display: Display) -> None:
     plan = outcome.plan
     for pair, seed in enumerate(plan.seeds):
         for index, arm in enumerate(plan.arms):
@@ -422,7 +422,9 @@ def _resume(outcome: Outcome, store: Store, display: Display) -> None:
     _tell_difference(outcome, display)
 
 
-def _run_missing(outcome: Outcome, store: Store, executor: LocalExecutor, display: Display) -> None:
+def _run_missing(
+    outcome: StudyResults, store: Store, executor: LocalExecutor, display: Display
+) -> None:
     plan = outcome.plan
     specs: dict[tuple[str, int], RunSpec] = {}
 
@@ -454,7 +456,7 @@ def _run_missing(outcome: Outcome, store: Store, executor: LocalExecutor, displa
 
 
 def _keep(
-    outcome: Outcome, store: Store, spec: RunSpec, key: tuple[str, int], result: RunResult
+    outcome: StudyResults, store: Store, spec: RunSpec, key: tuple[str, int], result: RunResult
 ) -> None:
     plain = result.to_dict()
     outcome.results[key] = plain
@@ -462,7 +464,7 @@ def _keep(
     store.put(spec.hash, spec.to_dict(), plain, result.packed)
 
 
-def _tell_difference(outcome: Outcome, display: Display) -> None:
+def _tell_difference(outcome: StudyResults, display: Display) -> None:
     found = outcome.difference(outcome.plan.arms[1])
     if found is not None:
         display.difference(found.estimate, found.low, found.high, found.n)

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from ..errors import InputError, Refused
-from ..surgery.plan import Plan
+from ..surgery.draft import Edit
 from ..surgery.rebuild import rebuild_graph
 
 
@@ -35,13 +35,13 @@ def rebuilt(
     keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
     if keras is not None and isinstance(model, keras.Model):
         from ..keras import read
-        from ..keras.writer import write
+        from ..keras.writing.writer import write
 
         plan = _plan(read(model), order, bias)
         return write(plan.graph, model, fresh=fresh), _sentence(plan, order)
     if torch is not None and isinstance(model, torch.nn.Module):
         from ..torch import read_with_modules
-        from ..torch.writer import write as write_torch
+        from ..torch.writing.writer import write as write_torch
 
         first = (input_shape[-1], *input_shape[:-1]) if len(input_shape) > 1 else input_shape
         reading = read_with_modules(model, (2, *first))
@@ -53,7 +53,7 @@ def rebuilt(
     )
 
 
-def _plan(graph: Any, order: str, bias: str) -> Plan:
+def _plan(graph: Any, order: str, bias: str) -> Edit:
     if not any(node.kind == "norm" for node in graph):
         raise InputError(
             f"'{graph.name}' has no norms, and its builder takes no `order`: there is nothing to "
@@ -69,7 +69,7 @@ def _plan(graph: Any, order: str, bias: str) -> Plan:
     return plan
 
 
-def _there(plan: Plan, order: str) -> int:
+def _there(plan: Edit, order: str) -> int:
     """Return how many norms are in the order now, moved or not."""
     from ..order import Order
 
@@ -78,7 +78,7 @@ def _there(plan: Plan, order: str) -> int:
     return sum(outcome.new == str(Order(order)) for outcome in plan.outcomes)
 
 
-def _sentence(plan: Plan, order: str) -> str:
+def _sentence(plan: Edit, order: str) -> str:
     total, there = len(plan.outcomes), _there(plan, order)
     if there == total:
         return ""

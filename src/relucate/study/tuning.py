@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import InputError
 from .arms import Arm, shown
-from .driver import Display, Plan, run_study, silent, workers
+from .driver import Display, StudyPlan, run_study, silent, workers
 from .store import Store
 
 SHARE = 0.2  # of the training data, held out
@@ -55,7 +55,7 @@ def rounds(rates: int, epochs: int) -> list[tuple[int, int, int]]:
 
 
 def tune(
-    plan: Plan, store: Store, display: Display, rates: Sequence[float] | None = None
+    plan: StudyPlan, store: Store, display: Display, rates: Sequence[float] | None = None
 ) -> dict[str, Any]:
     """Return each arm's best learning rate, and its score at every rate that was tried.
 
@@ -100,7 +100,7 @@ def _trying(arm: Arm, rate: float, epochs: int) -> Arm:
     return replace(arm, recipe={**arm.recipe, "lr": rate, "epochs": epochs})
 
 
-def _best(found: dict[float, dict[str, Any]], count: int, plan: Plan) -> list[float]:
+def _best(found: dict[float, dict[str, Any]], count: int, plan: StudyPlan) -> list[float]:
     """Return the best rates of those that came furthest, in the order of the grid."""
     furthest = max((entry["epochs"] for entry in found.values()), default=0)
     rates = [rate for rate, entry in found.items() if entry["epochs"] == furthest]
@@ -112,7 +112,7 @@ def _best(found: dict[float, dict[str, Any]], count: int, plan: Plan) -> list[fl
 
 
 def _told(
-    arm: Arm, found: dict[float, dict[str, Any]], tried: list[float], plan: Plan
+    arm: Arm, found: dict[float, dict[str, Any]], tried: list[float], plan: StudyPlan
 ) -> dict[str, Any]:
     (best,) = _best(found, 1, plan)
     return {

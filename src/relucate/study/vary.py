@@ -23,7 +23,7 @@ from .arms import Arm, shown
 from .source import ModelSource
 
 if TYPE_CHECKING:
-    from .driver import Outcome
+    from .driver import StudyResults
 
 _RECIPE = {field.name for field in fields(Recipe)}
 
@@ -97,7 +97,7 @@ def check_dropout(
     )
 
 
-def table(outcome: Outcome, seeds: list[int]) -> list[dict[str, Any]]:
+def table(outcome: StudyResults, seeds: list[int]) -> list[dict[str, Any]]:
     """Return a row per choice of values: every order's mean, and the orders' effects there.
 
     An effect is the order's accuracy minus the first order's with the same values, with the study's
@@ -146,7 +146,7 @@ class Interaction:
         first, arm = self.low[0]
         return str(first.order), str(arm.order)
 
-    def effects(self, outcome: Outcome, seeds: list[int]) -> tuple[Any, Any]:
+    def effects(self, outcome: StudyResults, seeds: list[int]) -> tuple[Any, Any]:
         """Return the order's effect with either value, averaged over rows: (seeds,) twice."""
         first, second = (
             np.mean([outcome.scores(b, seeds) - outcome.scores(a, seeds) for a, b in rows], axis=0)
@@ -154,7 +154,7 @@ class Interaction:
         )
         return first, second
 
-    def diverged(self, outcome: Outcome, seeds: list[int]) -> tuple[int, int]:
+    def diverged(self, outcome: StudyResults, seeds: list[int]) -> tuple[int, int]:
         """Return how many runs with either value diverged."""
         first, second = (
             sum(outcome.diverged(arm, seeds) for row in rows for arm in row)
@@ -162,7 +162,7 @@ class Interaction:
         )
         return first, second
 
-    def verdict(self, outcome: Outcome, seeds: list[int]) -> Verdict:
+    def verdict(self, outcome: StudyResults, seeds: list[int]) -> Verdict:
         """Return the answer: better (it depends), equivalent (not by more than the margin), open.
 
         Per seed s: (order - first order | w)_s - (order - first order | v)_s, with the study's
@@ -194,12 +194,12 @@ def interactions_of(
     return tuple(found)
 
 
-def interactions(outcome: Outcome, seeds: list[int]) -> list[dict[str, Any]]:
+def interactions(outcome: StudyResults, seeds: list[int]) -> list[dict[str, Any]]:
     """Return each question with its answer as JSON-ready data."""
     return [_answered(asked, outcome, seeds) for asked in outcome.plan.interactions]
 
 
-def _answered(asked: Interaction, outcome: Outcome, seeds: list[int]) -> dict[str, Any]:
+def _answered(asked: Interaction, outcome: StudyResults, seeds: list[int]) -> dict[str, Any]:
     verdict = asked.verdict(outcome, seeds)
     first, order = asked.orders
     values = (shown(asked.values[0]), shown(asked.values[1]))

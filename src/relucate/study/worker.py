@@ -25,7 +25,7 @@ from ..errors import RelucateError
 from ..train.run import EpochReport, RunSpec
 from .arms import Arm
 from .source import ModelSource
-from .work import execute, inspect_arms
+from .tasks import execute, inspect_arms
 
 # What Keras imports if it is there, for plots, wrappers and checkpoints: half of its import's time.
 _EXTRAS = ("jax", "matplotlib", "pandas", "scipy", "sklearn")

@@ -102,7 +102,7 @@ def channel_axis(node: Node) -> int:
 
 
 def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
-    """Plan to scale and shift the value `name` by changing what made it: linear layers.
+    """Edit to scale and shift the value `name` by changing what made it: linear layers.
 
     An `affine` that an earlier fold left behind such a layer (its border) is changed with it.
     """
@@ -153,7 +153,7 @@ def _broadcasts(draft: Draft, node: Node) -> bool:
 
 
 def ahead(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
-    """Plan to leave out a scale and shift of the value `name`: every taker absorbs it."""
+    """Edit to leave out a scale and shift of the value `name`: every taker absorbs it."""
     if name in draft.outputs:
         raise Blocked("it is the model's output")
     readers = {node.name: node for node in draft.readers(name)}

@@ -30,11 +30,10 @@ from .blocks import (
     place,
 )
 from .channels import Blocked, channel_axis
-from .draft import Draft
+from .draft import Draft, Edit, SiteResult
 from .fold import STRATEGIES, absorb_norm, fixed_sizes, fold_graph, norm_calls, norm_channels
 from .moments import Moments
 from .paths import Paths
-from .plan import Outcome, Plan
 from .sites import Site, site_calls
 
 # A norm that changes values by no more than this, relative to them, is the identity in float32.
@@ -55,7 +54,7 @@ def convert_graph(
     order: str | Order,
     strategy: str = "auto",
     moments: Mapping[str, Moments] | None = None,
-) -> Plan:
+) -> Edit:
     """Return the graph with its norms where `order` has them, and what became of each.
 
     Args:
@@ -71,8 +70,8 @@ def convert_graph(
         raise unknown("strategy", strategy, STRATEGIES)
     paths, draft = Paths(graph), Draft(graph)
     by_node = {site.nodes[0]: site for site in site_calls(graph, paths)}
-    outcomes: dict[str, Outcome] = {}
-    absorbed: list[tuple[_Task, Outcome]] = []
+    outcomes: dict[str, SiteResult] = {}
+    absorbed: list[tuple[_Task, SiteResult]] = []
     for calls in norm_calls(graph):
         node = graph.nodes[calls[0]]
         task = _Task(calls, tuple(by_node[name] for name in calls), node.layer or node.name)
@@ -90,17 +89,17 @@ def convert_graph(
         placed += task.calls
     made = draft.finish()
     found = read_again(made, outcomes)
-    return Plan(made, found, tuple(placed), fixed_sizes(graph, found))
+    return Edit(made, found, tuple(placed), fixed_sizes(graph, found))
 
 
 def _outcome(
     task: _Task, status: str, reason: str, strategy: str | None = None, new: str = ""
-) -> Outcome:
+) -> SiteResult:
     old = task.sites[0].order
-    return Outcome(task.layer, status, reason, strategy, old, new or old)
+    return SiteResult(task.layer, status, reason, strategy, old, new or old)
 
 
-def read_again(graph: Graph, outcomes: Mapping[str, Outcome]) -> tuple[Outcome, ...]:
+def read_again(graph: Graph, outcomes: Mapping[str, SiteResult]) -> tuple[SiteResult, ...]:
     """Return the outcomes, each norm that moved with the order that an audit of `graph` finds.
 
     In places two orders are the same layers, and what stands around a block decides how it reads.

@@ -1,19 +1,60 @@
 """A Graph that is being edited: nodes go, come and change, and a new Graph comes out.
 
 The graph that it started from is never changed. Tensors are float64 while they are worked on and
-cast once, at the end. Not here: what to edit (`fold`, `convert`), the algebra (`algebra`).
+cast once, at the end. A planner returns an Edit: the new Graph and a SiteResult for every norm.
+Not here: what to edit (`fold`, `convert`), the algebra (`algebra`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..graph import Graph, Node
 from ..graph.nodes import is_floating
+
+
+@dataclass(frozen=True)
+class SiteResult:
+    """What happens to one norm layer: done or skipped, and why.
+
+    strategy: how zero padding behind the norm is treated, where it matters (`fold`).
+    old, new: the order of its block so far, and then.
+    """
+
+    name: str
+    status: str
+    reason: str
+    strategy: str | None = None
+    old: str = ""
+    new: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row of the report."""
+        names = ("name", "status", "reason", "strategy", "old", "new")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """The graph that a verb would give back, and how it came to be.
+
+    placed: of `convert`, the nodes of the norms that were put elsewhere as the identity.
+    warnings: what to know about the new graph, in whole sentences.
+    """
+
+    graph: Graph
+    outcomes: tuple[SiteResult, ...]
+    placed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def done(self) -> tuple[SiteResult, ...]:
+        """The norms that something was done to."""
+        return tuple(outcome for outcome in self.outcomes if outcome.status == "done")
 
 
 class Draft:

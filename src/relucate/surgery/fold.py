@@ -35,14 +35,13 @@ from ..graph import Graph, Node
 from ..graph.evaluate import evaluate
 from . import algebra
 from .channels import Absorption, Blocked, Channels, ahead, behind, check_shared
-from .draft import Draft
-from .plan import Outcome, Plan
+from .draft import Draft, Edit, SiteResult
 from .sites import sites
 
 STRATEGIES = ("auto", "map", "ones", "branch", "shift", "approximate")
 
 
-def fold_graph(graph: Graph, strategy: str = "auto") -> Plan:
+def fold_graph(graph: Graph, strategy: str = "auto") -> Edit:
     """Return a graph without the norms that could be absorbed exactly, and what became of each.
 
     Raises: InputError: a strategy that doesn't exist.
@@ -55,7 +54,7 @@ def fold_graph(graph: Graph, strategy: str = "auto") -> Plan:
     for calls in norm_calls(graph):
         old = orders.get(calls[0], "norm")
         outcomes.append(_fold_one(draft, calls, strategy, old))
-    return Plan(draft.finish(), tuple(outcomes), warnings=fixed_sizes(graph, outcomes))
+    return Edit(draft.finish(), tuple(outcomes), warnings=fixed_sizes(graph, outcomes))
 
 
 def norm_calls(graph: Graph) -> list[tuple[str, ...]]:
@@ -68,14 +67,14 @@ def norm_calls(graph: Graph) -> list[tuple[str, ...]]:
     return [tuple(names) for names in groups.values()]
 
 
-def _fold_one(draft: Draft, calls: Sequence[str], strategy: str, old: str) -> Outcome:
+def _fold_one(draft: Draft, calls: Sequence[str], strategy: str, old: str) -> SiteResult:
     layer = draft.nodes[calls[0]].layer or calls[0]
     try:
         into, chosen = absorb_norm(draft, calls, strategy)
     except Blocked as blocked:
-        return Outcome(layer, "skipped", str(blocked), old=old, new=old)
+        return SiteResult(layer, "skipped", str(blocked), old=old, new=old)
     new = "-".join(token for token in old.split("-") if token != "norm")
-    return Outcome(layer, "done", f"into {into}", chosen, old, new)
+    return SiteResult(layer, "done", f"into {into}", chosen, old, new)
 
 
 def absorb_norm(
@@ -287,7 +286,7 @@ def _is_masked(draft: Draft, names: Iterable[str]) -> bool:
     return not draft.source.masked.isdisjoint(names)
 
 
-def fixed_sizes(graph: Graph, outcomes: Iterable[Outcome]) -> tuple[str, ...]:
+def fixed_sizes(graph: Graph, outcomes: Iterable[SiteResult]) -> tuple[str, ...]:
     """Return a warning if the strategy map narrows what images the model takes."""
     names = [f"'{outcome.name}'" for outcome in outcomes if outcome.strategy == "map"]
     if not names or not _takes_any_size(graph):

@@ -35,17 +35,16 @@ from .blocks import (
 )
 from .channels import Blocked, channel_axis
 from .convert import check_wanted, read_again
-from .draft import Draft
+from .draft import Draft, Edit, SiteResult
 from .fold import norm_calls
 from .paths import Paths
-from .plan import Outcome, Plan
 from .sites import Site, site_calls
 
 BIASES = ("rule", "keep")
 _BLENDS = frozenset({"batch_norm", "instance_norm"})
 
 
-def rebuild_graph(graph: Graph, order: str | Order, bias: str = "rule") -> Plan:
+def rebuild_graph(graph: Graph, order: str | Order, bias: str = "rule") -> Edit:
     """Return the graph with its norms where `order` has them, and what became of each.
 
     Tensors keep their shapes where they can and their values mean nothing any more.
@@ -59,7 +58,7 @@ def rebuild_graph(graph: Graph, order: str | Order, bias: str = "rule") -> Plan:
     _check_plain(graph)
     paths, draft = Paths(graph), Draft(graph)
     by_node = {site.nodes[0]: site for site in site_calls(graph, paths)}
-    outcomes: dict[str, Outcome] = {}  # by the norm's first node
+    outcomes: dict[str, SiteResult] = {}  # by the norm's first node
     moving: list[tuple[str, Site]] = []
     touched: dict[str, None] = {}
     settled: dict[str, list[Site]] = {}  # of norms that are right already
@@ -70,13 +69,13 @@ def rebuild_graph(graph: Graph, order: str | Order, bias: str = "rule") -> Plan:
         try:
             how = _check(draft, paths, sites, wanted)
         except Blocked as blocked:
-            outcomes[calls[0]] = Outcome(layer, "skipped", str(blocked), old=old, new=old)
+            outcomes[calls[0]] = SiteResult(layer, "skipped", str(blocked), old=old, new=old)
             if all(site.order == str(wanted) for site in sites):  # its biases follow the rule, too
                 settled[calls[0]] = sites
                 touched.update(dict.fromkeys(name for site in sites for name in site.linears))
             continue
         new = str(wanted) if wanted.has_norm else old.replace("norm-", "").replace("-norm", "")
-        outcomes[calls[0]] = Outcome(layer, "done", how, old=old, new=new)
+        outcomes[calls[0]] = SiteResult(layer, "done", how, old=old, new=new)
         touched.update(dict.fromkeys(name for site in sites for name in site.linears))
         moving += zip(calls, sites, strict=True)
     for call, _ in moving:
@@ -92,7 +91,7 @@ def rebuild_graph(graph: Graph, order: str | Order, bias: str = "rule") -> Plan:
         if names:
             outcomes[call] = replace(outcomes[call], status="done", reason=names[0])
     made = draft.finish()
-    return Plan(made, read_again(made, outcomes))
+    return Edit(made, read_again(made, outcomes))
 
 
 def _check_plain(graph: Graph) -> None:

@@ -1,11 +1,11 @@
 """Everything that imports PyTorch: reading modules, lowering a Graph to one, blocks, training."""
 
 from .blocks import ConvBlock, DenseBlock
-from .lower import Lowered, lower
+from .lasagne import batch_norm
+from .lowering.lower import Lowered, lower
 from .modules import BatchNorm
-from .reader import Reading, read, read_with_modules
+from .reading.reader import Reading, read, read_with_modules
 from .statistics import reestimate
-from .stealing import batch_norm
 from .trainer import train
 
 __all__ = [

@@ -109,7 +109,7 @@ def load_exported(path: Path) -> tuple[nn.Module, Any]:
 
 
 def _examples(model: nn.Module, example: Any) -> list[Tensor]:
-    from .reader import _example
+    from .reading.reader import _example
 
     args, kwargs = _example(model, example)
     return [*args, *kwargs.values()]

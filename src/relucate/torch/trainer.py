@@ -24,7 +24,7 @@ from ..train.run import EpochReport, OnEpoch, RunResult
 from ..train.schedule import learning_rates
 from ..train.streams import curve_sample, curve_statistics, derive, statistics_sample
 from .batches import Batches, batches
-from .lower import Lowered
+from .lowering.lower import Lowered
 from .modules import BatchNorm, LayerNorm, SpatialDropout, channels_last_weights
 from .statistics import reestimate
 

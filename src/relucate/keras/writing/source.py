@@ -15,9 +15,9 @@ import keras
 
 from ...errors import Refused
 from ...graph import Graph
-from ..calls import insisted
-from ..reader import _Place, _Reader, functional, read_with_variables
-from ..steps import Branches, Step
+from ..reading.calls import insisted
+from ..reading.reader import _Place, _Reader, functional, read_with_variables
+from ..reading.steps import Branches, Step
 
 
 @dataclass(frozen=True)

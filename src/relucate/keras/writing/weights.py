@@ -14,8 +14,8 @@ import numpy as np
 
 from ...errors import Refused
 from ...graph import Graph, Node
-from ..layers import steps
-from ..steps import Step
+from ..reading.layers import steps
+from ..reading.steps import Step
 from .source import Source
 
 # What a node says of its call or of its place, not of what the layer computes.

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from .builder import Weight
+from .program import Data, Mismatch, Unknown, need_data
 from .translator import Translator
-from .values import Data, Mismatch, Unknown, need_data
 
 Handler = Callable[..., Any]
 

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from ...errors import Refused
 from ...graph import Node
 from ...graph.nodes import LINEAR
+from .detached import View
 from .inference import output_shape
 from .layouts import to_graph
 from .nested import as_parts, map_nested
-from .values import Call, Data, Parts, Unknown
-from .view import View
+from .program import Call, Data, Parts, Unknown
 
 
 @dataclass(frozen=True)

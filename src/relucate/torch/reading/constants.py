@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .values import Data, Parts, Stopped
-from .view import meta_copy
+from .detached import meta_copy
+from .program import Data, Parts, Stopped
 
 
 class NotConstant(Exception):

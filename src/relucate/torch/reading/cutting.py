@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from .inference import output_shape
+from .program import Data, Parts, Unknown, need_data
 from .shaping import reshape, unsqueeze
 from .translator import Translator
-from .values import Data, Parts, Unknown, need_data
 
 Handler = Callable[..., Any]
 

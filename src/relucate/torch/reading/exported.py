@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from .detached import View
+from .program import Call, Program, Stopped
 from .targets import canonical
-from .values import Call, Program, Stopped
-from .view import View
 
 
 def export(

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from .builder import Weight
+from .program import Data, need_data
 from .translator import Translator
-from .values import Data, need_data
 
 _HELD = {"weight", "bias", "running_mean", "running_var"}
 _known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()

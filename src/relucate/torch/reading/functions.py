@@ -19,9 +19,9 @@ from .builder import Weight
 from .cutting import CUTTING
 from .images import IMAGES
 from .layers import conv, conv_transpose, dense, pool
+from .program import Data, Mismatch, Unknown, need_data
 from .shaping import SHAPING
 from .translator import Translator
-from .values import Data, Mismatch, Unknown, need_data
 
 Handler = Callable[..., Any]
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .cutting import cut
+from .program import Data, Unknown, need_data
 from .shaping import permute, reshape, transpose
 from .translator import Translator
-from .values import Data, Unknown, need_data
 
 Handler = Callable[..., Any]
 

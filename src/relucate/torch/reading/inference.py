@@ -14,7 +14,7 @@ import numpy as np
 
 from ...graph.nodes import ACTIVATIONS, DROP, MERGES, NORM
 from ...graph.padding import overhang, same_padding
-from .values import Mismatch
+from .program import Mismatch
 
 Shape = tuple[int, ...]
 Attrs = Mapping[str, Any]

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from .builder import Weight
+from .program import Data, Mismatch, Unknown
 from .translator import Translator
-from .values import Data, Mismatch, Unknown
 
 
 def numbers(value: Any, rank: int) -> tuple[int, ...]:

@@ -20,10 +20,10 @@ from .frozen import is_frozen_batch_norm, read_frozen
 from .functions import FUNCTIONS, norm_mode
 from .images import pad
 from .layers import conv, conv_transpose, dense
+from .program import Data, Mismatch, Unknown, need_data
 from .shaping import flatten, unflatten
 from .transformers import TRANSFORMERS, attention
 from .translator import Translator
-from .values import Data, Mismatch, Unknown, need_data
 
 Handler = Callable[..., Any]
 

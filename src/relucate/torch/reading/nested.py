@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .values import Data, Parts, Stopped
+from .program import Data, Parts, Stopped
 
 
 def data_in(value: Any) -> Iterator[Data]:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .program import Data, Unknown, need_data
 from .translator import Translator
-from .values import Data, Unknown, need_data
 
 Handler = Callable[..., Any]
 

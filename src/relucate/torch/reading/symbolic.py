@@ -16,9 +16,9 @@ from torch import Tensor, fx, nn
 from torch.fx.proxy import ParameterProxy
 from torch.utils import _pytree as pytree
 
+from .detached import View
+from .program import Call, Program, Stopped
 from .targets import canonical
-from .values import Call, Program, Stopped
-from .view import View
 
 IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "ipow", "imod", "imatmul")
 

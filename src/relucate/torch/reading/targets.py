@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
-from .values import Call
+from .program import Call
 
 _SYNONYMS = {
     "truediv": "div",

@@ -15,8 +15,8 @@ from torch import nn
 from .activations import ACTIVATIONS
 from .arithmetic import combine
 from .builder import Weight
+from .program import Data, Parts, Unknown, need_data
 from .translator import Translator
-from .values import Data, Parts, Unknown, need_data
 
 Handler = Callable[..., Any]
 

@@ -19,6 +19,7 @@ from ...errors import Refused
 from ...graph import Node
 from .builder import Builder, Scope, Weight
 from .constants import NotConstant, compute, run_without_values
+from .detached import View
 from .nested import (
     data_in,
     flat_parts,
@@ -28,9 +29,8 @@ from .nested import (
     take,
     tensors_in,
 )
+from .program import Call, Data, Mismatch, Parts, Program, Stopped, Unknown
 from .targets import canonical, describe, is_random, place_of
-from .values import Call, Data, Mismatch, Parts, Program, Stopped, Unknown
-from .view import View
 
 _FIELDS = {"values": 0, "indices": 1}
 

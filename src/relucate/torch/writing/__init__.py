@@ -1,1 +1,1 @@
-"""Parts of the PyTorch writer (`relucate.torch.writer`)."""
+"""Parts of the PyTorch writer (`relucate.torch.writing.writer`)."""

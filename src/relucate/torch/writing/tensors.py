@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...errors import Refused
 from ...graph import Graph, Node
-from ..lower import Binding
+from ..lowering.lower import Binding
 from ..reading.layouts import to_torch
 
 NAMES = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..graph import Node
+from ...graph import Node
 
 _WINDOW = "strides padding data_format"
 _HONOURED: Mapping[str, str] = {

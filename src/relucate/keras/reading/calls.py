@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from ..graph.nodes import DROP
+from ...graph.nodes import DROP
 from .steps import Step
 
 _CONTROL = {"training", "mask"}

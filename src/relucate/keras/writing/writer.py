@@ -17,18 +17,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..errors import Refused
-from ..graph import Graph, Node
-from ..graph.nodes import is_floating
-from .calls import depends_on_training
-from .reader import functional
-from .steps import Step
-from .writing.cloning import clone, derived_seed
-from .writing.making import Made, make_layer
-from .writing.raw import apply_raw, is_raw
-from .writing.source import Call, Source, Value, trace
-from .writing.weights import Built, assign
-from .writing.whole import ROLES, changed_constants, whole_operations
+from ...errors import Refused
+from ...graph import Graph, Node
+from ...graph.nodes import is_floating
+from ..reading.calls import depends_on_training
+from ..reading.reader import functional
+from ..reading.steps import Step
+from .cloning import clone, derived_seed
+from .making import Made, make_layer
+from .raw import apply_raw, is_raw
+from .source import Call, Source, Value, trace
+from .weights import Built, assign
+from .whole import ROLES, changed_constants, whole_operations
 
 _BIASED = frozenset({"conv", "depthwise_conv", "conv_transpose", "dense", "einsum"})
 _KEPT = ("_initializer", "_regularizer", "_constraint")

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 from keras import layers as kl
 
-from ..errors import Refused
-from ..graph import Graph, Node
+from ...errors import Refused
+from ...graph import Graph, Node
 from .calls import depends_on_training, has_mask, inputs_of, insisted, odd_arguments
 from .hazards import hazards, penalties
 from .layers import steps

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from ..errors import InputError, Refused, unknown
-from ..graph import Graph, Node
+from ...errors import InputError, Refused, unknown
+from ...graph import Graph, Node
+from ..modules import channels_last_weights
 from .emit import EMITTERS
 from .emitter import Emitter, Value
-from .modules import channels_last_weights
 from .supported import unsupported
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from ..graph.nodes import LINEAR
+from ...graph.nodes import LINEAR
 from .functions import function_step
 from .norm_layers import NORM_LAYERS
 from .steps import Step, opaque, present, reshaped

@@ -12,12 +12,12 @@ from relucate.data import make
 from relucate.errors import InputError
 from relucate.report.facts import check_schema
 from relucate.stats.sequential import Monitor
-from relucate.study.driver import Outcome, Plan
-from relucate.study.going_on import going_on
-from relucate.study.outcome import document
+from relucate.study.document import document
+from relucate.study.driver import StudyPlan, StudyResults
+from relucate.study.next_steps import next_steps
 from relucate.study.source import resolve
+from relucate.study.tasks import Inspection
 from relucate.study.vary import arms_from
-from relucate.study.work import Inspection
 from relucate.train import Recipe
 
 
@@ -64,8 +64,8 @@ def outcome(metrics, orders=("before", "after"), **given):
     data = make("toy", x, y, x, y, notes=["a note of the data's"])
     arms = arms_from(list(orders))
     pairs = max(1, *(len(row) for row in metrics))
-    plan = Plan(resolve("mlp"), arms, data, Recipe(epochs=2, batch_size=4), pairs=pairs)
-    made = Outcome(plan, inspection(arms, **given))
+    plan = StudyPlan(resolve("mlp"), arms, data, Recipe(epochs=2, batch_size=4), pairs=pairs)
+    made = StudyResults(plan, inspection(arms, **given))
     for arm, row in zip(arms, metrics, strict=True):
         for seed, metric in enumerate(row):
             diverged = metric is None
@@ -231,13 +231,13 @@ def test_an_undecided_study_says_how_to_go_on():
     made = looking([[0.8, 0.9, 0.7], [0.9, 0.7, 0.8]], pairs=3)
     assert made.decided  # there are no more pairs to run
     assert document(made, command="")["verdict"] == "inconclusive"
-    (note,) = going_on(made, made.finished_pairs(), "")
+    (note,) = next_steps(made, made.finished_pairs(), "")
     assert "more than 1,000 would be needed: take a larger margin" in note
 
 
 def note_of(rows, command="", **options):
     made = looking(rows, **options)
-    return going_on(made, made.finished_pairs(), command)
+    return next_steps(made, made.finished_pairs(), command)
 
 
 def test_the_command_to_go_on():
@@ -253,10 +253,10 @@ def test_the_command_to_go_on():
 
 def test_a_number_fixed_beforehand_is_not_raised():
     made = outcome([[0.8, 0.81, 0.79], [0.82, 0.81, 0.8]])
-    (note,) = going_on(made, made.finished_pairs(), "relucate compare mlp --pairs=3")
+    (note,) = next_steps(made, made.finished_pairs(), "relucate compare mlp --pairs=3")
     assert "can't be raised after looking" in note
     assert "a study that looks after every pair may go on: relucate compare mlp --max-" in note
-    (note,) = going_on(made, made.finished_pairs(), "")
+    (note,) = next_steps(made, made.finished_pairs(), "")
     assert "the same command with --max-pairs" in note
 
 
@@ -264,14 +264,14 @@ def test_pairs_do_not_help_where_all_runs_diverged():
     lost = [[None] * 3, [None] * 3]
     made = looking(lost, pairs=30)
     assert made.decided
-    assert going_on(made, made.finished_pairs(), "") == []
+    assert next_steps(made, made.finished_pairs(), "") == []
 
 
 def test_looks_that_went_by_are_not_looked_at_again(monkeypatch):
     rows = (0.8 + 0.1 * np.random.default_rng(0).standard_normal((2, 100))).tolist()
     whole, made, looks = looking(rows, pairs=100), looking([[], []], pairs=100), []
-    verdict = Outcome.verdict
-    monkeypatch.setattr(Outcome, "verdict", lambda *args: looks.append(1) or verdict(*args))
+    verdict = StudyResults.verdict
+    monkeypatch.setattr(StudyResults, "verdict", lambda *args: looks.append(1) or verdict(*args))
     for seed in range(100):
         for arm in made.plan.arms:
             made.results[arm.label, seed] = whole.results[arm.label, seed]

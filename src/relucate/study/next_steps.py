@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Sequence
 
 from ..stats.spending import FIRST, LAST
-from .driver import Outcome
+from .driver import StudyResults
 
 
-def going_on(outcome: Outcome, seeds: Sequence[int], command: str) -> list[str]:
+def next_steps(outcome: StudyResults, seeds: Sequence[int], command: str) -> list[str]:
     """Return how to go on where a question of the study is still open and pairs would help.
 
     A number that was fixed beforehand isn't raised: to look and then to add pairs makes "better"

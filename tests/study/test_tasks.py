@@ -12,10 +12,10 @@ from torch import nn
 from relucate.data import make
 from relucate.errors import InputError, Refused
 from relucate.keras import conv2d_bn
-from relucate.study import work
+from relucate.study import tasks as work
 from relucate.study.arms import Arm
 from relucate.study.source import resolve
-from relucate.study.work import execute, inspect_arms, versions
+from relucate.study.tasks import execute, inspect_arms, versions
 from relucate.train import Recipe, RunSpec
 
 SHAPE, CLASSES = (6, 6, 2), 4

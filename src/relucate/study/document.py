@@ -17,8 +17,8 @@ from ..stats.classical import classical
 from ..stats.crossed import crossed
 from ..stats.curves import area, epochs_to
 from .arms import Arm
-from .driver import Outcome
-from .going_on import going_on
+from .driver import StudyResults
+from .next_steps import next_steps
 from .vary import ends, interactions, table
 
 SCHEMA = "relucate.compare/1"
@@ -26,7 +26,7 @@ IDENTICAL = "sign test, identical differences"
 NORMS_HINT = " (--norm-eps, --norm-momentum make them equal)"
 
 
-def document(outcome: Outcome, *, command: str) -> dict[str, Any]:
+def document(outcome: StudyResults, *, command: str) -> dict[str, Any]:
     """Return the study as JSON-ready data: verdict, arms, runs, and how they came about."""
     plan = outcome.plan
     seeds = outcome.finished_pairs()
@@ -70,12 +70,12 @@ def document(outcome: Outcome, *, command: str) -> dict[str, Any]:
         "versions": outcome.inspection.versions,
         "command": command,
         "seconds": outcome.seconds,
-        "notes": _notes(outcome) + going_on(outcome, seeds, command),
+        "notes": _notes(outcome) + next_steps(outcome, seeds, command),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def _comparison(outcome: Outcome, arm: Arm, seeds: list[int]) -> dict[str, Any]:
+def _comparison(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, Any]:
     first = outcome.plan.arms[0]
     verdict = outcome.verdict(arm, seeds)
     found = verdict.difference
@@ -108,7 +108,7 @@ def _comparison(outcome: Outcome, arm: Arm, seeds: list[int]) -> dict[str, Any]:
 
 
 def _classical(
-    outcome: Outcome, arm: Arm, seeds: list[int], found: PairedDifference
+    outcome: StudyResults, arm: Arm, seeds: list[int], found: PairedDifference
 ) -> dict[str, Any]:
     a, b = outcome.scores(outcome.plan.arms[0], seeds), outcome.scores(arm, seeds)
     plan = outcome.plan
@@ -116,7 +116,7 @@ def _classical(
     return {**figures, **(dict.fromkeys(("t_low", "t_high")) if found.degenerate else {})}
 
 
-def _gain(outcome: Outcome, arm: Arm, seeds: list[int]) -> float | None:
+def _gain(outcome: StudyResults, arm: Arm, seeds: list[int]) -> float | None:
     """Return how many times as many unpaired runs would give the same standard error.
 
     (var(a) + var(b)) / var(b - a); below 1 where the arms are correlated negatively.
@@ -129,7 +129,7 @@ def _gain(outcome: Outcome, arm: Arm, seeds: list[int]) -> float | None:
 
 
 def _examples(
-    outcome: Outcome, arm: Arm, seeds: list[int], found: PairedDifference
+    outcome: StudyResults, arm: Arm, seeds: list[int], found: PairedDifference
 ) -> dict[str, Any] | None:
     """Return how far the difference reaches beyond these test examples, where that is known."""
     first, examples = outcome.plan.arms[0], len(outcome.plan.data.y_test)
@@ -144,7 +144,7 @@ def _examples(
     return crossed(a, b, level=found.level, half_width=half).to_dict()
 
 
-def _varied(outcome: Outcome, seeds: list[int]) -> dict[str, Any]:
+def _varied(outcome: StudyResults, seeds: list[int]) -> dict[str, Any]:
     """Return the table and the interactions of a study that varies more than the order."""
     factors = outcome.plan.factors
     if not factors:
@@ -156,7 +156,7 @@ def _varied(outcome: Outcome, seeds: list[int]) -> dict[str, Any]:
     }
 
 
-def _learning(outcome: Outcome, arm: Arm, seeds: list[int]) -> dict[str, Any] | None:
+def _learning(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, Any] | None:
     """Return the differences in area under the learning curve and in steps to a target score.
 
     A run that diverged has no area and takes all steps; so does one that doesn't reach the target.
@@ -193,7 +193,7 @@ def _winner(verdict: Verdict, a: Arm, b: Arm) -> str | None:
     return {"a": a.label, "b": b.label}.get(verdict.winner or "")
 
 
-def _arm(outcome: Outcome, index: int, seeds: list[int]) -> dict[str, Any]:
+def _arm(outcome: StudyResults, index: int, seeds: list[int]) -> dict[str, Any]:
     arm = outcome.plan.arms[index]
     report = outcome.report(arm)
     scores = outcome.scores(arm, seeds)
@@ -216,7 +216,7 @@ def _arm(outcome: Outcome, index: int, seeds: list[int]) -> dict[str, Any]:
     }
 
 
-def _runs(outcome: Outcome) -> list[dict[str, Any]]:
+def _runs(outcome: StudyResults) -> list[dict[str, Any]]:
     arms = {arm.label: arm for arm in outcome.plan.arms}
     places = {label: place for place, label in enumerate(arms)}
     rows = []
@@ -244,7 +244,7 @@ def _runs(outcome: Outcome) -> list[dict[str, Any]]:
     return rows
 
 
-def _pairing(outcome: Outcome) -> dict[str, Any]:
+def _pairing(outcome: StudyResults) -> dict[str, Any]:
     arms = outcome.inspection.arms
     return {
         "shared": arms[-1]["shared"] if len(arms) == 1 else arms[1]["shared"],
@@ -253,7 +253,7 @@ def _pairing(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _notes(outcome: Outcome) -> list[str]:
+def _notes(outcome: StudyResults) -> list[str]:
     notes = [*outcome.plan.data.notes, *outcome.inspection.notes]
     if outcome.plan.intervals > 1:
         what = "intervals" if outcome.plan.factors else "comparisons"
@@ -279,7 +279,7 @@ def _notes(outcome: Outcome) -> list[str]:
     return notes
 
 
-def _lost(outcome: Outcome) -> list[str]:
+def _lost(outcome: StudyResults) -> list[str]:
     """Return a note on the arms whose runs diverged, if any did."""
     seeds = outcome.finished_pairs()
     lost = [(outcome.diverged(arm, seeds), arm.label) for arm in outcome.plan.arms]
@@ -287,7 +287,7 @@ def _lost(outcome: Outcome) -> list[str]:
     return [f"diverged runs: {told}; each counts with the worst score, 0 %"] if told else []
 
 
-def _differing(outcome: Outcome) -> list[str]:
+def _differing(outcome: StudyResults) -> list[str]:
     """Return a note for everything but the order in which the arms' networks differ."""
     reports, notes = outcome.inspection.arms, []
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from ..graph import Penalty
+from ...graph import Penalty
 
 
 def penalties(variables: Mapping[str, Any]) -> list[Penalty]:

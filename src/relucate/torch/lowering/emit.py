@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from ..errors import Refused
-from ..graph import Node
-from ..graph.padding import same_padding
+from ...errors import Refused
+from ...graph import Node
+from ...graph.padding import same_padding
+from ..modules import AvgPoolSame, BatchNorm, GroupNorm, LayerNorm, Pad, PReLU, SpatialDropout
 from .emitter import Emitter, Value
-from .modules import AvgPoolSame, BatchNorm, GroupNorm, LayerNorm, Pad, PReLU, SpatialDropout
 
 
 def _spatial_sizes(emitter: Emitter, node: Node) -> tuple[int | None, ...]:

@@ -17,16 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from ..errors import Refused
-from ..graph import Graph, Node
-from .modules import FixedOffset
-from .reader import Reading
-from .reading.targets import canonical
-from .reading.view import unwrap
-from .writing.copying import copied
-from .writing.making import make_module, tie
-from .writing.resetting import reset
-from .writing.tensors import (
+from ...errors import Refused
+from ...graph import Graph, Node
+from ..modules import FixedOffset
+from ..reading.detached import unwrap
+from ..reading.reader import Reading
+from ..reading.targets import canonical
+from .copying import copied
+from .making import make_module, tie
+from .resetting import reset
+from .tensors import (
     NAMES,
     changed_shape,
     find,

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from ..errors import Refused
-from ..graph import Graph, Node
+from ...errors import Refused
+from ...graph import Graph, Node
 
 _BARE_MODULE = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph())))  # names that are taken
 

@@ -21,17 +21,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..errors import InputError, Refused
-from ..graph import Graph
-from .lower import Binding
-from .reading.exported import export
-from .reading.functions import FUNCTIONS
-from .reading.modules import find, is_known_whole
-from .reading.symbolic import trace
-from .reading.translator import Translator
-from .reading.values import Mismatch, Program, Stopped
-from .reading.view import View, failing_call, materialized, unwrap
-from .state import unchanged
+from ...errors import InputError, Refused
+from ...graph import Graph
+from ..lowering.lower import Binding
+from ..state import unchanged
+from .detached import View, failing_call, materialized, unwrap
+from .exported import export
+from .functions import FUNCTIONS
+from .modules import find, is_known_whole
+from .program import Mismatch, Program, Stopped
+from .symbolic import trace
+from .translator import Translator
 
 # A batch size that no model has as another number, so that the batch axis is told from the others.
 _BATCHES = (17, 19, 23, 29, 31, 37, 41, 43, 47)
