@@ -237,7 +237,8 @@ def _tuned(plan: StudyPlan, store: Store, told: Any, *, rates: Any, command: str
     """Return the document of the arms at their best rates, the same-rate comparison in it."""
     from ..study import at_best, document, run_study
     from ..study import tune as find
-    from ..study.driver import silent, workers
+    from ..study.display import silent
+    from ..study.driver import workers
 
     with told(plan) as shown:
         tuned = find(plan, store, shown, rates)
@@ -296,7 +297,7 @@ def default_recipe(data: Dataset) -> dict[str, Any]:
 
 
 def _display(plan: Any, margin: float, progress: bool) -> Any:
-    from ..study.driver import Silent
+    from ..study.display import Silent
 
     if not progress:
         return Silent()

@@ -2,8 +2,10 @@
 
 from .arms import Arm
 from .document import document
-from .driver import StudyPlan, StudyResults, run_study
+from .driver import run_study
 from .norm_settings import check_norm_settings
+from .plan import StudyPlan
+from .results import StudyResults
 from .source import ModelSource, resolve
 from .store import Store
 from .tuning import at_best, tune
