@@ -22,7 +22,7 @@ from ..errors import InputError, Refused
 from ..train.recipe import Recipe
 from ..train.run import EpochReport, OnEpoch, RunResult
 from ..train.schedule import learning_rates
-from ..train.standard import channel_moments
+from ..train.standard import Standard
 from ..train.streams import (
     curve_sample,
     curve_statistics,
@@ -225,11 +225,8 @@ def _augment(x: np.ndarray, recipe: Recipe, random: np.random.Generator) -> np.n
 def _prepared(
     model: keras.Model, data: Dataset, standardize: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    width = data.x_train.shape[-1]
-    mean, scale = np.zeros(width, np.float32), np.ones(width, np.float32)
-    if standardize:
-        mean, scale = channel_moments(data.x_train)
-    parts = [(np.asarray(x, np.float32) - mean) * scale for x in (data.x_train, data.x_test)]
+    standard = Standard.of(data.x_train, standardize)
+    parts = [standard(x) for x in (data.x_train, data.x_test)]
     if takes_channels_first(model, data.input_shape):
         parts = [np.moveaxis(x, -1, 1) for x in parts]
     return parts[0], parts[1]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..data.dataset import Dataset
-from ..train.standard import channel_moments
+from ..train.standard import Standard
 from ..train.streams import derive, epoch_order
 
 _CROP = 4  # pixels of zero border that a random crop shifts over
@@ -83,19 +83,14 @@ def batches(
     data: Dataset, *, device: torch.device, channels_first: bool, standardize: bool = True
 ) -> tuple[Batches, Batches]:
     """Return the train and the test part of `data` on `device`."""
-    width = data.x_train.shape[-1]
-    mean, scale = np.zeros(width, np.float32), np.ones(width, np.float32)
-    if standardize:
-        mean, scale = channel_moments(data.x_train)
+    standard = Standard.of(data.x_train, standardize)
 
     def part(x: np.ndarray, y: np.ndarray) -> Batches:
-        if x.dtype != np.uint8:
-            x = (np.asarray(x, np.float32) - mean) * scale
         return Batches(
-            torch.from_numpy(np.array(x)).to(device),
+            torch.from_numpy(np.array(x if x.dtype == np.uint8 else standard(x))).to(device),
             torch.from_numpy(np.array(y, np.int64)).to(device),
-            torch.from_numpy(mean).to(device),
-            torch.from_numpy(scale).to(device),
+            torch.from_numpy(standard.mean).to(device),
+            torch.from_numpy(standard.scale).to(device),
             channels_first,
         )
 
