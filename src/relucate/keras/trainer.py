@@ -19,6 +19,7 @@ import numpy as np
 
 from ..data.dataset import Dataset
 from ..errors import InputError, Refused
+from ..train.augment import CROP, Decisions, decisions
 from ..train.recipe import Recipe
 from ..train.run import EpochReport, OnEpoch, RunResult
 from ..train.schedule import learning_rates
@@ -28,12 +29,10 @@ from ..train.streams import (
     curve_statistics,
     derive,
     epoch_order,
-    generator,
     statistics_sample,
 )
 
 _SCORE_BATCH = 500
-_CROP = 4
 _QUIET: Any = 0
 _NORMS = (
     keras.layers.BatchNormalization,
@@ -192,9 +191,10 @@ class _Batches(keras.utils.PyDataset):
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
-        """Draw an epoch's order."""
-        self.epoch = epoch
+        """Draw an epoch's order and its augmentation."""
+        size, names = self.recipe.batch_size, self.recipe.augment
         self.order = epoch_order(self.seed, epoch, len(self.y))
+        self.decided = decisions(names, self.seed, epoch, len(self), size)
 
     def __len__(self) -> int:
         return len(self.y) // self.recipe.batch_size
@@ -205,18 +205,18 @@ class _Batches(keras.utils.PyDataset):
         x, y = self.x[index], self.y[index]
         if self.recipe.augment:
             x = np.moveaxis(x, 1, -1) if self.channels_first else x
-            x = _augment(x, self.recipe, generator(self.seed, "augment", self.epoch, step))
+            x = _augmented(x, self.decided, step)
             x = np.moveaxis(x, -1, 1) if self.channels_first else x
         return x, np.eye(self.one_hot, dtype=np.float32)[y] if self.one_hot else y
 
 
-def _augment(x: np.ndarray, recipe: Recipe, random: np.random.Generator) -> np.ndarray:
-    """Flip and crop images (n, height, width, channels)."""
-    if "flip" in recipe.augment:
-        x = np.where(random.random((len(x), 1, 1, 1)) < 0.5, x[:, :, ::-1], x)
-    if "crop" in recipe.augment:
-        padded = np.pad(x, [(0, 0), (_CROP, _CROP), (_CROP, _CROP), (0, 0)])
-        shift = random.integers(0, 2 * _CROP + 1, (2, len(x), 1))
+def _augmented(x: np.ndarray, decided: Decisions, step: int) -> np.ndarray:
+    """Flip and crop images (n, height, width, channels) as decided for this step."""
+    if decided.flip is not None:
+        x = np.where(decided.flip[step][:, None, None, None], x[:, :, ::-1], x)
+    if decided.shift is not None:
+        padded = np.pad(x, [(0, 0), (CROP, CROP), (CROP, CROP), (0, 0)])
+        shift = decided.shift[step][..., None]
         rows, columns = shift[0] + np.arange(x.shape[1]), shift[1] + np.arange(x.shape[2])
         x = padded[np.arange(len(x))[:, None, None], rows[:, :, None], columns[:, None, :]]
     return x
