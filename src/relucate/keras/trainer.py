@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import numpy as np
 from ..data.dataset import Dataset
 from ..errors import InputError, Refused
 from ..train.augment import CROP, Decisions, decisions
+from ..train.decay import decays
 from ..train.recipe import Recipe
 from ..train.run import EpochReport, OnEpoch, RunResult
 from ..train.schedule import learning_rates
@@ -28,17 +30,14 @@ from ..train.streams import (
     curve_sample,
     curve_statistics,
     derive,
+    dropout_key,
     epoch_order,
     statistics_sample,
 )
+from .reading.norm_layers import NORM_LAYERS
 
 _SCORE_BATCH = 500
 _QUIET: Any = 0
-_NORMS = (
-    keras.layers.BatchNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.GroupNormalization,
-)
 
 
 def train(
@@ -354,14 +353,31 @@ def _compile(model: keras.Model, recipe: Recipe, steps: int, *, logits: bool) ->
 
 
 def _split_decay(model: keras.Model, decay_all: bool) -> tuple[list[Any], list[Any]]:
+    """Return the trainable variables that decay and those that don't."""
+    norm, trained = _norm_variables(model), model.trainable_weights
+    exempt = {
+        id(v) for v in trained if not decays(v.name, in_norm=id(v) in norm, decay_all=decay_all)
+    }
+    return [v for v in trained if id(v) not in exempt], [v for v in trained if id(v) in exempt]
+
+
+def count_parameters(model: keras.Model) -> dict[str, int]:
+    """Return the numbers of trainable scalars, of all layers and of the norms."""
+    norm, trained = _norm_variables(model), model.trainable_weights
+    return {
+        "parameters": sum(math.prod(v.shape) for v in trained),
+        "norm_parameters": sum(math.prod(v.shape) for v in trained if id(v) in norm),
+    }
+
+
+def _norm_variables(model: keras.Model) -> set[int]:
+    """Return the ids of the variables that norm layers own, those of subclasses too.
+
+    SpectralNormalization is none: it reparametrises another layer's kernel.
+    """
     layers = model._flatten_layers(include_self=False)
-    exempt = {id(v) for layer in layers if isinstance(layer, _NORMS) for v in layer.weights}
-    exempt |= {id(v) for v in model.weights if v.name in {"bias", "alpha"}}
-    trained = model.trainable_weights
-    if decay_all:
-        return list(trained), []
-    decayed = [v for v in trained if id(v) not in exempt]
-    return decayed, [v for v in trained if id(v) in exempt]
+    norms = [layer for layer in layers if isinstance(layer, tuple(NORM_LAYERS))]
+    return {id(v) for norm in norms for v in norm._trainable_variables}
 
 
 def _are_probabilities(outputs: np.ndarray) -> bool:
@@ -399,7 +415,7 @@ def _key_dropout(model: keras.Model, seed: int) -> None:
     for layer in model._flatten_layers(include_self=False):
         source = _random_source(layer)
         if source is not None:
-            value = derive(seed, "dropout", layer.name) % 2**31
+            value = dropout_key(seed, layer.name) % 2**31
             source.state.assign(np.asarray([value, 0], source.state.dtype))
             # On the torch backend a generator that wasn't given a seed leaves dropout to the global
             # random state.

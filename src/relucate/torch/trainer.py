@@ -19,24 +19,17 @@ from torch import Tensor, nn
 
 from ..data.dataset import Dataset
 from ..errors import Refused
+from ..train.decay import decays
 from ..train.recipe import Recipe
 from ..train.run import EpochReport, OnEpoch, RunResult
 from ..train.schedule import learning_rates
-from ..train.streams import curve_sample, curve_statistics, derive, statistics_sample
+from ..train.streams import curve_sample, curve_statistics, derive, dropout_key, statistics_sample
 from .batches import Batches, batches
 from .lowering.lower import Lowered
-from .modules import BatchNorm, LayerNorm, SpatialDropout, channels_last_weights
+from .modules import NORMS, SpatialDropout, channels_last_weights
 from .statistics import reestimate
 
 _SCORE_BATCH = 500  # examples per step where no gradient is needed
-_NORMS = (
-    BatchNorm,
-    LayerNorm,
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.modules.batchnorm._NormBase,
-    nn.RMSNorm,
-)
 
 
 def train(
@@ -232,11 +225,19 @@ def _placed(model: nn.Module, device: torch.device) -> nn.Module:
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
     """Return the numbers of trainable scalars, of all modules and of the norms."""
-    norm = {p for m in model.modules() if isinstance(m, _NORMS) for p in m.parameters()}
+    norm = {p for _, p, in_norm in _owned_parameters(model) if in_norm}
+    trained = [p for p in model.parameters() if p.requires_grad]
     return {
-        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "norm_parameters": sum(p.numel() for p in norm if p.requires_grad),
+        "parameters": sum(p.numel() for p in trained),
+        "norm_parameters": sum(p.numel() for p in trained if p in norm),
     }
+
+
+def _owned_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, bool]]:
+    """Yield each parameter with its name in the module that owns it and whether that is a norm."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            yield name, parameter, isinstance(module, NORMS)
 
 
 def _no_penalty() -> Tensor | None:
@@ -291,15 +292,13 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 def split_decay(model: nn.Module, decay_all: bool) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return the trainable parameters that decay and those that don't (norms, biases)."""
-    exempt: set[int] = set()
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if isinstance(module, _NORMS) or name.endswith("bias") or name == "alpha":
-                exempt.add(id(parameter))
+    exempt = {
+        p
+        for role, p, in_norm in _owned_parameters(model)
+        if not decays(role, in_norm=in_norm, decay_all=decay_all)
+    }
     trained = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trained if decay_all or id(p) not in exempt]
-    plain = [p for p in trained if not decay_all and id(p) in exempt]
-    return decayed, plain
+    return [p for p in trained if p not in exempt], [p for p in trained if p in exempt]
 
 
 def key_dropout(model: nn.Module, seed: int) -> None:
@@ -310,7 +309,7 @@ def key_dropout(model: nn.Module, seed: int) -> None:
     """
     for name, module in model.named_modules():
         if isinstance(module, (nn.modules.dropout._DropoutNd, SpatialDropout)):
-            calls = _stream(derive(seed, "dropout", name))
+            calls = _stream(dropout_key(seed, name))
             module.register_forward_pre_hook(functools.partial(_reseed, calls))
     torch.manual_seed(derive(seed, "torch"))  # for functional dropout, which has no module
 
