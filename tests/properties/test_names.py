@@ -249,6 +249,32 @@ def test_names_change_nothing_end_to_end(net, more, verb, after):
         assert other == first
 
 
+class Functional(nn.Module):
+    """Two convolutions, the second under any name, and functions that the reader has to name."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.block = nn.Conv2d(3, 3, 3, padding=1)
+        self.add_module(name, nn.Conv2d(3, 3, 3, padding=1))
+        self.norm, self.second = nn.BatchNorm2d(3), name
+
+    def forward(self, x):
+        y = getattr(self, self.second)(torch.relu(self.block(self.block(x))))
+        return torch.relu(self.norm(torch.relu(y) + x))
+
+
+@pytest.mark.parametrize(
+    "name", "/relu /relu_1 /relu_2 /add block@1 block/conv x norm_border".split()
+)
+def test_a_module_may_be_called_as_the_reader_calls_functions(name):
+    plain, other = (relucate.torch.read(Functional(n).eval(), (2, 3, 8, 8)) for n in ("b", name))
+    assert [(n.op, n.shape) for n in other] == [(n.op, n.shape) for n in plain]
+    at = [{name: number for number, name in enumerate(g.nodes)} for g in (plain, other)]
+    assert [[at[1][s] for s in n.inputs] for n in other] == [
+        [at[0][s] for s in n.inputs] for n in plain
+    ]
+
+
 def test_a_norm_without_gamma_gets_one_of_its_own():
     class Net(nn.Module):
         """Statistics as buffers of the model itself: what a norm gets has no layer's name."""
