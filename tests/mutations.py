@@ -15,10 +15,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TESTS = [
+    "tests/surgery/test_borders.py",
     "tests/surgery/test_fold.py",
     "tests/surgery/test_orders.py",
     "tests/properties/test_convert.py",
     "tests/properties/test_fold.py",
+    "tests/properties/test_names.py",
     "tests/api/test_transform.py",
     "tests/parity/test_fusion.py",
     "tests/keras/test_writer.py",
@@ -31,11 +33,7 @@ MUTANTS = [
     ("surgery/convert.py", 'draft.drop_array(node.name, "bias")', "pass"),
     ("surgery/convert.py", "draft.sharing(node) != set(linears)", "False"),
     ("surgery/blocks.py", "if len(following) != 1 or name in graph.outputs:", "if False:"),
-    (
-        "surgery/blocks.py",
-        "        if len(readers) != 1 or not added:\n            return name",
-        "        return name",
-    ),
+    ("surgery/blocks.py", "draft.readers(tail)] == [name]:", "draft.readers(tail)] == [None]:"),
     ("surgery/blocks.py", "    if len(shape) != len(old):", "    if False:"),
     (
         "surgery/channels.py",
@@ -74,10 +72,10 @@ MUTANTS = [
     ),
     ("surgery/channels.py", '"identity dropout', '"relu identity dropout'),
     ("surgery/channels.py", "part = channels.unshifted()", "pass"),
-    ("surgery/fold.py", "np.ones((1, *spatial, 1))", "np.zeros((1, *spatial, 1))"),
-    ("surgery/fold.py", 'attrs = {"scale": 0.0, "offset": 1.0}', 'attrs = {"scale": 0.0}'),
-    ("surgery/fold.py", "channels.shift / scale", "channels.shift * scale"),
-    ("surgery/fold.py", "one.scale * two.scale, one.shift + two.shift", "two.scale, two.shift"),
+    ("surgery/borders.py", "np.ones((1, *spatial, 1))", "np.zeros((1, *spatial, 1))"),
+    ("surgery/borders.py", 'attrs = {"scale": 0.0, "offset": 1.0}', 'attrs = {"scale": 0.0}'),
+    ("surgery/borders.py", "channels.shift / scale", "channels.shift * scale"),
+    ("surgery/borders.py", "one.scale * two.scale, one.shift + two.shift", "two.scale, two.shift"),
     ("surgery/convert.py", "check_crossing(draft.source, paths, site, wanted)", "pass"),
     ("surgery/rebuild.py", "sizes.append(fit(draft, paths, site, wanted))", "pass"),
     ("surgery/blocks.py", "if not _same_rank(draft.source", "if False and (draft.source"),
@@ -90,10 +88,12 @@ MUTANTS = [
     ("torch/writing/writer.py", "module.inplace = False\n\n    # A new", "pass\n\n    # A new"),
     ("torch/writing/tensors.py", "target.copy_(tensor_like", "target.add_(0 * tensor_like"),
     # What is refused, what a scale and shift pass, and how they are seen there.
-    ("surgery/fold.py", 'return graph.framework == "torch"', "return False"),
+    ("surgery/borders.py", 'return graph.framework == "torch"', "return False"),
     ("surgery/fold.py", "else scale * offset + shift", "else offset + shift"),
     ("surgery/fold.py", "first.equals(other)", "True"),
-    ("surgery/fold.py", 'if strategy == "shift" and _is_masked(draft, calls):', "if False:"),
+    ("surgery/borders.py", "return lost if norm.is_masked(norm.calls)", "return lost if False"),
+    ("surgery/borders.py", "a.border or a.node in meets", "a.border"),
+    ("surgery/borders.py", "key=lambda border: border.cost(norm)", "key=lambda border: 0"),
     (
         "surgery/channels.py",
         "inner = behind(draft, node.inputs[0], channels.unshifted())",

@@ -12,7 +12,7 @@ from .audit import audit
 from .compare import compare
 from .convert import convert
 from .data import data
-from .fold import fold
+from .fold import WithStrategies, fold
 from .nets import nets
 from .rebuild import rebuild
 from .report import report
@@ -31,8 +31,8 @@ app = typer.Typer(
 app.command()(audit)
 app.command()(compare)
 app.command()(rebuild)
-app.command()(convert)
-app.command()(fold)
+app.command(cls=WithStrategies)(convert)
+app.command(cls=WithStrategies)(fold)
 app.command()(verify)
 app.command()(report)
 app.command()(nets)

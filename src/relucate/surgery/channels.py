@@ -121,7 +121,7 @@ def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
             raise Blocked(f"'{node.layer}' multiplies by zero")
         inner = (channels.scale * offset + channels.shift - offset) / scale
         return behind(draft, node.inputs[0], replace(channels, shift=inner))
-    if node.op == "affine" and name not in draft.source.nodes:
+    if node.op == "affine" and node.added_for:
         # A planner's own: s (a x + m) + t = a (s x) + (s m + t), whatever the shapes of a and m.
         inner = behind(draft, node.inputs[0], channels.unshifted())
         return [*inner, Absorption(name, True, channels)]
