@@ -14,7 +14,7 @@ CELLAR = {"order", "affine", "errors", "backend"}
 
 def room(parts):
     name = parts[0].removesuffix(".py") if parts else "api"
-    return "api" if name == "__init__" else name
+    return {"__init__": "api", "__main__": "cli"}.get(name, name)
 
 
 def rank(name):

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .backend import prefer_installed as _prefer_installed
+
 if TYPE_CHECKING:
     from .api.audit import AuditReport, audit
     from .api.study import Study, compare
@@ -48,6 +50,8 @@ _HOMES = {
     "InputError": "errors",
     "Refused": "errors",
 }
+
+_prefer_installed()  # from here on `import keras` works on whatever backend is installed
 
 
 def __getattr__(name: str) -> Any:

@@ -93,3 +93,48 @@ def main_ok(*arguments):
     with pytest.raises(SystemExit) as stopped:
         main(list(arguments))
     assert stopped.value.code == 0
+
+
+NET = """
+import sys, torch
+
+def build(order="before"):
+    sys.exit(0)
+
+class Forward(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        sys.exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["audit", "net.py:build"],
+        ["fold", "net.py:build", "--dry-run"],
+        ["convert", "net.py:build", "--order", "after", "--dry-run"],
+        ["rebuild", "net.py:build", "--order", "after", "--dry-run"],
+        ["verify", "net.py:build", "net.py:build"],
+        ["compare", "net.py:build", "--quiet", "--jobs", "1"],
+        ["audit", "cnn", "--import", "ends.py"],
+        ["audit", "ends.py:build"],
+        ["compare", "ends.py:build", "--quiet", "--jobs", "1"],
+        ["audit", "net.py:Forward", "--input-shape", "4"],
+    ],
+    ids=" ".join,
+)
+def test_a_model_that_ends_the_program_is_wrong_input(arguments, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "ends.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "it called sys.exit(0) (line" in err
+    assert "Traceback" not in err
