@@ -160,7 +160,7 @@ class TestCalling:
 
     def test_unknown_arguments_are_named(self):
         with pytest.raises(
-            InputError, match="needs the arguments depth, temperature: give them as -O"
+            InputError, match="needs the arguments depth, temperature: give"
         ):
             build(needs_more)
         with pytest.raises(InputError, match="needs the arguments temperature"):
