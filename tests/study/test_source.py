@@ -159,9 +159,7 @@ class TestCalling:
             resolve(str(tmp_path / "net.keras"), {"width": 3})
 
     def test_unknown_arguments_are_named(self):
-        with pytest.raises(
-            InputError, match="needs the arguments depth, temperature: give"
-        ):
+        with pytest.raises(InputError, match="needs the arguments depth, temperature: give"):
             build(needs_more)
         with pytest.raises(InputError, match="needs the arguments temperature"):
             build(needs_more, depth=3)
