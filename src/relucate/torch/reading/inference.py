@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...graph.nodes import ACTIVATIONS, DROP, MERGES, NORM
+from ...graph import OPERATIONS
 from ...graph.padding import overhang, same_padding
 from .program import Mismatch
 
@@ -31,17 +31,9 @@ def output_shape(op: str, attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape])
     """
     if op in _RULES:
         return _RULES[op](attrs, arrays, inputs)
-    if op in NORM:
+    if OPERATIONS[op].kind == "norm":
         _check_norm(attrs, arrays, inputs[0])
-    if op in MERGES:
-        return _broadcast(inputs)
-    return inputs[0]
-
-
-def knows(op: str) -> bool:
-    """Say whether the shape of this operation's output can be told from its attributes."""
-    same = NORM | DROP | ACTIVATIONS | MERGES | {"rescale", "gaussian_noise", "identity"}
-    return op in _RULES or op in same
+    return _broadcast(inputs) if OPERATIONS[op].shape == "broadcast" else inputs[0]
 
 
 def _check_norm(attrs: Attrs, arrays: Arrays, shape: Shape) -> None:
