@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from ...errors import Refused
 from ...graph import OPERATIONS, Node
+from ...graph.inference import output_shape
+from ...graph.layouts import to_graph
 from .detached import View
-from .inference import output_shape
-from .layouts import to_graph
 from .nested import as_parts, map_nested
 from .program import Call, Data, Parts, Unknown
 
