@@ -89,7 +89,7 @@ class _Engine:
         if not getattr(model, "compiled", False):
             outputs = forward(model, self.x[:8], training=False)  # builds a subclassed model too
             task.check_outputs(outputs.shape, data.classes)
-            loss = _LOSSES[task.training_loss](recipe, logits=not are_probabilities(outputs))
+            loss = task.loss_among(_LOSSES)(recipe, logits=not are_probabilities(outputs))
             _compile(model, recipe, len(self.batches), loss)
         self.batches.one_hot = data.classes if _wants_one_hot(model) else 0
         _key_dropout(model, seed)
