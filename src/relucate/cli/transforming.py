@@ -72,8 +72,8 @@ Format = Annotated[TextOrJson, typer.Option("--format", help="text or json, on s
 def load(
     model: str, input_shape: list[str] | None, option: list[str] | None, imports: list[str] | None
 ) -> Any:
-    """Return the model that MODEL names (`api.models.Loaded`)."""
-    from ..api.models import load_model
+    """Return the model that MODEL names (`nets.models.Loaded`)."""
+    from ..nets.models import load_model
 
     return load_model(
         model,
