@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 from ..graph import Graph, Node
-from ..graph.nodes import MIXING, PADS
 from ..order import Order
 from .channels import Blocked
 from .draft import Draft
@@ -78,7 +77,7 @@ def check_act(graph: Graph, paths: Paths, site: Site) -> None:
     act = site.act_node or ""
     for name in (act, *paths.gate(act)):
         node = graph.nodes[name]
-        if node.op in MIXING:
+        if node.operation.mixes:
             raise Blocked(
                 f"'{node.layer or name}' ({node.op}) mixes channels: a norm before it is another "
                 "thing than one behind it"
@@ -229,7 +228,7 @@ def front_place(draft: Draft, paths: Paths, site: Site) -> Place:
     source = draft.nodes[name].inputs[0]
     pad = draft.nodes[source]
     alone = len(draft.readers(source)) == 1 and source not in draft.outputs
-    if pad.op in PADS and alone:
+    if pad.operation.kind == "pad" and alone:
         return Place(pad.inputs[0], (source,))
     return Place(source, (name,))
 

@@ -17,11 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import Refused
-from ...graph import Node
-from ...graph.nodes import LINEAR
+from ...graph import OPERATIONS, Node
+from ...graph.inference import output_shape
+from ...graph.layouts import to_graph
 from .detached import View
-from .inference import output_shape
-from .layouts import to_graph
 from .nested import as_parts, map_nested
 from .program import Call, Data, Parts, Unknown
 
@@ -96,7 +95,7 @@ class Builder:
         if shape is None:
             sizes = {role: self.tensors[key].shape for role, key in arrays.items()}
             shape = output_shape(op, attrs, sizes, [d.shape for d in inputs])
-        if op in LINEAR and self.bindings[arrays["kernel"]][0] is None:
+        if OPERATIONS[op].kind == "linear" and self.bindings[arrays["kernel"]][0] is None:
             attrs["reparametrized"] = self.view.reparametrized.get(self.path, "computed")
         names = tuple(d.name for d in inputs)
         public, call = self._public(shape), self._scope.call

@@ -91,7 +91,7 @@ class _Edits:
         self._building = fx.Graph()
         self._refitted: set[str] = set()
         self._known = {
-            (key, binding.turn): find(twin, binding.parameter)
+            (key, binding.layout): find(twin, binding.parameter)
             for key, binding in reading.bindings.items()
         }
 
