@@ -14,7 +14,7 @@ from .audit import audit
 from .compare import compare
 from .convert import convert
 from .data import data
-from .fold import fold
+from .fold import WithStrategies, fold
 from .nets import nets
 from .rebuild import rebuild
 from .report import report
@@ -51,7 +51,8 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 for verb in (audit, compare, rebuild, convert, fold, verify, report, nets, data):
-    app.command()(_guarded(verb))
+    kind = WithStrategies if verb in (convert, fold) else None
+    app.command(cls=kind)(_guarded(verb))
 
 
 def _version(wanted: bool) -> None:

@@ -1,15 +1,18 @@
-"""One training run as plain data, and what the engines share: schedules, streams, pairing."""
+"""One run as plain data, and what engines share: task, loop, schedules, streams, pairing."""
 
 from ..lazy import imported_on_use
 
 _HOMES = {
+    "ACCURACY": "metric",
+    "CLASSIFICATION": "task",
     "EpochReport": "run",
+    "Metric": "metric",
     "OnEpoch": "run",
     "Paired": "pairing",
     "Recipe": "recipe",
     "RunResult": "run",
     "RunSpec": "run",
-    "Trainer": "run",
+    "Task": "task",
     "learning_rates": "schedule",
     "pair_initial": "pairing",
 }
