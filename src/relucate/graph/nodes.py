@@ -51,7 +51,7 @@ axis, which the op doesn't see):
     dropout and its like    rate, forced; dropout: spatial (the channel axis), noise_shape
     constant                array value, the same for each example of its input (a class token);
                             its batch axis has size one
-    opaque                  type, why
+    opaque                  type, why; rearranges: it only moves values, across the batch axis
     any linear op           reparametrized: "spectral_norm", "weight_norm", ... (kernel is the
                             result), quantized, lora: why its kernel isn't a plain variable
 """
