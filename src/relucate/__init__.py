@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__ as __version__
+
 if TYPE_CHECKING:
     from .api.audit import AuditReport, audit
     from .api.study import Study, compare
@@ -12,7 +14,6 @@ if TYPE_CHECKING:
     from .surgery.verify import Certificate
     from .train.recipe import Recipe
 
-__version__ = "0.1.0"
 __all__ = [
     "AuditReport",
     "Certificate",

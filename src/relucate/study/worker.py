@@ -51,7 +51,7 @@ class _Tasks:
         if installed("torch"):
             importlib.import_module("relucate.torch.trainer")
             if "keras" in sys.modules:
-                importlib.import_module("relucate.keras.lowering")
+                importlib.import_module("relucate.keras.framework")
 
     def inspect(self, task: dict[str, Any]) -> Any:
         """Inspect all arms."""
