@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from .backend import installed
 from .errors import InputError
 from .train.framework import Framework, ReadModel
 
@@ -47,6 +49,21 @@ def seed_all(seed: int) -> None:
     for name in FRAMEWORKS:
         if name in imported():
             named(name).seed(seed)
+
+
+def warm_up() -> None:
+    """Import what building and training take: `HOST`, and the frameworks that are imported."""
+    if installed(HOST):
+        named(HOST)
+    for name in FRAMEWORKS:
+        if name in imported():
+            named(name)
+
+
+def limit_threads(threads: int) -> None:
+    """Let `HOST` compute with so many threads, if it is installed."""
+    with suppress(ImportError):
+        named(HOST).limit_threads(threads)
 
 
 def owner(model: Any) -> Framework | None:

@@ -88,7 +88,9 @@ def target(model: str, loaded: Any, out: Path | None, verb: str, force: bool) ->
 
     Raises: InputError: the wrong ending, a folder that isn't there, a file that is.
     """
-    ending = ".keras" if _is_keras(loaded.model) else ".pt2"
+    from ..frameworks import framework_of
+
+    ending = framework_of(loaded.model).ending
     past = {"fold": "folded", "convert": "converted", "rebuild": "rebuilt"}[verb]
     stem = Path(model.rpartition(":")[2]).stem
     path = out or Path(f"{stem}-{past}{ending}")
@@ -101,16 +103,13 @@ def target(model: str, loaded: Any, out: Path | None, verb: str, force: bool) ->
     return path
 
 
-def _is_keras(model: Any) -> bool:
-    keras = sys.modules.get("keras")
-    return keras is not None and isinstance(model, keras.layers.Layer)
-
-
 def save(model: Any, path: Path, example: Any) -> None:
     """Write a model; on failure nothing is left behind.
 
     Raises: InputError: the place can't be written to. Refused: torch.export can't express it.
     """
+    from ..frameworks import framework_of
+
     name = ""
     try:
         with tempfile.NamedTemporaryFile(suffix=path.suffix, dir=path.parent, delete=False) as made:
@@ -118,12 +117,7 @@ def save(model: Any, path: Path, example: Any) -> None:
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(name, 0o666 & ~mask)  # as any other new file, not for its owner alone
-        if path.suffix == ".keras":
-            model.save(name)
-        else:
-            from ..torch.running import export
-
-            export(model, Path(name), example)
+        framework_of(model).save(model, Path(name), example)
         os.replace(name, path)
         name = ""
     except OSError as error:
@@ -168,6 +162,7 @@ def calibration(data: str | None, images: int, raw: bool, model: Any) -> Any:
     import numpy as np
 
     from ..api.study import load_data
+    from ..frameworks import framework_of
 
     if images < 2:
         raise InputError(f"--images is 2 or more: a variance is to be measured; got {images}.")
@@ -178,4 +173,5 @@ def calibration(data: str | None, images: int, raw: bool, model: Any) -> Any:
     if not raw:
         axes = tuple(range(x.ndim - 1))
         x = (x - x.mean(axis=axes)) / np.maximum(x.std(axis=axes), 1e-6)
-    return x if _is_keras(model) or x.ndim < 3 else np.moveaxis(x, -1, 1)
+    first = framework_of(model).images_first and x.ndim > 2
+    return np.moveaxis(x, -1, 1) if first else x

@@ -31,6 +31,7 @@ from ..train.streams import (
     generator,
     statistics_sample,
 )
+from .running import no_gradients
 
 _SCORE_BATCH = 500
 _CROP = 4
@@ -433,11 +434,7 @@ def reestimate(model: keras.Model, x: np.ndarray) -> None:
 
 def forward(model: keras.Model, x: np.ndarray, *, training: bool) -> np.ndarray:
     """Call the model without recording gradients; return its output as an array."""
-    if keras.config.backend() != "torch":
-        return np.asarray(keras.ops.convert_to_numpy(model(x, training=training)))
-    import torch
-
-    with torch.no_grad():
+    with no_gradients():
         return np.asarray(keras.ops.convert_to_numpy(model(x, training=training)))
 
 

@@ -32,6 +32,7 @@ import numpy as np
 from ..affine import batch_norm_affine
 from ..errors import unknown
 from ..graph import Graph, Node
+from ..graph.conventions import conventions
 from ..graph.evaluate import evaluate
 from . import algebra
 from .channels import Absorption, Blocked, Channels, ahead, behind, check_shared
@@ -264,7 +265,7 @@ def _chosen(
         return strategy
     behind_convs = sum(_size(draft.nodes[absorption.node]) for absorption in borders)
     there = sum(_size(draft.nodes[name]) for name in calls)
-    fixed = known and not _takes_any_size(draft.source)
+    fixed = known and not conventions(draft.source).sized_by_example
     if fixed and (behind_convs <= there or _is_masked(draft, calls)):
         return "map"
     _check_masks(draft, calls, borders, "shift")
@@ -289,20 +290,12 @@ def _is_masked(draft: Draft, names: Iterable[str]) -> bool:
 def fixed_sizes(graph: Graph, outcomes: Iterable[SiteResult]) -> tuple[str, ...]:
     """Return a warning if the strategy map narrows what images the model takes."""
     names = [f"'{outcome.name}'" for outcome in outcomes if outcome.strategy == "map"]
-    if not names or not _takes_any_size(graph):
+    if not names or not conventions(graph).sized_by_example:
         return ()
     return (
         f"the strategy map fixes the size of the images: the result takes those of the example's "
         f"size only ({', '.join(names)}).",
     )
-
-
-def _takes_any_size(graph: Graph) -> bool:
-    """Return whether the model takes images of other sizes than its graph says.
-
-    A PyTorch module has none of its own: the sizes in its graph are those of the example.
-    """
-    return graph.framework == "torch"
 
 
 def _size(node: Node) -> int:

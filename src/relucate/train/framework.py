@@ -228,5 +228,5 @@ class Framework(Protocol):
         ...
 
     def limit_threads(self, threads: int) -> None:
-        """Let the framework compute with so many threads."""
+        """Let the framework compute with so many threads in this process."""
         ...
