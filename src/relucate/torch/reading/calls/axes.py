@@ -1,108 +1,20 @@
-"""What the reader makes of PyTorch's functions that look at, copy and move values.
+"""Reshapes, permutations and slices of PyTorch as nodes of a Graph.
 
-The Graph's operations leave the batch axis alone; a call that doesn't is `Unknown`. Names and
-arguments are PyTorch's, as in `functions`. Called by `translator` through the table at the end.
+The Graph's operations leave the batch axis alone; a call that doesn't is `Unknown`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .program import Data, Unknown, need_data
-from .translator import Translator
-
-Handler = Callable[..., Any]
-
-
-# Questions about a tensor: their answers are numbers.
-
-
-def _getattr(t: Translator, input: Any, name: str) -> Any:
-    x = need_data(input)
-    rank = len(x.shape)
-    if name in ("T", "mT"):
-        if name == "T" and rank != 2:
-            return permute(t, x, tuple(reversed(range(rank))))
-        return transpose(t, x, -2, -1)
-    answers = {
-        "shape": torch.Size(x.shape),
-        "ndim": rank,
-        "dtype": x.dtype,
-        "device": t.device,
-        "is_cuda": t.device.type == "cuda",
-        "requires_grad": False,
-        "data": x,
-        "is_nested": False,
-        "is_quantized": False,
-    }
-    if name not in answers:
-        raise Unknown(f"the attribute {name}")
-    return answers[name]
-
-
-def _size(t: Translator, input: Any, dim: int | None = None) -> Any:
-    shape = torch.Size(need_data(input).shape)
-    return shape if dim is None else shape[dim]
-
-
-def _dim(t: Translator, input: Any) -> int:
-    return len(need_data(input).shape)
-
-
-def _numel(t: Translator, input: Any) -> int:
-    return math.prod(need_data(input).shape)
-
-
-def _is_floating_point(t: Translator, input: Any) -> bool:
-    return need_data(input).dtype.is_floating_point
-
-
-def _nothing(t: Translator, *args: Any, **kwargs: Any) -> None:
-    """A check, which gives nothing."""
-
-
-# Copies: the same values.
-
-
-def _same(t: Translator, input: Any, *args: Any, **kwargs: Any) -> Data:
-    return need_data(input)
-
-
-def _clone(t: Translator, input: Any, *args: Any, **kwargs: Any) -> Data:
-    return t.fresh(need_data(input))
-
-
-def _to(t: Translator, input: Any, *args: Any, **kwargs: Any) -> Data:
-    x, wanted = need_data(input), [*args, *kwargs.values()]
-    kinds = [w.dtype if isinstance(w, (Data, Tensor)) else w for w in wanted]
-    for kind in kinds:
-        if isinstance(kind, torch.dtype):
-            x = cast(x, kind)
-    return x
-
-
-def _cast(kind: torch.dtype) -> Handler:
-    def handler(t: Translator, input: Any, *args: Any, **kwargs: Any) -> Data:
-        return cast(need_data(input), kind)
-
-    return handler
-
-
-def cast(x: Data, kind: torch.dtype) -> Data:
-    """Return x as another floating-point type: the Graph doesn't tell them apart."""
-    if kind == x.dtype:
-        return x
-    if not (kind.is_floating_point and x.dtype.is_floating_point):
-        raise Unknown(f"a cast from {x.dtype} to {kind}")
-    return Data(x.name, x.shape, kind, x.storage)
-
-
-# Moving values.
+from ..program import Data, Unknown, need_data
+from ..translator import Translator
+from .handler import Handler, module_as
 
 
 def reshape(t: Translator, x: Data, shape: Sequence[Any]) -> Data:
@@ -139,7 +51,7 @@ def _view_as(t: Translator, input: Any, other: Any) -> Data:
     return reshape(t, need_data(input), list(other.shape))
 
 
-def flatten(t: Translator, input: Any, start_dim: int = 0, end_dim: int = -1) -> Data:
+def _flatten(t: Translator, input: Any, start_dim: int = 0, end_dim: int = -1) -> Data:
     """Emit torch.flatten."""
     x = need_data(input)
     rank = len(x.shape)
@@ -148,7 +60,7 @@ def flatten(t: Translator, input: Any, start_dim: int = 0, end_dim: int = -1) ->
     return reshape(t, x, shape)
 
 
-def unflatten(t: Translator, input: Any, dim: int, sizes: Any) -> Data:
+def _unflatten(t: Translator, input: Any, dim: int, sizes: Any) -> Data:
     """Emit torch.unflatten."""
     x = need_data(input)
     axis = dim % len(x.shape)
@@ -234,27 +146,116 @@ def _expand(t: Translator, input: Any, *sizes: Any, **kwargs: Any) -> Data:
     raise Unknown("it repeats values")
 
 
-SHAPING: dict[str, Handler] = {
-    "getattr": _getattr,
-    "size": _size,
-    "dim": _dim,
-    "ndimension": _dim,
-    "numel": _numel,
-    "nelement": _numel,
-    "is_floating_point": _is_floating_point,
-    "_assert": _nothing,
-    "_assert_tensor_metadata": _nothing,
-    **dict.fromkeys(("contiguous", "cpu", "cuda", "detach", "alias", "requires_grad"), _same),
-    **dict.fromkeys(("clone", "lift_fresh_copy"), _clone),
-    **dict.fromkeys(("to", "type", "type_as", "_to_copy"), _to),
-    "float": _cast(torch.float32),
-    "double": _cast(torch.float64),
-    "half": _cast(torch.float16),
-    "bfloat16": _cast(torch.bfloat16),
+def _unflatten_module(t: Translator, m: Any, input: Any) -> Data:
+    if not isinstance(m.dim, int):
+        raise Unknown("named axes")
+    return _unflatten(t, input, m.dim, m.unflattened_size)
+
+
+# Slices.
+
+
+def cut(t: Translator, x: Data, axis: int, start: Any, stop: Any, step: Any = None) -> Data:
+    """Emit a slice along one axis, or nothing if it keeps everything."""
+    size = x.shape[axis]
+    kept = range(size)[slice(start, stop, step)]
+    if len(kept) == size and (step or 1) == 1:
+        return x
+    if axis == 0:
+        raise Unknown("it takes some examples of the batch")
+    if not kept:
+        raise Unknown("it keeps nothing")
+    attrs = {"axis": axis, "start": kept.start, "stop": kept.stop, "step": kept.step}
+    return t.emit("slice", [x], attrs, alias=True)
+
+
+def select(t: Translator, input: Any, dim: int, index: int) -> Data:
+    """Emit x[..., index, ...] along one axis, which goes."""
+    x = need_data(input)
+    axis = dim % len(x.shape)
+    if not isinstance(index, int):
+        raise Unknown("an index that isn't a number")
+    if axis == 0:
+        raise Unknown("it takes some examples of the batch")
+    index = range(x.shape[axis])[index]
+    found = cut(t, x, axis, index, index + 1)
+    return reshape(t, found, [*x.shape[:axis], *x.shape[axis + 1 :]])
+
+
+def _slice(
+    t: Translator, input: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Data:
+    x = need_data(input)
+    return cut(t, x, dim % len(x.shape), start, end, step)
+
+
+def _narrow(t: Translator, input: Any, dim: int, start: int, length: int) -> Data:
+    x = need_data(input)
+    return cut(t, x, dim % len(x.shape), start, start + length)
+
+
+def _getitem(t: Translator, input: Any, index: Any) -> Any:
+    x = need_data(input)
+    items = list(index) if isinstance(index, tuple) else [index]
+    known = (int, slice, type(None), type(Ellipsis))
+    if any(isinstance(item, bool) or not isinstance(item, known) for item in items):
+        raise Unknown("an index that isn't made of numbers and slices")
+    taken = sum(item is not None and item is not Ellipsis for item in items)
+    fill = [slice(None)] * (len(x.shape) - taken)
+    at = items.index(Ellipsis) if Ellipsis in items else len(items)
+    items = items[:at] + fill + items[at + 1 :]
+    axis = 0
+    for item in items:
+        if item is None:
+            x = unsqueeze(t, x, axis)
+        elif isinstance(item, int):
+            x = select(t, x, axis, item)
+            continue
+        else:
+            x = cut(t, x, axis, item.start, item.stop, item.step)
+        axis += 1
+    return x
+
+
+# What images do with their channels: reshape, permute, reshape.
+
+
+def _pixel_shuffle(t: Translator, input: Any, upscale_factor: int) -> Data:
+    """Emit what a pixel shuffle is: reshape, permute, reshape."""
+    x, r = need_data(input), upscale_factor
+    if len(x.shape) != 4 or x.shape[1] % (r * r):
+        raise Unknown("not images with a multiple of r² channels")
+    b, c, h, w = x.shape
+    x = reshape(t, x, [b, c // (r * r), r, r, h, w])
+    x = permute(t, x, (0, 1, 4, 2, 5, 3))
+    return reshape(t, x, [b, c // (r * r), h * r, w * r])
+
+
+def _pixel_unshuffle(t: Translator, input: Any, downscale_factor: int) -> Data:
+    """Emit what undoes a pixel shuffle."""
+    x, r = need_data(input), downscale_factor
+    if len(x.shape) != 4 or x.shape[2] % r or x.shape[3] % r:
+        raise Unknown("not images whose sides are multiples of r")
+    b, c, h, w = x.shape
+    x = reshape(t, x, [b, c, h // r, r, w // r, r])
+    x = permute(t, x, (0, 1, 3, 5, 2, 4))
+    return reshape(t, x, [b, c * r * r, h // r, w // r])
+
+
+def _channel_shuffle(t: Translator, input: Any, groups: int) -> Data:
+    """Emit what a channel shuffle is: reshape, permute, reshape."""
+    x = need_data(input)
+    b, c, *sizes = x.shape
+    y = reshape(t, x, [b, groups, c // groups, *sizes])
+    y = transpose(t, y, 1, 2)
+    return reshape(t, y, x.shape)
+
+
+FUNCTIONS: dict[str, Handler] = {
     **dict.fromkeys(("view", "reshape"), _view),
     **dict.fromkeys(("view_as", "reshape_as"), _view_as),
-    "flatten": flatten,
-    "unflatten": unflatten,
+    "flatten": _flatten,
+    "unflatten": _unflatten,
     "unsqueeze": unsqueeze,
     "squeeze": _squeeze,
     "permute": _permute,
@@ -263,4 +264,18 @@ SHAPING: dict[str, Handler] = {
     "mT": _matrix_transpose,
     "movedim": _movedim,
     **dict.fromkeys(("expand", "expand_as"), _expand),
+    "getitem": _getitem,
+    "select": select,
+    "slice": _slice,
+    "narrow": _narrow,
+    "pixel_shuffle": _pixel_shuffle,
+    "pixel_unshuffle": _pixel_unshuffle,
+    "channel_shuffle": _channel_shuffle,
+}
+MODULES: dict[type, Handler] = {
+    nn.Flatten: module_as(_flatten, "start_dim", "end_dim"),
+    nn.Unflatten: _unflatten_module,
+    nn.PixelShuffle: module_as(_pixel_shuffle, "upscale_factor"),
+    nn.PixelUnshuffle: module_as(_pixel_unshuffle, "downscale_factor"),
+    nn.ChannelShuffle: module_as(_channel_shuffle, "groups"),
 }
