@@ -13,8 +13,9 @@ from relucate.errors import InputError
 from relucate.report.facts import check_schema
 from relucate.stats.sequential import Monitor
 from relucate.study.document import document
-from relucate.study.driver import StudyPlan, StudyResults
 from relucate.study.next_steps import next_steps
+from relucate.study.plan import StudyPlan
+from relucate.study.results import StudyResults
 from relucate.study.source import resolve
 from relucate.study.tasks import Inspection
 from relucate.study.vary import arms_from

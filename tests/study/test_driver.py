@@ -17,8 +17,10 @@ from relucate.data import make
 from relucate.errors import InputError
 from relucate.study import driver
 from relucate.study.arms import Arm
-from relucate.study.driver import Silent, StudyPlan, make_spec, run_study
+from relucate.study.display import Silent
+from relucate.study.driver import make_spec, run_study
 from relucate.study.executor import LocalExecutor
+from relucate.study.plan import StudyPlan
 from relucate.study.source import resolve
 from relucate.study.store import Store
 from relucate.study.tasks import Inspection
@@ -250,8 +252,10 @@ SCRIPT = """
     sys.path.insert(0, {root!r})
     from dataclasses import replace
     from pathlib import Path
-    from relucate.study import arms_from
-    from relucate.study.driver import StudyPlan, Silent, run_study
+    from relucate.study.vary import arms_from
+    from relucate.study.display import Silent
+    from relucate.study.driver import run_study
+    from relucate.study.plan import StudyPlan
     from relucate.study.executor import LocalExecutor
     from relucate.study.source import resolve
     from relucate.study.store import Store

@@ -10,11 +10,13 @@ from tests.study.test_document import inspection, result
 from relucate.data import make
 from relucate.errors import InputError
 from relucate.stats import paired_difference
-from relucate.study.document import document
-from relucate.study.driver import StudyPlan, StudyResults, make_spec
+from relucate.study.document import document, interactions, table
+from relucate.study.driver import make_spec
+from relucate.study.plan import StudyPlan
+from relucate.study.results import StudyResults
 from relucate.study.source import resolve
 from relucate.study.tuning import at_best
-from relucate.study.vary import arms_from, check_dropout, check_factors, interactions, table
+from relucate.study.vary import arms_from, check_dropout, check_factors
 from relucate.train import Recipe
 
 
@@ -196,7 +198,7 @@ def test_a_study_goes_on_until_its_interactions_are_answered():
     seeds = made.plan.seeds
     assert all(made.verdict(arm, seeds).verdict == "better" for arm in made.plan.arms[1:])
     (asked,) = made.plan.interactions
-    assert asked.verdict(made, seeds).verdict == "inconclusive"
+    assert made.answer(asked, seeds).verdict == "inconclusive"
     assert made.finished_pairs() == seeds
     (found,) = interactions(made, seeds)
     assert "stays open" in found["sentence"]

@@ -11,22 +11,19 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from relucate.errors import InputError
-
-if TYPE_CHECKING:
-    from relucate.data.dataset import Dataset
 
 PARTS = ("x_train", "y_train", "x_test", "y_test")
 SCHEMA = "relucate.dataset/1"
 HEADER = "dataset.json"
 
 
-def write(data: Dataset, folder: Path) -> Path:
-    """Write `data` as `folder`, all or nothing; a folder that holds the same data already is kept.
+def write(data: Any, folder: Path) -> Path:
+    """Write a `Dataset` as `folder`, all or nothing; one that already holds it is kept.
 
     Raises:
         InputError: `folder` holds something else, or can't be written (disk full, read-only).
@@ -73,7 +70,7 @@ def read(folder: Path) -> dict[str, Any]:
     return fields
 
 
-def _write_files(data: Dataset, folder: Path) -> None:
+def _write_files(data: Any, folder: Path) -> None:
     for part in PARTS:
         np.save(folder / f"{part}.npy", getattr(data, part), allow_pickle=False)
     header = {
@@ -89,7 +86,7 @@ def _write_files(data: Dataset, folder: Path) -> None:
     (folder / HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
 
 
-def _keep_same(data: Dataset, folder: Path) -> Path:
+def _keep_same(data: Any, folder: Path) -> Path:
     if (folder / HEADER).is_file() and _header(folder).get("fingerprint") == data.fingerprint:
         return folder
     raise InputError(

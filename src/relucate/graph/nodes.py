@@ -36,6 +36,7 @@ class Node:
     call: int = 0  # which call of that layer
     attrs: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, str] = field(default_factory=dict)  # role -> key in Graph.tensors
+    added_for: str = ""  # the node (a linear layer, or a norm that went) that a planner made it for
 
     @property
     def kind(self) -> str:

@@ -1,4 +1,4 @@
-"""From a study's outcome to the one document that all else shows (schema relucate.compare/1).
+"""From a study's results to the one document that all else shows (schema relucate.compare/1).
 
 Pure data in, JSON-ready data out. Not here: running (`driver`), deciding (`stats`), showing
 (`report`).
@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..stats import PairedDifference, Verdict, sentence
+from ..stats import PairedDifference, Verdict, dependence, sentence
 from ..stats.classical import classical
 from ..stats.crossed import crossed
 from ..stats.curves import area, epochs_to
-from .arms import Arm
-from .driver import StudyResults
+from .arms import Arm, shown
+from .interaction import Interaction, grid
 from .next_steps import next_steps
-from .vary import ends, interactions, table
+from .results import StudyResults
 
 SCHEMA = "relucate.compare/1"
 IDENTICAL = "sign test, identical differences"
@@ -154,6 +154,68 @@ def _varied(outcome: StudyResults, seeds: list[int]) -> dict[str, Any]:
         "table": table(outcome, seeds),
         "interactions": interactions(outcome, seeds),
     }
+
+
+def table(outcome: StudyResults, seeds: list[int]) -> list[dict[str, Any]]:
+    """Return a row per choice of values: every order's mean, and the orders' effects there.
+
+    An effect is the order's accuracy minus the first order's with the same values, with the study's
+    interval.
+    """
+    rows = []
+    factors = outcome.plan.factors
+    for arms in grid(outcome.plan.arms, factors):
+        first, scores = arms[0], [outcome.scores(arm, seeds) for arm in arms]
+        rows.append(
+            {
+                "values": {name: first.varied[name] for name in factors},
+                "cells": [
+                    {"arm": arm.label, "order": str(arm.order), "mean": float(found.mean())}
+                    for arm, found in zip(arms, scores, strict=True)
+                ],
+                "effects": [
+                    {
+                        "order": str(arm.order),
+                        "against": str(first.order),
+                        **ends(outcome.interval(scores[0], found)),
+                    }
+                    for arm, found in zip(arms[1:], scores[1:], strict=True)
+                ],
+            }
+        )
+    return rows
+
+
+def interactions(outcome: StudyResults, seeds: list[int]) -> list[dict[str, Any]]:
+    """Return each question with its answer as JSON-ready data."""
+    return [_answered(asked, outcome, seeds) for asked in outcome.plan.interactions]
+
+
+def _answered(asked: Interaction, outcome: StudyResults, seeds: list[int]) -> dict[str, Any]:
+    verdict = outcome.answer(asked, seeds)
+    first, order = asked.orders
+    values = (shown(asked.values[0]), shown(asked.values[1]))
+    diverged = outcome.lost(asked, seeds)
+    return {
+        "factor": asked.factor,
+        "value": asked.values[1],
+        "against": asked.values[0],
+        "order": order,
+        "minus": first,
+        "verdict": verdict.verdict,
+        "reason": verdict.reason,
+        **ends(verdict.difference),
+        "level": verdict.difference.level,
+        "pairs": verdict.difference.n,
+        "pairs_needed": verdict.pairs_needed,
+        "sentence": dependence(verdict, order, first, asked.factor, values, diverged),
+    }
+
+
+def ends(found: PairedDifference) -> dict[str, float | None]:
+    """Return an estimate with its interval; identical differences have none."""
+    low, high = (None, None) if found.degenerate else (found.low, found.high)
+    return {"estimate": found.estimate, "low": low, "high": high}
 
 
 def _learning(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, Any] | None:

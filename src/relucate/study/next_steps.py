@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from ..stats.spending import FIRST, LAST
-from .driver import StudyResults
+from .results import StudyResults
 
 
 def next_steps(outcome: StudyResults, seeds: Sequence[int], command: str) -> list[str]:

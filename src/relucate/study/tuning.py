@@ -19,7 +19,9 @@ import numpy as np
 
 from ..errors import InputError
 from .arms import Arm, shown
-from .driver import Display, StudyPlan, run_study, silent, workers
+from .display import Display, silent
+from .driver import run_study, workers
+from .plan import StudyPlan
 from .store import Store
 
 SHARE = 0.2  # of the training data, held out

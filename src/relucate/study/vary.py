@@ -1,29 +1,20 @@
-"""What is varied beside the order: arms from orders and factors, and how the order's effect depends
-on each factor.
+"""What is varied besides the order: arms from orders and factors.
 
-With factors such as act = relu, tanh every order is trained with every value. The table has a row
-per choice of values, as caffenet-benchmark's tables have; an interaction asks whether the effect of
-an order is the same with each value. Called by `api` (arms), `driver` (questions), `outcome`.
+With factors such as act = relu, tanh every order is trained with every value. Called by `api`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from itertools import product
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from .. import nets
 from ..errors import InputError
-from ..stats import PairedDifference, Verdict, dependence
 from ..train.recipe import Recipe
-from .arms import Arm, shown
+from .arms import Arm
 from .source import ModelSource
-
-if TYPE_CHECKING:
-    from .driver import StudyResults
 
 _RECIPE = {field.name for field in fields(Recipe)}
 
@@ -95,140 +86,3 @@ def check_dropout(
         f"dropout is the rate of an order's drop token, so that {what} does nothing in "
         f"{without[0]}: name where it stands, such as {without[0]}-drop."
     )
-
-
-def table(outcome: StudyResults, seeds: list[int]) -> list[dict[str, Any]]:
-    """Return a row per choice of values: every order's mean, and the orders' effects there.
-
-    An effect is the order's accuracy minus the first order's with the same values, with the study's
-    interval.
-    """
-    rows = []
-    factors = outcome.plan.factors
-    for arms in _grid(outcome.plan.arms, factors):
-        first, scores = arms[0], [outcome.scores(arm, seeds) for arm in arms]
-        rows.append(
-            {
-                "values": {name: first.varied[name] for name in factors},
-                "cells": [
-                    {"arm": arm.label, "order": str(arm.order), "mean": float(found.mean())}
-                    for arm, found in zip(arms, scores, strict=True)
-                ],
-                "effects": [
-                    {
-                        "order": str(arm.order),
-                        "against": str(first.order),
-                        **ends(outcome.interval(scores[0], found)),
-                    }
-                    for arm, found in zip(arms[1:], scores[1:], strict=True)
-                ],
-            }
-        )
-    return rows
-
-
-@dataclass(frozen=True)
-class Interaction:
-    """A question: does the effect of an order depend on a factor?
-
-    Arms that differ in nothing else, with the factor's first value (`low`) and another (`high`):
-    rows of (the first order's arm, this order's arm), one per choice of all other factors.
-    """
-
-    factor: str
-    values: tuple[Any, Any]
-    low: tuple[tuple[Arm, Arm], ...]
-    high: tuple[tuple[Arm, Arm], ...]
-
-    @property
-    def orders(self) -> tuple[str, str]:
-        """The first order, and the one whose effect against it is asked for."""
-        first, arm = self.low[0]
-        return str(first.order), str(arm.order)
-
-    def effects(self, outcome: StudyResults, seeds: list[int]) -> tuple[Any, Any]:
-        """Return the order's effect with either value, averaged over rows: (seeds,) twice."""
-        first, second = (
-            np.mean([outcome.scores(b, seeds) - outcome.scores(a, seeds) for a, b in rows], axis=0)
-            for rows in (self.low, self.high)
-        )
-        return first, second
-
-    def diverged(self, outcome: StudyResults, seeds: list[int]) -> tuple[int, int]:
-        """Return how many runs with either value diverged."""
-        first, second = (
-            sum(outcome.diverged(arm, seeds) for row in rows for arm in row)
-            for rows in (self.low, self.high)
-        )
-        return first, second
-
-    def verdict(self, outcome: StudyResults, seeds: list[int]) -> Verdict:
-        """Return the answer: better (it depends), equivalent (not by more than the margin), open.
-
-        Per seed s: (order - first order | w)_s - (order - first order | v)_s, with the study's
-        interval. Where every run with a value diverged there is no effect to compare.
-        """
-        lost = len(seeds) * 2 * len(self.low) in self.diverged(outcome, seeds)
-        diverged = (len(seeds), len(seeds)) if lost else (0, 0)
-        return outcome.decide(*self.effects(outcome, seeds), diverged)
-
-
-def interactions_of(
-    arms: Sequence[Arm], factors: Mapping[str, Sequence[Any]]
-) -> tuple[Interaction, ...]:
-    """Return the questions of a study: for each factor its first value against each other one.
-
-    >>> arms = arms_from(["before", "after"], {"act": ["relu", "tanh", "elu"]})
-    >>> [found.values for found in interactions_of(arms, {"act": ["relu", "tanh", "elu"]})]
-    [('relu', 'tanh'), ('relu', 'elu')]
-    """
-    rows, found = _grid(arms, factors), []
-    for name, values in factors.items():
-        for value in values[1:]:
-            low, high = (
-                [row for row in rows if row[0].varied[name] == v] for v in (values[0], value)
-            )
-            for place in range(1, len(rows[0])):
-                both = (tuple((row[0], row[place]) for row in side) for side in (low, high))
-                found.append(Interaction(name, (values[0], value), *both))
-    return tuple(found)
-
-
-def interactions(outcome: StudyResults, seeds: list[int]) -> list[dict[str, Any]]:
-    """Return each question with its answer as JSON-ready data."""
-    return [_answered(asked, outcome, seeds) for asked in outcome.plan.interactions]
-
-
-def _answered(asked: Interaction, outcome: StudyResults, seeds: list[int]) -> dict[str, Any]:
-    verdict = asked.verdict(outcome, seeds)
-    first, order = asked.orders
-    values = (shown(asked.values[0]), shown(asked.values[1]))
-    diverged = asked.diverged(outcome, seeds)
-    return {
-        "factor": asked.factor,
-        "value": asked.values[1],
-        "against": asked.values[0],
-        "order": order,
-        "minus": first,
-        "verdict": verdict.verdict,
-        "reason": verdict.reason,
-        **ends(verdict.difference),
-        "level": verdict.difference.level,
-        "pairs": verdict.difference.n,
-        "pairs_needed": verdict.pairs_needed,
-        "sentence": dependence(verdict, order, first, asked.factor, values, diverged),
-    }
-
-
-def _grid(arms: Sequence[Arm], factors: Mapping[str, Any]) -> list[list[Arm]]:
-    """Return the arms as rows of one choice of the factors each (a tuned rate is no factor)."""
-    rows: dict[tuple[Any, ...], list[Arm]] = {}
-    for arm in arms:
-        rows.setdefault(tuple(repr(arm.varied[name]) for name in factors), []).append(arm)
-    return list(rows.values())
-
-
-def ends(found: PairedDifference) -> dict[str, float | None]:
-    """Return an estimate with its interval; identical differences have none."""
-    low, high = (None, None) if found.degenerate else (found.low, found.high)
-    return {"estimate": found.estimate, "low": low, "high": high}

@@ -177,13 +177,10 @@ def _same_rank(one: Node, other: Node) -> bool:
 
 def _tail(draft: Draft, name: str) -> str:
     """Return the value of a layer, with the border that `fold` may have added to it."""
-    while True:
-        readers = draft.readers(name)
-        own = {f"{draft.nodes[name].layer}_border", f"{draft.nodes[name].layer}_with_border"}
-        added = [node.name for node in readers if node.name in own]
-        if len(readers) != 1 or not added:
-            return name
-        name = added[0]
+    tail = name
+    while [reader.added_for for reader in draft.readers(tail)] == [name]:
+        tail = draft.readers(tail)[0].name
+    return tail
 
 
 def _between(draft: Draft, paths: Paths, site: Site) -> Place:

@@ -119,8 +119,12 @@ class Builder:
             return scope.layer, name
         key = (scope.layer, scope.call, label)
         count = self._labels.get(key, 0)
+        base = f"{scope.layer}/{label}"
+        layer = f"{base}_{count}" if count else base
+        while layer in self.view.modules or layer + again in self.nodes:  # a module is called so
+            count += 1
+            layer = f"{base}_{count}"
         self._labels[key] = count + 1
-        layer = f"{scope.layer}/{label}" + (f"_{count}" if count else "")
         return layer, layer + again
 
     def _key(self, layer: str, role: str, weight: Weight) -> str:

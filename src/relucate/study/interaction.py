@@ -1,0 +1,58 @@
+"""Questions besides the arms' own: does the effect of an order depend on what is varied?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .arms import Arm
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """A question: does the effect of an order depend on a factor?
+
+    Arms that differ in nothing else, with the factor's first value (`low`) and another (`high`):
+    rows of (the first order's arm, this order's arm), one per choice of all other factors.
+    """
+
+    factor: str
+    values: tuple[Any, Any]
+    low: tuple[tuple[Arm, Arm], ...]
+    high: tuple[tuple[Arm, Arm], ...]
+
+    @property
+    def orders(self) -> tuple[str, str]:
+        """The first order, and the one whose effect against it is asked for."""
+        first, arm = self.low[0]
+        return str(first.order), str(arm.order)
+
+
+def interactions_of(
+    arms: Sequence[Arm], factors: Mapping[str, Sequence[Any]]
+) -> tuple[Interaction, ...]:
+    """Return the questions of a study: for each factor its first value against each other one.
+
+    >>> arms = [Arm(o, {"act": a}) for a in ("relu", "tanh", "elu") for o in ("before", "after")]
+    >>> [found.values for found in interactions_of(arms, {"act": ["relu", "tanh", "elu"]})]
+    [('relu', 'tanh'), ('relu', 'elu')]
+    """
+    rows, found = grid(arms, factors), []
+    for name, values in factors.items():
+        for value in values[1:]:
+            low, high = (
+                [row for row in rows if row[0].varied[name] == v] for v in (values[0], value)
+            )
+            for place in range(1, len(rows[0])):
+                both = (tuple((row[0], row[place]) for row in side) for side in (low, high))
+                found.append(Interaction(name, (values[0], value), *both))
+    return tuple(found)
+
+
+def grid(arms: Sequence[Arm], factors: Mapping[str, Any]) -> list[list[Arm]]:
+    """Return the arms as rows of one choice of the factors each (a tuned rate is no factor)."""
+    rows: dict[tuple[Any, ...], list[Arm]] = {}
+    for arm in arms:
+        rows.setdefault(tuple(repr(arm.varied[name]) for name in factors), []).append(arm)
+    return list(rows.values())

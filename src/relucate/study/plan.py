@@ -1,0 +1,145 @@
+"""A study to be run: everything that the user chose, checked before anything starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any
+
+from ..data.dataset import Dataset
+from ..errors import InputError, unknown
+from ..stats.paired import check_level
+from ..stats.sequential import Monitor
+from ..stats.spending import LEVELS
+from ..stats.verdict import check_margin
+from ..train.recipe import Recipe
+from .arms import Arm
+from .interaction import Interaction, interactions_of
+from .source import ModelSource
+from .tasks import ENGINES
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A study to be run: everything that the user chose.
+
+    looks: decide after every pair, from the third on, and stop as soon as every answer stands;
+        `pairs` is then the most. Otherwise all pairs run, and only then is it decided.
+    factors: what is varied beside the order, as `vary.arms_from` had it.
+    """
+
+    source: ModelSource
+    arms: tuple[Arm, ...]
+    data: Dataset
+    recipe: Recipe
+    pairs: int = 12
+    first_seed: int = 0
+    level: float = 0.95
+    engine: str = "auto"
+    device: str = "auto"
+    threads: int = 1
+    jobs: int = 0  # 0: one per core
+    looks: bool = False
+    margin: float = 0.005
+    factors: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    target: float | None = None  # accuracy whose steps are told
+
+    def __post_init__(self) -> None:
+        labels = [arm.label for arm in self.arms]
+        if len(self.arms) < 2:
+            raise InputError(f"a comparison takes at least two arms, got {labels}.")
+        for label in labels:
+            given = [arm.given for arm in self.arms if arm.label == label]
+            if len(given) > 1:
+                raise InputError(
+                    f"the arm '{label}' is given twice (as {' and '.join(map(repr, given))}): "
+                    "a comparison takes different ones."
+                )
+        for name, least in (("pairs", 1), ("threads", 1), ("jobs", 0), ("first_seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InputError(f"{name} is a whole number of at least {least}, got {value!r}.")
+        check_level(self.level)
+        check_margin(self.margin)
+        if self.looks:
+            self._check_looks()
+        if self.engine not in ENGINES:
+            raise unknown("engine", self.engine, ENGINES)
+        for recipe in map(self.recipe_of, self.arms):
+            recipe.check_fits(len(self.data.y_train), self.data.input_shape)
+            self.data.check_held_out(recipe.validation)
+            if self.target is not None and not recipe.curve:
+                raise InputError(
+                    "a target is read off the learning curve: leave curve=0 (--curve 0) out."
+                )
+
+    def _check_looks(self) -> None:
+        """Refuse a level, each interval's share of it, or a number of pairs without bounds."""
+        _ = Monitor(self.level, self.pairs)
+        if self.share > LEVELS[1]:
+            raise InputError(
+                f"a level of {self.level:g} shared by {self.intervals} intervals makes "
+                f"{self.share:.6g} for each; bounds go up to {LEVELS[1]:g}: take a lower level, or "
+                "fix the number of pairs."
+            )
+
+    @property
+    def networks(self) -> list[Arm]:
+        """What is built: the arms without their recipes, each once."""
+        found: list[Arm] = []
+        for arm in self.arms:
+            if arm.network not in found:
+                found.append(arm.network)
+        return found
+
+    def recipe_of(self, arm: Arm) -> Recipe:
+        """Return how an arm trains."""
+        return self.recipe.changed(**arm.recipe)
+
+    @property
+    def rule(self) -> Monitor:
+        """When to stop."""
+        return Monitor(self.share, self.pairs)
+
+    @property
+    def share(self) -> float:
+        """The level of one interval, so that all of them hold together at `level` (Bonferroni).
+
+        With k intervals: 1 - (1 - level) / k.
+        """
+        return self.level if self.intervals == 1 else 1 - (1 - self.level) / self.intervals
+
+    @property
+    def intervals(self) -> int:
+        """How many intervals a study shows.
+
+        Each arm against the first; where something is varied also the effect of each order at each
+        further choice of it, and how that effect changes with each further value.
+        """
+        against_first = len(self.arms) - 1
+        if not self.factors:
+            return against_first
+        choices = prod(len(values) for values in self.factors.values())
+        effects = len(self.arms) // choices - 1  # orders against the first order
+        further = sum(len(values) - 1 for values in self.factors.values())
+        return against_first + effects * (choices - 1 + further)
+
+    @cached_property
+    def interactions(self) -> tuple[Interaction, ...]:
+        """Whether each order's effect depends on each factor: questions beside the arms' own."""
+        return interactions_of(self.arms, self.factors)
+
+    @property
+    def workers(self) -> int:
+        """How many worker processes run side by side."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        wanted = self.jobs or max(1, (cores or 1) // self.threads)
+        return min(wanted, self.pairs * len(self.arms))
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds, one per pair."""
+        return list(range(self.first_seed, self.first_seed + self.pairs))
