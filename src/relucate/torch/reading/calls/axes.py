@@ -115,14 +115,6 @@ def transpose(t: Translator, input: Any, dim0: int, dim1: int) -> Data:
     return permute(t, x, axes)
 
 
-def _matrix_transpose(t: Translator, input: Any) -> Data:
-    return transpose(t, input, -2, -1)
-
-
-def _t(t: Translator, input: Any) -> Data:
-    return transpose(t, input, 0, 1)
-
-
 def _movedim(t: Translator, input: Any, source: Any, destination: Any) -> Data:
     x = need_data(input)
     moved = torch.movedim(torch.empty([1] * len(x.shape)), source, destination)
@@ -260,8 +252,8 @@ FUNCTIONS: dict[str, Handler] = {
     "squeeze": _squeeze,
     "permute": _permute,
     "transpose": transpose,
-    "t": _t,
-    "mT": _matrix_transpose,
+    "t": lambda t, input: transpose(t, input, 0, 1),
+    "mT": lambda t, input: transpose(t, input, -2, -1),
     "movedim": _movedim,
     **dict.fromkeys(("expand", "expand_as"), _expand),
     "getitem": _getitem,

@@ -103,14 +103,6 @@ def _clamp(t: Translator, input: Any, min: Any = None, max: Any = None) -> Data:
     return t.emit("hard_tanh", [x], {"min_value": float(low), "max_value": float(high)})
 
 
-def _clamp_min(t: Translator, input: Any, min: Any) -> Data:
-    return _clamp(t, input, min)
-
-
-def _clamp_max(t: Translator, input: Any, max: Any) -> Data:
-    return _clamp(t, input, None, max)
-
-
 def _hard_tanh(
     t: Translator, input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
 ) -> Data:
@@ -291,8 +283,8 @@ FUNCTIONS: dict[str, Handler] = {
     "prelu": _prelu,
     "rrelu": _rrelu,
     "clamp": _clamp,
-    "clamp_min": _clamp_min,
-    "clamp_max": _clamp_max,
+    "clamp_min": lambda t, input, min: _clamp(t, input, min),
+    "clamp_max": lambda t, input, max: _clamp(t, input, None, max),
     "dropout": _dropout("dropout"),
     "feature_dropout": _dropout("dropout", spatial=True),
     "alpha_dropout": _dropout("alpha_dropout"),

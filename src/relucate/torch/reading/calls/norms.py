@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from ....graph.inference import Mismatch
-from ..builder import Weight
 from ..program import Data, Unknown, need_data
 from ..translator import Translator
 from .handler import Handler, module_as, need_weight, numbered
@@ -72,25 +71,20 @@ def _batch_norm_module(*ranks: int) -> Handler:
         x = need_data(input)
         if ranks and len(x.shape) not in ranks:
             raise Mismatch(f"expected {' or '.join(map(str, ranks))} axes")
-        return _own_batch_norm(t, m, x)
+        weights = {
+            "gamma": need_weight(m.weight),
+            "beta": need_weight(m.bias),
+            "moving_mean": need_weight(m.running_mean),
+            "moving_variance": need_weight(m.running_var),
+        }
+        attrs = {"axis": 1, "epsilon": float(m.eps), "forced": None}
+        if isinstance(m, nn.SyncBatchNorm):
+            attrs["synchronized"] = True
+        mode = _mode(t, m.running_mean, m.momentum)
+        mode["frozen"] = t.is_frozen(m) and m.running_mean is not None
+        return t.emit("batch_norm", [x], attrs | mode, weights)
 
     return handler
-
-
-def _own_batch_norm(t: Translator, m: Any, x: Data) -> Data:
-    weights = {
-        "gamma": m.weight,
-        "beta": m.bias,
-        "moving_mean": m.running_mean,
-        "moving_variance": m.running_var,
-    }
-    attrs = {"axis": 1, "epsilon": float(m.eps), "forced": None}
-    if isinstance(m, nn.SyncBatchNorm):
-        attrs["synchronized"] = True
-    mode = _mode(t, m.running_mean, m.momentum)
-    mode["frozen"] = t.is_frozen(m) and m.running_mean is not None
-    held = {role: None if w is None else Weight(w) for role, w in weights.items()}
-    return t.emit("batch_norm", [x], attrs | mode, held)
 
 
 def _instance_norm(

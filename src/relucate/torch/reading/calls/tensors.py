@@ -42,18 +42,6 @@ def _size(t: Translator, input: Any, dim: int | None = None) -> Any:
     return shape if dim is None else shape[dim]
 
 
-def _dim(t: Translator, input: Any) -> int:
-    return len(need_data(input).shape)
-
-
-def _numel(t: Translator, input: Any) -> int:
-    return math.prod(need_data(input).shape)
-
-
-def _is_floating_point(t: Translator, input: Any) -> bool:
-    return need_data(input).dtype.is_floating_point
-
-
 def _nothing(t: Translator, *args: Any, **kwargs: Any) -> None:
     """A check, which gives nothing."""
 
@@ -101,9 +89,9 @@ def _identity(t: Translator, m: Any, input: Any, *args: Any, **kwargs: Any) -> A
 FUNCTIONS: dict[str, Handler] = {
     "getattr": _getattr,
     "size": _size,
-    **dict.fromkeys(("dim", "ndimension"), _dim),
-    **dict.fromkeys(("numel", "nelement"), _numel),
-    "is_floating_point": _is_floating_point,
+    **dict.fromkeys(("dim", "ndimension"), lambda t, input: len(need_data(input).shape)),
+    **dict.fromkeys(("numel", "nelement"), lambda t, input: math.prod(need_data(input).shape)),
+    "is_floating_point": lambda t, input: need_data(input).dtype.is_floating_point,
     **dict.fromkeys(("_assert", "_assert_tensor_metadata"), _nothing),
     **dict.fromkeys(("contiguous", "cpu", "cuda", "detach", "alias", "requires_grad"), _same),
     **dict.fromkeys(("clone", "lift_fresh_copy"), _clone),
