@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "relucate"
 FILES = sorted(SOURCE.rglob("*.py"))
 # From the roof to the cellar; a file imports from its own room or from lower ones.
 ROOMS = "cli api report study nets frameworks keras torch data train surgery stats graph".split()
-CELLAR = {"order", "affine", "errors", "backend", "version"}
+CELLAR = {"order", "affine", "errors", "backend", "lazy", "version"}
 FRAMEWORKS = {"keras", "torch"}
 # `frameworks` finds a model's framework; `backend` chooses Keras's, before Keras is imported.
 LOOKUPS = {SOURCE / "frameworks.py", SOURCE / "backend.py"}
@@ -17,7 +17,7 @@ LOOKUPS = {SOURCE / "frameworks.py", SOURCE / "backend.py"}
 
 def room(parts):
     name = parts[0].removesuffix(".py") if parts else "api"
-    return "api" if name == "__init__" else name
+    return {"__init__": "api", "__main__": "cli"}.get(name, name)
 
 
 def rank(name):

@@ -16,13 +16,14 @@ import numpy as np
 
 from ..errors import InputError, Refused, RelucateError
 from ..frameworks import imported, seed_all
+from ..nets.user_code import where
 from ..order import Order
 from ..train.framework import Framework, ReadModel
 from ..train.pairing import Paired, pair_initial
 from ..train.streams import derive
 from .norm_settings import equalise
 from .rebuilding import framework_of
-from .source import ModelSource, where
+from .source import ModelSource
 
 
 @dataclass(frozen=True)

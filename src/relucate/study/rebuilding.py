@@ -82,4 +82,10 @@ def _sentence(plan: Edit, order: str) -> str:
     total, there = len(plan.outcomes), _there(plan, order)
     if there == total:
         return ""
-    return f"rebuilt as {order}: {there} of {total} norms are in that order, the others stay"
+    wanted = str(Order(order))
+    stay = [o for o in plan.outcomes if o.new != wanted] if Order(order).has_norm else []
+    stay = stay or [outcome for outcome in plan.outcomes if outcome.status == "skipped"]
+    named = "; ".join(f"{outcome.name} ({outcome.reason})" for outcome in stay[:3])
+    more = f"; and {len(stay) - 3} more" if len(stay) > 3 else ""
+    have = f"rebuilt as {order}: {there} of {total} norms are in that order."
+    return f"{have} Others stay: {named}{more}"
