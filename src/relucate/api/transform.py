@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import InputError, Refused, RelucateError
 from ..graph import Graph
 from ..order import Order
+from ..surgery.audit import hidden_rows, hidden_text
 from ..surgery.convert import convert_graph
 from ..surgery.draft import Edit, SiteResult
 from ..surgery.fold import fold_graph
@@ -44,6 +45,7 @@ class TransformReport:
     seed: int | None = None
     warnings: tuple[str, ...] = ()
     parameters: tuple[int, int] = (0, 0)
+    hidden: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # norms in unread layers
 
     @property
     def done(self) -> tuple[SiteResult, ...]:
@@ -69,6 +71,7 @@ class TransformReport:
             "parameters": {"before": self.parameters[0], "after": self.parameters[1]},
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
             "warnings": list(self.warnings),
+            "hidden": hidden_rows(self.hidden),
         }
         return json.loads(json.dumps(data, allow_nan=False))
 
@@ -275,6 +278,8 @@ def _planned(
     graph: Graph, verb: str, make: Callable[[Graph], Edit], *, finite: bool = True
 ) -> Edit:
     if not any(node.kind == "norm" for node in graph):
+        if graph.hidden_norms:
+            raise Refused(f"there is nothing to {verb}: {hidden_text(graph.hidden_norms)}.")
         raise InputError(f"'{graph.name}' has no norms: there is nothing to {verb}.")
     if finite:
         check_finite(graph)
@@ -287,6 +292,8 @@ def _report(
     notes = list(plan.warnings)
     if not plan.done:
         notes.append(f"no effect: none of the {len(plan.outcomes)} norms could be changed.")
+    if hidden := graph.hidden_norms:
+        notes.append(f"{hidden_text(hidden)}; nothing was done there.")
     counts = (graph.count_parameters(), plan.graph.count_parameters())
     return TransformReport(
         verb=verb,
@@ -297,6 +304,7 @@ def _report(
         sites=plan.outcomes,
         warnings=tuple(notes),
         parameters=counts,
+        hidden=hidden,
     )
 
 

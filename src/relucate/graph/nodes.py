@@ -51,7 +51,8 @@ axis, which the op doesn't see):
     dropout and its like    rate, forced; dropout: spatial (the channel axis), noise_shape
     constant                array value, the same for each example of its input (a class token);
                             its batch axis has size one
-    opaque                  type, why; rearranges: it only moves values, across the batch axis
+    opaque                  type, why; rearranges: it only moves values, across the batch axis;
+                            norms: names of the norm layers inside
     any linear op           reparametrized: "spectral_norm", "weight_norm", ... (kernel is the
                             result), quantized, lora: why its kernel isn't a plain variable
 """
@@ -159,6 +160,12 @@ class Graph:
     def opaque(self) -> tuple[Node, ...]:
         """The nodes that the reader didn't know."""
         return tuple(node for node in self if node.op == "opaque")
+
+    @property
+    def hidden_norms(self) -> dict[str, tuple[str, ...]]:
+        """The norm layers inside layers that the reader didn't know, by layer: no nodes here."""
+        found = ((node.layer or node.name, node.attrs.get("norms")) for node in self.opaque)
+        return {layer: tuple(norms) for layer, norms in found if norms}
 
     def count_parameters(self, kind: str | None = None) -> int:
         """Number of trainable scalars, of all layers or of those of one kind (`norm`, ...)."""

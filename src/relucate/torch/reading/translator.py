@@ -32,6 +32,15 @@ from .nested import (
 from .program import Call, Data, Mismatch, Parts, Program, Rearranged, Stopped, Unknown
 from .targets import canonical, describe, is_random, place_of
 
+_NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.LocalResponseNorm,
+    nn.CrossMapLRN2d,
+)
+_STATISTICS = ("running_mean", "running_var")
 _FIELDS = {"values": 0, "indices": 1}
 
 
@@ -279,6 +288,8 @@ class Translator(Builder):
         """Add an opaque node for the current call; one per output that is read."""
         inputs = list({d.name: d for d in data_in(args)}.values())
         attrs: dict[str, Any] = {"type": kind, "why": why, **more}
+        if module is not None:
+            attrs["norms"] = norms_inside(module, self._scope.layer)
         if module is not None and type(module).__module__.startswith("torch.ao."):
             attrs["quantized"] = True
         weights = {name: Weight(p) for name, p in _weights(module)}
@@ -292,6 +303,16 @@ class Translator(Builder):
             return call.outputs[0] if len(call.outputs) == 1 else call.outputs
         positional, named = args
         return run_without_values(module or call.target, positional, named)
+
+
+def norms_inside(module: nn.Module, layer: str) -> tuple[str, ...]:
+    """Return the norms within a module, itself included: by class, or by running statistics."""
+    found = (
+        f"{layer}.{path}" if path else layer
+        for path, one in module.named_modules()
+        if isinstance(one, _NORMS) or all(hasattr(one, name) for name in _STATISTICS)
+    )
+    return tuple(found)
 
 
 def _weights(module: nn.Module | None) -> Iterator[tuple[str, Tensor]]:
