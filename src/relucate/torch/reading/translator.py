@@ -210,9 +210,8 @@ class Translator(Builder):
                 raise Unknown("called with arguments that the reader doesn't know")
             value = self._checked(call, args, handler(self, *args, **kwargs))
         except Unknown as error:
-            moves = {"rearranges": True} if isinstance(error, Rearranged) else {}
-            kind = name or describe(call.target)
-            value = self.opaque(kind, str(error), [args, kwargs], **moves)
+            kind, moves = name or describe(call.target), isinstance(error, Rearranged)
+            value = self.opaque(kind, str(error), [args, kwargs], rearranges=moves)
         return self._changed(args[0], value) if in_place else value
 
     def _checked(self, call: Call, args: Any, value: Any) -> Any:
@@ -283,11 +282,19 @@ class Translator(Builder):
         return changed
 
     def opaque(
-        self, kind: str, why: str, args: Any, module: nn.Module | None = None, **more: Any
+        self,
+        kind: str,
+        why: str,
+        args: Any,
+        module: nn.Module | None = None,
+        *,
+        rearranges: bool = False,
     ) -> Any:
         """Add an opaque node for the current call; one per output that is read."""
         inputs = list({d.name: d for d in data_in(args)}.values())
-        attrs: dict[str, Any] = {"type": kind, "why": why, **more}
+        attrs: dict[str, Any] = {"type": kind, "why": why}
+        if rearranges:
+            attrs["rearranges"] = True
         if module is not None:
             attrs["norms"] = norms_inside(module, self._scope.layer)
         if module is not None and type(module).__module__.startswith("torch.ao."):
