@@ -319,3 +319,146 @@ def test_batch_and_time_merged_for_the_norm_hide_nothing(name):
             module.register_forward_hook(lambda *_, path=path: called.append(path))
     made(torch.randn(2, 3, 6))
     assert called == ["l0", "n0", "l1", "n1", "l2", "n2", "head"]
+
+
+# Norms inside.
+
+
+@keras.saving.register_keras_serializable("unread")
+class Block(kl.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv, self.bn = kl.Conv2D(4, 3, padding="same"), kl.BatchNormalization(name="bn")
+
+    def build(self, shape):
+        self.conv.build(shape)
+        self.bn.build((*shape[:-1], 4))
+        self.built = True
+
+    def call(self, inputs, training=None):
+        return ops.relu(self.bn(self.conv(inputs), training=training))
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 4)
+
+
+@keras.saving.register_keras_serializable("unread")
+class OwnNorm(kl.BatchNormalization):
+    pass
+
+
+@keras.saving.register_keras_serializable("unread")
+class Statistics(kl.Layer):
+    """A norm that is no subclass of Keras's."""
+
+    def build(self, shape):
+        self.moving_mean = self.add_weight(shape=shape[-1:], initializer="zeros", trainable=False)
+        self.moving_variance = self.add_weight(shape=shape[-1:], initializer="ones")
+
+    def call(self, inputs):
+        return (inputs - self.moving_mean) / ops.sqrt(self.moving_variance + 1e-3)
+
+
+@keras.saving.register_keras_serializable("unread")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv, self.bn = kl.Conv2D(4, 3), kl.LayerNormalization(name="bn")
+
+    def call(self, inputs):
+        return self.bn(self.conv(inputs))
+
+
+class TorchBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return F.relu(self.bn(self.conv(x)))
+
+
+class TorchNorm(nn.BatchNorm2d):
+    def __init__(self):
+        super().__init__(4)
+
+    def forward(self, input):
+        return super().forward(input) * torch.erf(self.weight).view(1, -1, 1, 1)
+
+
+def hiding_keras(inside, known=True):
+    x = image = keras.Input((12, 12, 3))
+    if known:
+        x = kl.ReLU()(kl.BatchNormalization(name="bn1")(kl.Conv2D(8, 3, name="conv1")(x)))
+    x = kl.GlobalAveragePooling2D()(inside(name="inside")(x))
+    return keras.Model(image, kl.Dense(3)(x)), {}
+
+
+def hiding_torch(inside, known=True):
+    first = [nn.Conv2d(3, 4, 3)] + ([nn.BatchNorm2d(4), nn.ReLU()] if known else [])
+    net = nn.Sequential(*first, inside(), nn.Conv2d(4, 2, 1)).eval()
+    return net, {"example": (2, 3, 12, 12), "leaves": [inside.__name__]}
+
+
+HIDING = {
+    "own layer": (hiding_keras, Block, "inside/bn"),
+    "own subclass": (hiding_keras, OwnNorm, "inside"),
+    "own norm": (hiding_keras, Statistics, "inside"),
+    "subclassed model": (hiding_keras, Subclassed, "bn"),
+    "torch leaf": (hiding_torch, TorchBlock, "3.bn"),
+    "torch norm": (hiding_torch, TorchNorm, "3"),
+}
+VERBS = {
+    "fold": relucate.fold,
+    "convert": lambda model, **more: relucate.convert(model, AFTER, **more),
+    "rebuild": lambda model, **more: relucate.rebuild(model, AFTER, **more),
+}
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_audit_names_norms_inside_layers_that_could_not_be_read(name):
+    make, inside, norm = HIDING[name]
+    net, more = make(inside)
+    report = relucate.audit(net, **more)
+    ((layer, norms),) = report.hidden.items()
+    assert (layer,) == report.unknown
+    assert norms[0].endswith(norm)
+    assert report.to_dict()["hidden"] == [{"layer": layer, "norms": list(norms)}]
+    text = str(report).replace("\n", " ")
+    assert f"Norms inside these layers are not listed: 1 found, {norms[0]}." in text
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("name", HIDING)
+def test_no_verb_passes_over_them(name, verb):
+    make, inside, norm = HIDING[name]
+    net, more = make(inside)
+    with pytest.warns(UserWarning, match="1 norm is inside .* couldn't be read"):
+        _, report = VERBS[verb](net, **more)
+    (layer,) = report.hidden
+    assert f"{len(report.done)} of 2 norms" in str(report)
+    assert "; 1 could not be read" in str(report).replace("\n", " ")
+    assert any(f"inside '{layer}'" in text and norm in text for text in report.warnings)
+    assert report.to_dict()["hidden"][0]["layer"] == layer
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("name", HIDING)
+def test_where_all_are_inside_they_are_named(name, verb):
+    make, inside, _ = HIDING[name]
+    net, more = make(inside, known=False)
+    if name.startswith("torch"):
+        more["leaves"] = [inside.__name__]
+    with pytest.raises(Refused, match=f"nothing to {verb}: 1 norm is inside '.*', which couldn't"):
+        VERBS[verb](net, **more)
+    assert "1 norm, inside layers that could not be read" in str(relucate.audit(net, **more))
+
+
+def test_compare_says_so_too():
+    from relucate.study.rebuilding import rebuilt
+
+    net, _ = hiding_keras(Block)
+    _, sentence = rebuilt(net, AFTER, (12, 12, 3))
+    assert sentence.startswith(f"rebuilt as {AFTER}, but 1 norm is inside 'inside'")
+    with pytest.raises(Refused, match="1 norm is inside 'inside'"):
+        rebuilt(hiding_keras(Block, known=False)[0], AFTER, (12, 12, 3))

@@ -227,6 +227,35 @@ def test_an_unknown_layer_is_a_wall():
     assert orders(graph) == ["norm-act"]
 
 
+def test_an_unknown_layer_behind_a_merge_may_be_the_activation():
+    graph = make(
+        node("x", "input"),
+        node("c", "conv", "x"),
+        node("n", "batch_norm", "c", axis=-1),
+        node("s", "add", "n", "x"),
+        node("o", "opaque", "s"),
+    )
+    (site,) = sites(graph)
+    assert (site.order, site.note, site.unknown) == ("linear-norm", "perhaps 'o' after add", ())
+
+
+@pytest.mark.parametrize("op", ["opaque", "matmul", "dot"])
+def test_a_product_may_be_a_linear_layer(op):
+    graph = make(
+        node("x", "input"),
+        node("y", "input"),
+        node("o", op, "x", "y"),
+        node("n", "batch_norm", "o", axis=-1),
+        node("a", "relu", "n"),
+        node("c", "conv", "a"),
+        node("n2", "batch_norm", "c", axis=-1),
+        node("a2", "relu", "n2"),
+    )
+    first, second = sites(graph)
+    assert (first.order, first.linear, first.unknown) == ("norm-act", None, ("o",))
+    assert (second.order, second.unknown) == (BEFORE, ())
+
+
 def test_linear_growth_in_open_chains():
     text = "LNA" * 700
     found = sites(chain(text))

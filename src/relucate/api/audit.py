@@ -39,6 +39,11 @@ class AuditReport:
         """Layers that couldn't be looked into."""
         return self._audit.unknown
 
+    @property
+    def hidden(self) -> dict[str, tuple[str, ...]]:
+        """The norms inside those layers, by layer: they are no sites."""
+        return dict(self._audit.hidden)
+
     def at_least(self, severity: str) -> tuple[Finding, ...]:
         """Return the findings at or above "note", "warning" or "error"."""
         return self._audit.at_least(severity)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..errors import InputError, Refused, RelucateError
 from ..frameworks import framework_of
 from ..graph import Graph
 from ..order import Order
+from ..surgery.audit import hidden_rows, hidden_text
 from ..surgery.borders import is_exact
 from ..surgery.convert import convert_graph
 from ..surgery.draft import Edit, SiteResult
@@ -47,6 +48,7 @@ class TransformReport:
     seed: int | None = None
     warnings: tuple[str, ...] = ()
     parameters: tuple[int, int] = (0, 0)
+    hidden: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # norms in unread layers
 
     @property
     def done(self) -> tuple[SiteResult, ...]:
@@ -72,6 +74,7 @@ class TransformReport:
             "parameters": {"before": self.parameters[0], "after": self.parameters[1]},
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
             "warnings": list(self.warnings),
+            "hidden": hidden_rows(self.hidden),
         }
         return json.loads(json.dumps(data, allow_nan=False))
 
@@ -278,6 +281,8 @@ def _planned(
     graph: Graph, verb: str, make: Callable[[Graph], Edit], *, finite: bool = True
 ) -> Edit:
     if not any(node.kind == "norm" for node in graph):
+        if graph.hidden_norms:
+            raise Refused(f"there is nothing to {verb}: {hidden_text(graph.hidden_norms)}.")
         raise InputError(f"'{graph.name}' has no norms: there is nothing to {verb}.")
     if finite:
         check_finite(graph)
@@ -290,6 +295,8 @@ def _report(
     notes = list(plan.warnings)
     if not plan.done:
         notes.append(f"no effect: none of the {len(plan.outcomes)} norms could be changed.")
+    if hidden := graph.hidden_norms:
+        notes.append(f"{hidden_text(hidden)}; nothing was done there.")
     counts = (graph.count_parameters(), plan.graph.count_parameters())
     return TransformReport(
         verb=verb,
@@ -300,6 +307,7 @@ def _report(
         sites=plan.outcomes,
         warnings=tuple(notes),
         parameters=counts,
+        hidden=hidden,
     )
 
 

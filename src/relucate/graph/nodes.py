@@ -108,6 +108,12 @@ class Graph:
         """The nodes that the reader didn't know."""
         return tuple(node for node in self if node.op == "opaque")
 
+    @property
+    def hidden_norms(self) -> dict[str, tuple[str, ...]]:
+        """The norm layers inside layers that the reader didn't know, by layer: no nodes here."""
+        found = ((node.layer or node.name, node.attrs.get("norms")) for node in self.opaque)
+        return {layer: tuple(norms) for layer, norms in found if norms}
+
     def count_parameters(self, kind: str | None = None) -> int:
         """Number of trainable scalars, of all layers or of those of one kind (`norm`, ...)."""
         keys = self.trainable

@@ -428,7 +428,8 @@ _OTHERS = [
     _op(
         "opaque",
         "other",
-        {"type": "unknown", "why": "", "rearranges": False},  # it only moves values
+        # rearranges: it only moves values; norms: names of the norm layers inside.
+        {"type": "unknown", "why": "", "rearranges": False, "norms": ()},
         "mixes unknown",
         shape="given",
         unevaluated="the reader doesn't know it",

@@ -82,7 +82,9 @@ def headline(audit: dict[str, Any]) -> str:
     number = len(audit["sites"])
     name = f"{audit['model']} ({audit['framework']})"
     if not number:
-        return f"{name}: no norms."
+        hidden = sum(len(row["norms"]) for row in audit.get("hidden", ()))
+        inside = f"{_counted(hidden, 'norm')}, inside layers that could not be read"
+        return f"{name}: {inside if hidden else 'no norms'}."
     order, most = next(iter(audit["summary"].items()))
     norms = f"{name}: {_counted(number, 'norm')}"
     if 2 * most <= number:
@@ -150,7 +152,9 @@ def unread(audit: dict[str, Any]) -> str:
     found = []
     if audit["unknown"]:
         names = _few(audit["unknown"])
-        found.append(f"Could not be read: {names}. Norms inside these layers are not listed.")
+        found.append(f"Could not be read: {names}. Norms inside these layers are not listed")
+        hidden = [name for row in audit.get("hidden", ()) for name in row["norms"]]
+        found[0] += f": {len(hidden)} found, {_few(hidden)}." if hidden else "."
     unsure = [site for site in audit["sites"] if site.get("unknown")]
     if unsure:
         names = dict.fromkeys(name for site in unsure for name in site["unknown"])

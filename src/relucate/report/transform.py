@@ -79,9 +79,11 @@ def headline(report: dict[str, Any], planned: bool = False) -> str:
     verb = report["verb"] if "verb" in report else report["schema"].split(".")[1].split("/")[0]
     to = f" to {named(report['order'])}" if report["order"] else ""
     past = f"to be {_PAST[verb]}" if planned else _PAST[verb]
-    total = done + skipped
+    hidden = sum(len(row["norms"]) for row in report.get("hidden", ()))
+    total = done + skipped + hidden
     name = f"{report['model']} ({report['framework']})"
-    return f"{name}: {done} of {total} norm{'' if total == 1 else 's'} {past}{to}"
+    unread = f"; {hidden} could not be read" if hidden else ""
+    return f"{name}: {done} of {total} norm{'' if total == 1 else 's'} {past}{to}{unread}"
 
 
 def table(report: dict[str, Any], every: bool = False) -> tuple[list[str], list[list[str]]]:

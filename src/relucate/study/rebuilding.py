@@ -14,6 +14,7 @@ from ..errors import InputError, Refused
 from ..frameworks import owner
 from ..graph import Graph
 from ..order import Order
+from ..surgery.audit import hidden_text
 from ..surgery.draft import Edit
 from ..surgery.rebuild import rebuild_graph
 from ..train.framework import Framework
@@ -57,6 +58,8 @@ def rebuilt(
 
 def _plan(graph: Graph, order: str, bias: str) -> Edit:
     if not any(node.kind == "norm" for node in graph):
+        if graph.hidden_norms:
+            raise Refused(f"{hidden_text(graph.hidden_norms)}. Give a builder that takes `order`.")
         raise InputError(
             f"'{graph.name}' has no norms, and its builder takes no `order`: there is nothing to "
             "put into another order."
@@ -79,13 +82,14 @@ def _there(plan: Edit, order: str) -> int:
 
 
 def _sentence(plan: Edit, order: str) -> str:
+    hidden = hidden_text(plan.graph.hidden_norms)
     total, there = len(plan.outcomes), _there(plan, order)
     if there == total:
-        return ""
+        return f"rebuilt as {order}, but {hidden}" if hidden else ""
     wanted = str(Order(order))
     stay = [o for o in plan.outcomes if o.new != wanted] if Order(order).has_norm else []
     stay = stay or [outcome for outcome in plan.outcomes if outcome.status == "skipped"]
     named = "; ".join(f"{outcome.name} ({outcome.reason})" for outcome in stay[:3])
     more = f"; and {len(stay) - 3} more" if len(stay) > 3 else ""
     have = f"rebuilt as {order}: {there} of {total} norms are in that order."
-    return f"{have} Others stay: {named}{more}"
+    return f"{have} Others stay: {named}{more}" + (f". {hidden}" if hidden else "")

@@ -6,8 +6,8 @@ Pure: no framework, no printing (`report`), no loading of models (`api`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError, unknown
@@ -28,6 +28,7 @@ class Audit:
     sites: tuple[Site, ...]
     findings: tuple[Finding, ...]
     unknown: tuple[str, ...] = ()  # layers that the reader didn't know
+    hidden: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # norms inside, by layer
 
     @property
     def summary(self) -> dict[str, int]:
@@ -49,6 +50,7 @@ class Audit:
             "summary": self.summary,
             "findings": [finding.to_dict() for finding in self.findings],
             "unknown": list(self.unknown),
+            "hidden": hidden_rows(self.hidden),
         }
 
 
@@ -74,10 +76,35 @@ def audit_graph(
     facts = Facts(graph, paths, sites(graph, paths), steps)
     found = [finding for rule in chosen for finding in rule(facts)]
     found.sort(key=lambda finding: -SEVERITIES.index(finding.severity))  # stable: then by code
-    unknown_layers = dict.fromkeys(
-        node.layer or node.name for node in graph.opaque if is_unknown(node)
+    return Audit(
+        model=graph.name,
+        framework=graph.framework,
+        sites=facts.sites,
+        findings=tuple(found),
+        unknown=tuple(dict.fromkeys(n.layer or n.name for n in graph.opaque if is_unknown(n))),
+        hidden=graph.hidden_norms,
     )
-    return Audit(graph.name, graph.framework, facts.sites, tuple(found), tuple(unknown_layers))
+
+
+def hidden_rows(hidden: Mapping[str, tuple[str, ...]]) -> list[dict[str, Any]]:
+    """Return as JSON has them the norms inside layers that couldn't be read."""
+    return [{"layer": layer, "norms": list(norms)} for layer, norms in hidden.items()]
+
+
+def hidden_text(hidden: Mapping[str, tuple[str, ...]]) -> str:
+    """Return how many norms are inside layers that couldn't be read, and inside which; or nothing.
+
+    >>> hidden_text({"block": ("block/bn",), "stem": ("stem/bn1", "stem/bn2")})
+    "3 norms are inside 'block', 'stem', which couldn't be read: block/bn, stem/bn1, stem/bn2"
+    """
+    names = [name for norms in hidden.values() for name in norms]
+    count = "1 norm is" if len(names) == 1 else f"{len(names)} norms are"
+    where = _few([f"'{layer}'" for layer in hidden])
+    return f"{count} inside {where}, which couldn't be read: {_few(names)}" if names else ""
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def choose(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> Iterator[Rule]:

@@ -106,9 +106,9 @@ def _outcome(
 
 def check_left(calls: Collection[str], left: Mapping[str, str] | None) -> None:
     """Raise Blocked for a norm that an earlier plan showed to be better left alone."""
-    for name in calls:
-        if name in (left or {}):
-            raise Blocked((left or {})[name])
+    for reason in ((left or {}).get(name) for name in calls):
+        if reason:
+            raise Blocked(reason)
 
 
 def unproved(graph: Graph, outcomes: Mapping[str, SiteResult]) -> dict[str, str]:
@@ -175,7 +175,9 @@ def _unknown(site: Site, wanted: Order) -> str:
         return f"its linear layer may be {depends}"
     if site.act is None:
         return f"its activation may be {depends}"
-    return f"may be {wanted} already: that depends on {depends}" * (str(wanted) in site.orders)
+    if str(wanted) in site.orders:
+        return f"may be {wanted} already: that depends on {depends}"
+    return ""
 
 
 def check_wanted(sites: Collection[Site], wanted: Order) -> None:

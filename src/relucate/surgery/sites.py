@@ -309,13 +309,15 @@ def _act_behind(paths: Paths, linears: Iterable[Node]) -> Node | None:
 
 
 def _note(paths: Paths, norm: _Norm) -> str:
-    """Return where the activation is, if it follows behind a merge."""
-    for end in norm.ends:
-        if end.kind == "merge":
-            for beyond in paths.ahead(end.node.name):
-                if beyond.kind == "act":
-                    return f"{paths.act_op(beyond.node)} after {end.node.op}"
-    return ""
+    """Return where the activation is, if it follows behind a merge, or may be there."""
+    unknown = ""
+    for merge in (end.node for end in norm.ends if end.kind == "merge"):
+        for beyond in paths.ahead(merge.name):
+            if beyond.kind == "act":
+                return f"{paths.act_op(beyond.node)} after {merge.op}"
+            if is_unknown(beyond.node):
+                unknown = unknown or f"perhaps '{_layer(beyond.node)}' after {merge.op}"
+    return unknown
 
 
 def _layer(node: Node) -> str:

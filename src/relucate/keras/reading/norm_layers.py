@@ -92,3 +92,15 @@ NORM_LAYERS: Mapping[type, Callable[[Any], list[Step]]] = {
     kl.Normalization: _normalization,
     kl.Rescaling: _rescaling,
 }
+
+_NORMS = tuple(kind for kind in NORM_LAYERS if kind not in {kl.Normalization, kl.Rescaling})
+
+
+def norms_inside(layer: Any) -> tuple[str, ...]:
+    """Return the norm layers within a layer, itself included: by class, or by moving statistics."""
+    found = (x for x in layer._flatten_layers() if isinstance(x, _NORMS) or _has_statistics(x))
+    return tuple(dict.fromkeys(x.path or x.name for x in found))
+
+
+def _has_statistics(layer: Any) -> bool:
+    return all(hasattr(layer, name) for name in ("moving_mean", "moving_variance"))

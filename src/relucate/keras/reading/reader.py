@@ -19,6 +19,7 @@ from ...graph import Graph, Node
 from .calls import depends_on_training, has_mask, inputs_of, insisted, odd_arguments
 from .hazards import hazards, penalties
 from .layers import steps
+from .norm_layers import norms_inside
 from .operations import read_operation
 from .record import Call, Reading, Value, positions_read, reads_of, reads_within
 from .steps import Branches, Step, opaque
@@ -301,6 +302,8 @@ class _Reader:
         name = self._free_name(layer + (f"/{step.suffix}" if step.suffix else ""), call)
         shape = place.shape(_shape(operation, step, output))
         attrs = dict(step.attrs)
+        if step.op == "opaque" and isinstance(operation, kl.Layer):
+            attrs["norms"] = norms_inside(operation)
         if place.time:
             attrs["time_distributed"] = True
         if step.op == "reshape" and "target" not in attrs:

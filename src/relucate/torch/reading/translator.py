@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from ...errors import Refused
 from ...graph import Node
 from ...graph.inference import Mismatch
+from ..modules import NORMS
 from .builder import Builder, Scope, Weight
 from .constants import NotConstant, compute, run_without_values
 from .detached import View
@@ -33,6 +34,8 @@ from .nested import (
 from .program import Call, Data, Parts, Program, Rearranged, Stopped, Unknown
 from .targets import canonical, describe, is_random, place_of
 
+_NORMS = (*NORMS, nn.LocalResponseNorm, nn.CrossMapLRN2d)
+_STATISTICS = ("running_mean", "running_var")
 _FIELDS = {"values": 0, "indices": 1}
 
 
@@ -202,9 +205,8 @@ class Translator(Builder):
                 raise Unknown("called with arguments that the reader doesn't know")
             value = self._checked(call, args, handler(self, *args, **kwargs))
         except Unknown as error:
-            moves: dict[str, Any] = {"rearranges": True} if isinstance(error, Rearranged) else {}
-            kind = name or describe(call.target)
-            value = self.opaque(kind, str(error), [args, kwargs], **moves)
+            kind, moves = name or describe(call.target), isinstance(error, Rearranged)
+            value = self.opaque(kind, str(error), [args, kwargs], rearranges=moves)
         return self._changed(args[0], value) if in_place else value
 
     def _checked(self, call: Call, args: Any, value: Any) -> Any:
@@ -275,11 +277,21 @@ class Translator(Builder):
         return changed
 
     def opaque(
-        self, kind: str, why: str, args: Any, module: nn.Module | None = None, **more: Any
+        self,
+        kind: str,
+        why: str,
+        args: Any,
+        module: nn.Module | None = None,
+        *,
+        rearranges: bool = False,
     ) -> Any:
         """Add an opaque node for the current call; one per output that is read."""
         inputs = list({d.name: d for d in data_in(args)}.values())
-        attrs: dict[str, Any] = {"type": kind, "why": why, **more}
+        attrs: dict[str, Any] = {"type": kind, "why": why}
+        if rearranges:
+            attrs["rearranges"] = True
+        if module is not None:
+            attrs["norms"] = norms_inside(module, self._scope.layer)
         if module is not None and type(module).__module__.startswith("torch.ao."):
             attrs["quantized"] = True
         weights = {name: Weight(p) for name, p in _weights(module)}
@@ -293,6 +305,16 @@ class Translator(Builder):
             return call.outputs[0] if len(call.outputs) == 1 else call.outputs
         positional, named = args
         return run_without_values(module or call.target, positional, named)
+
+
+def norms_inside(module: nn.Module, layer: str) -> tuple[str, ...]:
+    """Return the norms within a module, itself included: by class, or by running statistics."""
+    found = (
+        f"{layer}.{path}" if path else layer
+        for path, one in module.named_modules()
+        if isinstance(one, _NORMS) or all(hasattr(one, name) for name in _STATISTICS)
+    )
+    return tuple(found)
 
 
 def _weights(module: nn.Module | None) -> Iterator[tuple[str, Tensor]]:
