@@ -282,16 +282,25 @@ _SLICE = {"axis": REQUIRED, "start": None, "stop": None, "step": None}
 _RESIZED = {"method": REQUIRED, **_IMAGE, "factors": None, "align_corners": None}
 
 
+# What they pad is a value of the input; other modes of NumPy's compute it (linear_ramp, maximum).
+_COPIES = frozenset({"reflect", "symmetric", "edge", "wrap"})
+# Averages of values of the input, with weights >= 0 that sum to 1.
+_AVERAGES = frozenset({"nearest", "nearest-exact", "linear", "bilinear", "trilinear", "area"})
+
+
 def _pad_scale(attrs: Attrs) -> Scale:
-    return "none" if attrs["mode"] == "constant" and attrs["value"] else "any"
+    zeros = attrs["mode"] == "constant" and not attrs["value"]
+    return "any" if zeros or attrs["mode"] in _COPIES else "none"
 
 
 def _pad_shift(attrs: Attrs) -> Shift:
-    return "borders" if attrs["mode"] == "constant" else "commutes"
+    if attrs["mode"] in _COPIES:
+        return "commutes"
+    return "borders" if attrs["mode"] == "constant" else "none"
 
 
 def _resize_shift(attrs: Attrs) -> Shift:
-    return "commutes" if attrs["method"] in ("nearest", "bilinear") else "none"  # weights sum to 1
+    return "commutes" if attrs["method"] in _AVERAGES else "none"
 
 
 _PADDED: _Facts = _MOVED | {"shift": "borders"}
