@@ -285,3 +285,32 @@ def test_what_lowers_computes_the_same_and_differs_in_training_if_it_says_so(op)
     )
     np.testing.assert_allclose(calm, expected, rtol=1e-5, atol=1e-5)
     assert np.allclose(busy, calm) == (OPERATIONS[op].training == "same")
+
+
+@every_case
+def test_axes_stay_where_they_are(op, attrs):
+    if about_channels(op) and not OPERATIONS[op].moves_axes:
+        assert apply(op, attrs, inputs_of(op)).ndim == len(SHAPE)
+
+
+def test_what_works_along_images_says_where_their_channels_are():
+    along = {op for op, what in OPERATIONS.items() if "data_format" in what.attrs}
+    assert select(spatial=True) == along - select(kind="linear") - {"flatten"}
+
+
+@pytest.mark.parametrize("groups", [2, 6])
+@pytest.mark.parametrize("op", sorted(select(kind="norm") & EVALUATED.keys()))
+def test_a_norm_that_subtracts_a_mean_per_channel_loses_a_bias_before_it(op, groups):
+    attrs = SAMPLES[op][0] | ({"groups": groups} if op == "group_norm" else {})
+    arrays = {role: role for role in arrays_of(op) if "moving" not in role}  # the batch's own
+    nodes = {
+        "x0": Node("x0", "input", (), (None, *SHAPE[1:])),
+        "y": Node("y", op, ("x0",), (None, *SHAPE[1:]), "y", 0, attrs, arrays),
+    }
+    graph = Graph("g", nodes, ("x0",), ("y",), {role: arrays_of(op)[role] for role in arrays})
+    (x,) = inputs_of(op)
+    (y,), (moved,) = evaluate(graph, x), evaluate(graph, x + np.arange(6.0))
+    assert np.allclose(y, moved) == nodes["y"].centers_channels
+    assert (nodes["y"].norm_kind == "instance") == (
+        op == "instance_norm" or (groups == 6 and op == "group_norm")
+    )

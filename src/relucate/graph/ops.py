@@ -31,6 +31,7 @@ from typing import Any, Literal
 from .padding import adds_zeros
 
 Attrs = Mapping[str, Any]
+_Facts = dict[str, Any]  # fields of Operation
 Scale = Literal["any", "positive", "none"]
 Shift = Literal["commutes", "borders", "constant", "none"]
 REQUIRED: Any = object()  # the default of an attribute that every node has to give
@@ -42,10 +43,10 @@ COMMON = frozenset("time_distributed forced written dtype reparametrized quantiz
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation. The statements about scale, shift and sign hold at inference.
+    """One operation. What is said about scale, shift and sign holds at inference.
 
-    `scale` and `shift` speak of one number s > 0 or t per channel, the same at each position; of a
-    merge they ask that every input is scaled or shifted alike.
+    `scale` and `shift` are about one number s or t per channel, the same at each position; for a
+    merge every input is scaled or shifted alike. Linear layers, norms and `affine` have "none".
     """
 
     name: str
@@ -106,6 +107,7 @@ def _op(
     attrs: Attrs | None = None,
     flags: str = "",
     arrays: str = "",
+    *,
     not_lowered: str = "",
     **facts: Any,
 ) -> Operation:
@@ -122,7 +124,7 @@ def _act(name: str, flags: str = "lowers", **facts: Any) -> Operation:
 # padding: "valid", "same" or ((before, after), ...) zeros per spatial axis.
 _WINDOW = {"strides": REQUIRED, "padding": REQUIRED, "data_format": "channels_last"}
 _CONV = {**_WINDOW, "dilation": None, "groups": 1}
-_KERNEL: dict[str, Any] = {"arrays": "kernel bias", "shape": "rule"}
+_KERNEL: _Facts = {"arrays": "kernel bias", "shape": "rule"}
 _LINEAR = [
     _op("conv", "linear", _CONV, "mixes pads absorbs lowers", **_KERNEL),
     # One group per channel, whatever `groups` says.
@@ -151,7 +153,7 @@ _NORMS = [
         _BY_CHANNEL | _BATCH,
         "lowers",
         _RENORM,
-        "renorm synchronized",
+        not_lowered="renorm synchronized",
         centers="channel",
         training="other",
     ),
@@ -216,35 +218,31 @@ _ACTS = [
     _act("sparsemax", "mixes", attrs=_AXIS | {"form": None}, nonnegative=True),
 ]
 
-_SAME: dict[str, Any] = {"scale": "any", "shift": "commutes"}
+_SAME: _Facts = {"scale": "any", "shift": "commutes"}
+_THROUGH: _Facts = _SAME | {"transparent": True}
+_RANDOM: _Facts = _THROUGH | {"training": "multiplies"}
 _RATE = {"rate": REQUIRED, "noise_shape": None}
 _SPATIAL_RATE = _RATE | {"spatial": None}  # the channel axis, where whole channels are dropped
+_STOP = {"stop_gradient": False}  # nothing is learned through it
 _DROPS = [
-    _op(
-        "dropout",
-        "drop",
-        _SPATIAL_RATE,
-        "transparent lowers",
-        "",
-        "noise_shape",
-        training="multiplies",
-        **_SAME,
-    ),
-    _op("gaussian_dropout", "drop", _RATE, "transparent", training="multiplies", **_SAME),
-    _op("stochastic_depth", "drop", _RATE, "transparent", training="multiplies", **_SAME),
+    _op("dropout", "drop", _SPATIAL_RATE, "lowers", not_lowered="noise_shape", **_RANDOM),
+    _op("gaussian_dropout", "drop", _RATE, **_RANDOM),
+    _op("stochastic_depth", "drop", _RATE, **_RANDOM),
     # What it drops becomes a negative number, so that mean and variance stay.
+    _op("alpha_dropout", "drop", _SPATIAL_RATE, "turns_negative", training="other", **_THROUGH),
     _op(
-        "alpha_dropout",
-        "drop",
-        _SPATIAL_RATE,
-        "transparent turns_negative",
-        training="other",
-        **_SAME,
+        "gaussian_noise",
+        "other",
+        {"stddev": REQUIRED},
+        "turns_negative",
+        **_THROUGH,
+        training="adds",
     ),
+    _op("identity", "other", _STOP, "lowers", not_lowered="stop_gradient", **_THROUGH),
 ]
 
 # fill_axis: where lower ranks get axes of size one; None: in front, as NumPy broadcasts.
-_MERGED: dict[str, Any] = {"attrs": {"fill_axis": None}, "shape": "broadcast"}
+_MERGED: _Facts = {"attrs": {"fill_axis": None}, "shape": "broadcast"}
 _MERGES = [
     _op("add", "merge", flags="lowers", scale="any", shift="constant", **_MERGED),
     _op("subtract", "merge", flags="lowers", scale="any", shift="constant", **_MERGED),
@@ -260,7 +258,8 @@ _MERGES = [
 _POOL = _WINDOW | {"window": REQUIRED, "dilation": None, "ceil_mode": False, "adaptive": None}
 _AVERAGE = _POOL | {"count_include_pad": False}
 _GLOBAL = {"axes": REQUIRED, "keepdims": False}
-_MAXIMUM: dict[str, Any] = {"scale": "positive", "shift": "commutes", "shape": "rule"}
+_MAXIMUM: _Facts = _THROUGH | {"scale": "positive", "shape": "rule"}
+_MOVED: _Facts = _THROUGH | {"shape": "rule"}
 
 
 def _average_shift(attrs: Attrs) -> Shift:
@@ -268,26 +267,18 @@ def _average_shift(attrs: Attrs) -> Shift:
 
 
 _ODD = "dilation ceil_mode adaptive"
+_MEAN: _Facts = _MOVED | {"shift": _average_shift, "not_lowered": f"{_ODD} count_include_pad"}
 _POOLS = [
-    _op("max_pool", "pool", _POOL, "spatial transparent lowers", "", _ODD, **_MAXIMUM),
-    _op(
-        "avg_pool",
-        "pool",
-        _AVERAGE,
-        "spatial pads transparent lowers",
-        "",
-        f"{_ODD} count_include_pad",
-        shape="rule",
-        scale="any",
-        shift=_average_shift,
-    ),
-    _op("global_max_pool", "pool", _GLOBAL, "moves_axes transparent lowers", **_MAXIMUM),
-    _op("global_avg_pool", "pool", _GLOBAL, "moves_axes transparent lowers", shape="rule", **_SAME),
+    _op("max_pool", "pool", _POOL, "spatial lowers", not_lowered=_ODD, **_MAXIMUM),
+    _op("avg_pool", "pool", _AVERAGE, "spatial pads lowers", **_MEAN),
+    _op("global_max_pool", "pool", _GLOBAL, "moves_axes lowers", **_MAXIMUM),
+    _op("global_avg_pool", "pool", _GLOBAL, "moves_axes lowers", **_MOVED),
 ]
 
 _IMAGE = {"data_format": "channels_last"}
 _PADDING = {"padding": REQUIRED, **_IMAGE}  # ((before, after), ...) per spatial axis
-_RULE: dict[str, Any] = {**_SAME, "shape": "rule"}
+_MODE = _PADDING | {"mode": REQUIRED, "value": None}  # constant, reflect, symmetric, edge, wrap
+_SLICE = {"axis": REQUIRED, "start": None, "stop": None, "step": None}
 _RESIZED = {"method": REQUIRED, **_IMAGE, "factors": None, "align_corners": None}
 
 
@@ -312,52 +303,31 @@ def _resize_shift(attrs: Attrs) -> Shift:
     return "commutes" if attrs["method"] in _AVERAGES else "none"
 
 
+_PADDED: _Facts = _MOVED | {"shift": "borders"}
+_MODES: _Facts = _MOVED | {"scale": _pad_scale, "shift": _pad_shift}
+_OWN_WAY: _Facts = {"shape": "given", "unevaluated": "each framework interpolates in its own way"}
 _SHAPERS = [
-    _op(
-        "zero_pad",
-        "pad",
-        _PADDING,
-        "spatial pads transparent lowers",
-        shape="rule",
-        scale="any",
-        shift="borders",
-    ),
-    # mode: constant, reflect, symmetric, edge, wrap.
-    _op(
-        "pad",
-        "pad",
-        _PADDING | {"mode": REQUIRED, "value": None},
-        "spatial transparent turns_negative",
-        shape="rule",
-        scale=_pad_scale,
-        shift=_pad_shift,
-    ),
-    _op("crop", "shape", {"cropping": REQUIRED, **_IMAGE}, "spatial transparent", **_RULE),
-    _op(
-        "slice",
-        "shape",
-        {"axis": REQUIRED, "start": None, "stop": None, "step": None},
-        "transparent",
-        **_RULE,
-    ),
-    _op(
-        "upsample", "shape", {"factors": REQUIRED, **_IMAGE}, "spatial transparent lowers", **_RULE
-    ),
+    _op("zero_pad", "pad", _PADDING, "spatial pads lowers", **_PADDED),
+    _op("pad", "pad", _MODE, "spatial turns_negative", **_MODES),
+    _op("crop", "shape", {"cropping": REQUIRED, **_IMAGE}, "spatial", **_MOVED),
+    _op("slice", "shape", _SLICE, **_MOVED),
+    _op("upsample", "shape", {"factors": REQUIRED, **_IMAGE}, "spatial lowers", **_MOVED),
     _op(
         "resize",
         "shape",
         _RESIZED,
-        "spatial transparent turns_negative",
-        shape="given",
-        scale="any",
-        shift=_resize_shift,
-        unevaluated="each framework interpolates in its own way",
+        "spatial turns_negative",
+        **_THROUGH | {"shift": _resize_shift, **_OWN_WAY},
     ),
-    _op("reshape", "shape", {"target": REQUIRED}, "moves_axes transparent lowers", **_RULE),
-    _op("permute", "shape", {"dims": REQUIRED}, "moves_axes transparent lowers", **_RULE),
+    _op("reshape", "shape", {"target": REQUIRED}, "moves_axes lowers", **_MOVED),
+    _op("permute", "shape", {"dims": REQUIRED}, "moves_axes lowers", **_MOVED),
     # data_format "channels_first" moves the channels last first.
-    _op("flatten", "shape", _IMAGE, "moves_axes transparent lowers", **_RULE),
+    _op("flatten", "shape", _IMAGE, "moves_axes lowers", **_MOVED),
 ]
+
+
+def _rescaled(attrs: Attrs) -> Scale:
+    return "none" if attrs["offset"] else "any"
 
 
 def _reduced_scale(attrs: Attrs) -> Scale:
@@ -372,52 +342,19 @@ def _reduced_shift(attrs: Attrs) -> Shift:
 
 
 _ATTENTION = {"type": None, "heads": None, "projections": True, "batch_first": None, "rate": 0.0}
-_GIVEN: dict[str, Any] = {"shape": "given", "unevaluated": "it multiplies two values"}
+_GIVEN: _Facts = {"shape": "given", "unevaluated": "it multiplies two values"}
+_RESCALE = {"scale": REQUIRED, "offset": REQUIRED}
+_RESCALED: _Facts = _THROUGH | {"scale": _rescaled, "shift": "constant"}
+_REDUCE = _GLOBAL | {"function": REQUIRED}  # sum, mean, max, min, prod, var, std
+_REDUCED: _Facts = _MOVED | {"scale": _reduced_scale, "shift": _reduced_shift}
+_FIXED_AFFINE = "scale offset mean variance"
+# rearranges: it only moves values; norms: names of the norm layers inside.
+_OPAQUE = {"type": "unknown", "why": "", "rearranges": False, "norms": ()}
+_UNREAD: _Facts = {"shape": "given", "unevaluated": "the reader doesn't know it"}
 _OTHERS = [
-    # stop_gradient: nothing is learned through it.
-    _op(
-        "identity",
-        "other",
-        {"stop_gradient": False},
-        "transparent lowers",
-        "",
-        "stop_gradient",
-        **_SAME,
-    ),
-    _op(
-        "gaussian_noise",
-        "other",
-        {"stddev": REQUIRED},
-        "transparent turns_negative",
-        training="adds",
-        **_SAME,
-    ),
-    _op(
-        "rescale",
-        "other",
-        {"scale": REQUIRED, "offset": REQUIRED},
-        "transparent turns_negative lowers",
-        scale=lambda attrs: "none" if attrs["offset"] else "any",
-        shift="constant",
-    ),
-    _op(
-        "affine",
-        "other",
-        None,
-        "transparent turns_negative",
-        "scale offset mean variance",
-        shape="rule",
-    ),
-    # function: sum, mean, max, min, prod, var, std.
-    _op(
-        "reduce",
-        "other",
-        _GLOBAL | {"function": REQUIRED},
-        "moves_axes transparent",
-        shape="rule",
-        scale=_reduced_scale,
-        shift=_reduced_shift,
-    ),
+    _op("rescale", "other", _RESCALE, "turns_negative lowers", **_RESCALED),
+    _op("affine", "other", None, "transparent turns_negative", _FIXED_AFFINE, shape="rule"),
+    _op("reduce", "other", _REDUCE, "moves_axes", **_REDUCED),
     _op("constant", "other", arrays="value", shape="given"),
     _op("embedding", "other", None, "mixes", "table", shape="rule"),
     _op("matmul", "other", {"equation": None}, "mixes unknown", **_GIVEN),
@@ -425,15 +362,7 @@ _OTHERS = [
     # Its own projections are inside.
     _op("attention", "other", _ATTENTION, "mixes", **_GIVEN),
     _op("input", "other", shape="given", unevaluated="its value is given"),
-    _op(
-        "opaque",
-        "other",
-        # rearranges: it only moves values; norms: names of the norm layers inside.
-        {"type": "unknown", "why": "", "rearranges": False, "norms": ()},
-        "mixes unknown",
-        shape="given",
-        unevaluated="the reader doesn't know it",
-    ),
+    _op("opaque", "other", _OPAQUE, "mixes unknown", **_UNREAD),
 ]
 
 _ALL = (*_LINEAR, *_NORMS, *_ACTS, *_DROPS, *_MERGES, *_POOLS, *_SHAPERS, *_OTHERS)
