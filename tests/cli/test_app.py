@@ -28,7 +28,7 @@ def imported(code):
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("verb", ["", "compare", "audit", "rebuild"])
+@pytest.mark.parametrize("verb", ["", "compare", "audit", "rebuild", "rules"])
 def test_help_imports_nothing_heavy(verb):
     arguments = [*verb.split(), "--help"]
     code = f"from relucate.cli import main\ntry:\n    main({arguments})\nexcept SystemExit: pass"
@@ -46,7 +46,7 @@ def test_import_imports_no_framework():
     assert "typer" not in found
 
 
-@pytest.mark.parametrize("verb", ["", "compare", "report", "nets", "data"])
+@pytest.mark.parametrize("verb", ["", "compare", "report", "nets", "data", "rules"])
 def test_every_verb_has_help(verb):
     done = run(*verb.split(), "--help")
     assert done.returncode == 0

@@ -18,6 +18,7 @@ from .fold import fold
 from .nets import nets
 from .rebuild import rebuild
 from .report import report
+from .rules import rules
 from .transforming import WithStrategies
 from .verify import verify
 
@@ -51,7 +52,7 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for verb in (audit, compare, rebuild, convert, fold, verify, report, nets, data):
+for verb in (audit, compare, rebuild, convert, fold, verify, rules, report, nets, data):
     kind = WithStrategies if verb in (convert, fold) else None
     app.command(cls=kind)(_guarded(verb))
 
