@@ -147,7 +147,9 @@ def _target(model: str, loaded: Any, out: Path | None, verb: str, force: bool) -
 
     Raises: InputError: the wrong ending, a folder that isn't there, a file that is.
     """
-    ending = ".keras" if _is_keras(loaded.model) else ".pt2"
+    from ..frameworks import framework_of
+
+    ending = framework_of(loaded.model).ending
     past = {"fold": "folded", "convert": "converted", "rebuild": "rebuilt"}[verb]
     stem = Path(model.rpartition(":")[2]).stem
     path = out or Path(f"{stem}-{past}{ending}")
@@ -160,16 +162,13 @@ def _target(model: str, loaded: Any, out: Path | None, verb: str, force: bool) -
     return path
 
 
-def _is_keras(model: Any) -> bool:
-    keras = sys.modules.get("keras")
-    return keras is not None and isinstance(model, keras.layers.Layer)
-
-
 def _save(model: Any, path: Path, example: Any) -> None:
     """Write a model; on failure nothing is left behind.
 
     Raises: InputError: the place can't be written to. Refused: torch.export can't express it.
     """
+    from ..frameworks import framework_of
+
     name = ""
     try:
         with tempfile.NamedTemporaryFile(suffix=path.suffix, dir=path.parent, delete=False) as made:
@@ -177,12 +176,7 @@ def _save(model: Any, path: Path, example: Any) -> None:
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(name, 0o666 & ~mask)  # as any other new file, not for its owner alone
-        if path.suffix == ".keras":
-            model.save(name)
-        else:
-            from ..torch.running import export
-
-            export(model, Path(name), example)
+        framework_of(model).save(model, Path(name), example)
         os.replace(name, path)
         name = ""
     except OSError as error:
@@ -220,6 +214,7 @@ def calibration(data: str | None, images: int, raw: bool, model: Any) -> Any:
     import numpy as np
 
     from ..api.study import load_data
+    from ..frameworks import framework_of
     from ..train.standard import Standard
 
     if images < 2:
@@ -229,4 +224,5 @@ def calibration(data: str | None, images: int, raw: bool, model: Any) -> Any:
     if images < len(loaded.x_train) and images > loaded.classes:
         loaded = loaded.subset(images)
     x = standard(loaded.x_train)
-    return x if _is_keras(model) or x.ndim < 3 else np.moveaxis(x, -1, 1)
+    first = framework_of(model).images_first and x.ndim > 2
+    return np.moveaxis(x, -1, 1) if first else x
