@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ..errors import InputError, RelucateError
+from ..errors import InputError, RelucateError, printable
 from .audit import audit
 from .compare import compare
 from .convert import convert
@@ -79,5 +79,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments, standalone_mode=True)
     except RelucateError as error:
-        print(f"relucate: {error}", file=sys.stderr)
+        print(f"relucate: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
