@@ -20,7 +20,6 @@ from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from . import trainer
 from .lowerable import lowerable
-from .reading.norm_layers import NORM_LAYERS
 from .reading.reader import read, read_with_calls
 from .running import outputs, precisions, tapped
 from .writing.writer import write, write_tapped
@@ -103,11 +102,7 @@ class _Keras:
                 variable.assign(values[key])
 
     def count(self, model: Any) -> dict[str, int]:
-        norms = [x for x in model._flatten_layers() if isinstance(x, tuple(NORM_LAYERS))]
-        return {
-            "parameters": sum(_size(v) for v in model.trainable_weights),
-            "norm_parameters": sum(_size(v) for x in norms for v in x.weights if v.trainable),
-        }
+        return trainer.count_parameters(model)
 
     def biases(self, model: Any) -> int:
         norms = {id(norm) for norm in self.norms(model)}
