@@ -92,6 +92,7 @@ def compare(
     orders: Sequence[str | Order] = DEFAULT_ORDERS,
     vary: Mapping[str, Sequence[Any]] | None = None,
     options: Mapping[str, Any] | None = None,
+    imports: Sequence[str] | None = None,
     norm_eps: float | None = None,
     norm_momentum: float | None = None,
     recipe: Recipe | Mapping[str, Any] | None = None,
@@ -132,6 +133,8 @@ def compare(
             depends on them.
         options: keyword arguments for the builder, the same in every arm. A model that is rebuilt
             takes bias="keep": then no arm has a bias that another lacks.
+        imports: Python files or modules to import first, in the worker processes too, because they
+            register a saved model's custom objects. For a model that is named by a text.
         norm_eps, norm_momentum: given to the norms of every arm, where they would differ; momentum
             is Keras's, the share of the old average that a step keeps (PyTorch's is 1 - this).
         recipe: how to train; a mapping gives options of `Recipe`. None: defaults for the data.
@@ -163,7 +166,7 @@ def compare(
     factors = check_factors({} if vary is None else vary)
     arms = arms_from(_orders(orders), factors)
     norms = check_norm_settings(norm_eps, norm_momentum)
-    source = replace(resolve(model, options), norms=norms)
+    source = replace(resolve(model, options, imports or ()), norms=norms)
     check_dropout(source, arms, factors)
     dataset = load_data(data)
     plan = StudyPlan(
