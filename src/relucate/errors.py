@@ -26,6 +26,19 @@ class Refused(RelucateError):
     exit_code = 3
 
 
+def printable(text: str) -> str:
+    """Return a text that can't steer a terminal: "?" for each control or formatting character.
+
+    Names of layers, classes and files come from files of others. Escape sequences (C0 and C1) and
+    bidirectional overrides could colour, hide or reorder what is printed around them. Line breaks
+    and tabs stay.
+
+    >>> printable("a\\x1b[31mb")
+    'a?[31mb'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+
+
 def unknown(what: str, got: object, choices: Iterable[object]) -> InputError:
     """Return the error for a name that isn't among `choices`, with the nearest if one is near.
 

@@ -28,7 +28,7 @@ def imported(code):
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("verb", ["", "compare", "audit", "rebuild"])
+@pytest.mark.parametrize("verb", ["", "compare", "audit", "rebuild", "rules"])
 def test_help_imports_nothing_heavy(verb):
     arguments = [*verb.split(), "--help"]
     code = f"from relucate.cli import main\ntry:\n    main({arguments})\nexcept SystemExit: pass"
@@ -46,7 +46,7 @@ def test_import_imports_no_framework():
     assert "typer" not in found
 
 
-@pytest.mark.parametrize("verb", ["", "compare", "report", "nets", "data"])
+@pytest.mark.parametrize("verb", ["", "compare", "report", "nets", "data", "rules"])
 def test_every_verb_has_help(verb):
     done = run(*verb.split(), "--help")
     assert done.returncode == 0
@@ -139,3 +139,50 @@ def test_a_model_that_ends_the_program_is_wrong_input(arguments, tmp_path, monke
     assert out == ""
     assert "it called sys.exit(0) (line" in err
     assert "Traceback" not in err
+
+
+NASTY = {
+    "escape sequence": "\x1b[31mred",
+    "C0 bell": "a\x07b",
+    "carriage return": "a\rb",
+    "C1 control sequence": "a\x9b31mb",
+    "bidirectional override": "a\u202eb",
+    "isolate": "a\u2066b",
+    "zero width": "a\u200bb",
+}
+
+
+@pytest.mark.parametrize("name", NASTY.values(), ids=NASTY)
+def test_names_in_errors_and_data_cannot_steer_the_terminal(name, tmp_path, monkeypatch, capsys):
+    import numpy as np
+
+    monkeypatch.chdir(tmp_path)
+    np.savez("d.npz", x=np.zeros((20, 4), np.float32), y=np.array([name, "other"] * 10))
+    main_ok("data", "npz:d.npz")
+    out = capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        main(["audit", f"{name}.keras"])
+    assert stopped.value.code == 2
+    err = capsys.readouterr().err
+    for text in (out, err):
+        assert "?" in text
+        assert not [c for c in text if not c.isprintable() and c != "\n"]
+
+
+def test_a_layers_name_in_a_certificate_cannot_steer_the_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.parts = nn.ModuleDict({'a\\x1b[31mred': nn.Linear(4, 3)})\n"
+        "    def forward(self, x):\n"
+        "        return self.parts['a\\x1b[31mred'](x)\n"
+    )
+    with pytest.raises(SystemExit) as stopped:
+        main(["verify", "net.py:Net", "net.py:Net", "--input-shape", "4"])
+    assert stopped.value.code == 1
+    out = capsys.readouterr().out
+    assert "parts.a?[31mred" in out
+    assert "\x1b" not in out

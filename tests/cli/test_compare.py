@@ -212,3 +212,31 @@ def wait_for_line(process, text, limit=100):
             return
         assert time.monotonic() < deadline
     raise AssertionError(f"the process ended before it said '{text}'")
+
+
+def test_a_saved_model_with_custom_objects(tmp_path, monkeypatch, capfd):
+    import keras
+
+    from relucate.nets.models import load_model
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "custom.py").write_text(
+        "import keras\n"
+        "from keras import layers as kl\n"
+        '@keras.saving.register_keras_serializable("mine")\n'
+        "class Halved(keras.layers.Layer):\n"
+        "    def call(self, x):\n"
+        "        return 0.5 * x\n"
+        "def build():\n"
+        "    parts = [kl.Flatten(), Halved(), kl.Dense(8), kl.BatchNormalization(), kl.ReLU()]\n"
+        "    return keras.Sequential([keras.Input((8, 8, 1)), *parts, kl.Dense(10)])\n"
+    )
+    load_model("custom.py:build").model.save("net.keras")
+    keras.saving.get_custom_objects().clear()
+    options = ["--pairs", "2", "--epochs", "1", "--jobs", "1", "--quiet", "--engine", "keras"]
+    assert exit_code("net.keras", *options) == 2
+    assert "aren't registered: Halved" in capfd.readouterr().err
+    assert exit_code("net.keras", *options, "--import", "custom.py") == 0
+    keras.saving.get_custom_objects().clear()
+    assert exit_code("net.keras", *options, "--import", "gone.py") == 2
+    assert "no file 'gone.py'" in capfd.readouterr().err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,9 +10,10 @@ from ..graph import Graph
 from ..surgery.audit import Audit, audit_graph
 from ..surgery.rules import RULES, Finding
 from ..surgery.sites import Site
+from .shown import Shown
 
 
-class AuditReport:
+class AuditReport(Shown):
     """Where each norm of a model sits, and what is wrong with it. Prints as a table."""
 
     def __init__(self, audit: Audit) -> None:
@@ -48,9 +48,13 @@ class AuditReport:
         """Return the findings at or above "note", "warning" or "error"."""
         return self._audit.at_least(severity)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the audit as JSON-ready data (schema relucate.audit/1)."""
-        return json.loads(json.dumps(self._audit.to_dict(), allow_nan=False))
+    def _data(self) -> dict[str, Any]:
+        return self._audit.to_dict()  # schema relucate.audit/1
+
+    def _views(self) -> Any:
+        from ..report.audit import audit_html, print_audit
+
+        return print_audit, audit_html
 
     def to_sarif(self, *, file: str | None = None, line: int | None = None) -> dict[str, Any]:
         """Return the findings as a SARIF 2.1.0 log; file and line: where the model is made."""
@@ -61,24 +65,8 @@ class AuditReport:
         rules = [{name: getattr(RULES[code], name) for name in names} for code in sorted(RULES)]
         return sarif(self.to_dict(), rules, __version__, file=file, line=line)
 
-    def __str__(self) -> str:
-        from io import StringIO
-
-        from rich.console import Console
-
-        from ..report.audit import print_audit
-
-        text = StringIO()
-        print_audit(self.to_dict(), Console(file=text, width=80, color_system=None))
-        return text.getvalue().rstrip("\n")
-
     def __repr__(self) -> str:
         return f"<AuditReport: {len(self.sites)} norms, {len(self.findings)} findings>"
-
-    def _repr_html_(self) -> str:
-        from ..report.audit import audit_html
-
-        return audit_html(self.to_dict())
 
 
 def audit(

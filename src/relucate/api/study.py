@@ -6,7 +6,6 @@ its own.
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -32,11 +31,12 @@ from ..study.tuning import at_best
 from ..study.tuning import tune as find
 from ..study.vary import arms_from, check_dropout, check_factors
 from ..train.recipe import Recipe
+from .shown import Shown
 
 DEFAULT_ORDERS = ("before", "after")
 
 
-class Study:
+class Study(Shown):
     """A finished comparison: the verdict with everything that it rests on.
 
     verdict: "better", "equivalent" or "inconclusive"; winner: an order or None; difference: of the
@@ -67,9 +67,13 @@ class Study:
         """The verdict in plain language."""
         return self._document["sentence"]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the whole study as JSON-ready data (schema relucate.compare/1)."""
-        return json.loads(json.dumps(self._document, allow_nan=False))
+    def _data(self) -> dict[str, Any]:
+        return self._document  # schema relucate.compare/1
+
+    def _views(self) -> Any:
+        from ..report import print_study, repr_html
+
+        return print_study, repr_html
 
     def report(self, path: str | Path) -> Path:
         """Write one self-contained HTML file and return its path."""
@@ -77,24 +81,8 @@ class Study:
 
         return write_html(self.to_dict(), path)
 
-    def __str__(self) -> str:
-        from io import StringIO
-
-        from rich.console import Console
-
-        from ..report import print_study
-
-        text = StringIO()
-        print_study(self._document, Console(file=text, width=80, color_system=None))
-        return text.getvalue().rstrip("\n")
-
     def __repr__(self) -> str:
         return f"<Study: {self.sentence}>"
-
-    def _repr_html_(self) -> str:
-        from ..report import repr_html
-
-        return repr_html(self._document)
 
 
 def compare(
@@ -104,6 +92,7 @@ def compare(
     orders: Sequence[str | Order] = DEFAULT_ORDERS,
     vary: Mapping[str, Sequence[Any]] | None = None,
     options: Mapping[str, Any] | None = None,
+    imports: Sequence[str] | None = None,
     norm_eps: float | None = None,
     norm_momentum: float | None = None,
     recipe: Recipe | Mapping[str, Any] | None = None,
@@ -144,6 +133,8 @@ def compare(
             depends on them.
         options: keyword arguments for the builder, the same in every arm. A model that is rebuilt
             takes bias="keep": then no arm has a bias that another lacks.
+        imports: Python files or modules to import first, in the worker processes too, because they
+            register a saved model's custom objects. For a model that is named by a text.
         norm_eps, norm_momentum: given to the norms of every arm, where they would differ; momentum
             is Keras's, the share of the old average that a step keeps (PyTorch's is 1 - this).
         recipe: how to train; a mapping gives options of `Recipe`. None: defaults for the data.
@@ -175,7 +166,7 @@ def compare(
     factors = check_factors({} if vary is None else vary)
     arms = arms_from(_orders(orders), factors)
     norms = check_norm_settings(norm_eps, norm_momentum)
-    source = replace(resolve(model, options), norms=norms)
+    source = replace(resolve(model, options, imports or ()), norms=norms)
     check_dropout(source, arms, factors)
     dataset = load_data(data)
     plan = StudyPlan(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,12 +25,13 @@ from ..surgery.sites import sites
 from ..surgery.verify import Certificate, check_finite, stress_inputs
 from ..train.framework import ReadModel
 from .certify import NARROW, Party, certified, split
+from .shown import Shown
 
 _BATCH = 32
 
 
 @dataclass(frozen=True)
-class TransformReport:
+class TransformReport(Shown):
     """What a verb did to each norm of a model, and how well the result was checked.
 
     Attributes: sites: a SiteResult per norm; certificate: None for `rebuild`, whose result is
@@ -60,9 +60,8 @@ class TransformReport:
         """The norms that stayed as they were, each with its reason."""
         return tuple(outcome for outcome in self.sites if outcome.status == "skipped")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-ready data (schema relucate.VERB/1)."""
-        data = {
+    def _data(self) -> dict[str, Any]:
+        return {
             "schema": f"relucate.{self.verb}/1",
             "model": self.model,
             "framework": self.framework,
@@ -76,21 +75,15 @@ class TransformReport:
             "warnings": list(self.warnings),
             "hidden": hidden_rows(self.hidden),
         }
-        return json.loads(json.dumps(data, allow_nan=False))
 
-    def __str__(self) -> str:
-        from ..report.transform import transform_text
+    def _views(self) -> Any:
+        from ..report.transform import print_transform, transform_html
 
-        return transform_text(self.to_dict())
+        return print_transform, transform_html
 
     def __repr__(self) -> str:
         done, skipped = len(self.done), len(self.skipped)
         return f"<TransformReport of {self.verb}: {done} norms done, {skipped} skipped>"
-
-    def _repr_html_(self) -> str:
-        from ..report.transform import transform_html
-
-        return transform_html(self.to_dict())
 
 
 def fold(

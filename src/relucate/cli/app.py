@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ..errors import InputError, RelucateError
+from ..errors import InputError, RelucateError, printable
 from .audit import audit
 from .compare import compare
 from .convert import convert
@@ -18,6 +18,7 @@ from .fold import fold
 from .nets import nets
 from .rebuild import rebuild
 from .report import report
+from .rules import rules
 from .transforming import WithStrategies
 from .verify import verify
 
@@ -51,7 +52,7 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for verb in (audit, compare, rebuild, convert, fold, verify, report, nets, data):
+for verb in (audit, compare, rebuild, convert, fold, verify, rules, report, nets, data):
     kind = WithStrategies if verb in (convert, fold) else None
     app.command(cls=kind)(_guarded(verb))
 
@@ -78,5 +79,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments, standalone_mode=True)
     except RelucateError as error:
-        print(f"relucate: {error}", file=sys.stderr)
+        print(f"relucate: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, printable
 from .fields import options_of
 from .options import TextOrJson
 from .transforming import Model, ModelOptions, load
@@ -44,9 +44,8 @@ def verify(
     if format is TextOrJson.json:
         print(json.dumps({"schema": "relucate.verify/1", **found.to_dict()}, indent=1))
     else:
-        print(found)
-        for note in found.notes:
-            print(f"Note: {note}")
+        for line in (str(found), *(f"Note: {note}" for note in found.notes)):
+            print(printable(line))
     if not found.passed:
         raise typer.Exit(1)
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from relucate.data import arrays, saved, split
-from relucate.errors import InputError
+from relucate.errors import InputError, printable
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -161,7 +161,7 @@ class Dataset:
             f"{self.classes} classes, fingerprint {listing['fingerprint']}"
         ]
         lines += [f"  {name:{width}}  {a:>9}  {b:>9}".rstrip() for name, a, b in rows]
-        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+        return printable("\n".join(lines + [f"note: {note}" for note in self.notes]))
 
     def __repr__(self) -> str:
         return (

@@ -19,6 +19,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from relucate.errors import printable
 from relucate.report import reach, tuning, varied
 from relucate.report.facts import (
     bare_sentence,
@@ -111,8 +112,7 @@ def speakable(value: Any, encoding: str = "utf-8") -> Any:
     {'name': 'a?[31mb', 'size': 3}
     """
     if isinstance(value, str):
-        shown = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in value)
-        return shown.encode(encoding, "replace").decode(encoding)
+        return printable(value).encode(encoding, "replace").decode(encoding)
     if isinstance(value, dict):
         return {key: speakable(item, encoding) for key, item in value.items()}
     if isinstance(value, list):

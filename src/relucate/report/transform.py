@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import StringIO
 from typing import Any
 
 import jinja2
@@ -47,13 +46,6 @@ def print_transform(
 ) -> None:
     """Print a report; `every`: each norm on its own; `planned`: nothing has been done yet."""
     console.print(TransformView(report, every, planned))
-
-
-def transform_text(report: dict[str, Any]) -> str:
-    """Return a report as plain text of 80 columns."""
-    text = StringIO()
-    print_transform(report, Console(file=text, width=80, color_system=None))
-    return text.getvalue().rstrip("\n")
 
 
 def _parts(report: dict[str, Any], every: bool, planned: bool) -> Iterator[RenderableType]:

@@ -67,6 +67,12 @@ class StudyOptions:
     norm_momentum: float | None = option(
         None, "And this momentum, as Keras has it (PyTorch's is 1 minus this).", panel=MODEL
     )
+    imports: list[str] | None = option(
+        None,
+        "Python file or module to import first: it registers a saved model's custom objects.",
+        panel=MODEL,
+        flag="--import",
+    )
     engine: str = option("auto", "auto, torch or keras.", panel=RUNNING)
     device: str = option("auto", "auto, cpu or cuda (engine torch).", panel=RUNNING)
     jobs: int = option(0, "Runs side by side (0: one per core).", panel=RUNNING)

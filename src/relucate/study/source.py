@@ -11,15 +11,24 @@ import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .. import nets
 from ..errors import InputError, Refused
 from ..nets.models import APPLICATIONS, load_saved, meaning
-from ..nets.user_code import arguments, call, load_callable, parameters, reported, takes_all
+from ..nets.user_code import (
+    arguments,
+    call,
+    import_user_module,
+    load_callable,
+    module_file,
+    parameters,
+    reported,
+    takes_all,
+)
 from .identity import code_digest
 from .rebuilding import rebuilt
 
@@ -32,7 +41,8 @@ class ModelSource:
 
     kind: net | file | module | function | saved; text: as the user named it; options: extra keyword
     arguments; digest: of the builder's source file or code; payload: a pickled function; norms:
-    eps and momentum that every arm's norms are given.
+    eps and momentum that every arm's norms are given; imports: the user's files and modules to
+    import first, because they register a saved model's custom objects.
     """
 
     kind: str
@@ -41,6 +51,7 @@ class ModelSource:
     digest: str = ""
     payload: bytes = b""
     norms: Mapping[str, float] = field(default_factory=dict)
+    imports: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """Return what a run's hash knows of the builder."""
@@ -50,6 +61,11 @@ class ModelSource:
             "options": dict(self.options),
             "digest": self.digest,
             **({"norms": dict(self.norms)} if self.norms else {}),
+            **(
+                {"imports": [_imported_digest(name) for name in self.imports]}
+                if self.imports
+                else {}
+            ),
         }
 
     @property
@@ -71,6 +87,7 @@ class ModelSource:
         """
         if self.kind == "net":
             return nets.build(self.text, order, input_shape, classes, **self.options), ""
+        self._import()
         if self.kind == "saved":
             model, _ = load_saved(Path(self.text))
             return rebuilt(model, order, input_shape, trained=True, **self.options)
@@ -107,7 +124,12 @@ class ModelSource:
         """
         return "" if self.kind in {"net", "saved"} else code_digest(self._load())
 
+    def _import(self) -> None:
+        for name in self.imports:
+            import_user_module(name)
+
     def _load(self) -> Builder:
+        self._import()
         if self.kind != "function":
             return load_callable(self.text)
         import cloudpickle
@@ -117,8 +139,12 @@ class ModelSource:
             return cloudpickle.loads(self.payload)
 
 
-def resolve(model: Any, options: Mapping[str, Any] | None = None) -> ModelSource:
+def resolve(
+    model: Any, options: Mapping[str, Any] | None = None, imports: Sequence[str] = ()
+) -> ModelSource:
     """Return the source that `model` (text or a callable) names.
+
+    Args: options: keyword arguments of the builder; imports: files or modules to import first.
 
     Raises: InputError: an unknown net (with the nearest), a builder or file that isn't there,
     options that aren't plain data. Refused: a model object: give its builder, or save it.
@@ -130,7 +156,10 @@ def resolve(model: Any, options: Mapping[str, Any] | None = None) -> ModelSource
         return model
     chosen = _plain_options(options or {})
     if isinstance(model, str):
-        return _from_text(model, chosen)
+        for name in imports:
+            import_user_module(name)
+        paths = (str(Path(name).resolve()) if name.endswith(".py") else name for name in imports)
+        return replace(_from_text(model, chosen), imports=tuple(paths))
     functions = (type, functools.partial)
     if callable(model) and (inspect.isroutine(model) or isinstance(model, functions)):
         return _from_function(model, chosen)
@@ -218,6 +247,11 @@ def _find_spec(name: str, path: Any) -> Any:
     """As importlib.util.find_spec, which trusts `sys.modules`."""
     specs = (finder.find_spec(name, path) for finder in sys.meta_path)
     return next((spec for spec in specs if spec is not None), None)
+
+
+def _imported_digest(name: str) -> str:
+    path = Path(name) if name.endswith(".py") else module_file(name)
+    return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _takes_order(builder: Builder, text: str) -> bool:

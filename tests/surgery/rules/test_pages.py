@@ -13,6 +13,7 @@ from relucate.graph import Graph
 from relucate.keras import read
 from relucate.surgery.audit import audit_graph
 from relucate.surgery.rules import RULES, SEVERITIES
+from relucate.surgery.rules import pages as made
 
 FOLDER = Path(__file__).parents[3] / "docs" / "rules"
 PAGES = sorted(path.stem for path in FOLDER.glob("*.md") if path.stem != "README")
@@ -34,6 +35,21 @@ def test_a_rule_has_its_page(code):
     assert re.search(r"\btorch\b", fix)
     assert code == "N304" or f"--ignore {code}" in text
     assert re.search(r"(19|20)\d\d|issue|sources?\b|Lasagne|Keras", text.split("## Reference")[1])
+
+
+@pytest.mark.parametrize("code", RULES)
+def test_a_page_is_its_rules_docstring(code):
+    assert (FOLDER / f"{code}.md").read_text() == made.page(RULES[code]), "run docs/rules.py"
+
+
+def test_the_index_is_made_of_the_rules():
+    assert index() == made.index(), "run docs/rules.py"
+
+
+def test_paragraphs_are_joined_and_code_is_not():
+    text = ["a", "b", "", "- c", "  d", "- e", "```python", "f", "  g", "```", "| h |", "| i |"]
+    joined = ["a b", "", "- c d", "- e", *text[6:]]
+    assert list(made._joined(text)) == joined
 
 
 def test_every_page_belongs_to_a_rule_and_the_index_lists_all():

@@ -1,6 +1,6 @@
 """What `audit` looks for: one function per rule, by family (the first digit of its code)."""
 
-from . import affine, placement, settings, statistics
+from . import affine, folding, placement, scope, settings, statistics
 from .rule import RULES, SEVERITIES, Facts, Finding, Rule
 
 __all__ = [
@@ -10,7 +10,9 @@ __all__ = [
     "Finding",
     "Rule",
     "affine",
+    "folding",
     "placement",
+    "scope",
     "settings",
     "statistics",
 ]

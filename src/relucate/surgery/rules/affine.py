@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from ...graph import Graph, Node
 from ...graph.padding import adds_zeros, explicit_padding
-from ..paths import is_transparent
 from ..sites import Site
 from .axes import bias_axis, carried, channel_axis, input_axis, norm_axes, time_axes
 from .rule import CHANNEL_NORMS, Facts, Hit, layer, rule, some
@@ -15,7 +14,73 @@ from .rule import CHANNEL_NORMS, Facts, Hit, layer, rule, some
 
 @rule("N101", "redundant-bias", "warning")
 def redundant_bias(facts: Facts) -> Iterator[Hit]:
-    """A bias right before a norm that subtracts the mean per channel: it has no effect."""
+    """A bias right before a norm that subtracts the mean per channel: it has no effect.
+
+    ## What it finds
+
+    A bias whose layer is followed by a norm that subtracts the mean of each channel: batch norm,
+    instance norm, group norm with as many groups as channels. Nothing else may see the bias: every
+    path from the layer ends in such a norm. Layers between the bias and the norm are ignored if
+    they leave a per-channel constant unchanged: max pools, averages without counted zeros, crops,
+    reshapes, sums and joins along the channels.
+
+    ## Why
+
+    `norm(W·x + b)` subtracts the mean of `W·x + b`, and `b` goes with it. The parameter does
+    nothing in training. At inference the moving mean holds it, and subtracts it again. It costs
+    memory, and an optimizer keeps moving it.
+
+    ## Example
+
+    ```python
+    import keras
+    import relucate
+    from keras import layers as kl
+
+    net = keras.Sequential([
+        keras.Input((8, 8, 3)),
+        kl.Conv2D(8, 3, name="conv"), kl.BatchNormalization(name="bn"), kl.ReLU(),
+    ])
+    found = relucate.audit(net, select=["N101"]).findings[0]
+    found.where  # 'conv'
+    found.message  # 'its bias (8 parameters) is subtracted again by bn'
+    ```
+
+    ## Fix
+
+    Leave the bias out: `use_bias=False` in Keras, `bias=False` in PyTorch. The norm's beta does its
+    work.
+
+    ```python
+    net = keras.Sequential([
+        keras.Input((8, 8, 3)), kl.Conv2D(8, 3, use_bias=False), kl.BatchNormalization(), kl.ReLU(),
+    ])
+    len(relucate.audit(net, select=["N101"]).findings)  # 0
+    ```
+
+    ```python
+    from torch import nn
+
+    block = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    ```
+
+    In a model that is trained already, `moving_mean - b` has to become the new moving mean.
+
+    ## When it is fine
+
+    - Weights must fit a file that has the bias.
+    - The bias is kept so that a tool can fold the norm into it later.
+
+    Not reported: a frozen norm, or one that is called with `training=False`, because it subtracts a
+    fixed mean. Layer norm, RMS norm and group norm with fewer groups than channels, because they
+    don't take a bias per channel away. Batch renormalization, because its correction lags behind.
+    To leave the rule out: `--ignore N101`.
+
+    ## Reference
+
+    - Ioffe and Szegedy, *Batch Normalization*, 2015, section 3.2.
+    - Goodfellow, Bengio and Courville, *Deep Learning*, 2016, section 8.7.1.
+    """
     layers: dict[str, list[Node]] = {}
     for node in facts.graph:
         if node.kind == "linear" and "bias" in node.arrays:
@@ -76,7 +141,7 @@ def _keeps_constant(graph: Graph, node: Node, axis: int) -> bool:
         idle = not attrs.get("rate") or attrs.get("forced") is False
         return shift == "commutes" and idle
     if node.op == "avg_pool" and shift == "borders":  # zeros that count pull the borders down
-        return not _pads(graph, node)
+        return not pads(graph, node)
     return shift in ("commutes", "constant")
 
 
@@ -86,7 +151,77 @@ def _along(concat: Node, axis: int) -> bool:
 
 @rule("N102", "missing-bias", "warning")
 def missing_bias(facts: Facts) -> Iterator[Hit]:
-    """A linear layer without bias whose activation comes before the norm: it can't be shifted."""
+    """A linear layer without bias whose activation comes before the norm: it can't be shifted.
+
+    (a note in `norm-linear-act`)
+
+    ## What it finds
+
+    A linear layer without a bias whose activation follows it directly, in a block with a norm
+    somewhere else: `linear-act-norm`, or `norm-linear-act` with a batch, instance or group norm.
+
+    ## Why
+
+    The rule "no bias where there is a norm" holds only of a norm that directly follows the layer.
+    Many libraries apply it to any order. In `linear-act-norm` the norm comes after the activation:
+    its beta can't decide where the activation switches on. Without a bias each unit switches at
+    zero. What the norm of the block before adds reaches it only through the kernel, and not as one
+    number per unit.
+
+    ## Example
+
+    ```python
+    import keras
+    import relucate
+    from keras import layers as kl
+
+    net = keras.Sequential([
+        keras.Input((8, 8, 3)),
+        kl.Conv2D(8, 3, use_bias=False, activation="relu", name="conv"),
+        kl.BatchNormalization(name="bn"),
+    ])
+    found = relucate.audit(net, select=["N102"]).findings[0]
+    found.message  # 'has no bias, but relu follows it directly: bn comes too late to shift it'
+    found.fix  # 'use_bias=True in conv'
+    ```
+
+    ## Fix
+
+    Give the layer its bias: `use_bias=True` in Keras (the default), `bias=True` in PyTorch (the
+    default).
+
+    ```python
+    net = keras.Sequential([
+        keras.Input((8, 8, 3)), kl.Conv2D(8, 3, activation="relu"), kl.BatchNormalization(),
+    ])
+    len(relucate.audit(net, select=["N102"]).findings)  # 0
+    ```
+
+    ```python
+    from torch import nn
+
+    block = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8))
+    ```
+
+    In mmcv say `ConvModule(..., bias=True, order=("conv", "act", "norm"))`, in fastai
+    `ConvLayer(..., bias=True, bn_1st=False)`.
+
+    ## When it is fine
+
+    - The input of the layer is normalized and wide: then the beta before it, through the kernel,
+      can shift most units. Such networks train. That is why `norm-linear-act` is a note.
+    - A shift is left out on purpose, for example to keep a network homogeneous.
+
+    Not reported: `norm-linear-act` with a layer or RMS norm, because transformers without biases
+    are built so on purpose; a layer with a learned shift of its own behind it. To leave the rule
+    out: `--ignore N102`.
+
+    ## Reference
+
+    - mmcv, `ConvModule(bias="auto")`, and fastai, `ConvLayer(bias=None)`: the bias goes with any
+      norm, whatever the order (source as of 2026).
+    - MONAI, issue 2768: drop it only if the norm comes first.
+    """
     seen: set[str] = set()
     for site in facts.sites:
         if not _norm_out_of_reach(site) or site.act_node is None:
@@ -126,7 +261,73 @@ def _feeds(facts: Facts, linear: Node, act: str) -> bool:
 
 @rule("N103", "absorbable-scale", "note")
 def absorbable_scale(facts: Facts) -> Iterator[Hit]:
-    """A gamma that the next linear layer could take over: it adds parameters, not functions."""
+    """A gamma that the next linear layer could take over: it adds parameters, not functions.
+
+    ## What it finds
+
+    The gamma of a batch, instance or group norm that only linear layers take, with nothing between
+    that a scale can't pass: at most activations of the relu family, pools, reshapes, zero padding,
+    dropout. The kernels behind could hold gamma as well.
+
+    ## Why
+
+    For positive s, `relu(s·x) = s·relu(x)`, and `W·(s·y) = (W·s)·y`. So a network without this
+    gamma computes the same functions with fewer parameters. Through an activation or a max pool
+    that holds up to the sign of gamma; the message counts the negative ones.
+
+    ## Example
+
+    ```python
+    import keras
+    import relucate
+    from keras import layers as kl
+
+    net = keras.Sequential([
+        keras.Input((8, 8, 3)),
+        kl.Conv2D(8, 3, use_bias=False), kl.BatchNormalization(name="bn"), kl.ReLU(),
+        kl.Conv2D(4, 3, name="next"),
+    ])
+    found = relucate.audit(net, select=["N103"]).findings[0]
+    found.message  # 'its gamma (8 parameters) could be absorbed by next through relu'
+    ```
+
+    ## Fix
+
+    `scale=False` in Keras. PyTorch's batch norm has `affine=False`, which drops beta too; keep it
+    there if you want beta.
+
+    ```python
+    net = keras.Sequential([
+        keras.Input((8, 8, 3)),
+        kl.Conv2D(8, 3, use_bias=False), kl.BatchNormalization(scale=False), kl.ReLU(),
+        kl.Conv2D(4, 3),
+    ])
+    len(relucate.audit(net, select=["N103"]).findings)  # 0
+    ```
+
+    ```python
+    from torch import nn
+
+    norm = nn.BatchNorm2d(8, affine=False)  # no gamma and no beta: the next layer needs its bias
+    ```
+
+    ## When it is fine
+
+    Nearly always: it is a note. Gamma changes how a network trains though not what it can compute.
+    Weight decay acts on it apart from the kernel, and a gamma that starts at zero opens a branch
+    slowly. Most published networks keep it; Keras's Inception v3 and TF-slim leave it out.
+
+    Not reported: a gamma that a sum, another norm, an output or a gate takes; a norm or a next
+    layer that is called twice; kernels under spectral or weight norm; an activation that bends
+    scales (gelu, tanh, relu6). A layer norm's gamma could be absorbed too, but no one leaves it
+    out. To leave the rule out: `--ignore N103`.
+
+    ## Reference
+
+    - TF-slim, `batch_norm(scale=False)`, and Keras, `BatchNormalization(scale=...)`: can be left
+      out where the next layer is linear or a relu comes before it.
+    - Ioffe and Szegedy, *Batch Normalization*, 2015.
+    """
     seen: set[str] = set()
     for site in facts.sites:
         node = facts.node(site)
@@ -208,62 +409,7 @@ def _keeps_scale(node: Node, axis: int) -> bool | None:
     return scale == "positive"
 
 
-@rule("N501", "padded-fold", "note")
-def padded_fold(facts: Facts) -> Iterator[Hit]:
-    """A batch norm in front of a zero-padded convolution: most tools fold it wrongly or not."""
-    for site in facts.sites:
-        node = facts.node(site)
-        fixed = "moving_mean" in node.arrays and not node.attrs.get("forced")
-        if site.kind != "batch" or not fixed or _folds_back(facts, node):
-            continue
-        convs = [
-            layer(end.node)
-            for end in facts.paths.ahead(node.name)
-            if end.kind == "linear" and _zero_padded(facts.graph, end.node, node.name)
-        ]
-        if convs:
-            yield Hit(
-                site.name,
-                f"its shift meets the zero padding of {some(convs)}: W·(s·x + t) is not a "
-                "convolution of x with one bias at the border",
-                "fold it with a tool that is exact at the border, or keep the norm for inference",
-            )
-
-
-def _folds_back(facts: Facts, norm: Node) -> bool:
-    """Return whether the linear layer before could take the norm, alone and exactly."""
-    graph, name = facts.graph, norm.inputs[0]
-    while len(graph.consumers[name]) == 1 and name not in graph.outputs:
-        node = graph.nodes[name]
-        if node.kind == "linear":
-            return not facts.shared(node)
-        if not _commutes(graph, node):
-            return False
-        name = node.inputs[0]
-    return False
-
-
-def _commutes(graph: Graph, node: Node) -> bool:
-    """Return whether any scale and shift of channels pass a node at inference."""
-    what, shift = node.operation, node.operation.shift_of(node.attrs)
-    if node.op == "slice" or what.kind == "merge" or (what.moves_axes and what.kind != "pool"):
-        return False
-    averages = node.op == "avg_pool" and not _pads(graph, node)
-    commutes = what.scale_of(node.attrs) == "any" and (shift == "commutes" or averages)
-    return commutes or node.op == "rescale"
-
-
-def _zero_padded(graph: Graph, conv: Node, norm: str) -> bool:
-    node = graph.nodes[conv.inputs[0]]
-    while node.name != norm and is_transparent(node):
-        constant = node.operation.shift_of(node.attrs) == "borders"
-        if node.operation.kind == "pad" and constant and adds_zeros(node.attrs["padding"]):
-            return True
-        node = graph.nodes[node.inputs[0]]
-    return conv.operation.pads and _pads(graph, conv)
-
-
-def _pads(graph: Graph, node: Node) -> bool:
+def pads(graph: Graph, node: Node) -> bool:
     """Return whether a convolution or a pool pads its input, at this size of it."""
     padding = node.attrs.get("padding", "valid")
     if padding != "same":

@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ...graph import Node
-from ..paths import is_transparent
 from ..sites import Site
-from .axes import channel_axis, norm_axes, time_axes
+from .axes import channel_axis
 from .rule import CHANNEL_NORMS, Facts, Hit, layer, rule, some
 
 _NONLINEAR = {"prod", "var", "std"}
@@ -17,7 +16,73 @@ _PRE_ACTIVATION = {"linear-norm-act", "norm-act-linear"}
 
 @rule("N201", "mixed-orders", "warning")
 def mixed_orders(facts: Facts) -> Iterator[Hit]:
-    """Norms that sit otherwise than most norms of the model."""
+    """Norms whose position differs from most norms in the model.
+
+    (a note for a stem in front of pre-activation blocks)
+
+    ## What it finds
+
+    Norms that sit in another order than most norms of the model. Only complete orders count, those
+    with a linear layer, a norm and an activation. Batch, instance and group norms are compared with
+    each other, layer and RMS norms with each other.
+
+    ## Why
+
+    One block with its layers swapped is easy to write and hard to see. Weights load, shapes fit,
+    training works a little worse. Which order is better depends on network, activation and data, so
+    measure it with `relucate compare`; that both stand in one network is seldom meant.
+
+    ## Example
+
+    ```python
+    import keras
+    import relucate
+    from keras import layers as kl
+
+    net = keras.Sequential([
+        keras.Input((16, 16, 3)),
+        kl.Conv2D(8, 3), kl.BatchNormalization(name="a"), kl.ReLU(),
+        kl.Conv2D(8, 3), kl.BatchNormalization(name="b"), kl.ReLU(),
+        kl.Conv2D(8, 3), kl.ReLU(), kl.BatchNormalization(name="c"),
+    ])
+    found = relucate.audit(net, select=["N201"]).findings[0]
+    found.message  # 'linear-act-norm in 1 of 3 norms (c), linear-norm-act in 2'
+    ```
+
+    ## Fix
+
+    Use one order throughout, or say in the code why the odd ones differ.
+
+    ```python
+    def block(filters):
+        return [kl.Conv2D(filters, 3, use_bias=False), kl.BatchNormalization(), kl.ReLU()]
+
+    net = keras.Sequential([keras.Input((16, 16, 3)), *block(8), *block(8), *block(8)])
+    len(relucate.audit(net, select=["N201"]).findings)  # 0
+    ```
+
+    ```python
+    from torch import nn
+
+    def torch_block(inside, outside):
+        conv = nn.Conv2d(inside, outside, 3, bias=False)
+        return nn.Sequential(conv, nn.BatchNorm2d(outside), nn.ReLU())
+    ```
+
+    ## When it is fine
+
+    - The network is a mix by design: ResNet-v2 has a `linear-norm-act` stem before
+      `norm-act-linear` blocks. That is a note only.
+    - Two parts come from two sources, for example a pretrained body with a head of your own.
+
+    To leave the rule out: `--ignore N201`.
+
+    ## Reference
+
+    - He, Zhang, Ren and Sun, *Identity Mappings in Deep Residual Networks*, 2016: where norm and
+      activation sit in a residual block matters.
+    - Keras, issues 4618 and 5465: Inception v3 in another order than its paper.
+    """
     full = [s for s in facts.sites if s.order.count("-") == 2 and not s.unknown]
     # A transformer's layer norms keep to an order of their own beside the batch norms of a stem.
     yield from _odd([site for site in full if site.kind in CHANNEL_NORMS])
@@ -41,7 +106,66 @@ def _odd(sites: Sequence[Site]) -> Iterator[Hit]:
 
 @rule("N202", "norm-at-output", "warning")
 def norm_at_output(facts: Facts) -> Iterator[Hit]:
-    """A norm on the model's output, or right before the softmax or sigmoid that is its output."""
+    """A norm on the model's output, or right before the softmax or sigmoid that is its output.
+
+    ## What it finds
+
+    A batch, instance or group norm on the model's output, or right before the softmax, log-softmax
+    or sigmoid that is put out.
+
+    ## Why
+
+    The norm fixes mean and variance of each output over the batch. A classifier's confidence, and a
+    regressor's range, are then set by gamma and beta alone. One rare class and one common class get
+    logits of the same spread. Batches at training time also shift each other's outputs.
+
+    ## Example
+
+    ```python
+    import keras
+    import relucate
+    from keras import layers as kl
+
+    net = keras.Sequential([
+        keras.Input((16,)), kl.Dense(10), kl.BatchNormalization(name="bn"), kl.Softmax(),
+    ])
+    found = relucate.audit(net, select=["N202"]).findings[0]
+    found.where  # 'bn'
+    found.message.split(":")[0]  # "feeds the output's softmax directly"
+    ```
+
+    ## Fix
+
+    End with a linear layer with a bias, and its activation.
+
+    ```python
+    net = keras.Sequential([
+        keras.Input((16,)),
+        kl.Dense(10), kl.BatchNormalization(), kl.ReLU(), kl.Dense(10), kl.Softmax(),
+    ])
+    len(relucate.audit(net, select=["N202"]).findings)  # 0
+    ```
+
+    ```python
+    from torch import nn
+
+    head = nn.Sequential(nn.Linear(16, 10))  # logits, for nn.CrossEntropyLoss
+    ```
+
+    ## When it is fine
+
+    - The model puts out features that should be normalized: face recognition ends in a norm (an
+      embedding), and some self-supervised heads do.
+    - It is one part of a larger network, and the next part goes on from the norm.
+
+    Not reported: norm, then activation, then output (a body without its top); layer norms, which
+    many transformers end with. To leave the rule out: `--ignore N202`.
+
+    ## Reference
+
+    - Radford, Metz and Chintala, *Unsupervised Representation Learning with Deep Convolutional
+      Generative Adversarial Networks*, 2016: no batch norm on the generator's output.
+    """
     for site in facts.sites:
         if site.kind in CHANNEL_NORMS:
             hows = (_where_at_output(facts, name) for name in site.nodes)
@@ -71,7 +195,68 @@ def _at_output(site: Site, how: str) -> Hit:
 
 @rule("N203", "stacked-norms", "warning")
 def stacked_norms(facts: Facts) -> Iterator[Hit]:
-    """A norm that normalizes what another norm has just normalized."""
+    """A norm that normalizes what another norm has just normalized.
+
+    ## What it finds
+
+    A norm whose input is another norm's output, with nothing nonlinear between: at most dropout,
+    average pools, padding, reshapes.
+
+    ## Why
+
+    The second norm normalizes what is normalized already. At inference two batch norms in a row are
+    one scale and one shift. The first one's gamma and beta are taken away again by the second in
+    training. Usually one of them was left over when a block was changed, or an activation was
+    forgotten.
+
+    ## Example
+
+    ```python
+    import keras
+    import relucate
+    from keras import layers as kl
+
+    net = keras.Sequential([
+        keras.Input((8, 8, 3)),
+        kl.Conv2D(8, 3),
+        kl.BatchNormalization(name="a"), kl.BatchNormalization(name="b"), kl.ReLU(),
+    ])
+    found = relucate.audit(net, select=["N203"]).findings[0]
+    found.where  # 'b'
+    found.message  # 'normalizes the output of a: nothing nonlinear lies between'
+    ```
+
+    ## Fix
+
+    Remove one of the two, or put the activation between them.
+
+    ```python
+    net = keras.Sequential([
+        keras.Input((8, 8, 3)), kl.Conv2D(8, 3), kl.BatchNormalization(), kl.ReLU(),
+    ])
+    len(relucate.audit(net, select=["N203"]).findings)  # 0
+    ```
+
+    ```python
+    from torch import nn
+
+    block = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    ```
+
+    ## When it is fine
+
+    - Two norms of different kinds are meant to work together, such as a layer norm that keeps an
+      example's scale behind a frozen batch norm.
+    - A body that ends in a norm is used as it is, and the new head begins with one.
+
+    Not reported: an activation, a linear layer, a max pool or a sum between the two. To leave the
+    rule out: `--ignore N203`.
+
+    ## Reference
+
+    - Ioffe and Szegedy, *Batch Normalization*, 2015, algorithm 2: at inference a batch norm is a
+      scale and a shift.
+    """
     seen: set[str] = set()
     for site in facts.sites:
         for name in site.nodes:
@@ -100,9 +285,71 @@ def _bends(facts: Facts, name: str, ancestor: str) -> bool:
 def no_activation(facts: Facts) -> Iterator[Hit]:
     """A norm with no activation on its path: two linear layers in a row are one linear map.
 
-    Not said of a bottleneck (the layer between has fewer channels than both sides) and of
-    factorised convolutions (depthwise, grouped), where that is the point; nor of layer norms,
-    which are nonlinear themselves.
+    ## What it finds
+
+    A batch, instance or group norm with a linear layer before it and only linear layers behind it;
+    or a norm with neither a linear layer nor an activation beside it.
+
+    ## Why
+
+    At inference linear layer, batch norm, linear layer is one linear map: the second layer adds
+    nothing but cost. (With group and instance norms it is not one, and the message doesn't say so.)
+    Mostly the activation was forgotten.
+
+    ## Example
+
+    ```python
+    import keras
+    import relucate
+    from keras import layers as kl
+
+    net = keras.Sequential([
+        keras.Input((16, 16, 8)),
+        kl.Conv2D(8, 3, name="a"), kl.BatchNormalization(name="bn"), kl.Conv2D(8, 3, name="b"),
+    ])
+    found = relucate.audit(net, select=["N204"]).findings[0]
+    found.message  # 'no activation between a and b'
+    found.fix  # 'add the activation if it was forgotten; else the two layers are one'
+    ```
+
+    ## Fix
+
+    Add the activation, on either side of the norm.
+
+    ```python
+    net = keras.Sequential([
+        keras.Input((16, 16, 8)),
+        kl.Conv2D(8, 3), kl.BatchNormalization(), kl.ReLU(), kl.Conv2D(8, 3),
+    ])
+    len(relucate.audit(net, select=["N204"]).findings)  # 0
+    ```
+
+    ```python
+    from torch import nn
+
+    net = nn.Sequential(
+        nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3),
+    )
+    ```
+
+    ## When it is fine
+
+    - The two layers are a factorisation: fewer weights than their product. The usual cases are not
+      reported: a middle with fewer channels than both sides, depthwise, separable and grouped
+      convolutions.
+    - Extra linear layers are used for how they train (over-parameterised or re-parameterised
+      blocks).
+
+    Not reported: an activation behind a sum, a max pool between, a layer norm between (which is not
+    linear), a norm beside a layer that can't be looked into. To leave the rule out:
+    `--ignore N204`.
+
+    ## Reference
+
+    - Goodfellow, Bengio and Courville, *Deep Learning*, 2016, section 6.1: layers in a row without
+      a nonlinearity are one linear map.
+    - Sandler, Howard, Zhu, Zhmoginov and Chen, *MobileNetV2: Inverted Residuals and Linear
+      Bottlenecks*, 2018: where leaving it out is meant.
     """
     for site in facts.sites:
         if site.kind not in CHANNEL_NORMS:
@@ -147,128 +394,3 @@ def _factorised(facts: Facts, before: Node, after: list[Node]) -> bool:
     sizes += [node.shape[a] for node in after if (a := channel_axis(node)) is not None]
     middle, *sides = [size or 0 for size in sizes]
     return middle < min(sides)
-
-
-@rule("N205", "dropout-before-norm", "warning")
-def dropout_before_norm(facts: Facts) -> Iterator[Hit]:
-    """Dropout upstream of a batch norm, with no norm between: its variance shifts at inference."""
-    dropped: dict[str, Node] = {}  # the last dropout on the way to each node
-    seen: set[str] = set()
-    for node in facts.graph:
-        if node.kind == "norm":
-            if _keeps_statistics(node) and node.inputs[0] in dropped and layer(node) not in seen:
-                seen.add(layer(node))
-                yield _shifted(node, dropped[node.inputs[0]])
-        elif _drops(node):
-            dropped[node.name] = node
-        elif node.operation.kind in {"linear", "act", "merge"} or is_transparent(node):
-            drops = [dropped[name] for name in node.inputs if name in dropped]
-            if drops:
-                dropped[node.name] = drops[0]
-
-
-def _drops(node: Node) -> bool:
-    """Return whether this is dropout in training only, of values and not of whole branches."""
-    if node.op not in {"dropout", "gaussian_dropout"} or not node.attrs.get("rate"):
-        return False
-    kept = node.attrs.get("noise_shape") or ()
-    branch = len(kept) > 1 and all(size == 1 for size in kept[1:])
-    return node.attrs.get("forced") is None and not branch
-
-
-def _keeps_statistics(node: Node) -> bool:
-    moves = not node.attrs.get("frozen") and node.attrs.get("forced") is None
-    return moves and "moving_variance" in node.arrays
-
-
-def _shifted(node: Node, drop: Node) -> Hit:
-    return Hit(
-        layer(node),
-        f"dropout '{layer(drop)}' (rate {drop.attrs['rate']:g}) lies before it: the variance that "
-        "it stores in training is not the one that it meets at inference",
-        "move the dropout behind the last batch norm, or take the rate down to 0",
-    )
-
-
-@rule("N206", "wrong-axis", "error")
-def wrong_axis(facts: Facts) -> Iterator[Hit]:
-    """A norm whose axis is not the channel axis of the convolutions around it."""
-    seen: set[str] = set()
-    for site in facts.sites:
-        node = facts.node(site)
-        if not node.operation.arrays or site.name in seen:  # it has nothing per channel
-            continue
-        known = _spatial_neighbour(facts, node)
-        if known is None or _keeps_apart(node, known[1]):
-            continue
-        other, channels = known
-        seen.add(site.name)
-        last = channels == len(node.shape) - 1
-        # Of the model's input another axis may be meant, such as a spectrogram's frequencies.
-        on_input = facts.paths.back(node.inputs[0]).kind == "input"
-        yield Hit(
-            site.name,
-            f"normalizes along axis {_shown(norm_axes(node))}, but {layer(other)} is channels_"
-            f"{'last' if last else 'first'}: its channels are axis {channels} of shape "
-            f"{_sizes(node)}",
-            facts.say(
-                f"axis={-1 if last else channels - time_axes(node)} in {site.name}",
-                f"move the channels to where {site.name} looks for them",
-            ),
-            "warning" if on_input else None,
-        )
-
-
-def _keeps_apart(norm: Node, channels: int) -> bool:
-    """Return whether a norm treats this axis as one of channels.
-
-    A layer norm over all other axes than the batch and the channels is an instance norm.
-    """
-    axes = norm_axes(norm)
-    if "axes" not in norm.attrs:
-        return axes == (channels,)
-    return channels in axes or {*axes, channels} == set(range(1 + time_axes(norm), len(norm.shape)))
-
-
-def _spatial_neighbour(facts: Facts, norm: Node) -> tuple[Node, int] | None:
-    """Return a layer that says which axis the channels are at the norm, and that axis."""
-    rank = len(norm.shape)
-    node = facts.graph.nodes[norm.inputs[0]]
-    while len(node.shape) == rank:
-        if (axis := _says(node)) is not None:
-            return node, axis
-        if not (node.inputs and _keeps_axes(node)):
-            break
-        node = facts.graph.nodes[node.inputs[0]]
-    names = list(facts.graph.consumers[norm.name])
-    for _ in range(8):  # a few steps ahead, down one path
-        if not names:
-            return None
-        node = facts.graph.nodes[names[0]]
-        if len(facts.graph.nodes[node.inputs[0]].shape) != rank:
-            return None
-        if (axis := _says(node)) is not None:
-            return node, axis
-        if not _keeps_axes(node):
-            return None
-        names = list(facts.graph.consumers[node.name])
-    return None
-
-
-def _says(node: Node) -> int | None:
-    if node.op == "dense" or "data_format" not in node.attrs or node.op == "flatten":
-        return None
-    return channel_axis(node) if len(node.shape) > 2 else None
-
-
-def _keeps_axes(node: Node) -> bool:
-    return node.kind in {"act", "drop"} or node.op in {"identity", "add", "concat", "rescale"}
-
-
-def _shown(axes: tuple[int, ...]) -> str:
-    return ", ".join(map(str, axes))
-
-
-def _sizes(node: Node) -> str:
-    sizes = ["?" if size is None else str(size) for size in node.shape[1:]]
-    return f"({', '.join(['batch', *sizes])})"

@@ -1,0 +1,34 @@
+"""What every result can do: print as text, show itself in a notebook, be JSON-ready data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from io import StringIO
+from typing import Any
+
+
+class Shown:
+    """A result of a verb. A subclass says what its data are and what prints and draws them."""
+
+    def _data(self) -> Mapping[str, Any]:
+        """Return the result as plain data."""
+        raise NotImplementedError
+
+    def _views(self) -> tuple[Callable[..., None], Callable[..., str]]:
+        """Return what prints such data to a rich console, and what makes HTML of them."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON-ready data, the same that the command line prints."""
+        return json.loads(json.dumps(self._data(), allow_nan=False))
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        text = StringIO()
+        self._views()[0](self.to_dict(), Console(file=text, width=80, color_system=None))
+        return text.getvalue().rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        return self._views()[1](self.to_dict())
