@@ -119,17 +119,17 @@ def apply(op, attrs, xs):
 
 def test_every_operation_has_a_meaning_or_a_reason_why_not():
     without = {op for op, what in OPERATIONS.items() if what.unevaluated}
-    assert set(EVALUATED) == OPERATIONS.keys() - without
+    assert set(EVALUATED) ^ (OPERATIONS.keys() - without) == set()
 
 
 def test_every_operation_has_a_shape_rule_if_it_says_so():
-    assert set(RULES) == select(shape="rule")
+    assert set(RULES) ^ select(shape="rule") == set()
 
 
 def test_every_operation_that_lowers_has_an_emitter():
     from relucate.torch.lowering.emit import EMITTERS
 
-    assert set(EMITTERS) == select(lowers=True)
+    assert set(EMITTERS) ^ (select(lowers=True) - {"input"}) == set()
 
 
 def literals(*folders):
