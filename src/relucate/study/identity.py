@@ -2,7 +2,7 @@
 
 Bytecode, constants, defaults, closures, and the user's own functions, classes and values that it
 reaches; installed packages count by name alone, because a run's versions tell them apart. Called
-by `source` (a builder's digest) and `arms` (are two built models the same?).
+by `source` (a builder's digest) and `fingerprint` (are two built models the same?).
 """
 
 from __future__ import annotations

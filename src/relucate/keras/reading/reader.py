@@ -352,7 +352,7 @@ class _Reader:
 
 
 def _training(node: Any, place: _Place) -> bool | None:
-    """Return the `training` that a call, or one around it, insists on; the outer one wins."""
+    """Return the `training` that a call, or one around it, sets; the outer one wins."""
     return insisted(node) if place.training is None else place.training
 
 

@@ -37,7 +37,7 @@ class Call:
     reads: tuple[tuple[int, ...], ...]  # for each: which of `tensors`; numbers < 0: of `names`
     heads: tuple[str, ...]  # for each output of the call: the node that stands for it
     tensors: tuple[Value, ...]  # every symbolic tensor among the arguments, in order
-    training: bool | None  # what this call, or one around it, insists on
+    training: bool | None  # that this call, or one around it, sets
     timed: bool = False  # of a whole model, by a TimeDistributed: `names` are all of its nodes
     layer: str = ""  # its name, where the nodes have others
 

@@ -1,1 +1,1 @@
-"""The parts of `write`: what the source calls, cloning it, making layers from nodes, names."""
+"""The parts of `write`: which calls are whole, copies of layers, layers from nodes, weights."""
