@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from relucate.cli import main
+from relucate.cli.compare import Format, _show
+from relucate.errors import InputError
 
 TINY = "mlp --width 8 --depth 1 --epochs 1 --pairs 3 --jobs 1".split()
 
@@ -209,3 +211,49 @@ def wait_for_line(process, text, limit=100):
             return
         assert time.monotonic() < deadline
     raise AssertionError(f"the process ended before it said '{text}'")
+
+
+class TestShowing:
+    """The verdict first, then the files, each whole or as it was."""
+
+    @pytest.fixture
+    def study(self, finished):
+        from relucate import Study
+
+        return Study(json.loads((finished[1] / "relucate-out" / "study.json").read_text()))
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="sets a limit of POSIX")
+    @pytest.mark.parametrize("format", list(Format))
+    def test_a_full_disk_hides_no_verdict_and_destroys_no_file(
+        self, study, format, tmp_path, capsys
+    ):
+        import resource
+
+        for name in ("report.html", "study.json"):
+            (tmp_path / name).write_text("older")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+        try:
+            with pytest.raises(InputError, match=r"can't write '.*study.json': File too large"):
+                _show(study, tmp_path, format)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert study.verdict in capsys.readouterr().out.lower()
+        assert sorted(os.listdir(tmp_path)) == ["report.html", "study.json"]
+        assert {file.read_text() for file in tmp_path.iterdir()} == {"older"}
+
+    def test_a_report_that_cannot_be_written(self, study, tmp_path, capsys):
+        (tmp_path / "report.html").mkdir()
+        with pytest.raises(InputError, match=r"report.html' can't be written"):
+            _show(study, tmp_path, Format.text)
+        assert study.verdict in capsys.readouterr().out.lower()
+        assert json.loads((tmp_path / "study.json").read_text()) == study.to_dict()
+
+    def test_a_reader_that_leaves_early_still_leaves_the_files(self, study, tmp_path, monkeypatch):
+        def closed(*_):
+            raise BrokenPipeError
+
+        monkeypatch.setattr("relucate.report.print_study", closed)
+        with pytest.raises(BrokenPipeError):
+            _show(study, tmp_path, Format.text)
+        assert sorted(os.listdir(tmp_path)) == ["report.html", "study.json"]

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..files import replacing
 from .options import builder_options, varied_options
 
 _TRAINING = "How each run trains"
@@ -220,18 +221,38 @@ def _command() -> str:
 
 
 def _show(study: Any, out: Path, format: Format) -> None:
+    """Print the verdict, then write the files: a full disk must not hide it."""
+    text = json.dumps(study.to_dict(), indent=1)
+    try:
+        _print(study, text if format is Format.json else None)
+    finally:  # also if the other end of a pipe has seen enough
+        _keep(out / "study.json", text)
+        page = study.report(out / "report.html")
+    if format is Format.text:
+        print(f"Report: {page}")
+
+
+def _print(study: Any, text: str | None) -> None:
     from rich.console import Console
 
     from ..report import print_study
 
-    document = study.to_dict()
-    page = study.report(out / "report.html")
-    (out / "study.json").write_text(json.dumps(document, indent=1) + "\n")
-    if format is Format.json:
-        print(json.dumps(document, indent=1))
-        return
-    print_study(document, Console())
-    print(f"Report: {page}")
+    if text is None:
+        print_study(study.to_dict(), Console())
+    else:
+        print(text)
+    sys.stdout.flush()
+
+
+def _keep(path: Path, text: str) -> None:
+    try:
+        with replacing(path) as new:
+            new.write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"can't write '{path}': {error.strerror or error}. All runs are in the store beside "
+            "it: the same command shows and writes their result again."
+        ) from error
 
 
 def _builder_options(given: dict[str, Any]) -> dict[str, Any]:

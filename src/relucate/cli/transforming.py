@@ -6,9 +6,7 @@ The output file is whole or absent: it is written beside its place and then move
 from __future__ import annotations
 
 import json
-import os
 import sys
-import tempfile
 import warnings
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..files import replacing
 from .options import builder_options, input_shapes
 
 
@@ -111,26 +110,16 @@ def save(model: Any, path: Path, example: Any) -> None:
 
     Raises: InputError: the place can't be written to. Refused: torch.export can't express it.
     """
-    name = ""
     try:
-        with tempfile.NamedTemporaryFile(suffix=path.suffix, dir=path.parent, delete=False) as made:
-            name = made.name
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)  # as any other new file, not for its owner alone
-        if path.suffix == ".keras":
-            model.save(name)
-        else:
-            from ..torch.running import export
+        with replacing(path) as new:
+            if path.suffix == ".keras":
+                model.save(new)
+            else:
+                from ..torch.running import export
 
-            export(model, Path(name), example)
-        os.replace(name, path)
-        name = ""
+                export(model, new, example)
     except OSError as error:
         raise InputError(f"can't write '{path}': {error.strerror or error}.") from error
-    finally:
-        if name and os.path.exists(name):
-            os.unlink(name)
 
 
 def run(action: Any) -> Any:
