@@ -1,7 +1,7 @@
 """Files that a person keeps are whole or not there; folders for temporary files don't pile up.
 
 Called by whoever writes a report, a study or a model, and by the executors. Not here: what is in
-the files. Imports nothing of the package.
+the files.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from .errors import InputError
 
 try:
     import fcntl
@@ -67,10 +69,16 @@ def temporary_folder() -> Iterator[Path]:
     What a process that was killed left behind is removed when the next one starts. A folder that
     vanishes in between, or can't be removed, is no error: it would hide the one that matters.
 
-    Raises: OSError: there is no place for temporary files.
+    Raises: InputError: there is no place for temporary files.
     """
-    _remove_orphans()
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    try:
+        _remove_orphans()
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    except OSError as error:
+        raise InputError(
+            f"can't make a folder for temporary files: {error.strerror or error}. Set TMPDIR to a "
+            "folder with some room."
+        ) from error
     try:
         with _owned(folder):
             yield folder

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +20,7 @@ from ..order import Order
 from ..train.recipe import Recipe
 
 if TYPE_CHECKING:
-    from ..study import Store, StudyPlan
+    from ..study import StudyPlan
 
 DEFAULT_ORDERS = ("before", "after")
 
@@ -110,6 +108,8 @@ def compare(
     device: str = "auto",
     jobs: int = 0,
     threads: int = 1,
+    run_timeout: float | None = None,
+    executor: str = "local",
     store: str | Path | None = None,
     progress: bool = True,
     display: Any = None,
@@ -148,6 +148,9 @@ def compare(
             recipe's rate beside it. rates: what to try (None: seven, half a decade apart).
         engine: "auto", "torch" or "keras"; device: of the torch engine.
         jobs: worker processes (0: one per core); threads: of each run, part of its identity.
+        run_timeout: seconds after which a run is ended. A run that was ended, or whose process
+            died, is repeated once; after a second time its pair doesn't count.
+        executor: where the runs run, a name in `study.executors.EXECUTORS`.
         store: SQLite file of finished runs; None keeps them for this call only.
         progress: show what happens on stderr; display: an object to tell instead.
 
@@ -187,13 +190,12 @@ def compare(
         device=device,
         threads=threads,
         jobs=jobs,
+        run_timeout=run_timeout,
+        executor=executor,
     )
-    with tempfile.TemporaryDirectory(prefix="relucate-store-") as folder:
-        path = _path(store) if store is not None else Path(folder) / "runs.sqlite"
-        with parts.Store.open(path) as opened:
-            told = partial(_told, display, margin=margin, progress=progress)
-            run = _straight if tune is None else partial(_tuned, rates=rates)
-            return Study(run(plan, opened, told, command=command))
+    displays, tuned = partial(_display, display, progress), tune is not None
+    found = parts.run(plan, displays, _path(store), tuned=tuned, rates=rates, command=command)
+    return Study(found)
 
 
 def _check(
@@ -220,38 +222,12 @@ def _check(
         raise InputError("rates are what tuning tries: give tune='lr' (--tune lr) with them.")
 
 
-def _path(store: Any) -> Path:
+def _path(store: Any) -> Path | None:
+    if store is None:
+        return None
     if not isinstance(store, (str, Path)):
         raise InputError(f"store is the path of a file, got {store!r}.")
     return Path(store)
-
-
-def _straight(plan: StudyPlan, store: Store, told: Any, *, command: str) -> dict[str, Any]:
-    from ..study import document, run_study
-
-    with told(plan) as shown:
-        return document(run_study(plan, store, shown), command=command)
-
-
-def _tuned(plan: StudyPlan, store: Store, told: Any, *, rates: Any, command: str) -> dict[str, Any]:
-    """Return the document of the arms at their best rates, the same-rate comparison in it."""
-    from ..study import at_best, document, run_study
-    from ..study import tune as find
-    from ..study.display import silent
-    from ..study.driver import workers
-
-    with told(plan) as shown:
-        tuned = find(plan, store, shown, rates)
-    best = replace(plan, arms=at_best(plan.arms, tuned))
-    with workers(plan, silent()) as executor:
-        with told(best) as shown:
-            outcome = run_study(best, store, shown, executor)
-        with told(plan) as shown:
-            shown.say(f"all arms at the same rate, {plan.recipe.rate:g}")
-            same = document(run_study(plan, store, shown, executor), command=command)
-    kept = ("comparisons", "arms", "sentence", "verdict", "winner", "seconds")
-    beside = {"lr": plan.recipe.rate, **{key: same[key] for key in kept}}
-    return {**document(outcome, command=command), "tuning": {**tuned, "same_rate": beside}}
 
 
 def _orders(orders: Any) -> list[str]:
@@ -259,12 +235,6 @@ def _orders(orders: Any) -> list[str]:
     if not isinstance(orders, (str, Sequence)):
         raise InputError(f"orders are texts, such as ['before', 'after'], got {orders!r}.")
     return [str(o) for o in (orders.split(",") if isinstance(orders, str) else orders)]
-
-
-def _told(display: Any, plan: StudyPlan, *, margin: float, progress: bool) -> Any:
-    """Return a context manager for the display of a plan, which need not be one itself."""
-    shown = display if display is not None else _display(plan, margin, progress)
-    return shown if hasattr(type(shown), "__enter__") else nullcontext(shown)
 
 
 def load_data(data: Any, **options: Any) -> Dataset:
@@ -296,11 +266,14 @@ def default_recipe(data: Dataset) -> dict[str, Any]:
     return {"epochs": 10, "batch_size": 128}
 
 
-def _display(plan: Any, margin: float, progress: bool) -> Any:
-    from ..study.display import Silent
+def _display(display: Any, progress: bool, plan: StudyPlan) -> Any:
+    """Return the display of a plan: the user's own, the live one, or none."""
+    from ..study.display import NoDisplay
 
+    if display is not None:
+        return display
     if not progress:
-        return Silent()
+        return NoDisplay()
     from rich.console import Console
 
     from ..report import LiveStudy
@@ -311,7 +284,7 @@ def _display(plan: Any, margin: float, progress: bool) -> Any:
         plan.pairs,
         labels,
         plan.recipe.epochs,
-        margin=margin,
+        margin=plan.margin,
         level=plan.level,
     )
 
