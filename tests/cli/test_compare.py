@@ -96,6 +96,8 @@ def test_report_shows_a_finished_study_again(finished, tmp_path, capsys):
         (["--margin", "0"], "margin"),
         (["--level", "1.5"], "level"),
         (["--pairs", "0"], "pairs"),
+        (["--pairs", "100000"], "pairs is a whole number of at most 1,000, got 100,000"),
+        (["--run-timeout", "0"], "run_timeout must be a number of seconds above 0, got 0"),
         (["--jobs", "-1"], "jobs"),
         (["--engine", "pytorch"], "did you mean 'torch'"),
         (["--batch-size", "5000"], "5000"),
@@ -177,8 +179,11 @@ def test_an_npz_with_nan(tmp_path, monkeypatch, capsys):
     assert "bad.npz" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_an_interruption_keeps_finished_runs(tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals of POSIX")
+@pytest.mark.parametrize(
+    "sent", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT] * 20]
+)
+def test_an_interruption_keeps_finished_runs(sent, tmp_path):
     arguments = ["mlp", "--width", "8", "--epochs", "3", "--pairs", "60", "--jobs", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "relucate.cli", "compare", *arguments],
@@ -189,10 +194,13 @@ def test_an_interruption_keeps_finished_runs(tmp_path):
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     wait_for_line(process, "pair 2 of 60")
-    process.send_signal(signal.SIGINT)
+    for each in sent:
+        process.send_signal(each)
+        time.sleep(0.01)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "continue with: relucate compare mlp" in rest
+    assert "Traceback" not in rest
     again = [*arguments[:-4], "--pairs", "2", "--jobs", "1"]
     done = subprocess.run(
         [sys.executable, "-m", "relucate.cli", "compare", *again],

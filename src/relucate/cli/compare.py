@@ -161,6 +161,10 @@ def compare(
     device: Annotated[str, _option(_RUNNING, "auto, cpu or cuda (engine torch).")] = "auto",
     jobs: Annotated[int, _option(_RUNNING, "Runs side by side (0: one per core).")] = 0,
     threads: Annotated[int, _option(_RUNNING, "Threads of each run.")] = 1,
+    run_timeout: Annotated[
+        float | None,
+        _option(_RUNNING, "End a run that takes more seconds than this; it is repeated once."),
+    ] = None,
     out: Annotated[Path, _option(_RUNNING, "Folder for the store of runs and the report.")] = Path(
         "relucate-out"
     ),
@@ -173,12 +177,15 @@ def compare(
     runs are kept in the store, so that the same command continues where it was stopped.
     """
     given = dict(locals())
-    try:
-        study = _run(given)
-    except KeyboardInterrupt:
-        print(f"relucate: interrupted; continue with: {_command()}", file=sys.stderr)
-        raise
-    _show(study, out, format)
+    from ..study.interruption import interruptible
+
+    with interruptible(last=True):
+        try:
+            study = _run(given)
+        except KeyboardInterrupt:
+            print(f"relucate: interrupted; continue with: {_command()}", file=sys.stderr)
+            raise
+        _show(study, out, format)
 
 
 def _run(given: dict[str, Any]) -> Any:
@@ -196,8 +203,9 @@ def _run(given: dict[str, Any]) -> Any:
     if given["train_size"] is not None or given["test_size"] is not None:
         dataset = dataset.subset(given["train_size"], given["test_size"])
     same = (
-        "pairs max_pairs first_seed level engine device jobs threads norm_eps norm_momentum".split()
-    )
+        "pairs max_pairs first_seed level engine device jobs threads run_timeout norm_eps "
+        "norm_momentum"
+    ).split()
     return run(
         given["model"],
         dataset,
