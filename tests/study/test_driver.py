@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 
+from relucate import Study
 from relucate.data import make
 from relucate.errors import InputError
+from relucate.report.html import study_html
 from relucate.study import driver
 from relucate.study.arms import Arm
 from relucate.study.display import NoDisplay
@@ -322,6 +324,8 @@ class TestTrouble:
         page = document(outcome, command="")
         (run,) = (run for run in page["runs"] if run["status"] == "failed")
         assert (run["arm"], run["seed"], run["metric"]) == (*lost, None)
+        assert "1 failed" in str(Study(page))
+        assert "failed" in study_html(page)
         note = "run of 'linear-norm-act' with seed 1 failed twice, so that its pair doesn't count"
         assert any(note in each and "ended with code 5" in each for each in page["notes"])
         with Store.open(tmp_path / "runs.sqlite") as store:

@@ -70,7 +70,10 @@ def _inspect(plan: StudyPlan, executor: Executor, display: Display) -> Inspectio
             case Done():
                 return event.answer
             case Silent():
-                display.say(f"still building all arms with '{plan.source.text}' (Ctrl-C ends it)")
+                display.say(
+                    f"still building all arms with '{plan.source.text}' after "
+                    f"{event.seconds:.0f} s (Ctrl-C ends it)"
+                )
             case Failed():
                 raise event.error
             case Died():

@@ -39,9 +39,13 @@ def builder(order, act="fine", note=""):
         os._exit(3)
     if act == "kill":
         os.kill(os.getpid(), 9)
-    if act == "hang":
+    if act.startswith("child"):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        with open(note, "w") as stream:
+            stream.write(str(child.pid))
+    if act in ("hang", "child"):
         time.sleep(600)
-    if act == "c_call":  # with the GIL
+    if act.endswith("c_call"):  # with the GIL
         ctypes.PyDLL(None).sleep(600)
     if act == "once" and not os.path.exists(note):
         open(note, "w").close()
@@ -59,11 +63,6 @@ def builder(order, act="fine", note=""):
         os.write(1, b"\x80\x03noise" * 1000)
         os.write(2, b"noise\n")
         print(repr(sys.stdin.read()), file=sys.stderr)
-    if act == "child":
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        with open(note, "w") as stream:
-            stream.write(str(child.pid))
-        time.sleep(600)
     if act == "error":
         raise RuntimeError("no such luck")
     norm = nn.BatchNorm1d(4)
@@ -245,21 +244,28 @@ from tests.study.executors.test_local import inspection, run
 import pickle
 setup = pickle.loads(bytes.fromhex({setup!r}))
 with LocalExecutor(replace(setup, jobs=2), patience=0.2) as executor:
-    tasks = [(1, inspection({act!r})), (2, inspection())]
+    tasks = [(1, inspection({act!r}, note={note!r})), (2, inspection())]
     for event in run(executor, tasks):
         if isinstance(event, Done):
             print(*[worker.process.pid for worker in executor.workers], flush=True)
 """
 
 
-@pytest.mark.parametrize("act", ["hang", "c_call"])
-def test_workers_end_soon_when_their_driver_is_killed(setup, act):
+@pytest.mark.parametrize("act", ["hang", "c_call", "child and c_call"])
+def test_workers_end_soon_when_their_driver_is_killed(setup, act, tmp_path):
+    note = tmp_path / "child"
     root = Path(__file__).parents[3]
-    code = ORPHANS.format(path=[str(root)], setup=pickle.dumps(setup).hex(), act=act)
+    code = ORPHANS.format(
+        path=[str(root)], setup=pickle.dumps(setup).hex(), act=act, note=str(note)
+    )
     driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         workers = [int(pid) for pid in driver.stdout.readline().split()]
         assert len(workers) == 2
+        if act.startswith("child"):
+            while not note.exists() or not note.read_text():
+                time.sleep(0.05)
+            workers.append(int(note.read_text()))
         driver.send_signal(signal.SIGKILL)
         driver.wait()
         assert all(gone(pid) for pid in workers)  # one hangs in the user's code, one waits
