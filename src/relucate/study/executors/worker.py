@@ -83,7 +83,7 @@ def main() -> None:
         connection.send(hello["number"])
         setup = connection.recv()
         sys.path[:0] = [path for path in setup["path"] if path not in sys.path]
-        _Worker(connection, setup).serve()
+        _Server(connection, setup).serve()
     except (EOFError, ConnectionError):  # the driver is gone
         return
 
@@ -112,8 +112,8 @@ def _follow(pipe: int) -> None:
     os._exit(1)
 
 
-class _Worker:
-    """Takes tasks from the driver and answers them."""
+class _Server:
+    """Takes tasks from the driver and answers them, in this process only."""
 
     def __init__(self, connection: Connection, setup: dict[str, Any]) -> None:
         self._connection = connection
