@@ -9,8 +9,9 @@ from torch import nn
 
 from relucate.errors import InputError, Refused
 from relucate.keras import dense_bn
-from relucate.study.arms import Arm, build, build_paired, fingerprint, framework_of
-from relucate.study.behaviour import behaviour
+from relucate.study.arms import Arm, build, build_paired
+from relucate.study.fingerprint import behaviour, fingerprint
+from relucate.study.rebuilding import framework_of
 from relucate.study.source import resolve
 
 SHAPE, CLASSES = (6, 6, 2), 4
@@ -54,6 +55,17 @@ class TestPairing:
         loaded = reread(second)
         for name in paired.shared:
             np.testing.assert_array_equal(loaded[name], reread(first)[name])
+
+    def test_a_layer_may_be_called_like_the_state_of_a_random_one(self):
+        def builder(order):
+            x = image = keras.Input(SHAPE)
+            x = layers.Dense(4, name="seed_generator")(layers.Flatten()(x))
+            x = layers.Dropout(0.1)(x)
+            return keras.Model(image, layers.Dense(CLASSES, name="head")(x))
+
+        tensors = build(resolve(builder), BEFORE, 0, SHAPE, CLASSES).tensors
+        parts = ("seed_generator/kernel", "seed_generator/bias", "head/kernel", "head/bias")
+        assert set(tensors) == set(parts)
 
     @BUILDERS
     def test_another_seed_gives_other_values(self, builder):
@@ -110,7 +122,7 @@ class TestPairing:
 
 def reread(built):
     """The tensors that the model holds now."""
-    if built.framework == "torch":
+    if built.framework.name == "torch":
         return {k: v.numpy() for k, v in built.model.state_dict().items()}
     return {w.path: keras.ops.convert_to_numpy(w.value) for w in built.model.weights}
 

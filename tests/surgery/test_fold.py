@@ -95,10 +95,19 @@ def test_zeros_padded_by_a_layer_of_their_own():
     for strategy in EXACT:
         _, outcome, _ = fold(behind_an_activation(pad, window=(3, 3)), strategy)
         assert outcome.status == "done"
-    (reflected,) = [
-        fold(behind_an_activation(("pad", {**pad[1], "mode": "reflect", "value": 0.0})))
-    ]
-    assert reflected[1].status == "skipped"
+
+
+@pytest.mark.parametrize("mode", ["reflect", "symmetric", "edge", "wrap", "maximum", "linear_ramp"])
+@pytest.mark.parametrize("first", [False, True])
+def test_padding_that_copies_values_needs_no_border(mode, first):
+    net = Net(3, first, np.float64)
+    net.add("relu")
+    norm(net)
+    net.add("pad", attrs={"padding": ((1, 0), (2, 1)), "mode": mode, "value": None})
+    conv(net, padding="valid")
+    (outcome,) = outcomes(net)
+    copies = mode in {"reflect", "symmetric", "edge", "wrap"}
+    assert (outcome.status, outcome.strategy) == ("done" if copies else "skipped", None)
 
 
 def test_a_torch_model_takes_images_of_any_size():
@@ -241,6 +250,28 @@ def test_dropout_that_never_rests_lets_no_shift_through():
     assert f"'{name}' (dropout) is called in training mode" in outcome.reason
 
 
+@pytest.mark.parametrize(
+    ("op", "attrs", "passes"),
+    [
+        ("gaussian_noise", {"stddev": 0.5}, False),
+        ("alpha_dropout", {"rate": 0.5}, False),
+        ("gaussian_dropout", {"rate": 0.5}, True),
+    ],
+)
+def test_noise_that_never_rests_lets_no_scale_through(op, attrs, passes):
+    net = behind_an_activation((op, attrs))
+    for key in net.tensors:
+        if key.endswith(("beta", "moving_mean")):
+            net.tensors[key][:] = 0
+    (name,) = (node.name for node in net.nodes.values() if node.op == op)
+    net.nodes[name] = replace(net.nodes[name], attrs={**attrs, "forced": True})
+    (outcome,) = fold_graph(net.graph()).outcomes
+    if passes:  # it multiplies by random numbers
+        assert outcome.status == "done"
+    else:
+        assert f"'{name}' ({op}) is called in training mode" in outcome.reason
+
+
 @pytest.mark.parametrize("strategy", EXACT)
 @pytest.mark.parametrize("first", [False, True])
 def test_a_norm_behind_the_border_of_another_is_absorbed_too(first, strategy):
@@ -275,3 +306,59 @@ def test_calls_that_differ_in_epsilon_are_no_calls_of_one_layer(strategy):
     net.add("relu")
     (outcome,) = outcomes(net, strategy)
     assert outcome.reason == "its calls differ, in epsilon or in axis"
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("back", [False, True])
+def test_a_reshape_lets_channels_through_that_are_along_one_axis_on_both_sides(first, back):
+    net = Net(12, first, np.float64)
+    if back:  # DCGAN's start
+        net.add("flatten")
+        net.add("dense", arrays={"kernel": net.normal(net.channels(), 72)})
+        net.add("reshape", attrs={"target": (8, 3, 3) if first else (3, 3, 8)})
+        norm(net)
+        net.add("relu")
+        conv(net)
+    else:
+        net.add("relu")
+        norm(net)
+        size = int(np.prod(net.values[net.last].shape[1:]))
+        net.add("reshape", attrs={"target": (size,)})
+        net.add("dense", arrays={"kernel": net.normal(size, 3)})
+    (outcome,) = outcomes(net)
+    assert outcome.status == "done"
+
+
+@pytest.mark.parametrize(
+    ("target", "status"), [((36, 4), "done"), ((12, 12), "done"), ((72, 2), "skipped")]
+)
+def test_a_reshape_that_spreads_the_channels(target, status):
+    net = Net(13, False, np.float64)
+    net.add("relu")
+    norm(net)
+    net.add("reshape", attrs={"target": target})
+    net.add("dense", arrays={"kernel": net.normal(net.channels(), 3)})
+    (outcome,) = outcomes(net)
+    assert outcome.status == status
+    assert status == "done" or "spreads the channels over several axes" in outcome.reason
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_norm_behind_a_flatten_of_one_pixel(first):
+    net = Net(14, first, np.float64)
+    conv(net, window=6, padding="valid")
+    net.add("flatten")
+    norm(net)
+    net.add("relu")
+    (outcome,) = outcomes(net)
+    assert (outcome.status, outcome.reason) == ("done", "into conv1")
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_chain_of_norms_goes_in_one_call(count):
+    net = Net(15, False, np.float64)
+    net.add("relu")
+    for _ in range(count):
+        norm(net)
+    conv(net)
+    assert [outcome.status for outcome in outcomes(net)] == ["done"] * count

@@ -12,15 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..data import Dataset, load
 from ..errors import InputError, unknown
 from ..order import Order
+from ..stats.paired import is_number
+from ..stats.verdict import check_margin
+from ..study.display import NoDisplay
+from ..study.norm_settings import check_norm_settings
+from ..study.plan import StudyPlan
+from ..study.running import run
+from ..study.source import resolve
+from ..study.vary import arms_from, check_dropout, check_factors
 from ..train.recipe import Recipe
-
-if TYPE_CHECKING:
-    from ..study import StudyPlan
 
 DEFAULT_ORDERS = ("before", "after")
 
@@ -165,16 +170,14 @@ def compare(
     >>> study.difference["method"], len(study.to_dict()["runs"])
     ('paired t, fixed number of pairs', 6)
     """
-    from .. import study as parts
-
     _check(margin, pairs, max_pairs, target, tune, rates)
-    factors = parts.check_factors({} if vary is None else vary)
-    arms = parts.arms_from(_orders(orders), factors)
-    norms = parts.check_norm_settings(norm_eps, norm_momentum)
-    source = replace(parts.resolve(model, options), norms=norms)
-    parts.check_dropout(source, arms, factors)
+    factors = check_factors({} if vary is None else vary)
+    arms = arms_from(_orders(orders), factors)
+    norms = check_norm_settings(norm_eps, norm_momentum)
+    source = replace(resolve(model, options), norms=norms)
+    check_dropout(source, arms, factors)
     dataset = load_data(data)
-    plan = parts.StudyPlan(
+    plan = StudyPlan(
         source,
         arms,
         dataset,
@@ -194,7 +197,7 @@ def compare(
         executor=executor,
     )
     displays, tuned = partial(_display, display, progress), tune is not None
-    found = parts.run(plan, displays, _path(store), tuned=tuned, rates=rates, command=command)
+    found = run(plan, displays, _path(store), tuned=tuned, rates=rates, command=command)
     return Study(found)
 
 
@@ -207,9 +210,6 @@ def _check(
     rates: Any,
 ) -> None:
     """Refuse what can't be asked for, before any work is done."""
-    from ..stats.paired import is_number
-    from ..stats.verdict import check_margin
-
     check_margin(margin)
     whole = isinstance(max_pairs, int) and not isinstance(max_pairs, bool)
     if pairs is None and not (whole and 3 <= max_pairs <= 1000):
@@ -268,8 +268,6 @@ def default_recipe(data: Dataset) -> dict[str, Any]:
 
 def _display(display: Any, progress: bool, plan: StudyPlan) -> Any:
     """Return the display of a plan: the user's own, the live one, or none."""
-    from ..study.display import NoDisplay
-
     if display is not None:
         return display
     if not progress:

@@ -6,20 +6,19 @@ and is said so: norms whose activation follows behind an addition (the last of a
 norms without a linear layer of their own, values that others read too, and blocks whose linear
 layer makes the network's output. Without a norm in the order every norm goes.
 
-Weights are the framework's to initialise (the adapters' `fresh`). Not here: keeping the function
-(`convert`).
+Weights are the framework's to initialise (`fresh` of `ReadModel.write`). Not here: keeping the
+function (`convert`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from ..errors import Refused, unknown
 from ..graph import Graph, Node
-from ..graph.nodes import LINEAR, PADS
 from ..order import Order
 from .blocks import (
     check_act,
@@ -34,21 +33,26 @@ from .blocks import (
     place,
 )
 from .channels import Blocked, channel_axis
-from .convert import check_wanted, read_again
+from .convert import check_left, check_wanted, read_again, unproved
 from .draft import Draft, Edit, SiteResult
 from .fold import norm_calls
 from .paths import Paths
 from .sites import Site, site_calls
 
 BIASES = ("rule", "keep")
-_BLENDS = frozenset({"batch_norm", "instance_norm"})
 
 
-def rebuild_graph(graph: Graph, order: str | Order, bias: str = "rule") -> Edit:
+def rebuild_graph(
+    graph: Graph,
+    order: str | Order,
+    bias: str = "rule",
+    left: Mapping[str, str] | None = None,
+) -> Edit:
     """Return the graph with its norms where `order` has them, and what became of each.
 
     Tensors keep their shapes where they can and their values mean nothing any more.
-    Args: bias: "rule" drops and adds biases by the bias rule, "keep" leaves them as they are.
+    Args: bias: "rule" drops and adds biases by the bias rule, "keep" leaves them as they are; left:
+        norms that stay, by their first node, and why.
     Raises: InputError: an order without activation or with dropout, an unknown `bias`; Refused: a
         layer is quantized or has LoRA's weights.
     """
@@ -67,6 +71,7 @@ def rebuild_graph(graph: Graph, order: str | Order, bias: str = "rule") -> Edit:
         node, old = graph.nodes[calls[0]], sites[0].order
         layer = node.layer or node.name
         try:
+            check_left(calls, left)
             how = _check(draft, paths, sites, wanted)
         except Blocked as blocked:
             outcomes[calls[0]] = SiteResult(layer, "skipped", str(blocked), old=old, new=old)
@@ -91,6 +96,8 @@ def rebuild_graph(graph: Graph, order: str | Order, bias: str = "rule") -> Edit:
         if names:
             outcomes[call] = replace(outcomes[call], status="done", reason=names[0])
     made = draft.finish()
+    if more := unproved(made, outcomes):
+        return rebuild_graph(graph, order, bias, {**(left or {}), **more})
     return Edit(made, read_again(made, outcomes))
 
 
@@ -177,7 +184,7 @@ def _check_turn(draft: Draft, paths: Paths, site: Site, old: list[str]) -> None:
         if len(readers) != 1 or name in graph.outputs:
             raise Blocked(f"'{graph.nodes[name].layer or name}' is read outside of the block too")
         name = readers[0]
-        own_pad = graph.nodes[name].op in PADS and paths.takers(name) == (front,)
+        own_pad = graph.nodes[name].operation.kind == "pad" and paths.takers(name) == (front,)
         steps += name not in members and graph.nodes[name].kind != "drop" and not own_pad
     if steps:
         raise Blocked("pooling, padding or reshaping stands between its parts")
@@ -232,7 +239,7 @@ def _set_biases(draft: Draft, linears: Iterable[str]) -> dict[str, str]:
         node = draft.nodes[name]
         if node.attrs.get("time_distributed"):
             continue  # it is written as it was
-        if name in done or node.op not in LINEAR - {"einsum"} or "kernel" not in node.arrays:
+        if name in done or not node.operation.absorbs or "kernel" not in node.arrays:
             continue
         calls = draft.sharing(node)
         done |= calls
@@ -255,7 +262,5 @@ def _is_redundant(draft: Draft, node: Node) -> bool:
     if len(readers) != 1 or node.name in draft.outputs:
         return False
     (norm,) = readers
-    per_channel = norm.op in _BLENDS or (
-        norm.op == "group_norm" and norm.attrs["groups"] == norm.shape[norm.attrs["axis"]]
-    )
-    return per_channel and norm.attrs["axis"] % len(norm.shape) == channel_axis(node)
+    axis = norm.attrs.get("axis", -1) % len(norm.shape)
+    return norm.centers_channels and axis == channel_axis(node)

@@ -19,8 +19,10 @@ from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Client, Connection
 from typing import Any
 
-from ...backend import installed, use_backend
+from ... import frameworks
+from ...backend import use_backend
 from ...data.dataset import Dataset
+from ...frameworks import HOST
 from ...train.run import EpochReport
 from ..source import ModelSource
 from .perform import as_ours, perform
@@ -41,20 +43,17 @@ class _Prepared:
     def __init__(self, setup: dict[str, Any]) -> None:
         self.source: ModelSource = setup["source"]
         self.backend = use_backend()
-        limit_threads(setup["threads"])
+        frameworks.limit_threads(setup["threads"])
         self.data = Dataset.open(setup["data"])
 
     def warm_up(self) -> None:
         """Import what the first task will need: seconds that pass for all workers at once."""
         if self.source.kind in {"net", "saved"}:
-            with _left_out(_EXTRAS if self.backend == "torch" else ()):
+            with _left_out(_EXTRAS if self.backend == HOST else ()):
                 importlib.import_module("keras")
         else:
             self.source.code()  # loads the builder, and with it what that imports
-        if installed("torch"):
-            importlib.import_module("relucate.torch.trainer")
-            if "keras" in sys.modules:
-                importlib.import_module("relucate.keras.lowering")
+        frameworks.warm_up()
 
 
 @contextlib.contextmanager
@@ -151,14 +150,6 @@ class _Server:
         if os.getpid() != self._process:  # a child that the user's code forked came back here
             os._exit(0)
         self._connection.send(event)
-
-
-def limit_threads(threads: int) -> None:
-    """Let PyTorch, if it is installed, compute with so many threads."""
-    with contextlib.suppress(ImportError):
-        import torch
-
-        torch.set_num_threads(threads)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from ...graph import Graph, Node
+from ...graph import OPERATIONS, Graph, Node
+from ...graph.conventions import conventions
 from ..paths import Paths
 from ..sites import Site
 
 SEVERITIES = ("note", "warning", "error")
-PER_CHANNEL = frozenset({"batch", "instance"})  # subtract a mean per channel
-CHANNEL_NORMS = PER_CHANNEL | {"group"}
+# Norms (as a site's kind) that treat the axis of the channels apart from all others.
+CHANNEL_NORMS = frozenset(
+    op.name.removesuffix("_norm")
+    for op in OPERATIONS.values()
+    if op.centers in ("channel", "group")
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Facts:
         """
         roles = {"gamma", "beta", "moving_mean", "moving_variance"}
         keys = {key for n in self.norms() for role, key in n.arrays.items() if role in roles}
-        if self.graph.framework == "keras":
+        if conventions(self.graph).constant_biases:
             linears = (n for n in self.graph if n.kind == "linear")
             keys |= {n.arrays["bias"] for n in linears if "bias" in n.arrays}
         return any(_varies(self.graph.tensors[key]) for key in sorted(keys))
@@ -92,7 +97,7 @@ class Facts:
 
     def say(self, keras: str, torch: str) -> str:
         """Return how users of this model's framework spell it."""
-        return torch if self.graph.framework == "torch" else keras
+        return {"keras": keras, "torch": torch}[self.graph.framework]
 
 
 def _varies(array: np.ndarray) -> bool:

@@ -17,8 +17,8 @@ class Unknown(Exception):
     """This call isn't understood: it becomes an opaque node; the message says why."""
 
 
-class Mismatch(ValueError):
-    """The shapes of a call don't fit together; the message says what was expected."""
+class Rearranged(Unknown):
+    """The same, but the call only moves values: a reshape that merges batch and time."""
 
 
 class Stopped(Exception):

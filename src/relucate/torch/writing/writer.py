@@ -8,7 +8,6 @@ as it was, what was inserted stands at paths of its own. Nothing is shared with 
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +22,7 @@ from ..modules import FixedOffset
 from ..reading.detached import unwrap
 from ..reading.reader import Reading
 from ..reading.targets import canonical
-from .copying import copied
+from .copying import copied, copy_modes
 from .making import make_module, tie
 from .resetting import reset
 from .tensors import (
@@ -68,6 +67,7 @@ def write_tapped(
     made = edits.in_place() if edits.only_modules() else edits.retraced()
     if fresh is not None:
         reset(made, fresh)
+    copy_modes(made, whole)
     return made, edits.paths
 
 
@@ -92,7 +92,7 @@ class _Edits:
         self._building = fx.Graph()
         self._refitted: set[str] = set()
         self._known = {
-            (key, binding.turn): find(twin, binding.parameter)
+            (key, binding.layout): find(twin, binding.parameter)
             for key, binding in reading.bindings.items()
         }
 
@@ -160,7 +160,6 @@ class _Edits:
         for parent in list(self.twin.modules()):
             for name, child in list(parent._modules.items()):
                 if child is original:
-                    module.training = original.training
                     parent._modules[name] = module
 
     def _refit(self, path: str, node: Node) -> None:
@@ -205,7 +204,6 @@ class _Edits:
         made.graph.eliminate_dead_code()
         made.recompile()
         made.delete_all_unused_submodules()
-        made.training = self.twin.training
         return made
 
     def _new_outputs(self) -> dict[str, str]:
@@ -388,7 +386,7 @@ class _Edits:
     def _affine(self, node: Node, value: fx.Node) -> fx.Node:
         if self._holds_for_one_size(node):
             offset = tensor_like(self.new.tensors[node.arrays["offset"]], self.like)
-            source = self.new.nodes[self._made_from(node)]
+            source = self.new.nodes[self.new.nodes[node.added_for].inputs[0]]
             shape = [int(size or 0) for size in source.shape[1:]]
             return self._module(node, FixedOffset(offset, shape), value, self._value(source.name))
         for role, function in (("scale", operator.mul), ("offset", operator.add)):
@@ -400,23 +398,14 @@ class _Edits:
         return value
 
     def _holds_for_one_size(self, node: Node) -> bool:
-        """Return whether an offset was computed for each position (the strategy map)."""
-        if set(node.arrays) != {"offset"} or len(node.shape) < 3 or node.name in self.old.nodes:
+        """Return whether an offset was computed for each position behind a linear layer."""
+        owner = self.new.nodes.get(node.added_for)
+        if owner is None or owner.kind != "linear" or set(node.arrays) != {"offset"}:
             return False
-        if self.new.tensors[node.arrays["offset"]].shape != node.shape[1:]:
-            return False
-        # Of one pixel it may as well be an offset per channel, for any size: only the name tells.
-        return math.prod(n or 1 for n in node.shape[2:]) > 1 or "_border" in node.name
-
-    def _made_from(self, node: Node) -> str:
-        """Return what the linear layer reads whose border an offset is for."""
-        while node.op == "affine":
-            node = self.new.nodes[node.inputs[0]]
-        return node.inputs[0]
+        return self.new.tensors[node.arrays["offset"]].shape == node.shape[1:]
 
     def _module(self, node: Node, module: nn.Module, *values: fx.Node) -> fx.Node:
         name = self._free(node.name)
-        module.train(self.twin.training)
         self.twin.add_module(name, module)
         if node.op == "batch_norm":
             self.paths[node.name] = name

@@ -1,0 +1,272 @@
+"""The built-in networks, each in any order: small enough to train on a laptop.
+
+Every function takes `(order, input_shape, classes, **options)` and returns an untrained Keras model
+whose output is class logits. Options with the same name mean the same thing in every net. Keras is
+imported when one is built. Not here: the list by name (`relucate.nets`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import InputError, unknown
+from ..order import Order
+
+
+def cnn(
+    order: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    act: str = "relu",
+    norm: str = "batch",
+    width: int = 16,
+    depth: int = 3,
+    dropout: float = 0.0,
+    init: str = "he_normal",
+    bias: str = "rule",
+) -> Any:
+    """A small convolutional net: `depth` stages of two 3×3 blocks, then global average pooling.
+
+    Stage k has width · 2^k filters; every stage but the first starts with stride 2. With width 16
+    and depth 3 it is the 6-conv net (16, 16, 32, 32, 64, 64).
+    """
+    import keras
+
+    from .blocks import conv2d_bn
+
+    image, x = _image_input(keras, input_shape)
+    for stage in range(depth):
+        for block in range(2):
+            strides = 2 if stage and not block else 1
+            x = conv2d_bn(
+                x,
+                width * 2**stage,
+                3,
+                3,
+                strides=(strides, strides),
+                name=f"stage{stage + 1}_block{block + 1}",
+                order=order,
+                activation=act,
+                norm=norm,
+                dropout=_rate(order, dropout),
+                kernel_initializer=init,
+                use_bias=_use_bias(bias),
+            )
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return _classify(keras, "cnn", image, x, classes)
+
+
+_VGG = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+
+
+def vgg(
+    order: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    act: str = "relu",
+    norm: str = "batch",
+    width: int = 16,
+    depth: int = 11,
+    dropout: float = 0.0,
+    init: str = "he_normal",
+    bias: str = "rule",
+) -> Any:
+    """A CIFAR-size VGG (11, 13, 16 or 19 layers deep): 3×3 blocks with 2×2 max pooling between.
+
+    Filters are width · (1, 2, 4, 8, 8); width 64 is the paper's. Pooling stops when the image is
+    one pixel wide; a global average pool and one dense layer follow. Source: Simonyan and
+    Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, 2015.
+    """
+    import keras
+
+    from .blocks import conv2d_bn
+
+    if depth not in _VGG:
+        raise InputError(f"vgg has depth {', '.join(map(str, _VGG))}; got {depth}.")
+    image, x = _image_input(keras, input_shape)
+    smallest = min(input_shape[:2])
+    for stage, blocks in enumerate(_VGG[depth]):
+        for block in range(blocks):
+            x = conv2d_bn(
+                x,
+                width * min(2**stage, 8),
+                3,
+                3,
+                name=f"stage{stage + 1}_block{block + 1}",
+                order=order,
+                activation=act,
+                norm=norm,
+                dropout=_rate(order, dropout),
+                kernel_initializer=init,
+                use_bias=_use_bias(bias),
+            )
+        if smallest >= 2:
+            smallest //= 2
+            x = keras.layers.MaxPooling2D(2, name=f"stage{stage + 1}_pool")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return _classify(keras, "vgg", image, x, classes)
+
+
+def inception_v3(
+    order: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    act: str = "relu",
+    norm: str = "batch",
+    width: int = 32,
+    dropout: float = 0.0,
+    init: str = "glorot_uniform",
+    edition: str = "today",
+) -> Any:
+    """Inception v3, of today's Keras or of Keras 1.x, for images of 75×75 pixels and up.
+
+    Width is the filters of the first convolution and scales all others: 32 is the paper's network.
+    Edition "1.x" has the branches of Keras 1.x (`relucate.keras.InceptionV3`). Source: Szegedy and
+    others, Rethinking the Inception Architecture for Computer Vision, 2015.
+    """
+    from .inception_v3 import InceptionV3
+
+    _check_image(input_shape)
+    return InceptionV3(
+        order,
+        input_shape=_in_data_format(input_shape),
+        classes=classes,
+        classifier_activation=None,
+        activation=act,
+        norm=norm,
+        width=width,
+        dropout=_rate(order, dropout),
+        kernel_initializer=init,
+        edition=edition,
+    )
+
+
+def mlp(
+    order: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    act: str = "relu",
+    norm: str = "batch",
+    width: int = 128,
+    depth: int = 3,
+    dropout: float = 0.0,
+    init: str = "he_normal",
+    bias: str = "rule",
+) -> Any:
+    """A multilayer perceptron: `depth` dense blocks of `width` units."""
+    return _dense_net(
+        "mlp", order, input_shape, classes, act, norm, width, depth, dropout, init, bias
+    )
+
+
+def bn_paper_mlp(
+    order: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    act: str = "sigmoid",
+    norm: str = "batch",
+    width: int = 100,
+    depth: int = 3,
+    dropout: float = 0.0,
+    init: str = "small_normal",
+    bias: str = "rule",
+) -> Any:
+    """The MNIST net of the Batch Normalization paper: 3 × 100 sigmoid units, small Gaussian init.
+
+    Source: Ioffe and Szegedy, Batch Normalization, 2015, section 4.1 (init "small_normal" is a
+    normal of standard deviation 0.1; the paper says small random Gaussian values).
+    """
+    return _dense_net(
+        "bn_paper_mlp", order, input_shape, classes, act, norm, width, depth, dropout, init, bias
+    )
+
+
+def _dense_net(
+    name: str,
+    order: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    act: str,
+    norm: str,
+    width: int,
+    depth: int,
+    dropout: float,
+    init: str,
+    bias: str,
+) -> Any:
+    import keras
+
+    from .blocks import dense_bn
+
+    start = x = keras.Input(input_shape, name="input")
+    if len(input_shape) > 1:
+        x = keras.layers.Flatten(name="flatten")(x)
+    for block in range(depth):
+        x = dense_bn(
+            x,
+            width,
+            name=f"block{block + 1}",
+            order=order,
+            activation=act,
+            norm=norm,
+            dropout=_rate(order, dropout),
+            # A fresh one per block: one initializer gives every layer of a shape the same values.
+            kernel_initializer=_small_normal(keras) if init == "small_normal" else init,
+            use_bias=_use_bias(bias),
+        )
+    return _classify(keras, name, start, x, classes)
+
+
+def _use_bias(bias: str) -> bool | None:
+    """Return the blocks' option: by the bias rule, or the same in every order."""
+    choices = {"rule": None, "always": True, "never": False}
+    if bias not in choices:
+        raise unknown("choice of bias", bias, choices)
+    return choices[bias]
+
+
+def _small_normal(keras: Any) -> Any:
+    return keras.initializers.RandomNormal(stddev=0.1)
+
+
+def _rate(order: str, dropout: float) -> float:
+    """Return the rate of the order's drop token: an order without one takes no dropout.
+
+    A study may hold arms with and without the token, so that one option serves them all.
+    """
+    if not 0.0 <= dropout < 1.0:
+        raise InputError(f"dropout is a rate in [0, 1), got {dropout!r}.")
+    return dropout if "drop" in Order(order).tokens else 0.0
+
+
+def _image_input(keras: Any, input_shape: tuple[int, ...]) -> tuple[Any, Any]:
+    _check_image(input_shape)
+    image = keras.Input(_in_data_format(input_shape), name="input")
+    return image, image
+
+
+def _check_image(input_shape: tuple[int, ...]) -> None:
+    if len(input_shape) != 3:
+        raise InputError(
+            "this net takes images (height, width, channels); the data's examples are "
+            f"{input_shape}. Take mlp for feature vectors."
+        )
+
+
+def _in_data_format(input_shape: tuple[int, ...]) -> tuple[int, ...]:
+    import keras
+
+    height, width, channels = input_shape
+    if keras.config.image_data_format() == "channels_first":
+        return channels, height, width
+    return input_shape
+
+
+def _classify(keras: Any, name: str, start: Any, x: Any, classes: int) -> Any:
+    logits = keras.layers.Dense(classes, name="logits")(x)
+    return keras.Model(start, logits, name=name)

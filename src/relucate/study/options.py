@@ -1,0 +1,80 @@
+"""What a user may ask of a comparison: each option with its default and its help, as plain data.
+
+The command line makes its options from these fields. `relucate.compare` takes the same names with
+the same defaults (a test compares them). Imports nothing: `--help` reads this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..option import option
+
+STUDY, TRAINING, MODEL, RUNNING = (
+    "The comparison",
+    "How each run trains",
+    "Options of the net (see: relucate nets) or of your builder",
+    "Running",
+)
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """The options of `relucate.compare`, besides the model, the data and the recipe."""
+
+    orders: tuple[str, ...] = option(
+        ("before", "after"), "What to compare, against the first: a,b or more.", panel=STUDY
+    )
+    vary: list[str] | None = option(
+        None,
+        "Train every order with each of several values: act=relu,tanh or dropout=0,0.2.",
+        panel=STUDY,
+    )
+    pairs: int | None = option(
+        None,
+        "Seeds per order, fixed beforehand.",
+        panel=STUDY,
+        shown="look after every pair, stop as soon as the answer is certain",
+    )
+    max_pairs: int = option(
+        30,
+        "Give up after this many pairs. A later run with a larger number continues.",
+        panel=STUDY,
+    )
+    first_seed: int = option(0, "The first pair's seed.", panel=STUDY)
+    margin: float = option(
+        0.005,
+        "Smallest difference that matters, in points of accuracy.",
+        panel=STUDY,
+        percent=True,
+    )
+    level: float = option(0.95, "Coverage of the interval.", panel=STUDY)
+    target: float | None = option(
+        None, "Compare the steps to this accuracy, in percent.", panel=STUDY, percent=True
+    )
+    tune: str | None = option(
+        None,
+        "lr: find each arm's best learning rate first, on held-out training data.",
+        panel=TRAINING,
+    )
+    rates: tuple[float, ...] | None = option(
+        None,
+        "Learning rates that --tune lr tries: 0.01,0.03,0.1.",
+        panel=TRAINING,
+        shown="seven, half a decade apart",
+    )
+    norm_eps: float | None = option(None, "Give every arm's norms this eps.", panel=MODEL)
+    norm_momentum: float | None = option(
+        None, "And this momentum, as Keras has it (PyTorch's is 1 minus this).", panel=MODEL
+    )
+    engine: str = option("auto", "auto, torch or keras.", panel=RUNNING)
+    device: str = option("auto", "auto, cpu or cuda (engine torch).", panel=RUNNING)
+    jobs: int = option(0, "Runs side by side (0: one per core).", panel=RUNNING)
+    threads: int = option(1, "Threads of each run.", panel=RUNNING)
+    run_timeout: float | None = option(
+        None,
+        "End a run that takes more seconds than this. It is repeated once.",
+        panel=RUNNING,
+        shown="no limit",
+    )
+    executor: str = option("local", "Where the runs run.", panel=RUNNING)
