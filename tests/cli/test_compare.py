@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from relucate.cli import main
+from relucate.cli.compare import _show
+from relucate.cli.options import TextOrJson
+from relucate.errors import InputError
 
 TINY = "mlp --width 8 --depth 1 --epochs 1 --pairs 3 --jobs 1".split()
 
@@ -94,6 +97,8 @@ def test_report_shows_a_finished_study_again(finished, tmp_path, capsys):
         (["--margin", "0"], "margin"),
         (["--level", "1.5"], "level"),
         (["--pairs", "0"], "pairs"),
+        (["--pairs", "100000"], "pairs is a whole number of at most 1,000, got 100,000"),
+        (["--run-timeout", "0"], "run_timeout must be a number of seconds above 0, got 0"),
         (["--jobs", "-1"], "jobs"),
         (["--engine", "pytorch"], "did you mean 'torch'"),
         (["--batch-size", "5000"], "5000"),
@@ -178,8 +183,11 @@ def test_an_npz_with_nan(tmp_path, monkeypatch, capsys):
     assert "bad.npz" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_an_interruption_keeps_finished_runs(tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals of POSIX")
+@pytest.mark.parametrize(
+    "sent", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT] * 20]
+)
+def test_an_interruption_keeps_finished_runs(sent, tmp_path):
     arguments = ["mlp", "--width", "8", "--epochs", "3", "--pairs", "60", "--jobs", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "relucate", "compare", *arguments],
@@ -190,10 +198,13 @@ def test_an_interruption_keeps_finished_runs(tmp_path):
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     wait_for_line(process, "pair 2 of 60")
-    process.send_signal(signal.SIGINT)
+    for each in sent:
+        process.send_signal(each)
+        time.sleep(0.01)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "continue with: relucate compare mlp" in rest
+    assert "Traceback" not in rest
     again = [*arguments[:-4], "--pairs", "2", "--jobs", "1"]
     done = subprocess.run(
         [sys.executable, "-m", "relucate", "compare", *again],
@@ -240,3 +251,49 @@ def test_a_saved_model_with_custom_objects(tmp_path, monkeypatch, capfd):
     keras.saving.get_custom_objects().clear()
     assert exit_code("net.keras", *options, "--import", "gone.py") == 2
     assert "no file 'gone.py'" in capfd.readouterr().err
+
+
+class TestShowing:
+    """The verdict first, then the files, each whole or as it was."""
+
+    @pytest.fixture
+    def study(self, finished):
+        from relucate import Study
+
+        return Study(json.loads((finished[1] / "relucate-out" / "study.json").read_text()))
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="sets a limit of POSIX")
+    @pytest.mark.parametrize("format", list(TextOrJson))
+    def test_a_full_disk_hides_no_verdict_and_destroys_no_file(
+        self, study, format, tmp_path, capsys
+    ):
+        import resource
+
+        for name in ("report.html", "study.json"):
+            (tmp_path / name).write_text("older")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+        try:
+            with pytest.raises(InputError, match=r"can't write '.*study.json': File too large"):
+                _show(study, tmp_path, format)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert study.verdict in capsys.readouterr().out.lower()
+        assert sorted(os.listdir(tmp_path)) == ["report.html", "study.json"]
+        assert {file.read_text() for file in tmp_path.iterdir()} == {"older"}
+
+    def test_a_report_that_cannot_be_written(self, study, tmp_path, capsys):
+        (tmp_path / "report.html").mkdir()
+        with pytest.raises(InputError, match=r"report.html' can't be written"):
+            _show(study, tmp_path, TextOrJson.text)
+        assert study.verdict in capsys.readouterr().out.lower()
+        assert json.loads((tmp_path / "study.json").read_text()) == study.to_dict()
+
+    def test_a_reader_that_leaves_early_still_leaves_the_files(self, study, tmp_path, monkeypatch):
+        def closed(*_):
+            raise BrokenPipeError
+
+        monkeypatch.setattr("relucate.report.print_study", closed)
+        with pytest.raises(BrokenPipeError):
+            _show(study, tmp_path, TextOrJson.text)
+        assert sorted(os.listdir(tmp_path)) == ["report.html", "study.json"]

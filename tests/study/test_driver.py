@@ -1,6 +1,7 @@
 """The driver: the same bits however it runs, what finished is kept, and nothing hangs."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,14 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from relucate import Study
 from relucate.data import make
 from relucate.errors import InputError
+from relucate.report.html import study_html
 from relucate.study import driver
 from relucate.study.arms import Arm
-from relucate.study.display import Silent
+from relucate.study.display import NoDisplay
+from relucate.study.document import document
 from relucate.study.driver import make_spec, run_study
-from relucate.study.executor import LocalExecutor
+from relucate.study.executors import EXECUTORS, Done, Epoch, Failed
+from relucate.study.executors.local import LocalExecutor
+from relucate.study.executors.perform import as_ours, perform
 from relucate.study.plan import StudyPlan
 from relucate.study.source import resolve
 from relucate.study.store import Store
@@ -31,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def builder(order, width=6, trouble="", counter=""):
-    """Build a torch module with dropout, or get into trouble at the n-th build."""
+    """Build a torch module with dropout, or get into trouble from the n-th build on, or at it."""
     import os
     import time
 
@@ -40,8 +47,10 @@ def builder(order, width=6, trouble="", counter=""):
     if counter:
         with open(counter, "a") as stream:
             stream.write("x")
-        if os.path.getsize(counter) >= int(trouble.partition(" ")[2]):
-            os._exit(5) if trouble.startswith("exit") else time.sleep(600)
+        what, first, *last = trouble.split()
+        builds = os.path.getsize(counter)
+        if int(first) <= builds <= int(last[0] if last else builds):
+            os._exit(5) if what == "exit" else time.sleep(600)
     norm = nn.BatchNorm1d(width)
     steps = (norm, nn.ReLU()) if order == "before" else (nn.ReLU(), norm)
     return nn.Sequential(nn.Linear(5, width), *steps, nn.Dropout(0.2), nn.Linear(width, 4))
@@ -63,7 +72,7 @@ def plan(data):
     )
 
 
-class Ear(Silent):
+class Ear:
     """Keeps what it is told."""
 
     def __init__(self):
@@ -77,8 +86,9 @@ class Ear(Silent):
 
 
 def ran(plan, path, ear=None):
-    with Store.open(path) as store:
-        return run_study(plan, store, ear or Silent())
+    display = ear or NoDisplay()
+    with Store.open(path) as store, plan.open_executor(display) as executor:
+        return run_study(plan, store, display, executor)
 
 
 def bits(outcome):
@@ -119,6 +129,57 @@ class TestBits:
         outcome, _, _ = finished
         assert len({result["loss"] for result in outcome.results.values()}) == 6
         assert outcome.finished_pairs() == [0, 1, 2]
+
+
+class InProcess:
+    """An executor of a few lines: every task in this process, one after the other."""
+
+    def __init__(self, setup):
+        self.setup = setup
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def run(self, tasks):
+        for task in tasks:
+            reports = []
+            try:
+                done = perform(task.work, self.setup.source, self.setup.data, reports.append)
+            except Exception as error:
+                yield Failed(task.key, as_ours(error))
+            else:
+                yield from (Epoch(task.key, report) for report in reports)
+                yield Done(task.key, done)
+
+
+class TestAnotherExecutor:
+    @pytest.fixture(autouse=True)
+    def _registered(self, monkeypatch):
+        monkeypatch.setitem(EXECUTORS, "in process", InProcess)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(threads)
+
+    def test_the_plan_chooses_it_and_no_bit_differs(self, finished, plan, tmp_path):
+        ear = Ear()
+        outcome = ran(replace(plan, executor="in process"), tmp_path / "runs.sqlite", ear)
+        assert bits(outcome) == bits(finished[0])
+        assert outcome.hashes == finished[0].hashes
+        assert [told for told in ear.told if told[0] == "run_progress"] == [
+            told for told in finished[2].told if told[0] == "run_progress"
+        ]
+
+    def test_its_errors_end_a_study_as_any_other(self, plan, tmp_path):
+        def broken(order):
+            raise RuntimeError("no such luck")
+
+        other = replace(plan, source=resolve(broken), executor="in process")
+        with pytest.raises(InputError, match="RuntimeError: no such luck"):
+            ran(other, tmp_path / "runs.sqlite")
 
 
 class TestContinuing:
@@ -224,11 +285,11 @@ class TestTrouble:
     def test_a_builder_that_hangs_is_told_of_and_ends_with_ctrl_c(
         self, plan, tmp_path, monkeypatch
     ):
-        monkeypatch.setattr(driver, "LocalExecutor", partial(LocalExecutor, patience=0.3))
+        monkeypatch.setitem(EXECUTORS, "local", partial(LocalExecutor, patience=0.3))
         options = {"trouble": "hang 1", "counter": str(tmp_path / "builds")}
         hanging = replace(plan, source=resolve(builder, options))
 
-        class Impatient(Silent):
+        class Impatient(NoDisplay):
             def say(self, text):
                 if text.startswith("still building"):
                     raise KeyboardInterrupt(text)
@@ -237,6 +298,75 @@ class TestTrouble:
         with pytest.raises(KeyboardInterrupt, match=r"test_driver.builder.*Ctrl-C"):
             ran(hanging, tmp_path / "runs.sqlite", Impatient())
         assert time.monotonic() - start < 60
+
+    def test_a_run_whose_worker_dies_is_repeated_and_no_bit_differs(self, finished, plan, tmp_path):
+        options = {"trouble": "exit 6 6", "counter": str(tmp_path / "builds")}
+        ear = Ear()
+        outcome = ran(replace(plan, source=resolve(builder, options)), tmp_path / "runs", ear)
+        assert bits(outcome) == bits(finished[0])
+        assert not outcome.failed
+        said = [args[0] for name, args, _ in ear.told if name == "say"]
+        assert sum("is repeated: the worker process ended with code 5" in s for s in said) == 1
+
+    def test_a_run_that_dies_twice_is_failed_and_its_pair_does_not_count(
+        self, finished, plan, tmp_path
+    ):
+        # The fourth build on is the first pair's; the second pair's first run dies, and again.
+        options = {"trouble": "exit 7 8", "counter": str(tmp_path / "builds")}
+        ear = Ear()
+        broken = replace(plan, source=resolve(builder, options))
+        outcome = ran(broken, tmp_path / "runs.sqlite", ear)
+        lost = ("linear-norm-act", 1)
+        assert list(outcome.failed) == [lost]
+        assert outcome.finished_pairs() == [0, 2]
+        assert bits(outcome) == {k: v for k, v in bits(finished[0]).items() if k != lost}
+        assert ("run_finished", (*lost, None, "failed", None), {}) in ear.told
+        page = document(outcome, command="")
+        (run,) = (run for run in page["runs"] if run["status"] == "failed")
+        assert (run["arm"], run["seed"], run["metric"]) == (*lost, None)
+        assert "1 failed" in str(Study(page))
+        assert "failed" in study_html(page)
+        note = "run of 'linear-norm-act' with seed 1 failed twice, so that its pair doesn't count"
+        assert any(note in each and "ended with code 5" in each for each in page["notes"])
+        with Store.open(tmp_path / "runs.sqlite") as store:
+            assert store.count() == 5  # the same command tries the lost one again
+        assert ran(broken, tmp_path / "runs.sqlite").finished_pairs() == [0, 1, 2]
+
+    def test_looks_go_on_past_a_pair_that_is_lost(self, plan, tmp_path):
+        options = {"trouble": "exit 7 8", "counter": str(tmp_path / "builds")}
+        looking = replace(plan, source=resolve(builder, options), looks=True, pairs=5)
+        assert ran(looking, tmp_path / "runs.sqlite").finished_pairs() == [0, 2, 3, 4]
+
+    def test_a_study_of_which_no_pair_is_left(self, plan, tmp_path):
+        options = {"trouble": "exit 4 5", "counter": str(tmp_path / "builds")}
+        broken = replace(plan, source=resolve(builder, options), pairs=1)
+        with pytest.raises(InputError, match=r"no pair has finished: run of .* code 5"):
+            ran(broken, tmp_path / "runs.sqlite")
+
+    def test_a_run_that_hangs_is_shown_and_ended_at_its_limit(
+        self, finished, plan, tmp_path, monkeypatch
+    ):
+        monkeypatch.setitem(EXECUTORS, "local", partial(LocalExecutor, patience=0.2))
+        monkeypatch.setattr(driver, "QUIET", 1.0)
+        options = {"trouble": "hang 6 6", "counter": str(tmp_path / "builds")}
+        hanging = replace(plan, source=resolve(builder, options), run_timeout=5)
+        ear = Ear()
+        outcome = ran(hanging, tmp_path / "runs.sqlite", ear)
+        assert bits(outcome) == bits(finished[0])
+        said = [args[0] for name, args, _ in ear.told if name == "say"]
+        name = "run of 'linear-act-norm' with seed 0"
+        assert any(re.match(rf"{name}: no sign of life for \d s", each) for each in said)
+        assert (
+            f"{name} is repeated: it took longer than 5 seconds (--run-timeout) and was ended."
+            in said
+        )
+
+    def test_an_arm_that_always_hangs_ends_the_study_in_time(self, plan, tmp_path, monkeypatch):
+        monkeypatch.setattr(driver, "PREPARING", 2.0)
+        options = {"trouble": "hang 1", "counter": str(tmp_path / "builds")}
+        hanging = replace(plan, source=resolve(builder, options), run_timeout=2)
+        with pytest.raises(InputError, match="it took longer than 2 seconds"):
+            ran(hanging, tmp_path / "runs.sqlite")
 
     def test_divergence_in_one_arm_is_a_result(self, plan, tmp_path):
         wild = replace(plan, recipe=Recipe(epochs=1, batch_size=16, lr=1e30), pairs=2)
@@ -253,17 +383,18 @@ SCRIPT = """
     from dataclasses import replace
     from pathlib import Path
     from relucate.study.vary import arms_from
-    from relucate.study.display import Silent
+    from relucate.study.display import NoDisplay
     from relucate.study.driver import run_study
     from relucate.study.plan import StudyPlan
-    from relucate.study.executor import LocalExecutor
+    from relucate.study.executors.local import LocalExecutor
+    from relucate.study.interruption import interruptible
     from relucate.study.source import resolve
     from relucate.study.store import Store
     from relucate.train import Recipe
     from relucate.data import Dataset
     from tests.study.test_driver import builder
 
-    class Display(Silent):
+    class Display(NoDisplay):
         def say(self, text):
             pass
         def run_finished(self, *args, **kwargs):
@@ -280,12 +411,23 @@ SCRIPT = """
     recipe = Recipe(epochs=2, batch_size=16)
     arms = arms_from(["before", "after"])
     plan = StudyPlan(resolve(builder), arms, data, recipe, pairs=400, jobs=2)
-    with Store.open({store!r}) as store:
-        run_study(plan, store, Display())
+    with interruptible(last=True), Store.open({store!r}) as store:
+        with plan.open_executor(Display()) as executor:
+            run_study(plan, store, Display(), executor)
 """
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl-C"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [signal.SIGKILL],
+        [signal.SIGINT],
+        [signal.SIGTERM],
+        [signal.SIGHUP],
+        [signal.SIGINT] * 20,
+    ],
+    ids=["killed", "Ctrl-C", "SIGTERM", "SIGHUP", "impatient"],
+)
 def test_ended_in_the_middle_it_leaves_no_process_and_keeps_what_finished(
     sent, plan, data, tmp_path
 ):
@@ -294,7 +436,7 @@ def test_ended_in_the_middle_it_leaves_no_process_and_keeps_what_finished(
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
     )
     try:
@@ -302,7 +444,9 @@ def test_ended_in_the_middle_it_leaves_no_process_and_keeps_what_finished(
         while lines.count("finished\n") < 3:
             lines.append(process.stdout.readline())
             assert lines[-1], "the study ended by itself"
-        process.send_signal(sent)
+        for each in sent:
+            process.send_signal(each)
+            time.sleep(0.01)
         started = time.monotonic()
         process.wait(20)
         assert time.monotonic() - started < 10
@@ -312,14 +456,18 @@ def test_ended_in_the_middle_it_leaves_no_process_and_keeps_what_finished(
         while any(map(alive, workers)) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not any(map(alive, workers))
+        errors = process.stderr.read()
+        assert errors.count("Traceback") == (0 if sent == [signal.SIGKILL] else 1)
+        assert errors == "" or errors.endswith("\nKeyboardInterrupt\n")
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
+        process.stderr.close()
     with Store.open(store) as opened:
         kept = opened.count()
     assert 3 <= kept < 800
-    if sent == signal.SIGKILL:
+    if sent == [signal.SIGKILL]:
         outcome = ran(replace(plan, pairs=2), store)
         assert outcome.resumed >= 3
         assert len(outcome.results) == 4
@@ -346,6 +494,11 @@ class TestPlan:
             ),
             ({"pairs": 0}, "pairs is a whole number of at least 1, got 0"),
             ({"pairs": 2.5}, "pairs.*2.5"),
+            ({"pairs": 1001}, "pairs is a whole number of at most 1,000, got 1,001"),
+            ({"run_timeout": 0}, "run_timeout must be a number of seconds above 0, got 0"),
+            ({"run_timeout": "1 h"}, "run_timeout must be .* got '1 h'"),
+            ({"run_timeout": float("inf")}, "run_timeout must be .* got inf"),
+            ({"executor": "lokal"}, "unknown executor 'lokal': did you mean 'local'"),
             ({"threads": 0}, "threads.*0"),
             ({"jobs": -1}, "jobs.*-1"),
             ({"first_seed": -5}, "first_seed.*-5"),

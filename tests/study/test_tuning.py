@@ -9,7 +9,7 @@ import pytest
 from relucate.data import make
 from relucate.errors import InputError
 from relucate.study import tuning
-from relucate.study.display import Silent
+from relucate.study.display import NoDisplay
 from relucate.study.plan import StudyPlan
 from relucate.study.source import resolve
 from relucate.study.store import Store
@@ -53,7 +53,7 @@ def plan():
 
 def test_a_real_tuning_finds_a_rate_that_learns(plan, tmp_path):
     with Store.open(tmp_path / "runs.sqlite") as store:
-        found = tune(plan, store, Silent(), [1e-6, 0.05, 0.1])
+        found = tune(plan, store, NoDisplay(), [1e-6, 0.05, 0.1])
     assert found["held_out"] == 32
     assert found["first_seed"] == 1_000_000
     for arm in found["arms"]:
@@ -76,7 +76,7 @@ def test_the_test_data_have_no_part_in_it(plan, tmp_path):
     found = []
     for number, one in enumerate((plan, spoiled)):
         with Store.open(tmp_path / f"{number}.sqlite") as store:
-            found.append(tune(one, store, Silent(), [0.01, 0.1])["arms"])
+            found.append(tune(one, store, NoDisplay(), [0.01, 0.1])["arms"])
     assert found[0] == found[1]
 
 
@@ -91,10 +91,10 @@ def test_ties_go_to_the_rate_nearest_the_recipes(plan):
 @pytest.mark.parametrize("rates", [[0.1], [], [0.1, 0.1], [0.1, -1], [0.1, math.inf], ["x", 1]])
 def test_rates_that_are_none(plan, rates, tmp_path):
     with Store.open(tmp_path / "s") as store, pytest.raises(InputError, match="learning rates"):
-        tune(plan, store, Silent(), rates)
+        tune(plan, store, NoDisplay(), rates)
 
 
 def test_a_rate_is_tuned_or_varied(plan, tmp_path):
     varied = replace(plan, arms=arms_from(["before", "after"], {"lr": [0.1, 0.2]}))
     with Store.open(tmp_path / "s") as store, pytest.raises(InputError, match="tuned or varied"):
-        tune(varied, store, Silent(), [0.1, 0.2])
+        tune(varied, store, NoDisplay(), [0.1, 0.2])

@@ -7,9 +7,7 @@ its own.
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,15 +18,11 @@ from ..errors import InputError, unknown
 from ..order import Order
 from ..stats.paired import is_number
 from ..stats.verdict import check_margin
-from ..study.display import Silent, silent
-from ..study.document import document
-from ..study.driver import run_study, workers
+from ..study.display import NoDisplay
 from ..study.norm_settings import check_norm_settings
 from ..study.plan import StudyPlan
+from ..study.running import run
 from ..study.source import resolve
-from ..study.store import Store
-from ..study.tuning import at_best
-from ..study.tuning import tune as find
 from ..study.vary import arms_from, check_dropout, check_factors
 from ..train.recipe import Recipe
 from .shown import Shown
@@ -108,6 +102,8 @@ def compare(
     device: str = "auto",
     jobs: int = 0,
     threads: int = 1,
+    run_timeout: float | None = None,
+    executor: str = "local",
     store: str | Path | None = None,
     progress: bool = True,
     display: Any = None,
@@ -148,6 +144,9 @@ def compare(
             recipe's rate beside it. rates: what to try (None: seven, half a decade apart).
         engine: "auto", "torch" or "keras"; device: of the torch engine.
         jobs: worker processes (0: one per core); threads: of each run, part of its identity.
+        run_timeout: seconds after which a run is ended. A run that was ended, or whose process
+            died, is repeated once; after a second time its pair doesn't count.
+        executor: where the runs run, a name in `study.executors.EXECUTORS`.
         store: SQLite file of finished runs; None keeps them for this call only.
         progress: show what happens on stderr; display: an object to tell instead.
 
@@ -185,13 +184,12 @@ def compare(
         device=device,
         threads=threads,
         jobs=jobs,
+        run_timeout=run_timeout,
+        executor=executor,
     )
-    with tempfile.TemporaryDirectory(prefix="relucate-store-") as folder:
-        path = _path(store) if store is not None else Path(folder) / "runs.sqlite"
-        with Store.open(path) as opened:
-            told = partial(_told, display, margin=margin, progress=progress)
-            run = _straight if tune is None else partial(_tuned, rates=rates)
-            return Study(run(plan, opened, told, command=command))
+    displays, tuned = partial(_display, display, progress), tune is not None
+    found = run(plan, displays, _path(store), tuned=tuned, rates=rates, command=command)
+    return Study(found)
 
 
 def _check(
@@ -215,31 +213,12 @@ def _check(
         raise InputError("rates are what tuning tries: give tune='lr' (--tune lr) with them.")
 
 
-def _path(store: Any) -> Path:
+def _path(store: Any) -> Path | None:
+    if store is None:
+        return None
     if not isinstance(store, (str, Path)):
         raise InputError(f"store is the path of a file, got {store!r}.")
     return Path(store)
-
-
-def _straight(plan: StudyPlan, store: Store, told: Any, *, command: str) -> dict[str, Any]:
-    with told(plan) as shown:
-        return document(run_study(plan, store, shown), command=command)
-
-
-def _tuned(plan: StudyPlan, store: Store, told: Any, *, rates: Any, command: str) -> dict[str, Any]:
-    """Return the document of the arms at their best rates, the same-rate comparison in it."""
-    with told(plan) as shown:
-        tuned = find(plan, store, shown, rates)
-    best = replace(plan, arms=at_best(plan.arms, tuned))
-    with workers(plan, silent()) as executor:
-        with told(best) as shown:
-            outcome = run_study(best, store, shown, executor)
-        with told(plan) as shown:
-            shown.say(f"all arms at the same rate, {plan.recipe.rate:g}")
-            same = document(run_study(plan, store, shown, executor), command=command)
-    kept = ("comparisons", "arms", "sentence", "verdict", "winner", "seconds")
-    beside = {"lr": plan.recipe.rate, **{key: same[key] for key in kept}}
-    return {**document(outcome, command=command), "tuning": {**tuned, "same_rate": beside}}
 
 
 def _orders(orders: Any) -> list[str]:
@@ -247,12 +226,6 @@ def _orders(orders: Any) -> list[str]:
     if not isinstance(orders, (str, Sequence)):
         raise InputError(f"orders are texts, such as ['before', 'after'], got {orders!r}.")
     return [str(o) for o in (orders.split(",") if isinstance(orders, str) else orders)]
-
-
-def _told(display: Any, plan: StudyPlan, *, margin: float, progress: bool) -> Any:
-    """Return a context manager for the display of a plan, which need not be one itself."""
-    shown = display if display is not None else _display(plan, margin, progress)
-    return shown if hasattr(type(shown), "__enter__") else nullcontext(shown)
 
 
 def load_data(data: Any, **options: Any) -> Dataset:
@@ -284,9 +257,12 @@ def default_recipe(data: Dataset) -> dict[str, Any]:
     return {"epochs": 10, "batch_size": 128}
 
 
-def _display(plan: Any, margin: float, progress: bool) -> Any:
+def _display(display: Any, progress: bool, plan: StudyPlan) -> Any:
+    """Return the display of a plan: the user's own, the live one, or none."""
+    if display is not None:
+        return display
     if not progress:
-        return Silent()
+        return NoDisplay()
     from rich.console import Console
 
     from ..report import LiveStudy
@@ -297,7 +273,7 @@ def _display(plan: Any, margin: float, progress: bool) -> Any:
         plan.pairs,
         labels,
         plan.recipe.epochs,
-        margin=margin,
+        margin=plan.margin,
         level=plan.level,
     )
 

@@ -12,7 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..files import replacing
 from ..option import option as described
+from ..study.interruption import interruptible
 from ..study.options import MODEL, RUNNING, TRAINING, StudyOptions
 from ..train.recipe import Recipe
 from .fields import given_values, options_of
@@ -92,22 +94,23 @@ def compare(
     asked = given_values(StudyOptions, options)
     asked["vary"] = varied_options(asked.get("vary"))
     chosen = _builder_options(given_values(_NetOptions, options), option)
-    try:
-        dataset = load_data(options, quiet=quiet)
-        study = run(
-            model,
-            dataset,
-            options=chosen,
-            recipe=make_recipe(given_values(Recipe, options), dataset),
-            store=out / "runs.sqlite",
-            progress=not quiet,
-            command=_command(),
-            **asked,
-        )
-    except KeyboardInterrupt:
-        print(f"relucate: interrupted; continue with: {_command()}", file=sys.stderr)
-        raise
-    _show(study, out, format)
+    with interruptible(last=True):
+        try:
+            dataset = load_data(options, quiet=quiet)
+            study = run(
+                model,
+                dataset,
+                options=chosen,
+                recipe=make_recipe(given_values(Recipe, options), dataset),
+                store=out / "runs.sqlite",
+                progress=not quiet,
+                command=_command(),
+                **asked,
+            )
+        except KeyboardInterrupt:
+            print(f"relucate: interrupted; continue with: {_command()}", file=sys.stderr)
+            raise
+        _show(study, out, format)
 
 
 def _command() -> str:
@@ -115,18 +118,38 @@ def _command() -> str:
 
 
 def _show(study: Any, out: Path, format: TextOrJson) -> None:
+    """Print the verdict, then write the files: a full disk must not hide it."""
+    text = json.dumps(study.to_dict(), indent=1)
+    try:
+        _print(study, text if format is TextOrJson.json else None)
+    finally:  # also if the other end of a pipe has seen enough
+        _keep(out / "study.json", text)
+        page = study.report(out / "report.html")
+    if format is TextOrJson.text:
+        print(f"Report: {page}")
+
+
+def _print(study: Any, text: str | None) -> None:
     from rich.console import Console
 
     from ..report import print_study
 
-    document = study.to_dict()
-    page = study.report(out / "report.html")
-    (out / "study.json").write_text(json.dumps(document, indent=1) + "\n")
-    if format is TextOrJson.json:
-        print(json.dumps(document, indent=1))
-        return
-    print_study(document, Console())
-    print(f"Report: {page}")
+    if text is None:
+        print_study(study.to_dict(), Console())
+    else:
+        print(text)
+    sys.stdout.flush()
+
+
+def _keep(path: Path, text: str) -> None:
+    try:
+        with replacing(path) as new:
+            new.write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"can't write '{path}': {error.strerror or error}. All runs are in the store beside "
+            "it: the same command shows and writes their result again."
+        ) from error
 
 
 def _builder_options(chosen: dict[str, Any], texts: list[str] | None) -> dict[str, Any]:

@@ -6,9 +6,7 @@ The output file is whole or absent: it is written beside its place and then move
 from __future__ import annotations
 
 import json
-import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from ..errors import InputError
+from ..files import replacing
 from ..option import option as described
 from .fields import given_values, options_of
 from .options import TextOrJson, builder_options, input_shapes
@@ -169,21 +168,11 @@ def _save(model: Any, path: Path, example: Any) -> None:
     """
     from ..frameworks import framework_of
 
-    name = ""
     try:
-        with tempfile.NamedTemporaryFile(suffix=path.suffix, dir=path.parent, delete=False) as made:
-            name = made.name
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)  # as any other new file, not for its owner alone
-        framework_of(model).save(model, Path(name), example)
-        os.replace(name, path)
-        name = ""
+        with replacing(path) as new:
+            framework_of(model).save(model, new, example)
     except OSError as error:
         raise InputError(f"can't write '{path}': {error.strerror or error}.") from error
-    finally:
-        if name and os.path.exists(name):
-            os.unlink(name)
 
 
 def _show(

@@ -7,7 +7,6 @@ forbids it to. Every text from the study is escaped by the template. Not here: t
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from relucate.errors import InputError
+from relucate.files import replacing
 from relucate.report import palette, plots, tuning, view
 from relucate.report.facts import check_schema, difference_text, span
 from relucate.report.numbers import MISSING, count, known, margin_points, percent
@@ -34,7 +34,9 @@ def write_html(study: dict[str, Any], path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, text)
+        with replacing(path) as new:
+            # A command line may hold bytes that are no UTF-8 (surrogates): shown escaped.
+            new.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(
@@ -42,18 +44,6 @@ def write_html(study: dict[str, Any], path: str | os.PathLike[str]) -> Path:
             "name another file."
         ) from error
     return path
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write `text` beside `path`, then rename, so that no reader ever sees half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # A command line may hold bytes that are no UTF-8 (surrogates): shown escaped, not an error.
-        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
-        beside.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def study_html(study: dict[str, Any]) -> str:

@@ -1,12 +1,13 @@
-"""Who is told what happens while a study runs: the live progress display, for one."""
+"""What a study reports while it runs: the live progress display listens to it, for one."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 
 class Display(Protocol):
-    """Who is told what happens while a study runs (the live progress display, for one)."""
+    """Hears what happens while a study runs."""
 
     def say(self, text: str) -> None: ...
     def run_started(self, arm: str, seed: int, pair_index: int) -> None: ...
@@ -25,13 +26,15 @@ class Display(Protocol):
     ) -> None: ...
 
 
-class Silent:
+class NoDisplay:
     """A display that shows nothing."""
 
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args, **kwargs: None
+    def say(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing."""
+
+    run_started = run_progress = run_finished = difference = say
 
 
-def silent() -> Any:
-    """Return a display that shows nothing."""
-    return Silent()
+def as_context(display: Any) -> AbstractContextManager[Display]:
+    """Return a display as a context manager, which it need not be itself."""
+    return display if hasattr(type(display), "__enter__") else nullcontext(display)

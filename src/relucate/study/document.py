@@ -283,7 +283,7 @@ def _runs(outcome: StudyResults) -> list[dict[str, Any]]:
     arms = {arm.label: arm for arm in outcome.plan.arms}
     places = {label: place for place, label in enumerate(arms)}
     rows = []
-    found = outcome.results.items()
+    found = {**outcome.results, **outcome.failed}.items()
     if outcome.plan.looks:  # those of pairs beyond the look that decided don't count
         last = outcome.finished_pairs()[-1]
         found = [item for item in found if item[0][1] <= last]
@@ -340,6 +340,7 @@ def _notes(outcome: StudyResults) -> list[str]:
         notes.append(f"trained by the {engine['name']} engine: {engine['reason']}")
     notes += _differing(outcome)
     notes += sorted({r["note"] for r in outcome.results.values() if r["note"]})
+    notes += [result["note"] for result in outcome.failed.values()]
     return notes
 
 

@@ -1,93 +1,88 @@
 """The driver: arms × seeds -> run specs -> executor -> store -> results.
 
 It alone writes the store; every finished run is committed at once, and runs that the store already
-holds are taken from there. Not here: training (`tasks`), the verdict's statistics (`stats`), words
+holds are taken from there. A run whose process died is repeated once. It knows of the executor only
+its protocol and its events. Not here: training (`tasks`), the verdict's statistics (`stats`), words
 and pictures (`report`).
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
+from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
-from ..backend import choose_backend
 from ..errors import InputError
 from ..train.run import RunResult, RunSpec
 from .display import Display
-from .executor import Event, LocalExecutor, import_path, raise_remote
+from .executors.perform import inspection, training
+from .executors.protocol import Died, Done, Epoch, Event, Executor, Failed, Silent, Task
 from .plan import StudyPlan
 from .results import StudyResults
 from .store import Store
 from .tasks import Inspection
 
+PREPARING = 60.0  # seconds that building all arms may take at least, whatever the limit of a run
+QUIET = 60.0  # seconds of a run's silence that are worth a word: an epoch may take long
+LOST = 2  # runs of one arm lost in a row, each twice: the next ones would be too
+
+_KEPT = "Finished runs are kept: the same command continues."
+
+Key = tuple[str, int]  # arm, seed
+
 
 def run_study(
-    plan: StudyPlan, store: Store, display: Display, executor: LocalExecutor | None = None
+    plan: StudyPlan,
+    store: Store,
+    display: Display,
+    executor: Executor,
+    *,
+    need_all: bool = False,
 ) -> StudyResults:
     """Run every pair that the store doesn't hold yet and return the outcome.
 
-    executor: workers of a plan with the same source and data; None starts some for this study.
-    Raises: InputError or Refused from a worker (the finished runs are kept in the store);
-    KeyboardInterrupt likewise.
+    A run that is lost twice (its process died, or took longer than `plan.run_timeout`) is failed,
+    and its pair doesn't count. The study ends where `LOST` runs of an arm in a row are, or no pair
+    is left.
+
+    executor: one of a plan with the same source and data, entered; need_all: every run has to
+    finish, the first that is lost twice ends the study.
+    Raises: InputError or Refused: an error in a run, runs that were lost (the finished runs are
+    kept in the store); KeyboardInterrupt likewise.
     """
     start = time.perf_counter()
-    with workers(plan, display) if executor is None else nullcontext(executor) as running:
-        display.say("building all arms")
-        outcome = StudyResults(plan, _inspect(plan, running, display))
-        _resume(outcome, store, display)
-        _run_missing(outcome, store, running, display)
+    display.say("building all arms")
+    outcome = StudyResults(plan, _inspect(plan, executor, display))
+    _resume(outcome, store, display)
+    _Missing(outcome, store, display, 1 if need_all else LOST).run(executor)
+    if outcome.failed and not outcome.finished_pairs():
+        raise InputError(f"no pair has finished: {next(iter(outcome.failed.values()))['note']}")
     outcome.seconds = time.perf_counter() - start
     return outcome
 
 
-@contextmanager
-def workers(plan: StudyPlan, display: Display) -> Iterator[LocalExecutor]:
-    """Start the worker processes of a plan's source and data."""
-    backend = {"KERAS_BACKEND": choose_backend()}  # this process's, also if it was set in code
-    with tempfile.TemporaryDirectory(prefix="relucate-data-") as folder:
-        plan.data.save(Path(folder) / "data")
-        display.say(f"starting {plan.workers} worker processes")
-        setup = _setup(plan, folder)
-        with LocalExecutor(plan.workers, plan.threads, setup, backend) as executor:
-            yield executor
+def _inspect(plan: StudyPlan, executor: Executor, display: Display) -> Inspection:
+    limit = None if plan.run_timeout is None else max(plan.run_timeout, PREPARING)
+    work = inspection(plan.networks, plan.engine, plan.device)
+    for event in executor.run([Task("inspect", work, limit)]):
+        match event:
+            case Done():
+                return event.answer
+            case Silent():
+                display.say(
+                    f"still building all arms with '{plan.source.text}' after "
+                    f"{event.seconds:.0f} s (Ctrl-C ends it)"
+                )
+            case Failed():
+                raise event.error
+            case Died():
+                raise InputError(_sentence(event.reason))
+    raise InputError("the executor gave no answer about the arms.")
 
 
-def _setup(plan: StudyPlan, folder: str) -> dict[str, Any]:
-    return {
-        "source": plan.source,
-        "data": str(Path(folder) / "data"),
-        "threads": plan.threads,
-        "path": import_path(),
-    }
-
-
-def _inspect(plan: StudyPlan, executor: LocalExecutor, display: Display) -> Inspection:
-    task = {
-        "task": "inspect",
-        "arms": [arm.to_dict() for arm in plan.networks],
-        "engine": plan.engine,
-        "device": plan.device,
-    }
-    for event in executor.run([("inspect", task)]):
-        if event.kind == "done":
-            return event.data
-        if event.kind == "silent":
-            display.say(f"still building all arms with '{plan.source.text}' (Ctrl-C ends it)")
-        _raise_for(event, "")
-    raise InputError("the worker gave no answer about the arms.")
-
-
-def _raise_for(event: Event, where: str) -> None:
-    hint = " Finished runs are kept: the same command continues." if where else ""
-    if event.kind == "error":
-        name, message = event.data
-        raise_remote((name, f"{where}{message}{hint}"))
-    if event.kind == "died":
-        raise InputError(f"{where}{event.data}{'' if event.data.endswith('.') else '.'}{hint}")
+def _sentence(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."
 
 
 def make_spec(plan: StudyPlan, inspection: Inspection, index: int, seed: int) -> RunSpec:
@@ -130,52 +125,103 @@ def _resume(outcome: StudyResults, store: Store, display: Display) -> None:
                 display.run_finished(
                     arm.label, seed, result["metric"], result["status"], None, resumed=True
                 )
-    _tell_difference(outcome, display)
+    _show_difference(outcome, display)
 
 
-def _run_missing(
-    outcome: StudyResults, store: Store, executor: LocalExecutor, display: Display
-) -> None:
-    plan = outcome.plan
-    specs: dict[tuple[str, int], RunSpec] = {}
+@dataclass
+class _Missing:
+    """The runs that the store doesn't hold, under way."""
 
-    def tasks() -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
+    outcome: StudyResults
+    store: Store
+    display: Display
+    bearable: int  # runs of one arm lost in a row that end the study
+    specs: dict[Key, RunSpec] = field(default_factory=dict)
+    running: set[Key] = field(default_factory=set)  # given, and neither finished nor lost
+    again: deque[Key] = field(default_factory=deque)  # to be repeated
+    repeated: set[Key] = field(default_factory=set)
+    quiet: set[Key] = field(default_factory=set)  # whose silence was shown
+    lost: Counter[str] = field(default_factory=Counter)  # by arm, since its last finished run
+
+    def run(self, executor: Executor) -> None:
+        """Run them until all are there, or every question is answered."""
+        for event in executor.run(self._tasks()):
+            self._hear(event)
+            if isinstance(event, Done) and self.outcome.decided:
+                break  # runs that go on nevertheless are for pairs that nobody needs
+
+    def _tasks(self) -> Iterator[Task | None]:
+        """Yield the runs in the order of their pairs, one to be repeated before all others."""
+        plan = self.outcome.plan
         for pair, seed in enumerate(plan.seeds):
-            if outcome.decided:
+            if self.outcome.decided:
                 return
             for index, arm in enumerate(plan.arms):
                 key = (arm.label, seed)
-                if key not in outcome.results:
-                    specs[key] = make_spec(plan, outcome.inspection, index, seed)
-                    display.run_started(arm.label, seed, pair)
-                    yield key, {"task": "run", "spec": specs[key].to_dict()}
+                if key in self.outcome.results:
+                    continue
+                while self.again:
+                    yield self._task(self.again.popleft())
+                self.specs[key] = make_spec(plan, self.outcome.inspection, index, seed)
+                self.running.add(key)
+                self.display.run_started(arm.label, seed, pair)
+                yield self._task(key)
+        while self.running and not self.outcome.decided:
+            yield self._task(self.again.popleft()) if self.again else None
 
-    for event in executor.run(tasks()):
-        if event.kind == "silent":  # an epoch may take long
-            continue
-        label, seed = event.key
-        if event.kind == "epoch":
-            display.run_progress(label, seed, event.data.epoch, event.data.epochs)
-            continue
-        _raise_for(event, f"run of '{label}' with seed {seed} failed: ")
-        _keep(outcome, store, specs[event.key], event.key, event.data)
-        result: RunResult = event.data
-        display.run_finished(label, seed, result.metric, result.status, result.seconds.get("total"))
-        _tell_difference(outcome, display)
-        if outcome.decided:
-            break  # runs that go on nevertheless are for pairs that nobody needs
+    def _task(self, key: Key) -> Task:
+        return Task(key, training(self.specs[key]), self.outcome.plan.run_timeout)
+
+    def _hear(self, event: Event) -> None:
+        key = label, seed = event.key
+        name = f"run of '{label}' with seed {seed}"
+        if isinstance(event, Silent):
+            if event.seconds >= QUIET:
+                self.quiet.add(key)
+                self.display.say(f"{name}: no sign of life for {event.seconds:.0f} s")
+            return
+        if key in self.quiet:
+            self.quiet.discard(key)
+            self.display.say(f"{name}: heard of again")
+        match event:
+            case Epoch():
+                self.display.run_progress(label, seed, event.report.epoch, event.report.epochs)
+            case Done():
+                self._keep(key, event.answer)
+            case Failed():
+                raise type(event.error)(f"{name} failed: {event.error} {_KEPT}")
+            case Died():
+                self._repeat_or_lose(key, name, _sentence(event.reason))
+
+    def _keep(self, key: Key, result: RunResult) -> None:
+        label, seed = key
+        plain = result.to_dict()
+        self.outcome.results[key] = plain
+        self.outcome.correct[key] = result.packed
+        self.running.discard(key)
+        self.lost[label] = 0
+        spec = self.specs[key]
+        self.store.put(spec.hash, spec.to_dict(), plain, result.packed)
+        seconds = result.seconds.get("total")
+        self.display.run_finished(label, seed, result.metric, result.status, seconds)
+        _show_difference(self.outcome, self.display)
+
+    def _repeat_or_lose(self, key: Key, name: str, reason: str) -> None:
+        if key not in self.repeated:
+            self.repeated.add(key)
+            self.again.append(key)
+            self.display.say(f"{name} is repeated: {reason}")
+            return
+        self.running.discard(key)
+        note = f"{name} failed twice, so that its pair doesn't count: {reason}"
+        self.outcome.failed[key] = RunResult("failed", note=note).to_dict()
+        self.display.run_finished(*key, None, "failed", None)
+        self.lost[key[0]] += 1
+        if self.lost[key[0]] == self.bearable:
+            raise InputError(f"{name} failed: {reason} {_KEPT}")
 
 
-def _keep(
-    outcome: StudyResults, store: Store, spec: RunSpec, key: tuple[str, int], result: RunResult
-) -> None:
-    plain = result.to_dict()
-    outcome.results[key] = plain
-    outcome.correct[key] = result.packed
-    store.put(spec.hash, spec.to_dict(), plain, result.packed)
-
-
-def _tell_difference(outcome: StudyResults, display: Display) -> None:
+def _show_difference(outcome: StudyResults, display: Display) -> None:
     found = outcome.difference(outcome.plan.arms[1])
     if found is not None:
         display.difference(found.estimate, found.low, found.high, found.n)

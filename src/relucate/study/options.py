@@ -77,3 +77,10 @@ class StudyOptions:
     device: str = option("auto", "auto, cpu or cuda (engine torch).", panel=RUNNING)
     jobs: int = option(0, "Runs side by side (0: one per core).", panel=RUNNING)
     threads: int = option(1, "Threads of each run.", panel=RUNNING)
+    run_timeout: float | None = option(
+        None,
+        "End a run that takes more seconds than this. It is repeated once.",
+        panel=RUNNING,
+        shown="no limit",
+    )
+    executor: str = option("local", "Where the runs run.", panel=RUNNING)

@@ -6,17 +6,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod
+from math import inf, prod
 from typing import Any
 
 from ..data.dataset import Dataset
 from ..errors import InputError, unknown
-from ..stats.paired import check_level
+from ..stats.paired import check_level, is_number
 from ..stats.sequential import Monitor
-from ..stats.spending import LEVELS
+from ..stats.spending import LAST, LEVELS
 from ..stats.verdict import check_margin
 from ..train.recipe import Recipe
 from .arms import Arm
+from .display import Display
+from .executors import EXECUTORS, Executor, Setup
 from .interaction import Interaction, interactions_of
 from .source import ModelSource
 from .tasks import ENGINES
@@ -46,6 +48,8 @@ class StudyPlan:
     margin: float = 0.005
     factors: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     target: float | None = None  # accuracy whose steps are told
+    run_timeout: float | None = None  # seconds after which a run is given up
+    executor: str = "local"  # a name in `executors.EXECUTORS`
 
     def __post_init__(self) -> None:
         labels = [arm.label for arm in self.arms]
@@ -62,6 +66,13 @@ class StudyPlan:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise InputError(f"{name} is a whole number of at least {least}, got {value!r}.")
+        if self.pairs > LAST:
+            raise InputError(f"pairs is a whole number of at most {LAST:,}, got {self.pairs:,}.")
+        limit = self.run_timeout
+        if limit is not None and not (is_number(limit) and 0 < limit < inf):
+            raise InputError(f"run_timeout must be a number of seconds above 0, got {limit!r}.")
+        if self.executor not in EXECUTORS:
+            raise unknown("executor", self.executor, EXECUTORS)
         check_level(self.level)
         check_margin(self.margin)
         if self.looks:
@@ -138,6 +149,11 @@ class StudyPlan:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         wanted = self.jobs or max(1, (cores or 1) // self.threads)
         return min(wanted, self.pairs * len(self.arms))
+
+    def open_executor(self, display: Display) -> Executor:
+        """Return the executor of this plan, to be entered."""
+        display.say(f"starting {self.workers} worker process{'' if self.workers == 1 else 'es'}")
+        return EXECUTORS[self.executor](Setup(self.source, self.data, self.workers, self.threads))
 
     @property
     def seeds(self) -> list[int]:

@@ -30,6 +30,7 @@ class StudyResults:
     results: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     correct: dict[tuple[str, int], bytes | None] = field(default_factory=dict)
     hashes: dict[tuple[str, int], str] = field(default_factory=dict)
+    failed: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)  # no result at all
     resumed: int = 0
     seconds: float = 0.0
     _open: int = FIRST  # no look before that of so many pairs decided
@@ -38,13 +39,16 @@ class StudyResults:
         """Return the seeds that count: those for which every arm has a result.
 
         With looks only those in the order of the seeds, up to the look at which it was decided:
-        which pairs count must not depend on which run was the quicker.
+        which pairs count must not depend on which run was the quicker. The pair of a failed run
+        never counts.
         """
         labels = [arm.label for arm in self.plan.arms]
         done = {s for s in self.plan.seeds if all((a, s) in self.results for a in labels)}
         if not self.plan.looks:
             return sorted(done)
-        return self._until_decided(list(takewhile(done.__contains__, self.plan.seeds)))
+        failed = {seed for _, seed in self.failed}
+        possible = [seed for seed in self.plan.seeds if seed not in failed]
+        return self._until_decided(list(takewhile(done.__contains__, possible)))
 
     def _until_decided(self, seeds: list[int]) -> list[int]:
         while self._open < len(seeds):

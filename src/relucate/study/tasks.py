@@ -1,6 +1,6 @@
 """The work that a worker process does: inspect a study's arms, or train one run.
 
-Both take and give plain data. Not here: processes and pipes (`executor`, `worker`), storing.
+Both take and give plain data. Not here: processes and pipes (`executors`), storing.
 """
 
 from __future__ import annotations

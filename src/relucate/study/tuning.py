@@ -19,8 +19,8 @@ import numpy as np
 
 from ..errors import InputError
 from .arms import Arm, shown
-from .display import Display, silent
-from .driver import run_study, workers
+from .display import Display, NoDisplay
+from .driver import run_study
 from .plan import StudyPlan
 from .store import Store
 
@@ -72,14 +72,14 @@ def tune(
     data = plan.data.validation(SHARE)
     held = replace(plan, data=data, looks=False, factors={}, first_seed=plan.first_seed + SEEDS)
     found: dict[str, dict[float, dict[str, Any]]] = {arm.label: {} for arm in plan.arms}
-    with workers(held, display) as executor:
+    with held.open_executor(display) as executor:
         for count, epochs, seeds in rounds(len(tried), plan.recipe.epochs):
             alive = {arm.label: _best(found[arm.label], count, plan) or tried for arm in plan.arms}
             runs = sum(map(len, alive.values())) * seeds
             display.say(f"tuning the learning rate: {runs} runs of {epochs} epochs")
             trying = [_trying(arm, rate, epochs) for arm in plan.arms for rate in alive[arm.label]]
             round_plan = replace(held, arms=tuple(trying), pairs=seeds)
-            outcome = run_study(round_plan, store, silent(), executor)
+            outcome = run_study(round_plan, store, NoDisplay(), executor, need_all=True)
             for arm in plan.arms:
                 for rate in alive[arm.label]:
                     scores = outcome.scores(_trying(arm, rate, epochs), round_plan.seeds)

@@ -1,0 +1,319 @@
+"""Run tasks side by side in worker processes: the local executor.
+
+Workers are fresh interpreters (`python -m relucate.study.executors.worker`) that connect back over
+a local socket, so a script needs no `__main__` guard and no state is inherited. A worker that dies
+takes its task with it, not the study: the next task gets a new one. Not here: what a task does
+(`perform`), whether it is repeated and what is stored (`driver`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, Listener, wait
+from pathlib import Path
+from typing import IO
+
+from ...backend import choose_backend
+from ...errors import InputError
+from ...files import temporary_folder
+from .protocol import Died, Epoch, Event, Failed, Setup, Silent, Task
+
+_START_LIMIT = 120.0  # seconds for a worker to connect, and to import what it needs
+_PATH_LIMIT = 100  # bytes that every system takes for a socket's path
+_KEPT = str(2**32)  # bytes: no block is larger
+_TAIL = 10_000  # bytes of a worker's output that are looked at
+_NOTHING = Task(None, {})
+
+
+@dataclass
+class _Worker:
+    number: int
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]  # its output; open, so that it can be read even if the folder is gone
+    connection: Connection | None = None
+    task: Task = _NOTHING
+    busy: bool = False
+    wanted: bool = True  # False: the `run` that gave the task was left
+    deadline: float = float("inf")
+    heard: float = 0.0  # when it said something last
+    patience: float = 0.0  # seconds of silence after which that is an event
+
+    def give(self, task: Task, patience: float) -> None:
+        """Send it a task; until it says that it takes it up it may still be starting."""
+        self.task, self.busy, self.wanted = task, True, True
+        self.listen(patience)
+        self.deadline = self.heard + max(task.limit or float("inf"), _START_LIMIT)
+        if self.connection is not None:
+            self.connection.send(task)
+
+    def listen(self, patience: float) -> None:
+        """Note that it said something now."""
+        self.heard, self.patience = time.monotonic(), patience
+
+    @property
+    def next_look(self) -> float:
+        """When its silence becomes worth something."""
+        return min(self.deadline, self.heard + self.patience)
+
+
+@dataclass
+class LocalExecutor:
+    """`setup.jobs` worker processes with `setup.threads` threads each.
+
+    environment: variables for the workers besides this process's; patience: seconds after which a
+    task's silence becomes an event, and again after twice as many. Use as a context manager:
+    leaving it ends the workers and what they started, whatever they are doing; a driver that is
+    killed takes them along.
+    """
+
+    setup: Setup
+    environment: dict[str, str] = field(default_factory=dict)
+    patience: float = 30.0
+
+    def __enter__(self) -> LocalExecutor:
+        self._stack = contextlib.ExitStack()
+        self.workers: list[_Worker] = []
+        with contextlib.ExitStack() as stack:
+            self._folder = stack.enter_context(temporary_folder())
+            self.setup.data.save(self._folder / "data")
+            self._key = secrets.token_bytes(32)
+            self._listener = _listen(self._folder, self._key, self.setup.jobs)
+            stack.callback(self._end)
+            for number in range(self.setup.jobs):
+                self.workers.append(self._start(number))
+            self._connect(self.workers)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _end(self) -> None:
+        for worker in self.workers:
+            if worker.connection is not None:
+                worker.connection.close()
+            _end(worker)
+        with contextlib.suppress(OSError):  # the socket's folder may be gone
+            self._listener.close()
+
+    def _start(self, number: int) -> _Worker:
+        log = self._folder / f"worker{number}.log"
+        try:
+            with log.open("wb") as stream:
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "relucate.study.executors.worker"],
+                    stdin=subprocess.PIPE,  # stays open: its end says that the driver is gone
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                    env={**_environment(self.setup.threads), **self.environment},
+                    start_new_session=True,  # Ctrl-C goes to the driver alone, which ends them
+                )
+            output = log.open("rb")
+        except OSError as error:
+            raise InputError(f"a worker process can't be started: {error}.") from error
+        hello = {"address": self._listener.address, "key": self._key.hex(), "number": number}
+        if process.stdin is not None:  # it is a pipe
+            with contextlib.suppress(OSError):  # it died at once: `_connect` finds that
+                process.stdin.write(json.dumps(hello).encode() + b"\n")
+                process.stdin.flush()
+        return _Worker(number, process, output)
+
+    def _connect(self, started: list[_Worker]) -> None:
+        """Accept the connection of every worker that was just started and send it the set-up."""
+        deadline = time.monotonic() + _START_LIMIT
+        setup = {
+            "source": self.setup.source,
+            "data": str(self._folder / "data"),
+            "threads": self.setup.threads,
+            "path": _import_path(),
+        }
+        listening = self._listener._listener._socket  # type: ignore[attr-defined]
+        listening.settimeout(0.2)
+        while waiting := [w for w in started if w.connection is None]:
+            dead = next((w for w in waiting if w.process.poll() is not None), None)
+            if dead is not None or time.monotonic() > deadline:
+                last = _last_words((dead or waiting[0]).log)
+                raise InputError(f"a worker process didn't start. {last}")
+            with contextlib.suppress(TimeoutError, EOFError, OSError, AuthenticationError):
+                connection = self._listener.accept()
+                worker = self.workers[connection.recv()]
+                connection.send(setup)
+                worker.connection = connection
+
+    def run(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
+        """Run tasks and yield what happens (see `Executor`).
+
+        A worker that is still busy with a task of an earlier `run` finishes that first.
+        """
+        source = iter(tasks)
+        for worker in self.workers:
+            worker.wanted = False
+        while events := self._feed(source) or self._hear():
+            # What is finished comes first: the caller may leave at an error.
+            for event in sorted(events, key=lambda event: isinstance(event, Failed | Died)):
+                if event is not None:
+                    yield event
+
+    def _feed(self, source: Iterator[Task | None]) -> list[Event | None]:
+        """Give each free worker a task; return an event for each that turns out to be dead."""
+        events: list[Event | None] = []
+        for worker in sorted(self.workers, key=lambda worker: worker.connection is None):
+            if worker.busy:
+                continue
+            task = next(source, None)
+            if task is None:
+                break
+            if worker.connection is None:
+                worker = self._replace(worker)
+            try:
+                worker.give(task, self.patience)
+            except OSError:
+                events.append(self._bury(worker))
+        return events
+
+    def _hear(self) -> list[Event | None]:
+        """Wait until something happens to a busy worker; None: nothing to report. Empty: none is.
+
+        Every busy worker has its entry.
+        """
+        busy = {w.connection: w for w in self.workers if w.busy and w.connection is not None}
+        pause = min((worker.next_look for worker in busy.values()), default=0) - time.monotonic()
+        ready = wait(list(busy), max(0.0, min(pause, self.patience)))
+        return [
+            self._receive(worker, line) if line in ready else self._watch(worker)
+            for line, worker in busy.items()
+        ]
+
+    def _receive(self, worker: _Worker, connection: Connection) -> Event | None:
+        try:
+            event = connection.recv()
+        except (EOFError, OSError):
+            return self._bury(worker)
+        worker.listen(self.patience)
+        if event is None:  # it takes up its task now
+            worker.deadline = worker.heard + (worker.task.limit or float("inf"))
+            return None
+        worker.busy = isinstance(event, Epoch)  # before it is yielded: the caller may leave
+        return event if worker.wanted else None
+
+    def _watch(self, worker: _Worker) -> Event | None:
+        """Return the event that a worker's silence is by now, if it is one."""
+        now = time.monotonic()
+        if now >= worker.deadline:
+            limit = worker.task.limit
+            return self._bury(
+                worker, f"it took longer than {limit:g} seconds (--run-timeout) and was ended"
+            )
+        if now < worker.heard + worker.patience:
+            return None
+        worker.patience *= 2
+        return Silent(worker.task.key, now - worker.heard) if worker.wanted else None
+
+    def _bury(self, worker: _Worker, reason: str = "") -> Event | None:
+        """Take a worker that hung up, or took too long, out of service."""
+        if worker.connection is not None:
+            worker.connection.close()
+        worker.connection, worker.busy = None, False
+        if not reason:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.process.wait(5)
+            reason = _death(worker)
+        _end(worker)
+        return Died(worker.task.key, reason) if worker.wanted else None
+
+    def _replace(self, worker: _Worker) -> _Worker:
+        """Start a worker in the place of one that died."""
+        started = self._start(worker.number)
+        self.workers[worker.number] = started
+        self._connect([started])
+        return started
+
+    @property
+    def alive(self) -> int:
+        """How many workers still work."""
+        return sum(worker.connection is not None for worker in self.workers)
+
+
+def _listen(folder: Path, key: bytes, backlog: int) -> Listener:
+    """Listen where only this user can connect; over TCP (with the same key) if the path is long."""
+    address = str(folder / "driver")
+    if hasattr(socket, "AF_UNIX") and len(os.fsencode(address)) <= _PATH_LIMIT:
+        return Listener(address, "AF_UNIX", backlog=backlog, authkey=key)
+    return Listener(("127.0.0.1", 0), "AF_INET", backlog=backlog, authkey=key)
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Return this process's environment, with the number of threads for every framework.
+
+    glibc gives large blocks back to the system as soon as they are free, and has every page of the
+    next one zeroed again: a tenth of a training step, a third of an evaluation on a CPU. Here it
+    keeps them (other systems don't read these variables).
+    """
+    count = str(threads)
+    environment = {
+        "MALLOC_MMAP_THRESHOLD_": _KEPT,
+        "MALLOC_TRIM_THRESHOLD_": _KEPT,
+        **os.environ,
+        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), count),
+        "TF_NUM_INTRAOP_THREADS": count,
+        "TF_NUM_INTEROP_THREADS": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "MPLBACKEND": "agg",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS may give other bits in every run
+        "PYTHONPATH": os.pathsep.join(_import_path()),
+        "KERAS_BACKEND": choose_backend(),  # this process's, also if it was set in code
+    }
+    if threads == 1:
+        flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+    return environment
+
+
+def _import_path() -> list[str]:
+    """Return `sys.path` for another process: an interactive session's own folder has no name."""
+    return [path or os.getcwd() for path in sys.path]
+
+
+def _end(worker: _Worker) -> None:
+    """Kill a worker and what the user's code started in it; a second time does nothing."""
+    process = worker.process
+    if worker.log.closed:
+        return
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
+    process.kill()
+    process.wait()
+    worker.log.close()
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+
+
+def _death(worker: _Worker) -> str:
+    code = worker.process.poll()
+    if code is None:
+        return f"the worker process hung up. {_last_words(worker.log)}"
+    killed = " (killed; out of memory?)" if code in (-9, 137) else ""
+    return (
+        f"the worker process ended with code {code}{killed}: the builder, or a library that it "
+        f"uses, ended it. {_last_words(worker.log)}"
+    )
+
+
+def _last_words(log: IO[bytes], lines: int = 5) -> str:
+    """Return the end of a worker's output."""
+    log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
+    text = log.read().decode(errors="replace").strip().splitlines()
+    return f"Its last words: {' / '.join(text[-lines:]) or '(nothing)'}"

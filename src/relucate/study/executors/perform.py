@@ -1,0 +1,67 @@
+"""What a task does, wherever it runs: inspect all arms of a study, or train one run.
+
+Called by executors. Not here: building and training (`tasks`).
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from ...data.dataset import Dataset
+from ...errors import InputError, Refused, RelucateError, unknown
+from ...train.run import OnEpoch, RunSpec
+from ..arms import Arm
+from ..source import ModelSource
+from ..tasks import execute, inspect_arms
+
+
+def inspection(arms: list[Arm], engine: str, device: str) -> dict[str, Any]:
+    """Return the work of inspecting a study's networks as plain data."""
+    told = [arm.to_dict() for arm in arms]
+    return {"task": "inspect", "arms": told, "engine": engine, "device": device}
+
+
+def training(spec: RunSpec) -> dict[str, Any]:
+    """Return the work of training one run as plain data."""
+    return {"task": "run", "spec": spec.to_dict()}
+
+
+def perform(work: dict[str, Any], source: ModelSource, data: Dataset, on_epoch: OnEpoch) -> Any:
+    """Do a task's work and return its answer: an `Inspection` or a `RunResult`."""
+    if work["task"] not in _WORK:
+        raise unknown("task", work["task"], _WORK)
+    return _WORK[work["task"]](work, source, data, on_epoch)
+
+
+def _inspect(work: dict[str, Any], source: ModelSource, data: Dataset, _: OnEpoch) -> Any:
+    return inspect_arms(
+        source,
+        [Arm.from_dict(arm) for arm in work["arms"]],
+        data.input_shape,
+        data.classes,
+        engine=work["engine"],
+        device=work["device"],
+    )
+
+
+def _train(work: dict[str, Any], source: ModelSource, data: Dataset, on_epoch: OnEpoch) -> Any:
+    return execute(RunSpec(**work["spec"]), source, data, on_epoch)
+
+
+_WORK: dict[str, Callable[..., Any]] = {"inspect": _inspect, "run": _train}
+
+
+def as_ours(error: BaseException) -> RelucateError:
+    """Return an error as one of relucate's: its own words, or where it came from.
+
+    The same kinds in every process: an error of another class might not survive the way back.
+    """
+    if isinstance(error, Refused):
+        return Refused(str(error))
+    if isinstance(error, RelucateError):
+        return InputError(str(error))
+    if isinstance(error, SystemExit):
+        return InputError(f"the builder ended the process: sys.exit({error.code!r}).")
+    return InputError("".join(traceback.format_exception(error)[-4:]).strip())

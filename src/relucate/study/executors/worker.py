@@ -1,0 +1,156 @@
+"""A worker process: connect to the local executor, take tasks, answer with events.
+
+Started by `local` as `python -m relucate.study.executors.worker`, with one line on standard input:
+where to connect, key, number. Whatever goes wrong in a task becomes an answer; the process lives
+on. It ends when the driver does, even in the middle of a task: standard input closes then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from multiprocessing.connection import Client, Connection
+from typing import Any
+
+from ... import frameworks
+from ...backend import use_backend
+from ...data.dataset import Dataset
+from ...frameworks import HOST
+from ...train.run import EpochReport
+from ..source import ModelSource
+from .perform import as_ours, perform
+from .protocol import Done, Epoch, Event, Failed, Task
+
+# What Keras imports if it is there, for plots, wrappers and checkpoints: half of its import's time.
+_EXTRAS = ("jax", "matplotlib", "pandas", "scipy", "sklearn")
+
+# Ends the worker's process group when standard input closes. A thread can't do that while the
+# user's code holds the GIL in a long C call; and a parent-death signal would end the worker alone,
+# not what the user's code started in it.
+_GUARD = "exec 3<&0; { while read -r line; do :; done <&3; kill -KILL 0; } >/dev/null 2>&1 &"
+
+
+class _Prepared:
+    """The worker's state between tasks: its set-up and the opened data set."""
+
+    def __init__(self, setup: dict[str, Any]) -> None:
+        self.source: ModelSource = setup["source"]
+        self.backend = use_backend()
+        frameworks.limit_threads(setup["threads"])
+        self.data = Dataset.open(setup["data"])
+
+    def warm_up(self) -> None:
+        """Import what the first task will need: seconds that pass for all workers at once."""
+        if self.source.kind in {"net", "saved"}:
+            with _left_out(_EXTRAS if self.backend == HOST else ()):
+                importlib.import_module("keras")
+        else:
+            self.source.code()  # loads the builder, and with it what that imports
+        frameworks.warm_up()
+
+
+@contextlib.contextmanager
+def _left_out(names: Iterable[str]) -> Iterator[None]:
+    """Let packages seem not to be installed, for an import that can do without them."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type] # None: an import fails
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
+
+
+def main() -> None:
+    """Serve tasks until the driver hangs up."""
+    hello = json.loads(_take_over_stdin())
+    address = hello["address"]
+    connection = Client(
+        tuple(address) if isinstance(address, list) else address,
+        authkey=bytes.fromhex(hello["key"]),
+    )
+    if hasattr(os, "register_at_fork"):  # a child of the user's must not keep the line open
+        os.register_at_fork(after_in_child=connection.close)
+    try:
+        connection.send(hello["number"])
+        setup = connection.recv()
+        sys.path[:0] = [path for path in setup["path"] if path not in sys.path]
+        _Server(connection, setup).serve()
+    except (EOFError, ConnectionError):  # the driver is gone
+        return
+
+
+def _take_over_stdin() -> bytes:
+    """Return the driver's line; then follow its end of the pipe, and leave user code no input."""
+    pipe = os.dup(0)
+    with open(0, "rb", buffering=0, closefd=False) as stream:
+        line = stream.readline()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    if os.name == "posix" and os.getpgrp() == os.getpid():
+        with contextlib.suppress(OSError):  # no shell
+            subprocess.run(["/bin/sh", "-c", _GUARD], stdin=pipe, check=False)
+    threading.Thread(target=_follow, args=(pipe,), daemon=True).start()
+    return line
+
+
+def _follow(pipe: int) -> None:
+    """End this process, and what the user's code started in it, as soon as the driver is gone."""
+    while os.read(pipe, 1):
+        pass
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+class _Server:
+    """Takes tasks from the driver and answers them, in this process only."""
+
+    def __init__(self, connection: Connection, setup: dict[str, Any]) -> None:
+        self._connection = connection
+        self._setup = setup
+        self._process = os.getpid()
+        self._prepared: _Prepared | None = None
+
+    def serve(self) -> None:
+        """Answer tasks for ever."""
+        with contextlib.suppress(Exception, SystemExit):  # a task fails with the same, and says so
+            self._prepare().warm_up()
+        while True:
+            task = self._connection.recv()
+            self._connection.send(None)  # taken up: what the driver waits for is now this task
+            self._say(self._answer(task))
+
+    def _prepare(self) -> _Prepared:
+        self._prepared = self._prepared or _Prepared(self._setup)
+        return self._prepared
+
+    def _answer(self, task: Task) -> Event:
+        def on_epoch(report: EpochReport) -> None:
+            self._say(Epoch(task.key, report))
+
+        try:
+            prepared = self._prepare()
+            done = perform(task.work, prepared.source, prepared.data, on_epoch)
+            return Done(task.key, done)
+        except (BrokenPipeError, ConnectionResetError):
+            raise
+        except (Exception, SystemExit) as error:
+            return Failed(task.key, as_ours(error))
+
+    def _say(self, event: Event) -> None:
+        if os.getpid() != self._process:  # a child that the user's code forked came back here
+            os._exit(0)
+        self._connection.send(event)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""A whole study, from the plan to its document: executor, store, tuning, driver.
+
+Called by `api`, which made the plan and knows what displays there are. Not here: each of the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..files import temporary_folder
+from .display import NoDisplay, as_context
+from .document import document
+from .driver import run_study
+from .interruption import interruptible
+from .plan import StudyPlan
+from .store import Store
+from .tuning import at_best, tune
+
+Displays = Callable[[StudyPlan], Any]  # the display of a plan, a context manager or not
+
+
+def run(
+    plan: StudyPlan,
+    displays: Displays,
+    store: Path | None = None,
+    *,
+    tuned: bool = False,
+    rates: Sequence[float] | None = None,
+    command: str = "",
+) -> dict[str, Any]:
+    """Run a study and return its document.
+
+    displays: returns the display of a plan; store: file of finished runs, None: for this call only;
+    tuned: find each arm's best learning rate among `rates` first, and add the comparison at the
+    plan's rate as `tuning.same_rate`.
+    Raises: as `run_study` and `Store.open`.
+    """
+    with interruptible(), _opened(store) as opened:
+        if tuned:
+            return _tuned(plan, opened, displays, rates, command)
+        with as_context(displays(plan)) as display, plan.open_executor(display) as executor:
+            return document(run_study(plan, opened, display, executor), command=command)
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[Store]:
+    if path is not None:
+        with Store.open(path) as store:
+            yield store
+        return
+    with temporary_folder() as folder, Store.open(folder / "runs.sqlite") as store:
+        yield store
+
+
+def _tuned(
+    plan: StudyPlan,
+    store: Store,
+    displays: Displays,
+    rates: Sequence[float] | None,
+    command: str,
+) -> dict[str, Any]:
+    """Return the document of the arms at their best rates, the same-rate comparison in it."""
+    with as_context(displays(plan)) as display:
+        tuned = tune(plan, store, display, rates)
+    best = replace(plan, arms=at_best(plan.arms, tuned))
+    with plan.open_executor(NoDisplay()) as executor:
+        with as_context(displays(best)) as display:
+            outcome = run_study(best, store, display, executor)
+        with as_context(displays(plan)) as display:
+            display.say(f"all arms at the same rate, {plan.recipe.rate:g}")
+            same = document(run_study(plan, store, display, executor), command=command)
+    kept = ("comparisons", "arms", "sentence", "verdict", "winner", "seconds")
+    same_rate = {"lr": plan.recipe.rate, **{key: same[key] for key in kept}}
+    return {**document(outcome, command=command), "tuning": {**tuned, "same_rate": same_rate}}

@@ -1,0 +1,356 @@
+"""The local executor: whatever a worker does (or the user's code in it), the driver hears of it."""
+
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from relucate.data import make
+from relucate.errors import InputError, Refused
+from relucate.study.arms import Arm
+from relucate.study.executors import Died, Done, Failed, Setup, Silent, Task
+from relucate.study.executors import perform as work
+from relucate.study.executors.local import LocalExecutor
+from relucate.study.source import resolve
+
+
+def builder(order, act="fine", note=""):
+    """Build a torch module after doing something that a worker has to survive, or not."""
+    import ctypes
+    import os
+    import subprocess
+    import sys
+    import time
+
+    from torch import nn
+
+    if act == "exit":
+        print("these are my last words", flush=True)
+        os._exit(3)
+    if act == "kill":
+        os.kill(os.getpid(), 9)
+    if act.startswith("child"):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        with open(note, "w") as stream:
+            stream.write(str(child.pid))
+    if act in ("hang", "child"):
+        time.sleep(600)
+    if act.endswith("c_call"):  # with the GIL
+        ctypes.PyDLL(None).sleep(600)
+    if act == "once" and not os.path.exists(note):
+        open(note, "w").close()
+        os._exit(3)
+    if act == "fork":
+        os.fork()
+    if act == "fork and die":
+        time.sleep(600) if os.fork() == 0 else os._exit(4)
+    if act == "sys.exit":
+        sys.exit(0)
+    if act == "sleep":
+        time.sleep(1.0)
+    if act == "print":
+        print("x" * 200_000)
+        os.write(1, b"\x80\x03noise" * 1000)
+        os.write(2, b"noise\n")
+        print(repr(sys.stdin.read()), file=sys.stderr)
+    if act == "error":
+        raise RuntimeError("no such luck")
+    norm = nn.BatchNorm1d(4)
+    steps = (norm, nn.ReLU()) if order == "before" else (nn.ReLU(), norm)
+    return nn.Sequential(nn.Linear(3, 4), *steps)
+
+
+def inspection(act="fine", order="before", **options):
+    return work.inspection([Arm(order, {"act": act, **options})], "auto", "cpu")
+
+
+def run(executor, tasks):
+    return executor.run(Task(*task) for task in tasks)
+
+
+@pytest.fixture(scope="module")
+def setup():
+    x, y = np.random.default_rng(0).normal(size=(16, 3)).astype("f4"), np.arange(16) % 4
+    return Setup(resolve(builder), make("toy", x, y, x, y))
+
+
+@pytest.fixture(scope="module")
+def pair(setup):
+    """Two workers that the tests must leave able to work."""
+    with LocalExecutor(replace(setup, jobs=2), patience=0.3) as executor:
+        list(run(executor, [("warm", inspection()), ("up", inspection())]))
+        yield executor
+
+
+def kinds(events):
+    return {event.key: type(event) for event in events if not isinstance(event, Silent)}
+
+
+class TestTwoWorkers:
+    def test_every_task_is_answered(self, pair):
+        tasks = [(number, inspection()) for number in range(5)]
+        assert kinds(run(pair, tasks)) == dict.fromkeys(range(5), Done)
+
+    def test_the_users_output_and_input_disturb_nothing(self, pair):
+        events = list(run(pair, [("loud", inspection("print")), ("quiet", inspection())]))
+        assert kinds(events) == {"loud": Done, "quiet": Done}
+
+    def test_an_error_is_an_answer_and_the_worker_lives_on(self, pair):
+        events = {
+            e.key: e for e in run(pair, [("bad", inspection("error")), ("good", inspection())])
+        }
+        assert isinstance(events["good"], Done)
+        assert isinstance(events["bad"], Failed)
+        with pytest.raises(InputError, match="RuntimeError: no such luck"):
+            raise events["bad"].error
+        assert pair.alive == 2
+
+    def test_an_order_that_is_none_comes_back_as_the_error_it_was(self, pair):
+        task = {"task": "no such task"}
+        event = next(e for e in run(pair, [("odd", task)]) if not isinstance(e, Silent))
+        assert isinstance(event, Failed)
+        with pytest.raises(InputError, match="no such task"):
+            raise event.error
+
+    def test_leaving_early_leaves_no_worker_marked_busy(self, pair):
+        for _ in range(2):
+            for event in run(pair, [("first", inspection())]):
+                if isinstance(event, Done):
+                    break
+        assert not any(worker.busy for worker in pair.workers)
+        assert kinds(run(pair, [(n, inspection()) for n in range(3)])) == dict.fromkeys(
+            range(3), Done
+        )
+
+    def test_what_was_left_unfinished_does_not_show_up_later(self, pair):
+        tasks = [("slow", inspection("sleep")), ("quick", inspection())]
+        assert next(e.key for e in run(pair, tasks) if isinstance(e, Done)) == "quick"
+        assert any(worker.busy for worker in pair.workers)
+        later = [(number, inspection()) for number in range(3)]
+        assert kinds(run(pair, later)) == dict.fromkeys(range(3), Done)
+        assert not any(worker.busy for worker in pair.workers)
+
+    def test_tasks_are_drawn_only_when_a_worker_is_free(self, pair):
+        drawn = []
+
+        def tasks():
+            for number in range(10):
+                drawn.append(number)
+                yield Task(number, inspection())
+
+        events = (e for e in pair.run(tasks()) if isinstance(e, Done))
+        next(events)
+        assert len(drawn) <= 3
+        list(events)
+        assert drawn == list(range(10))
+
+    def test_a_silence_is_an_event_with_what_is_being_done(self, pair):
+        events = list(run(pair, [("slow", inspection("sleep"))]))
+        silences = events[:-1]
+        assert {type(event) for event in silences} == {Silent}
+        assert {event.key for event in silences} == {"slow"}
+        assert silences[0].seconds >= 0.3
+        assert all(b.seconds >= a.seconds + 0.3 for a, b in pairwise(silences))
+        assert isinstance(events[-1], Done)
+
+
+class TestDeath:
+    def test_a_worker_that_dies_takes_only_its_own_task_along(self, setup):
+        with LocalExecutor(replace(setup, jobs=2)) as executor:
+            tasks = [
+                ("dies", inspection("exit")),
+                ("lives", inspection("sleep")),
+                (3, inspection()),
+            ]
+            events = {event.key: event for event in run(executor, tasks)}
+            assert kinds(events.values()) == {"dies": Died, "lives": Done, 3: Done}
+            assert "ended with code 3" in events["dies"].reason
+            assert "these are my last words" in events["dies"].reason
+            assert executor.alive == 2  # another took its place
+            # One that dies while it has nothing to do is found when it gets a task.
+            idle = executor.workers[0]
+            idle.process.kill()
+            idle.process.wait()
+            event = next(run(executor, [("last", inspection())]))
+            assert (type(event), event.key) == (Died, "last")
+            assert "code -9 (killed; out of memory?)" in event.reason
+            assert executor.alive == 1
+
+    def test_leaving_ends_a_worker_that_hangs_and_what_it_started(self, setup, tmp_path):
+        note = tmp_path / "child"
+        start = time.monotonic()
+        with LocalExecutor(setup, patience=0.2) as executor:
+            for _ in run(executor, [("hangs", inspection("child", note=str(note)))]):
+                if note.exists() and note.read_text():
+                    break
+            pid = executor.workers[0].process.pid
+            left = time.monotonic()
+        assert time.monotonic() - left < 5
+        assert left - start < 100
+        assert gone(pid)
+        assert gone(int(note.read_text()))
+
+    def test_a_worker_that_cannot_start_says_why(self, setup):
+        broken = {"PYTHONPATH": "", "PYTHONHOME": "/nonexistent"}
+        with pytest.raises(InputError, match=r"didn't start. Its last words: .*\w"):
+            LocalExecutor(replace(setup, jobs=2), broken).__enter__()
+
+    def test_a_backend_that_is_not_there_is_an_answer(self, setup):
+        with LocalExecutor(setup, {"KERAS_BACKEND": "caffe"}) as executor:
+            events = list(run(executor, [(1, inspection()), (2, inspection())]))
+        assert kinds(events) == {1: Failed, 2: Failed}
+        assert "caffe" in str(events[0].error)
+
+    def test_a_folder_for_temporary_files_with_a_long_name(self, setup, monkeypatch, tmp_path):
+        long = tmp_path / ("a long name with spaces " * 5)
+        long.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(long))
+        with LocalExecutor(setup) as executor:
+            assert kinds(run(executor, [("task", inspection())])) == {"task": Done}
+
+
+def gone(pid, within=5.0):
+    """Whether the process has ended (or does soon); one that nobody waits for may stay a zombie."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+            status = Path(f"/proc/{pid}/stat")
+            if status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+ORPHANS = """
+import sys, time
+sys.path[:0] = {path!r}
+from dataclasses import replace
+from relucate.study.executors import Done
+from relucate.study.executors.local import LocalExecutor
+from tests.study.executors.test_local import inspection, run
+import pickle
+setup = pickle.loads(bytes.fromhex({setup!r}))
+with LocalExecutor(replace(setup, jobs=2), patience=0.2) as executor:
+    tasks = [(1, inspection({act!r}, note={note!r})), (2, inspection())]
+    for event in run(executor, tasks):
+        if isinstance(event, Done):
+            print(*[worker.process.pid for worker in executor.workers], flush=True)
+"""
+
+
+@pytest.mark.parametrize("act", ["hang", "c_call", "child and c_call"])
+def test_workers_end_soon_when_their_driver_is_killed(setup, act, tmp_path):
+    note = tmp_path / "child"
+    root = Path(__file__).parents[3]
+    code = ORPHANS.format(
+        path=[str(root)], setup=pickle.dumps(setup).hex(), act=act, note=str(note)
+    )
+    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        workers = [int(pid) for pid in driver.stdout.readline().split()]
+        assert len(workers) == 2
+        if act.startswith("child"):
+            while not note.exists() or not note.read_text():
+                time.sleep(0.05)
+            workers.append(int(note.read_text()))
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        assert all(gone(pid) for pid in workers)  # one hangs in the user's code, one waits
+    finally:
+        driver.kill()
+        driver.wait()
+        driver.stdout.close()
+
+
+def test_errors_keep_their_kind_across_processes():
+    with pytest.raises(Refused, match="why"):
+        raise work.as_ours(Refused("why"))
+    with pytest.raises(InputError, match="what"):
+        raise work.as_ours(InputError("what"))
+    with pytest.raises(InputError, match="trace"):
+        raise work.as_ours(RuntimeError("trace"))
+
+
+class TestHardUse:
+    def test_a_task_at_its_limit_is_ended_and_the_next_gets_a_new_worker(self, setup):
+        with LocalExecutor(setup, patience=0.5) as executor:
+            events = list(run(executor, [("hangs", inspection("hang"), 1.0), (2, inspection())]))
+        assert kinds(events) == {"hangs": Died, 2: Done}
+        (died,) = (event for event in events if isinstance(event, Died))
+        assert died.reason == "it took longer than 1 seconds (--run-timeout) and was ended"
+
+    def test_the_limit_does_not_count_the_start(self, setup):
+        with LocalExecutor(setup) as executor:  # which imports PyTorch before the first task
+            assert kinds(run(executor, [(1, inspection("sleep"), 2.0)])) == {1: Done}
+
+    def test_a_task_that_is_to_be_repeated_can_be_given_after_its_death(self, setup, tmp_path):
+        again = []
+
+        def tasks():
+            yield Task("dies", inspection("once", note=str(tmp_path / "note")))
+            while not again:
+                yield None
+            yield again[0]
+
+        with LocalExecutor(setup) as executor:
+            events = []
+            for event in executor.run(tasks()):
+                events.append(event)
+                if isinstance(event, Died):
+                    again.append(Task("again", inspection("once", note=str(tmp_path / "note"))))
+        assert kinds(events) == {"dies": Died, "again": Done}
+
+    def test_a_forked_child_does_not_answer_in_its_parents_place(self, setup):
+        with LocalExecutor(setup) as executor:
+            events = [
+                *run(executor, [(1, inspection("fork"))]),
+                *run(executor, [(2, inspection())]),
+            ]
+        assert [(type(event), event.key) for event in events] == [(Done, 1), (Done, 2)]
+
+    def test_a_forked_child_that_stays_does_not_hide_its_parents_death(self, setup):
+        with LocalExecutor(setup) as executor:
+            (event,) = run(executor, [(1, inspection("fork and die"))])
+        assert isinstance(event, Died)
+        assert "ended with code 4" in event.reason
+
+    def test_leaving_the_process_is_an_error_and_no_success(self, setup):
+        with LocalExecutor(setup) as executor:
+            (event,) = run(executor, [(1, inspection("sys.exit"))])
+            assert executor.alive == 1
+        assert isinstance(event, Failed)
+        assert "the builder ended the process: sys.exit(0)" in str(event.error)
+
+    def test_the_temporary_folder_vanishing_does_not_hide_what_happened(self, setup):
+        def fail():
+            with LocalExecutor(setup) as executor:
+                list(run(executor, [(1, inspection())]))
+                shutil.rmtree(executor._folder)
+                (event,) = run(executor, [(2, inspection("exit"))])
+                raise ValueError(event.reason)
+
+        with pytest.raises(ValueError, match=r"ended with code 3.*these are my last words"):
+            fail()
+
+    def test_without_the_temporary_folder_no_new_worker_can_start(self, setup):
+        def fail():
+            with LocalExecutor(setup) as executor:
+                list(run(executor, [(1, inspection())]))
+                shutil.rmtree(executor._folder)
+                list(run(executor, [(2, inspection("exit")), (3, inspection())]))
+
+        with pytest.raises(InputError, match=r"can't be started: .*No such file"):
+            fail()
