@@ -1,0 +1,89 @@
+"""What a run is scored by: a metric's name, direction, unit, scale and worst value.
+
+One record that loop, store, statistics, documents and reports share; a new metric is a new record.
+Not here: how a score is computed from outputs (`task`), how it is put into words (`stats`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a run is scored by: its name, direction, unit, scale and worst value.
+
+    Args:
+        name: as documents and reports show it.
+        lower_is_better: True for a loss or an error.
+        unit: of a difference, as shown: "points" for accuracy.
+        scale: shown value = scale * value: 100 for accuracy. Above 0.
+        worst: what a diverged run counts; None where no such value is known.
+
+    Raises: InputError: an empty name, a scale that isn't above 0, a worst value that isn't finite.
+
+    >>> Metric("error", lower_is_better=True).direction
+    'lower'
+    """
+
+    name: str
+    lower_is_better: bool = False
+    unit: str = ""
+    scale: float = 1.0
+    worst: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise InputError(f"a metric needs a name, got {self.name!r}.")
+        if not isinstance(self.lower_is_better, bool):
+            raise InputError(f"lower_is_better is True or False, got {self.lower_is_better!r}.")
+        if not isinstance(self.unit, str):
+            raise InputError(f"unit is a text such as 'points', got {self.unit!r}.")
+        if not (_is_number(self.scale) and self.scale > 0):
+            raise InputError(f"scale must be a finite number above 0, got {self.scale!r}.")
+        if self.worst is not None and not _is_number(self.worst):
+            raise InputError(f"worst must be a finite number or None, got {self.worst!r}.")
+
+    @property
+    def direction(self) -> str:
+        """Which scores are better: "higher" or "lower"."""
+        return "lower" if self.lower_is_better else "higher"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return name, unit, scale and direction as JSON-ready data: what documents carry."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "scale": self.scale,
+            "direction": self.direction,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Metric:
+        """Return the metric of a document's data; `worst` is None unless the data has it.
+
+        >>> Metric.from_dict(Metric("auc").to_dict()) == Metric("auc")
+        True
+        """
+        direction = values.get("direction", "higher")
+        if direction not in ("higher", "lower"):
+            raise InputError(f"direction is 'higher' or 'lower', got {direction!r}.")
+        return cls(
+            values["name"],
+            lower_is_better=direction == "lower",
+            unit=values.get("unit", ""),
+            scale=values.get("scale", 1.0),
+            worst=values.get("worst"),
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+ACCURACY = Metric("accuracy", unit="points", scale=100.0, worst=0.0)

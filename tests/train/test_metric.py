@@ -1,0 +1,44 @@
+"""A metric as plain data: direction, round trip, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from relucate import InputError
+from relucate.train.metric import ACCURACY, Metric
+
+
+def test_accuracy_is_an_instance() -> None:
+    assert Metric("accuracy", unit="points", scale=100.0, worst=0.0) == ACCURACY
+    assert ACCURACY.direction == "higher"
+
+
+@pytest.mark.parametrize("metric", [ACCURACY, Metric("rmse", lower_is_better=True, unit="m")])
+def test_a_document_brings_the_metric_back(metric: Metric) -> None:
+    document = metric.to_dict()
+    assert list(document) == ["name", "unit", "scale", "direction"]
+    assert Metric.from_dict({**document, "worst": metric.worst}) == metric
+    assert Metric.from_dict(document).direction == metric.direction
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"name": " "}, "needs a name, got ' '"),
+        ({"name": "auc", "scale": 0}, "scale must be a finite number above 0, got 0"),
+        ({"name": "auc", "scale": float("inf")}, "got inf"),
+        ({"name": "auc", "worst": float("nan")}, "worst must be a finite number or None, got nan"),
+        ({"name": "auc", "lower_is_better": "no"}, "lower_is_better is True or False, got 'no'"),
+        ({"name": "auc", "unit": 3}, "unit is a text such as 'points', got 3"),
+    ],
+)
+def test_what_does_not_fit_is_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Metric(**values)
+
+
+def test_an_unknown_direction_is_refused() -> None:
+    with pytest.raises(InputError, match="'up'"):
+        Metric.from_dict({"name": "auc", "direction": "up"})
