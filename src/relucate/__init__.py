@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .errors import InputError, Refused, RelucateError
     from .order import Order
     from .surgery.verify import Certificate
+    from .train.metric import Metric
     from .train.recipe import Recipe
 
 __version__ = "0.1.0"
@@ -17,6 +18,7 @@ __all__ = [
     "AuditReport",
     "Certificate",
     "InputError",
+    "Metric",
     "Order",
     "Recipe",
     "Refused",
@@ -43,6 +45,7 @@ _HOMES = {
     "rebuild": "api.transform",
     "verify": "api.transform",
     "Certificate": "surgery.verify",
+    "Metric": "train.metric",
     "Recipe": "train.recipe",
     "RelucateError": "errors",
     "InputError": "errors",

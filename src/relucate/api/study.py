@@ -31,8 +31,8 @@ class Study:
     """A finished comparison: the verdict with everything that it rests on.
 
     verdict: "better", "equivalent" or "inconclusive"; winner: an order or None; difference: of the
-    second arm minus the first, a mapping with estimate, low, high, level and method (accuracy as
-    fractions, so that 0.01 is one point).
+    second arm minus the first, a mapping with estimate, low, high, level and method, in the
+    metric's own unit (for accuracy a fraction: 0.01 is one point).
     """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
@@ -50,7 +50,7 @@ class Study:
 
     @property
     def difference(self) -> dict[str, Any]:
-        """The paired difference with its interval, as fractions."""
+        """The paired difference with its interval, in the metric's own unit."""
         return dict(self._document["difference"])
 
     @property
@@ -59,7 +59,7 @@ class Study:
         return self._document["sentence"]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the whole study as JSON-ready data (schema relucate.compare/1)."""
+        """Return the whole study as JSON-ready data (schema relucate.compare/2)."""
         return json.loads(json.dumps(self._document, allow_nan=False))
 
     def report(self, path: str | Path) -> Path:
@@ -311,6 +311,7 @@ def _display(plan: Any, margin: float, progress: bool) -> Any:
         plan.pairs,
         labels,
         plan.recipe.epochs,
+        metric=plan.metric,
         margin=margin,
         level=plan.level,
     )

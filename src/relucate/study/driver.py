@@ -124,7 +124,8 @@ def _resume(outcome: StudyResults, store: Store, display: Display) -> None:
             result = store.get(spec.hash)
             if result is not None:
                 outcome.results[arm.label, seed] = result
-                outcome.correct[arm.label, seed] = store.get_correct(spec.hash)
+                examples = len(plan.data.y_test)
+                outcome.per_example[arm.label, seed] = store.get_per_example(spec.hash, examples)
                 outcome.resumed += 1
                 display.run_started(arm.label, seed, pair)
                 display.run_finished(
@@ -171,8 +172,8 @@ def _keep(
 ) -> None:
     plain = result.to_dict()
     outcome.results[key] = plain
-    outcome.correct[key] = result.packed
-    store.put(spec.hash, spec.to_dict(), plain, result.packed)
+    outcome.per_example[key] = result.correct
+    store.put(spec.hash, spec.to_dict(), plain, result.correct)
 
 
 def _tell_difference(outcome: StudyResults, display: Display) -> None:

@@ -15,6 +15,7 @@ from ..stats.paired import check_level
 from ..stats.sequential import Monitor
 from ..stats.spending import LEVELS
 from ..stats.verdict import check_margin
+from ..train.metric import ACCURACY, Metric, margin_of
 from ..train.recipe import Recipe
 from .arms import Arm
 from .interaction import Interaction, interactions_of
@@ -28,7 +29,9 @@ class StudyPlan:
 
     looks: decide after every pair, from the third on, and stop as soon as every answer stands;
         `pairs` is then the most. Otherwise all pairs run, and only then is it decided.
-    factors: what is varied beside the order, as `vary.arms_from` had it.
+    margin: in the metric's own unit; None: the metric's usual one, if it has one.
+    factors: what is varied besides the order, as `vary.arms_from` had it.
+    target: a score; the steps to it are reported.
     """
 
     source: ModelSource
@@ -43,9 +46,10 @@ class StudyPlan:
     threads: int = 1
     jobs: int = 0  # 0: one per core
     looks: bool = False
-    margin: float = 0.005
+    metric: Metric = ACCURACY
+    margin: float = None  # type: ignore[assignment]  # a number from __post_init__ on
     factors: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    target: float | None = None  # accuracy whose steps are told
+    target: float | None = None
 
     def __post_init__(self) -> None:
         labels = [arm.label for arm in self.arms]
@@ -63,6 +67,8 @@ class StudyPlan:
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise InputError(f"{name} is a whole number of at least {least}, got {value!r}.")
         check_level(self.level)
+        if self.margin is None:
+            object.__setattr__(self, "margin", margin_of(self.metric))
         check_margin(self.margin)
         if self.looks:
             self._check_looks()
