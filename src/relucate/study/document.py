@@ -334,14 +334,7 @@ def _notes(outcome: StudyResults) -> list[str]:
             f"{100 * outcome.plan.share:.4g} %, so that all of them hold together at "
             f"{100 * outcome.plan.level:.4g} %"
         )
-    step = 1 / len(outcome.plan.data.y_test)
-    if outcome.plan.metric == ACCURACY and step > outcome.plan.margin:
-        number = len(outcome.plan.data.y_test)
-        notes.append(
-            f"with {count(number, 'test example')}, one more right answer is "
-            f"{100 * step:.3g} points, more than the margin of {100 * outcome.plan.margin:g}: take "
-            "more test examples or a larger margin"
-        )
+    notes += _coarse(outcome)
     if len(outcome.plan.arms) > 2:  # with two the verdict's sentence says it
         notes += _lost(outcome)
     if outcome.inspection.engine["name"] == "keras":
@@ -349,6 +342,19 @@ def _notes(outcome: StudyResults) -> list[str]:
     notes += _differing(outcome)
     notes += sorted({r["note"] for r in outcome.results.values() if r["note"]})
     return notes
+
+
+def _coarse(outcome: StudyResults) -> list[str]:
+    """Return a note if a share of right answers moves in steps larger than the margin."""
+    metric, margin = outcome.plan.metric, outcome.plan.margin
+    number = len(outcome.plan.data.y_test)
+    if metric != ACCURACY or 1 / number <= margin:
+        return []
+    step = metric.amount(f"{metric.scale / number:.3g}")
+    return [
+        f"with {count(number, 'test example')}, one more right answer is {step}, more than the "
+        f"margin of {metric.scale * margin:g}: take more test examples or a larger margin"
+    ]
 
 
 def _lost(outcome: StudyResults) -> list[str]:
