@@ -104,7 +104,7 @@ def welch(scores: dict[str, Any], seeds: int = SEEDS) -> str:
 def timed_relucate(options: list[str]) -> dict[str, Any]:
     """Run `relucate compare` with an empty store and return its answer and its seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "relucate.cli", "compare", "cnn", "--quiet"]
+        command = [sys.executable, "-m", "relucate", "compare", "cnn", "--quiet"]
         command += ["--format", "json", "--out", folder, *options]
         start = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=True)

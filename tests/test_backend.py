@@ -153,3 +153,30 @@ def test_a_wrong_backend_is_said_before_keras_is_imported(tmp_path):
     done = run("import relucate.keras", tmp_path, KERAS_BACKEND="thorch")
     assert "InputError: unknown Keras backend" in done.stderr
     assert "did you mean 'torch'" in done.stderr
+
+
+@pytest.mark.parametrize("lines", ["import relucate, keras", "import relucate\nimport keras"])
+def test_after_import_relucate_keras_can_be_imported(tmp_path, lines):
+    first = next(b for b in backend.BACKENDS if importlib.util.find_spec(b))
+    done = run(f"{lines}\nprint(keras.config.backend())", tmp_path)
+    assert done.stdout.strip() == first, done.stderr
+
+
+def test_import_relucate_leaves_a_configured_backend(machine):
+    machine.install("torch")
+    machine.setenv("KERAS_BACKEND", "jax")
+    backend.prefer_installed()
+    assert os.environ["KERAS_BACKEND"] == "jax"
+    machine.setenv("KERAS_BACKEND", "")
+    configure(machine, backend="jax")
+    backend.prefer_installed()
+    assert os.environ["KERAS_BACKEND"] == ""
+    configure(machine)
+    backend.prefer_installed()
+    assert os.environ["KERAS_BACKEND"] == "torch"
+
+
+def test_import_relucate_works_without_any_backend(machine):
+    machine.install()
+    backend.prefer_installed()
+    assert "KERAS_BACKEND" not in os.environ

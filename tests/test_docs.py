@@ -66,7 +66,7 @@ def check_console(code, folder):
         r"^\$ (relucate .*)\n((?:(?!\$ ).*\n)*)", code, re.MULTILINE
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "relucate.cli", *shlex.split(command)[1:]],
+            [sys.executable, "-m", "relucate", *shlex.split(command)[1:]],
             cwd=folder,
             capture_output=True,
             text=True,

@@ -9,12 +9,12 @@ SOURCE = Path(__file__).parent.parent / "src" / "relucate"
 FILES = sorted(SOURCE.rglob("*.py"))
 # From the roof to the cellar; a file imports from its own room or from lower ones.
 ROOMS = "cli api report study nets keras torch data train surgery stats graph".split()
-CELLAR = {"order", "affine", "errors", "backend", "phrases"}
+CELLAR = {"order", "affine", "errors", "backend", "lazy", "phrases"}
 
 
 def room(parts):
     name = parts[0].removesuffix(".py") if parts else "api"
-    return "api" if name == "__init__" else name
+    return {"__init__": "api", "__main__": "cli"}.get(name, name)
 
 
 def rank(name):

@@ -1,7 +1,9 @@
 """relucate: find, change and measure where normalization sits relative to the activation."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .backend import prefer_installed as _prefer_installed
+from .lazy import imported_on_use as _imported_on_use
 
 if TYPE_CHECKING:
     from .api.audit import AuditReport, audit
@@ -52,12 +54,8 @@ _HOMES = {
     "Refused": "errors",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: `import relucate` stays fast."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'relucate' has no attribute '{name}'")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+_prefer_installed()  # from here on `import keras` works on whatever backend is installed
+__getattr__ = _imported_on_use(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,8 @@
 
 Keras takes `KERAS_BACKEND`, then `keras.json`, then TensorFlow, and fails if that isn't installed.
 Here nothing configured means the first installed of torch, jax and tensorflow. Imports no
-framework: the choice has to be made before Keras is imported.
+framework: the choice has to be made before Keras is imported. Called by `import relucate` (which
+never fails: `prefer_installed`) and by everything that uses Keras (`use_backend`).
 """
 
 from __future__ import annotations
@@ -48,13 +49,29 @@ def choose_backend() -> str:
     configured = _from_file(config_file())
     if configured:
         return _checked(configured, str(config_file()))
-    for backend in BACKENDS:
-        if installed(backend):
-            return backend
+    first = _first_installed()
+    if first:
+        return first
     raise InputError(
         "no Keras backend is installed: install one of torch, jax and tensorflow, "
         "for example with: pip install 'relucate[torch]'."
     )
+
+
+def _first_installed() -> str | None:
+    return next(filter(installed, BACKENDS), None)
+
+
+def prefer_installed() -> None:
+    """Make a later `import keras` take an installed backend, if no backend is configured.
+
+    A configured backend stays, even a wrong one: whoever uses Keras reports it.
+    """
+    if "keras" in sys.modules or os.environ.get("KERAS_BACKEND") or _from_file(config_file()):
+        return
+    first = _first_installed()
+    if first:
+        os.environ["KERAS_BACKEND"] = first
 
 
 def config_file() -> Path:

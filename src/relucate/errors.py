@@ -7,7 +7,7 @@ The command line turns them into one message and an exit code (no traceback); Py
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class RelucateError(Exception):
@@ -33,6 +33,15 @@ def unknown(what: str, got: object, choices: Iterable[object]) -> InputError:
     unknown norm 'bacth': did you mean 'batch'? Choose from: batch, layer.
     """
     names = [str(choice) for choice in choices]
-    near = difflib.get_close_matches(str(got).lower(), names, n=1, cutoff=0.5)
-    hint = f" did you mean '{near[0]}'?" if near else ""
+    near = _nearest(str(got), names)
+    hint = f" did you mean '{near}'?" if near else ""
     return InputError(f"unknown {what} '{got}':{hint} Choose from: {', '.join(names)}.")
+
+
+def _nearest(got: str, names: Sequence[str]) -> str | None:
+    """Return the name that is most like `got` in any case; one that starts with it comes first."""
+    lowered = {name.lower(): name for name in names}
+    longer = [name for name in lowered if len(got) > 2 and name.startswith(got.lower())]
+    cutoff = 0.0 if longer else 0.5
+    near = difflib.get_close_matches(got.lower(), longer or lowered, n=1, cutoff=cutoff)
+    return lowered[near[0]] if near else None

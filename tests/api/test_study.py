@@ -48,7 +48,7 @@ class TestErrors:
             ({"recipe": {"epochs": "3"}}, "epochs.*'3'"),
             ({"recipe": "fast"}, "recipe is a Recipe or a mapping.*'fast'"),
             ({"recipe": {"batch_size": 1438}}, "1438 is larger than the 1437"),
-            ({"model": "cn"}, "unknown net 'cn': did you mean 'cnn'"),
+            ({"model": "cn"}, "unknown model 'cn': did you mean 'cnn'"),
             ({"options": {"widht": 3}}, "'widht': did you mean 'width'"),
             ({"engine": "torhc"}, "unknown engine 'torhc': did you mean 'torch'"),
             ({"data": "digit"}, "did you mean 'digits'"),

@@ -154,9 +154,10 @@ def test_steps(audit):
         (["weights.pt"], 2, "holds weights without a network"),
     ],
 )
-def test_wrong_input(audit, arguments, code, message):
+def test_wrong_input(audit, tmp_path, arguments, code, message):
     import re
 
+    (tmp_path / "weights.pt").write_bytes(b"")
     got, out, err = audit(*arguments)
     assert got == code
     assert re.search(message, " ".join(err.split()))

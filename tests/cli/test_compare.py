@@ -25,7 +25,7 @@ def exit_code(*arguments):
 def finished(tmp_path_factory):
     """One real comparison as a process; its streams and its folder."""
     folder = tmp_path_factory.mktemp("compare")
-    command = [sys.executable, "-m", "relucate.cli", "compare", *TINY, "--format", "json"]
+    command = [sys.executable, "-m", "relucate", "compare", *TINY, "--format", "json"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
     return done, folder
 
@@ -58,7 +58,7 @@ def test_it_leaves_a_report_that_opens_offline(finished):
 
 def test_the_same_command_continues_instead_of_repeating(finished):
     _, folder = finished
-    command = [sys.executable, "-m", "relucate.cli", "compare", *TINY, "--pairs", "4"]
+    command = [sys.executable, "-m", "relucate", "compare", *TINY, "--pairs", "4"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "6 taken from the store" in done.stderr
@@ -99,6 +99,9 @@ def test_report_shows_a_finished_study_again(finished, tmp_path, capsys):
         (["--batch-size", "5000"], "5000"),
         (["--option", "width"], "NAME=VALUE"),
         (["--option", "widht=3"], "did you mean 'width'"),
+        (["--width", "8", "-O", "width=16"], "--width 8 and --option width=16 set the same"),
+        (["keras.applications:Inception"], "did you mean 'InceptionV3'"),
+        (["gone.h5"], "no file 'gone.h5'"),
         (["--size", "big"], "big"),
         (["--size", "8"], "size"),
         (["nosuchfile.py:build"], "nosuchfile.py"),
@@ -119,7 +122,7 @@ def test_wrong_input_is_exit_code_2_with_a_clear_message(
 
 @pytest.mark.parametrize("option", [["--act", "relo"], ["--norm", "bach"]])
 def test_a_wrong_value_for_the_net_is_found_before_anything_trains(option, tmp_path, capfd):
-    command = [sys.executable, "-m", "relucate.cli", "compare", *TINY, *option]
+    command = [sys.executable, "-m", "relucate", "compare", *TINY, *option]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2
     assert option[1] in done.stderr
@@ -179,7 +182,7 @@ def test_an_npz_with_nan(tmp_path, monkeypatch, capsys):
 def test_an_interruption_keeps_finished_runs(tmp_path):
     arguments = ["mlp", "--width", "8", "--epochs", "3", "--pairs", "60", "--jobs", "1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "relucate.cli", "compare", *arguments],
+        [sys.executable, "-m", "relucate", "compare", *arguments],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -193,7 +196,7 @@ def test_an_interruption_keeps_finished_runs(tmp_path):
     assert "continue with: relucate compare mlp" in rest
     again = [*arguments[:-4], "--pairs", "2", "--jobs", "1"]
     done = subprocess.run(
-        [sys.executable, "-m", "relucate.cli", "compare", *again],
+        [sys.executable, "-m", "relucate", "compare", *again],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -18,7 +18,9 @@ def shown(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("schema", ["relucate.convert/1", "relucate.compare/99", "relucate.c", None])
+@pytest.mark.parametrize(
+    "schema", ["relucate.convert/1", "relucate.compare/99", "relucate.c", None]
+)
 def test_a_document_of_another_schema_is_refused_by_its_name(shown, schema):
     result = shown(json.dumps({"schema": schema}))
     assert result.exception is not None

@@ -9,6 +9,7 @@ import pytest
 
 import relucate
 from relucate.cli import main
+from relucate.surgery.borders import BORDERS, Branch
 
 MINE = """
     import keras
@@ -147,6 +148,20 @@ def test_wrong_input(call, tmp_path, arguments, code, message):
     assert message in " ".join(err.split())
     kept = {p.name for p in tmp_path.iterdir()} - {"mine.py", "mine.keras", "__pycache__"}
     assert not kept
+
+
+@pytest.mark.parametrize("verb", ["fold", "convert"])
+def test_the_help_lists_the_strategies_of_the_table(call, verb, monkeypatch):
+    class Twin(Branch):
+        name = "twin"
+
+    monkeypatch.setitem(BORDERS, "twin", Twin())
+    monkeypatch.setenv("COLUMNS", "300")
+    for _ in range(2):
+        code, out, _ = call(verb, "--help")
+        assert code == 0
+        listed = "auto, map, ones, branch, shift, twin (all exact), or approximate"
+        assert listed in " ".join(out.replace("│", " ").split())
 
 
 def test_no_effect_is_said(call):

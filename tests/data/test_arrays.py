@@ -159,3 +159,14 @@ def test_one_hot_labels_of_different_widths_are_refused():
 def test_codes_outside_the_class_names_are_refused(y, what):
     with pytest.raises(InputError, match=what):
         codes_for(y, "y_train", ("cat", "dog"))
+
+
+def test_bytes_that_are_no_text_are_refused():
+    with pytest.raises(InputError, match=r"y holds bytes that aren't UTF-8"):
+        encode(np.array([b"caf\xe9", b"th\xe9"]), "y")
+
+
+def test_labels_that_int64_cannot_hold_are_refused():
+    with pytest.raises(InputError, match="18446744073709551615"):
+        encode(np.array([0, 2**64 - 1], np.uint64), "y")
+    assert encode(np.array([3, 7, 3], np.uint64), "y")[1] == ("3", "7")

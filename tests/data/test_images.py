@@ -151,3 +151,20 @@ def test_more_than_fits_into_memory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "empty", full)
     with pytest.raises(InputError, match=r"2 images of 32768 x 32768 need 6 GiB .*--size"):
         decode(tmp_path, ["a", "b"], (32768, 32768))
+
+
+def test_only_image_formats_that_are_meant_are_opened(tmp_path, write_image):
+    write_image(tmp_path / "good.png", size=(4, 4))
+    (tmp_path / "bad.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n"
+    )
+    found = decode(tmp_path, ["good.png", "bad.png"], (4, 4))
+    assert found.failed == {1: "not an image"}
+
+
+def test_dropped_transparency_is_counted(tmp_path):
+    from PIL import Image
+
+    Image.new("RGBA", (4, 4), (255, 0, 0, 128)).save(tmp_path / "a.png")
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "b.png")
+    assert decode(tmp_path, ["a.png", "b.png"], None).transparent == 1

@@ -1,5 +1,7 @@
 """What is found in an image folder by its names, and which folders are refused."""
 
+import os
+
 import pytest
 
 from relucate.data.listing import list_folder
@@ -129,3 +131,23 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("relucate.data.listing.os.scandir", denied)
     with pytest.raises(InputError, match=r"can't list folder .*: Permission denied"):
         list_folder(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_bad_and_never_opened(tmp_path):
+    touch(tmp_path, "cat/1.png", "dog/1.png")
+    os.mkfifo(tmp_path / "cat" / "2.png")
+    found = list_folder(tmp_path)
+    assert found.bad == [("cat/2.png", "a pipe, socket or device, not a file")]
+    assert [file.path for file in found.train["cat"]] == ["cat/1.png"]
+
+
+def test_links_to_themselves_are_no_folders(tmp_path):
+    touch(tmp_path, "cat/1.png", "dog/1.png")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "dog" / "loop.png").symlink_to(tmp_path / "dog" / "loop.png")
+    (tmp_path / "cat" / "up").symlink_to(tmp_path)
+    found = list_folder(tmp_path)
+    assert list(found.train) == ["cat", "dog"]
+    assert found.bad == [("cat/up", "a folder inside a class folder")]
+    assert found.notes == ("left out, as in no class folder: loop",)

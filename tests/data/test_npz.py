@@ -1,5 +1,8 @@
 """Data sets from .npz files, good and bad."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -97,4 +100,31 @@ def test_a_damaged_archive_is_refused(tmp_path, save):
     content[200:215] = bytes(15)
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"set\.npz can't be read"):
+        load_npz(path)
+
+
+def npy(shape, descr="<f8", body=b""):
+    """An .npy stream with a header of our choice and `body` behind it."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": descr, "fortran_order": False, "shape": shape}
+    )
+    return stream.getvalue() + body
+
+
+@pytest.mark.parametrize("shape", [(10**12, 8, 8), (41, 8, 8, 1), (0, 8)])
+def test_a_header_that_claims_other_sizes_than_the_file_has_is_refused(tmp_path, shape):
+    path = tmp_path / "set.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", npy(shape, body=bytes(80)))
+        archive.writestr("y.npy", npy((10,), "<i8", bytes(80)))
+    with pytest.raises(InputError, match=r"x in .*set\.npz is damaged: its header claims"):
+        load_npz(path)
+
+
+def test_what_unpacks_to_more_than_the_memory_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "set.npz"
+    np.savez_compressed(path, x=np.zeros((1000, 64)), y=np.arange(1000) % 2)
+    monkeypatch.setattr("relucate.data.npz._memory", lambda: 100_000)
+    with pytest.raises(InputError, match=r"unpacks to .* GiB, more than"):
         load_npz(path)

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from relucate.graph import Graph, Node
-from relucate.graph.nodes import ACTIVATIONS, LINEAR, MERGES, NORM, OPS, POOLS
 
 
 def diamond():
@@ -61,9 +60,3 @@ def test_count_parameters():
 )
 def test_kind_is_the_token_of_an_order(op, kind):
     assert Node("n", op, (), ()).kind == kind
-
-
-def test_families_are_disjoint():
-    families = [LINEAR, NORM, ACTIVATIONS, MERGES, POOLS]
-    assert sum(map(len, families)) == len(frozenset().union(*families))
-    assert frozenset().union(*families) < OPS

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from relucate.errors import InputError
-from relucate.graph import Graph, Node, evaluate
-from relucate.graph.nodes import DROP
+from relucate.graph import Graph, Node, evaluate, select
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(2, 5, 4, 3))
@@ -61,7 +60,7 @@ def test_divide(apply):
     np.testing.assert_array_equal(apply("divide", X, y, X), X / y / X)
 
 
-@pytest.mark.parametrize("op", [*sorted(DROP), "gaussian_noise", "identity"])
+@pytest.mark.parametrize("op", [*sorted(select(kind="drop")), "gaussian_noise", "identity"])
 def test_what_does_nothing_at_inference(apply, op):
     np.testing.assert_array_equal(apply(op, X, rate=0.5), X)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from relucate.graph import evaluate
-from relucate.graph.nodes import OPS
+from relucate.graph.ops import COMMON, OPERATIONS
 from relucate.keras.reading.reader import read
 from relucate.torch import lower
 
@@ -71,7 +71,10 @@ def evaluated(model, *xs, unknown=7, tolerance=2e-5):
     for slow, theirs in zip(evaluate(graph, *xs), expected, strict=True):
         assert_close(slow, theirs, tolerance)
     for node in graph:
-        assert node.op in OPS
+        known = OPERATIONS[node.op]
+        assert node.attrs.keys() <= known.attrs.keys() | COMMON
+        more = node.op in {"attention", "opaque"} or node.attrs.keys() & {"reparametrized", "lora"}
+        assert more or set(node.arrays) <= set(known.arrays)
     return graph
 
 

@@ -69,8 +69,8 @@ class TestTraining:
         )
         assert result.status == "done"
         assert result.metric > 0.9
-        assert result.metric == result.correct.mean()
-        assert result.correct.shape == (60,)
+        assert result.metric == result.per_example.mean()
+        assert result.per_example.shape == (60,)
         assert [(r.epoch, r.epochs) for r in heard] == [(k, 4) for k in (1, 2, 3, 4)]
         assert result.curve["train_loss"][-1] < result.curve["train_loss"][0]
         assert result.curve["accuracy"][-1] == pytest.approx(result.metric)
@@ -274,7 +274,7 @@ class TestDivergence:
         result = train(dense(), vectors, recipe, seed=0)
         assert result.status == "diverged"
         assert result.metric is None
-        assert result.correct is None
+        assert result.per_example is None
         assert result.curve["train_loss"][-1] is None
         assert "epoch" in result.note
 

@@ -55,6 +55,17 @@ class TestPairing:
         for name in paired.shared:
             np.testing.assert_array_equal(loaded[name], reread(first)[name])
 
+    def test_a_layer_may_be_called_like_the_state_of_a_random_one(self):
+        def builder(order):
+            x = image = keras.Input(SHAPE)
+            x = layers.Dense(4, name="seed_generator")(layers.Flatten()(x))
+            x = layers.Dropout(0.1)(x)
+            return keras.Model(image, layers.Dense(CLASSES, name="head")(x))
+
+        tensors = build(resolve(builder), BEFORE, 0, SHAPE, CLASSES).tensors
+        parts = ("seed_generator/kernel", "seed_generator/bias", "head/kernel", "head/bias")
+        assert set(tensors) == set(parts)
+
     @BUILDERS
     def test_another_seed_gives_other_values(self, builder):
         source = resolve(builder)

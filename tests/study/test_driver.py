@@ -260,7 +260,7 @@ SCRIPT = """
     sys.path.insert(0, {root!r})
     from dataclasses import replace
     from pathlib import Path
-    from relucate.study import arms_from
+    from relucate.study.vary import arms_from
     from relucate.study.display import Silent
     from relucate.study.driver import run_study
     from relucate.study.plan import StudyPlan

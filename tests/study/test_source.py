@@ -9,7 +9,8 @@ import types
 import pytest
 
 from relucate.errors import InputError, Refused
-from relucate.study.source import load_callable, resolve
+from relucate.nets.user_code import import_user_module, load_callable
+from relucate.study.source import resolve
 
 
 @pytest.fixture
@@ -158,9 +159,9 @@ class TestCalling:
             resolve(str(tmp_path / "net.keras"), {"width": 3})
 
     def test_unknown_arguments_are_named(self):
-        with pytest.raises(InputError, match="needs depth, temperature: give them with --option"):
+        with pytest.raises(InputError, match="needs the arguments depth, temperature: give"):
             build(needs_more)
-        with pytest.raises(InputError, match="needs temperature"):
+        with pytest.raises(InputError, match="needs the arguments temperature"):
             build(needs_more, depth=3)
 
     def test_an_unknown_option_gets_the_nearest(self):
@@ -219,16 +220,22 @@ class TestNaming:
     @pytest.mark.parametrize(
         ("text", "kind", "message"),
         [
-            ("cn", InputError, "unknown net 'cn': did you mean 'cnn'.*file.py:build"),
+            ("cn", InputError, "unknown model 'cn': did you mean 'cnn'.*file.py:build"),
             ("none.py:build", InputError, "no file '.*none.py'"),
-            ("none.py", InputError, "expected the builder too, as none.py:build"),
+            ("none.py", InputError, "expected the function too, as none.py:build"),
             ("no.such.module:build", InputError, "no module 'no.such.module'"),
             ("nosuchmodule:build", InputError, "no module 'nosuchmodule'"),
             ("net.keras", InputError, "no file 'net.keras'"),
-            ("net.h5", InputError, "old format"),
+            ("net.h5", InputError, "no file 'net.h5'"),
+            ("old.h5", InputError, "old format"),
+            ("ResNet50", InputError, "keras.applications:ResNet50"),
+            ("weights.pt", InputError, "holds weights without a network"),
+            ("keras.applications:Inception", InputError, "did you mean 'InceptionV3'"),
         ],
     )
     def test_what_is_not_there(self, write, text, kind, message):
+        for name in ("old.h5", "weights.pt"):
+            write("", name)
         with pytest.raises(kind, match=message):
             resolve(text)
 
@@ -273,6 +280,32 @@ class TestNaming:
         write("x = 1\nraise RuntimeError('broken')\n", "broken_one.py")
         with pytest.raises(InputError, match=r"RuntimeError: broken \(line 2 of"):
             load_callable("broken_one:build")
+
+    def test_an_application_is_rebuilt_without_its_trained_weights(self):
+        source = resolve("keras.applications:MobileNet", {"alpha": 0.25})
+        made, _ = source.build_noted("after", (32, 32, 3), 5)
+        assert made.output_shape == (None, 5)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("import sys\nsys.exit(0)\n", r"failed at import: it called sys.exit\(0\) \(line 2"),
+            ("def build(order): exit()", r"for order 'before': it called sys.exit\(\)"),
+            ("def build(order): raise SystemExit('no')", r"it called sys.exit\('no'\) \(line 1 of"),
+        ],
+    )
+    def test_ending_the_program_is_an_error(self, write, text, message):
+        path = write(text)
+        with pytest.raises(InputError, match=message):
+            build(f"{path}:build")
+        if "import" in text:
+            with pytest.raises(InputError, match=message):
+                import_user_module(path)
+
+    def test_ctrl_c_in_a_builder_is_no_error_of_the_builders(self, write):
+        path = write("def build(order): raise KeyboardInterrupt")
+        with pytest.raises(KeyboardInterrupt):
+            build(f"{path}:build")
 
     def test_a_function_without_a_readable_signature(self):
         with pytest.raises(InputError, match="no signature"):

@@ -8,11 +8,12 @@ import pytest
 
 from relucate.data import make
 from relucate.errors import InputError
-from relucate.study import at_best, tune, tuning
+from relucate.study import tuning
 from relucate.study.display import Silent
 from relucate.study.plan import StudyPlan
 from relucate.study.source import resolve
 from relucate.study.store import Store
+from relucate.study.tuning import at_best, tune
 from relucate.study.vary import arms_from
 from relucate.train import Recipe
 

@@ -241,6 +241,28 @@ def test_dropout_that_never_rests_lets_no_shift_through():
     assert f"'{name}' (dropout) is called in training mode" in outcome.reason
 
 
+@pytest.mark.parametrize(
+    ("op", "attrs", "passes"),
+    [
+        ("gaussian_noise", {"stddev": 0.5}, False),
+        ("alpha_dropout", {"rate": 0.5}, False),
+        ("gaussian_dropout", {"rate": 0.5}, True),
+    ],
+)
+def test_noise_that_never_rests_lets_no_scale_through(op, attrs, passes):
+    net = behind_an_activation((op, attrs))
+    for key in net.tensors:
+        if key.endswith(("beta", "moving_mean")):
+            net.tensors[key][:] = 0
+    (name,) = (node.name for node in net.nodes.values() if node.op == op)
+    net.nodes[name] = replace(net.nodes[name], attrs={**attrs, "forced": True})
+    (outcome,) = fold_graph(net.graph()).outcomes
+    if passes:  # it multiplies by random numbers
+        assert outcome.status == "done"
+    else:
+        assert f"'{name}' ({op}) is called in training mode" in outcome.reason
+
+
 @pytest.mark.parametrize("strategy", EXACT)
 @pytest.mark.parametrize("first", [False, True])
 def test_a_norm_behind_the_border_of_another_is_absorbed_too(first, strategy):

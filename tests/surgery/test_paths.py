@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from relucate.graph import Graph, Node
-from relucate.graph.nodes import DROP, OPS, POOLS, SHAPERS
+from relucate.graph import OPERATIONS, Graph, Node, select
 from relucate.surgery.paths import Paths, is_transparent
 
 
@@ -21,7 +20,8 @@ def ends(paths, name):
 
 
 LOOKED_THROUGH = sorted(
-    DROP | POOLS | SHAPERS | {"identity", "gaussian_noise", "rescale", "affine", "reduce"}
+    frozenset().union(*(select(kind=kind) for kind in ("drop", "pool", "pad", "shape")))
+    | {"identity", "gaussian_noise", "rescale", "affine", "reduce"}
 )
 
 
@@ -35,7 +35,7 @@ def test_looks_through(op):
     assert [node.name for node in paths.between("t", "c")] == ["t"]
 
 
-@pytest.mark.parametrize("op", sorted(OPS - set(LOOKED_THROUGH)))
+@pytest.mark.parametrize("op", sorted(OPERATIONS.keys() - set(LOOKED_THROUGH)))
 def test_stops_at_everything_else(op):
     net = graph(("x", "input"), ("c", "conv", "x"), ("t", op, "c"), ("n", "batch_norm", "t"))
     paths = Paths(net)

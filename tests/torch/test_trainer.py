@@ -57,8 +57,8 @@ class TestTraining:
         result = train(net(), data, Recipe(**{**SMALL, "epochs": 4}), seed=0)
         assert result.status == "done"
         assert result.metric > 0.9
-        assert result.correct.shape == (80,)
-        assert result.metric == result.correct.mean()
+        assert result.per_example.shape == (80,)
+        assert result.metric == result.per_example.mean()
         assert result.curve["epoch"] == [1, 2, 3, 4]
         assert result.curve["train_loss"][-1] < result.curve["train_loss"][0]
         assert result.curve["accuracy"][-1] == pytest.approx(result.metric)
@@ -83,11 +83,16 @@ class TestTraining:
         for a, b in zip(state(ours), state(theirs), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
+    def test_the_curve_holds_exact_shares_so_that_a_target_is_reached_when_it_is(self):
+        part = blobs(test=70)
+        accuracy = train(net(), part, Recipe(**SMALL, curve=70, lr=1e-4), seed=0).curve["accuracy"]
+        assert accuracy == [round(70 * share) / 70 for share in accuracy]
+
     def test_every_epoch_is_reported(self, data):
         heard = []
         train(net(), data, Recipe(**SMALL), seed=0, on_epoch=heard.append)
         assert [(r.epoch, r.epochs) for r in heard] == [(1, 2), (2, 2)]
-        assert all(r.accuracy is not None and np.isfinite(r.train_loss) for r in heard)
+        assert all(r.score is not None and np.isfinite(r.train_loss) for r in heard)
 
     def test_bf16_trains_nearly_as_well(self, data):
         result = train(net(), data, Recipe(**{**SMALL, "epochs": 4}, precision="bf16"), seed=0)
@@ -228,7 +233,7 @@ class TestDivergence:
         result = train(model, data, recipe, seed=0, on_epoch=heard.append)
         assert result.status == "diverged"
         assert result.metric is None
-        assert result.correct is None
+        assert result.per_example is None
         assert "epoch" in result.note
         assert result.curve["train_loss"][-1] is None
         assert len(heard) == len(result.curve["epoch"])

@@ -60,7 +60,7 @@ def test_the_score_is_that_of_the_chosen_epoch(data, engine):
     assert result.status == "done"
     assert 1 <= result.epoch <= 6
     assert np.isclose(result.metric, result.curve["accuracy"][result.epoch - 1])
-    assert np.isclose(result.correct.mean(), result.metric)
+    assert np.isclose(result.per_example.mean(), result.metric)
 
 
 @pytest.mark.parametrize("engine", ["torch", "keras"])

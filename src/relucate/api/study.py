@@ -14,15 +14,24 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..data import Dataset, load
 from ..errors import InputError, unknown
 from ..order import Order
+from ..stats.paired import is_number
+from ..stats.verdict import check_margin
+from ..study.display import Silent, silent
+from ..study.document import document
+from ..study.driver import run_study, workers
+from ..study.norm_settings import check_norm_settings
+from ..study.plan import StudyPlan
+from ..study.source import resolve
+from ..study.store import Store
+from ..study.tuning import at_best
+from ..study.tuning import tune as find
+from ..study.vary import arms_from, check_dropout, check_factors
 from ..train.recipe import Recipe
-
-if TYPE_CHECKING:
-    from ..study import Store, StudyPlan
 
 DEFAULT_ORDERS = ("before", "after")
 
@@ -162,16 +171,14 @@ def compare(
     >>> study.difference["method"], len(study.to_dict()["runs"])
     ('paired t, fixed number of pairs', 6)
     """
-    from .. import study as parts
-
     _check(margin, pairs, max_pairs, target, tune, rates)
-    factors = parts.check_factors({} if vary is None else vary)
-    arms = parts.arms_from(_orders(orders), factors)
-    norms = parts.check_norm_settings(norm_eps, norm_momentum)
-    source = replace(parts.resolve(model, options), norms=norms)
-    parts.check_dropout(source, arms, factors)
+    factors = check_factors({} if vary is None else vary)
+    arms = arms_from(_orders(orders), factors)
+    norms = check_norm_settings(norm_eps, norm_momentum)
+    source = replace(resolve(model, options), norms=norms)
+    check_dropout(source, arms, factors)
     dataset = load_data(data)
-    plan = parts.StudyPlan(
+    plan = StudyPlan(
         source,
         arms,
         dataset,
@@ -190,7 +197,7 @@ def compare(
     )
     with tempfile.TemporaryDirectory(prefix="relucate-store-") as folder:
         path = _path(store) if store is not None else Path(folder) / "runs.sqlite"
-        with parts.Store.open(path) as opened:
+        with Store.open(path) as opened:
             told = partial(_told, display, margin=margin, progress=progress)
             run = _straight if tune is None else partial(_tuned, rates=rates)
             return Study(run(plan, opened, told, command=command))
@@ -205,9 +212,6 @@ def _check(
     rates: Any,
 ) -> None:
     """Refuse what can't be asked for, before any work is done."""
-    from ..stats.paired import is_number
-    from ..stats.verdict import check_margin
-
     check_margin(margin)
     whole = isinstance(max_pairs, int) and not isinstance(max_pairs, bool)
     if pairs is None and not (whole and 3 <= max_pairs <= 1000):
@@ -227,19 +231,12 @@ def _path(store: Any) -> Path:
 
 
 def _straight(plan: StudyPlan, store: Store, told: Any, *, command: str) -> dict[str, Any]:
-    from ..study import document, run_study
-
     with told(plan) as shown:
         return document(run_study(plan, store, shown), command=command)
 
 
 def _tuned(plan: StudyPlan, store: Store, told: Any, *, rates: Any, command: str) -> dict[str, Any]:
     """Return the document of the arms at their best rates, the same-rate comparison in it."""
-    from ..study import at_best, document, run_study
-    from ..study import tune as find
-    from ..study.display import silent
-    from ..study.driver import workers
-
     with told(plan) as shown:
         tuned = find(plan, store, shown, rates)
     best = replace(plan, arms=at_best(plan.arms, tuned))
@@ -297,8 +294,6 @@ def default_recipe(data: Dataset) -> dict[str, Any]:
 
 
 def _display(plan: Any, margin: float, progress: bool) -> Any:
-    from ..study.display import Silent
-
     if not progress:
         return Silent()
     from rich.console import Console

@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import InputError, Refused, RelucateError
 from ..graph import Graph
 from ..order import Order
+from ..surgery.borders import is_exact
 from ..surgery.convert import convert_graph
 from ..surgery.draft import Edit, SiteResult
 from ..surgery.fold import fold_graph
@@ -315,7 +316,7 @@ def _carried_out(
     # Where the plan warns of a fixed size of the images, the certificate finds the same.
     notes = [note for note in found.notes if not (plan.warnings and NARROW in note)]
     report = replace(report, certificate=found, warnings=(*report.warnings, *notes))
-    if not found.passed and report.strategy != "approximate":
+    if not found.passed and is_exact(report.strategy):
         why = "; ".join(found.notes) or "Please report this model"
         raise Refused(f"the result isn't returned: {found}. {why}.")
     _warn(report, 4)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
 
 import typer
 
-from ..errors import RelucateError
+from ..errors import InputError, RelucateError
 from .audit import audit
 from .compare import compare
 from .convert import convert
 from .data import data
-from .fold import fold
+from .fold import WithStrategies, fold
 from .nets import nets
 from .rebuild import rebuild
 from .report import report
@@ -28,15 +30,29 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(audit)
-app.command()(compare)
-app.command()(rebuild)
-app.command()(convert)
-app.command()(fold)
-app.command()(verify)
-app.command()(report)
-app.command()(nets)
-app.command()(data)
+
+
+def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
+    """Return a verb in which `sys.exit` is an error: only the user's own code calls it there.
+
+    A model that ends the program would end it with the code of a check that found nothing.
+    """
+
+    @wraps(verb)
+    def run(**given: Any) -> None:
+        try:
+            verb(**given)
+        except SystemExit as error:
+            from ..nets.user_code import where
+
+            raise InputError(f"the model's code failed: {where(error)}.") from error
+
+    return run
+
+
+for verb in (audit, compare, rebuild, convert, fold, verify, report, nets, data):
+    kind = WithStrategies if verb in (convert, fold) else None
+    app.command(cls=kind)(_guarded(verb))
 
 
 def _version(wanted: bool) -> None:

@@ -237,7 +237,13 @@ def _show(study: Any, out: Path, format: Format) -> None:
 def _builder_options(given: dict[str, Any]) -> dict[str, Any]:
     names = ("act", "norm", "width", "depth", "dropout", "bias")
     chosen = {name: given[name] for name in names if given[name] is not None}
-    return {**chosen, **builder_options(given["option"])}
+    further = builder_options(given["option"])
+    for name in chosen.keys() & further:
+        raise InputError(
+            f"--{name} {chosen[name]} and --option {name}={further[name]} set the same option: "
+            "give one of the two."
+        )
+    return {**chosen, **further}
 
 
 def _recipe(given: dict[str, Any]) -> dict[str, Any]:

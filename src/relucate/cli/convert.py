@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .fold import Strategy
 from .transforming import (
     DryRun,
     Every,
@@ -43,9 +44,7 @@ def convert(
     raw: Annotated[
         bool, typer.Option(help="Take --data as it is, not standardised per channel.")
     ] = False,
-    strategy: Annotated[
-        str, typer.Option(help="As for `relucate fold`, where a norm is absorbed forwards.")
-    ] = "auto",
+    strategy: Strategy = "auto",
     dry_run: DryRun = False,
     force: Force = False,
     input_shape: InputShape = None,

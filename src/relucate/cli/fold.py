@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from .transforming import (
     DryRun,
@@ -24,17 +25,35 @@ from .transforming import (
     target,
 )
 
+_STRATEGY = "How a norm in front of zero padding is absorbed"
+Strategy = Annotated[str, typer.Option(help=_STRATEGY)]
+
+
+class WithStrategies(TyperCommand):
+    """A command whose help lists the border strategies that there are.
+
+    They are looked up when the help is shown: the start-up needs no surgery.
+    """
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Complete the help of --strategy, and print."""
+        from ..surgery.borders import is_exact, strategies
+
+        exact = ", ".join(name for name in strategies() if is_exact(name))
+        other = ", ".join(name for name in strategies() if not is_exact(name))
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption) and parameter.name == "strategy":
+                parameter.help = (
+                    f"{_STRATEGY}: {exact} (all exact), or {other} (wrong at the border; the "
+                    "report says how much)."
+                )
+        super().format_help(ctx, formatter)
+
 
 def fold(
     model: Model,
     out: Out = None,
-    strategy: Annotated[
-        str,
-        typer.Option(
-            help="How a norm in front of zero padding is absorbed: auto, map, ones, branch, shift "
-            "(all exact), or approximate (wrong at the border; the report says how much)."
-        ),
-    ] = "auto",
+    strategy: Strategy = "auto",
     dry_run: DryRun = False,
     force: Force = False,
     input_shape: InputShape = None,

@@ -72,8 +72,8 @@ Format = Annotated[TextOrJson, typer.Option("--format", help="text or json, on s
 def load(
     model: str, input_shape: list[str] | None, option: list[str] | None, imports: list[str] | None
 ) -> Any:
-    """Return the model that MODEL names (`api.models.Loaded`)."""
-    from ..api.models import load_model
+    """Return the model that MODEL names (`nets.models.Loaded`)."""
+    from ..nets.models import load_model
 
     return load_model(
         model,
@@ -160,7 +160,7 @@ def show(
 def calibration(data: str | None, images: int, raw: bool, model: Any) -> Any:
     """Return training inputs of --data in the model's layout, or None.
 
-    Standardised per channel as `relucate compare` trains, unless `raw`.
+    Standardised exactly as `relucate compare` trains on them, unless `raw`.
     Raises: InputError: no such data.
     """
     if data is None:
@@ -168,14 +168,13 @@ def calibration(data: str | None, images: int, raw: bool, model: Any) -> Any:
     import numpy as np
 
     from ..api.study import load_data
+    from ..train.standard import Standard
 
     if images < 2:
         raise InputError(f"--images is 2 or more: a variance is to be measured; got {images}.")
     loaded = load_data(data)
+    standard = Standard.of(loaded.x_train, standardize=not raw)  # of the whole training set
     if images < len(loaded.x_train) and images > loaded.classes:
         loaded = loaded.subset(images)
-    x = loaded.x_train.astype(np.float32)
-    if not raw:
-        axes = tuple(range(x.ndim - 1))
-        x = (x - x.mean(axis=axes)) / np.maximum(x.std(axis=axes), 1e-6)
+    x = standard(loaded.x_train)
     return x if _is_keras(model) or x.ndim < 3 else np.moveaxis(x, -1, 1)

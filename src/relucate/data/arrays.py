@@ -156,6 +156,11 @@ def _flat(y: object, what: str) -> np.ndarray:
             f"{what} holds {array.dtype} labels (the first: {array[:1]}); expected integers or "
             f"text: {what}.astype(int)."
         )
+    if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise InputError(
+            f"{what} holds the label {int(array.max())}, which is larger than int64 can hold; "
+            "expected smaller integers or text."
+        )
     return array if array.dtype.kind == "U" else array.astype(np.int64)
 
 
@@ -164,7 +169,13 @@ def _known_kind(array: np.ndarray, what: str) -> np.ndarray:
     if array.dtype.kind == "O" and all(isinstance(item, str) for item in array.flat):
         array = array.astype(np.str_)
     if array.dtype.kind == "S":
-        array = np.char.decode(array, "utf-8")
+        try:
+            array = np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{what} holds bytes that aren't UTF-8 text ({error}); expected integers or text: "
+                f"np.char.decode({what}, 'latin-1')."
+            ) from error
     if array.dtype.kind not in NUMBERS + "U":
         raise InputError(f"{what} holds {array.dtype} labels; expected integers or text.")
     return array

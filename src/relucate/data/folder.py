@@ -121,6 +121,11 @@ def _decoded(listing: Listing, options: _Options, progress: Progress | None) -> 
             "with --skip-bad (in Python skip_bad=True)."
         )
     notes = [f"{len(bad):,} files skipped: {_shown(bad)}"] if bad else []
+    if result.transparent:
+        notes.append(
+            f"transparency was dropped in {result.transparent:,} of {len(paths):,} images: their "
+            "colours count as if they were opaque"
+        )
     train, test = _codes(listing.train), _codes(listing.test or {})
     return _assembled(listing, options, result, np.concatenate([train, test]), len(train), notes)
 

@@ -1,7 +1,8 @@
 """Image files decoded into one uint8 array, by a few threads (Pillow frees the interpreter lock).
 
 Not here: which files (`listing`), keeping the result (`cache`). Orientation tags are not applied,
-transparency is dropped, of an animation the first frame counts: as Keras and torchvision do.
+transparency is dropped (with a note), of an animation the first frame counts: as Keras and
+torchvision do.
 Called by `folder`.
 """
 
@@ -23,14 +24,20 @@ from relucate.errors import InputError
 Progress = Callable[[int, int], None]
 CHUNK = 128  # files per task: long enough to hide the queue, short enough for a smooth display
 GRAY = frozenset({"1", "L", "LA", "La"})  # Pillow modes without colour, at most 8 bits deep
+# Pillow reads more: an EPS would start Ghostscript, and a PDF or a font is no photograph.
+FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """pixels: (n, h, w, c) uint8, rows of failed files undefined; failed: index -> reason."""
+    """pixels: (n, h, w, c) uint8, rows of failed files undefined; failed: index -> reason.
+
+    transparent: how many files had transparency, which is dropped.
+    """
 
     pixels: np.ndarray
     failed: dict[int, str]
+    transparent: int = 0
 
 
 def decode(
@@ -67,13 +74,17 @@ def decode(
     _refuse_sizes(paths, shape, outcomes)
     failed = {i: outcome.problem for i, outcome in enumerate(outcomes) if outcome.problem}
     as_filled = grayscale or any(outcome.colour for outcome in outcomes)
-    return Decoded(pixels if as_filled else pixels[..., :1], failed)
+    transparent = sum(outcome.transparent for outcome in outcomes)
+    return Decoded(pixels if as_filled else pixels[..., :1], failed, transparent)
 
 
 class _Outcome(NamedTuple):
-    """Of one file: whether it has colour; (height, width) if that is wrong; why it failed."""
+    """Of one file: whether it has colour, and transparency; (height, width) if that is wrong; why
+    it failed.
+    """
 
     colour: bool = False
+    transparent: bool = False
     size: tuple[int, int] | None = None
     problem: str = ""
 
@@ -105,7 +116,7 @@ def _decode_into(row: np.ndarray, path: Path, resize: bool) -> _Outcome:
 
     height, width, channels = row.shape
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if _too_deep(image):
                 return _Outcome(problem=f"{image.mode} pixels; expected 8 bits per channel")
             if not resize and image.size != (width, height):
@@ -115,7 +126,7 @@ def _decode_into(row: np.ndarray, path: Path, resize: bool) -> _Outcome:
             if flat.size != (width, height):
                 flat = flat.resize((width, height), Image.Resampling.BILINEAR)
             row[...] = np.asarray(flat).reshape(height, width, channels)
-            return _Outcome(colour=image.mode not in GRAY)
+            return _Outcome(image.mode not in GRAY, image.has_transparency_data)
     except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
         return _Outcome(problem=_reason(error, path))
 
@@ -139,7 +150,7 @@ def _first_size(root: Path, paths: Sequence[str]) -> tuple[int, int]:
 
     for path in paths:
         try:
-            with _no_warnings(), Image.open(root / path) as image:
+            with _no_warnings(), Image.open(root / path, formats=FORMATS) as image:
                 image.load()
                 if not _too_deep(image):
                     return image.height, image.width

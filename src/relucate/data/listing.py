@@ -7,6 +7,7 @@ Layouts: train/<class>/* with test/ (or val/, valid/, validation/) beside it, tr
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -91,13 +92,13 @@ def _in_parts(root: Path, parts: dict[str, str], folders: list[str], strays: lis
 def _part(
     root: Path, prefix: str, classes: list[str], bad: list[tuple[str, str]]
 ) -> dict[str, list[File]]:
-    """Return class -> files of one part; sub-folders of a class go to `bad`."""
+    """Return class -> files of one part; whatever isn't a file goes to `bad`."""
     part = {}
     for name in classes:
-        files, folders = _files(root / prefix / name, f"{prefix}{name}/")
-        bad += [(folder, "a folder inside a class folder") for folder in folders]
+        files, others = _files(root / prefix / name, f"{prefix}{name}/")
+        bad += others
         if not files:
-            inside = f"only folders, such as {folders[0]}" if folders else "no files"
+            inside = f"only folders, such as {others[0][0]}" if others else "no files"
             raise InputError(
                 f"class folder {root / prefix / name} holds {inside}; expected images directly in "
                 "it. Add images or remove the folder."
@@ -110,23 +111,33 @@ def _scan(folder: Path) -> tuple[list[str], list[str]]:
     """Return the sorted names of folders and of other files in `folder`, hidden ones left out."""
     folders, files = [], []
     for entry in _entries(folder):
-        (folders if entry.is_dir() else files).append(entry.name)
+        (folders if stat.S_ISDIR(_status(entry).st_mode) else files).append(entry.name)
     return sorted(folders), sorted(files)
 
 
-def _files(folder: Path, prefix: str) -> tuple[list[File], list[str]]:
-    """Return the sorted files and sub-folders in `folder`, as paths that begin with `prefix`."""
-    files, folders = [], []
+def _files(folder: Path, prefix: str) -> tuple[list[File], list[tuple[str, str]]]:
+    """Return the sorted files in `folder`, as paths that begin with `prefix`, and what else it has.
+
+    A pipe or a device is no file: opening it could wait forever.
+    """
+    files, others = [], []
     for entry in _entries(folder):
-        if entry.is_dir():
-            folders.append(prefix + entry.name)
-            continue
-        try:
-            status = entry.stat()
-        except OSError:  # a link to nowhere: decoding will name it
-            status = entry.stat(follow_symlinks=False)
-        files.append(File(prefix + entry.name, status.st_size, status.st_mtime_ns))
-    return sorted(files), sorted(folders)
+        status = _status(entry)
+        if stat.S_ISDIR(status.st_mode):
+            others.append((prefix + entry.name, "a folder inside a class folder"))
+        elif stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
+            files.append(File(prefix + entry.name, status.st_size, status.st_mtime_ns))
+        else:
+            others.append((prefix + entry.name, "a pipe, socket or device, not a file"))
+    return sorted(files), sorted(others)
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result:
+    """Return what a name leads to; of a dead link the link: decoding names it."""
+    try:
+        return entry.stat()
+    except OSError:
+        return entry.stat(follow_symlinks=False)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -6,15 +6,20 @@ them would run code from the file. Called by `source`.
 
 from __future__ import annotations
 
+import math
+import os
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from relucate.data.dataset import Dataset, make, make_split
 from relucate.data.saved import PARTS
 from relucate.errors import InputError
+
+_UNREADABLE = (OSError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 def load_npz(path: str | Path, *, test_split: float = 0.2, seed: int = 0) -> Dataset:
@@ -54,12 +59,62 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             form = _form(archive.files, path)
+            _check_sizes(archive.zip, form, path)
             return (
                 {key: _array(archive, key, path) for key in form},
                 [key for key in archive.files if key not in form],
             )
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path} can't be read: {error}.") from error
+
+
+def _check_sizes(archive: zipfile.ZipFile, form: tuple[str, ...], path: Path) -> None:
+    """Refuse arrays whose header claims more than the file holds, or more than fits into memory.
+
+    A few bytes can claim, or unpack to, terabytes.
+    """
+    total = 0
+    for key in form:
+        name = f"{key}.npy" if f"{key}.npy" in archive.namelist() else key
+        held = archive.getinfo(name).file_size
+        with archive.open(name) as stream:
+            claimed = _claimed(stream)
+        if claimed is not None and claimed != held:
+            raise InputError(
+                f"{key} in {path} is damaged: its header claims {claimed:,} bytes, and the file "
+                f"holds {held:,}."
+            )
+        total += held
+    memory = _memory()
+    if memory and total > memory:
+        raise InputError(
+            f"{path} unpacks to {total / 2**30:,.0f} GiB, more than the {memory / 2**30:,.0f} GiB "
+            "of memory here: save a part of it."
+        )
+
+
+def _claimed(stream: Any) -> int | None:
+    """Return how many bytes an .npy stream should have by its header; None: not such a stream."""
+    versions = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    try:
+        read = versions.get(np.lib.format.read_magic(stream))
+        if read is None:
+            return None
+        shape, _, dtype = read(stream)
+    except ValueError:  # NumPy says more when the array itself is read
+        return None
+    return None if dtype.hasobject else stream.tell() + math.prod(shape) * dtype.itemsize
+
+
+def _memory() -> int:
+    """Return the machine's memory in bytes, 0 where the system doesn't tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 0
 
 
 def _form(found: list[str], path: Path) -> tuple[str, ...]:

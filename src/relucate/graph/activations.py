@@ -1,7 +1,6 @@
 """What each activation computes, in NumPy; elementwise unless its attributes name an axis.
 
-Called by `evaluate`. An attribute that is missing has the value that both Keras and PyTorch give
-it, where they agree.
+Called by `evaluate`, which fills in the attributes that are missing.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ def _erf(x: np.ndarray) -> np.ndarray:
 
 
 def _gelu(x: np.ndarray, attrs: Any) -> np.ndarray:
-    if attrs.get("approximate", False):
+    if attrs["approximate"]:
         return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
     return 0.5 * x * (1 + _erf(x / np.sqrt(2)))
 
 
 def _axes(attrs: Any) -> int | tuple[int, ...]:
-    axis = attrs.get("axis", -1)
+    axis = attrs["axis"]
     return tuple(axis) if isinstance(axis, Sequence) else axis
 
 
@@ -51,30 +50,29 @@ def _log_softmax(x: np.ndarray, attrs: Any) -> np.ndarray:
 
 def _sparsemax(x: np.ndarray, attrs: Any) -> np.ndarray:
     """Project onto the simplex (Martins and Astudillo, From Softmax to Sparsemax, 2016)."""
-    z = np.moveaxis(x, attrs.get("axis", -1), -1)
+    z = np.moveaxis(x, attrs["axis"], -1)
     ordered = -np.sort(-z, axis=-1)
     sums = ordered.cumsum(axis=-1) - 1.0
     counts = np.arange(1, z.shape[-1] + 1)
     support = (ordered * counts > sums).sum(axis=-1, keepdims=True)
     threshold = np.take_along_axis(sums, support - 1, axis=-1) / support
-    return np.moveaxis(np.maximum(z - threshold, 0.0), -1, attrs.get("axis", -1))
+    return np.moveaxis(np.maximum(z - threshold, 0.0), -1, attrs["axis"])
 
 
 def _relu(x: np.ndarray, attrs: Any) -> np.ndarray:
-    slope, threshold = attrs.get("negative_slope", 0.0), attrs.get("threshold", 0.0)
-    top = attrs.get("max_value")
+    slope, threshold, top = attrs["negative_slope"], attrs["threshold"], attrs["max_value"]
     y = np.where(x > threshold, x, slope * (x - threshold))
     return y if top is None else np.minimum(y, top)
 
 
 def _softplus(x: np.ndarray, attrs: Any) -> np.ndarray:
-    beta, threshold = attrs.get("beta", 1.0), attrs.get("threshold")
+    beta, threshold = attrs["beta"], attrs["threshold"]
     y = np.logaddexp(0.0, beta * x) / beta
     return y if threshold is None else np.where(beta * x > threshold, x, y)
 
 
 def _glu(x: np.ndarray, attrs: Any) -> np.ndarray:
-    value, gate = np.split(x, 2, axis=attrs.get("axis", -1))
+    value, gate = np.split(x, 2, axis=attrs["axis"])
     return value * _sigmoid(gate)
 
 
@@ -89,7 +87,7 @@ _FUNCTIONS: dict[str, Callable[[np.ndarray, Any], np.ndarray]] = {
     "relu6": lambda x, a: np.clip(x, 0, 6),
     "leaky_relu": lambda x, a: np.where(x >= 0, x, a["negative_slope"] * x),
     "rrelu": _rrelu,
-    "elu": lambda x, a: np.where(x > 0, x, a.get("alpha", 1.0) * np.expm1(np.minimum(x, 0))),
+    "elu": lambda x, a: np.where(x > 0, x, a["alpha"] * np.expm1(np.minimum(x, 0))),
     "celu": lambda x, a: np.maximum(x, 0) + a["alpha"] * np.expm1(np.minimum(x, 0) / a["alpha"]),
     "selu": lambda x, a: _SELU[0] * np.where(x > 0, x, _SELU[1] * np.expm1(np.minimum(x, 0))),
     "gelu": _gelu,
@@ -100,7 +98,7 @@ _FUNCTIONS: dict[str, Callable[[np.ndarray, Any], np.ndarray]] = {
     "hard_sigmoid": lambda x, a: np.clip(x + 3, 0, 6) / 6,
     "log_sigmoid": lambda x, a: -np.logaddexp(0.0, -x),
     "tanh": lambda x, a: np.tanh(x),
-    "hard_tanh": lambda x, a: np.clip(x, a.get("min_value", -1.0), a.get("max_value", 1.0)),
+    "hard_tanh": lambda x, a: np.clip(x, a["min_value"], a["max_value"]),
     "tanh_shrink": lambda x, a: x - np.tanh(x),
     "hard_shrink": lambda x, a: np.where(np.abs(x) > a["threshold"], x, 0.0),
     "soft_shrink": lambda x, a: np.sign(x) * np.maximum(np.abs(x) - a["threshold"], 0.0),
@@ -109,7 +107,7 @@ _FUNCTIONS: dict[str, Callable[[np.ndarray, Any], np.ndarray]] = {
     "sparse_sigmoid": lambda x, a: np.clip((x + 1) / 2, 0, 1),
     "softplus": _softplus,
     "softsign": lambda x, a: x / (1 + np.abs(x)),
-    "squareplus": lambda x, a: (x + np.sqrt(x * x + a.get("b", 4.0))) / 2,
+    "squareplus": lambda x, a: (x + np.sqrt(x * x + a["b"])) / 2,
     "exponential": lambda x, a: np.exp(x),
     "softmax": _softmax,
     "log_softmax": _log_softmax,
@@ -123,7 +121,7 @@ def _activation(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
 
 
 def _prelu(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
-    alpha, axis = arrays["alpha"], node.attrs.get("axis")
+    alpha, axis = arrays["alpha"], node.attrs["axis"]
     if axis is not None and alpha.size > 1:
         shape = [1] * xs[0].ndim
         shape[axis] = alpha.size

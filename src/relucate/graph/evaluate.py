@@ -8,6 +8,7 @@ operations stand in `activations`, `norms`, `spatial` and `shapes`; here they ar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -61,6 +62,7 @@ def _needed(graph: Graph) -> set[str]:
 
 def _apply(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
     _refuse(node)
+    node = replace(node, attrs=node.operation.complete(node.attrs))
     if not node.attrs.get("time_distributed"):
         return EVALUATED[node.op](node, xs, arrays)
     merged = [x.reshape(-1, *x.shape[2:]) for x in xs]
@@ -70,8 +72,8 @@ def _apply(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
 
 def _refuse(node: Node) -> None:
     if node.op not in EVALUATED:
-        why = f": {node.attrs['why']}" if node.attrs.get("why") else ""
-        raise Refused(f"can't evaluate '{node.name}' ({node.attrs.get('type', node.op)}){why}.")
+        why = node.attrs.get("why") or node.operation.unevaluated
+        raise Refused(f"can't evaluate '{node.name}' ({node.attrs.get('type', node.op)}): {why}.")
     if node.attrs.get("form") == "keras":
         raise Refused(f"can't evaluate '{node.name}' ({node.op}): Keras's isn't the published one.")
     if node.attrs.get("quantized"):

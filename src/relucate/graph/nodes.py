@@ -5,55 +5,7 @@ A Graph says what is computed, not by which framework: readers (`relucate.keras.
 its slow and obvious meaning. What a reader doesn't know becomes an `opaque` node: kept, never
 guessed at. Not here: any framework, any decision.
 
-Attributes by op (axes count the batch axis; with `time_distributed` they count without the time
-axis, which the op doesn't see):
-
-    conv, depthwise_conv    strides, dilation, groups, data_format, padding: "valid", "same" or
-                            ((before, after), ...) zeros per spatial axis; kernel (*window,
-                            in / groups, out), depthwise (*window, channels, multiplier); bias
-    conv_transpose          the same, with output_padding: None or one number per axis; given pairs
-                            say how much of the full output is cut off; kernel (*window,
-                            out / groups, in)
-    dense                   over the last axis; kernel (in, out); bias
-    einsum                  equation; kernel; bias (broadcasts against the output)
-    attention               its own projections inside: known, not evaluated
-    batch_norm              axis, epsilon, momentum (share of the old that is kept; None: cumulative
-                            average), frozen, renorm, synchronized, forced (the `training` that the
-                            call insists on, or None); gamma, beta, moving_mean, moving_variance
-                            (without the two: batch statistics at inference too)
-    instance_norm           axis, epsilon; gamma, beta, moving_mean, moving_variance
-    layer_norm, rms_norm    axes, epsilon; gamma, beta (over the axes in ascending order);
-                            rms_norm with rms_scaling: Keras's, divides by the standard deviation
-    group_norm              groups, axis, epsilon; gamma, beta
-    unit_norm               axes, epsilon: x / max(‖x‖₂, epsilon)
-    lrn                     known, not evaluated
-    max_pool, avg_pool      window, strides, padding as conv, data_format, dilation, ceil_mode,
-                            count_include_pad
-    global_*_pool           axes, keepdims
-    reduce                  function (sum, mean, max, min, prod, var, std), axes, keepdims
-    zero_pad                padding: ((before, after), ...) per spatial axis, data_format
-    pad                     mode (constant, reflect, symmetric, edge, wrap), value, padding,
-                            data_format
-    crop                    cropping: ((before, after), ...) per spatial axis, data_format
-    slice                   axis, start, stop, step
-    upsample                factors, data_format; resize: method, data_format (not evaluated)
-    reshape                 target (without the batch axis); permute: dims (without it);
-    flatten                 data_format: "channels_first" moves the channels last first
-    rescale                 scale, offset: numbers; affine: arrays scale, offset (one or both), as
-                            they broadcast
-    prelu                   alpha as it broadcasts, or along axis where that is given
-    other activations       negative_slope, alpha, threshold, max_value, axis (softmax: one or
-                            several) as Keras has them; hard_tanh min_value, max_value; threshold
-                            threshold, value; rrelu lower, upper; softplus beta, threshold;
-                            sparsemax with form "keras": not the published one, not evaluated
-    concat                  axis; other merges: fill_axis (None: NumPy's broadcasting)
-    embedding               arrays table; matmul, dot: known, not evaluated
-    dropout and its like    rate, forced; dropout: spatial (the channel axis), noise_shape
-    constant                array value, the same for each example of its input (a class token);
-                            its batch axis has size one
-    opaque                  type, why
-    any linear op           reparametrized: "spectral_norm", "weight_norm", ... (kernel is the
-                            result), quantized, lora: why its kernel isn't a plain variable
+What each op is, its attributes and the layouts of its tensors are in `ops`.
 """
 
 from __future__ import annotations
@@ -65,30 +17,7 @@ from typing import Any
 
 import numpy as np
 
-LINEAR = frozenset({"conv", "depthwise_conv", "conv_transpose", "dense", "einsum"})
-NORM = frozenset(
-    {"batch_norm", "instance_norm", "layer_norm", "group_norm", "rms_norm", "unit_norm", "lrn"}
-)
-DROP = frozenset({"dropout", "alpha_dropout", "gaussian_dropout", "stochastic_depth"})
-_ACTIVATIONS = """
-relu relu6 leaky_relu prelu elu selu celu gelu silu hard_silu mish sigmoid hard_sigmoid log_sigmoid
-tanh hard_tanh tanh_shrink soft_shrink hard_shrink threshold softplus softsign squareplus
-exponential softmax log_softmax glu sparsemax sparse_plus sparse_sigmoid rrelu
-"""
-ACTIVATIONS = frozenset(_ACTIVATIONS.split())
-# They mix channels, or change how many there are: not the elementwise step that an order moves.
-MIXING = frozenset({"softmax", "log_softmax", "glu", "sparsemax"})
-MERGES = frozenset("add subtract multiply divide average maximum minimum concat".split())
-POOLS = frozenset({"max_pool", "avg_pool", "global_max_pool", "global_avg_pool"})
-PADS = frozenset({"zero_pad", "pad"})
-SHAPERS = PADS | frozenset("flatten reshape permute crop slice upsample resize".split())
-OTHER = frozenset(
-    "input identity constant rescale affine reduce gaussian_noise embedding matmul dot attention "
-    "opaque".split()
-)
-OPS = LINEAR | NORM | DROP | ACTIVATIONS | MERGES | POOLS | SHAPERS | OTHER
-
-_KINDS = {"linear": LINEAR, "norm": NORM, "act": ACTIVATIONS, "drop": DROP}
+from .ops import OPERATIONS, Operation
 
 
 @dataclass(frozen=True)
@@ -100,18 +29,37 @@ class Node:
     """
 
     name: str  # unique in the graph
-    op: str  # one of OPS
+    op: str  # one of OPERATIONS
     inputs: tuple[str, ...]  # names of the nodes that it reads
     shape: tuple[int | None, ...]  # of its output, batch axis first
     layer: str = ""  # the layer that it came from
     call: int = 0  # which call of that layer
     attrs: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, str] = field(default_factory=dict)  # role -> key in Graph.tensors
+    added_for: str = ""  # the node (a linear layer, or a norm that went) that a planner made it for
 
     @property
     def kind(self) -> str:
         """`linear`, `norm`, `act`, `drop` (the tokens of an order) or `other`."""
-        return next((kind for kind, ops in _KINDS.items() if self.op in ops), "other")
+        return self.operation.token
+
+    @property
+    def operation(self) -> Operation:
+        """What its op is."""
+        return OPERATIONS[self.op]
+
+    @property
+    def centers_channels(self) -> bool:
+        """Whether it is a norm that subtracts a mean per channel: a bias before it is lost."""
+        if self.operation.centers == "group":
+            return self.attrs["groups"] == self.shape[self.attrs["axis"]]
+        return self.operation.centers == "channel"
+
+    @property
+    def norm_kind(self) -> str:
+        """`batch`, `layer`, ...; `instance` for a group norm with one channel in each group."""
+        own = self.operation.centers == "group" and self.centers_channels
+        return "instance" if own else self.op.removesuffix("_norm")
 
 
 def is_floating(array: np.ndarray) -> bool:
@@ -130,7 +78,7 @@ class Penalty:
 
 @dataclass(frozen=True)
 class Graph:
-    """A whole network. `nodes` keeps topological order; `tensors` has Keras's layouts (above)."""
+    """A whole network. `nodes` keeps topological order; `tensors` has Keras's layouts (`ops`)."""
 
     name: str
     nodes: Mapping[str, Node]

@@ -72,7 +72,7 @@ def _layer_norm(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
 
 def _rms_norm(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
     x, axes = xs[0], _axes(node, xs[0])
-    if node.attrs.get("rms_scaling"):  # Keras's: the variance, though no mean is subtracted
+    if node.attrs["rms_scaling"]:  # Keras's: the variance, though no mean is subtracted
         power = x.var(axis=axes, keepdims=True)
     else:
         power = np.square(x).mean(axis=axes, keepdims=True)

@@ -10,6 +10,17 @@ from collections.abc import Sequence
 Padding = str | Sequence[Sequence[int]]
 
 
+def adds_zeros(padding: Padding) -> bool:
+    """Return whether this padding adds anything, at some size of the input.
+
+    >>> adds_zeros("same"), adds_zeros("valid"), adds_zeros(((0, 0), (0, 1)))
+    (True, False, True)
+    """
+    if isinstance(padding, str):
+        return padding == "same"
+    return any(sum(pair) for pair in padding)
+
+
 def same_padding(size: int, window: int, stride: int, dilation: int = 1) -> tuple[int, int]:
     """Return (before, after) for an axis of `size` so that the output has ceil(size / stride).
 

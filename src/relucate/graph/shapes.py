@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from .nodes import DROP, Node
+from .nodes import Node
+from .ops import select
 from .spatial import channels_last, restore
 
 Arrays = dict[str, np.ndarray]
@@ -20,7 +21,7 @@ def _reshape(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
 
 def _flatten(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
     x = xs[0]
-    if node.attrs.get("data_format") == "channels_first":  # Keras flattens channels last
+    if node.attrs["data_format"] == "channels_first":  # Keras flattens channels last
         x = np.moveaxis(x, 1, -1)
     return x.reshape(x.shape[0], -1)
 
@@ -37,7 +38,7 @@ def _zero_pad(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
 def _pad(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
     pads = [(0, 0), *(tuple(pair) for pair in node.attrs["padding"]), (0, 0)]
     mode, pad = node.attrs["mode"], cast(Any, np.pad)
-    fill = {"constant_values": node.attrs.get("value") or 0.0} if mode == "constant" else {}
+    fill = {"constant_values": node.attrs["value"] or 0.0} if mode == "constant" else {}
     return restore(pad(channels_last(xs[0], node), pads, mode, **fill), node)
 
 
@@ -51,7 +52,7 @@ def _crop(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
 def _slice(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
     x, attrs = xs[0], node.attrs
     cut = [slice(None)] * x.ndim
-    cut[attrs["axis"]] = slice(attrs.get("start"), attrs.get("stop"), attrs.get("step"))
+    cut[attrs["axis"]] = slice(attrs["start"], attrs["stop"], attrs["step"])
     return x[tuple(cut)]
 
 
@@ -75,7 +76,7 @@ _REDUCTIONS: dict[str, Callable[..., np.ndarray]] = {
 
 def _reduce(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
     function = _REDUCTIONS[node.attrs["function"]]
-    axes, keepdims = tuple(node.attrs["axes"]), node.attrs.get("keepdims", False)
+    axes, keepdims = tuple(node.attrs["axes"]), node.attrs["keepdims"]
     return function(xs[0], axis=axes, keepdims=keepdims)
 
 
@@ -88,7 +89,7 @@ def _fold(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
 
 def _of_one_rank(node: Node, xs: list[np.ndarray]) -> list[np.ndarray]:
     """Give lower ranks axes of size one at `fill_axis`; without it NumPy puts them in front."""
-    axis = node.attrs.get("fill_axis")
+    axis = node.attrs["fill_axis"]
     if axis is None:
         return xs
     rank = max(x.ndim for x in xs)
@@ -125,7 +126,7 @@ SHAPE_OPS: Mapping[str, Callable[[Node, list[np.ndarray], Arrays], np.ndarray]] 
     "identity": _same,
     "constant": _constant,
     "gaussian_noise": _same,
-    **dict.fromkeys(DROP, _same),
+    **dict.fromkeys(select(kind="drop"), _same),
     "add": _fold(np.add),
     "subtract": _fold(np.subtract),
     "multiply": _fold(np.multiply),

@@ -18,16 +18,16 @@ Arrays = dict[str, np.ndarray]
 
 def channels_last(x: np.ndarray, node: Node) -> np.ndarray:
     """Return x with its channels on the last axis."""
-    return np.moveaxis(x, 1, -1) if node.attrs.get("data_format") == "channels_first" else x
+    return np.moveaxis(x, 1, -1) if node.attrs["data_format"] == "channels_first" else x
 
 
 def restore(y: np.ndarray, node: Node) -> np.ndarray:
     """Undo `channels_last`."""
-    return np.moveaxis(y, -1, 1) if node.attrs.get("data_format") == "channels_first" else y
+    return np.moveaxis(y, -1, 1) if node.attrs["data_format"] == "channels_first" else y
 
 
 def _dilation(node: Node, rank: int) -> Sequence[int]:
-    return node.attrs.get("dilation", (1,) * rank)
+    return node.attrs["dilation"] or (1,) * rank
 
 
 def _pads(node: Node, sizes: Sequence[int], window: Sequence[int]) -> list[tuple[int, int]]:
@@ -65,7 +65,7 @@ def _patches(x: np.ndarray, node: Node, window: Sequence[int]) -> np.ndarray:
 
 def _conv(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
     x, kernel = channels_last(xs[0], node), arrays["kernel"]
-    groups = node.attrs.get("groups", 1)
+    groups = node.attrs["groups"]
     patches = _patches(x, node, kernel.shape[:-2])
     parts = zip(np.split(patches, groups, axis=-1), np.split(kernel, groups, axis=-1), strict=True)
     y = [
@@ -86,12 +86,12 @@ def _depthwise_conv(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndar
 def _conv_transpose(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
     """Let every input value add its kernel to the output, then cut the borders off."""
     x, kernel = channels_last(xs[0], node), arrays["kernel"]
-    groups, window = node.attrs.get("groups", 1), kernel.shape[:-2]
+    groups, window = node.attrs["groups"], kernel.shape[:-2]
     parts = zip(np.split(x, groups, axis=-1), np.split(kernel, groups, axis=-1), strict=True)
     full = np.concatenate([_spread(part, weight, node) for part, weight in parts], axis=-1)
     crops = transpose_crops(
         node.attrs["padding"],
-        node.attrs.get("output_padding"),
+        node.attrs["output_padding"],
         window,
         node.attrs["strides"],
         _dilation(node, len(window)),
@@ -138,7 +138,7 @@ def _pool_pads(node: Node, x: np.ndarray) -> tuple[list[tuple[int, int]], list[t
     """Return the padding, and what windows reach beyond it with ceil_mode."""
     window, strides = node.attrs["window"], node.attrs["strides"]
     pads = _pads(node, x.shape[1:-1], window)
-    if not node.attrs.get("ceil_mode"):
+    if not node.attrs["ceil_mode"]:
         return pads, [(0, 0)] * len(pads)
     axes = zip(x.shape[1:-1], window, strides, _dilation(node, len(window)), pads, strict=True)
     return pads, [(0, overhang(*axis)) for axis in axes]
@@ -155,7 +155,7 @@ def _avg_pool(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
     """Return sum / count; the padding counts only if asked, what ceil_mode adds never does."""
     x = channels_last(xs[0], node)
     pads, more = _pool_pads(node, x)
-    counted = float(node.attrs.get("count_include_pad", False))
+    counted = float(node.attrs["count_include_pad"])
     inside = _padded(_padded(np.ones_like(x[:1, ..., :1]), pads, counted), more)
     total, count = (
         _windows(part, node, node.attrs["window"]).sum(axis=-2)
@@ -167,7 +167,7 @@ def _avg_pool(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
 def _global_pool(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     def pool(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
         axes = tuple(node.attrs["axes"])
-        return function(xs[0], axis=axes, keepdims=node.attrs.get("keepdims", False))
+        return function(xs[0], axis=axes, keepdims=node.attrs["keepdims"])
 
     return pool
 

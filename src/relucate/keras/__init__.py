@@ -3,10 +3,10 @@
 Importing this package chooses the backend but doesn't import Keras yet: the first use does.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..backend import use_backend as _use_backend
+from ..lazy import imported_on_use as _imported_on_use
 
 if TYPE_CHECKING:
     from .blocks import conv2d_bn, dense_bn
@@ -25,9 +25,4 @@ _HOMES = {
 }
 
 _use_backend()
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'relucate.keras' has no attribute '{name}'")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__ = _imported_on_use(__name__, _HOMES)

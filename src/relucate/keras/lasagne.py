@@ -17,7 +17,7 @@ import keras
 from keras import layers as kl
 
 from ..errors import InputError, Refused, unknown
-from ..graph.nodes import MIXING
+from ..graph import select
 from ..order import Order
 
 _STEALABLE = tuple(
@@ -150,7 +150,7 @@ def _check_activation(activation: Any, who: str) -> None:
     name = getattr(function, "__name__", "")
     if isinstance(function, kl.Softmax):
         name = "softmax"
-    if name in MIXING:
+    if name in select(kind="act", mixes=True):
         raise Refused(
             f"batch_norm can't take {who}: its activation {name} mixes the channels or changes "
             "their number, so a norm on its other side is another network. Normalize its input by "

@@ -1,7 +1,7 @@
 """Keras models by name or file: `.keras` archives and `keras.applications`.
 
 Files are read in Keras's safe mode: weights and configuration, never code. Not here: other
-spellings of a model on the command line (`api.models`).
+spellings of a model on the command line (`nets.models`).
 """
 
 from __future__ import annotations
@@ -105,6 +105,17 @@ def _is_known(name: str) -> bool:
     return registered or any(hasattr(getattr(keras, m, None), bare) for m in _MODULES)
 
 
+def find_application(name: str) -> Any:
+    """Return the function `keras.applications.NAME`.
+
+    Raises: InputError: there is none, with the nearest name.
+    """
+    names = [n for n in dir(keras.applications) if n[0].isupper()]
+    if name not in names:
+        raise unknown("keras.applications model", name, names)
+    return getattr(keras.applications, name)
+
+
 def application(
     name: str, input_shape: tuple[int, ...] | None = None, options: Mapping[str, Any] | None = None
 ) -> Any:
@@ -112,10 +123,7 @@ def application(
 
     Raises: InputError: no such application or option, or a shape or file that it doesn't take.
     """
-    names = [n for n in dir(keras.applications) if n[0].isupper()]
-    if name not in names:
-        raise unknown("keras.applications model", name, names)
-    function = getattr(keras.applications, name)
+    function = find_application(name)
     taken = inspect.signature(function).parameters
     for option in options or {}:
         if option not in taken:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-import time
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,27 +19,19 @@ import numpy as np
 
 from ..data.dataset import Dataset
 from ..errors import InputError, Refused
+from ..train.augment import CROP, Decisions, decisions
+from ..train.decay import decays
+from ..train.loop import run
 from ..train.recipe import Recipe
-from ..train.run import EpochReport, OnEpoch, RunResult
+from ..train.run import OnEpoch, RunResult
 from ..train.schedule import learning_rates
-from ..train.standard import channel_moments
-from ..train.streams import (
-    curve_sample,
-    curve_statistics,
-    derive,
-    epoch_order,
-    generator,
-    statistics_sample,
-)
+from ..train.standard import Standard
+from ..train.streams import derive, dropout_key, epoch_order
+from ..train.task import CLASSIFICATION, Task, are_probabilities
+from .reading.norm_layers import NORM_LAYERS
 
 _SCORE_BATCH = 500
-_CROP = 4
 _QUIET: Any = 0
-_NORMS = (
-    keras.layers.BatchNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.GroupNormalization,
-)
 
 
 def train(
@@ -49,6 +41,7 @@ def train(
     *,
     seed: int,
     on_epoch: OnEpoch = lambda report: None,
+    task: Task = CLASSIFICATION,
 ) -> RunResult:
     """Train `model` in place through `fit` and score it on the test part.
 
@@ -64,122 +57,64 @@ def train(
             "engine 'keras' computes in the model's own dtype policy: leave the precision at fp32, "
             "or set the policy in the builder."
         )
-    return _Run(model, data, recipe, seed, on_epoch).result()
+    labels = {"test": data.y_test}
+    data, held = data.held_out(recipe.validation)
+    if held is not None:
+        labels["held"] = held.y_test
+    engine = _Engine(model, data, held, recipe, seed, task)
+    trained = len(data.y_train)
+    return run(engine, recipe, labels, trained=trained, seed=seed, on_epoch=on_epoch, task=task)
 
 
-class _Run:
-    """One training through `fit`, epoch by epoch."""
+class _Engine:
+    """One model and its arrays: what the training loop asks for."""
 
     def __init__(
-        self, model: keras.Model, data: Dataset, recipe: Recipe, seed: int, on_epoch: OnEpoch
+        self,
+        model: keras.Model,
+        data: Dataset,
+        held: Dataset | None,
+        recipe: Recipe,
+        seed: int,
+        task: Task,
     ) -> None:
-        self.model, self.recipe, self.on_epoch = model, recipe, on_epoch
-        check_model(model, data.input_shape, data.classes)
-        data, held = data.held_out(recipe.validation)
-        self.x, self.x_test = _prepared(model, data, recipe.standardize)
-        self.y, self.y_test = np.array(data.y_train), np.array(data.y_test)
-        self.x_held = None if held is None else _prepared(model, held, recipe.standardize)[1]
-        self.y_held = None if held is None else np.array(held.y_test)
-        self.best: tuple[float, dict[str, Any]] = (-1.0, {})
-        self.final: np.ndarray | None = None  # outputs on the test part after the last epoch
-        self.batches = _Batches(self.x, self.y, recipe, seed)
+        self.model = model
+        check_model(model, data.input_shape, data.classes, task)
+        self.x, x_test = _prepared(model, data, recipe.standardize)
+        self.parts = {"test": x_test}
+        if held is not None:
+            self.parts["held"] = _prepared(model, held, recipe.standardize)[1]
+        self.batches = _Batches(self.x, np.array(data.y_train), recipe, seed)
         self.batches.channels_first = takes_channels_first(model, data.input_shape)
         if not getattr(model, "compiled", False):
             outputs = forward(model, self.x[:8], training=False)  # builds a subclassed model too
-            check_shape(outputs.shape, data.classes)
-            _compile(model, recipe, len(self.batches), logits=not _are_probabilities(outputs))
+            task.check_outputs(outputs.shape, data.classes)
+            loss = _LOSSES[task.training_loss](recipe, logits=not are_probabilities(outputs))
+            _compile(model, recipe, len(self.batches), loss)
         self.batches.one_hot = data.classes if _wants_one_hot(model) else 0
-        self.sample = statistics_sample(seed, len(self.x), recipe.reestimate)
-        self.curve_set = curve_sample(len(self.y_test), recipe.curve)
-        self.curve: dict[str, list[float | None]] = {"epoch": [], "train_loss": [], "accuracy": []}
-        self.seconds = {"train": 0.0, "evaluate": 0.0}
         _key_dropout(model, seed)
 
-    def result(self) -> RunResult:
-        """Run all epochs, then score."""
-        for epoch in range(self.recipe.epochs):
-            start = time.perf_counter()
-            loss = self._epoch(epoch)
-            self.seconds["train"] += time.perf_counter() - start
-            accuracy = self._curve_point(epoch) if np.isfinite(loss) else None
-            self._record(epoch, loss, accuracy)
-            if not np.isfinite(loss):
-                return self._finish(
-                    "diverged", note=f"the training loss was {loss} in epoch {epoch + 1}"
-                )
-            self._keep_best(epoch)
-        if self.x_held is None:
-            return self._score()
-        if not self.best[1]:
-            return self._finish(
-                "diverged", note="no epoch gave finite outputs on what was held out"
-            )
-        return self._finish("done", **self.best[1])
-
-    def _epoch(self, epoch: int) -> float:
-        self.batches.begin(epoch)
+    def epoch(self, number: int) -> float:
+        """Train one epoch; return its mean loss."""
+        self.batches.begin(number)
         history = self.model.fit(
-            self.batches, initial_epoch=epoch, epochs=epoch + 1, verbose=_QUIET, shuffle=False
+            self.batches, initial_epoch=number, epochs=number + 1, verbose=_QUIET, shuffle=False
         )
         return float(history.history["loss"][0])
 
-    def _curve_point(self, epoch: int) -> float | None:
-        if not self.recipe.curve:
-            return None
-        last = epoch == self.recipe.epochs - 1
-        if last and self.x_held is None:  # the score follows: it is the same outputs
-            self.final = self._outputs(np.arange(len(self.y_test)))
-            outputs = self.final[self.curve_set]
-        else:
-            sample = curve_statistics(self.sample, last or self.x_held is not None)
-            outputs = self._outputs(self.curve_set, sample=sample)
-        return float((outputs.argmax(1) == self.y_test[self.curve_set]).mean())
+    def reestimate(self, sample: np.ndarray) -> None:
+        """Average the norms' statistics over full batches of the training examples at `sample`."""
+        reestimate(self.model, self.x[sample])
 
-    def _keep_best(self, epoch: int) -> None:
-        """Score the test part if this epoch is the best so far on what was held out."""
-        if self.x_held is None:
-            return
-        found = self._outputs(np.arange(len(self.x_held)), self.x_held)
-        score = float((found.argmax(1) == self.y_held).mean())
-        if score > self.best[0] and np.isfinite(found).all():
-            result = self._score()
-            if result.status == "done":
-                values = {"metric": result.metric, "loss": result.loss, "correct": result.correct}
-                self.best = (score, {**values, "epoch": epoch + 1})
+    def outputs(self, part: str, index: np.ndarray | None) -> np.ndarray:
+        """Return the model's outputs on a part, (n, classes) float64."""
+        x = self.parts[part] if index is None else self.parts[part][index]
+        found = self.model.predict(x, batch_size=_SCORE_BATCH, verbose=_QUIET)
+        return np.asarray(found, np.float64)
 
-    def _score(self) -> RunResult:
-        outputs = self.final
-        if outputs is None:
-            outputs = self._outputs(np.arange(len(self.y_test)))
-        loss = _cross_entropy(outputs, self.y_test)
-        if not np.isfinite(loss):
-            return self._finish("diverged", note=f"the test loss was {loss} after the last epoch")
-        correct = outputs.argmax(1) == self.y_test
-        return self._finish("done", metric=float(correct.mean()), loss=loss, correct=correct)
-
-    def _outputs(
-        self,
-        index: np.ndarray,
-        of: np.ndarray | None = None,
-        sample: np.ndarray | None = None,
-    ) -> np.ndarray:
-        start = time.perf_counter()
-        sample = self.sample if sample is None else sample
-        if len(sample):
-            reestimate(self.model, self.x[sample])
-        source = self.x_test if of is None else of
-        outputs = self.model.predict(source[index], batch_size=_SCORE_BATCH, verbose=_QUIET)
-        self.seconds["evaluate"] += time.perf_counter() - start
-        return np.asarray(outputs, np.float64)
-
-    def _record(self, epoch: int, loss: float, accuracy: float | None) -> None:
-        self.curve["epoch"].append(epoch + 1)
-        self.curve["train_loss"].append(loss if np.isfinite(loss) else None)
-        self.curve["accuracy"].append(accuracy)
-        self.on_epoch(EpochReport(epoch + 1, self.recipe.epochs, loss, accuracy))
-
-    def _finish(self, status: str, **values: Any) -> RunResult:
-        return RunResult(status, curve=self.curve, seconds=dict(self.seconds), **values)
+    def counts(self) -> dict[str, int]:
+        """Return the numbers of trainable scalars, of all layers and of the norms."""
+        return count_parameters(self.model)
 
 
 class _Batches(keras.utils.PyDataset):
@@ -192,9 +127,10 @@ class _Batches(keras.utils.PyDataset):
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
-        """Draw an epoch's order."""
-        self.epoch = epoch
+        """Draw an epoch's order and its augmentation."""
+        size, names = self.recipe.batch_size, self.recipe.augment
         self.order = epoch_order(self.seed, epoch, len(self.y))
+        self.decided = decisions(names, self.seed, epoch, len(self), size)
 
     def __len__(self) -> int:
         return len(self.y) // self.recipe.batch_size
@@ -205,18 +141,18 @@ class _Batches(keras.utils.PyDataset):
         x, y = self.x[index], self.y[index]
         if self.recipe.augment:
             x = np.moveaxis(x, 1, -1) if self.channels_first else x
-            x = _augment(x, self.recipe, generator(self.seed, "augment", self.epoch, step))
+            x = _augmented(x, self.decided, step)
             x = np.moveaxis(x, -1, 1) if self.channels_first else x
         return x, np.eye(self.one_hot, dtype=np.float32)[y] if self.one_hot else y
 
 
-def _augment(x: np.ndarray, recipe: Recipe, random: np.random.Generator) -> np.ndarray:
-    """Flip and crop images (n, height, width, channels)."""
-    if "flip" in recipe.augment:
-        x = np.where(random.random((len(x), 1, 1, 1)) < 0.5, x[:, :, ::-1], x)
-    if "crop" in recipe.augment:
-        padded = np.pad(x, [(0, 0), (_CROP, _CROP), (_CROP, _CROP), (0, 0)])
-        shift = random.integers(0, 2 * _CROP + 1, (2, len(x), 1))
+def _augmented(x: np.ndarray, decided: Decisions, step: int) -> np.ndarray:
+    """Flip and crop images (n, height, width, channels) as decided for this step."""
+    if decided.flip is not None:
+        x = np.where(decided.flip[step][:, None, None, None], x[:, :, ::-1], x)
+    if decided.shift is not None:
+        padded = np.pad(x, [(0, 0), (CROP, CROP), (CROP, CROP), (0, 0)])
+        shift = decided.shift[step][..., None]
         rows, columns = shift[0] + np.arange(x.shape[1]), shift[1] + np.arange(x.shape[2])
         x = padded[np.arange(len(x))[:, None, None], rows[:, :, None], columns[:, None, :]]
     return x
@@ -225,11 +161,8 @@ def _augment(x: np.ndarray, recipe: Recipe, random: np.random.Generator) -> np.n
 def _prepared(
     model: keras.Model, data: Dataset, standardize: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    width = data.x_train.shape[-1]
-    mean, scale = np.zeros(width, np.float32), np.ones(width, np.float32)
-    if standardize:
-        mean, scale = channel_moments(data.x_train)
-    parts = [(np.asarray(x, np.float32) - mean) * scale for x in (data.x_train, data.x_test)]
+    standard = Standard.of(data.x_train, standardize)
+    parts = [standard(x) for x in (data.x_train, data.x_test)]
     if takes_channels_first(model, data.input_shape):
         parts = [np.moveaxis(x, -1, 1) for x in parts]
     return parts[0], parts[1]
@@ -264,24 +197,23 @@ def _takes(expected: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
     return all(want in (None, size) for want, size in zip(expected, shape, strict=True))
 
 
-def check_shape(shape: Any, classes: int) -> None:
-    """Refuse outputs that aren't one logit or probability per class."""
-    if not isinstance(shape, tuple) or shape[1:] != (classes,):
-        raise Refused(
-            f"the model's output has shape {shape}; expected (batch, {classes}): one logit or "
-            "probability per class."
-        )
+check_shape = CLASSIFICATION.check_outputs
 
 
-def check_model(model: keras.Model, input_shape: tuple[int, ...], classes: int) -> None:
-    """Refuse a model that isn't a classifier of such data into `classes` classes.
+def check_model(
+    model: keras.Model,
+    input_shape: tuple[int, ...],
+    classes: int,
+    task: Task = CLASSIFICATION,
+) -> None:
+    """Refuse a model that doesn't take such data or whose outputs don't fit the task.
 
     Raises: as `train`.
     """
     takes_channels_first(model, input_shape)
     shape = getattr(model, "output_shape", None) if getattr(model, "inputs", None) else None
     if shape is not None:
-        check_shape(shape, classes)
+        task.check_outputs(shape, classes)
     if getattr(model, "compiled", False):
         _wants_one_hot(model)
 
@@ -337,7 +269,18 @@ def _tensor(variable: Any) -> Any:
     return keras.ops.convert_to_tensor(variable)
 
 
-def _compile(model: keras.Model, recipe: Recipe, steps: int, *, logits: bool) -> None:
+def _cross_entropy(recipe: Recipe, *, logits: bool) -> keras.losses.Loss:
+    if not recipe.label_smoothing:
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
+    return keras.losses.CategoricalCrossentropy(
+        from_logits=logits, label_smoothing=recipe.label_smoothing
+    )
+
+
+_LOSSES = {"cross-entropy": _cross_entropy}  # by the name that a task gives
+
+
+def _compile(model: keras.Model, recipe: Recipe, steps: int, loss: keras.losses.Loss) -> None:
     rates: Any = _Table(learning_rates(recipe, steps))
     decayed, plain = _split_decay(model, recipe.decay_all)
     if not decayed and not plain:
@@ -347,28 +290,35 @@ def _compile(model: keras.Model, recipe: Recipe, steps: int, *, logits: bool) ->
         optimizer.exclude_from_weight_decay(var_list=plain)
     else:
         optimizer = _SGD(rates, recipe.momentum, recipe.weight_decay, decayed)
-    if recipe.label_smoothing:
-        loss = keras.losses.CategoricalCrossentropy(
-            from_logits=logits, label_smoothing=recipe.label_smoothing
-        )
-    else:
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
     model.compile(optimizer=optimizer, loss=loss)
 
 
 def _split_decay(model: keras.Model, decay_all: bool) -> tuple[list[Any], list[Any]]:
+    """Return the trainable variables that decay and those that don't."""
+    norm, trained = _norm_variables(model), model.trainable_weights
+    exempt = {
+        id(v) for v in trained if not decays(v.name, in_norm=id(v) in norm, decay_all=decay_all)
+    }
+    return [v for v in trained if id(v) not in exempt], [v for v in trained if id(v) in exempt]
+
+
+def count_parameters(model: keras.Model) -> dict[str, int]:
+    """Return the numbers of trainable scalars, of all layers and of the norms."""
+    norm, trained = _norm_variables(model), model.trainable_weights
+    return {
+        "parameters": sum(math.prod(v.shape) for v in trained),
+        "norm_parameters": sum(math.prod(v.shape) for v in trained if id(v) in norm),
+    }
+
+
+def _norm_variables(model: keras.Model) -> set[int]:
+    """Return the ids of the variables that norm layers own, those of subclasses too.
+
+    SpectralNormalization is none: it reparametrises another layer's kernel.
+    """
     layers = model._flatten_layers(include_self=False)
-    exempt = {id(v) for layer in layers if isinstance(layer, _NORMS) for v in layer.weights}
-    exempt |= {id(v) for v in model.weights if v.name in {"bias", "alpha"}}
-    trained = model.trainable_weights
-    if decay_all:
-        return list(trained), []
-    decayed = [v for v in trained if id(v) not in exempt]
-    return decayed, [v for v in trained if id(v) in exempt]
-
-
-def _are_probabilities(outputs: np.ndarray) -> bool:
-    return bool((outputs >= 0).all() and np.allclose(outputs.sum(-1), 1.0, atol=1e-3))
+    norms = [layer for layer in layers if isinstance(layer, tuple(NORM_LAYERS))]
+    return {id(v) for norm in norms for v in norm._trainable_variables}
 
 
 def _wants_one_hot(model: keras.Model) -> bool:
@@ -387,22 +337,13 @@ def _wants_one_hot(model: keras.Model) -> bool:
     )
 
 
-def _cross_entropy(outputs: np.ndarray, labels: np.ndarray) -> float:
-    if _are_probabilities(outputs):
-        logs = np.log(np.maximum(outputs, 1e-12))
-    else:
-        shifted = outputs - outputs.max(-1, keepdims=True)
-        logs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return float(-logs[np.arange(len(labels)), labels].mean())
-
-
 def _key_dropout(model: keras.Model, seed: int) -> None:
     """Give every random layer its own stream, named by the layer: equal in arms that share it."""
     keras.utils.set_random_seed(derive(seed, "keras") % 2**32)  # for what draws without a layer
     for layer in model._flatten_layers(include_self=False):
         source = _random_source(layer)
         if source is not None:
-            value = derive(seed, "dropout", layer.name) % 2**31
+            value = dropout_key(seed, layer.name) % 2**31
             source.state.assign(np.asarray([value, 0], source.state.dtype))
             # On the torch backend a generator that wasn't given a seed leaves dropout to the global
             # random state.

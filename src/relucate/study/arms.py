@@ -236,8 +236,6 @@ def _keras_variables(model: Any) -> dict[str, Any]:
     """Return the variables by path; nested models may use a path twice, which is numbered."""
     variables: dict[str, Any] = {}
     for variable in model.weights:
-        if "seed_generator" in variable.path:
-            continue
         key, count = variable.path, 1
         while key in variables:
             key, count = f"{variable.path}#{count}", count + 1

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, RelucateError
+from ..nets.user_code import where
 from ..train.streams import generator
-from .source import where
 
 if TYPE_CHECKING:
     from .arms import Built

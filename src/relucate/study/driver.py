@@ -172,8 +172,8 @@ def _keep(
 ) -> None:
     plain = result.to_dict()
     outcome.results[key] = plain
-    outcome.per_example[key] = result.correct
-    store.put(spec.hash, spec.to_dict(), plain, result.correct)
+    outcome.per_example[key] = result.per_example
+    store.put(spec.hash, spec.to_dict(), plain, result.per_example)
 
 
 def _tell_difference(outcome: StudyResults, display: Display) -> None:

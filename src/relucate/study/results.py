@@ -84,7 +84,7 @@ class StudyResults:
             if values is None or values.shape != (examples,):
                 return None
             rows.append(values.astype(float))
-            if abs(rows[-1].mean() - score) > 1e-6 * max(1.0, abs(score)):
+            if not abs(rows[-1].mean() - score) <= 1e-6 * max(1.0, abs(score)):  # or it is NaN
                 return None
         return np.stack(rows) if rows else None
 

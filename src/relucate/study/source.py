@@ -1,27 +1,25 @@
-"""Where a model builder comes from: a built-in net, `file.py:callable`, `module:callable`, or a
-Python function; and how it is called in a worker process.
+"""The builder of a comparison's arms: what MODEL or a Python function gives, in any order.
 
-Loading user code runs it: only what the user named is loaded. Not here: what the arms are (`arms`).
+It can travel to a worker process, and knows what identifies it. Not here: what MODEL means
+(`nets.models`), importing and calling the user's code (`nets.user_code`), the arms (`arms`).
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
-import importlib.util
 import inspect
 import json
-import os
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .. import nets
-from ..errors import InputError, Refused, RelucateError, unknown
+from ..errors import InputError, Refused
+from ..nets.models import APPLICATIONS, load_saved, meaning
+from ..nets.user_code import arguments, call, load_callable, parameters, reported, takes_all
 from .identity import code_digest
 from .rebuilding import rebuilt
 
@@ -74,17 +72,18 @@ class ModelSource:
         if self.kind == "net":
             return nets.build(self.text, order, input_shape, classes, **self.options), ""
         if self.kind == "saved":
-            from ..keras.saved import load_saved
-
-            model = load_saved(Path(self.text))
+            model, _ = load_saved(Path(self.text))
             return rebuilt(model, order, input_shape, trained=True, **self.options)
         builder = self._load()
         options, own = dict(self.options), {}
         if self.equal_biases():
             own = {"bias": options.pop("bias", "rule")}
-        arguments = _arguments(builder, self.text, order, input_shape, classes, options)
-        model = _call(builder, self.text, order, arguments)
-        if _takes_order(_parameters(builder, self.text)):
+        offered = {"order": order, "input_shape": input_shape, "classes": classes}
+        if self.text.startswith(APPLICATIONS):
+            offered["weights"] = None  # not the trained ones, which Keras would download
+        given = arguments(builder, self.text, offered, options)
+        model = call(builder, f"the builder '{self.text}'", given, f" for order '{order}'")
+        if _takes_order(builder, self.text):
             return model, ""
         return rebuilt(model, order, input_shape, **own)
 
@@ -97,8 +96,9 @@ class ModelSource:
             return "always" if "bias" in nets.options(self.text) else ""
         if self.kind == "saved":
             return "keep"
-        parameters = _parameters(self._load(), self.text)
-        return "" if _takes_order(parameters) or "bias" in parameters else "keep"
+        builder = self._load()
+        fixed = _takes_order(builder, self.text) or "bias" in parameters(builder, self.text)
+        return "" if fixed else "keep"
 
     def code(self) -> str:
         """Return a digest of the builder's code and of the user's code that it reaches.
@@ -112,12 +112,9 @@ class ModelSource:
             return load_callable(self.text)
         import cloudpickle
 
-        try:
+        # Importing what the function needs runs the user's own code.
+        with reported(f"the builder {self.text} can't be loaded in a worker process"):
             return cloudpickle.loads(self.payload)
-        except Exception as error:  # importing what the function needs is the user's own code
-            raise InputError(
-                f"the builder {self.text} can't be loaded in a worker process: {where(error)}"
-            ) from error
 
 
 def resolve(model: Any, options: Mapping[str, Any] | None = None) -> ModelSource:
@@ -163,54 +160,18 @@ def _plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_text(text: str, options: dict[str, Any]) -> ModelSource:
-    if text in nets.NETS:
+    found = meaning(text)
+    if found.kind == "net":
         return ModelSource("net", text, nets.check_options(text, options))
-    if text.endswith((".keras", ".h5")):
-        return _from_saved(text, options)
-    if ":" not in text:
-        if text.endswith(".py"):
-            raise InputError(f"'{text}' names a file: expected the builder too, as {text}:build.")
-        error = unknown("net", text, nets.NETS)
-        raise InputError(
-            f"{error} Or name your own builder as file.py:build or package.module:build."
-        )
-    path = _path_part(text)
-    if path is not None:
-        if not path.is_file():
-            raise InputError(f"no file '{path}': expected a Python file with the builder in it.")
-        return ModelSource("file", f"{path}:{text.rpartition(':')[2]}", options, _digest(path))
-    return ModelSource("module", text, options, _module_digest(text.rpartition(":")[0]))
-
-
-def _from_saved(text: str, options: dict[str, Any]) -> ModelSource:
-    path = Path(text)
-    if path.suffix != ".keras":
-        raise InputError(f"'{text}' is in an old format: load it in Keras and save it as .keras.")
-    if not path.is_file():
-        raise InputError(f"no file '{text}': expected a model saved as .keras.")
-    if set(options) - {"bias"}:
-        raise InputError(f"'{text}' is a file: its only option is bias, got {', '.join(options)}.")
-    return ModelSource("saved", str(path.resolve()), options, _digest(path))
-
-
-def _module_digest(name: str) -> str:
-    _import_from_here()
-    try:
-        spec = importlib.util.find_spec(name)
-    except Exception:  # it imports the parent package, which is the user's own code
-        spec = None
-    if spec is None:
-        raise InputError(
-            f"no module '{name}': expected package.module:builder that Python can import from "
-            "here, or file.py:builder."
-        )
-    origin = Path(spec.origin) if spec.origin else None
-    return _digest(origin) if origin is not None and origin.is_file() else ""
-
-
-def _import_from_here() -> None:
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    digest = "" if found.path is None else hashlib.sha256(found.path.read_bytes()).hexdigest()
+    if found.kind == "saved":
+        if set(options) - {"bias"}:
+            named = ", ".join(options)
+            raise InputError(f"'{text}' is a file: its only option is bias, got {named}.")
+        return ModelSource("saved", str(Path(text).resolve()), options, digest)
+    if found.kind == "file":  # the worker's folder may be another one
+        return ModelSource("file", f"{found.path}:{found.name}", options, digest)
+    return ModelSource("module", text, options, digest)
 
 
 def _from_function(function: Builder, options: dict[str, Any]) -> ModelSource:
@@ -259,144 +220,6 @@ def _find_spec(name: str, path: Any) -> Any:
     return next((spec for spec in specs if spec is not None), None)
 
 
-def _path_part(text: str) -> Path | None:
-    head = text.rpartition(":")[0]
-    return Path(head).resolve() if head.endswith(".py") else None
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def load_callable(text: str) -> Builder:
-    """Import `file.py:callable` or `package.module:callable` and return the callable.
-
-    This runs the user's own code.
-    """
-    head, _, name = text.rpartition(":")
-    path = _path_part(text)
-    module = _import_file(path) if path is not None else _import_module(head)
-    if not hasattr(module, name):
-        raise unknown(f"builder in {head}", name, _callables(module) or ["nothing callable"])
-    found = getattr(module, name)
-    if not callable(found):
-        kind = type(found).__name__
-        raise InputError(f"'{text}' is of type {kind}; expected a function that builds.")
-    return found
-
-
-def import_user_module(text: str) -> Any:
-    """Import a file or a module by name, which runs the user's own code, and return it."""
-    return _import_file(Path(text)) if text.endswith(".py") else _import_module(text)
-
-
-def _callables(module: Any) -> list[str]:
-    """Return the names of what could be a builder, the module's own if it has any."""
-    have = {n: v for n, v in vars(module).items() if not n.startswith("_") and callable(v)}
-    own = [n for n, v in have.items() if getattr(v, "__module__", None) == module.__name__]
-    return own or list(have)
-
-
-def _import_file(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(f"no file '{path}': expected a Python file with the builder in it.")
-    name = f"relucate_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"'{path}' can't be imported as Python.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    folder = str(path.parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise InputError(f"'{path}' failed at import: {where(error)}") from error
-    return module
-
-
-def _import_module(name: str) -> Any:
-    _import_from_here()
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        raise InputError(f"module '{name}' failed at import: {where(error)}") from error
-
-
-def where(error: BaseException) -> str:
-    """Return an error in one line with the user's line that raised it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    machinery = (str(Path(__file__).parents[1]) + os.sep, "<frozen importlib", importlib.__file__)
-    own = [f for f in frames if not f.filename.startswith(machinery)]
-    users = [f for f in own if not {"site-packages", "dist-packages"} & set(Path(f.filename).parts)]
-    last = (users or own)[-1:]
-    at = f" (line {last[0].lineno} of {last[0].filename})" if last else ""
-    return f"{type(error).__name__}: {error}{at}"
-
-
-_ALIASES = {"num_classes": "classes", "n_classes": "classes", "shape": "input_shape"}
-
-
-def _arguments(
-    builder: Builder,
-    text: str,
-    order: str,
-    input_shape: tuple[int, ...],
-    classes: int,
-    options: Mapping[str, Any],
-) -> dict[str, Any]:
-    parameters = _parameters(builder, text)
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for name in options:
-        if name not in parameters and not takes_all:
-            raise unknown(f"option of builder '{text}'", name, parameters)
-    given = {"order": order, "input_shape": input_shape, "classes": classes}
-    if text.startswith("keras.applications:"):
-        given["weights"] = None  # not the trained ones, which Keras would download
-    names = ("order", *parameters) if takes_all else tuple(parameters)
-    known = {name: _ALIASES.get(name, name) for name in names}
-    arguments = {name: given[key] for name, key in known.items() if key in given} | dict(options)
-    missing = [p.name for p in parameters.values() if _is_needed(p) and p.name not in arguments]
-    if missing:
-        raise InputError(
-            f"the builder '{text}' needs {', '.join(missing)}: give them with --option NAME=VALUE "
-            "(options={...} in Python), or a default."
-        )
-    return arguments
-
-
-def _parameters(builder: Builder, text: str) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(builder).parameters
-    except (TypeError, ValueError):
-        raise InputError(
-            f"'{text}' has no signature that Python can read: wrap it in a function that takes "
-            "`order`."
-        ) from None
-
-
-def _takes_order(parameters: Mapping[str, inspect.Parameter]) -> bool:
-    return "order" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-
-
-def _is_needed(parameter: inspect.Parameter) -> bool:
-    variable = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    return parameter.default is parameter.empty and not variable
-
-
-def _call(builder: Builder, text: str, order: str, arguments: dict[str, Any]) -> Any:
-    try:
-        model = builder(**arguments)
-    except RelucateError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"the builder '{text}' failed for order '{order}': {where(error)}"
-        ) from error
-    if model is None:
-        raise InputError(
-            f"the builder '{text}' returned None for order '{order}': return the model."
-        )
-    return model
+def _takes_order(builder: Builder, text: str) -> bool:
+    taken = parameters(builder, text)
+    return "order" in taken or takes_all(taken)

@@ -185,21 +185,9 @@ def _lower(model: Any) -> Any:
 
 def _count(built: Built) -> dict[str, int]:
     if built.framework == "keras":
-        import keras
-
-        norms = (
-            keras.layers.BatchNormalization,
-            keras.layers.LayerNormalization,
-            keras.layers.GroupNormalization,
-        )
-        layers = built.model._flatten_layers(include_self=False)
-        weights = [v for layer in layers if isinstance(layer, norms) for v in layer.weights]
-        return {
-            "parameters": sum(_size(v) for v in built.model.trainable_weights),
-            "norm_parameters": sum(_size(v) for v in weights if v.trainable),
-        }
-    from ..torch.trainer import count_parameters
-
+        from ..keras.trainer import count_parameters
+    else:
+        from ..torch.trainer import count_parameters
     return count_parameters(built.model)
 
 

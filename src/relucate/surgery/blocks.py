@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 from ..graph import Graph, Node
-from ..graph.nodes import MIXING, PADS
 from ..order import Order
 from .channels import Blocked
 from .draft import Draft
@@ -78,7 +77,7 @@ def check_act(graph: Graph, paths: Paths, site: Site) -> None:
     act = site.act_node or ""
     for name in (act, *paths.gate(act)):
         node = graph.nodes[name]
-        if node.op in MIXING:
+        if node.operation.mixes:
             raise Blocked(
                 f"'{node.layer or name}' ({node.op}) mixes channels: a norm before it is another "
                 "thing than one behind it"
@@ -178,13 +177,10 @@ def _same_rank(one: Node, other: Node) -> bool:
 
 def _tail(draft: Draft, name: str) -> str:
     """Return the value of a layer, with the border that `fold` may have added to it."""
-    while True:
-        readers = draft.readers(name)
-        own = {f"{draft.nodes[name].layer}_border", f"{draft.nodes[name].layer}_with_border"}
-        added = [node.name for node in readers if node.name in own]
-        if len(readers) != 1 or not added:
-            return name
-        name = added[0]
+    tail = name
+    while [reader.added_for for reader in draft.readers(tail)] == [name]:
+        tail = draft.readers(tail)[0].name
+    return tail
 
 
 def _between(draft: Draft, paths: Paths, site: Site) -> Place:
@@ -232,7 +228,7 @@ def front_place(draft: Draft, paths: Paths, site: Site) -> Place:
     source = draft.nodes[name].inputs[0]
     pad = draft.nodes[source]
     alone = len(draft.readers(source)) == 1 and source not in draft.outputs
-    if pad.op in PADS and alone:
+    if pad.operation.kind == "pad" and alone:
         return Place(pad.inputs[0], (source,))
     return Place(source, (name,))
 

@@ -15,15 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..graph import Node
+from ..graph.padding import adds_zeros
 from .draft import Draft
-
-_ANY = frozenset(
-    "identity dropout alpha_dropout gaussian_dropout stochastic_depth gaussian_noise upsample crop "
-    "global_avg_pool".split()
-)
-_MAX = frozenset({"max_pool", "global_max_pool"})
-_SPATIAL = frozenset({"max_pool", "avg_pool", "upsample", "crop"})
-LINEAR = frozenset({"conv", "depthwise_conv", "conv_transpose", "dense"})
 
 
 class Blocked(Exception):
@@ -110,10 +103,10 @@ def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
     _check_untimed(node)
     if len(draft.readers(name)) != 1 or name in draft.outputs:
         raise Blocked(f"'{node.layer or name}' has other consumers")
-    if node.op in LINEAR:
+    if node.operation.absorbs:
         _check_linear(draft, node, channels)
         return [Absorption(name, True, channels)]
-    if node.op in {"add", "average", "subtract", "concat"}:
+    if node.operation.kind == "merge" and node.operation.scale == "any":
         return _behind_merge(draft, node, channels)
     if node.op == "rescale":
         scale, offset = node.attrs["scale"], node.attrs["offset"]
@@ -121,7 +114,7 @@ def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
             raise Blocked(f"'{node.layer}' multiplies by zero")
         inner = (channels.scale * offset + channels.shift - offset) / scale
         return behind(draft, node.inputs[0], replace(channels, shift=inner))
-    if node.op == "affine" and name not in draft.source.nodes:
+    if node.op == "affine" and node.added_for:
         # A planner's own: s (a x + m) + t = a (s x) + (s m + t), whatever the shapes of a and m.
         inner = behind(draft, node.inputs[0], channels.unshifted())
         return [*inner, Absorption(name, True, channels)]
@@ -141,7 +134,7 @@ def _behind_merge(draft: Draft, node: Node, channels: Channels) -> list[Absorpti
             size = draft.nodes[source].shape[channels.axis] or 0
             part = channels.sliced(start, start + size)
             start += size
-        elif node.op in {"add", "subtract"} and number:
+        elif node.operation.shift != "commutes" and number:  # one term of a sum takes the shift
             part = channels.unshifted()
         found += behind(draft, source, part)
     return found
@@ -167,7 +160,7 @@ def ahead(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
 
 def _ahead_one(draft: Draft, node: Node, name: str, channels: Channels) -> list[Absorption]:
     _check_untimed(node)
-    if node.op in LINEAR:
+    if node.operation.absorbs:
         _check_linear(draft, node, channels)
         return [Absorption(node.name, False, channels, border=_has_border(draft, node, channels))]
     if node.op == "zero_pad" and channels.shifts and _padding_apart(node, channels.axis):
@@ -194,7 +187,7 @@ def _ahead_of_padding(draft: Draft, pad: Node, channels: Channels) -> list[Absor
         raise Blocked(f"'{pad.layer}' pads zeros to the channels and around them, too")
     found = []
     for node in {n.name: n for n in draft.readers(pad.name)}.values():
-        if node.op not in {"conv", "depthwise_conv"}:
+        if not (node.kind == "linear" and node.operation.pads):
             raise Blocked(f"'{pad.layer}' pads zeros for '{node.layer}', which is no convolution")
         _check_linear(draft, node, channels)
         found.append(Absorption(node.name, False, channels, border=True, pad=pad.name))
@@ -221,26 +214,30 @@ def _through(draft: Draft, node: Node, channels: Channels, back: bool) -> Channe
         return channels.moved(order[channels.axis] if back else order.index(channels.axis))
     if node.op == "zero_pad":
         return _padded(node, channels, back)
-    if node.op in _SPATIAL and channels.axis in _image_axes(node):
-        raise Blocked(f"'{node.layer}' ({node.op}) works along the norm's axis {channels.axis}")
-    if node.attrs.get("forced") and channels.shifts:
-        raise Blocked(f"'{node.layer}' ({node.op}) is called in training mode")
-    if node.op in _MAX:
-        if np.any(channels.scale < 0):
-            raise Blocked(f"max pool '{node.layer}' lets no negative scale through")
-    elif node.op == "avg_pool":
-        if channels.shifts and _counts_padding(node):
-            raise Blocked(f"average pool '{node.layer}' counts padded zeros, which aren't shifted")
-    elif node.op == "slice":
-        if node.attrs["axis"] % len(node.shape) == channels.axis:
-            raise Blocked(f"'{node.layer}' takes some of the channels")
-    elif node.op == "flatten":
+    if node.op == "slice" and node.attrs["axis"] % len(node.shape) == channels.axis:
+        raise Blocked(f"'{node.layer}' takes some of the channels")
+    if node.op == "flatten":
         return _flattened(draft, node, channels)
-    elif node.op not in _ANY:
+    _check_commutes(node, channels)
+    return _pooled(node, channels, back) if node.operation.kind == "pool" else channels
+
+
+def _check_commutes(node: Node, channels: Channels) -> None:
+    what = node.operation
+    scale, shift = what.scale_of(node.attrs), what.shift_of(node.attrs)
+    moves = what.moves_axes and what.kind != "pool"
+    # Nor through other padding than zeros, nor what can't be checked in NumPy.
+    never = moves or what.kind in ("merge", "pad") or what.unevaluated
+    if never or scale == "none" or shift in ("none", "constant"):
         raise Blocked(_why(node))
-    if node.op.startswith("global_"):
-        return _pooled(node, channels, back)
-    return channels
+    if what.spatial and channels.axis in _image_axes(node):
+        raise Blocked(f"'{node.layer}' ({node.op}) works along the norm's axis {channels.axis}")
+    if node.attrs.get("forced") and (channels.shifts or what.training != "multiplies"):
+        raise Blocked(f"'{node.layer}' ({node.op}) is called in training mode")
+    if scale == "positive" and np.any(channels.scale < 0):
+        raise Blocked(f"max pool '{node.layer}' lets no negative scale through")
+    if shift == "borders" and channels.shifts:
+        raise Blocked(f"'{node.layer}' ({node.op}) counts padded zeros, which aren't shifted")
 
 
 def _image_axes(node: Node) -> range:
@@ -276,7 +273,7 @@ def _padded(node: Node, channels: Channels, back: bool) -> Channels:
 
 
 def _pooled(node: Node, channels: Channels, back: bool) -> Channels:
-    axes = list(node.attrs["axes"])
+    axes = list(node.attrs.get("axes", ()))
     if not back and channels.axis in axes:
         raise Blocked(f"'{node.layer}' pools over the channels")
     if node.attrs.get("keepdims"):
@@ -326,15 +323,7 @@ def _has_border(draft: Draft, node: Node, channels: Channels) -> bool:
     if node.op == "conv_transpose":
         return any(size > 1 for size in window) or any(s > 1 for s in node.attrs["strides"])
     padding = node.attrs["padding"]
-    if padding == "valid":
-        return False
-    return any(size > 1 for size in window) if padding == "same" else any(map(sum, padding))
-
-
-def _counts_padding(node: Node) -> bool:
-    padding = node.attrs["padding"]
-    pads = padding == "same" or (padding != "valid" and any(map(sum, padding)))
-    return bool(pads and node.attrs.get("count_include_pad"))
+    return adds_zeros(padding) and (padding != "same" or any(size > 1 for size in window))
 
 
 def _why(node: Node) -> str:

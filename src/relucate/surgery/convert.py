@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import unknown
 from ..graph import Graph
 from ..order import Order
 from .blocks import (
@@ -29,9 +28,10 @@ from .blocks import (
     fit,
     place,
 )
+from .borders import check_strategy, warnings_of
 from .channels import Blocked, channel_axis
 from .draft import Draft, Edit, SiteResult
-from .fold import STRATEGIES, absorb_norm, fixed_sizes, fold_graph, norm_calls, norm_channels
+from .fold import absorb_norm, fold_graph, norm_calls, norm_channels
 from .moments import Moments
 from .paths import Paths
 from .sites import Site, site_calls
@@ -66,8 +66,7 @@ def convert_graph(
     wanted = check_order(order, "convert")
     if not wanted.has_norm:
         return fold_graph(graph, strategy)
-    if strategy not in STRATEGIES:
-        raise unknown("strategy", strategy, STRATEGIES)
+    check_strategy(strategy)
     paths, draft = Paths(graph), Draft(graph)
     by_node = {site.nodes[0]: site for site in site_calls(graph, paths)}
     outcomes: dict[str, SiteResult] = {}
@@ -89,7 +88,7 @@ def convert_graph(
         placed += task.calls
     made = draft.finish()
     found = read_again(made, outcomes)
-    return Edit(made, found, tuple(placed), fixed_sizes(graph, found))
+    return Edit(made, found, tuple(placed), warnings_of(graph, found))
 
 
 def _outcome(

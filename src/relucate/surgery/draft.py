@@ -7,7 +7,7 @@ Not here: what to edit (`fold`, `convert`), the algebra (`algebra`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,6 +68,8 @@ class Draft:
         self.outputs = list(graph.outputs)
         self._readers: dict[str, list[str]] = {n: list(r) for n, r in graph.consumers.items()}
         self._users: dict[str, set[str]] = {}
+        self._given: dict[tuple[str, str], str] = {}  # keys of what norms are given in `restore`
+        self._names = {name for node in graph for name in (node.name, node.layer)}
         for node in graph:
             for key in node.arrays.values():
                 self._users.setdefault(key, set()).add(node.name)
@@ -130,12 +132,7 @@ class Draft:
     def _new_key(self, node: Node, role: str) -> str:
         kernel = node.arrays.get("kernel", f"{node.layer or node.name}/kernel")
         cut = max(kernel.rfind("/"), kernel.rfind("."))
-        base = key = f"{kernel[: cut + 1]}{role}"
-        number = 1
-        while key in self.tensors:
-            key = f"{base}_{number}"
-            number += 1
-        return key
+        return _numbered(f"{kernel[: cut + 1]}{role}", self.tensors)
 
     def remove(self, name: str) -> None:
         """Take out a node with one input: whoever read it reads its input instead."""
@@ -184,7 +181,7 @@ class Draft:
             arrays: its tensors; all calls of its layer get the same ones.
         """
         old = self.source.nodes[node.name]
-        keys = {role: old.arrays.get(role) or _beside(old, role) for role in arrays or {}}
+        keys = {role: old.arrays.get(role) or self._beside(old, role) for role in arrays or {}}
         shape = self.nodes[source].shape
         self.nodes[node.name] = replace(old, inputs=(source,), shape=shape, arrays=keys)
         self._readers[node.name] = []
@@ -200,6 +197,17 @@ class Draft:
             self._redirect(reader, source, node.name)
         if readers is None:
             self.outputs = [node.name if o == source else o for o in self.outputs]
+
+    def _beside(self, node: Node, role: str) -> str:
+        """Return a key for a tensor that a norm didn't have: the same one for all of its calls."""
+        known = next(iter(node.arrays.values()), f"{node.layer or node.name}/")
+        cut = max(known.rfind("/"), known.rfind("."))
+        free = self._unused(f"{known[: cut + 1]}{role}")
+        return self._given.setdefault((known, role), free)
+
+    def _unused(self, base: str) -> str:
+        """Return a key that no tensor has, and none of the source's had."""
+        return _numbered(base, self.tensors.keys() | self.source.tensors.keys())
 
     def _trained_before(self, node: Node, key: str) -> bool:
         if key in self.source.tensors:
@@ -230,15 +238,18 @@ class Draft:
         arrays: Mapping[str, np.ndarray] | None = None,
         trainable: bool = True,
         before: Iterable[str] = (),
+        added_for: str = "",
     ) -> str:
         """Add a node; the nodes named in `before` read it in place of its first input.
 
+        Args: added_for: the node that it belongs to; later walks know it by that, not by its name.
         Returns: its name: `name`, or `name_1`, ... where that is taken.
         """
         free = self._free(name)
         sources = tuple(inputs)
-        keys = {role: f"{free}/{role}" for role in arrays or {}}
-        self.nodes[free] = Node(free, op, sources, shape, free, 0, dict(attrs or {}), keys)
+        keys = {role: self._unused(f"{free}/{role}") for role in arrays or {}}
+        made = Node(free, op, sources, shape, free, 0, dict(attrs or {}), keys, added_for)
+        self.nodes[free] = made
         self._readers[free] = []
         for role, value in (arrays or {}).items():
             self.tensors[keys[role]] = np.asarray(value, np.float64)
@@ -273,11 +284,7 @@ class Draft:
             self._readers[new].append(reader)
 
     def _free(self, name: str) -> str:
-        free, number = name, 1
-        while free in self.nodes or free in self.source.nodes:
-            free = f"{name}_{number}"
-            number += 1
-        return free
+        return _numbered(name, self.nodes.keys() | self._names)
 
     def change(self, name: str, **fields: Any) -> None:
         """Replace fields of a node that leave its inputs alone (attrs, shape, layer)."""
@@ -317,11 +324,12 @@ class Draft:
         return done
 
 
-def _beside(node: Node, role: str) -> str:
-    """Return a key for a tensor that a norm didn't have, in the manner of those that it has."""
-    known = next(iter(node.arrays.values()), f"{node.layer or node.name}/{role}")
-    cut = max(known.rfind("/"), known.rfind("."))
-    return f"{known[: cut + 1]}{role}"
+def _numbered(base: str, taken: Container[str]) -> str:
+    """Return `base`, or `base_1`, ... where that is taken."""
+    free, number = base, 1
+    while free in taken:
+        free, number = f"{base}_{number}", number + 1
+    return free
 
 
 def _main_dtype(graph: Graph) -> np.dtype:

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..graph import Graph, Node
-from ..graph.nodes import DROP, MERGES, POOLS, SHAPERS
 
-TRANSPARENT = DROP | POOLS | SHAPERS | {"identity", "gaussian_noise", "rescale", "affine"}
 _GATE_STEPS = 5  # hard swish spelled out is x · relu6(x + 3) / 6: add, relu6, divide
 
 
@@ -30,7 +28,7 @@ class End:
 
 def is_transparent(node: Node) -> bool:
     """Return whether a walk looks through this node (a mean over positions is a pool)."""
-    return node.op in TRANSPARENT or (node.op == "reduce" and len(node.inputs) == 1)
+    return node.operation.transparent
 
 
 def _halves(one: Node, two: Node) -> bool:
@@ -88,7 +86,7 @@ class Paths:
             return "linear"  # it begins and ends with projections
         if node.name in self._gates:
             return "act"
-        if node.op in MERGES:
+        if node.operation.kind == "merge":
             return "merge"
         return "input" if node.op == "input" else node.kind
 

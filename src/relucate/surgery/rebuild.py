@@ -19,7 +19,6 @@ import numpy as np
 
 from ..errors import Refused, unknown
 from ..graph import Graph, Node
-from ..graph.nodes import LINEAR, PADS
 from ..order import Order
 from .blocks import (
     check_act,
@@ -41,7 +40,6 @@ from .paths import Paths
 from .sites import Site, site_calls
 
 BIASES = ("rule", "keep")
-_BLENDS = frozenset({"batch_norm", "instance_norm"})
 
 
 def rebuild_graph(graph: Graph, order: str | Order, bias: str = "rule") -> Edit:
@@ -177,7 +175,7 @@ def _check_turn(draft: Draft, paths: Paths, site: Site, old: list[str]) -> None:
         if len(readers) != 1 or name in graph.outputs:
             raise Blocked(f"'{graph.nodes[name].layer or name}' is read outside of the block too")
         name = readers[0]
-        own_pad = graph.nodes[name].op in PADS and paths.takers(name) == (front,)
+        own_pad = graph.nodes[name].operation.kind == "pad" and paths.takers(name) == (front,)
         steps += name not in members and graph.nodes[name].kind != "drop" and not own_pad
     if steps:
         raise Blocked("pooling, padding or reshaping stands between its parts")
@@ -232,7 +230,7 @@ def _set_biases(draft: Draft, linears: Iterable[str]) -> dict[str, str]:
         node = draft.nodes[name]
         if node.attrs.get("time_distributed"):
             continue  # it is written as it was
-        if name in done or node.op not in LINEAR - {"einsum"} or "kernel" not in node.arrays:
+        if name in done or not node.operation.absorbs or "kernel" not in node.arrays:
             continue
         calls = draft.sharing(node)
         done |= calls
@@ -255,7 +253,5 @@ def _is_redundant(draft: Draft, node: Node) -> bool:
     if len(readers) != 1 or node.name in draft.outputs:
         return False
     (norm,) = readers
-    per_channel = norm.op in _BLENDS or (
-        norm.op == "group_norm" and norm.attrs["groups"] == norm.shape[norm.attrs["axis"]]
-    )
-    return per_channel and norm.attrs["axis"] % len(norm.shape) == channel_axis(node)
+    axis = norm.attrs.get("axis", -1) % len(norm.shape)
+    return norm.centers_channels and axis == channel_axis(node)

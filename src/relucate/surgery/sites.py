@@ -166,7 +166,7 @@ def _site(paths: Paths, norm: _Norm) -> Site:
     tokens, linears, act = _reading(paths, norm)
     return Site(
         name=norm.node.layer or norm.node.name,
-        kind=_kind(norm.node),
+        kind=norm.node.norm_kind,
         linear=_layer(linears[0]) if linears else None,
         act=_layer(act) if act else None,
         act_op=paths.act_op(act) if act else None,
@@ -211,12 +211,6 @@ def _note(paths: Paths, norm: _Norm) -> str:
                 if beyond.kind == "act":
                     return f"{paths.act_op(beyond.node)} after {end.node.op}"
     return ""
-
-
-def _kind(node: Node) -> str:
-    if node.op == "group_norm" and node.attrs.get("groups") == node.shape[node.attrs["axis"]]:
-        return "instance"
-    return node.op.removesuffix("_norm")
 
 
 def _layer(node: Node) -> str:

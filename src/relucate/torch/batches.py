@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from ..data.dataset import Dataset
-from ..train.standard import channel_moments
-from ..train.streams import derive, epoch_order
-
-_CROP = 4  # pixels of zero border that a random crop shifts over
+from ..train.augment import CROP, Decisions, decisions
+from ..train.standard import Standard
+from ..train.streams import epoch_order
 
 
 @dataclass
@@ -49,53 +48,40 @@ class Batches:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield an epoch's full batches in the seed's order, augmented."""
         order = torch.from_numpy(epoch_order(seed, epoch, len(self))).to(self.y.device)
-        augmenter = _Augmenter(augment, derive(seed, "augment", epoch), self.x.shape[1:])
-        for start in range(0, len(self) - batch_size + 1, batch_size):
-            index = order[start : start + batch_size]
-            x = augmenter(self._standard(self.x[index]))
+        steps = len(self) // batch_size
+        decided = decisions(augment, seed, epoch, steps, batch_size)
+        for step, index in enumerate(order[: steps * batch_size].split(batch_size)):
+            x = _augmented(self._standard(self.x[index]), decided, step)
             yield self.laid_out(x), self.y[index]
 
 
-class _Augmenter:
-    """Flip and crop a batch (n, height, width, channels); draws come from its own stream."""
-
-    def __init__(self, names: Sequence[str], seed: int, shape: torch.Size) -> None:
-        self.names = names
-        self.random = torch.Generator().manual_seed(seed)  # on the CPU: the same on any device
-        self.height, self.width = (shape[0], shape[1]) if len(shape) == 3 else (0, 0)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if "flip" in self.names:
-            flip = torch.rand(len(x), 1, 1, 1, generator=self.random) < 0.5
-            x = torch.where(flip.to(x.device), x.flip(2), x)
-        return self._crop(x) if "crop" in self.names else x
-
-    def _crop(self, x: Tensor) -> Tensor:
-        padded = torch.nn.functional.pad(x, (0, 0, _CROP, _CROP, _CROP, _CROP))
-        shift = torch.randint(0, 2 * _CROP + 1, (2, len(x), 1), generator=self.random)
-        rows = (shift[0] + torch.arange(self.height)).to(x.device)
-        columns = (shift[1] + torch.arange(self.width)).to(x.device)
+def _augmented(x: Tensor, decided: Decisions, step: int) -> Tensor:
+    """Flip and crop a batch (n, height, width, channels) as decided for this step."""
+    if decided.flip is not None:
+        flip = torch.from_numpy(decided.flip[step]).reshape(-1, 1, 1, 1)
+        x = torch.where(flip.to(x.device), x.flip(2), x)
+    if decided.shift is not None:
+        padded = torch.nn.functional.pad(x, (0, 0, CROP, CROP, CROP, CROP))
+        shift = torch.from_numpy(decided.shift[step])[..., None]
+        rows = (shift[0] + torch.arange(x.shape[1])).to(x.device)
+        columns = (shift[1] + torch.arange(x.shape[2])).to(x.device)
         example = torch.arange(len(x), device=x.device)[:, None, None]
-        return padded[example, rows[:, :, None], columns[:, None, :]]
+        x = padded[example, rows[:, :, None], columns[:, None, :]]
+    return x
 
 
 def batches(
     data: Dataset, *, device: torch.device, channels_first: bool, standardize: bool = True
 ) -> tuple[Batches, Batches]:
     """Return the train and the test part of `data` on `device`."""
-    width = data.x_train.shape[-1]
-    mean, scale = np.zeros(width, np.float32), np.ones(width, np.float32)
-    if standardize:
-        mean, scale = channel_moments(data.x_train)
+    standard = Standard.of(data.x_train, standardize)
 
     def part(x: np.ndarray, y: np.ndarray) -> Batches:
-        if x.dtype != np.uint8:
-            x = (np.asarray(x, np.float32) - mean) * scale
         return Batches(
-            torch.from_numpy(np.array(x)).to(device),
+            torch.from_numpy(np.array(x if x.dtype == np.uint8 else standard(x))).to(device),
             torch.from_numpy(np.array(y, np.int64)).to(device),
-            torch.from_numpy(mean).to(device),
-            torch.from_numpy(scale).to(device),
+            torch.from_numpy(standard.mean).to(device),
+            torch.from_numpy(standard.scale).to(device),
             channels_first,
         )
 

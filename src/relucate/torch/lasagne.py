@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 
 from ..errors import InputError, Refused, unknown
 from ..order import Order, bias_is_redundant
+from .modules import NORMS
 from .pieces import ACTIVATIONS, Function, conv_batch_norm, dense_batch_norm, keep_input
 
 _DIMS: dict[type, int] = {
@@ -148,7 +149,7 @@ def _why_not(module: nn.Module) -> str:
         )
     if isinstance(module, LazyModuleMixin):
         return "it has no sizes yet; call it once on data"
-    if isinstance(module, (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)):
+    if isinstance(module, NORMS):
         return "it is a norm already"
     if isinstance(module, _LINEAR):
         return "a subclass may compute something else; use PyTorch's own class"

@@ -189,6 +189,18 @@ class LayerNorm(nn.Module):
         return y if self.bias is None else y + self.bias.reshape(full)
 
 
+# What a norm is, for decay, counts and refusals: PyTorch's own classes, ours and their subclasses.
+# _NormBase is the base of batch, synchronized and instance norms.
+NORMS = (
+    BatchNorm,
+    LayerNorm,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.modules.batchnorm._NormBase,
+)
+
+
 class PReLU(nn.Module):
     """max(0, x) + alpha · min(0, x), with alpha of any shape that broadcasts over the batch."""
 

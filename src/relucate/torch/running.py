@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import InputError, Refused
+from .archive import checked
 from .reading.exported import silent
 from .state import unchanged
 
@@ -92,13 +93,14 @@ def export(model: nn.Module, path: Path, example: Any) -> None:
 def load_exported(path: Path) -> tuple[nn.Module, Any]:
     """Return the module in a .pt2 file of torch.export, and the example that it was saved with.
 
-    Raises: InputError: no such file, or not one of torch.export's.
+    Raises: InputError: no such file, not one of torch.export's, or one that could run code.
     """
     if not path.is_file():
         raise InputError(f"no file '{path}'.")
+    archive = checked(path)
     try:
         with silent():
-            program = torch.export.load(str(path))
+            program = torch.export.load(archive)
         module = program.module()
     except Exception as error:
         raise InputError(

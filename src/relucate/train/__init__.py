@@ -1,18 +1,20 @@
-"""One training run as plain data, and what the engines share: schedules, streams, pairing."""
+"""One run as plain data, and what engines share: task, loop, schedules, streams, pairing."""
 
-from .pairing import Paired, pair_initial
-from .recipe import Recipe
-from .run import EpochReport, OnEpoch, RunResult, RunSpec, Trainer
-from .schedule import learning_rates
+from ..lazy import imported_on_use
 
-__all__ = [
-    "EpochReport",
-    "OnEpoch",
-    "Paired",
-    "Recipe",
-    "RunResult",
-    "RunSpec",
-    "Trainer",
-    "learning_rates",
-    "pair_initial",
-]
+_HOMES = {
+    "ACCURACY": "metric",
+    "CLASSIFICATION": "task",
+    "EpochReport": "run",
+    "Metric": "metric",
+    "OnEpoch": "run",
+    "Paired": "pairing",
+    "Recipe": "recipe",
+    "RunResult": "run",
+    "RunSpec": "run",
+    "Task": "task",
+    "learning_rates": "schedule",
+    "pair_initial": "pairing",
+}
+# The command line reads the recipe's options for --help, and NumPy isn't needed for that.
+__getattr__ = imported_on_use(__name__, _HOMES)

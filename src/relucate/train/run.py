@@ -11,11 +11,9 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-
-from .recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class RunSpec:
 
 @dataclass
 class RunResult:
-    """What a run gave. `metric` is test accuracy in [0, 1], None where the run has no end."""
+    """What a run gave. `metric` is the task's score on the test part, None without an end."""
 
     status: str  # done | diverged | failed
     metric: float | None = None
@@ -71,39 +69,24 @@ class RunResult:
     tensors: int = 0
     note: str = ""
     epoch: int | None = None  # the epoch that was scored, if it was chosen on held-out data
-    correct: np.ndarray | None = None  # (test examples,) bool
+    per_example: np.ndarray | None = None  # (test examples,) bool or float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but `correct` as JSON-ready data."""
-        return {k: v for k, v in self.__dict__.items() if k != "correct"}
-
-    @property
-    def packed(self) -> bytes | None:
-        """Per-example correctness as packed bits (numpy.packbits order)."""
-        return None if self.correct is None else np.packbits(self.correct).tobytes()
+        """Return everything but `per_example` as JSON-ready data."""
+        return {k: v for k, v in self.__dict__.items() if k != "per_example"}
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What a trainer says after each epoch."""
+    """What the training loop reports after each epoch."""
 
     epoch: int
     epochs: int
     train_loss: float
-    accuracy: float | None
+    score: float | None  # the task's metric on the curve's test examples
 
 
 OnEpoch = Callable[[EpochReport], None]
-
-
-class Trainer(Protocol):
-    """Trains one model once: the engines of `relucate.torch` and `relucate.keras` are such."""
-
-    def __call__(
-        self, model: Any, data: Any, recipe: Recipe, *, seed: int, on_epoch: OnEpoch
-    ) -> RunResult:
-        """Train `model` on `data` (a `relucate.data.Dataset`) and score it on the test part."""
-        ...
 
 
 def array_digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -1,8 +1,38 @@
-"""Standardise inputs with the training set's statistics: the same numbers for every engine."""
+"""Standardise inputs with the training set's statistics: the same numbers wherever data are used.
+
+Called by both engines and by what measures statistics on a data set (`convert --data`).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Standard:
+    """y = (x - mean) * scale, with one mean and scale per channel, each (channels,) float32.
+
+    >>> x = np.array([[1.0, 3.0]])
+    >>> Standard.of(x)(x).tolist()
+    [[-1.0, 1.0]]
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray  # 1 / standard deviation
+
+    @classmethod
+    def of(cls, x_train: np.ndarray, standardize: bool = True) -> Standard:
+        """Return the standard of a training set; without `standardize`, values stay as they are."""
+        if standardize:
+            return cls(*channel_moments(x_train))
+        width = x_train.shape[-1]
+        return cls(np.zeros(width, np.float32), np.ones(width, np.float32))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return examples (n, ..., channels) as float32, standardised."""
+        return (np.asarray(x, np.float32) - self.mean) * self.scale
 
 
 def channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -30,6 +30,11 @@ def generator(seed: int, *path: str | int) -> np.random.Generator:
     return np.random.default_rng(derive(seed, *path))
 
 
+def dropout_key(seed: int, layer: str) -> int:
+    """Return the seed of a dropout layer's own stream, the same in every arm that has the layer."""
+    return derive(seed, "dropout", layer)
+
+
 def epoch_order(seed: int, epoch: int, examples: int) -> np.ndarray:
     """Return the order in which an epoch visits the training examples, shape (examples,), int64."""
     return generator(seed, "order", epoch).permutation(examples)

@@ -234,6 +234,7 @@ AVERAGE = {"window": (3, 3), "strides": (1, 1), "count_include_pad": True}
         ([("dropout", {"rate": 0.5, "forced": False})], True),
         ([("dropout", {"rate": 0.5})], False),
         ([("stochastic_depth", {"rate": 0.5})], False),
+        ([("gaussian_noise", {"stddev": 0.5})], True),
         ([("avg_pool", {**AVERAGE, "padding": "valid"})], True),
         ([("avg_pool", {**AVERAGE, "padding": ((0, 0), (0, 0))})], True),
         ([("avg_pool", {**AVERAGE, "padding": ((1, 1), (1, 1))})], False),

@@ -12,12 +12,11 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from ...graph.nodes import DROP
+from ...graph import OPERATIONS
 from .steps import Step
 
 _CONTROL = {"training", "mask"}
 _ATTENTION = (kl.Attention, kl.AdditiveAttention, kl.MultiHeadAttention, kl.GroupQueryAttention)
-_RANDOM = DROP | {"batch_norm", "gaussian_noise"}
 
 
 @functools.cache
@@ -43,7 +42,8 @@ def depends_on_training(step: Step) -> bool:
     """Say whether a step computes something else in training mode than at inference."""
     if step.op == "attention":
         return bool(step.attrs.get("rate"))
-    return step.op in _RANDOM or step.attrs.get("reparametrized") == "spectral_norm"
+    differs = OPERATIONS[step.op].training != "same"
+    return differs or step.attrs.get("reparametrized") == "spectral_norm"
 
 
 def inputs_of(node: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import layers as kl
 
-from ...graph.nodes import LINEAR
+from ...graph import select
 from .functions import function_step
 from .norm_layers import NORM_LAYERS
 from .steps import Step, opaque, present, reshaped
@@ -343,7 +343,7 @@ LAYERS: dict[type, _Steps] = {
 def _spectral(layer: Any, shape: Shape) -> list[Step]:
     """Return the inner layer's steps: at inference its kernel is what training last made of it."""
     found = steps(layer.layer, shape)
-    if found[0].op not in LINEAR | {"embedding"}:
+    if found[0].op not in select(kind="linear") | {"embedding"}:
         return [opaque(layer, f"around a {type(layer.layer).__name__}")]
     kernel = found[0].with_attrs(reparametrized="spectral_norm")
     variables = {**kernel.variables, **present(vector_u=getattr(layer, "vector_u", None))}

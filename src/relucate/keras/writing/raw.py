@@ -15,14 +15,13 @@ import numpy as np
 
 from ...errors import Refused
 from ...graph import Graph, Node
-from ...graph.nodes import ACTIVATIONS
 
 ops = keras.ops
 
 
 def is_raw(node: Node) -> bool:
     """Return whether a node is written as raw operations."""
-    return node.op in _RAW or node.op in ACTIVATIONS - {"prelu", "softmax"}
+    return node.op in _RAW or (node.kind == "act" and node.op not in {"prelu", "softmax"})
 
 
 def apply_raw(node: Node, graph: Graph, inputs: Sequence[Any], free: Callable[[str], str]) -> Any:

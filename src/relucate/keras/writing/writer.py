@@ -30,7 +30,6 @@ from .source import Call, Source, Value, trace
 from .weights import Built, assign
 from .whole import ROLES, changed_constants, whole_operations
 
-_BIASED = frozenset({"conv", "depthwise_conv", "conv_transpose", "dense", "einsum"})
 _KEPT = ("_initializer", "_regularizer", "_constraint")
 _EMPTY = Graph("", {}, (), (), {})
 
@@ -287,7 +286,7 @@ class _Writer:
         config = operation.get_config()
         changes: dict[str, Any] = {"activation": "linear"} if "activation" in config else {}
         for role, field in ROLES.items():
-            if field in config and (role == "bias") == (node.op in _BIASED):
+            if field in config and (role == "bias") == (node.kind == "linear"):
                 changes[field] = role in node.arrays
         layer = clone(operation, self._free(node.layer), changes, self.fresh)
         self.built.append(Built(layer, operation, [node]))

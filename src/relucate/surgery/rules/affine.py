@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ...graph import Graph, Node
-from ...graph.nodes import DROP
-from ...graph.padding import explicit_padding
+from ...graph.padding import adds_zeros, explicit_padding
 from ..paths import is_transparent
 from ..sites import Site
 from .axes import bias_axis, carried, channel_axis, input_axis, norm_axes, time_axes
-from .rule import CHANNEL_NORMS, PER_CHANNEL, Facts, Hit, layer, rule, some
-
-# f(s · x) = s · f(x) for s > 0; a relu with a ceiling or threshold isn't.
-_HOMOGENEOUS = frozenset({"relu", "leaky_relu", "prelu", "rrelu"})
-_MOVES = frozenset({"identity", "slice", "crop", "flatten", "reshape", "permute", "upsample"})
-_POOLS = frozenset({"max_pool", "global_max_pool", "global_avg_pool"})
-_LINEAR_MAPS = frozenset({"avg_pool", "zero_pad", "resize", "dropout", "gaussian_dropout"}) | {
-    "stochastic_depth"
-}
-_SUMS = frozenset({"add", "subtract", "average"})
+from .rule import CHANNEL_NORMS, Facts, Hit, layer, rule, some
 
 
 @rule("N101", "redundant-bias", "warning")
@@ -66,7 +56,7 @@ def _cancelling(facts: Facts, node: Node) -> list[Node]:
 
 
 def _cancels(facts: Facts, norm: Node, axis: int) -> bool:
-    if norm.name not in facts.by_node or facts.by_node[norm.name].kind not in PER_CHANNEL:
+    if norm.name not in facts.by_node or not norm.centers_channels:
         return False
     attrs = norm.attrs
     fixed = attrs.get("frozen") or attrs.get("forced") is False or attrs.get("renorm")
@@ -75,22 +65,19 @@ def _cancels(facts: Facts, norm: Node, axis: int) -> bool:
 
 def _keeps_constant(graph: Graph, node: Node, axis: int) -> bool:
     """Return whether what is added per channel before `node` is still that behind it."""
-    attrs, op = node.attrs, node.op
-    if op in _MOVES | _POOLS | {"rescale"}:
-        return True
-    if op in DROP:
-        return not attrs.get("rate") or attrs.get("forced") is False
-    if op == "avg_pool":  # zeros that count would pull the borders down
-        return not (_pads(graph, node) and attrs.get("count_include_pad"))
-    if op == "reduce":
-        return attrs["function"] in {"mean", "sum", "max", "min"}
-    if op == "pad":
-        return attrs["mode"] != "constant"
-    if op == "resize":  # weights that add up to one
-        return attrs.get("method") in {"nearest", "bilinear"}
-    if op == "concat":
+    attrs, what = node.attrs, node.operation
+    shift = what.shift_of(attrs)
+    if node.op == "concat":
         return _along(node, axis)
-    return op in _SUMS and all(graph.nodes[name].shape == node.shape for name in node.inputs)
+    if what.kind == "merge":  # of which one input alone has the constant
+        same = all(graph.nodes[name].shape == node.shape for name in node.inputs)
+        return what.scale == "any" and same
+    if what.training in ("multiplies", "other"):
+        idle = not attrs.get("rate") or attrs.get("forced") is False
+        return shift == "commutes" and idle
+    if node.op == "avg_pool" and shift == "borders":  # zeros that count pull the borders down
+        return not _pads(graph, node)
+    return shift in ("commutes", "constant")
 
 
 def _along(concat: Node, axis: int) -> bool:
@@ -212,19 +199,13 @@ def _absorbs(facts: Facts, linear: Node, axis: int) -> bool:
 
 def _keeps_scale(node: Node, axis: int) -> bool | None:
     """Return whether f(s · x) = s · f(x) holds of positive s only, None if it doesn't hold."""
-    attrs, op = node.attrs, node.op
-    if op in _HOMOGENEOUS:
-        return True if attrs.get("max_value") is None and not attrs.get("threshold") else None
-    if op in _MOVES | _POOLS | _LINEAR_MAPS:
-        return op in {"max_pool", "global_max_pool"}
-    if op == "reduce" and attrs["function"] in {"mean", "sum", "max", "min"}:
-        return attrs["function"] in {"max", "min"}
-    plain = (
-        (op == "concat" and _along(node, axis))
-        or (op == "rescale" and not attrs["offset"])
-        or (op == "pad" and (attrs["mode"] != "constant" or not attrs.get("value")))
-    )
-    return False if plain else None
+    what = node.operation
+    if what.kind == "merge":
+        return False if node.op == "concat" and _along(node, axis) else None
+    scale = what.scale_of(node.attrs)
+    if scale == "none" or what.training not in ("same", "multiplies"):
+        return None
+    return scale == "positive"
 
 
 @rule("N501", "padded-fold", "note")
@@ -256,29 +237,37 @@ def _folds_back(facts: Facts, norm: Node) -> bool:
         node = graph.nodes[name]
         if node.kind == "linear":
             return not facts.shared(node)
-        commutes = node.op in DROP | {"identity", "rescale", "crop", "upsample"}
-        averages = node.op == "avg_pool" and _keeps_constant(graph, node, 0)
-        if not (commutes or averages or node.op == "global_avg_pool"):
+        if not _commutes(graph, node):
             return False
         name = node.inputs[0]
     return False
 
 
+def _commutes(graph: Graph, node: Node) -> bool:
+    """Return whether any scale and shift of channels pass a node at inference."""
+    what, shift = node.operation, node.operation.shift_of(node.attrs)
+    if node.op == "slice" or what.kind == "merge" or (what.moves_axes and what.kind != "pool"):
+        return False
+    averages = node.op == "avg_pool" and not _pads(graph, node)
+    commutes = what.scale_of(node.attrs) == "any" and (shift == "commutes" or averages)
+    return commutes or node.op == "rescale"
+
+
 def _zero_padded(graph: Graph, conv: Node, norm: str) -> bool:
     node = graph.nodes[conv.inputs[0]]
     while node.name != norm and is_transparent(node):
-        constant = node.op == "pad" and node.attrs["mode"] == "constant"
-        if (node.op == "zero_pad" or constant) and _nonzero(node.attrs["padding"]):
+        constant = node.operation.shift_of(node.attrs) == "borders"
+        if node.operation.kind == "pad" and constant and adds_zeros(node.attrs["padding"]):
             return True
         node = graph.nodes[node.inputs[0]]
-    return conv.op in {"conv", "depthwise_conv"} and _pads(graph, conv)
+    return conv.operation.pads and _pads(graph, conv)
 
 
 def _pads(graph: Graph, node: Node) -> bool:
     """Return whether a convolution or a pool pads its input, at this size of it."""
     padding = node.attrs.get("padding", "valid")
     if padding != "same":
-        return padding != "valid" and _nonzero(padding)
+        return adds_zeros(padding)
     window = node.attrs.get("window")
     if window is None:
         key = node.arrays.get("kernel")
@@ -291,8 +280,4 @@ def _pads(graph: Graph, node: Node) -> bool:
     # Of an unknown size: one that the stride divides.
     sizes = [n or 8 * s for n, s in zip(before[first : first + rank], strides, strict=True)]
     dilation = node.attrs.get("dilation") or (1,) * rank
-    return _nonzero(explicit_padding("same", sizes, window, strides, dilation))
-
-
-def _nonzero(padding: Sequence[Sequence[int]]) -> bool:
-    return any(sum(pair) for pair in padding)
+    return adds_zeros(explicit_padding("same", sizes, window, strides, dilation))

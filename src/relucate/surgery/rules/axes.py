@@ -14,9 +14,6 @@ import numpy as np
 from ...graph import Graph, Node
 
 _Shape = tuple[int | None, ...]
-_MOVES = frozenset({"permute", "reshape", "flatten", "reduce", "global_avg_pool"}) | {
-    "global_max_pool"
-}
 
 
 def channel_axis(node: Node) -> int | None:
@@ -80,7 +77,7 @@ def carried(graph: Graph, node: Node, axis: int) -> int | None:
     same is the caller's question.
     """
     before = graph.nodes[node.inputs[0]].shape
-    if node.op not in _MOVES:
+    if not node.operation.moves_axes:
         return axis if len(before) == len(node.shape) else None
     if node.op == "permute":
         time = time_axes(node)

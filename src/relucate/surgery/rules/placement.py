@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ...graph import Node
-from ...graph.nodes import MERGES
 from ..paths import is_transparent
 from ..sites import Site
 from .axes import channel_axis, norm_axes, time_axes
 from .rule import CHANNEL_NORMS, Facts, Hit, layer, rule, some
 
-_NONLINEAR = {"max", "min", "prod", "var", "std"}
+_NONLINEAR = {"prod", "var", "std"}
 _PRE_ACTIVATION = {"linear-norm-act", "norm-act-linear"}
 
 
@@ -91,7 +90,10 @@ def stacked_norms(facts: Facts) -> Iterator[Hit]:
 def _bends(facts: Facts, name: str, ancestor: str) -> bool:
     """Return whether a max pool or the like lies between: looked through, but not linear."""
     between = facts.paths.between(name, ancestor)
-    return any("max_pool" in n.op or n.attrs.get("function") in _NONLINEAR for n in between)
+    return any(
+        n.operation.scale_of(n.attrs) == "positive" or n.attrs.get("function") in _NONLINEAR
+        for n in between
+    )
 
 
 @rule("N204", "no-activation", "note")
@@ -159,7 +161,7 @@ def dropout_before_norm(facts: Facts) -> Iterator[Hit]:
                 yield _shifted(node, dropped[node.inputs[0]])
         elif _drops(node):
             dropped[node.name] = node
-        elif node.kind in {"linear", "act"} or node.op in MERGES or is_transparent(node):
+        elif node.operation.kind in {"linear", "act", "merge"} or is_transparent(node):
             drops = [dropped[name] for name in node.inputs if name in dropped]
             if drops:
                 dropped[node.name] = drops[0]
@@ -194,7 +196,7 @@ def wrong_axis(facts: Facts) -> Iterator[Hit]:
     seen: set[str] = set()
     for site in facts.sites:
         node = facts.node(site)
-        if node.op in {"unit_norm", "lrn"} or site.name in seen:
+        if not node.operation.arrays or site.name in seen:  # it has nothing per channel
             continue
         known = _spatial_neighbour(facts, node)
         if known is None or _keeps_apart(node, known[1]):

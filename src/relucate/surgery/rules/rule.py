@@ -13,13 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from ...graph import Graph, Node
+from ...graph import OPERATIONS, Graph, Node
 from ..paths import Paths
 from ..sites import Site
 
 SEVERITIES = ("note", "warning", "error")
-PER_CHANNEL = frozenset({"batch", "instance"})  # subtract a mean per channel
-CHANNEL_NORMS = PER_CHANNEL | {"group"}
+# Norms (as a site's kind) that treat the axis of the channels apart from all others.
+CHANNEL_NORMS = frozenset(
+    op.name.removesuffix("_norm")
+    for op in OPERATIONS.values()
+    if op.centers in ("channel", "group")
+)
 
 
 @dataclass(frozen=True)

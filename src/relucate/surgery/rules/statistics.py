@@ -11,13 +11,6 @@ from ..sites import Site
 from .rule import Facts, Hit, count, rule, some
 
 _FEW = 16  # channels: fewer can be all of one sign by chance
-_NON_NEGATIVE = frozenset(
-    "relu relu6 sigmoid hard_sigmoid softplus exponential softmax sparsemax squareplus sparse_plus "
-    "sparse_sigmoid".split()
-)
-_CAN_TURN_NEGATIVE = frozenset({"rescale", "affine", "gaussian_noise", "alpha_dropout", "pad"}) | {
-    "resize"
-}
 
 
 def _statistics(facts: Facts) -> Iterator[tuple[Site, np.ndarray, np.ndarray]]:
@@ -148,10 +141,10 @@ def _one_sign(mean: np.ndarray) -> bool:
 
 def _never_negative(facts: Facts, site: Site) -> bool:
     node = facts.graph.nodes[site.act_node] if site.act_node else None
-    if node is None or node.attrs.get("negative_slope") or node.op not in _NON_NEGATIVE:
+    if node is None or not node.operation.never_negative(node.attrs):
         return False
     between = facts.paths.between(facts.node(site).inputs[0], node.name)
-    return not any(n.op in _CAN_TURN_NEGATIVE for n in between)
+    return not any(n.operation.turns_negative for n in between)
 
 
 def _right_behind_linear(facts: Facts, site: Site) -> bool:

@@ -17,34 +17,28 @@ from torch import fx, nn
 
 from ...errors import Refused
 from ...graph import Node
-from ...graph.padding import same_padding
+from ...graph.padding import explicit_padding
 from ..modules import AvgPoolSame, BatchNorm, GroupNorm, LayerNorm, Pad, PReLU, SpatialDropout
 from .emitter import Emitter, Value
 
 
 def _spatial_sizes(emitter: Emitter, node: Node) -> tuple[int | None, ...]:
     shape = emitter.source.nodes[node.inputs[0]].shape
-    return shape[2:] if node.attrs.get("data_format") == "channels_first" else shape[1:-1]
+    return shape[2:] if node.attrs["data_format"] == "channels_first" else shape[1:-1]
 
 
 def _same_pads(emitter: Emitter, node: Node, window: Sequence[int]) -> list[tuple[int, int]]:
-    padding = node.attrs["padding"]
-    if padding == "valid":
-        return [(0, 0)] * len(window)
-    if padding != "same":
-        return [(before, after) for before, after in padding]
-    pads = []
-    dilation = node.attrs.get("dilation", (1,) * len(window))
+    padding, strides = node.attrs["padding"], node.attrs["strides"]
     sizes = _spatial_sizes(emitter, node)
-    for size, k, s, d in zip(sizes, window, node.attrs["strides"], dilation, strict=True):
-        if size is None and s > 1:
+    for size, stride in zip(sizes, strides, strict=True):
+        if padding == "same" and size is None and stride > 1:
             raise Refused(
-                f"can't lower layer '{node.layer}': 'same' padding with stride {s} needs a fixed "
-                "image size; build the model with one."
+                f"can't lower layer '{node.layer}': 'same' padding with stride {stride} needs a "
+                "fixed image size; build the model with one."
             )
-        # With stride one the zeros don't depend on the size.
-        pads.append(same_padding(size or (k - 1) * d + 1, k, s, d))
-    return pads
+    # With stride one the zeros don't depend on the size.
+    known, dilation = [size or 1 for size in sizes], node.attrs["dilation"] or (1,) * len(window)
+    return explicit_padding(padding, known, window, strides, dilation)
 
 
 def _flat(pads: Sequence[tuple[int, int]]) -> list[int]:
@@ -77,7 +71,7 @@ def _convolution(emitter: Emitter, node: Node, values: list[Value], depthwise: b
     if not _symmetric(pads):
         x = emitter.extra(node, "pad", Pad(_flat(pads)), x)
         pads = [(0, 0)] * len(window)
-    groups = kernel[-2] if depthwise else node.attrs.get("groups", 1)
+    groups = kernel[-2] if depthwise else node.attrs["groups"]
     channels_in = kernel[-2] if depthwise else kernel[-2] * groups
     channels_out = kernel[-2] * kernel[-1] if depthwise else kernel[-1]
     if channels_in == 1 and node.attrs["strides"][-1] > node.attrs["strides"][0]:
@@ -90,14 +84,14 @@ def _convolution(emitter: Emitter, node: Node, values: list[Value], depthwise: b
             window,
             stride=node.attrs["strides"],
             padding=tuple(before for before, _ in pads),
-            dilation=node.attrs.get("dilation", 1),
+            dilation=node.attrs["dilation"] or 1,
             groups=groups,
             bias="bias" in node.arrays,
         )
 
     y = emitter.module(node, make, x)
-    turn = "depthwise" if depthwise else "conv"
-    emitter.bind(node, {"kernel": ("weight", turn), "bias": ("bias", "same")})
+    layout = "depthwise" if depthwise else "conv"
+    emitter.bind(node, {"kernel": ("weight", layout), "bias": ("bias", "same")})
     return Value(y, value.moved)
 
 
@@ -151,7 +145,7 @@ def _batch_norm(emitter: Emitter, node: Node, values: list[Value]) -> Value:
             epsilon=node.attrs["epsilon"],
             scale="gamma" in node.arrays,
             center="beta" in node.arrays,
-            frozen=node.attrs.get("frozen", False),
+            frozen=node.attrs["frozen"],
         )
 
     value = _by_channel(emitter, node, values[0], make)
@@ -219,7 +213,7 @@ def _avg_pool(emitter: Emitter, node: Node, values: list[Value]) -> Value:
 def _global_pool(reduce: Callable[..., Any]) -> Callable[..., Value]:
     def emit(emitter: Emitter, node: Node, values: list[Value]) -> Value:
         value = values[0]
-        keep = node.attrs.get("keepdims", False)
+        keep = node.attrs["keepdims"]
         rank = len(emitter.source.nodes[node.inputs[0]].shape)
         if value.moved and rank - 1 not in node.attrs["axes"]:
             axes = tuple(axis + 1 for axis in node.attrs["axes"])
@@ -262,8 +256,8 @@ def _relu(x: torch.Tensor, slope: float, threshold: float, top: float | None) ->
 
 def _plain_relu(node: Node) -> bool:
     attrs = node.attrs
-    odd = attrs.get("negative_slope", 0.0) or attrs.get("threshold", 0.0)
-    return not odd and attrs.get("max_value") is None
+    odd = attrs["negative_slope"] or attrs["threshold"]
+    return not odd and attrs["max_value"] is None
 
 
 def _emit_relu(emitter: Emitter, node: Node, values: list[Value]) -> Value:
@@ -271,8 +265,8 @@ def _emit_relu(emitter: Emitter, node: Node, values: list[Value]) -> Value:
     if _plain_relu(node):
         return Value(emitter.function(F.relu, x.fx), x.moved)
     attrs = node.attrs
-    slope, threshold = attrs.get("negative_slope", 0.0), attrs.get("threshold", 0.0)
-    y = emitter.function(_relu, x.fx, slope, threshold, attrs.get("max_value"))
+    slope, threshold = attrs["negative_slope"], attrs["threshold"]
+    y = emitter.function(_relu, x.fx, slope, threshold, attrs["max_value"])
     return Value(y, x.moved)
 
 
@@ -287,14 +281,14 @@ def _elementwise(target: Callable[..., Any], **renamed: str) -> Callable[..., Va
 
 
 def _gelu(emitter: Emitter, node: Node, values: list[Value]) -> Value:
-    form = "tanh" if node.attrs.get("approximate") else "none"
+    form = "tanh" if node.attrs["approximate"] else "none"
     return Value(emitter.function(F.gelu, values[0].fx, approximate=form), values[0].moved)
 
 
 def _softmax(target: Callable[..., Any]) -> Callable[..., Value]:
     def emit(emitter: Emitter, node: Node, values: list[Value]) -> Value:
         x = emitter.native(values[0])
-        return Value(emitter.function(target, x, node.attrs.get("axis", -1)), False)
+        return Value(emitter.function(target, x, node.attrs["axis"]), False)
 
     return emit
 
@@ -307,7 +301,7 @@ def _prelu(emitter: Emitter, node: Node, values: list[Value]) -> Value:
 
 
 def _dropout(emitter: Emitter, node: Node, values: list[Value]) -> Value:
-    rate, spatial = node.attrs["rate"], node.attrs.get("spatial")
+    rate, spatial = node.attrs["rate"], node.attrs["spatial"]
     value = values[0]
     if spatial is None:
         y = emitter.module(node, lambda: nn.Dropout(rate), value.fx)
@@ -372,7 +366,7 @@ def _concat(emitter: Emitter, node: Node, values: list[Value]) -> Value:
 
 def _flatten(emitter: Emitter, node: Node, values: list[Value]) -> Value:
     x = emitter.native(values[0])
-    if node.attrs.get("data_format") == "channels_first":  # Keras flattens channels last
+    if node.attrs["data_format"] == "channels_first":  # Keras flattens channels last
         x = emitter.function(torch.movedim, x, 1, -1)
     return Value(emitter.function(torch.flatten, x, 1), moved=False)
 

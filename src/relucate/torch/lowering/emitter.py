@@ -70,15 +70,15 @@ class Emitter:
         return self.graph.call_module(self._modules[key], (x,))
 
     def bind(self, node: Node, roles: dict[str, tuple[str, str]]) -> None:
-        """Record role -> (parameter, turn) for the module that `module` just emitted.
+        """Record role -> (parameter, layout) for the module that `module` just emitted.
 
         Raises: Refused: another layer's module holds the tensor: the copies would drift apart.
         """
         role = next(iter(node.arrays.values()), node.name)
         owner = self._modules[(node.layer, role)]
         for name in roles.keys() & node.arrays.keys():
-            parameter, turn = roles[name]
-            where = (f"{owner}.{parameter}", turn)
+            parameter, layout = roles[name]
+            where = (f"{owner}.{parameter}", layout)
             if self.bindings.setdefault(node.arrays[name], where) != where:
                 raise Refused(
                     f"can't lower layer '{node.layer}': it shares the tensor "

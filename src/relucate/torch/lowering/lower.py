@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,10 @@ from torch import Tensor, fx, nn
 
 from ...errors import InputError, Refused, unknown
 from ...graph import Graph, Node
+from ...graph.layouts import to_graph, to_torch
 from ..modules import channels_last_weights
 from .emit import EMITTERS
 from .emitter import Emitter, Value
-from .supported import unsupported
 
 
 @dataclass(frozen=True)
@@ -29,36 +29,7 @@ class Binding:
     """Where one tensor of the graph lives in the module, and how its axes are turned."""
 
     parameter: str  # dotted name in the module
-    turn: str  # a key of _TURNS
-
-
-def _depthwise_in(array: np.ndarray) -> np.ndarray:
-    # (*window, channels, multiplier) -> (channels · multiplier, 1, *window)
-    rank = array.ndim - 2
-    moved = array.transpose(rank, rank + 1, *range(rank))
-    return moved.reshape(-1, 1, *array.shape[:rank])
-
-
-def _conv_in(array: np.ndarray) -> np.ndarray:
-    rank = array.ndim - 2
-    return array.transpose(rank + 1, rank, *range(rank))
-
-
-def _conv_out(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return array.transpose(*range(2, array.ndim), 1, 0)
-
-
-def _depthwise_out(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    moved = array.reshape(shape[-2], shape[-1], *shape[:-2])
-    return moved.transpose(*range(2, moved.ndim), 0, 1)
-
-
-_TURNS = {
-    "same": (lambda a: a, lambda a, shape: a),
-    "dense": (lambda a: a.T, lambda a, shape: a.T),
-    "conv": (_conv_in, _conv_out),
-    "depthwise": (_depthwise_in, _depthwise_out),
-}
+    layout: str  # one of `graph.layouts`
 
 
 class Lowered(fx.GraphModule):
@@ -87,7 +58,7 @@ class Lowered(fx.GraphModule):
                         f"tensor '{key}' has shape {self.shapes[key]}, got {np.shape(array)}."
                     )
                 binding = self.bindings[key]
-                turned = np.array(_TURNS[binding.turn][0](np.asarray(array)), order="C")
+                turned = np.array(to_torch(np.asarray(array), binding.layout), order="C")
                 state[binding.parameter].copy_(torch.from_numpy(turned))
 
     def get_tensors(self) -> dict[str, np.ndarray]:
@@ -96,7 +67,8 @@ class Lowered(fx.GraphModule):
         result = {}
         for key, binding in self.bindings.items():
             array = state[binding.parameter].detach().cpu().numpy()
-            result[key] = np.array(_TURNS[binding.turn][1](array, self.shapes[key]))
+            channels = self.shapes[key][-2] if binding.layout == "depthwise" else 1
+            result[key] = np.array(to_graph(array, binding.layout, channels))
         return result
 
     def penalty(self) -> Tensor | None:
@@ -173,9 +145,28 @@ def _emit(emitter: Emitter, node: Node, values: list[Value]) -> Value:
         kind = node.attrs.get("type", node.op)
         why = f": {node.attrs['why']}" if node.attrs.get("why") else ""
         raise Refused(f"can't lower layer '{node.layer}' ({kind}){why}.")
-    if asked := unsupported(node):
+    if asked := _unsupported(node):
         raise Refused(f"can't lower layer '{node.layer}' ({node.op}) with {asked}.")
+    node = replace(node, attrs=node.operation.complete(node.attrs))
     return EMITTERS[node.op](emitter, node, values)
+
+
+def _unsupported(node: Node) -> str:
+    """Return what a node asks for that its emitter would ignore, or an empty string.
+
+    None, False and an attribute's default ask for nothing.
+    """
+    what, attrs = node.operation, node.attrs
+    for name, value in attrs.items():
+        honoured = name in what.attrs and name not in what.not_lowered
+        asks = value is not None and value is not False and value != what.attrs.get(name)
+        if asks and not honoured:
+            return f"{name}={value!r}"
+    if node.op in {"softmax", "log_softmax"} and not isinstance(attrs.get("axis", -1), int):
+        return f"over several axes {attrs['axis']}"
+    if what.kind == "pool" and attrs.get("padding", "valid") not in ("valid", "same"):
+        return f"padding={attrs['padding']!r}"
+    return ""
 
 
 def _refuse_hazards(graph: Graph) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...graph.inference import Mismatch
 from .builder import Weight
-from .program import Data, Mismatch, Unknown, need_data
+from .program import Data, Unknown, need_data
 from .translator import Translator
 
 Handler = Callable[..., Any]

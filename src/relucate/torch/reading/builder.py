@@ -17,11 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import Refused
-from ...graph import Node
-from ...graph.nodes import LINEAR
+from ...graph import OPERATIONS, Node
+from ...graph.inference import output_shape
+from ...graph.layouts import to_graph
 from .detached import View
-from .inference import output_shape
-from .layouts import to_graph
 from .nested import as_parts, map_nested
 from .program import Call, Data, Parts, Unknown
 
@@ -96,7 +95,7 @@ class Builder:
         if shape is None:
             sizes = {role: self.tensors[key].shape for role, key in arrays.items()}
             shape = output_shape(op, attrs, sizes, [d.shape for d in inputs])
-        if op in LINEAR and self.bindings[arrays["kernel"]][0] is None:
+        if OPERATIONS[op].kind == "linear" and self.bindings[arrays["kernel"]][0] is None:
             attrs["reparametrized"] = self.view.reparametrized.get(self.path, "computed")
         names = tuple(d.name for d in inputs)
         public, call = self._public(shape), self._scope.call
@@ -120,8 +119,12 @@ class Builder:
             return scope.layer, name
         key = (scope.layer, scope.call, label)
         count = self._labels.get(key, 0)
+        base = f"{scope.layer}/{label}"
+        layer = f"{base}_{count}" if count else base
+        while layer in self.view.modules or layer + again in self.nodes:  # a module is called so
+            count += 1
+            layer = f"{base}_{count}"
         self._labels[key] = count + 1
-        layer = f"{scope.layer}/{label}" + (f"_{count}" if count else "")
         return layer, layer + again
 
     def _key(self, layer: str, role: str, weight: Weight) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .inference import output_shape
+from ...graph.inference import output_shape
 from .program import Data, Parts, Unknown, need_data
 from .shaping import reshape, unsqueeze
 from .translator import Translator

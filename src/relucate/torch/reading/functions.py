@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...graph.inference import Mismatch
 from .activations import ACTIVATIONS
 from .arithmetic import ARITHMETIC
 from .builder import Weight
 from .cutting import CUTTING
 from .images import IMAGES
 from .layers import conv, conv_transpose, dense, pool
-from .program import Data, Mismatch, Unknown, need_data
+from .program import Data, Unknown, need_data
 from .shaping import SHAPING
 from .translator import Translator
 

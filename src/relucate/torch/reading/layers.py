@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ...graph.inference import Mismatch
 from .builder import Weight
-from .program import Data, Mismatch, Unknown
+from .program import Data, Unknown
 from .translator import Translator
 
 

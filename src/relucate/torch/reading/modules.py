@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...graph.inference import Mismatch
 from ..modules import FixedOffset
 from .activations import dropout
 from .builder import Weight
@@ -20,7 +21,7 @@ from .frozen import is_frozen_batch_norm, read_frozen
 from .functions import FUNCTIONS, norm_mode
 from .images import pad
 from .layers import conv, conv_transpose, dense
-from .program import Data, Mismatch, Unknown, need_data
+from .program import Data, Unknown, need_data
 from .shaping import flatten, unflatten
 from .transformers import TRANSFORMERS, attention
 from .translator import Translator

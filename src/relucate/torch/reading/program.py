@@ -17,10 +17,6 @@ class Unknown(Exception):
     """This call isn't understood: it becomes an opaque node; the message says why."""
 
 
-class Mismatch(ValueError):
-    """The shapes of a call don't fit together; the message says what was expected."""
-
-
 class Stopped(Exception):
     """This way into the model ends here: the other one may go on.
 

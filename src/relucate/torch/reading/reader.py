@@ -23,13 +23,14 @@ from torch.utils import _pytree as pytree
 
 from ...errors import InputError, Refused
 from ...graph import Graph
+from ...graph.inference import Mismatch
 from ..lowering.lower import Binding
 from ..state import unchanged
 from .detached import View, failing_call, materialized, unwrap
 from .exported import export
 from .functions import FUNCTIONS
 from .modules import find, is_known_whole
-from .program import Mismatch, Program, Stopped
+from .program import Program, Stopped
 from .symbolic import trace
 from .translator import Translator
 
@@ -46,7 +47,7 @@ class Reading:
         modules: a node's `layer` -> the module (of the model that was given) that it came from, for
             nodes that came from a module of their own.
         bindings: key of the graph's tensors -> its name in the state dict and how its axes are
-            turned (`reading.layouts`); computed tensors (weight norm, ...) have none.
+            turned (`graph.layouts`); computed tensors (weight norm, ...) have none.
         way: "fx" or "export".
         traced: the torch.fx Graph or the ExportedProgram that was read.
         origins: a node's name -> the name of the call in `traced` that made it.
@@ -94,7 +95,7 @@ def read_with_modules(model: nn.Module, example: Any, *, leaves: Sequence[str] =
     >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
     >>> reading = read_with_modules(net, (1, 4))
     >>> reading.modules["0"] is net[0], reading.bindings["0.weight"]
-    (True, Binding(parameter='0.weight', turn='dense'))
+    (True, Binding(parameter='0.weight', layout='dense'))
     """
     model = unwrap(model)
     with unchanged(model):

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 
 from ...errors import Refused
 from ...graph import Node
+from ...graph.inference import Mismatch
 from .builder import Builder, Scope, Weight
 from .constants import NotConstant, compute, run_without_values
 from .detached import View
@@ -29,7 +30,7 @@ from .nested import (
     take,
     tensors_in,
 )
-from .program import Call, Data, Mismatch, Parts, Program, Stopped, Unknown
+from .program import Call, Data, Parts, Program, Stopped, Unknown
 from .targets import canonical, describe, is_random, place_of
 
 _FIELDS = {"values": 0, "indices": 1}

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ...errors import Refused
 from ...graph import Graph, Node
+from ...graph.layouts import to_torch
 from ..lowering.lower import Binding
-from ..reading.layouts import to_torch
 
 NAMES = {
     "kernel": "weight",
@@ -51,7 +51,7 @@ def set_values(model: nn.Module, old: Graph, new: Graph, bindings: Mapping[str, 
         binding = bindings[key]
         target = find(model, binding.parameter)
         with torch.no_grad():
-            target.copy_(tensor_like(to_torch(array, binding.turn), target).reshape(target.shape))
+            target.copy_(tensor_like(to_torch(array, binding.layout), target).reshape(target.shape))
 
 
 def find(model: nn.Module, name: str) -> Tensor:
@@ -142,7 +142,7 @@ def refit_slopes(module: nn.Module, node: Node, graph: Graph) -> None:
 
 
 def layout_of(node: Node, role: str) -> str:
-    """Return how a tensor's axes are turned (`reading.layouts`)."""
+    """Return how a tensor's axes are turned (`graph.layouts`)."""
     if role != "kernel":
         return "same"
     return {"dense": "dense", "depthwise_conv": "depthwise"}.get(node.op, "conv")

@@ -8,7 +8,6 @@ as it was, what was inserted stands at paths of its own. Nothing is shared with 
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -92,7 +91,7 @@ class _Edits:
         self._building = fx.Graph()
         self._refitted: set[str] = set()
         self._known = {
-            (key, binding.turn): find(twin, binding.parameter)
+            (key, binding.layout): find(twin, binding.parameter)
             for key, binding in reading.bindings.items()
         }
 
@@ -388,7 +387,7 @@ class _Edits:
     def _affine(self, node: Node, value: fx.Node) -> fx.Node:
         if self._holds_for_one_size(node):
             offset = tensor_like(self.new.tensors[node.arrays["offset"]], self.like)
-            source = self.new.nodes[self._made_from(node)]
+            source = self.new.nodes[self.new.nodes[node.added_for].inputs[0]]
             shape = [int(size or 0) for size in source.shape[1:]]
             return self._module(node, FixedOffset(offset, shape), value, self._value(source.name))
         for role, function in (("scale", operator.mul), ("offset", operator.add)):
@@ -400,19 +399,11 @@ class _Edits:
         return value
 
     def _holds_for_one_size(self, node: Node) -> bool:
-        """Return whether an offset was computed for each position (the strategy map)."""
-        if set(node.arrays) != {"offset"} or len(node.shape) < 3 or node.name in self.old.nodes:
+        """Return whether an offset was computed for each position behind a linear layer."""
+        owner = self.new.nodes.get(node.added_for)
+        if owner is None or owner.kind != "linear" or set(node.arrays) != {"offset"}:
             return False
-        if self.new.tensors[node.arrays["offset"]].shape != node.shape[1:]:
-            return False
-        # Of one pixel it may as well be an offset per channel, for any size: only the name tells.
-        return math.prod(n or 1 for n in node.shape[2:]) > 1 or "_border" in node.name
-
-    def _made_from(self, node: Node) -> str:
-        """Return what the linear layer reads whose border an offset is for."""
-        while node.op == "affine":
-            node = self.new.nodes[node.inputs[0]]
-        return node.inputs[0]
+        return self.new.tensors[node.arrays["offset"]].shape == node.shape[1:]
 
     def _module(self, node: Node, module: nn.Module, *values: fx.Node) -> fx.Node:
         name = self._free(node.name)

@@ -9,7 +9,7 @@ import torch
 
 import relucate
 from relucate import InputError, Refused
-from relucate.api.models import load_model
+from relucate.nets.models import load_model, meaning
 
 
 @pytest.fixture
@@ -126,11 +126,29 @@ class TestFile:
             ("old.h5", "old format"),
             ("net.py", "expected the function too, as net.py:build"),
             ("inceptoin_v3", "unknown model 'inceptoin_v3'"),
+            ("Cnn", "unknown model 'Cnn'"),
         ],
     )
     def test_other_texts(self, folder, name, message):
+        if "." in name:
+            (folder / name).write_bytes(b"")
         with pytest.raises(InputError, match=message):
             load_model(name)
+
+    @pytest.mark.parametrize("name", ["m.h5", "m.hdf5", "w.pt", "w.weights.h5", "m.keras", "m.pt2"])
+    def test_a_missing_file_is_said_to_be_missing(self, folder, name):
+        with pytest.raises(InputError, match=rf"no file '{name}': expected a model saved as \."):
+            meaning(name)
+
+    def test_folders(self, folder):
+        (folder / "plain").mkdir()
+        with pytest.raises(InputError, match=r"'plain' is a folder: expected a \.keras"):
+            meaning("plain")
+        (folder / "saved").mkdir()
+        (folder / "saved" / "saved_model.pb").write_bytes(b"")
+        for name in ("saved", "saved/saved_model.pb"):
+            with pytest.raises(InputError, match=r"'saved' is a TensorFlow SavedModel.*file\.py:b"):
+                meaning(name)
 
 
 class TestNames:
@@ -156,6 +174,8 @@ class TestNames:
         ("text", "options", "shapes", "message"),
         [
             ("ResNet5", {}, [], "did you mean 'ResNet50'"),
+            ("Inception", {}, [], "did you mean 'InceptionV3'"),
+            ("mobilenet", {}, [], "did you mean 'MobileNet'"),
             ("MobileNet", {"alhpa": 1}, [], "'alhpa': did you mean 'alpha'"),
             ("MobileNet", {}, [(8, 8, 3)], "MobileNet can't be built: Input size must be at least"),
             ("MobileNet", {"weights": "none.h5"}, [], "MobileNet can't be built"),
@@ -183,6 +203,11 @@ class TestFunction:
         def broken():
             raise KeyError("inside")
 
+        def nothing(): pass
+
+        def ends():
+            raise SystemExit
+
         text = "no function"
     """
 
@@ -205,6 +230,8 @@ class TestFunction:
             ("needs", r"needs the arguments width, depth, act: give them as -O width=\.\.\. -O"),
             ("broken", r"'mine.py:broken' failed: KeyError: 'inside' \(line 15"),
             ("text", "is of type str; expected a function"),
+            ("nothing", "'mine.py:nothing' returned None: return the model"),
+            ("ends", r"'mine.py:ends' failed: it called sys.exit\(\) \(line 20 of .*mine.py"),
             ("biuld", "did you mean 'build'"),
         ],
     )

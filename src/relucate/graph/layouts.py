@@ -6,14 +6,12 @@
     dense           (out, in)  <->  (in, out)
     same            as it is
 
-Used by the reader, and by whoever writes tensors back into a module.
+Used by the reader, the writer and the lowering.
 """
 
 from __future__ import annotations
 
 import numpy as np
-
-LAYOUTS = ("same", "dense", "conv", "depthwise")
 
 
 def to_graph(array: np.ndarray, layout: str, channels: int = 1) -> np.ndarray:

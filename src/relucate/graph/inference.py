@@ -1,7 +1,7 @@
 """The shape of what each known operation gives, from its attributes and the shapes it reads.
 
 Plain arithmetic, so that reading a large model needs no computation at all; what doesn't fit
-together is a `Mismatch` that says what was expected. Called by `translator`.
+together is a `Mismatch` that says what was expected. Called by the PyTorch reader.
 """
 
 from __future__ import annotations
@@ -12,36 +12,36 @@ from typing import Any
 
 import numpy as np
 
-from ...graph.nodes import ACTIVATIONS, DROP, MERGES, NORM
-from ...graph.padding import overhang, same_padding
-from .program import Mismatch
+from .ops import OPERATIONS
+from .padding import explicit_padding, overhang, transpose_crops
 
 Shape = tuple[int, ...]
 Attrs = Mapping[str, Any]
 Arrays = Mapping[str, Shape]  # role -> shape in the graph's layout
 
 
+class Mismatch(ValueError):
+    """The shapes of a call don't fit together; the message says what was expected."""
+
+
 def output_shape(op: str, attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
     """Return the shape of a node's output, batch axis included.
 
-    Raises: Mismatch: the inputs' shapes don't fit the operation.
+    Raises:
+        Mismatch: the inputs' shapes don't fit the operation.
+        KeyError: it doesn't follow from the attributes (`Operation.shape` is "given").
 
     >>> output_shape("dense", {}, {"kernel": (3, 5)}, [(2, 3)])
     (2, 5)
     """
-    if op in _RULES:
-        return _RULES[op](attrs, arrays, inputs)
-    if op in NORM:
+    what = OPERATIONS[op]
+    if what.kind == "norm":
         _check_norm(attrs, arrays, inputs[0])
-    if op in MERGES:
-        return _broadcast(inputs)
-    return inputs[0]
-
-
-def knows(op: str) -> bool:
-    """Say whether the shape of this operation's output can be told from its attributes."""
-    same = NORM | DROP | ACTIVATIONS | MERGES | {"rescale", "gaussian_noise", "identity"}
-    return op in _RULES or op in same
+    if what.shape == "same":
+        return inputs[0]
+    if what.shape == "broadcast":
+        return _broadcast(inputs, attrs.get("fill_axis"))
+    return RULES[op](what.complete(attrs), arrays, inputs)
 
 
 def _check_norm(attrs: Attrs, arrays: Arrays, shape: Shape) -> None:
@@ -63,9 +63,11 @@ def _some(shape: Shape) -> str:
     return str(shape[0]) if len(shape) == 1 else str(shape)
 
 
-def _broadcast(inputs: Sequence[Shape]) -> Shape:
+def _broadcast(inputs: Sequence[Shape], fill_axis: int | None = None) -> Shape:
+    rank, axis = max(map(len, inputs)), fill_axis or 0
+    filled = [(*s[:axis], *(1,) * (rank - len(s)), *s[axis:]) for s in inputs]
     try:
-        return np.broadcast_shapes(*inputs)
+        return np.broadcast_shapes(*filled)
     except ValueError:
         shapes = " and ".join(map(str, inputs))
         raise Mismatch(f"expected shapes that broadcast, got {shapes}") from None
@@ -74,33 +76,22 @@ def _broadcast(inputs: Sequence[Shape]) -> Shape:
 def _spatial(attrs: Attrs, shape: Shape, window: int) -> Shape:
     if len(shape) != window + 2:
         raise Mismatch(f"expected {window + 2} axes (batch, channels, {window} spatial)")
-    return shape[2:] if attrs.get("data_format") == "channels_first" else shape[1:-1]
+    return shape[2:] if attrs["data_format"] == "channels_first" else shape[1:-1]
 
 
 def _with_channels(attrs: Attrs, batch: int, sizes: Sequence[int], channels: int) -> Shape:
-    if attrs.get("data_format") == "channels_first":
+    if attrs["data_format"] == "channels_first":
         return (batch, channels, *sizes)
     return (batch, *sizes, channels)
 
 
 def _channels(attrs: Attrs, shape: Shape) -> int:
-    return shape[1] if attrs.get("data_format") == "channels_first" else shape[-1]
-
-
-def _pads(attrs: Attrs, sizes: Shape, window: Shape) -> list[tuple[int, int]]:
-    padding = attrs["padding"]
-    if padding == "valid":
-        return [(0, 0)] * len(window)
-    if padding == "same":
-        dilation = attrs.get("dilation", (1,) * len(window))
-        axes = zip(sizes, window, attrs["strides"], dilation, strict=True)
-        return [same_padding(*axis) for axis in axes]
-    return list(padding)
+    return shape[1] if attrs["data_format"] == "channels_first" else shape[-1]
 
 
 def _windowed(attrs: Attrs, sizes: Shape, window: Shape) -> list[int]:
-    dilation = attrs.get("dilation", (1,) * len(window))
-    pads = _pads(attrs, sizes, window)
+    dilation = attrs["dilation"] or (1,) * len(window)
+    pads = explicit_padding(attrs["padding"], sizes, window, attrs["strides"], dilation)
     found = []
     for n, k, s, d, pair in zip(sizes, window, attrs["strides"], dilation, pads, strict=True):
         more = overhang(n, k, s, d, pair) if attrs.get("ceil_mode") else 0
@@ -114,7 +105,7 @@ def _windowed(attrs: Attrs, sizes: Shape, window: Shape) -> list[int]:
 def _conv(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
     kernel, shape = arrays["kernel"], inputs[0]
     sizes = _spatial(attrs, shape, len(kernel) - 2)
-    _expect_channels(_channels(attrs, shape), kernel[-2] * attrs.get("groups", 1))
+    _expect_channels(_channels(attrs, shape), kernel[-2] * attrs["groups"])
     found = _windowed(attrs, sizes, kernel[:-2])
     return _with_channels(attrs, shape[0], found, kernel[-1])
 
@@ -137,11 +128,11 @@ def _transposed(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
     window = kernel[:-2]
     sizes = _spatial(attrs, shape, len(window))
     _expect_channels(_channels(attrs, shape), kernel[-1])
-    pads = [(0, 0)] * len(window) if attrs["padding"] == "valid" else attrs["padding"]
-    extra = attrs.get("output_padding") or (0,) * len(window)
-    axes = zip(sizes, window, attrs["strides"], attrs["dilation"], pads, extra, strict=True)
-    found = [(n - 1) * s + (k - 1) * d + 1 - sum(p) + more for n, k, s, d, p, more in axes]
-    return _with_channels(attrs, shape[0], found, kernel[-2] * attrs.get("groups", 1))
+    strides, dilation = attrs["strides"], attrs["dilation"] or (1,) * len(window)
+    crops = transpose_crops(attrs["padding"], attrs["output_padding"], window, strides, dilation)
+    axes = zip(sizes, window, strides, dilation, crops, strict=True)
+    found = [(n - 1) * s + (k - 1) * d + 1 - sum(crop) for n, k, s, d, crop in axes]
+    return _with_channels(attrs, shape[0], found, kernel[-2] * attrs["groups"])
 
 
 def _dense(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
@@ -160,7 +151,7 @@ def _pool(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
 
 def _reduced(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
     axes = {axis % len(inputs[0]) for axis in attrs["axes"]}
-    if attrs.get("keepdims"):
+    if attrs["keepdims"]:
         return tuple(1 if a in axes else n for a, n in enumerate(inputs[0]))
     return tuple(n for a, n in enumerate(inputs[0]) if a not in axes)
 
@@ -192,7 +183,11 @@ def _upsampled(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
 
 
 def _reshaped(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
-    return (inputs[0][0], *attrs["target"])
+    target = list(attrs["target"])
+    if -1 in target:
+        known = math.prod(size for size in target if size != -1)
+        target[target.index(-1)] = math.prod(inputs[0][1:]) // known
+    return (inputs[0][0], *target)
 
 
 def _flattened(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
@@ -230,7 +225,7 @@ def _embedded(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
     return (*inputs[0], arrays["table"][1])
 
 
-_RULES: dict[str, Callable[[Attrs, Arrays, Sequence[Shape]], Shape]] = {
+RULES: dict[str, Callable[[Attrs, Arrays, Sequence[Shape]], Shape]] = {
     "conv": _conv,
     "depthwise_conv": _depthwise,
     "conv_transpose": _transposed,

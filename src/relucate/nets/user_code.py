@@ -1,0 +1,203 @@
+"""The user's own code: importing it, calling it, and the line of it that failed.
+
+Loading user code runs it: only what the user named is loaded. A builder that ends the program
+(`sys.exit`) has failed: a check that ran nothing must not look like success.
+Called by `models` and by a study's `source`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, RelucateError, unknown
+
+_ALIASES = {"num_classes": "classes", "n_classes": "classes", "shape": "input_shape"}
+
+
+def path_part(text: str) -> Path | None:
+    """Return the file of `file.py:callable`, None for `package.module:callable`."""
+    head = text.rpartition(":")[0]
+    return Path(head).resolve() if head.endswith(".py") else None
+
+
+def load_callable(text: str) -> Callable[..., Any]:
+    """Import `file.py:callable` or `package.module:callable` and return the callable.
+
+    This runs the user's own code.
+    """
+    head, _, name = text.rpartition(":")
+    path = path_part(text)
+    module = _import_file(path) if path is not None else _import_module(head)
+    if not hasattr(module, name):
+        raise unknown(f"builder in {head}", name, _callables(module) or ["nothing callable"])
+    found = getattr(module, name)
+    if not callable(found):
+        kind = type(found).__name__
+        raise InputError(f"'{text}' is of type {kind}; expected a function that builds.")
+    return found
+
+
+def import_user_module(text: str) -> Any:
+    """Import a file or a module by name, which runs the user's own code, and return it."""
+    return _import_file(Path(text)) if text.endswith(".py") else _import_module(text)
+
+
+def module_file(name: str) -> Path | None:
+    """Return the file of a module, None if it has none; it is not imported, but its parents are.
+
+    Raises: InputError: there is no such module.
+    """
+    _import_from_here()
+    try:
+        spec = importlib.util.find_spec(name)
+    except (Exception, SystemExit):  # it imports the parent package, which is the user's own code
+        spec = None
+    if spec is None:
+        raise InputError(
+            f"no module '{name}': expected package.module:builder that Python can import from "
+            "here, or file.py:builder."
+        )
+    origin = Path(spec.origin) if spec.origin else None
+    return origin if origin is not None and origin.is_file() else None
+
+
+def check_file(path: Path) -> None:
+    """Raise InputError unless `path` is a file."""
+    if not path.is_file():
+        raise InputError(f"no file '{path}': expected a Python file with the builder in it.")
+
+
+def _callables(module: Any) -> list[str]:
+    """Return the names of what could be a builder, the module's own if it has any."""
+    have = {n: v for n, v in vars(module).items() if not n.startswith("_") and callable(v)}
+    own = [n for n, v in have.items() if getattr(v, "__module__", None) == module.__name__]
+    return own or list(have)
+
+
+def _import_file(path: Path) -> Any:
+    check_file(path)
+    name = f"relucate_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"'{path}' can't be imported as Python.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    folder = str(path.parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    with reported(f"'{path}' failed at import"):
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return module
+
+
+def _import_module(name: str) -> Any:
+    _import_from_here()
+    with reported(f"module '{name}' failed at import"):
+        return importlib.import_module(name)
+
+
+def _import_from_here() -> None:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
+@contextmanager
+def reported(problem: str, but: Any = ()) -> Iterator[None]:
+    """Turn what the user's code raises into an InputError: `problem`, the error, the user's line.
+
+    `sys.exit` counts as an error; Ctrl-C doesn't; errors of the class `but` are raised as they are.
+    """
+    try:
+        yield
+    except but:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{problem}: {where(error)}") from error
+
+
+def where(error: BaseException) -> str:
+    """Return an error in one line with the user's line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    machinery = (str(Path(__file__).parents[1]) + os.sep, "<frozen importlib", importlib.__file__)
+    own = [f for f in frames if not f.filename.startswith(machinery)]
+    users = [f for f in own if not {"site-packages", "dist-packages"} & set(Path(f.filename).parts)]
+    last = (users or own)[-1:]
+    at = f" (line {last[0].lineno} of {last[0].filename})" if last else ""
+    if isinstance(error, SystemExit):
+        code = "" if error.code is None else repr(error.code)
+        return f"it called sys.exit({code}){at}, which would end the program without a result"
+    return f"{type(error).__name__}: {error}{at}"
+
+
+def parameters(builder: Callable[..., Any], text: str) -> Mapping[str, inspect.Parameter]:
+    """Return a builder's parameters by name.
+
+    Raises: InputError: Python can't read its signature.
+    """
+    try:
+        return inspect.signature(builder).parameters
+    except (TypeError, ValueError):
+        raise InputError(
+            f"'{text}' has no signature that Python can read: wrap it in a function of your own."
+        ) from None
+
+
+def takes_all(taken: Mapping[str, inspect.Parameter]) -> bool:
+    """Say whether a builder takes any keyword argument (**options)."""
+    return any(p.kind is p.VAR_KEYWORD for p in taken.values())
+
+
+def arguments(
+    builder: Callable[..., Any], text: str, offered: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the keyword arguments for a builder: what it takes of `offered`, and all `options`.
+
+    Args:
+        offered: by our names (order, input_shape, classes, ...); the builder may call them
+            num_classes, n_classes or shape.
+        options: the user's own, which come first.
+    Raises: InputError: an option that it doesn't take, or one that it needs and doesn't get.
+    """
+    taken = parameters(builder, text)
+    for name in options:
+        if name not in taken and not takes_all(taken):
+            raise unknown(f"option of '{text}'", name, taken or ["(it takes none)"])
+    names = ("order", *taken) if takes_all(taken) else tuple(taken)
+    known = {name: _ALIASES.get(name, name) for name in names}
+    given = {name: offered[key] for name, key in known.items() if key in offered} | dict(options)
+    missing = [p.name for p in taken.values() if _is_needed(p) and p.name not in given]
+    if missing:
+        shown = " ".join(f"-O {name}=..." for name in missing)
+        raise InputError(
+            f"'{text}' needs the arguments {', '.join(missing)}: give them as {shown} (options="
+            "{...} in Python), or give them defaults."
+        )
+    return given
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    variable = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    return parameter.default is parameter.empty and not variable
+
+
+def call(builder: Callable[..., Any], what: str, given: Mapping[str, Any], when: str = "") -> Any:
+    """Return the model that a builder returns; what and when: for the message if it fails."""
+    with reported(f"{what} failed{when}", but=RelucateError):  # of our blocks in the user's net
+        model = builder(**given)
+    if model is None:
+        raise InputError(f"{what} returned None{when}: return the model.")
+    return model

@@ -1,0 +1,179 @@
+"""The training loop, once for every engine: epochs, learning curve, best epoch, score, divergence.
+
+An engine trains an epoch, re-estimates statistics and gives outputs; everything else is decided
+here. Not here: tensors, optimizers, models. Called by `keras/trainer.py` and `torch/trainer.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from .recipe import Recipe
+from .run import EpochReport, OnEpoch, RunResult
+from .streams import curve_sample, curve_statistics, statistics_sample
+from .task import CLASSIFICATION, Task
+
+
+class Engine(Protocol):
+    """What the loop needs of whoever trains one model."""
+
+    def epoch(self, number: int) -> float:
+        """Train epoch `number`, counted from 0; return its mean training loss."""
+        ...
+
+    def reestimate(self, sample: np.ndarray) -> None:
+        """Average the norms' statistics over the training examples at `sample`, (count,) int64.
+
+        Nothing else may change, and the same sample gives the same statistics again.
+        """
+        ...
+
+    def outputs(self, part: str, index: np.ndarray | None) -> np.ndarray:
+        """Return the model's outputs at inference, (n, ...) floats, on the host.
+
+        Args: part: "test", or "held" for what was held out; index: which examples, None for all.
+        """
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """Return `parameters` and `norm_parameters`: trainable scalars, of all and of the norms."""
+        ...
+
+
+def run(
+    engine: Engine,
+    recipe: Recipe,
+    labels: Mapping[str, np.ndarray],
+    *,
+    trained: int,
+    seed: int,
+    on_epoch: OnEpoch = lambda report: None,
+    task: Task = CLASSIFICATION,
+) -> RunResult:
+    """Train with `engine` for all epochs and score on the test part.
+
+    Args:
+        labels: of the "test" part, and of the "held" part if something was held out.
+        trained: number of examples that are trained on.
+        seed: decides which of them statistics are re-estimated on.
+
+    Returns: the score after the last epoch, or that of the epoch that did best on what was held
+        out. A loss that isn't finite ends the run as `diverged`.
+    """
+    return _Run(engine, recipe, labels, trained, seed, on_epoch, task).result()
+
+
+class _Run:
+    """One training: its curve, clocks and best epoch."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        recipe: Recipe,
+        labels: Mapping[str, np.ndarray],
+        trained: int,
+        seed: int,
+        on_epoch: OnEpoch,
+        task: Task,
+    ) -> None:
+        self.engine, self.recipe, self.on_epoch, self.task = engine, recipe, on_epoch, task
+        self.labels, self.held = labels, "held" in labels
+        self.sample = statistics_sample(seed, trained, recipe.reestimate)
+        self.curve_set = curve_sample(len(labels["test"]), recipe.curve)
+        self.estimated = 0  # examples of the sample that the statistics rest on, this epoch
+        self.final: np.ndarray | None = None  # outputs on the test part after the last epoch
+        self.best: tuple[float, dict[str, Any]] | None = None  # on what was held out; the result
+        self.curve: dict[str, list[Any]] = {"epoch": [], "train_loss": [], task.metric.name: []}
+        self.seconds = {"train": 0.0, "evaluate": 0.0}
+
+    def result(self) -> RunResult:
+        """Run all epochs, then score."""
+        for epoch in range(self.recipe.epochs):
+            loss = self._timed("train", self._train, epoch)
+            finite = math.isfinite(loss)
+            score = self._timed("evaluate", self._curve_point, epoch) if finite else None
+            self._record(epoch, loss, score)
+            if not finite:
+                note = f"the training loss was {loss} in epoch {epoch + 1}"
+                return self._ended("diverged", note=note)
+            if self.held:
+                self._timed("evaluate", self._keep_best, epoch)
+        if self.held:
+            return self._best()
+        values = self._timed("evaluate", self._score)
+        if not math.isfinite(values["loss"]):
+            note = f"the test loss was {values['loss']} after the last epoch"
+            return self._ended("diverged", note=note)
+        return self._ended("done", **values)
+
+    def _timed(self, clock: str, function: Callable[..., Any], *args: Any) -> Any:
+        start = time.perf_counter()
+        value = function(*args)
+        self.seconds[clock] += time.perf_counter() - start
+        return value
+
+    def _train(self, epoch: int) -> float:
+        self.estimated = 0
+        return self.engine.epoch(epoch)
+
+    def _curve_point(self, epoch: int) -> float | None:
+        if not self.recipe.curve:
+            return None
+        last = epoch == self.recipe.epochs - 1
+        if last and not self.held:  # the score follows: it is the same outputs
+            self.final = self._outputs("test")
+            outputs = self.final[self.curve_set]
+        else:
+            sample = curve_statistics(self.sample, last=self.held)
+            outputs = self._outputs("test", self.curve_set, sample)
+        return self.task.score(outputs, self.labels["test"][self.curve_set])
+
+    def _keep_best(self, epoch: int) -> None:
+        """Score the test part if this epoch is the best so far on what was held out."""
+        outputs = self._outputs("held")
+        score = self.task.score(outputs, self.labels["held"])
+        better = self.best is None or self.task.better(score, self.best[0])
+        if better and np.isfinite(outputs).all():
+            values = self._score()
+            if math.isfinite(values["loss"]):
+                self.best = score, {**values, "epoch": epoch + 1}
+
+    def _score(self) -> dict[str, Any]:
+        outputs = self._outputs("test") if self.final is None else self.final
+        labels = self.labels["test"]
+        return {
+            "metric": self.task.score(outputs, labels),
+            "loss": self.task.loss(outputs, labels),
+            "per_example": self.task.per_example(outputs, labels),
+        }
+
+    def _outputs(
+        self, part: str, index: np.ndarray | None = None, sample: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return outputs with statistics that rest on `sample`, by default the whole of it."""
+        sample = self.sample if sample is None else sample
+        if len(sample) not in (0, self.estimated):
+            self.engine.reestimate(sample)
+            self.estimated = len(sample)
+        return self.engine.outputs(part, index)
+
+    def _record(self, epoch: int, loss: float, score: float | None) -> None:
+        self.curve["epoch"].append(epoch + 1)
+        self.curve["train_loss"].append(loss if math.isfinite(loss) else None)
+        self.curve[self.task.metric.name].append(score)
+        self.on_epoch(EpochReport(epoch + 1, self.recipe.epochs, loss, score))
+
+    def _best(self) -> RunResult:
+        if self.best is None:
+            note = "no epoch gave finite outputs on what was held out"
+            return self._ended("diverged", note=note)
+        return self._ended("done", **self.best[1])
+
+    def _ended(self, status: str, **values: Any) -> RunResult:
+        counts = self.engine.counts()
+        return RunResult(status, curve=self.curve, seconds=dict(self.seconds), **counts, **values)

@@ -1,0 +1,94 @@
+"""What a run is trained for: its loss, its metric, which outputs fit, how they are scored.
+
+One class for one task; CLASSIFICATION is single-label classification. Pure NumPy: the engines train
+with their own implementation of `training_loss` and hand over outputs to be scored here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import Refused
+from .metric import ACCURACY, Metric
+
+
+class Task:
+    """What the training loop and the engines ask of a task. Subclass it for another one.
+
+    Attributes:
+        name: of the task.
+        metric: what `score` returns: its name, direction, unit, scale and worst value.
+        training_loss: name of the loss to train with; each engine has an implementation.
+    """
+
+    name: str
+    metric: Metric
+    training_loss: str
+
+    def check_outputs(self, shape: object, classes: int) -> None:
+        """Refuse a model whose outputs have a `shape` that doesn't fit the task."""
+        raise NotImplementedError
+
+    def loss(self, outputs: np.ndarray, labels: np.ndarray) -> float:
+        """Return the mean loss without label smoothing, computed in float64."""
+        raise NotImplementedError
+
+    def per_example(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+        """Return one value per example, (n,) bool or float32, None if the task has no such."""
+        return None
+
+    def score(self, outputs: np.ndarray, labels: np.ndarray) -> float:
+        """Return the metric on all examples: by default the mean of the values per example."""
+        values = self.per_example(outputs, labels)
+        if values is None:
+            raise NotImplementedError(f"{type(self).__name__} has to define score.")
+        return float(values.mean(dtype=np.float64))
+
+    def better(self, a: float, b: float) -> bool:
+        """Say whether score `a` is better than `b`; a tie isn't."""
+        return a < b if self.metric.lower_is_better else a > b
+
+
+class Classification(Task):
+    """One label out of several classes: softmax cross-entropy, scored by accuracy.
+
+    Outputs are (batch, classes) logits, or probabilities where an engine can train with them.
+    """
+
+    name = "classification"
+    metric = ACCURACY
+    training_loss = "cross-entropy"
+
+    def check_outputs(self, shape: object, classes: int) -> None:
+        """Refuse outputs that aren't one logit or probability per class."""
+        if not isinstance(shape, tuple) or shape[1:] != (classes,):
+            raise Refused(
+                f"the model's output is of shape {shape}; expected (batch, {classes}): one logit "
+                "(Keras: or probability) per class."
+            )
+
+    def loss(self, outputs: np.ndarray, labels: np.ndarray) -> float:
+        """Return the mean cross-entropy of logits or probabilities (n, classes) in nats.
+
+        >>> round(CLASSIFICATION.loss(np.array([[0.25, 0.75]]), np.array([1])), 4)  # -ln 0.75
+        0.2877
+        """
+        outputs = np.asarray(outputs, np.float64)
+        if are_probabilities(outputs):
+            logs = np.log(np.maximum(outputs, 1e-12))
+        else:
+            shifted = outputs - outputs.max(-1, keepdims=True)
+            logs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+        return float(-logs[np.arange(len(labels)), labels].mean())
+
+    def per_example(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Return which examples were right, (n,) bool."""
+        return outputs.argmax(1) == labels
+
+
+def are_probabilities(outputs: np.ndarray) -> bool:
+    """Say whether each row of outputs (n, classes) is non-negative and sums to 1."""
+    return bool((outputs >= 0).all() and np.allclose(outputs.sum(-1), 1.0, atol=1e-3))
+
+
+CLASSIFICATION = Classification()
