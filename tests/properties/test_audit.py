@@ -95,6 +95,49 @@ def test_in_chains_of_any_length(case):
 
 
 @st.composite
+def unread(draw):
+    """A chain of blocks in one order as its operations, and which of them are unknown."""
+    order = draw(st.sampled_from(ORDERS))
+    ops = [OP[token] for token in order.split("-")] * draw(st.integers(1, 6))
+    for _ in range(draw(st.integers(0, 3))):
+        ops.insert(draw(st.integers(0, len(ops))), draw(st.sampled_from(LOOKED_THROUGH)))
+    ops += draw(st.sampled_from([[], ["dense"], ["dense", "softmax"], ["add"]]))
+    most = draw(st.sampled_from([1, 1, 4]))
+    gone = draw(st.sets(st.integers(0, len(ops) - 1), min_size=1, max_size=most))
+    return ops, gone
+
+
+def line(ops, gone=()):
+    nodes, last = {"x": Node("x", "input", (), (None, 4, 4, 8))}, "x"
+    for number, op in enumerate(ops):
+        name = f"{op}{number}"
+        known = op != "add" and number not in gone
+        inputs = ("x", last) if op == "add" else (last,)
+        attrs = {"axis": -1, "data_format": "channels_last", "padding": "valid"} if known else {}
+        op = "opaque" if number in gone else op
+        nodes[name] = Node(name, op, inputs, (None, 4, 4, 8), name, attrs=attrs)
+        last = name
+    return Graph("g", nodes, ("x",), (last,), {})
+
+
+@given(unread())
+@settings(max_examples=500, deadline=None)
+def test_a_layer_that_cannot_be_read_misleads_nobody(case):
+    ops, gone = case
+    truth = {site.name: site for site in sites(line(ops))}
+    names = {f"{ops[number]}{number}" for number in gone}
+    found = sites(line(ops, gone))
+    assert {site.name for site in found} == truth.keys() - names
+    for site in found:
+        true = truth[site.name]
+        if site.unknown:
+            assert set(site.unknown) <= names
+            assert len(gone) > 1 or true.order in site.orders
+        else:
+            assert (site.order, site.linear, site.act) == (true.order, true.linear, true.act)
+
+
+@st.composite
 def tangles(draw):
     """Layers that read any of those before them, and another topological order of the same."""
     nodes = {"x": Node("x", "input", (), (None, 4, 4, 8))}

@@ -17,16 +17,17 @@ from relucate.report.sarif import sarif
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def site(name, order="linear-norm-act", act="relu", linear="conv", calls=1, note="", kind="batch"):
+def site(name, order="linear-norm-act", act="relu", linear="conv", unknown=(), **more):
     return {
         "name": name,
-        "kind": kind,
+        "kind": more.get("kind", "batch"),
         "linear": linear,
         "act": act and f"{act}_1",
         "act_op": act,
         "order": order,
-        "calls": calls,
-        "note": note,
+        "calls": more.get("calls", 1),
+        "note": more.get("note", ""),
+        "unknown": list(unknown),
     }
 
 
@@ -74,6 +75,14 @@ CASES = {
         ],
         [finding("N206", "error", "bn", 0), finding(where="conv")],
         ["lstm", "custom"],
+    ),
+    "audit_unsure": audit(
+        [
+            site("bn1", "norm-act", linear=None, unknown=["own_conv"]),
+            site("bn2", unknown=["own_conv"]),
+            site("bn3", "linear-norm", None, unknown=["own"], note="'own' couldn't be read"),
+        ],
+        unknown=["own_conv", "own"],
     ),
     "audit_groups": audit(
         MIXED,
@@ -132,7 +141,7 @@ def test_html_escapes_and_shows_all():
     assert "<script>" not in page
     assert "<b>" not in page
     assert "&lt;script&gt;1&lt;/script&gt;" in page
-    for text in ("linear-norm-act", "N101 redundant-bias", "Not looked into", "1 warning"):
+    for text in ("linear-norm-act", "N101 redundant-bias", "Could not be read", "1 warning"):
         assert text in page
 
 

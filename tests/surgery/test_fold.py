@@ -297,3 +297,59 @@ def test_calls_that_differ_in_epsilon_are_no_calls_of_one_layer(strategy):
     net.add("relu")
     (outcome,) = outcomes(net, strategy)
     assert outcome.reason == "its calls differ, in epsilon or in axis"
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("back", [False, True])
+def test_a_reshape_lets_channels_through_that_are_along_one_axis_on_both_sides(first, back):
+    net = Net(12, first, np.float64)
+    if back:  # DCGAN's start
+        net.add("flatten")
+        net.add("dense", arrays={"kernel": net.normal(net.channels(), 72)})
+        net.add("reshape", attrs={"target": (8, 3, 3) if first else (3, 3, 8)})
+        norm(net)
+        net.add("relu")
+        conv(net)
+    else:
+        net.add("relu")
+        norm(net)
+        size = int(np.prod(net.values[net.last].shape[1:]))
+        net.add("reshape", attrs={"target": (size,)})
+        net.add("dense", arrays={"kernel": net.normal(size, 3)})
+    (outcome,) = outcomes(net)
+    assert outcome.status == "done"
+
+
+@pytest.mark.parametrize(
+    ("target", "status"), [((36, 4), "done"), ((12, 12), "done"), ((72, 2), "skipped")]
+)
+def test_a_reshape_that_spreads_the_channels(target, status):
+    net = Net(13, False, np.float64)
+    net.add("relu")
+    norm(net)
+    net.add("reshape", attrs={"target": target})
+    net.add("dense", arrays={"kernel": net.normal(net.channels(), 3)})
+    (outcome,) = outcomes(net)
+    assert outcome.status == status
+    assert status == "done" or "spreads the channels over several axes" in outcome.reason
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_norm_behind_a_flatten_of_one_pixel(first):
+    net = Net(14, first, np.float64)
+    conv(net, window=6, padding="valid")
+    net.add("flatten")
+    norm(net)
+    net.add("relu")
+    (outcome,) = outcomes(net)
+    assert (outcome.status, outcome.reason) == ("done", "into conv1")
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_chain_of_norms_goes_in_one_call(count):
+    net = Net(15, False, np.float64)
+    net.add("relu")
+    for _ in range(count):
+        norm(net)
+    conv(net)
+    assert [outcome.status for outcome in outcomes(net)] == ["done"] * count

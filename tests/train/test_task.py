@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from relucate.errors import Refused
+from relucate.errors import InputError, Refused
 from relucate.train import ACCURACY, CLASSIFICATION, Task
-from relucate.train.task import are_probabilities
+from relucate.train.task import Classification, are_probabilities
 
 
 @pytest.fixture
@@ -50,6 +50,15 @@ def test_outputs_of_another_shape_are_refused(shape):
     with pytest.raises(Refused, match=r"expected \(batch, 4\)"):
         CLASSIFICATION.check_outputs(shape, 4)
     CLASSIFICATION.check_outputs((None, 4), 4)
+
+
+def test_a_loss_that_an_engine_does_not_have_is_named():
+    class Counts(Classification):
+        training_loss = "poisson"
+
+    assert Counts().loss_among({"poisson": 1}) == 1
+    with pytest.raises(InputError, match=r"'poisson'.*Choose from: cross-entropy"):
+        Counts().loss_among({"cross-entropy": 1})
 
 
 def test_better_is_strictly_better():

@@ -7,16 +7,18 @@ from typing import Annotated
 
 import typer
 
-from .compare import Format
+from .options import TextOrJson
 
 
 def nets(
-    format: Annotated[Format, typer.Option(help="text or json on standard output.")] = Format.text,
+    format: Annotated[
+        TextOrJson, typer.Option(help="text or json on standard output.")
+    ] = TextOrJson.text,
 ) -> None:
     """List the built-in networks with their options and defaults."""
     from ..nets import NETS, options, summary
 
-    if format is Format.json:
+    if format is TextOrJson.json:
         rows = [{"name": n, "summary": summary(n), "options": options(n)} for n in NETS]
         print(json.dumps({"schema": "relucate.nets/1", "nets": rows}, indent=1))
         return

@@ -3,10 +3,85 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from ..errors import InputError
+from .fields import given_values
+
+
+class TextOrJson(StrEnum):
+    """What goes to standard output."""
+
+    text = "text"
+    json = "json"
+
+
+def _data(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How data are read."""
+
+    size: str | None = _data(None, "Resize a folder's images: SIDE or HEIGHTxWIDTH.")
+    grayscale: bool = _data(False, "One channel for a folder's images.")
+    skip_bad: bool = _data(False, "Skip files of a folder that aren't images.")
+    test_split: float = _data(0.2, "Share that becomes the test part where the data has none.")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which data, and how much of them is used."""
+
+    data: str = _data(
+        "digits", "digits, folder:PATH, npz:PATH, or cifar10, cifar100, mnist, fashion_mnist."
+    )
+    train_size: int | None = _data(None, "Train on this many examples (stratified).")
+    test_size: int | None = _data(None, "Test on this many examples (stratified).")
+
+
+def load_data(options: Mapping[str, Any], *, quiet: bool) -> Any:
+    """Return the Dataset that `DataOptions` and `ReadOptions` among the options name."""
+    used = DataOptions(**given_values(DataOptions, options))
+    found = read_data(used.data, options, quiet=quiet)
+    if used.train_size is None and used.test_size is None:
+        return found
+    return found.subset(used.train_size, used.test_size)
+
+
+def read_data(source: str, options: Mapping[str, Any], *, quiet: bool = False, **more: Any) -> Any:
+    """Return the Dataset that `source` names, read as `ReadOptions` among the options say."""
+    from ..api.study import load_data
+
+    chosen = given_values(ReadOptions, options)
+    if "size" in chosen:
+        chosen["size"] = _size(chosen["size"])
+    return load_data(source, progress=None if quiet else _decoding, **chosen, **more)
+
+
+def _size(text: str) -> Any:
+    parts = text.lower().split("x")
+    try:
+        sizes = [int(part) for part in parts]
+    except ValueError:
+        sizes = []
+    if len(sizes) not in (1, 2) or min(sizes, default=0) < 1:
+        raise InputError(
+            f"--size is SIDE or HEIGHTxWIDTH in pixels, such as 32 or 32x48, got '{text}'."
+        )
+    return sizes[0] if len(sizes) == 1 else tuple(sizes)
+
+
+def _decoding(done: int, total: int) -> None:
+    """Show how far decoding is, on standard error, if it is a terminal."""
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\rdecoding images: {done:,} of {total:,}", end=end, file=sys.stderr, flush=True)
 
 
 def builder_options(texts: Iterable[str] | None) -> dict[str, Any]:

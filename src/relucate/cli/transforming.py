@@ -10,22 +10,13 @@ import os
 import sys
 import tempfile
 import warnings
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import InputError
-from .options import builder_options, input_shapes
-
-
-class TextOrJson(StrEnum):
-    """What goes to standard output."""
-
-    text = "text"
-    json = "json"
-
+from .options import TextOrJson, builder_options, input_shapes
 
 Model = Annotated[
     str,

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .transforming import Format, Imports, InputShape, Model, Option, TextOrJson, load
+from .options import TextOrJson
+from .transforming import Format, Imports, InputShape, Model, Option, load
 
 
 def verify(

@@ -65,6 +65,7 @@ class Operation:
     moves_axes: bool = False  # an axis of its output may be another axis of its input
     spatial: bool = False  # works along the image's axes, of which the channels may be one
     pads: bool = False  # may pad its input with zeros before it computes
+    unknown: bool = False  # it may be a norm's linear layer, its activation, or another norm
     transparent: bool = False  # looked through on the walk between a layer and its norm
     absorbs: bool = False  # its kernel and bias can take over a scale and a shift per channel
     centers: Literal["", "channel", "group", "axes"] = ""  # a norm: over what it subtracts a mean
@@ -408,16 +409,16 @@ _OTHERS = [
     ),
     _op("constant", "other", arrays="value", shape="given"),
     _op("embedding", "other", None, "mixes", "table", shape="rule"),
-    _op("matmul", "other", {"equation": None}, "mixes", **_GIVEN),
-    _op("dot", "other", {"axes": None, "normalize": False}, "mixes", **_GIVEN),
+    _op("matmul", "other", {"equation": None}, "mixes unknown", **_GIVEN),
+    _op("dot", "other", {"axes": None, "normalize": False}, "mixes unknown", **_GIVEN),
     # Its own projections are inside.
     _op("attention", "other", _ATTENTION, "mixes", **_GIVEN),
     _op("input", "other", shape="given", unevaluated="its value is given"),
     _op(
         "opaque",
         "other",
-        {"type": "unknown", "why": ""},
-        "mixes",
+        {"type": "unknown", "why": "", "rearranges": False},  # it only moves values
+        "mixes unknown",
         shape="given",
         unevaluated="the reader doesn't know it",
     ),

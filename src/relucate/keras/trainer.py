@@ -89,7 +89,7 @@ class _Engine:
         if not getattr(model, "compiled", False):
             outputs = forward(model, self.x[:8], training=False)  # builds a subclassed model too
             task.check_outputs(outputs.shape, data.classes)
-            loss = _LOSSES[task.training_loss](recipe, logits=not are_probabilities(outputs))
+            loss = task.loss_among(_LOSSES)(recipe, logits=not are_probabilities(outputs))
             _compile(model, recipe, len(self.batches), loss)
         self.batches.one_hot = data.classes if _wants_one_hot(model) else 0
         _key_dropout(model, seed)
@@ -357,19 +357,29 @@ def _random_source(layer: Any) -> Any:
 def reestimate(model: keras.Model, x: np.ndarray) -> None:
     """Replace every batch norm's moving statistics by averages over `x`, batch by batch.
 
-    Random layers (dropout, noise, augmentation) compute as at inference meanwhile.
+    Layers that draw at random (dropout, noise) or keep a state of their own (the vector of spectral
+    normalization) compute as at inference meanwhile, so nothing but the statistics changes.
     """
     layers = list(model._flatten_layers(include_self=False))
     norms = [la for la in layers if isinstance(la, keras.layers.BatchNormalization)]
     norms = [norm for norm in norms if norm.trainable]
     if not norms:
         return
+    calmed = [la for la in layers if _random_source(la) is not None or _has_state(la)]
     size = min(_SCORE_BATCH, len(x))
-    with _momenta_kept(norms), _calm([la for la in layers if _random_source(la) is not None]):
+    with _momenta_kept(norms), _calm(calmed):
         for count, start in enumerate(range(0, len(x) - size + 1, size)):
             for norm in norms:
                 norm.momentum = count / (count + 1)
             forward(model, x[start : start + size], training=True)
+
+
+def _has_state(layer: Any) -> bool:
+    """Say whether training may write variables of the layer itself, which holds no batch norm."""
+    inside = layer._flatten_layers()
+    return bool(layer._non_trainable_variables) and not any(
+        isinstance(la, keras.layers.BatchNormalization) for la in inside
+    )
 
 
 def forward(model: keras.Model, x: np.ndarray, *, training: bool) -> np.ndarray:

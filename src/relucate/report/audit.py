@@ -55,8 +55,8 @@ def _parts(audit: dict[str, Any], every: bool) -> Iterator[RenderableType]:
         yield Padding(_table(*(groups(audit) if grouped else table(audit))), (0, 0, 0, 2))
         if len(audit["summary"]) > 1:
             yield Text("\n" + "\n".join(orders(audit)))
-    if audit["unknown"]:
-        yield Text("\n" + unread(audit), style="yellow")
+    if text := unread(audit):
+        yield Text("\n" + text, style="yellow")
     yield Text("\n" + conclusion(audit), style="bold")
     for severity, title, lines in findings(audit, every):
         grid = Table.grid(padding=(0, 1))
@@ -104,11 +104,19 @@ def table(audit: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     shared = any(site["calls"] > 1 for site in audit["sites"])
     header = ["norm", "kind", "linear layer", "activation", "order"] + ["calls"] * shared
     rows = [
-        [site["name"], site["kind"], site["linear"] or "-", _activation(site), site["order"]]
+        [site["name"], site["kind"], _linear(site), _activation(site), _order(site)]
         + [str(site["calls"])] * shared
         for site in audit["sites"]
     ]
     return header, rows
+
+
+def _linear(site: dict[str, Any]) -> str:
+    return site["linear"] or ("?" if site.get("unknown") else "-")
+
+
+def _order(site: dict[str, Any]) -> str:
+    return site["order"] + (" ?" if site.get("unknown") else "")
 
 
 def _activation(site: dict[str, Any]) -> str:
@@ -119,7 +127,7 @@ def groups(audit: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return the header and one row per kind of site, the commonest first."""
     found: dict[tuple[str, ...], list[str]] = {}
     for site in audit["sites"]:
-        key = (site["order"], site["kind"], _activation(site))
+        key = (_order(site), site["kind"], _activation(site))
         found.setdefault(key, []).append(site["name"])
     rows = [
         [
@@ -138,10 +146,22 @@ def orders(audit: dict[str, Any]) -> list[str]:
 
 
 def unread(audit: dict[str, Any]) -> str:
-    """Return the sentence about layers that couldn't be looked into."""
-    names = audit["unknown"]
+    """Return the sentences about layers that couldn't be read, and what depends on them."""
+    found = []
+    if audit["unknown"]:
+        names = _few(audit["unknown"])
+        found.append(f"Could not be read: {names}. Norms inside these layers are not listed.")
+    unsure = [site for site in audit["sites"] if site.get("unknown")]
+    if unsure:
+        names = dict.fromkeys(name for site in unsure for name in site["unknown"])
+        norms = list(dict.fromkeys(site["name"] for site in unsure))
+        found.append(f"The order of {_few(norms)} (?) depends on {_few(list(names))}.")
+    return " ".join(found)
+
+
+def _few(names: list[str]) -> str:
     rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"Not looked into: {', '.join(names[:5])}{rest}. What is inside is missing here."
+    return ", ".join(names[:5]) + rest
 
 
 def conclusion(audit: dict[str, Any]) -> str:
@@ -196,7 +216,7 @@ def audit_html(audit: dict[str, Any]) -> str:
         headline=headline(audit),
         header=header,
         rows=rows,
-        unread=unread(audit) if audit["unknown"] else "",
+        unread=unread(audit),
         conclusion=conclusion(audit),
         findings=list(findings(audit)),
     )

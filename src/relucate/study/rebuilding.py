@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from ..errors import InputError, Refused
+from ..order import Order
 from ..surgery.draft import Edit
 from ..surgery.rebuild import rebuild_graph
 
@@ -71,8 +72,6 @@ def _plan(graph: Any, order: str, bias: str) -> Edit:
 
 def _there(plan: Edit, order: str) -> int:
     """Return how many norms are in the order now, moved or not."""
-    from ..order import Order
-
     if not Order(order).has_norm:
         return len(plan.done)
     return sum(outcome.new == str(Order(order)) for outcome in plan.outcomes)
@@ -82,4 +81,10 @@ def _sentence(plan: Edit, order: str) -> str:
     total, there = len(plan.outcomes), _there(plan, order)
     if there == total:
         return ""
-    return f"rebuilt as {order}: {there} of {total} norms are in that order, the others stay"
+    wanted = str(Order(order))
+    stay = [o for o in plan.outcomes if o.new != wanted] if Order(order).has_norm else []
+    stay = stay or [outcome for outcome in plan.outcomes if outcome.status == "skipped"]
+    named = "; ".join(f"{outcome.name} ({outcome.reason})" for outcome in stay[:3])
+    more = f"; and {len(stay) - 3} more" if len(stay) > 3 else ""
+    have = f"rebuilt as {order}: {there} of {total} norms are in that order."
+    return f"{have} Others stay: {named}{more}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import InputError, unknown
 from ..graph import Graph
-from .paths import Paths
+from .paths import Paths, is_unknown
 from .rules import RULES, SEVERITIES, Facts, Finding, Rule
 from .sites import Site, sites
 
@@ -74,7 +74,9 @@ def audit_graph(
     facts = Facts(graph, paths, sites(graph, paths), steps)
     found = [finding for rule in chosen for finding in rule(facts)]
     found.sort(key=lambda finding: -SEVERITIES.index(finding.severity))  # stable: then by code
-    unknown_layers = dict.fromkeys(node.layer or node.name for node in graph.opaque)
+    unknown_layers = dict.fromkeys(
+        node.layer or node.name for node in graph.opaque if is_unknown(node)
+    )
     return Audit(graph.name, graph.framework, facts.sites, tuple(found), tuple(unknown_layers))
 
 

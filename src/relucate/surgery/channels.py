@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -118,7 +119,7 @@ def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
         # A planner's own: s (a x + m) + t = a (s x) + (s m + t), whatever the shapes of a and m.
         inner = behind(draft, node.inputs[0], channels.unshifted())
         return [*inner, Absorption(name, True, channels)]
-    if len(node.inputs) != 1 or node.op in {"slice", "flatten"}:
+    if len(node.inputs) != 1 or node.op == "slice":
         raise Blocked(_why(node))
     return behind(draft, node.inputs[0], _through(draft, node, channels, back=True))
 
@@ -209,6 +210,8 @@ def _widened(draft: Draft, node: Node, name: str, channels: Channels) -> Channel
 
 def _through(draft: Draft, node: Node, channels: Channels, back: bool) -> Channels:
     """Return scale and shift on the other side of a node that commutes with them."""
+    if node.op == "reshape" or (node.op == "flatten" and back):
+        return _reshaped(draft, node, channels, back)
     if node.op == "permute":
         order = (0, *node.attrs["dims"])
         return channels.moved(order[channels.axis] if back else order.index(channels.axis))
@@ -282,6 +285,43 @@ def _pooled(node: Node, channels: Channels, back: bool) -> Channels:
         return channels.moved(channels.axis - sum(axis < channels.axis for axis in axes))
     kept = [a for a in range(len(node.shape) + len(axes)) if a not in axes]
     return channels.moved(kept[channels.axis])
+
+
+def _reshaped(draft: Draft, node: Node, channels: Channels, back: bool) -> Channels:
+    """Return scale and shift on the other side of a reshape, where they are along one axis too.
+
+    They are laid out as the value is, value by value, and read again along each axis in turn.
+    """
+    old, new = draft.nodes[node.inputs[0]].shape[1:], node.shape[1:]
+    here, there = (new, old) if back else (old, new)
+    if any(size is None for size in (*here, *there)):
+        raise Blocked(f"'{node.layer}' reshapes a shape that isn't known")
+    moved = node.op == "flatten" and node.attrs.get("data_format") == "channels_first"
+    laid = [
+        _laid_out(values, channels.axis - 1, here, there, moved)
+        for values in (channels.scale, channels.shift)
+    ]
+    # One number for all would fit any axis: the one that is as long as the channels goes first.
+    axes = sorted(range(len(there)), key=lambda axis: there[axis] != here[channels.axis - 1])
+    for axis in axes:
+        first = tuple(slice(None) if a == axis else slice(1) for a in range(len(there)))
+        if all(np.array_equal(full, np.broadcast_to(full[first], full.shape)) for full in laid):
+            scale, shift = (full[first].reshape(-1) for full in laid)
+            return Channels(scale, shift, axis + 1)
+    raise Blocked(f"'{node.layer}' spreads the channels over several axes")
+
+
+def _laid_out(
+    values: np.ndarray, axis: int, here: Sequence[Any], there: Sequence[Any], moved: bool
+) -> np.ndarray:
+    """Return values along an axis of the shape `here` as they are laid out in the shape `there`.
+
+    Args: moved: the first axis of `there` became the last one before it was flattened.
+    """
+    full = np.broadcast_to(np.moveaxis(values.reshape(-1, *[1] * (len(here) - 1)), 0, axis), here)
+    return (
+        np.moveaxis(full.reshape([*there[1:], there[0]]), -1, 0) if moved else full.reshape(there)
+    )
 
 
 def _flattened(draft: Draft, node: Node, channels: Channels) -> Channels:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..errors import Refused
 from ..graph import Graph
 from ..order import Order
 from .blocks import (
@@ -54,6 +55,7 @@ def convert_graph(
     order: str | Order,
     strategy: str = "auto",
     moments: Mapping[str, Moments] | None = None,
+    left: Mapping[str, str] | None = None,
 ) -> Edit:
     """Return the graph with its norms where `order` has them, and what became of each.
 
@@ -61,6 +63,7 @@ def convert_graph(
         strategy: as for `fold_graph`, for norms that are absorbed forwards through zero padding.
         moments: by node name, of what the placed norms read (in a plan without them); all neutral
             otherwise.
+        left: norms that stay, by their first node, and why.
     Raises: InputError: an order without activation or with dropout, an unknown strategy.
     """
     wanted = check_order(order, "convert")
@@ -75,6 +78,7 @@ def convert_graph(
         node = graph.nodes[calls[0]]
         task = _Task(calls, tuple(by_node[name] for name in calls), node.layer or node.name)
         try:
+            check_left(calls, left)
             reason, chosen = _take_out(draft, paths, task, wanted, strategy)
         except Blocked as blocked:
             outcomes[calls[0]] = _outcome(task, "skipped", str(blocked))
@@ -87,6 +91,8 @@ def convert_graph(
         _put_in(draft, paths, task, wanted, moments or {})
         placed += task.calls
     made = draft.finish()
+    if more := unproved(made, outcomes):
+        return convert_graph(graph, order, strategy, moments, {**(left or {}), **more})
     found = read_again(made, outcomes)
     return Edit(made, found, tuple(placed), warnings_of(graph, found))
 
@@ -98,16 +104,44 @@ def _outcome(
     return SiteResult(task.layer, status, reason, strategy, old, new or old)
 
 
+def check_left(calls: Collection[str], left: Mapping[str, str] | None) -> None:
+    """Raise Blocked for a norm that an earlier plan showed to be better left alone."""
+    for name in calls:
+        if name in (left or {}):
+            raise Blocked((left or {})[name])
+
+
+def unproved(graph: Graph, outcomes: Mapping[str, SiteResult]) -> dict[str, str]:
+    """Return the norms that moved to where unknown layers decide about their order, and why not.
+
+    Args: graph: the result; outcomes: by the norm's first node.
+    """
+    found = {}
+    for site in site_calls(graph):
+        outcome = outcomes.get(site.nodes[0])
+        if outcome and outcome.status == "done" and outcome.old != outcome.new and site.unknown:
+            names = " and ".join(f"'{name}'" for name in site.unknown)
+            found[site.nodes[0]] = f"{outcome.new} would depend on {names}, which couldn't be read"
+    return found
+
+
 def read_again(graph: Graph, outcomes: Mapping[str, SiteResult]) -> tuple[SiteResult, ...]:
     """Return the outcomes, each norm that moved with the order that an audit of `graph` finds.
 
     In places two orders are the same layers, and what stands around a block decides how it reads.
     Args: outcomes: by the norm's first node.
+    Raises: Refused: a norm that stays would no longer have the order that it had.
     """
     orders = {site.nodes[0]: site.order for site in site_calls(graph)}
+    moved = any(o.old != o.new and "norm" in o.new for o in outcomes.values())
     found = []
     for name, outcome in outcomes.items():
         new = orders.get(name, outcome.new)
+        if outcome.old == outcome.new != new and moved:
+            raise Refused(
+                f"'{outcome.name}' stays ({outcome.reason}), but would read as {new} in place of "
+                f"{outcome.old}, because the norms around it move."
+            )
         if outcome.status == "done" and new != outcome.new:
             reason = f"{outcome.reason}; with what stands around it, it reads as {new}"
             outcome = replace(outcome, new=new, reason=reason)
@@ -117,6 +151,8 @@ def read_again(graph: Graph, outcomes: Mapping[str, SiteResult]) -> tuple[SiteRe
 
 def why_not(site: Site, wanted: Order) -> str:
     """Return why there is nothing to do at a site, or nothing: its order is right, or is none."""
+    if site.unknown:
+        return _unknown(site, wanted)
     if site.order == str(wanted):
         return f"is {wanted} already"
     if site.linear is None:
@@ -124,6 +160,22 @@ def why_not(site: Site, wanted: Order) -> str:
     if site.act is None:
         return f"its activation comes later: {site.note}" if site.note else "it has no activation"
     return ""
+
+
+def _unknown(site: Site, wanted: Order) -> str:
+    """Return why a norm stays whose order depends on a layer that couldn't be read, or nothing.
+
+    It moves if its own layers are known and it isn't in the wanted order whatever that layer is.
+    """
+    names = " and ".join(f"'{name}'" for name in site.unknown)
+    depends = f"{names}, which couldn't be read"
+    if site.order == str(wanted):
+        return f"is {wanted} already, but that depends on {depends}"
+    if site.linear is None:
+        return f"its linear layer may be {depends}"
+    if site.act is None:
+        return f"its activation may be {depends}"
+    return f"may be {wanted} already: that depends on {depends}" * (str(wanted) in site.orders)
 
 
 def check_wanted(sites: Collection[Site], wanted: Order) -> None:

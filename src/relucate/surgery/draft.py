@@ -87,10 +87,6 @@ class Draft:
         """Return the nodes that use one tensor of this node, itself included."""
         return frozenset(self._users[node.arrays[role]])
 
-    def is_shared(self, node: Node) -> bool:
-        """Return whether another node uses a tensor of this one (a reused layer, tied weights)."""
-        return len(self.sharing(node)) > 1
-
     def array(self, node: Node, role: str) -> np.ndarray | None:
         """Return a node's tensor in float64, None if it has none."""
         key = node.arrays.get(role)

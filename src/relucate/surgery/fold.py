@@ -36,11 +36,17 @@ def fold_graph(graph: Graph, strategy: str = "auto") -> Edit:
     check_strategy(strategy)
     draft = Draft(graph)
     orders = {node: site.order for site in sites(graph) for node in site.nodes}
-    outcomes = []
-    for calls in norm_calls(graph):
-        old = orders.get(calls[0], "norm")
-        outcomes.append(_fold_one(draft, calls, strategy, old))
-    return Edit(draft.finish(), tuple(outcomes), warnings=warnings_of(graph, outcomes))
+    groups = norm_calls(graph)
+    outcomes: dict[str, SiteResult] = {}
+    tried = len(groups) + 1
+    while 0 < len(groups) < tried:  # a norm that went may have been in another one's way
+        tried = len(groups)
+        for calls in groups:
+            old = orders.get(calls[0], "norm")
+            outcomes[calls[0]] = _fold_one(draft, calls, strategy, old)
+        groups = [calls for calls in groups if outcomes[calls[0]].status != "done"]
+    results = tuple(outcomes.values())
+    return Edit(draft.finish(), results, warnings=warnings_of(graph, results))
 
 
 def norm_calls(graph: Graph) -> list[tuple[str, ...]]:

@@ -3,8 +3,8 @@
 Looked through are nodes that neither mix in another layer's decision nor bend a value: dropout,
 pooling, padding, cropping, reshaping, resizing, a fixed scale, identity. A walk stops at a linear
 layer, an activation, a norm, a merge, an input, an output, and at whatever is unknown. An
-activation written as x · sigmoid(x) is one activation, not a merge. Not here: what the neighbours
-mean (`sites`).
+activation written as x · sigmoid(x) is one activation, not a merge. `Paths(graph, guess)` walks as
+if the unknown nodes were of one kind. Not here: what the neighbours mean (`sites`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from functools import cached_property
 
 from ..graph import Graph, Node
 
+# All that an unknown node can be; "forward": what lets as many norms as possible read with the
+# layer behind them: a norm, and to what it follows an activation, or a linear layer behind an
+# activation; of several in a row the first is a norm, the last an activation.
+GUESSES = ("linear", "act", "norm", "transparent", "wall", "forward")
 _GATE_STEPS = 5  # hard swish spelled out is x · relu6(x + 3) / 6: add, relu6, divide
 
 
@@ -24,6 +28,11 @@ class End:
 
     kind: str
     node: Node
+
+
+def is_unknown(node: Node) -> bool:
+    """Return whether a node may be a norm's linear layer, its activation, or another norm."""
+    return node.operation.unknown and not node.attrs.get("rearranges")
 
 
 def is_transparent(node: Node) -> bool:
@@ -38,10 +47,16 @@ def _halves(one: Node, two: Node) -> bool:
 
 
 class Paths:
-    """The walks over one graph, each remembered."""
+    """The walks over one graph, each remembered.
 
-    def __init__(self, graph: Graph) -> None:
+    guess: what unknown nodes are taken for, one of GUESSES: a wall, where a walk stops, is what
+    they are if nothing is guessed. Products of two values, and nodes with several inputs, are a
+    linear layer or a wall.
+    """
+
+    def __init__(self, graph: Graph, guess: str = "wall") -> None:
         self.graph = graph
+        self.guess = guess
         self._ahead: dict[str, tuple[End, ...]] = {}
 
     @cached_property
@@ -84,11 +99,41 @@ class Paths:
         """Return what a walk takes this node for."""
         if node.op == "attention":
             return "linear"  # it begins and ends with projections
+        if self._guessed(node):
+            return self._roles.get(node.name, "norm") if self.guess == "forward" else self.guess
         if node.name in self._gates:
             return "act"
         if node.operation.kind == "merge":
             return "merge"
         return "input" if node.op == "input" else node.kind
+
+    def _guessed(self, node: Node) -> bool:
+        """Return whether an unknown node is taken for something else than a wall."""
+        if not is_unknown(node) or self.guess == "wall":
+            return False
+        if self.guess == "linear":
+            return bool(node.inputs)
+        return node.op == "opaque" and len(node.inputs) == 1
+
+    @cached_property
+    def _roles(self) -> dict[str, str]:
+        """What each of several unknown nodes in a row is, in the guess "forward"."""
+        found: dict[str, str] = {}
+        for node in self.graph if self.guess == "forward" else ():
+            if is_unknown(node) and len(node.inputs) == 1:
+                above = self.graph.nodes[node.inputs[0]]
+                while (is_transparent(above) or above.attrs.get("rearranges")) and above.inputs:
+                    above = self.graph.nodes[above.inputs[0]]
+                if is_unknown(above) and len(above.inputs) == 1:
+                    first = above.name not in found
+                    found |= {above.name: "norm" if first else "transparent", node.name: "act"}
+        return found
+
+    def is_transparent(self, node: Node) -> bool:
+        """Return whether a walk looks through this node, by what is guessed of unknown ones."""
+        if self._guessed(node):
+            return self.kind(node) == "transparent"
+        return is_transparent(node) or bool(node.attrs.get("rearranges"))
 
     def whole(self, node: Node) -> Node:
         """Return the node that makes the value of a layer: of a separable one, its second half."""
@@ -121,7 +166,7 @@ class Paths:
     def back(self, name: str) -> End:
         """Return what made the value of node `name`, looking through transparent nodes."""
         node = self.graph.nodes[name]
-        while is_transparent(node) and node.inputs:
+        while self.is_transparent(node) and node.inputs:
             node = self.graph.nodes[node.inputs[0]]
         return End(self.kind(node), node)
 
@@ -147,11 +192,19 @@ class Paths:
                 if reader in seen:
                     continue
                 seen.add(reader)
-                if is_transparent(node) or reader in self._gating:
+                whole = not node.attrs.get("rearranges") or node.inputs[0] == name
+                if (self.is_transparent(node) and whole) or reader in self._gating:
                     followers.append(reader)
+                elif self.guess == "forward" and self._guessed(node):
+                    yield End("linear" if self._has_acted(start) else "act", node)
                 else:
                     yield End(self.kind(node), node)
             waiting += reversed(followers)
+
+    def _has_acted(self, name: str) -> bool:
+        """Return whether a node is an activation, or follows one."""
+        node = self.graph.nodes[name]
+        return self.kind(node) == "act" or self.back(node.inputs[0]).kind == "act"
 
     def gate(self, name: str) -> tuple[str, ...]:
         """Return the nodes inside a product x · act(x); () if `name` is no such product."""
@@ -176,7 +229,7 @@ class Paths:
     def between(self, name: str, ancestor: str) -> list[Node]:
         """Return the transparent nodes from `ancestor` (excluded) to `name`, upwards."""
         found, node = [], self.graph.nodes[name]
-        while node.name != ancestor and is_transparent(node):
+        while node.name != ancestor and self.is_transparent(node):
             found.append(node)
             node = self.graph.nodes[node.inputs[0]]
         return found

@@ -12,7 +12,7 @@ Weights are the framework's to initialise (the adapters' `fresh`). Not here: kee
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -33,7 +33,7 @@ from .blocks import (
     place,
 )
 from .channels import Blocked, channel_axis
-from .convert import check_wanted, read_again
+from .convert import check_left, check_wanted, read_again, unproved
 from .draft import Draft, Edit, SiteResult
 from .fold import norm_calls
 from .paths import Paths
@@ -42,11 +42,17 @@ from .sites import Site, site_calls
 BIASES = ("rule", "keep")
 
 
-def rebuild_graph(graph: Graph, order: str | Order, bias: str = "rule") -> Edit:
+def rebuild_graph(
+    graph: Graph,
+    order: str | Order,
+    bias: str = "rule",
+    left: Mapping[str, str] | None = None,
+) -> Edit:
     """Return the graph with its norms where `order` has them, and what became of each.
 
     Tensors keep their shapes where they can and their values mean nothing any more.
-    Args: bias: "rule" drops and adds biases by the bias rule, "keep" leaves them as they are.
+    Args: bias: "rule" drops and adds biases by the bias rule, "keep" leaves them as they are; left:
+        norms that stay, by their first node, and why.
     Raises: InputError: an order without activation or with dropout, an unknown `bias`; Refused: a
         layer is quantized or has LoRA's weights.
     """
@@ -65,6 +71,7 @@ def rebuild_graph(graph: Graph, order: str | Order, bias: str = "rule") -> Edit:
         node, old = graph.nodes[calls[0]], sites[0].order
         layer = node.layer or node.name
         try:
+            check_left(calls, left)
             how = _check(draft, paths, sites, wanted)
         except Blocked as blocked:
             outcomes[calls[0]] = SiteResult(layer, "skipped", str(blocked), old=old, new=old)
@@ -89,6 +96,8 @@ def rebuild_graph(graph: Graph, order: str | Order, bias: str = "rule") -> Edit:
         if names:
             outcomes[call] = replace(outcomes[call], status="done", reason=names[0])
     made = draft.finish()
+    if more := unproved(made, outcomes):
+        return rebuild_graph(graph, order, bias, {**(left or {}), **more})
     return Edit(made, read_again(made, outcomes))
 
 

@@ -5,6 +5,10 @@ as linear-act-norm; where the layer before belongs to an earlier norm already, i
 layer behind it (norm-act-linear, norm-linear-act). In a plain chain both readings fit every norm
 but those at the ends, so that the ends decide; where they don't, the rest of the model does, and at
 last the commoner reading (linear first). Only data flow counts, never names or registration order.
+
+An unknown node is no reason to look on the other side of a norm: it may be the norm's linear layer,
+its activation, or the end of a chain. So the graph is read once for each thing that unknown nodes
+can be. A norm that reads the same every time is known; the others name what they depend on.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..graph import Graph, Node
-from .paths import End, Paths
+from .paths import GUESSES, End, Paths, is_unknown
+
+_HEADS = frozenset({"softmax", "log_softmax", "sigmoid"})  # at the output: no block's activation
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,9 @@ class Site:
     """One norm layer in one role; `calls` counts the calls of the layer in that role.
 
     order: tokens in data-flow order, without dropout: an order such as linear-norm-act, or part of
-    one where there is no linear layer or no activation on its path (linear-norm, norm-act, norm).
+    one where there is no linear layer or no activation on its path (linear-norm, norm-act, norm),
+    or an unknown one.
+    unknown: layers that couldn't be read and that the order depends on; then it is one of `orders`.
     """
 
     name: str  # the norm's layer
@@ -34,6 +42,8 @@ class Site:
     order: str
     calls: int = 1
     note: str = ""
+    unknown: tuple[str, ...] = ()
+    orders: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()  # the norm's nodes in the graph, one per call
     linears: tuple[str, ...] = ()  # nodes of the linear layers
     act_node: str | None = None
@@ -41,7 +51,7 @@ class Site:
     def to_dict(self) -> dict[str, Any]:
         """Return the site as the JSON of `relucate audit` has it."""
         names = ("name", "kind", "linear", "act", "act_op", "order", "calls", "note")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"unknown": list(self.unknown)}
 
 
 @dataclass
@@ -57,6 +67,8 @@ class _Norm:
     act: Node | None = None  # the activation right behind the norm
     next: list[Node] = field(default_factory=list)
     forward: bool = False  # reads with `next`
+    unknown: bool = False  # what is in front isn't known, so that it reads with nothing
+    lends: bool = False  # `next` is the layer of the norm behind it
 
     @property
     def direct(self) -> bool:
@@ -80,12 +92,71 @@ def sites(graph: Graph, paths: Paths | None = None) -> tuple[Site, ...]:
 def site_calls(graph: Graph, paths: Paths | None = None) -> list[Site]:
     """Return a site for each call of each norm: of reused layers, more than one."""
     paths = paths or Paths(graph)
-    norms = [_neighbours(paths, node) for node in graph if node.kind == "norm"]
-    _resolve(norms)
-    return [_site(paths, norm) for norm in norms]
+    if not any(is_unknown(node) for node in graph):
+        return list(_read(paths).values())
+    found = _read(paths, unknown=True)
+    guesses = [_read(Paths(graph, guess)) for guess in GUESSES]
+    return [_settled(paths, site, [g[name] for g in guesses]) for name, site in found.items()]
 
 
-def _neighbours(paths: Paths, node: Node) -> _Norm:
+def _read(paths: Paths, unknown: bool = False) -> dict[str, Site]:
+    """Return a site for each norm's node; `unknown`: nothing is read past an unknown node."""
+    nodes = [node for node in paths.graph if paths.kind(node) == "norm"]
+    norms = [_neighbours(paths, node, unknown) for node in nodes]
+    _resolve(paths, norms)
+    real = (norm for norm in norms if norm.node.kind == "norm")
+    return {norm.node.name: _site(paths, norm) for norm in real}
+
+
+def _settled(paths: Paths, site: Site, guesses: Sequence[Site]) -> Site:
+    """Return the site that all guesses agree on, or what is known of it and what it depends on."""
+    first = guesses[0]
+    if all(
+        (g.order, g.linears, g.act_node) == (first.order, first.linears, first.act_node)
+        for g in guesses
+    ):
+        return first
+    direct, behind = _unknown_next_to(paths, site)
+    names = direct or _unknown_around(paths, site) or [n for n in paths.graph if is_unknown(n)]
+    layers = tuple(dict.fromkeys(map(_layer, names)))
+    note = site.note or (f"'{_layer(behind[0])}' couldn't be read" if behind else "")
+    orders = tuple(dict.fromkeys((site.order, *(guess.order for guess in guesses))))
+    return replace(site, unknown=layers, orders=orders, note="" if site.act else note)
+
+
+def _unknown_next_to(paths: Paths, site: Site) -> tuple[list[Node], list[Node]]:
+    """Return the unknown nodes right before and behind a norm, and those behind alone."""
+    before: list[Node] = []
+    if site.linear is None:
+        end = paths.back(paths.graph.nodes[site.nodes[0]].inputs[0])
+        if end.kind == "act":
+            end = paths.back(paths.source(end.node))
+        before = [end.node]
+    ends = () if site.act else paths.ahead(site.nodes[0])
+    behind = [end.node for end in ends if is_unknown(end.node) and end.kind != "output"]
+    return [node for node in (*before, *behind) if is_unknown(node)], behind
+
+
+def _unknown_around(paths: Paths, site: Site) -> list[Node]:
+    """Return the first unknown nodes up and down the chain of layers that a norm is in."""
+    graph, found = paths.graph, []
+    node = graph.nodes[site.nodes[0]]
+    while not is_unknown(node) and len(node.inputs) == 1:
+        node = graph.nodes[node.inputs[0]]
+    found += [node] * (is_unknown(node))
+    waiting, seen = [site.nodes[0]], set()
+    while waiting:
+        for reader in graph.consumers[waiting.pop()]:
+            node = graph.nodes[reader]
+            if is_unknown(node):
+                found.append(node)
+            elif len(node.inputs) == 1 and reader not in seen:
+                seen.add(reader)
+                waiting.append(reader)
+    return found
+
+
+def _neighbours(paths: Paths, node: Node, unknown: bool) -> _Norm:
     up = paths.back(node.inputs[0])
     norm = _Norm(node, up, paths.ahead(node.name))
     if up.kind == "linear":
@@ -96,6 +167,9 @@ def _neighbours(paths: Paths, node: Node) -> _Norm:
             norm.prev, norm.prev_act = behind.node, up.node
         elif behind.kind != "norm":
             norm.lone_act = up.node
+            norm.unknown = unknown and is_unknown(behind.node)
+    else:
+        norm.unknown = unknown and is_unknown(up.node)
     acts = [end.node for end in norm.ends if end.kind == "act"]
     norm.act = acts[0] if acts else None
     # Of several activations all count: which is the first is an accident of how nodes are listed.
@@ -105,14 +179,14 @@ def _neighbours(paths: Paths, node: Node) -> _Norm:
     return norm
 
 
-def _resolve(norms: Sequence[_Norm]) -> None:
+def _resolve(paths: Paths, norms: Sequence[_Norm]) -> None:
     """Decide for each norm whether it reads with the linear layer before or behind it."""
     anchored: Counter[bool] = Counter()
     open_chains = []
     for chain in _chains(norms):
-        if any(norm.prev is None for norm in chain):
-            _read_forward(chain)
-        elif all(norm.reads_next for norm in chain):
+        if any(norm.prev is None and not norm.unknown for norm in chain):
+            _read_forward(paths, chain)
+        elif any(norm.unknown for norm in chain) or all(norm.reads_next for norm in chain):
             open_chains.append(chain)
             continue
         if chain[0].direct:  # how many norms are known to read norm-act-linear, and how many not
@@ -120,22 +194,53 @@ def _resolve(norms: Sequence[_Norm]) -> None:
     for chain in open_chains:
         if chain[0].direct and anchored[True] > anchored[False]:
             for norm in chain:
-                norm.forward = True
+                norm.forward = norm.reads_next and not norm.unknown
 
 
-def _read_forward(chain: Sequence[_Norm]) -> None:
+def _read_forward(paths: Paths, chain: Sequence[_Norm]) -> None:
     """Let each norm whose layer before is taken take the layer behind it.
 
     The activation between the two is the norm's own if that of the norm before came before it.
     """
+    if _ends_at_head(paths, chain):
+        return
     taken: dict[str, bool] = {}  # linear layers, and whether their norm's activation came first
     for norm in chain:  # in topological order
+        if norm.unknown:
+            continue
         if norm.reads_next and (norm.prev is None or norm.prev.name in taken):
             norm.forward = True
             if norm.prev is not None and taken[norm.prev.name]:
                 norm.lone_act = norm.prev_act
             for linear in norm.next:
                 taken[linear.name] = taken.get(linear.name, False) or norm.lone_act is not None
+
+
+def _ends_at_head(paths: Paths, chain: Sequence[_Norm]) -> bool:
+    """Return whether a chain of norm-linear-act would end with the network's last layer.
+
+    That layer has no activation of its own, so the chain reads as linear-act-norm, and the norm in
+    front of its first layer (on the inputs, say) belongs to no block.
+    """
+    starts = [norm for norm in chain if norm.prev is None]
+    if len(starts) == len(chain) or any(norm.act or norm.lone_act for norm in starts):
+        return False
+    owned = {norm.prev.name for norm in chain if norm.prev is not None}
+    last = [linear for norm in chain for linear in norm.next if linear.name not in owned]
+    if not last or not all(_is_head(paths, linear) for linear in last):
+        return False
+    for norm in starts:
+        norm.lends = True
+    return True
+
+
+def _is_head(paths: Paths, linear: Node) -> bool:
+    """Return whether a linear layer makes the output, as it is or through a softmax or sigmoid."""
+    for end in paths.ahead(linear.name):
+        last = end.kind == "act" and paths.act_op(end.node) in _HEADS
+        if end.kind == "output" or (last and end.node.name in paths.graph.outputs):
+            return True
+    return False
 
 
 def _chains(norms: Sequence[_Norm]) -> list[list[_Norm]]:
@@ -185,12 +290,12 @@ def _reading(paths: Paths, norm: _Norm) -> tuple[list[str], list[Node], Node | N
             return ["linear", "act", "norm"], [norm.prev], norm.prev_act
         tokens = ["linear", "norm", "act"] if norm.act else ["linear", "norm"]
         return tokens, [norm.prev], norm.act
-    if norm.next and norm.act:
+    if norm.next and norm.act and not norm.unknown:
         return ["norm", "act", "linear"], norm.next, norm.act
-    if norm.next:
+    if norm.next and not norm.unknown:
         if norm.lone_act:
             return ["act", "norm", "linear"], norm.next, norm.lone_act
-        after = _act_behind(paths, norm.next)
+        after = None if norm.lends else _act_behind(paths, norm.next)
         return ["norm", "linear", "act"] if after else ["norm", "linear"], norm.next, after
     if norm.act:
         return ["norm", "act"], [], norm.act
@@ -221,7 +326,7 @@ def _grouped(found: Iterable[Site]) -> tuple[Site, ...]:
     """Make one site of all calls of a layer that have the same order and the same neighbours."""
     groups: dict[tuple[Any, ...], Site] = {}
     for site in found:
-        key = (site.name, site.order, site.linear, site.act, site.act_op)
+        key = (site.name, site.order, site.linear, site.act, site.act_op, site.unknown)
         if key in groups:
             first = groups[key]
             nodes = (*first.nodes, *site.nodes)

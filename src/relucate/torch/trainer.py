@@ -95,7 +95,7 @@ class _Engine:
         self.parts = {"test": test_set}
         if held is not None:
             self.parts["held"] = batches(held, **place)[1]
-        self.loss = _LOSSES[task.training_loss]
+        self.loss = task.loss_among(_LOSSES)
         self.rates = learning_rates(recipe, len(self.train_set) // recipe.batch_size).tolist()
         self.optimizer = make_optimizer(model, recipe)
         model.eval()

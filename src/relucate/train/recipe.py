@@ -8,41 +8,33 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from typing import Any
 
 from ..errors import InputError, unknown
 
-OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("onecycle", "cosine", "constant", "step")
-PRECISIONS = ("fp32", "bf16")
 AUGMENTATIONS = ("flip", "crop")
 _LEARNING_RATES = {"sgd": 0.1, "adamw": 2e-3}
-_CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS}
-_COUNTS = {"epochs": 1, "batch_size": 1, "reestimate": 0, "curve": 0}  # name -> least
-_NUMBERS = {  # name -> from, up to but without, in words
-    "lr": (sys.float_info.min, math.inf, "a number above 0"),
-    "weight_decay": (0.0, math.inf, "a number, 0 or more"),
-    "momentum": (0.0, 1.0, "a number in [0, 1)"),
-    "label_smoothing": (0.0, 1.0, "a number in [0, 1)"),
-    "validation": (0.0, 1.0, "a number in [0, 1)"),
-}
+_ABOVE_0 = (sys.float_info.min, math.inf, "a number above 0")  # from, up to but without, in words
+_FROM_0 = (0.0, math.inf, "a number, 0 or more")
+_BELOW_1 = (0.0, 1.0, "a number in [0, 1)")
+
+
+def _option(default: Any, help: str, **more: Any) -> Any:
+    """Return a field of the recipe.
+
+    more: choices, least or span, to check it by; flag: its name on the command line where that
+    differs; shown: its default in words.
+    """
+    return field(default=default, metadata={"help": help, **more})
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything about training that isn't the model or the data.
 
-    epochs: passes over the training set; batch_size: examples per step (the last, incomplete batch
-    of an epoch is left out); lr: peak learning rate (None takes 0.1 for sgd, 0.002 for adamw);
-    momentum: Nesterov's, for sgd; weight_decay: L2 for sgd, decoupled for adamw; decay_all: decay
-    norm parameters and biases too; augment: random horizontal flips, random crops (images only);
-    standardize: subtract the training set's mean per channel and divide by its standard deviation
-    (False: raw values as floats); reestimate: training examples over which batch-norm statistics
-    are averaged before every evaluation (0: keep the moving averages); curve: test examples scored
-    after each epoch for the learning curve (0: only the end is scored, on all of them); validation:
-    share of the training data that is held out, the score then being that of the epoch that did
-    best there (0: nothing is held out, the score is the last epoch's).
+    Each option is written down once, here: its default, its check, and its help, which
+    `relucate compare --help` shows. lr=None takes the optimizer's usual rate.
 
     Values are kept in one form (ints, floats, augmentations in one order), so that equal recipes
     are equal as plain data too. Raises: InputError, naming the option and what it takes.
@@ -51,36 +43,67 @@ class Recipe:
     (['flip'], True)
     """
 
-    epochs: int = 10
-    batch_size: int = 128
-    optimizer: str = "sgd"
-    lr: float | None = None
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    decay_all: bool = False
-    schedule: str = "onecycle"
-    label_smoothing: float = 0.0
-    precision: str = "fp32"
-    augment: tuple[str, ...] = ()
-    standardize: bool = True
-    reestimate: int = 2048
-    curve: int = 2000
-    validation: float = 0.0
+    epochs: int = _option(10, "Passes over the training data.", least=1)
+    batch_size: int = _option(
+        128,
+        "Examples per step; the last, incomplete batch of an epoch is left out.",
+        least=1,
+        shown="128; 64 below 5,000 examples",
+    )
+    optimizer: str = _option("sgd", "sgd (Nesterov) or adamw.", choices=tuple(_LEARNING_RATES))
+    lr: float | None = _option(
+        None, "Peak learning rate.", span=_ABOVE_0, shown="0.1 for sgd, 0.002 for adamw"
+    )
+    momentum: float = _option(0.9, "Momentum of sgd.", span=_BELOW_1)
+    weight_decay: float = _option(
+        5e-4, "Weight decay: L2 for sgd, decoupled for adamw.", span=_FROM_0
+    )
+    decay_all: bool = _option(False, "Decay norm parameters and biases too.")
+    schedule: str = _option(
+        "onecycle",
+        "onecycle, cosine, constant or step.",
+        choices=("onecycle", "cosine", "constant", "step"),
+    )
+    label_smoothing: float = _option(0.0, "Label smoothing.", span=_BELOW_1)
+    precision: str = _option("fp32", "fp32 or bf16.", choices=("fp32", "bf16"))
+    augment: tuple[str, ...] = _option(
+        (), "Of images: flip (horizontally), crop or flip,crop.", shown="none"
+    )
+    standardize: bool = _option(
+        True,
+        "Don't standardise the inputs (subtract the training set's mean per channel, divide by "
+        "its standard deviation).",
+        flag="--raw",
+    )
+    reestimate: int = _option(
+        2048,
+        "Training examples over which batch-norm statistics are averaged before every evaluation "
+        "(0: keep the moving averages).",
+        least=0,
+    )
+    curve: int = _option(
+        2000,
+        "Test examples scored after each epoch for the learning curve (0: only the end is scored, "
+        "on all of them).",
+        least=0,
+    )
+    validation: float = _option(
+        0.0,
+        "Hold out this share of the training data and score the epoch that is best there (0: score "
+        "the last epoch).",
+        span=_BELOW_1,
+    )
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise unknown(name, getattr(self, name), choices)
+        for option in fields(self):
+            choices = option.metadata.get("choices")
+            if choices and getattr(self, option.name) not in choices:
+                raise unknown(option.name, getattr(self, option.name), choices)
         self._set("augment", _augmentations(self.augment))
         if self.lr is None:
             self._set("lr", _LEARNING_RATES[self.optimizer])
-        for name, (least, below, words) in _NUMBERS.items():
-            self._set(name, _number(name, getattr(self, name), least, below, words))
-        for name, least in _COUNTS.items():
-            self._set(name, _count(name, getattr(self, name), least))
-        for name in ("decay_all", "standardize"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} is True or False, got {getattr(self, name)!r}.")
+        for option in fields(self):
+            self._set(option.name, _checked(option, getattr(self, option.name)))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # how a frozen dataclass brings its fields into form
@@ -146,6 +169,16 @@ def _augmentations(given: Any) -> tuple[str, ...]:
         if name not in AUGMENTATIONS:
             raise unknown("augmentation", name, AUGMENTATIONS)
     return tuple(name for name in AUGMENTATIONS if name in names)
+
+
+def _checked(option: Field[Any], value: Any) -> Any:
+    if "span" in option.metadata:
+        return _number(option.name, value, *option.metadata["span"])
+    if "least" in option.metadata:
+        return _count(option.name, value, option.metadata["least"])
+    if isinstance(option.default, bool) and not isinstance(value, bool):
+        raise InputError(f"{option.name} is True or False, got {value!r}.")
+    return value
 
 
 def _number(name: str, value: Any, least: float, below: float, words: str) -> float:

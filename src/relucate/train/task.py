@@ -6,10 +6,15 @@ with their own implementation of `training_loss` and hand over outputs to be sco
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 import numpy as np
 
-from ..errors import Refused
+from ..errors import Refused, unknown
 from .metric import ACCURACY, Metric
+
+_Loss = TypeVar("_Loss")
 
 
 class Task:
@@ -28,6 +33,15 @@ class Task:
     def check_outputs(self, shape: object, classes: int) -> None:
         """Refuse a model whose outputs have a `shape` that doesn't fit the task."""
         raise NotImplementedError
+
+    def loss_among(self, losses: Mapping[str, _Loss]) -> _Loss:
+        """Return an engine's implementation of the training loss.
+
+        Raises: InputError: the engine has none of that name.
+        """
+        if self.training_loss not in losses:
+            raise unknown("training loss", self.training_loss, losses)
+        return losses[self.training_loss]
 
     def loss(self, outputs: np.ndarray, labels: np.ndarray) -> float:
         """Return the mean loss without label smoothing, computed in float64."""

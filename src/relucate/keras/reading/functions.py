@@ -13,54 +13,33 @@ from typing import Any
 
 import keras
 
+from ...graph import select
 from .steps import Step
 
-# op, and the attributes that the function's own defaults give.
-_ATTRS: dict[str, Mapping[str, Any]] = {
-    "relu": {},
-    "relu6": {},
-    "leaky_relu": {"negative_slope": 0.2},
-    "elu": {"alpha": 1.0},
-    "selu": {},
-    "celu": {"alpha": 1.0},
-    "gelu": {"approximate": False},
-    "silu": {},
-    "hard_silu": {},
-    "mish": {},
-    "sigmoid": {},
-    "hard_sigmoid": {},
-    "log_sigmoid": {},
-    "tanh": {},
-    "hard_tanh": {},
-    "tanh_shrink": {},
-    "hard_shrink": {"threshold": 0.5},
-    "soft_shrink": {"threshold": 0.5},
-    "sparse_plus": {},
-    "sparse_sigmoid": {},
-    "softplus": {},
-    "softsign": {},
-    "squareplus": {"b": 4.0},
-    "exponential": {},
-    "softmax": {"axis": -1},
-    "log_softmax": {"axis": -1},
-    # Its threshold takes the sum of all partial sums, the published one the last: not evaluated.
-    "sparsemax": {"axis": -1, "form": "keras"},
-    "glu": {"axis": -1},
-}
-# Where `keras.ops` has other names or other defaults than `keras.activations`.
-_OPS_NAMES = {"exponential": "exp"}
-_OPS_ATTRS: dict[str, Mapping[str, Any]] = {"gelu": {"approximate": True}}
 
-FUNCTIONS: dict[Any, tuple[str, Mapping[str, Any]]] = {
-    getattr(keras.activations, op): (op, attrs)
-    for op, attrs in _ATTRS.items()
-    if hasattr(keras.activations, op)
-}
-_OPERATIONS = {
-    getattr(keras.ops, _OPS_NAMES.get(op, op)): (op, _OPS_ATTRS.get(op, attrs))
-    for op, attrs in _ATTRS.items()
-    if hasattr(keras.ops, _OPS_NAMES.get(op, op))
-}
+def _options(function: Any) -> list[inspect.Parameter]:
+    return list(inspect.signature(function).parameters.values())[1:]
+
+
+def _known(space: Any, names: Mapping[str, str]) -> dict[Any, tuple[str, Mapping[str, Any]]]:
+    """Return the activations of a module: function -> op, and the attributes that it sets itself.
+
+    Attributes have the names of the functions' own options. `names`: where its names differ.
+    """
+    found = {}
+    for op in sorted(select(kind="act")):
+        function = getattr(space, names.get(op, op), None)
+        options = [] if function is None else _options(function)
+        if function is None or any(option.default is option.empty for option in options):
+            continue
+        attrs = {o.name: o.default for o in options if o.default is not None and o.default != 0}
+        # Its threshold takes the sum of all partial sums, the published one the last.
+        found[function] = op, {**attrs, **({"form": "keras"} if op == "sparsemax" else {})}
+    return found
+
+
+FUNCTIONS = _known(keras.activations, {})
+_OPERATIONS = _known(keras.ops, {"exponential": "exp"})
 _KNOWN = tuple({**_OPERATIONS, **FUNCTIONS}.items())
 
 
@@ -74,8 +53,7 @@ def function_step(function: Any, suffix: str = "") -> Step | None:
         function, more = function.func, dict(function.keywords)
     for known, (op, attrs) in _KNOWN:  # by identity: a callable need not have a hash
         if function is known:
-            options = list(inspect.signature(known).parameters)[1:]
-            if not set(more) <= set(options):
+            if not set(more) <= {option.name for option in _options(known)}:
                 return None
             return Step(op, {**attrs, **more}, suffix=suffix and op)
     return None

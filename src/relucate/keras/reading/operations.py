@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ...graph import OPERATIONS, select
 from .reshaping import RESHAPING
 from .steps import Branches, Call, Step, Unreadable, opaque, scaled
 
@@ -274,16 +275,22 @@ def _unit_norm(call: Call) -> list[Step]:
 # Activations, and what does nothing at inference.
 
 
-def _activation(op: str, **renamed: str) -> Callable[[Call], list[Step]]:
-    """Read attributes of the op from attributes of the operation."""
+def _activation(op: str) -> Callable[[Call], list[Step]]:
+    """Read the attributes of the op from those of the operation, which have the same names."""
 
     def read(call: Call) -> list[Step]:
-        attrs = {name: getattr(call.operation, source) for name, source in renamed.items()}
+        names = [name for name in OPERATIONS[op].attrs if hasattr(call.operation, name)]
+        attrs = {name: getattr(call.operation, name) for name in names}
         if "axis" in attrs and attrs["axis"] is None:
             raise Unreadable("over all axes, the batch axis too")
         return [Step(op, attrs)]
 
     return read
+
+
+def _threshold(call: Call) -> list[Step]:
+    attrs = {"threshold": call.operation.threshold, "value": call.operation.default_value}
+    return [Step("threshold", attrs)]
 
 
 def _cast(call: Call) -> list[Step]:
@@ -332,39 +339,18 @@ _OPERATIONS: Mapping[str, Callable[[Call], list[Step] | Branches]] = {
     "LayerNorm": _layer_norm,
     "RMSNorm": _rms_norm,
     "Normalize": _unit_norm,
-    "Relu": _activation("relu"),
-    "ReLU": _activation(
-        "relu", negative_slope="negative_slope", max_value="max_value", threshold="threshold"
-    ),
-    "Relu6": _activation("relu6"),
-    "LeakyRelu": _activation("leaky_relu", negative_slope="negative_slope"),
-    "Elu": _activation("elu", alpha="alpha"),
-    "Selu": _activation("selu"),
-    "Celu": _activation("celu", alpha="alpha"),
-    "Gelu": _activation("gelu", approximate="approximate"),
-    "Silu": _activation("silu"),
-    "HardSilu": _activation("hard_silu"),
-    "Sigmoid": _activation("sigmoid"),
-    "HardSigmoid": _activation("hard_sigmoid"),
-    "LogSigmoid": _activation("log_sigmoid"),
-    "Tanh": _activation("tanh"),
-    "HardTanh": _activation("hard_tanh"),
-    "TanhShrink": _activation("tanh_shrink"),
-    "HardShrink": _activation("hard_shrink", threshold="threshold"),
-    "SoftShrink": _activation("soft_shrink", threshold="threshold"),
-    "Threshold": _activation("threshold", threshold="threshold", value="default_value"),
-    "SparsePlus": _activation("sparse_plus"),
-    "SparseSigmoid": _activation("sparse_sigmoid"),
-    "Softplus": _activation("softplus"),
-    "Softsign": _activation("softsign"),
-    "Squareplus": _activation("squareplus", b="b"),
+    # Keras names the classes of its activations as their functions: HardSilu, hard_silu.
+    **{
+        op.title().replace("_", ""): _activation(op)
+        for op in sorted(select(kind="act"))
+        if hasattr(keras.ops, op)
+    },
+    "ReLU": _activation("relu"),
     "Exp": _activation("exponential"),
-    "Softmax": _activation("softmax", axis="axis"),
-    "LogSoftmax": _activation("log_softmax", axis="axis"),
+    "Threshold": _threshold,
     "Sparsemax": lambda call: [
         Step("sparsemax", {"axis": call.operation.axis, "form": "keras"})  # see `functions`
     ],
-    "Glu": _activation("glu", axis="axis"),
     "Cast": _cast,
     "Copy": _identity(),
     "ConvertToTensor": _identity(),

@@ -254,7 +254,7 @@ def _pool(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
         if largest
         else (kl.AveragePooling1D, kl.AveragePooling2D, kl.AveragePooling3D)
     )
-    odd = any(d != 1 for d in node.attrs.get("dilation", (1,))) or node.attrs.get("ceil_mode")
+    odd = any(d != 1 for d in node.attrs.get("dilation") or (1,)) or node.attrs.get("ceil_mode")
     counted = padding != "valid" and node.attrs.get("count_include_pad") and not largest
     if odd or counted or not isinstance(padding, str):
         raise Refused(f"'{node.name}' ({node.op}) pools in a way that no Keras layer does.")

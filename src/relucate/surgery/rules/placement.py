@@ -18,7 +18,7 @@ _PRE_ACTIVATION = {"linear-norm-act", "norm-act-linear"}
 @rule("N201", "mixed-orders", "warning")
 def mixed_orders(facts: Facts) -> Iterator[Hit]:
     """Norms that sit otherwise than most norms of the model."""
-    full = [site for site in facts.sites if site.order.count("-") == 2]
+    full = [s for s in facts.sites if s.order.count("-") == 2 and not s.unknown]
     # A transformer's layer norms keep to an order of their own beside the batch norms of a stem.
     yield from _odd([site for site in full if site.kind in CHANNEL_NORMS])
     yield from _odd([site for site in full if site.kind not in CHANNEL_NORMS])

@@ -17,6 +17,10 @@ class Unknown(Exception):
     """This call isn't understood: it becomes an opaque node; the message says why."""
 
 
+class Rearranged(Unknown):
+    """The same, but the call only moves values: a reshape that merges batch and time."""
+
+
 class Stopped(Exception):
     """This way into the model ends here: the other one may go on.
 

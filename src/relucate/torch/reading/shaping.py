@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .program import Data, Unknown, need_data
+from .program import Data, Rearranged, Unknown, need_data
 from .translator import Translator
 
 Handler = Callable[..., Any]
@@ -118,7 +118,7 @@ def reshape(t: Translator, x: Data, shape: Sequence[Any]) -> Data:
     if tuple(wanted) == x.shape:
         return x
     if not wanted or not x.shape or wanted[0] != x.shape[0]:
-        raise Unknown("it moves values across the batch axis")
+        raise Rearranged("it moves values across the batch axis")
     if len(wanted) == 2:
         return t.emit("flatten", [x], alias=True)
     return t.emit("reshape", [x], {"target": tuple(wanted[1:])}, alias=True)
@@ -156,7 +156,7 @@ def unflatten(t: Translator, input: Any, dim: int, sizes: Any) -> Data:
     if -1 in sizes:
         sizes[sizes.index(-1)] = size // math.prod(n for n in sizes if n != -1)
     if axis == 0:
-        raise Unknown("it splits the batch axis")
+        raise Rearranged("it splits the batch axis")
     return reshape(t, x, [*x.shape[:axis], *sizes, *x.shape[axis + 1 :]])
 
 
@@ -165,7 +165,7 @@ def unsqueeze(t: Translator, input: Any, dim: int) -> Data:
     x = need_data(input)
     axis = dim % (len(x.shape) + 1)
     if axis == 0:
-        raise Unknown("it puts an axis before the batch axis")
+        raise Rearranged("it puts an axis before the batch axis")
     return reshape(t, x, [*x.shape[:axis], 1, *x.shape[axis:]])
 
 
@@ -175,7 +175,7 @@ def _squeeze(t: Translator, input: Any, dim: Any = None) -> Data:
     given = range(rank) if dim is None else [dim] if isinstance(dim, int) else dim
     gone = {axis % rank for axis in given if x.shape[axis] == 1}
     if 0 in gone:
-        raise Unknown("it takes the batch axis away")
+        raise Rearranged("it takes the batch axis away")
     return reshape(t, x, [n for axis, n in enumerate(x.shape) if axis not in gone])
 
 
@@ -186,7 +186,7 @@ def permute(t: Translator, x: Data, dims: Sequence[int]) -> Data:
     if axes == tuple(range(rank)):
         return x
     if axes[0] != 0:
-        raise Unknown("it moves the batch axis")
+        raise Rearranged("it moves the batch axis")
     return t.emit("permute", [x], {"dims": axes[1:]}, alias=True)
 
 

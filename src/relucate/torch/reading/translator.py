@@ -30,7 +30,7 @@ from .nested import (
     take,
     tensors_in,
 )
-from .program import Call, Data, Parts, Program, Stopped, Unknown
+from .program import Call, Data, Parts, Program, Rearranged, Stopped, Unknown
 from .targets import canonical, describe, is_random, place_of
 
 _FIELDS = {"values": 0, "indices": 1}
@@ -202,7 +202,9 @@ class Translator(Builder):
                 raise Unknown("called with arguments that the reader doesn't know")
             value = self._checked(call, args, handler(self, *args, **kwargs))
         except Unknown as error:
-            value = self.opaque(name or describe(call.target), str(error), [args, kwargs])
+            moves = {"rearranges": True} if isinstance(error, Rearranged) else {}
+            kind = name or describe(call.target)
+            value = self.opaque(kind, str(error), [args, kwargs], **moves)
         return self._changed(args[0], value) if in_place else value
 
     def _checked(self, call: Call, args: Any, value: Any) -> Any:
@@ -272,10 +274,12 @@ class Translator(Builder):
                 self._stale[node] = where
         return changed
 
-    def opaque(self, kind: str, why: str, args: Any, module: nn.Module | None = None) -> Any:
+    def opaque(
+        self, kind: str, why: str, args: Any, module: nn.Module | None = None, **more: Any
+    ) -> Any:
         """Add an opaque node for the current call; one per output that is read."""
         inputs = list({d.name: d for d in data_in(args)}.values())
-        attrs: dict[str, Any] = {"type": kind, "why": why}
+        attrs: dict[str, Any] = {"type": kind, "why": why, **more}
         if module is not None and type(module).__module__.startswith("torch.ao."):
             attrs["quantized"] = True
         weights = {name: Weight(p) for name, p in _weights(module)}
