@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 
 def count(number: int, noun: str) -> str:
@@ -14,11 +14,12 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def some(names: Sequence[str], show: int = 4) -> str:
+def some(names: Iterable[str], show: int = 4) -> str:
     """Return the first names, and how many more there are.
 
     >>> some(["a", "b", "c", "d"], show=2)
     'a, b and 2 more'
     """
+    names = list(names)
     rest = f" and {len(names) - show:,} more" if len(names) > show else ""
     return ", ".join(names[:show]) + rest

@@ -20,6 +20,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from ..phrases import count
 from .audit import FEW, named
 from .terminal import speakable, stripped
 
@@ -81,7 +82,7 @@ def headline(report: dict[str, Any], planned: bool = False) -> str:
     past = f"to be {_PAST[verb]}" if planned else _PAST[verb]
     total = done + skipped
     name = f"{report['model']} ({report['framework']})"
-    return f"{name}: {done} of {total} norm{'' if total == 1 else 's'} {past}{to}"
+    return f"{name}: {done} of {count(total, 'norm')} {past}{to}"
 
 
 def table(report: dict[str, Any], every: bool = False) -> tuple[list[str], list[list[str]]]:

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ...graph import Node
+from ...phrases import some
 from ..paths import is_transparent
 from ..sites import Site
 from .axes import channel_axis, norm_axes, time_axes
-from .rule import CHANNEL_NORMS, Facts, Hit, layer, rule, some
+from .rule import CHANNEL_NORMS, Facts, Hit, layer, rule
 
 _NONLINEAR = {"prod", "var", "std"}
 _PRE_ACTIVATION = {"linear-norm-act", "norm-act-linear"}
