@@ -176,6 +176,15 @@ def test_a_diverged_run_of_a_metric_without_a_worst_score_is_refused():
     assert document(finished(plan, TWO), command="")["metric"]["worst"] is None
 
 
+def test_runs_that_were_scored_by_another_metric_are_refused():
+    made = finished(plan_of(pairs=6), TWO)
+    made.results["linear-act-norm", 2]["curve"]["accuracy"] = (
+        made.results["linear-act-norm", 2]["curve"].pop("MAE")
+    )  # fmt: skip
+    with pytest.raises(InputError, match="is about 'MAE', but a run was scored by 'accuracy'"):
+        document(made, command="")
+
+
 def test_what_is_varied_is_told_in_the_metrics_unit():
     plan = plan_of(factors=FACTORS, pairs=6)
     rows = [*TWO, TWO[0], [value + 1 for value in TWO[0]]]

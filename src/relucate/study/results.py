@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..stats import PairedDifference, Verdict, decide, paired_difference, score_runs
 from ..stats.spending import FIRST
+from ..train.metric import NOT_SCORES
 from .arms import Arm
 from .interaction import Interaction
 from .plan import StudyPlan
@@ -128,8 +130,19 @@ class StudyResults:
     def scores(self, arm: Arm, seeds: list[int]) -> Any:
         """Return an arm's scores, shape (seeds,); a diverged run has the worst score."""
         results = [self.results[arm.label, seed] for seed in seeds]
+        for result in results:
+            self._check_metric(result)
         diverged = [result["status"] == "diverged" for result in results]
         return score_runs([result["metric"] for result in results], diverged, self.plan.metric)
+
+    def _check_metric(self, result: dict[str, Any]) -> None:
+        """Refuse a run that was scored by another metric than the study's."""
+        names = [name for name in result["curve"] if name not in NOT_SCORES]
+        if names and self.plan.metric.name not in names:
+            raise InputError(
+                f"the study is about '{self.plan.metric.name}', but a run was scored by "
+                f"'{names[0]}': the task that it was trained for has another metric."
+            )
 
     def effects(self, asked: Interaction, seeds: list[int]) -> tuple[Any, Any]:
         """Return an order's effect with either value, averaged over rows: (seeds,) twice."""

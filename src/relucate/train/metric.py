@@ -13,6 +13,8 @@ from typing import Any
 
 from ..errors import InputError
 
+NOT_SCORES = ("epoch", "train_loss")  # what a learning curve holds besides the metric, by name
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -40,6 +42,8 @@ class Metric:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise InputError(f"a metric needs a name, got {self.name!r}.")
+        if self.name in NOT_SCORES:
+            raise InputError(f"a metric can't be called '{self.name}': a curve has that already.")
         if not isinstance(self.lower_is_better, bool):
             raise InputError(f"lower_is_better is True or False, got {self.lower_is_better!r}.")
         if not isinstance(self.unit, str):
