@@ -136,10 +136,11 @@ def interleave(contenders: dict[str, Callable[[], float]], rounds: int) -> dict[
 
 def contenders(data: Any, batch: int, epochs: int, filters: Any, shape: Any, bf16: bool) -> Any:
     """Return the torch-side contenders of one table."""
-    from relucate.keras.lowering import lower_model
+    from relucate.frameworks import lower
+    from relucate.keras.framework import FRAMEWORK
 
     def lowered() -> Any:
-        return lower_model(keras_net(shape, filters), check=False)
+        return lower(FRAMEWORK.read(keras_net(shape, filters)), check=False)
 
     def built() -> Any:
         return torch_net(shape, filters)

@@ -88,7 +88,7 @@ MUTANTS = [
     ("torch/writing/writer.py", "module.inplace = False\n\n    # A new", "pass\n\n    # A new"),
     ("torch/writing/tensors.py", "target.copy_(tensor_like", "target.add_(0 * tensor_like"),
     # What is refused, what a scale and shift pass, and how they are seen there.
-    ("surgery/borders.py", 'return graph.framework == "torch"', "return False"),
+    ("graph/conventions.py", "Conventions(True, False, True)", "Conventions(True, False, False)"),
     ("surgery/fold.py", "else scale * offset + shift", "else offset + shift"),
     ("surgery/fold.py", "first.equals(other)", "True"),
     ("surgery/borders.py", "return lost if norm.is_masked(norm.calls)", "return lost if False"),
@@ -112,7 +112,7 @@ MUTANTS = [
     ),
     ("surgery/channels.py", "if np.count_nonzero(inner.shift) <", "if False and 0 <"),
     ("surgery/channels.py", "if any(_padding_of(pad, channels.axis)):", "if False:"),
-    ("surgery/channels.py", "if len(node.inputs) != 1 or node.op in", "if node.op in"),
+    ("surgery/channels.py", "if len(node.inputs) != 1 or node.op ==", "if node.op =="),
     ("surgery/blocks.py", "        if node.operation.mixes:", "        if False:"),
     ("surgery/blocks.py", "draft.users(node, role) - set(calls)", "()"),
     ("surgery/blocks.py", "    if len(found) > 1:", "    if False:"),

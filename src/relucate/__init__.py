@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from .backend import prefer_installed as _prefer_installed
 from .lazy import imported_on_use as _imported_on_use
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .api.audit import AuditReport, audit
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from .train.metric import Metric
     from .train.recipe import Recipe
 
-__version__ = "0.1.0"
 __all__ = [
     "AuditReport",
     "Certificate",

@@ -28,7 +28,7 @@ def imported(code):
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("verb", ["", "compare", "audit", "fold"])
+@pytest.mark.parametrize("verb", ["", "compare", "audit", "rebuild"])
 def test_help_imports_nothing_heavy(verb):
     arguments = [*verb.split(), "--help"]
     code = f"from relucate.cli import main\ntry:\n    main({arguments})\nexcept SystemExit: pass"

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 
 import pytest
 import typer
@@ -13,6 +13,7 @@ import typer
 from relucate.api.study import compare
 from relucate.cli.fields import given_values, options_of
 from relucate.errors import InputError
+from relucate.option import option
 from relucate.study.options import StudyOptions
 from relucate.study.plan import StudyPlan
 from relucate.train import Recipe
@@ -20,13 +21,13 @@ from relucate.train import Recipe
 
 @dataclass(frozen=True)
 class Example:
-    count: int = field(default=3, metadata={"help": "How many."})
-    share: float = field(default=0.25, metadata={"help": "Of all.", "percent": True})
-    plain: bool = field(default=True, metadata={"help": "Dress it up.", "flag": "--fancy"})
-    kept_on: bool = field(default=False, metadata={"help": "Go on."})
-    names: tuple[str, ...] = field(default=("a", "b"), metadata={"help": "Names."})
-    rates: tuple[float, ...] | None = field(default=None, metadata={"help": "Rates."})
-    many: list[str] | None = field(default=None, metadata={"help": "Many."})
+    count: int = option(3, "How many.")
+    share: float = option(0.25, "Of all.", percent=True)
+    plain: bool = option(True, "Dress it up.", flag="--fancy")
+    kept_on: bool = option(False, "Go on.")
+    names: tuple[str, ...] = option(("a", "b"), "Names.")
+    rates: tuple[float, ...] | None = option(None, "Rates.")
+    many: list[str] | None = option(None, "Many.")
 
 
 def run(*arguments):
@@ -78,21 +79,21 @@ def shown(*arguments):
 
 def test_every_option_of_a_recipe_and_of_a_study_is_in_the_help_with_its_default():
     text = shown("compare", "--help")
-    for option in [*fields(Recipe), *fields(StudyOptions)]:
-        assert option.metadata["help"] in text
-        assert option.metadata.get("flag", f"--{option.name.replace('_', '-')}") in text
+    for field in [*fields(Recipe), *fields(StudyOptions)]:
+        assert field.metadata["help"] in text
+        assert field.metadata.get("flag", f"--{field.name.replace('_', '-')}") in text
     for default in ("10", "128; 64 below 5,000 examples", "before,after", "0.5", "2048", "auto"):
         assert f"[default: {default}]" in text
 
 
 def test_a_studys_options_are_what_compare_takes():
     taken = inspect.signature(compare).parameters
-    for option in fields(StudyOptions):
-        assert taken[option.name].default == option.default, option.name
+    for field in fields(StudyOptions):
+        assert taken[field.name].default == field.default, field.name
 
 
 def test_a_studys_options_have_the_plans_defaults():
     plan = {f.name: f.default for f in fields(StudyPlan) if f.default is not MISSING}
-    for option in fields(StudyOptions):
-        if option.name in plan and option.name != "pairs":  # the plan's is a number always
-            assert plan[option.name] == option.default, option.name
+    for field in fields(StudyOptions):
+        if field.name in plan and field.name != "pairs":  # the plan's is a number always
+            assert plan[field.name] == field.default, field.name

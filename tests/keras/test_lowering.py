@@ -6,9 +6,17 @@ from keras import layers as kl
 
 from relucate.errors import Refused
 from relucate.keras import conv2d_bn
-from relucate.keras.lowering import check_lowering, lower_model
-from relucate.keras.reading.reader import read_with_variables
+from relucate.keras.framework import FRAMEWORK
 from relucate.torch import BatchNorm, lower
+from relucate.torch.lowering.check import check_lowering, lower_checked
+
+
+def lowerable(model):
+    return FRAMEWORK.read(model).lowerable()
+
+
+def lower_model(model, check=True):
+    return lower_checked(lowerable(model), check=check)
 
 
 def classifier(*tail, shape=(8, 7, 3), dropout=0.0):
@@ -33,7 +41,7 @@ def test_a_checked_model_keeps_its_weights_bit_for_bit(randomize, dropout):
     module = lower_model(model)
     for was, now in zip(before, everything(model), strict=True):
         np.testing.assert_array_equal(was, now)
-    graph, _ = read_with_variables(model)
+    graph = lowerable(model).graph
     for key, array in module.get_tensors().items():
         np.testing.assert_array_equal(array, graph.tensors[key])
     assert not module.returns_logits
@@ -67,18 +75,18 @@ def test_saturated_probabilities_are_no_difference():
 
 def test_what_differs_is_found_in_inference_and_in_training():
     model = classifier()
-    graph, variables = read_with_variables(model)
+    source = lowerable(model)
     for attribute, value, found in (
         ("epsilon", 0.3, "output's scale in inference"),
         ("momentum", 0.5, "'b_bn/moving_.*s scale in training mode"),
         ("frozen", True, "output's scale in training mode"),
     ):
-        module = lower(graph)
+        module = lower(source.graph)
         (norm,) = [m for m in module.modules() if isinstance(m, BatchNorm)]
         setattr(norm, attribute, value)
         with pytest.raises(Refused, match=f"differs from Keras .torch backend.*{found}"):
-            check_lowering(model, graph, variables, module)
-    check_lowering(model, graph, variables, lower(graph))
+            check_lowering(source, module)
+    check_lowering(source, lower(source.graph))
 
 
 def test_uneven_average_pool_is_refused_with_the_reason():

@@ -8,7 +8,7 @@ from keras import layers as kl
 
 from relucate.errors import Refused
 from relucate.graph import evaluate
-from relucate.keras.reading.reader import read, read_with_variables
+from relucate.keras.reading.reader import read, read_with_calls
 from relucate.torch import lower
 
 
@@ -42,7 +42,8 @@ class TestWhatIsRead:
 
     def test_tensors_are_copies_under_layer_and_name(self):
         model = small()
-        graph, variables = read_with_variables(model)
+        reading = read_with_calls(model)
+        graph, variables = reading.graph, reading.variables
         assert list(graph.tensors) == [
             "conv/kernel",
             "conv/bias",

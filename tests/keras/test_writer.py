@@ -18,12 +18,17 @@ from keras import ops
 
 from relucate.errors import Refused
 from relucate.graph import Graph, Node, evaluate
-from relucate.keras.reading.reader import read
-from relucate.keras.writing.writer import write
+from relucate.keras.reading.reader import read, read_with_calls
+from relucate.keras.writing import writer
 from relucate.surgery.convert import convert_graph
 from relucate.surgery.draft import Draft
 from relucate.surgery.fold import fold_graph
 from relucate.surgery.rebuild import rebuild_graph
+
+
+def write(graph, model=None, **options):
+    """Write a graph that was edited after reading `model`."""
+    return writer.write(graph, None if model is None else read_with_calls(model), **options)
 
 
 def sibling(path):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-from relucate.keras.reading.reader import read
-from relucate.keras.writing.writer import write
+from relucate.keras.reading.reader import read, read_with_calls
+from relucate.keras.writing import writer
 from relucate.surgery.convert import convert_graph
 from relucate.surgery.fold import fold_graph
 from relucate.surgery.rebuild import rebuild_graph
@@ -23,6 +23,11 @@ APPLICATIONS = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(APPLICATIONS)
 FAMILIES, ALL, build = APPLICATIONS.FAMILIES, APPLICATIONS.ALL, APPLICATIONS.build
 NESTED = ("ConvNeXt",)  # their layers get the nested model's name in front
+
+
+def write(graph, model=None, **options):
+    """Write a graph that was edited after reading `model`."""
+    return writer.write(graph, None if model is None else read_with_calls(model), **options)
 
 
 def made(name, **options):

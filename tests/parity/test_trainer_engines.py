@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from relucate.data import make
+from relucate.frameworks import lower
 from relucate.keras import conv2d_bn, dense_bn
-from relucate.keras.lowering import lower_model
+from relucate.keras.framework import FRAMEWORK
 from relucate.keras.trainer import train as train_keras
 from relucate.torch import train as train_torch
 from relucate.train import Recipe
@@ -50,7 +51,7 @@ def build(order, regularizer=None):
 )
 def test_both_engines_train_alike(data, order, options):
     recipe = Recipe(**{"epochs": 2, "batch_size": 16, "weight_decay": 5e-3, **options})
-    lowered = lower_model(build(order), check=False)
+    lowered = lower(FRAMEWORK.read(build(order)), check=False)
     torch_result = train_torch(lowered, data, recipe, seed=3)
     keras_result = train_keras(build(order), data, recipe, seed=3)
     ours, theirs = torch_result.curve["train_loss"], keras_result.curve["train_loss"]
@@ -68,7 +69,7 @@ def test_a_regularizer_is_part_of_both_losses_and_weight_decay_of_neither(data):
         train(model, data, recipe, seed=0).curve["train_loss"][0]
         for penalty in (regularizer, None)
         for train, model in (
-            (train_torch, lower_model(build("before", penalty), check=False)),
+            (train_torch, lower(FRAMEWORK.read(build("before", penalty)), check=False)),
             (train_keras, build("before", penalty)),
         )
     ]

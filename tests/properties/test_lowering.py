@@ -11,7 +11,7 @@ from keras import layers as kl
 
 from relucate.graph import evaluate
 from relucate.keras import conv2d_bn, dense_bn
-from relucate.keras.reading.reader import read, read_with_variables
+from relucate.keras.reading.reader import read, read_with_calls
 from relucate.torch import lower
 
 TOKENS = ["linear", "norm", "act", "drop"]
@@ -107,7 +107,7 @@ def check_inference(model, graph, module, x):
 
 def check_training(model, module, x, direction):
     """Loss with penalties, moving statistics, and the weights after a step down the gradient."""
-    _, variables = read_with_variables(model)
+    variables = read_with_calls(model).variables
     ours = (module.train()(torch.from_numpy(x)) * direction).sum()
     penalty = module.penalty()
     ours = ours if penalty is None else ours + penalty

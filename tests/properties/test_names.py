@@ -16,6 +16,7 @@ from torch import nn
 
 import relucate
 import relucate.torch
+from relucate.errors import Refused
 from relucate.surgery.audit import audit_graph
 from relucate.surgery.borders import strategies
 from relucate.surgery.convert import convert_graph
@@ -108,11 +109,17 @@ def test_names_change_no_plan(net, order, strategy, seed):
     graph = net.graph()
     other = renamed(graph, random.Random(seed))
     for plan in PLANS.values():
-        one, two = plan(graph, order, strategy), plan(other, order, strategy)
-        assert shown(one.graph) == shown(two.graph)
-        found = [[(o.status, o.strategy, o.old, o.new) for o in p.outcomes] for p in (one, two)]
-        assert found[0] == found[1]
-        assert len(one.placed) == len(two.placed)
+        assert planned(plan, graph, order, strategy) == planned(plan, other, order, strategy)
+
+
+def planned(plan, graph, order, strategy):
+    """Return what a planner makes of a graph, without names; nothing if it refuses."""
+    try:
+        made = plan(graph, order, strategy)
+    except Refused:
+        return None
+    outcomes = [(o.status, o.strategy, o.old, o.new) for o in made.outcomes]
+    return shown(made.graph), outcomes, len(made.placed)
 
 
 @given(nets(), st.integers(0, 2**32 - 1))

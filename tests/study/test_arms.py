@@ -9,8 +9,9 @@ from torch import nn
 
 from relucate.errors import InputError, Refused
 from relucate.keras import dense_bn
-from relucate.study.arms import Arm, build, build_paired, fingerprint, framework_of
-from relucate.study.behaviour import behaviour
+from relucate.study.arms import Arm, build, build_paired
+from relucate.study.fingerprint import behaviour, fingerprint
+from relucate.study.rebuilding import framework_of
 from relucate.study.source import resolve
 
 SHAPE, CLASSES = (6, 6, 2), 4
@@ -121,7 +122,7 @@ class TestPairing:
 
 def reread(built):
     """The tensors that the model holds now."""
-    if built.framework == "torch":
+    if built.framework.name == "torch":
         return {k: v.numpy() for k, v in built.model.state_dict().items()}
     return {w.path: keras.ops.convert_to_numpy(w.value) for w in built.model.weights}
 

@@ -11,7 +11,7 @@ from torch import nn
 import relucate
 from relucate.errors import InputError
 from relucate.study.arms import Arm, build
-from relucate.study.norm_settings import check_norm_settings, described, norms
+from relucate.study.norm_settings import check_norm_settings, described
 from relucate.study.source import resolve
 
 SHAPE, CLASSES = (6, 6, 2), 4
@@ -43,7 +43,7 @@ def torch_net(order):
 def settings(builder, order, **norm):
     source = replace(resolve(builder), norms=norm)
     built = build(source, Arm(order), 0, SHAPE, CLASSES)
-    return [described(layer) for layer in norms(built.model, built.framework)], built.note
+    return [described(norm) for norm in built.framework.norms(built.model)], built.note
 
 
 @pytest.mark.parametrize("order", ["before", "after"])

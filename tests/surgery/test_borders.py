@@ -217,3 +217,50 @@ def test_a_reused_layer_that_meets_padding_at_one_call_only(strategy, padded_fir
         made.add("global_avg_pool", attrs={"axes": (1, 2), "keepdims": False})
     made.add("add", *list(made.nodes)[-2:])
     assert folded(made, strategy)[1].status == "done"
+
+
+# What needs no border: the framework's own padding by copies, and its interpolation.
+
+TORCH = {
+    "reflect": [nn.ReflectionPad2d(1), nn.Conv2d(4, 2, 3)],
+    "replicate": [nn.Conv2d(4, 2, 3, padding=1, padding_mode="replicate")],
+    "circular": [nn.Conv2d(4, 2, 3, padding=1, padding_mode="circular")],
+    "bilinear": [nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(4, 2, 3)],
+    "bilinear, corners": [
+        nn.Upsample(scale_factor=1.7, mode="bilinear", align_corners=True),
+        nn.Conv2d(4, 2, 3),
+    ],
+    "area": [nn.Upsample(size=(5, 4), mode="area"), nn.Conv2d(4, 2, 3)],
+    "nearest": [nn.Upsample(size=(7, 9)), nn.Conv2d(4, 2, 3)],
+}
+KERAS = {
+    "reflect": lambda x: keras.ops.pad(x, ((0, 0), (1, 1), (2, 2), (0, 0)), mode="reflect"),
+    "bilinear": lambda x: kl.UpSampling2D(2, interpolation="bilinear")(x),
+    "resizing": lambda x: kl.Resizing(7, 9, interpolation="bilinear")(x),
+}
+
+
+@pytest.mark.parametrize("layers", TORCH.values(), ids=TORCH)
+def test_a_norm_in_front_of_torch_layers_that_pad_no_zeros(layers):
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), *layers)
+    with torch.no_grad():
+        for tensor in (*net[2].parameters(), net[2].running_mean, net[2].running_var):
+            tensor.uniform_(0.3, 1.2)
+        net[2].weight[0] *= -1
+    _, report = relucate.fold(net.eval(), example=(2, 3, 8, 8))
+    assert [(site.status, site.strategy) for site in report.sites] == [("done", None)]
+    assert report.certificate.passed
+
+
+@pytest.mark.parametrize("call", KERAS.values(), ids=KERAS)
+def test_a_norm_in_front_of_keras_layers_that_pad_no_zeros(call):
+    x = image = keras.Input((6, 6, 3))
+    x = kl.BatchNormalization()(kl.ReLU()(kl.Conv2D(4, 3)(x)))
+    model = keras.Model(image, kl.Conv2D(2, 3)(call(x)))
+    generator = np.random.default_rng(0)
+    for variable in model.weights:
+        variable.assign(generator.uniform(0.3, 1.2, tuple(variable.shape)))
+    _, report = relucate.fold(model)
+    assert [(site.status, site.strategy) for site in report.sites] == [("done", None)]
+    assert report.certificate.passed

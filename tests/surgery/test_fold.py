@@ -95,10 +95,19 @@ def test_zeros_padded_by_a_layer_of_their_own():
     for strategy in EXACT:
         _, outcome, _ = fold(behind_an_activation(pad, window=(3, 3)), strategy)
         assert outcome.status == "done"
-    (reflected,) = [
-        fold(behind_an_activation(("pad", {**pad[1], "mode": "reflect", "value": 0.0})))
-    ]
-    assert reflected[1].status == "skipped"
+
+
+@pytest.mark.parametrize("mode", ["reflect", "symmetric", "edge", "wrap", "maximum", "linear_ramp"])
+@pytest.mark.parametrize("first", [False, True])
+def test_padding_that_copies_values_needs_no_border(mode, first):
+    net = Net(3, first, np.float64)
+    net.add("relu")
+    norm(net)
+    net.add("pad", attrs={"padding": ((1, 0), (2, 1)), "mode": mode, "value": None})
+    conv(net, padding="valid")
+    (outcome,) = outcomes(net)
+    copies = mode in {"reflect", "symmetric", "edge", "wrap"}
+    assert (outcome.status, outcome.strategy) == ("done" if copies else "skipped", None)
 
 
 def test_a_torch_model_takes_images_of_any_size():

@@ -216,12 +216,13 @@ def digits_net(order="before", dropout=0.0):
     import keras
 
     from relucate import nets
-    from relucate.keras.lowering import lower_model
+    from relucate.frameworks import lower
+    from relucate.keras.framework import FRAMEWORK
 
     keras.utils.set_random_seed(0)
     options = {"width": 8, "depth": 2, "dropout": dropout}
     model = nets.build("cnn", order, (8, 8, 1), 10, **options)
-    return lower_model(model, check=False)
+    return lower(FRAMEWORK.read(model), check=False)
 
 
 class TestDivergence:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable
 from typing import Any
 
-from ..errors import InputError
+from ..frameworks import framework_of
 from ..graph import Graph
 from ..surgery.audit import Audit, audit_graph
 from ..surgery.rules import RULES, Finding
@@ -50,8 +49,8 @@ class AuditReport:
 
     def to_sarif(self, *, file: str | None = None, line: int | None = None) -> dict[str, Any]:
         """Return the findings as a SARIF 2.1.0 log; file and line: where the model is made."""
-        from .. import __version__
         from ..report.sarif import sarif
+        from ..version import __version__
 
         names = ("code", "name", "severity", "summary")
         rules = [{name: getattr(RULES[code], name) for name in names} for code in sorted(RULES)]
@@ -110,28 +109,6 @@ def audit(
     >>> report.summary, [finding.code for finding in report.findings]
     ({'linear-norm-act': 1}, ['N101'])
     """
-    graph = read_graph(model, example=example, leaves=leaves)
-    return AuditReport(audit_graph(graph, steps=steps, select=select, ignore=ignore))
-
-
-def read_graph(model: Any, *, example: Any = None, leaves: Iterable[str] = ()) -> Graph:
-    """Return the Graph of a model of either framework.
-
-    Only a framework that the user has imported already is looked at.
-    """
-    if isinstance(model, Graph):
-        return model
-    if "torch" in sys.modules and isinstance(model, sys.modules["torch"].nn.Module):
-        keras = sys.modules.get("keras")
-        if keras is None or not isinstance(model, keras.layers.Layer):
-            from ..torch import read as read_torch
-
-            return read_torch(model, example, leaves=tuple(leaves))
-    if "keras" in sys.modules and isinstance(model, sys.modules["keras"].layers.Layer):
-        from ..keras import read as read_keras
-
-        return read_keras(model)
-    raise InputError(
-        f"expected a Keras model or a torch.nn.Module, got {type(model).__name__}: {model!r:.80}. "
-        "A file or a name is read on the command line (relucate audit MODEL)."
-    )
+    if not isinstance(model, Graph):
+        model = framework_of(model).read(model, example, tuple(leaves)).graph
+    return AuditReport(audit_graph(model, steps=steps, select=select, ignore=ignore))

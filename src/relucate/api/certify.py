@@ -23,7 +23,7 @@ from ..surgery.verify import (
     nudged,
     worst_layer,
 )
-from .adapters import Adapter
+from ..train.framework import ReadModel
 
 _BATCH = 8
 
@@ -32,16 +32,19 @@ NARROW = "takes no inputs of shape"  # how the note on what a result no longer t
 
 @dataclass(frozen=True)
 class Party:
-    """A model, what runs it, its graph, and what a message calls it."""
+    """A model, what runs it, its graph, and what a message calls it.
 
-    adapter: Adapter
+    read: the model, or the one that it was written from.
+    """
+
+    read: ReadModel
     model: Any
     graph: Graph
     title: str
 
     def outputs(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the model's outputs at inference."""
-        found = [self.adapter.outputs(self.model, batch) for batch in split(inputs, _BATCH)]
+        found = [self.read.outputs(self.model, batch) for batch in split(inputs, _BATCH)]
         return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
     def attempt(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | str:
@@ -67,7 +70,7 @@ def certified(
     if isinstance(others, str):
         raise Refused(f"{other.title} can't be run on the inputs that {one.title} takes: {others}")
     found = _compared(one, other, arrays, ones, others, tolerance)
-    limits = dict.fromkeys((*one.adapter.limits, *other.adapter.limits))
+    limits = dict.fromkeys((*one.read.limits, *other.read.limits))
     found = replace(found, notes=(*found.notes, *limits))
     if found.passed:
         return _at_other_sizes(one, other, arrays, tolerance, found) if sizes else found
@@ -83,7 +86,7 @@ def _compared(
     others: Sequence[np.ndarray],
     tolerance: float | None,
 ) -> Certificate:
-    dtype = coarsest(one.adapter.dtypes | other.adapter.dtypes)
+    dtype = coarsest(one.read.dtypes | other.read.dtypes)
     found = compare_outputs(ones, others, dtype, tolerance)
     if not found.passed and tolerance is None and dtype in MOST_NOISE:
         moved = one.outputs(nudged(arrays))
@@ -98,10 +101,10 @@ def _at_other_sizes(
     tolerance: float | None,
     found: Certificate,
 ) -> Certificate:
-    if not other.adapter.other_sizes(arrays):
+    if not other.read.other_sizes(arrays):
         return found
     narrow = ""
-    for resized in one.adapter.other_sizes(arrays):
+    for resized in one.read.other_sizes(arrays):
         ones = one.attempt(resized)
         if isinstance(ones, str) or not all(np.all(np.isfinite(x)) for x in ones):
             continue  # no input of this model

@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, Refused, RelucateError
+from ..frameworks import framework_of
 from ..graph import Graph
 from ..order import Order
 from ..surgery.borders import is_exact
 from ..surgery.convert import convert_graph
 from ..surgery.draft import Edit, SiteResult
 from ..surgery.fold import fold_graph
+from ..surgery.moments import measure
 from ..surgery.rebuild import rebuild_graph
 from ..surgery.sites import sites
 from ..surgery.verify import Certificate, check_finite, stress_inputs
-from .adapters import Adapter, adapt, measure
+from ..train.framework import ReadModel
 from .certify import NARROW, Party, certified, split
 
 _BATCH = 32
@@ -119,10 +121,10 @@ def fold(
     Sources: Ioffe and Szegedy, Batch Normalization, 2015; Jacob et al., Quantization and Training
     of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018.
     """
-    adapter = adapt(model, example, leaves)
-    plan = _planned(adapter.graph, "fold", lambda graph: fold_graph(graph, strategy))
-    report = _report(adapter.graph, plan, "fold", None, strategy)
-    return _carried_out(adapter, model, plan, report, inputs)
+    read = framework_of(model).read(model, example, tuple(leaves))
+    plan = _planned(read.graph, "fold", lambda graph: fold_graph(graph, strategy))
+    report = _report(read.graph, plan, "fold", None, strategy)
+    return _carried_out(read, model, plan, report, inputs)
 
 
 def convert(
@@ -151,21 +153,22 @@ def convert(
     norms stay, as do those whose activation follows behind an addition.
     Raises: as `fold`; InputError: an order without activation or with dropout, data that don't fit.
     """
-    adapter = adapt(model, example, leaves)
+    read = framework_of(model).read(model, example, tuple(leaves))
     wanted = str(Order(order))
-    plan = _planned(adapter.graph, "convert", lambda g: convert_graph(g, wanted, strategy))
+    plan = _planned(read.graph, "convert", lambda g: convert_graph(g, wanted, strategy))
     if data is not None:
-        arrays = _arrays(adapter.graph, data, "data")
+        arrays = _arrays(read.graph, data, "data")
         if len(arrays[0]) < 2:
             raise InputError(
                 "data of one example has no variance to measure: expected at least 2, better some "
                 "hundreds."
             )
         if plan.placed:
-            found = measure(adapter, plan.graph, plan.placed, split(arrays, _BATCH))
-            plan = convert_graph(adapter.graph, wanted, strategy, found)
-    report = _report(adapter.graph, plan, "convert", wanted, strategy)
-    return _carried_out(adapter, model, plan, report, inputs)
+            values = read.taps(plan.graph, plan.placed, split(arrays, _BATCH))
+            found = measure(plan.graph, plan.placed, values)
+            plan = convert_graph(read.graph, wanted, strategy, found)
+    report = _report(read.graph, plan, "convert", wanted, strategy)
+    return _carried_out(read, model, plan, report, inputs)
 
 
 def rebuild(
@@ -196,17 +199,15 @@ def rebuild(
     Raises: InputError: no norms, an order without activation or with dropout; Refused: the model
         can't be read or written.
     """
-    adapter = adapt(model, example, leaves)
+    read = framework_of(model).read(model, example, tuple(leaves))
     wanted = str(Order(order))
     if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
         raise InputError(f"seed is a whole number from 0 on, got {seed!r}.")
     seed = int(seed)
-    plan = _planned(
-        adapter.graph, "rebuild", lambda g: rebuild_graph(g, wanted, bias), finite=False
-    )
-    report = replace(_report(adapter.graph, plan, "rebuild", wanted, None), seed=seed)
-    made = adapter.write(plan.graph, seed)
-    report = _written(adapter, plan.graph, made, report)
+    plan = _planned(read.graph, "rebuild", lambda g: rebuild_graph(g, wanted, bias), finite=False)
+    report = replace(_report(read.graph, plan, "rebuild", wanted, None), seed=seed)
+    made = read.write(plan.graph, seed)
+    report = _written(read, plan.graph, made, report)
     _warn(report, 3)
     return made, report
 
@@ -218,20 +219,21 @@ def plan(
 
     The model is made, so that a refusal to write it comes here too, but not verified.
     """
-    adapter = adapt(model, more.get("example"), more.get("leaves", ()))
+    leaves = tuple(more.get("leaves", ()))
+    read = framework_of(model).read(model, more.get("example"), leaves)
     if verb == "fold":
-        made = _planned(adapter.graph, verb, lambda graph: fold_graph(graph, strategy))
+        made = _planned(read.graph, verb, lambda graph: fold_graph(graph, strategy))
     elif verb == "convert":
         wanted = Order(order or "")
-        made = _planned(adapter.graph, verb, lambda graph: convert_graph(graph, wanted, strategy))
+        made = _planned(read.graph, verb, lambda graph: convert_graph(graph, wanted, strategy))
     else:
         wanted = Order(order or "")
         bias = more.get("bias", "rule")
-        made = _planned(adapter.graph, verb, lambda g: rebuild_graph(g, wanted, bias), finite=False)
+        made = _planned(read.graph, verb, lambda g: rebuild_graph(g, wanted, bias), finite=False)
     name = None if order is None else str(Order(order))
-    report = _report(adapter.graph, made, verb, name, None if verb == "rebuild" else strategy)
+    report = _report(read.graph, made, verb, name, None if verb == "rebuild" else strategy)
     fresh = 0 if verb == "rebuild" else None
-    return _written(adapter, made.graph, adapter.write(made.graph, fresh), report)
+    return _written(read, made.graph, read.write(made.graph, fresh), report)
 
 
 def verify(
@@ -256,7 +258,7 @@ def verify(
 
     Raises: InputError: inputs that don't fit, NaN weights; Refused: a model can't be read.
     """
-    one, other = adapt(a, example), adapt(b, example)
+    one, other = (framework_of(model).read(model, example) for model in (a, b))
     for graph in (one.graph, other.graph):
         check_finite(graph)
     shapes = [[g.nodes[name].shape[1:] for name in g.inputs] for g in (one.graph, other.graph)]
@@ -302,16 +304,16 @@ def _report(
 
 
 def _carried_out(
-    adapter: Adapter, model: Any, plan: Edit, report: TransformReport, inputs: Any
+    read: ReadModel, model: Any, plan: Edit, report: TransformReport, inputs: Any
 ) -> tuple[Any, TransformReport]:
-    made = adapter.write(plan.graph)
-    report = _written(adapter, plan.graph, made, report)
-    arrays = stress_inputs(adapter.graph)
+    made = read.write(plan.graph)
+    report = _written(read, plan.graph, made, report)
+    arrays = stress_inputs(read.graph)
     if inputs is not None:
-        own = _arrays(adapter.graph, inputs, "inputs")
+        own = _arrays(read.graph, inputs, "inputs")
         arrays = [np.concatenate([x, y]) for x, y in zip(arrays, own, strict=True)]
-    old = Party(adapter, model, adapter.graph, "the model")
-    new = Party(adapter, made, plan.graph, "the result")
+    old = Party(read, model, read.graph, "the model")
+    new = Party(read, made, plan.graph, "the result")
     found = certified(old, new, arrays, None, sizes=True)
     # Where the plan warns of a fixed size of the images, the certificate finds the same.
     notes = [note for note in found.notes if not (plan.warnings and NARROW in note)]
@@ -323,13 +325,13 @@ def _carried_out(
     return made, report
 
 
-def _written(adapter: Adapter, graph: Graph, made: Any, report: TransformReport) -> TransformReport:
+def _written(read: ReadModel, graph: Graph, made: Any, report: TransformReport) -> TransformReport:
     """Return the report with what is known of the model that was written.
 
     Raises: Refused: it doesn't read as the graph that was planned.
     """
     try:
-        again = adapter.reread(made)
+        again = read.reread(made)
     except RelucateError as error:
         raise Refused(
             f"the result isn't returned: what was written can't be read again: {error} Please "
@@ -345,7 +347,7 @@ def _written(adapter: Adapter, graph: Graph, made: Any, report: TransformReport)
     return replace(
         report,
         parameters=(report.parameters[0], again.count_parameters()),
-        warnings=(*report.warnings, *adapter.notes(made)),
+        warnings=(*report.warnings, *read.notes(made)),
     )
 
 

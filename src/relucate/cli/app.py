@@ -14,10 +14,11 @@ from .audit import audit
 from .compare import compare
 from .convert import convert
 from .data import data
-from .fold import WithStrategies, fold
+from .fold import fold
 from .nets import nets
 from .rebuild import rebuild
 from .report import report
+from .transforming import WithStrategies
 from .verify import verify
 
 app = typer.Typer(

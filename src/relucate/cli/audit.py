@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .transforming import Imports, InputShape, Model, Option, load
+from .fields import options_of
+from .transforming import Model, ModelOptions, load
 
 
 class AuditFormat(StrEnum):
@@ -29,11 +30,9 @@ class FailOn(StrEnum):
     never = "never"
 
 
+@options_of({ModelOptions: ""})
 def audit(
     model: Model,
-    input_shape: InputShape = None,
-    option: Option = None,
-    imports: Imports = None,
     leaf: Annotated[
         list[str] | None,
         typer.Option(help="Torch: name or class of a submodule not to look into."),
@@ -58,6 +57,7 @@ def audit(
     format: Annotated[
         AuditFormat, typer.Option(help="text, json, or sarif for code hosts, on standard output.")
     ] = AuditFormat.text,
+    **options: Any,
 ) -> None:
     """Show where each norm sits relative to its activation, and what is wrong with it.
 
@@ -65,7 +65,7 @@ def audit(
     """
     from ..api.audit import audit as run
 
-    loaded = load(model, input_shape, option, imports)
+    loaded = load(model, options)
     report = run(
         loaded.model,
         example=loaded.example,

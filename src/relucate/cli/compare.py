@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import InputError
+from ..option import option as described
 from ..study.options import MODEL, RUNNING, TRAINING, StudyOptions
 from ..train.recipe import Recipe
 from .fields import given_values, options_of
@@ -25,21 +26,17 @@ from .options import (
 )
 
 
-def _net(help: str) -> Any:
-    return field(default=None, metadata={"help": help})
-
-
 @dataclass(frozen=True)
 class _NetOptions:
     """Options that the built-in nets share, and that a builder may take."""
 
-    act: str | None = _net("Activation: relu, tanh, ...")
-    norm: str | None = _net("Norm: batch, layer, group, none.")
-    width: int | None = _net("Filters or units of the first block.")
-    depth: int | None = _net("Number of stages, blocks or layers.")
-    dropout: float | None = _net("Rate of the order's drop token.")
-    bias: str | None = _net(
-        "Biases: rule, always or never; of a model that is rebuilt: rule or keep."
+    act: str | None = described(None, "Activation: relu, tanh, ...")
+    norm: str | None = described(None, "Norm: batch, layer, group, none.")
+    width: int | None = described(None, "Filters or units of the first block.")
+    depth: int | None = described(None, "Number of stages, blocks or layers.")
+    dropout: float | None = described(None, "Rate of the order's drop token.")
+    bias: str | None = described(
+        None, "Biases: rule, always or never; of a model that is rebuilt: rule or keep."
     )
 
 

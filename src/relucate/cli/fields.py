@@ -1,6 +1,6 @@
 """Options of the command line from the fields of a dataclass, and what was given, back to values.
 
-A field's metadata says what its option is: help; panel; flag (its name, if it isn't the field's);
+A field's metadata says what its option is: help; panel; flag (its names, if not the field's);
 shown (the default in words); percent (a fraction, given in percent). An option that isn't given is
 None here, so that the default stays where the field is.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
+from enum import Enum
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -19,10 +20,14 @@ import typer
 from ..errors import InputError
 
 
-def options_of(panels: Mapping[type, str]) -> Callable[[Callable[..., None]], Any]:
+def options_of(
+    panels: Mapping[type, str], *, after: int = 1
+) -> Callable[[Callable[..., None]], Any]:
     """Return a decorator that replaces a verb's **options by the options of dataclasses.
 
-    Args: panels: dataclasses, each with the title over those of its options that name none.
+    Args:
+        panels: dataclasses, each with the title over those of its options that name none.
+        after: how many of the verb's own parameters the help shows first.
     """
     made = [
         _parameter(field, kind, panel) for kind, panel in panels.items() for field in fields(kind)
@@ -34,7 +39,8 @@ def options_of(panels: Mapping[type, str]) -> Callable[[Callable[..., None]], An
             verb(**given)
 
         own = [p for p in signature(verb, eval_str=True).parameters.values() if p.name != "options"]
-        every = [*own[:1], *made, *(p.replace(kind=p.KEYWORD_ONLY) for p in own[1:])]
+        own = [own[0], *(p.replace(kind=p.KEYWORD_ONLY) for p in own[1:])]
+        every = [*own[:after], *made, *own[after:]]
         run.__annotations__ = {p.name: p.annotation for p in every}
         run.__signature__ = Signature(every)  # type: ignore[attr-defined]
         del run.__wrapped__  # type: ignore[attr-defined]  # typer would read its annotations
@@ -45,7 +51,7 @@ def options_of(panels: Mapping[type, str]) -> Callable[[Callable[..., None]], An
 
 def _parameter(field: Field[Any], kind: type, panel: str) -> Parameter:
     says = field.metadata
-    names = [says["flag"]] if "flag" in says else []
+    names = says.get("flag", "").split()
     wanted = _given_type(get_type_hints(kind)[field.name])
     if wanted is bool:
         names = names or [f"--{field.name.replace('_', '-')}"]
@@ -78,6 +84,8 @@ def _shown(field: Field[Any]) -> str:
         default = f"{100 * default:g}"
     elif isinstance(default, tuple):
         default = ",".join(default)
+    elif isinstance(default, Enum):
+        default = default.value
     return f" [dim]\\[default: {default}][/dim]"
 
 

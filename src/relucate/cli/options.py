@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from ..errors import InputError
+from ..option import option
 from .fields import given_values
 
 
@@ -20,29 +21,27 @@ class TextOrJson(StrEnum):
     json = "json"
 
 
-def _data(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
-
-
 @dataclass(frozen=True)
 class ReadOptions:
     """How data are read."""
 
-    size: str | None = _data(None, "Resize a folder's images: SIDE or HEIGHTxWIDTH.")
-    grayscale: bool = _data(False, "One channel for a folder's images.")
-    skip_bad: bool = _data(False, "Skip files of a folder that aren't images.")
-    test_split: float = _data(0.2, "Share that becomes the test part where the data has none.")
+    size: str | None = option(None, "Resize a folder's images: SIDE or HEIGHTxWIDTH.")
+    grayscale: bool = option(
+        False, "One channel for a folder's images.", flag="--grayscale/--no-grayscale"
+    )
+    skip_bad: bool = option(False, "Skip files of a folder that aren't images.")
+    test_split: float = option(0.2, "Share that becomes the test part where the data has none.")
 
 
 @dataclass(frozen=True)
 class DataOptions:
     """Which data, and how much of them is used."""
 
-    data: str = _data(
+    data: str = option(
         "digits", "digits, folder:PATH, npz:PATH, or cifar10, cifar100, mnist, fashion_mnist."
     )
-    train_size: int | None = _data(None, "Train on this many examples (stratified).")
-    test_size: int | None = _data(None, "Test on this many examples (stratified).")
+    train_size: int | None = option(None, "Train on this many examples (stratified).")
+    test_size: int | None = option(None, "Test on this many examples (stratified).")
 
 
 def load_data(options: Mapping[str, Any], *, quiet: bool) -> Any:

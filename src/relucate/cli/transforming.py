@@ -1,4 +1,4 @@
-"""What fold, convert, rebuild and verify have in common: options, reading MODEL, writing OUT.
+"""What fold, convert and rebuild share, and audit and verify in part: options, MODEL, OUT.
 
 The output file is whole or absent: it is written beside its place and then moved there.
 """
@@ -10,13 +10,20 @@ import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from ..errors import InputError
+from ..option import option as described
+from .fields import given_values, options_of
 from .options import TextOrJson, builder_options, input_shapes
+
+_STRATEGY = "How a norm in front of zero padding is absorbed"
 
 Model = Annotated[
     str,
@@ -27,59 +34,122 @@ Model = Annotated[
         show_default=False,
     ),
 ]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        "-o",
-        help="File to write: .keras for Keras, .pt2 (torch.export) for PyTorch. By default the "
-        "model's name with the verb, here.",
-    ),
-]
-Force = Annotated[bool, typer.Option(help="Replace a file that is there already.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")]
-InputShape = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Shape of an input without the batch axis, such as 3x224x224: torch models need it; "
-        "once per input."
-    ),
-]
-Option = Annotated[
-    list[str] | None,
-    typer.Option("--option", "-O", help="Argument of the function or net: NAME=VALUE."),
-]
-Imports = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--import",
-        help="Python file or module to import first: it registers a saved model's custom objects.",
-    ),
-]
-Every = Annotated[bool, typer.Option("--all", help="Each norm on its own, in any model.")]
-Format = Annotated[TextOrJson, typer.Option("--format", help="text or json, on standard output.")]
+Strategy = Annotated[str, typer.Option(help=_STRATEGY)]
 
 
-def load(
-    model: str, input_shape: list[str] | None, option: list[str] | None, imports: list[str] | None
-) -> Any:
-    """Return the model that MODEL names (`nets.models.Loaded`)."""
-    from ..nets.models import load_model
+class WithStrategies(TyperCommand):
+    """A command whose help lists the border strategies that there are.
 
-    return load_model(
-        model,
-        input_shapes=input_shapes(input_shape),
-        options=builder_options(option),
-        imports=imports or [],
+    They are looked up when the help is shown: the start-up needs no surgery.
+    """
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Complete the help of --strategy, and print."""
+        from ..surgery.borders import is_exact, strategies
+
+        exact = ", ".join(name for name in strategies() if is_exact(name))
+        other = ", ".join(name for name in strategies() if not is_exact(name))
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption) and parameter.name == "strategy":
+                parameter.help = (
+                    f"{_STRATEGY}: {exact} (all exact), or {other} (wrong at the border; the "
+                    "report says how much)."
+                )
+        super().format_help(ctx, formatter)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How MODEL is made."""
+
+    input_shape: list[str] | None = described(
+        None,
+        "Shape of an input without the batch axis, such as 3x224x224: torch models need it; once "
+        "per input.",
+    )
+    option: list[str] | None = described(
+        None, "Argument of the function or net: NAME=VALUE.", flag="--option -O"
+    )
+    imports: list[str] | None = described(
+        None,
+        "Python file or module to import first: it registers a saved model's custom objects.",
+        flag="--import",
     )
 
 
-def target(model: str, loaded: Any, out: Path | None, verb: str, force: bool) -> Path:
+@dataclass(frozen=True)
+class WritingOptions:
+    """Where the new model goes, and what is shown of it."""
+
+    out: Path | None = described(
+        None,
+        "File to write: .keras for Keras, .pt2 (torch.export) for PyTorch. By default the model's "
+        "name with the verb, here.",
+        flag="--out -o",
+    )
+    dry_run: bool = described(False, "Show the plan and write nothing.")
+    force: bool = described(
+        False, "Replace a file that is there already.", flag="--force/--no-force"
+    )
+    every: bool = described(False, "Each norm on its own, in any model.", flag="--all")
+    format: TextOrJson = described(TextOrJson.text, "text or json, on standard output.")
+
+
+transforms = options_of({WritingOptions: "", ModelOptions: ""}, after=10)
+
+
+def load(model: str, options: Mapping[str, Any]) -> Any:
+    """Return the model that MODEL names (`nets.models.Loaded`), made as `ModelOptions` say."""
+    from ..nets.models import load_model
+
+    chosen = ModelOptions(**given_values(ModelOptions, options))
+    return load_model(
+        model,
+        input_shapes=input_shapes(chosen.input_shape),
+        options=builder_options(chosen.option),
+        imports=chosen.imports or [],
+    )
+
+
+def carry_out(
+    verb: str,
+    model: str,
+    options: Mapping[str, Any],
+    *order: str,
+    data: Callable[[Any], Any] | None = None,
+    **given: Any,
+) -> None:
+    """Load MODEL, transform and write it, and show the report; or only plan, with --dry-run.
+
+    Args: verb: fold, convert or rebuild; order, given: for the function of that name; data: what
+        makes its calibration data, from the model.
+    """
+    from ..api import transform
+
+    loaded, chosen = load(model, options), WritingOptions(**given_values(WritingOptions, options))
+    given["example"] = loaded.example
+    if chosen.dry_run:
+        plan = transform.plan(verb, loaded.model, *order, **given)
+        _show(plan, chosen, planned=True)
+        return
+    path = _target(model, loaded, chosen.out, verb, chosen.force)
+    if data is not None:
+        given["data"] = data(loaded.model)
+    with warnings.catch_warnings():  # they are in the report already
+        warnings.filterwarnings("ignore", message="relucate", category=UserWarning)
+        made, report = getattr(transform, verb)(loaded.model, *order, **given)
+    _save(made, path, loaded.example)
+    _show(report, chosen, path=path)
+
+
+def _target(model: str, loaded: Any, out: Path | None, verb: str, force: bool) -> Path:
     """Return where the new model is to be written.
 
     Raises: InputError: the wrong ending, a folder that isn't there, a file that is.
     """
-    ending = ".keras" if _is_keras(loaded.model) else ".pt2"
+    from ..frameworks import framework_of
+
+    ending = framework_of(loaded.model).ending
     past = {"fold": "folded", "convert": "converted", "rebuild": "rebuilt"}[verb]
     stem = Path(model.rpartition(":")[2]).stem
     path = out or Path(f"{stem}-{past}{ending}")
@@ -92,16 +162,13 @@ def target(model: str, loaded: Any, out: Path | None, verb: str, force: bool) ->
     return path
 
 
-def _is_keras(model: Any) -> bool:
-    keras = sys.modules.get("keras")
-    return keras is not None and isinstance(model, keras.layers.Layer)
-
-
-def save(model: Any, path: Path, example: Any) -> None:
+def _save(model: Any, path: Path, example: Any) -> None:
     """Write a model; on failure nothing is left behind.
 
     Raises: InputError: the place can't be written to. Refused: torch.export can't express it.
     """
+    from ..frameworks import framework_of
+
     name = ""
     try:
         with tempfile.NamedTemporaryFile(suffix=path.suffix, dir=path.parent, delete=False) as made:
@@ -109,12 +176,7 @@ def save(model: Any, path: Path, example: Any) -> None:
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(name, 0o666 & ~mask)  # as any other new file, not for its owner alone
-        if path.suffix == ".keras":
-            model.save(name)
-        else:
-            from ..torch.running import export
-
-            export(model, Path(name), example)
+        framework_of(model).save(model, Path(name), example)
         os.replace(name, path)
         name = ""
     except OSError as error:
@@ -124,26 +186,19 @@ def save(model: Any, path: Path, example: Any) -> None:
             os.unlink(name)
 
 
-def run(action: Any) -> Any:
-    """Call `action`, whose warnings are in its report already."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="relucate", category=UserWarning)
-        return action()
-
-
-def show(
-    report: Any, format: TextOrJson, every: bool, *, path: Path | None = None, planned: bool = False
+def _show(
+    report: Any, chosen: WritingOptions, *, path: Path | None = None, planned: bool = False
 ) -> None:
     """Print a report, and where the model was written."""
     data = report.to_dict()
-    if format is TextOrJson.json:
+    if chosen.format is TextOrJson.json:
         print(json.dumps({**data, "out": None if path is None else str(path)}, indent=1))
         return
     from rich.console import Console
 
     from ..report.transform import print_transform
 
-    print_transform(data, Console(file=sys.stdout), every=every, planned=planned)
+    print_transform(data, Console(file=sys.stdout), every=chosen.every, planned=planned)
     if path is not None:
         print(f"Written: {path}")
 
@@ -159,6 +214,7 @@ def calibration(data: str | None, images: int, raw: bool, model: Any) -> Any:
     import numpy as np
 
     from ..api.study import load_data
+    from ..frameworks import framework_of
     from ..train.standard import Standard
 
     if images < 2:
@@ -168,4 +224,5 @@ def calibration(data: str | None, images: int, raw: bool, model: Any) -> Any:
     if images < len(loaded.x_train) and images > loaded.classes:
         loaded = loaded.subset(images)
     x = standard(loaded.x_train)
-    return x if _is_keras(model) or x.ndim < 3 else np.moveaxis(x, -1, 1)
+    first = framework_of(model).images_first and x.ndim > 2
+    return np.moveaxis(x, -1, 1) if first else x

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import InputError
+from .fields import options_of
 from .options import TextOrJson
-from .transforming import Format, Imports, InputShape, Model, Option, load
+from .transforming import Model, ModelOptions, load
 
 
+@options_of({ModelOptions: ""}, after=4)
 def verify(
     a: Model,
     b: Annotated[str, typer.Argument(help="The other model, named in the same way.")],
@@ -26,16 +28,15 @@ def verify(
         float | None,
         typer.Option(help="Allowed difference, relative to the output's scale; 1e-5 for float32."),
     ] = None,
-    input_shape: InputShape = None,
-    option: Option = None,
-    imports: Imports = None,
-    format: Format = TextOrJson.text,
+    format: Annotated[
+        TextOrJson, typer.Option(help="text or json, on standard output.")
+    ] = TextOrJson.text,
+    **options: Any,
 ) -> None:
     """Compare two models on random and border-stressing inputs; exit with 1 if they differ."""
     from ..api.transform import verify as run
 
-    one = load(a, input_shape, option, imports)
-    other = load(b, input_shape, option, imports)
+    one, other = load(a, options), load(b, options)
     if tolerance is not None and not tolerance > 0:
         raise InputError(f"--tolerance is a number above 0, got {tolerance}.")
     arrays = None if inputs is None else _arrays(inputs)

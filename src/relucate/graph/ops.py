@@ -65,6 +65,7 @@ class Operation:
     moves_axes: bool = False  # an axis of its output may be another axis of its input
     spatial: bool = False  # works along the image's axes, of which the channels may be one
     pads: bool = False  # may pad its input with zeros before it computes
+    head: bool = False  # at the model's output it makes probabilities: no block's activation
     unknown: bool = False  # it may be a norm's linear layer, its activation, or another norm
     transparent: bool = False  # looked through on the walk between a layer and its norm
     absorbs: bool = False  # its kernel and bias can take over a scale and a shift per channel
@@ -192,8 +193,9 @@ _ACTS = [
     *map(_act, "selu silu hard_silu mish log_sigmoid tanh tanh_shrink softsign".split()),
     *[
         _act(name, nonnegative=True)
-        for name in "relu6 sigmoid hard_sigmoid exponential sparse_plus sparse_sigmoid".split()
+        for name in "relu6 hard_sigmoid exponential sparse_plus sparse_sigmoid".split()
     ],
+    _act("sigmoid", "head lowers", nonnegative=True),
     _act("relu", attrs=_RELU, scale=_relu_scale, nonnegative=_relu_sign),
     _act("leaky_relu", attrs=_SLOPE, scale="positive"),
     _act("prelu", attrs={"axis": None}, arrays="alpha", scale="positive", not_lowered="axis"),
@@ -207,8 +209,8 @@ _ACTS = [
     _act("threshold", "", attrs=_FIXED, nonnegative=_threshold_sign),
     _act("softplus", attrs=_SOFTPLUS, not_lowered="beta threshold", nonnegative=True),
     _act("squareplus", attrs={"b": 4.0}, nonnegative=True),
-    _act("softmax", "mixes lowers", attrs=_AXIS, nonnegative=True),
-    _act("log_softmax", "mixes lowers", attrs=_AXIS),
+    _act("softmax", "mixes head lowers", attrs=_AXIS, nonnegative=True),
+    _act("log_softmax", "mixes head lowers", attrs=_AXIS),
     _act("glu", "mixes", attrs=_AXIS, shape="rule"),
     # form "keras" isn't the published one, and isn't evaluated.
     _act("sparsemax", "mixes", attrs=_AXIS | {"form": None}, nonnegative=True),
@@ -289,16 +291,25 @@ _RULE: dict[str, Any] = {**_SAME, "shape": "rule"}
 _RESIZED = {"method": REQUIRED, **_IMAGE, "factors": None, "align_corners": None}
 
 
+# What they pad is a value of the input; other modes of NumPy's compute it (linear_ramp, maximum).
+_COPIES = frozenset({"reflect", "symmetric", "edge", "wrap"})
+# Averages of values of the input, with weights >= 0 that sum to 1.
+_AVERAGES = frozenset({"nearest", "nearest-exact", "linear", "bilinear", "trilinear", "area"})
+
+
 def _pad_scale(attrs: Attrs) -> Scale:
-    return "none" if attrs["mode"] == "constant" and attrs["value"] else "any"
+    zeros = attrs["mode"] == "constant" and not attrs["value"]
+    return "any" if zeros or attrs["mode"] in _COPIES else "none"
 
 
 def _pad_shift(attrs: Attrs) -> Shift:
-    return "borders" if attrs["mode"] == "constant" else "commutes"
+    if attrs["mode"] in _COPIES:
+        return "commutes"
+    return "borders" if attrs["mode"] == "constant" else "none"
 
 
 def _resize_shift(attrs: Attrs) -> Shift:
-    return "commutes" if attrs["method"] in ("nearest", "bilinear") else "none"  # weights sum to 1
+    return "commutes" if attrs["method"] in _AVERAGES else "none"
 
 
 _SHAPERS = [

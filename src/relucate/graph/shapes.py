@@ -63,19 +63,8 @@ def _upsample(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
     return restore(x, node)
 
 
-_REDUCTIONS: dict[str, Callable[..., np.ndarray]] = {
-    "sum": np.sum,
-    "mean": np.mean,
-    "max": np.max,
-    "min": np.min,
-    "prod": np.prod,
-    "var": np.var,
-    "std": np.std,
-}
-
-
 def _reduce(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
-    function = _REDUCTIONS[node.attrs["function"]]
+    function = getattr(np, node.attrs["function"])  # sum, mean, max, min, prod, var, std
     axes, keepdims = tuple(node.attrs["axes"]), node.attrs["keepdims"]
     return function(xs[0], axis=axes, keepdims=keepdims)
 

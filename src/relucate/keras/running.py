@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
 import numpy as np
 
 from .reading.norm_layers import NORM_LAYERS
+
+
+def no_gradients() -> AbstractContextManager[Any]:
+    """Let calls of models record nothing for gradients; only the torch backend would record it."""
+    if keras.config.backend() != "torch":
+        return nullcontext()
+    return sys.modules["torch"].no_grad()  # Keras has imported its backend
 
 
 def outputs(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -29,6 +29,7 @@ from ..train.standard import Standard
 from ..train.streams import derive, dropout_key, epoch_order
 from ..train.task import CLASSIFICATION, Task, are_probabilities
 from .reading.norm_layers import NORM_LAYERS
+from .running import no_gradients
 
 _SCORE_BATCH = 500
 _QUIET: Any = 0
@@ -384,11 +385,7 @@ def _has_state(layer: Any) -> bool:
 
 def forward(model: keras.Model, x: np.ndarray, *, training: bool) -> np.ndarray:
     """Call the model without recording gradients; return its output as an array."""
-    if keras.config.backend() != "torch":
-        return np.asarray(keras.ops.convert_to_numpy(model(x, training=training)))
-    import torch
-
-    with torch.no_grad():
+    with no_gradients():
         return np.asarray(keras.ops.convert_to_numpy(model(x, training=training)))
 
 

@@ -7,15 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import InputError, unknown
-from . import networks
 
-NETS: Mapping[str, Callable[..., Any]] = {
-    "cnn": networks.cnn,
-    "vgg": networks.vgg,
-    "inception_v3": networks.inception_v3,
-    "mlp": networks.mlp,
-    "bn_paper_mlp": networks.bn_paper_mlp,
-}
+NETS = ("cnn", "vgg", "inception_v3", "mlp", "bn_paper_mlp")  # functions of `keras.networks`
 
 
 def options(name: str) -> dict[str, Any]:
@@ -32,7 +25,9 @@ def find(name: str) -> Callable[..., Any]:
     """Return the function of a net; an unknown name is an error with the nearest match."""
     if name not in NETS:
         raise unknown("net", name, NETS)
-    return NETS[name]
+    from ..keras import networks
+
+    return getattr(networks, name)
 
 
 def build(name: str, order: str, input_shape: tuple[int, ...], classes: int, **chosen: Any) -> Any:

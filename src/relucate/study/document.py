@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..frameworks import HOST
 from ..phrases import count
 from ..stats import PairedDifference, Verdict, dependence, sentence
 from ..stats.classical import classical
@@ -337,8 +338,9 @@ def _notes(outcome: StudyResults) -> list[str]:
     notes += _coarse(outcome)
     if len(outcome.plan.arms) > 2:  # with two the verdict's sentence says it
         notes += _lost(outcome)
-    if outcome.inspection.engine["name"] == "keras":
-        notes.append(f"trained by the keras engine: {outcome.inspection.engine['reason']}")
+    engine = outcome.inspection.engine
+    if engine["name"] != HOST:
+        notes.append(f"trained by the {engine['name']} engine: {engine['reason']}")
     notes += _differing(outcome)
     notes += sorted({r["note"] for r in outcome.results.values() if r["note"]})
     return notes

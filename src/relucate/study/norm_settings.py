@@ -1,16 +1,16 @@
 """The settings of a built model's norms, eps and momentum: to tell arms apart, or to equalise them.
 
-Runs inside worker processes; the frameworks are those that the model came with.
+Runs inside worker processes.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InputError
 from ..stats.paired import is_number
+from ..train.framework import Framework
 
 SETTINGS = ("eps", "momentum")
 
@@ -31,59 +31,43 @@ def check_norm_settings(eps: float | None, momentum: float | None) -> dict[str, 
     return {name: float(value) for name, value in given.items() if value is not None}
 
 
-def norms(model: Any, framework: str) -> Iterator[Any]:
-    """Yield the layers or modules that call themselves norms."""
-    layers = model._flatten_layers() if framework == "keras" else model.modules()
-    yield from (layer for layer in layers if "norm" in type(layer).__name__.lower())
-
-
-def described(layer: Any) -> str:
+def described(norm: Any) -> str:
     """Return a norm's kind and settings, as its framework spells them."""
     known = {"epsilon": "eps", "eps": "eps", "momentum": "momentum"}
     values = [
-        f"{told} {getattr(layer, key):g}"
-        for key, told in known.items()
-        if isinstance(getattr(layer, key, None), (int, float))
+        f"{shown} {getattr(norm, key):g}"
+        for key, shown in known.items()
+        if isinstance(getattr(norm, key, None), (int, float))
     ]
-    return " ".join((type(layer).__name__, *values))
+    return " ".join((type(norm).__name__, *values))
 
 
-def equalise(model: Any, framework: str, wanted: Mapping[str, float]) -> str:
+def equalise(model: Any, framework: Framework, wanted: Mapping[str, float]) -> str:
     """Give every norm of a model the eps and the momentum that all arms are to have.
 
     momentum is Keras's, the share of the old average that is kept; PyTorch's is one minus that.
     Returns: a sentence on the norms that keep their own, or nothing.
     """
     kept: dict[str, None] = {}
-    for layer in norms(model, framework):
+    for norm in framework.norms(model):
         for name, value in wanted.items():
-            if not _set(layer, name, value):
-                kept[f"{type(layer).__name__} keeps its {name}"] = None
+            if not _set(framework, norm, name, value):
+                kept[f"{type(norm).__name__} keeps its {name}"] = None
     return f"not set by norm_{' or norm_'.join(wanted)}: {', '.join(kept)}" if kept else ""
 
 
-def _set(layer: Any, name: str, value: float) -> bool:
-    """Set one setting; False: the layer has it, but who knows in which sense."""
+def _set(framework: Framework, norm: Any, name: str, value: float) -> bool:
+    """Set one setting; False: the norm has it, but who knows in which sense."""
     if name == "eps":
-        attr = next((a for a in ("epsilon", "eps") if hasattr(layer, a)), None)
-        if attr is not None and isinstance(getattr(layer, attr), float):
-            setattr(layer, attr, value)
+        attr = next((a for a in ("epsilon", "eps") if hasattr(norm, a)), None)
+        if attr is not None and isinstance(getattr(norm, attr), float):
+            setattr(norm, attr, value)
             return True
         return attr is None
-    if not hasattr(layer, "momentum"):
+    if not hasattr(norm, "momentum"):
         return True
-    share = _kept_share(layer, value)
-    if share is None:
+    momentum = framework.momentum(norm, value)
+    if momentum is None:
         return False
-    layer.momentum = share
+    norm.momentum = momentum
     return True
-
-
-def _kept_share(layer: Any, momentum: float) -> float | None:
-    """Return `momentum` as a batch norm of this kind spells it, None for an unknown kind."""
-    keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
-    if keras is not None and isinstance(layer, keras.layers.BatchNormalization):
-        return momentum
-    if torch is not None and isinstance(layer, torch.nn.modules.batchnorm._NormBase):
-        return 1 - momentum
-    return None

@@ -6,8 +6,9 @@ the same defaults (a test compares them). Imports nothing: `--help` reads this f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+
+from ..option import option
 
 STUDY, TRAINING, MODEL, RUNNING = (
     "The comparison",
@@ -17,59 +18,56 @@ STUDY, TRAINING, MODEL, RUNNING = (
 )
 
 
-def _option(default: Any, panel: str, help: str, **more: Any) -> Any:
-    """Return a field.
-
-    more: shown: the default in words; percent: a fraction, given in percent on the command line.
-    """
-    return field(default=default, metadata={"help": help, "panel": panel, **more})
-
-
 @dataclass(frozen=True)
 class StudyOptions:
     """The options of `relucate.compare`, besides the model, the data and the recipe."""
 
-    orders: tuple[str, ...] = _option(
-        ("before", "after"), STUDY, "What to compare, against the first: a,b or more."
+    orders: tuple[str, ...] = option(
+        ("before", "after"), "What to compare, against the first: a,b or more.", panel=STUDY
     )
-    vary: list[str] | None = _option(  # noqa: RUF009 (it returns a field)
+    vary: list[str] | None = option(
         None,
-        STUDY,
         "Train every order with each of several values: act=relu,tanh or dropout=0,0.2.",
+        panel=STUDY,
     )
-    pairs: int | None = _option(
+    pairs: int | None = option(
         None,
-        STUDY,
         "Seeds per order, fixed beforehand.",
+        panel=STUDY,
         shown="look after every pair, stop as soon as the answer is certain",
     )
-    max_pairs: int = _option(
-        30, STUDY, "Give up after this many pairs. A later run with a larger number continues."
+    max_pairs: int = option(
+        30,
+        "Give up after this many pairs. A later run with a larger number continues.",
+        panel=STUDY,
     )
-    first_seed: int = _option(0, STUDY, "The first pair's seed.")
-    margin: float = _option(
-        0.005, STUDY, "Smallest difference that matters, in points of accuracy.", percent=True
+    first_seed: int = option(0, "The first pair's seed.", panel=STUDY)
+    margin: float = option(
+        0.005,
+        "Smallest difference that matters, in points of accuracy.",
+        panel=STUDY,
+        percent=True,
     )
-    level: float = _option(0.95, STUDY, "Coverage of the interval.")
-    target: float | None = _option(
-        None, STUDY, "Compare the steps to this accuracy, in percent.", percent=True
+    level: float = option(0.95, "Coverage of the interval.", panel=STUDY)
+    target: float | None = option(
+        None, "Compare the steps to this accuracy, in percent.", panel=STUDY, percent=True
     )
-    tune: str | None = _option(
+    tune: str | None = option(
         None,
-        TRAINING,
         "lr: find each arm's best learning rate first, on held-out training data.",
+        panel=TRAINING,
     )
-    rates: tuple[float, ...] | None = _option(
+    rates: tuple[float, ...] | None = option(
         None,
-        TRAINING,
         "Learning rates that --tune lr tries: 0.01,0.03,0.1.",
+        panel=TRAINING,
         shown="seven, half a decade apart",
     )
-    norm_eps: float | None = _option(None, MODEL, "Give every arm's norms this eps.")
-    norm_momentum: float | None = _option(
-        None, MODEL, "And this momentum, as Keras has it (PyTorch's is 1 minus this)."
+    norm_eps: float | None = option(None, "Give every arm's norms this eps.", panel=MODEL)
+    norm_momentum: float | None = option(
+        None, "And this momentum, as Keras has it (PyTorch's is 1 minus this).", panel=MODEL
     )
-    engine: str = _option("auto", RUNNING, "auto, torch or keras.")
-    device: str = _option("auto", RUNNING, "auto, cpu or cuda (engine torch).")
-    jobs: int = _option(0, RUNNING, "Runs side by side (0: one per core).")
-    threads: int = _option(1, RUNNING, "Threads of each run.")
+    engine: str = option("auto", "auto, torch or keras.", panel=RUNNING)
+    device: str = option("auto", "auto, cpu or cuda (engine torch).", panel=RUNNING)
+    jobs: int = option(0, "Runs side by side (0: one per core).", panel=RUNNING)
+    threads: int = option(1, "Threads of each run.", panel=RUNNING)

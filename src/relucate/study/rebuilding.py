@@ -8,13 +8,29 @@ training, so there every weight is initialised anew.
 from __future__ import annotations
 
 import random
-import sys
 from typing import Any
 
 from ..errors import InputError, Refused
+from ..frameworks import owner
+from ..graph import Graph
 from ..order import Order
 from ..surgery.draft import Edit
 from ..surgery.rebuild import rebuild_graph
+from ..train.framework import Framework
+
+
+def framework_of(model: Any) -> Framework:
+    """Return the framework of what a builder returned.
+
+    Raises: InputError: no model.
+    """
+    found = owner(model)
+    if found is None or not found.is_model(model):
+        raise InputError(
+            f"the builder returned a {type(model).__name__}; expected a Keras model or a "
+            "torch.nn.Module."
+        )
+    return found
 
 
 def rebuilt(
@@ -33,28 +49,13 @@ def rebuilt(
     can be in that order.
     """
     fresh = random.getrandbits(31) if trained else None
-    keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
-    if keras is not None and isinstance(model, keras.Model):
-        from ..keras import read
-        from ..keras.writing.writer import write
-
-        plan = _plan(read(model), order, bias)
-        return write(plan.graph, model, fresh=fresh), _sentence(plan, order)
-    if torch is not None and isinstance(model, torch.nn.Module):
-        from ..torch import read_with_modules
-        from ..torch.writing.writer import write as write_torch
-
-        first = (input_shape[-1], *input_shape[:-1]) if len(input_shape) > 1 else input_shape
-        reading = read_with_modules(model, (2, *first))
-        plan = _plan(reading.graph, order, bias)
-        return write_torch(plan.graph, model, reading, fresh=fresh), _sentence(plan, order)
-    raise InputError(
-        f"the builder returned a {type(model).__name__}; expected a Keras model or a "
-        "torch.nn.Module."
-    )
+    framework = framework_of(model)
+    read = framework.read(model, framework.example(input_shape))
+    plan = _plan(read.graph, order, bias)
+    return read.write(plan.graph, fresh), _sentence(plan, order)
 
 
-def _plan(graph: Any, order: str, bias: str) -> Edit:
+def _plan(graph: Graph, order: str, bias: str) -> Edit:
     if not any(node.kind == "norm" for node in graph):
         raise InputError(
             f"'{graph.name}' has no norms, and its builder takes no `order`: there is nothing to "

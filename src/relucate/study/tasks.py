@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -16,14 +16,17 @@ from typing import Any
 from ..backend import installed
 from ..data.dataset import Dataset
 from ..errors import InputError, Refused
+from ..frameworks import FRAMEWORKS, HOST, lower, named
+from ..train.framework import Framework
 from ..train.recipe import Recipe
 from ..train.run import EpochReport, OnEpoch, RunResult, RunSpec
-from .arms import Arm, Built, build_paired, fingerprint
-from .behaviour import Behaviour, behaviour
-from .norm_settings import described, norms
+from .arms import Arm, Built, build_paired
+from .fingerprint import Behaviour, behaviour, fingerprint
+from .norm_settings import described
 from .source import ModelSource
 
-ENGINES = ("auto", "torch", "keras")
+# An engine trains the models of its own framework; HOST's trains others that can be lowered, too.
+ENGINES = ("auto", HOST, *(name for name in FRAMEWORKS if name != HOST))
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,12 @@ def inspect_arms(
     ]
     _refuse_twins(source, looked)
     name, reason = _one_engine(looked)
-    frameworks = {look.framework for look in looked}
-    backend = _backend() if "keras" in frameworks else "torch"
+    # Lowered or not, a model is built on its own framework's backend.
+    backend = next((k.framework.backend() for k in looked if k.framework.lowers), HOST)
+    device = named(name).device(device)
     return Inspection(
-        {"name": name, "reason": reason, "backend": backend, "device": _device(name, device)},
-        versions(frameworks | {name, backend}),
+        {"name": name, "reason": reason, "backend": backend, "device": device},
+        versions({look.framework.name for look in looked} | {name, backend}),
         tuple(look.report for look in looked),
         tuple(dict.fromkeys([note for look in looked for note in look.notes] + _alike(looked))),
         source.code(),
@@ -75,7 +79,7 @@ class _Look:
     """One arm, inspected."""
 
     arm: Arm
-    framework: str
+    framework: Framework
     engine: tuple[str, str]  # name, reason
     behaviour: Behaviour
     report: dict[str, Any]
@@ -88,8 +92,8 @@ def _look_at(
     """Build the last of `arms`, paired with those before it, and look at it."""
     arm = arms[-1]
     built, paired = build_paired(source, arm, arms[:-1], 0, input_shape, classes)
-    if built.framework == "keras":
-        _check_keras(built.model, input_shape, classes)
+    framework, model = built.framework, built.model
+    framework.check(model, input_shape, classes)
     chosen = choose_engine(built, engine)
     behaves = behaviour(built, input_shape, classes)
     only = [name for name in built.tensors if name not in paired.shared]
@@ -99,17 +103,13 @@ def _look_at(
         "shared": len(paired.shared),
         "tensors": len(built.tensors),
         "only": only if len(arms) > 1 else [],
-        **_count(built),
-        **_facts(built),
+        **framework.count(model),
+        # What else may differ between arms: biases, and the settings of their norms.
+        "biases": framework.biases(model),
+        "settings": sorted({described(norm) for norm in framework.norms(model)}),
     }
     notes = (*paired.notes, built.note) if built.note else paired.notes
-    return _Look(arm, built.framework, chosen, behaves, report, notes)
-
-
-def _check_keras(model: Any, input_shape: tuple[int, ...], classes: int) -> None:
-    from ..keras.trainer import check_model
-
-    check_model(model, input_shape, classes)
+    return _Look(arm, framework, chosen, behaves, report, notes)
 
 
 def _refuse_twins(source: ModelSource, looked: list[_Look]) -> None:
@@ -138,117 +138,48 @@ def _alike(looked: list[_Look]) -> list[str]:
 
 
 def _one_engine(looked: list[_Look]) -> tuple[str, str]:
-    """Return the engine that trains all arms: keras as soon as one of them needs it."""
-    name, reason = next((k.engine for k in looked if k.engine[0] == "keras"), looked[0].engine)
-    strangers = [k.arm.label for k in looked if k.framework == "torch"]
-    if name == "keras" and strangers:
+    """Return the engine that trains all arms: not HOST's as soon as one of them needs another."""
+    own = next((look for look in looked if look.engine[0] != HOST), None)
+    if own is None:
+        return looked[0].engine
+    name, reason = own.engine
+    strangers = [look for look in looked if look.framework.name != name]
+    if strangers:
         raise Refused(
-            f"the builder returns a torch.nn.Module for '{strangers[0]}' and a Keras model that "
-            f"needs the keras engine for another arm ({reason}): one engine has to train both."
+            f"the builder returns a {strangers[0].framework.noun} for '{strangers[0].arm.label}' "
+            f"and a {own.framework.noun} that needs the {name} engine for another arm ({reason}): "
+            "one engine has to train both."
         )
     return name, reason
 
 
 def choose_engine(built: Built, wanted: str) -> tuple[str, str]:
-    """Return the engine (`torch` or `keras`) for one built arm and the reason in a sentence."""
-    if built.framework == "torch":
-        if wanted == "keras":
-            raise Refused("the builder returns a torch.nn.Module: engine 'keras' can't train it.")
-        return "torch", "the builder returns a torch.nn.Module"
-    if wanted == "keras":
-        return "keras", "asked for"
-    compiled = getattr(built.model, "compiled", False)
-    if wanted == "auto" and compiled:
-        return "keras", "the builder compiled the model: its own optimizer and loss are used"
-    if not installed("torch"):
-        if wanted == "torch":
-            raise InputError("engine 'torch' needs PyTorch: pip install 'relucate[torch]'.")
-        return "keras", "PyTorch isn't installed"
-    try:
-        _lower(built.model)
-    except (Refused, ImportError) as error:  # a broken installation doesn't import
-        if wanted == "torch":
-            raise Refused(f"engine 'torch' can't train this model: {error}") from None
-        return "keras", f"the model can't be lowered to PyTorch: {error}"
-    ignored = "; the recipe replaces what the builder compiled" if compiled else ""
-    return (
-        "torch",
-        f"the model lowers to PyTorch, and the lowered module agrees with Keras{ignored}",
-    )
+    """Return the engine for one built arm and the reason in a sentence.
 
-
-def _lower(model: Any) -> Any:
-    from ..keras.lowering import lower_model
-
-    return lower_model(model)
-
-
-def _count(built: Built) -> dict[str, int]:
-    if built.framework == "keras":
-        from ..keras.trainer import count_parameters
-    else:
-        from ..torch.trainer import count_parameters
-    return count_parameters(built.model)
-
-
-def _facts(built: Built) -> dict[str, Any]:
-    """Return in what arms may differ beside the order: biases, and the settings of their norms."""
-    layers: list[tuple[str, list[tuple[str, int]]]] = []
-    if built.framework == "keras":
-        for layer in built.model._flatten_layers(include_self=False):
-            own = [(v.path.rpartition("/")[2], _size(v)) for v in layer._trainable_variables]
-            layers.append((type(layer).__name__, own))
-    else:
-        for module in built.model.modules():
-            own = [(n, p.numel()) for n, p in module.named_parameters(recurse=False)]
-            layers.append((type(module).__name__, own))
-    biases = sum(
-        size
-        for name, own in layers
-        if "norm" not in name.lower()
-        for key, size in own
-        if key == "bias"
-    )
-    found = {described(norm) for norm in norms(built.model, built.framework)}
-    return {"biases": biases, "settings": sorted(found)}
-
-
-def _size(variable: Any) -> int:
-    total = 1
-    for extent in variable.shape:
-        total *= int(extent)
-    return total
-
-
-def _backend() -> str:
-    import keras
-
-    return keras.config.backend()
-
-
-def _device(engine: str, wanted: str) -> str:
-    """Return where the engine computes.
-
-    Raises: InputError: not a device of PyTorch's, or one that isn't there; any device for the
-    keras engine, whose backend chooses its own.
+    Args: wanted: one of `ENGINES`.
     """
-    if engine == "keras":
-        if wanted != "auto":
-            raise InputError(
-                f"device '{wanted}' is for the torch engine, and the keras engine trains here, "
-                "where its backend chooses: leave the device at auto."
-            )
-        return wanted
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+    own = built.framework
+    if not own.lowers:
+        if wanted not in ("auto", own.name):
+            raise Refused(f"the builder returns a {own.noun}: engine '{wanted}' can't train it.")
+        return own.name, f"the builder returns a {own.noun}"
+    if wanted == own.name:
+        return own.name, "asked for"
+    compiled = own.is_compiled(built.model)
+    if wanted == "auto" and compiled:
+        return own.name, "the builder compiled the model: its own optimizer and loss are used"
+    if not installed(HOST):
+        if wanted == HOST:
+            raise InputError(f"engine '{HOST}' needs PyTorch: pip install 'relucate[torch]'.")
+        return own.name, "PyTorch isn't installed"
     try:
-        torch.empty(0, device=wanted)
-    except Exception as error:  # what a backend that isn't there raises is its own affair
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"device '{wanted}' can't be used by PyTorch: {reason}") from None
-    return wanted
+        lower(built.read())
+    except (Refused, ImportError) as error:  # a broken installation doesn't import
+        if wanted == HOST:
+            raise Refused(f"engine '{HOST}' can't train this model: {error}") from None
+        return own.name, f"the model can't be lowered to PyTorch: {error}"
+    ignored = "; the recipe replaces what the builder compiled" if compiled else ""
+    return HOST, f"the model lowers to PyTorch, and the lowered module agrees with Keras{ignored}"
 
 
 def versions(used: Iterable[str] = ()) -> dict[str, str]:
@@ -276,58 +207,22 @@ def execute(
     arm = Arm.from_dict(spec.arm)
     before = [Arm.from_dict(values) for values in spec.before]
     built, paired = build_paired(source, arm, before, spec.seed, data.input_shape, data.classes)
-    recipe = Recipe.from_dict(dict(spec.recipe))
-    train = _TRAINERS[spec.engine["name"]]
-    result = train(built, data, recipe, spec.seed, spec.engine, on_epoch)
+    framework, engine = built.framework, named(spec.engine["name"])
+    model = built.model if engine is framework else lower(built.read(), check=False)
+    result = engine.train(
+        model,
+        data,
+        Recipe.from_dict(dict(spec.recipe)),
+        seed=spec.seed,
+        on_epoch=on_epoch,
+        device=spec.engine["device"],
+        channels_first=framework.channels_first(built.model, data.input_shape),
+    )
     result.shared, result.tensors = len(paired.shared), len(built.tensors)
     result.seconds["total"] = time.perf_counter() - start
-    for name, value in _count(built).items():
+    for name, value in framework.count(built.model).items():
         setattr(result, name, value)
     return result
 
-
-def _train_torch(
-    built: Built,
-    data: Dataset,
-    recipe: Recipe,
-    seed: int,
-    engine: Mapping[str, Any],
-    on_epoch: OnEpoch,
-) -> RunResult:
-    from ..torch import train
-
-    channels_first = True
-    model = built.model
-    if built.framework == "keras":
-        from ..keras.lowering import lower_model
-        from ..keras.trainer import takes_channels_first
-
-        channels_first = takes_channels_first(model, data.input_shape)
-        model = lower_model(built.model, check=False)
-    return train(
-        model,
-        data,
-        recipe,
-        seed=seed,
-        on_epoch=on_epoch,
-        device=engine["device"],
-        channels_first=channels_first,
-    )
-
-
-def _train_keras(
-    built: Built,
-    data: Dataset,
-    recipe: Recipe,
-    seed: int,
-    engine: Mapping[str, Any],
-    on_epoch: OnEpoch,
-) -> RunResult:
-    from ..keras.trainer import train
-
-    return train(built.model, data, recipe, seed=seed, on_epoch=on_epoch)
-
-
-_TRAINERS: dict[str, Callable[..., RunResult]] = {"torch": _train_torch, "keras": _train_keras}
 
 __all__ = ["EpochReport", "Inspection", "execute", "inspect_arms"]

@@ -19,9 +19,11 @@ from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Client, Connection
 from typing import Any
 
-from ..backend import installed, use_backend
+from .. import frameworks
+from ..backend import use_backend
 from ..data.dataset import Dataset
 from ..errors import RelucateError
+from ..frameworks import HOST
 from ..train.run import EpochReport, RunSpec
 from .arms import Arm
 from .source import ModelSource
@@ -38,20 +40,17 @@ class _Tasks:
         self.connection = connection
         self.source: ModelSource = setup["source"]
         self.backend = use_backend()
-        _limit_threads(setup["threads"])
+        frameworks.limit_threads(setup["threads"])
         self.data = Dataset.open(setup["data"])
 
     def warm_up(self) -> None:
         """Import what the first task will need: seconds that pass for all workers at once."""
         if self.source.kind in {"net", "saved"}:
-            with _left_out(_EXTRAS if self.backend == "torch" else ()):
+            with _left_out(_EXTRAS if self.backend == HOST else ()):
                 importlib.import_module("keras")
         else:
             self.source.code()  # loads the builder, and with it what that imports
-        if installed("torch"):
-            importlib.import_module("relucate.torch.trainer")
-            if "keras" in sys.modules:
-                importlib.import_module("relucate.keras.lowering")
+        frameworks.warm_up()
 
     def inspect(self, task: dict[str, Any]) -> Any:
         """Inspect all arms."""
@@ -154,14 +153,6 @@ def _failure(error: Exception) -> tuple[str, Any]:
     if isinstance(error, RelucateError):
         return "error", (type(error).__name__, str(error))
     return "error", ("Failure", "".join(traceback.format_exception(error)[-4:]).strip())
-
-
-def _limit_threads(threads: int) -> None:
-    try:
-        import torch
-    except ImportError:
-        return
-    torch.set_num_threads(threads)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import numpy as np
 
 from ..errors import unknown
 from ..graph import Graph, Node
+from ..graph.conventions import conventions
 from ..graph.evaluate import evaluate
 from . import algebra
 from .channels import Absorption, Blocked, Channels, ahead, check_shared
@@ -165,7 +166,7 @@ class Map(LayerBorder):
 
     def is_automatic(self, norm: Crossing) -> bool:
         """Return whether the model takes images of one size only anyway."""
-        return not _takes_any_size(norm.draft.source)
+        return not conventions(norm.draft.source).sized_by_example
 
     def why_not(self, norm: Crossing) -> str:
         """Return the reason if the size of the images isn't known."""
@@ -197,7 +198,7 @@ class Map(LayerBorder):
 
     def warning(self, graph: Graph, layers: Sequence[str]) -> str:
         """Say so if the model took images of any size before."""
-        if not _takes_any_size(graph):
+        if not conventions(graph).sized_by_example:
             return ""
         return (
             "the strategy map fixes the size of the images: the result takes those of the "
@@ -423,14 +424,6 @@ def warnings_of(graph: Graph, outcomes: Iterable[SiteResult]) -> tuple[str, ...]
 def along(node: Node, axis: int, values: np.ndarray) -> np.ndarray:
     """Return values per channel as they broadcast against one example of a node."""
     return values.reshape([-1 if a == axis else 1 for a in range(1, len(node.shape))])
-
-
-def _takes_any_size(graph: Graph) -> bool:
-    """Return whether the model takes images of other sizes than its graph says.
-
-    A PyTorch module has none of its own: the sizes in its graph are those of the example.
-    """
-    return graph.framework == "torch"
 
 
 def _size(shape: Sequence[int | None]) -> int:

@@ -228,9 +228,7 @@ def _through(draft: Draft, node: Node, channels: Channels, back: bool) -> Channe
 def _check_commutes(node: Node, channels: Channels) -> None:
     what = node.operation
     scale, shift = what.scale_of(node.attrs), what.shift_of(node.attrs)
-    moves = what.moves_axes and what.kind != "pool"
-    # Nor through other padding than zeros, nor what can't be checked in NumPy.
-    never = moves or what.kind in ("merge", "pad") or what.unevaluated
+    never = what.kind == "merge" or (what.moves_axes and what.kind != "pool")
     if never or scale == "none" or shift in ("none", "constant"):
         raise Blocked(_why(node))
     if what.spatial and channels.axis in _image_axes(node):

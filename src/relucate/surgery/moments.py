@@ -6,9 +6,12 @@ Variances, 1979.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from ..graph import Graph
 
 
 @dataclass(frozen=True)
@@ -47,3 +50,19 @@ class Running:
     def moments(self) -> Moments:
         """Return what has been seen so far."""
         return Moments(self.mean, self.squares / max(self.count, 1), self.examples)
+
+
+def measure(
+    graph: Graph, names: Iterable[str], batches: Iterable[Mapping[str, np.ndarray]]
+) -> dict[str, Moments]:
+    """Return the moments of what each norm reads; all calls of a norm count together.
+
+    Args: names: the nodes of the norms; batches: what they read, batch of examples by batch.
+    """
+    running: dict[str, Running] = {}
+    owner = {name: graph.nodes[name].arrays.get("moving_mean", name) for name in names}
+    for values in batches:
+        for name, value in values.items():
+            axis = graph.nodes[name].attrs["axis"] % value.ndim
+            running.setdefault(owner[name], Running()).add(value, axis)
+    return {name: running[key].moments() for name, key in owner.items()}

@@ -6,8 +6,8 @@ and is said so: norms whose activation follows behind an addition (the last of a
 norms without a linear layer of their own, values that others read too, and blocks whose linear
 layer makes the network's output. Without a norm in the order every norm goes.
 
-Weights are the framework's to initialise (the adapters' `fresh`). Not here: keeping the function
-(`convert`).
+Weights are the framework's to initialise (`fresh` of `ReadModel.write`). Not here: keeping the
+function (`convert`).
 """
 
 from __future__ import annotations

@@ -18,10 +18,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..graph import Graph, Node
+from ..graph import Graph, Node, select
 from .paths import GUESSES, End, Paths, is_unknown
 
-_HEADS = frozenset({"softmax", "log_softmax", "sigmoid"})  # at the output: no block's activation
+_HEADS = select(head=True)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
 
 `max |a|` is an output's own scale, over all inputs. The inputs are random and stress the borders:
 values at the rim only, single hot corners, constants, several sizes. Pure: arrays and graphs; who
-runs the models is the adapters' business.
+runs the models is the frameworks' business.
 """
 
 from __future__ import annotations

@@ -8,25 +8,17 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from dataclasses import Field, asdict, dataclass, field, fields, replace
+from dataclasses import Field, asdict, dataclass, fields, replace
 from typing import Any
 
 from ..errors import InputError, unknown
+from ..option import option
 
 AUGMENTATIONS = ("flip", "crop")
 _LEARNING_RATES = {"sgd": 0.1, "adamw": 2e-3}
 _ABOVE_0 = (sys.float_info.min, math.inf, "a number above 0")  # from, up to but without, in words
 _FROM_0 = (0.0, math.inf, "a number, 0 or more")
 _BELOW_1 = (0.0, 1.0, "a number in [0, 1)")
-
-
-def _option(default: Any, help: str, **more: Any) -> Any:
-    """Return a field of the recipe.
-
-    more: choices, least or span, to check it by; flag: its name on the command line where that
-    differs; shown: its default in words.
-    """
-    return field(default=default, metadata={"help": help, **more})
 
 
 @dataclass(frozen=True)
@@ -43,51 +35,51 @@ class Recipe:
     (['flip'], True)
     """
 
-    epochs: int = _option(10, "Passes over the training data.", least=1)
-    batch_size: int = _option(
+    epochs: int = option(10, "Passes over the training data.", least=1)
+    batch_size: int = option(
         128,
         "Examples per step; the last, incomplete batch of an epoch is left out.",
         least=1,
         shown="128; 64 below 5,000 examples",
     )
-    optimizer: str = _option("sgd", "sgd (Nesterov) or adamw.", choices=tuple(_LEARNING_RATES))
-    lr: float | None = _option(
+    optimizer: str = option("sgd", "sgd (Nesterov) or adamw.", choices=tuple(_LEARNING_RATES))
+    lr: float | None = option(
         None, "Peak learning rate.", span=_ABOVE_0, shown="0.1 for sgd, 0.002 for adamw"
     )
-    momentum: float = _option(0.9, "Momentum of sgd.", span=_BELOW_1)
-    weight_decay: float = _option(
+    momentum: float = option(0.9, "Momentum of sgd.", span=_BELOW_1)
+    weight_decay: float = option(
         5e-4, "Weight decay: L2 for sgd, decoupled for adamw.", span=_FROM_0
     )
-    decay_all: bool = _option(False, "Decay norm parameters and biases too.")
-    schedule: str = _option(
+    decay_all: bool = option(False, "Decay norm parameters and biases too.")
+    schedule: str = option(
         "onecycle",
         "onecycle, cosine, constant or step.",
         choices=("onecycle", "cosine", "constant", "step"),
     )
-    label_smoothing: float = _option(0.0, "Label smoothing.", span=_BELOW_1)
-    precision: str = _option("fp32", "fp32 or bf16.", choices=("fp32", "bf16"))
-    augment: tuple[str, ...] = _option(
+    label_smoothing: float = option(0.0, "Label smoothing.", span=_BELOW_1)
+    precision: str = option("fp32", "fp32 or bf16.", choices=("fp32", "bf16"))
+    augment: tuple[str, ...] = option(
         (), "Of images: flip (horizontally), crop or flip,crop.", shown="none"
     )
-    standardize: bool = _option(
+    standardize: bool = option(
         True,
         "Don't standardise the inputs (subtract the training set's mean per channel, divide by "
         "its standard deviation).",
         flag="--raw",
     )
-    reestimate: int = _option(
+    reestimate: int = option(
         2048,
         "Training examples over which batch-norm statistics are averaged before every evaluation "
         "(0: keep the moving averages).",
         least=0,
     )
-    curve: int = _option(
+    curve: int = option(
         2000,
         "Test examples scored after each epoch for the learning curve (0: only the end is scored, "
         "on all of them).",
         least=0,
     )
-    validation: float = _option(
+    validation: float = option(
         0.0,
         "Hold out this share of the training data and score the epoch that is best there (0: score "
         "the last epoch).",
@@ -95,15 +87,15 @@ class Recipe:
     )
 
     def __post_init__(self) -> None:
-        for option in fields(self):
-            choices = option.metadata.get("choices")
-            if choices and getattr(self, option.name) not in choices:
-                raise unknown(option.name, getattr(self, option.name), choices)
+        for field in fields(self):
+            choices = field.metadata.get("choices")
+            if choices and getattr(self, field.name) not in choices:
+                raise unknown(field.name, getattr(self, field.name), choices)
         self._set("augment", _augmentations(self.augment))
         if self.lr is None:
             self._set("lr", _LEARNING_RATES[self.optimizer])
-        for option in fields(self):
-            self._set(option.name, _checked(option, getattr(self, option.name)))
+        for field in fields(self):
+            self._set(field.name, _checked(field, getattr(self, field.name)))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # how a frozen dataclass brings its fields into form
@@ -171,13 +163,13 @@ def _augmentations(given: Any) -> tuple[str, ...]:
     return tuple(name for name in AUGMENTATIONS if name in names)
 
 
-def _checked(option: Field[Any], value: Any) -> Any:
-    if "span" in option.metadata:
-        return _number(option.name, value, *option.metadata["span"])
-    if "least" in option.metadata:
-        return _count(option.name, value, option.metadata["least"])
-    if isinstance(option.default, bool) and not isinstance(value, bool):
-        raise InputError(f"{option.name} is True or False, got {value!r}.")
+def _checked(field: Field[Any], value: Any) -> Any:
+    if "span" in field.metadata:
+        return _number(field.name, value, *field.metadata["span"])
+    if "least" in field.metadata:
+        return _count(field.name, value, field.metadata["least"])
+    if isinstance(field.default, bool) and not isinstance(value, bool):
+        raise InputError(f"{field.name} is True or False, got {value!r}.")
     return value
 
 

@@ -232,20 +232,10 @@ def _pairs(given: Any, rank: int) -> tuple[tuple[int, int], ...]:
     return tuple(tuple(p) if isinstance(p, (tuple, list)) else (p, p) for p in given)
 
 
-def _zero_pad(rank: int) -> _Steps:
+def _border(op: str, attr: str, rank: int) -> _Steps:
     def steps_of(layer: Any) -> list[Step]:
         data_format = getattr(layer, "data_format", "channels_last")
-        padding = _pairs(layer.padding, rank)
-        return [Step("zero_pad", {"padding": padding, "data_format": data_format})]
-
-    return steps_of
-
-
-def _crop(rank: int) -> _Steps:
-    def steps_of(layer: Any) -> list[Step]:
-        data_format = getattr(layer, "data_format", "channels_last")
-        cropping = _pairs(layer.cropping, rank)
-        return [Step("crop", {"cropping": cropping, "data_format": data_format})]
+        return [Step(op, {attr: _pairs(getattr(layer, attr), rank), "data_format": data_format})]
 
     return steps_of
 
@@ -318,10 +308,10 @@ LAYERS: dict[type, _Steps] = {
     kl.Flatten: lambda layer: [Step("flatten", {"data_format": layer.data_format})],
     kl.Permute: lambda layer: [Step("permute", {"dims": tuple(layer.dims)})],
     kl.Reshape: _fixed("reshape"),  # the target is the output's own shape
-    kl.ZeroPadding1D: _zero_pad(1),
-    **dict.fromkeys([kl.ZeroPadding2D, kl.ZeroPadding3D], _zero_pad(2)),
-    kl.Cropping1D: _crop(1),
-    **dict.fromkeys([kl.Cropping2D, kl.Cropping3D], _crop(2)),
+    kl.ZeroPadding1D: _border("zero_pad", "padding", 1),
+    **dict.fromkeys([kl.ZeroPadding2D, kl.ZeroPadding3D], _border("zero_pad", "padding", 2)),
+    kl.Cropping1D: _border("crop", "cropping", 1),
+    **dict.fromkeys([kl.Cropping2D, kl.Cropping3D], _border("crop", "cropping", 2)),
     **dict.fromkeys([kl.UpSampling1D, kl.UpSampling2D, kl.UpSampling3D], _upsample),
     kl.Resizing: _resizing,
     kl.Identity: _fixed("identity"),

@@ -20,6 +20,7 @@ from .calls import depends_on_training, has_mask, inputs_of, insisted, odd_argum
 from .hazards import hazards, penalties
 from .layers import steps
 from .operations import read_operation
+from .record import Call, Reading, Value, positions_read, reads_of, reads_within
 from .steps import Branches, Step, opaque
 
 
@@ -33,11 +34,14 @@ def read(model: keras.Model) -> Graph:
     >>> [node.op for node in read(net)]
     ['input', 'dense', 'relu']
     """
-    return read_with_variables(model)[0]
+    return read_with_calls(model).graph
 
 
-def read_with_variables(model: keras.Model) -> tuple[Graph, dict[str, Any]]:
-    """Return the Graph and, for each key of its tensors, the Keras variable that holds it."""
+def read_with_calls(model: keras.Model) -> Reading:
+    """Return the Graph, the variables that hold its tensors, and the calls that it came from.
+
+    Raises: Refused: as `read`.
+    """
     reader = _Reader()
     function = functional(model)
     reader.walk(function, _Place(), given=None)
@@ -52,7 +56,15 @@ def read_with_variables(model: keras.Model) -> tuple[Graph, dict[str, Any]]:
         hazards=(*_own_training(model), *reader.hazards()),
         masked=frozenset(reader.masked),
     )
-    return graph, reader.variables
+    return Reading(
+        model=model,
+        graph=graph,
+        calls=tuple(reader.recorded),
+        variables=reader.variables,
+        operations={reader.layer_names[key]: op for key, op in reader.operations.items()},
+        inputs=reader.layers_of_inputs,
+        outputs=tuple(reader.value(tensor) for tensor in function.outputs),
+    )
 
 
 def _numpy(variable: Any) -> np.ndarray:
@@ -138,6 +150,9 @@ class _Reader:
         self.operations: dict[int, Any] = {}  # id(operation) -> operation, in the order of reading
         self.odd_calls: dict[str, None] = {}  # in words, in the order of reading
         self.masked: set[str] = set()
+        self.recorded: list[Call] = []
+        self.layers_of_inputs: dict[str, Any] = {}  # node -> InputLayer
+        self.indices: dict[int, int] = {}  # id(KerasTensor) -> which output, where not the first
 
     def walk(self, function: Any, place: _Place, given: list[str] | None) -> None:
         """Read every node of `function`; `given` names what its inputs are (nested models)."""
@@ -154,7 +169,8 @@ class _Reader:
         operation = node.operation
         if isinstance(operation, keras.layers.InputLayer):
             if top:
-                self._add(operation, place, Step("input"), (), node.outputs[0])
+                name = self._add(operation, place, Step("input"), (), node.outputs[0])
+                self.layers_of_inputs[name] = operation
             return
         if isinstance(operation, keras.Model):
             self._read_nested(node, operation, place)
@@ -171,8 +187,7 @@ class _Reader:
             branches = [[opaque(operation, "within another TimeDistributed")]]
         if branches[0][0].op == "opaque":
             sources = [self.names[id(t)] for t in node.arguments.keras_tensors]
-        own = insisted(node)
-        training = own if place.training is None else place.training
+        own, training = insisted(node), _training(node, place)
         for branch in branches:
             for index, step in enumerate(branch):
                 if depends_on_training(step) and training is not None:
@@ -181,7 +196,7 @@ class _Reader:
                         self._odd_call(operation, place, f"training={own}")
         if has_mask(node) and branches[0][0].op == "batch_norm":
             self._odd_call(operation, place, "a mask")
-        self._add_branches(operation, place, branches, sources, node.outputs)
+        self._add_branches(node, place, branches, sources)
 
     def _odd_call(self, operation: Any, place: _Place, what: str) -> None:
         self.odd_calls[f"'{place.prefix}{operation.name}' is called with {what}"] = None
@@ -192,7 +207,7 @@ class _Reader:
         function, reason = _nested_function(node, model, place)
         if function is None:
             step = opaque(model, reason)
-            self._add_branches(operation, place, [[step]], sources, node.outputs)
+            self._add_branches(node, place, [[step]], sources)
             return
         own, call = insisted(node), self._next_call(operation)
         if own is not None:
@@ -200,10 +215,39 @@ class _Reader:
         inside = place.inside(operation.name + (f"@{call}" if call else ""), own)
         if operation is not model:
             inside = replace(inside, time=(node.arguments.keras_tensors[0].shape[1],))
+        self._same_index(function.inputs, node.arguments.keras_tensors)
+        before = len(self.recorded)
         self.walk(function, inside, sources)
         for outer, tensor in zip(node.outputs, function.outputs, strict=True):
             self.names[id(outer)] = self.names[id(tensor)]
             self._note_mask(outer)
+        self._same_index(node.outputs, function.outputs)
+        if operation is not model:
+            self.recorded[before:] = [self._joined(node, place, self.recorded[before:])]
+
+    def _same_index(self, tensors: list[Any], others: list[Any]) -> None:
+        for tensor, other in zip(tensors, others, strict=False):
+            self.indices[id(tensor)] = self.indices.get(id(other), 0)
+
+    def _joined(self, node: Any, place: _Place, calls: list[Call]) -> Call:
+        """Make one call of those within a model that a TimeDistributed applies."""
+        names = tuple(name for call in calls for name in call.names)
+        tensors = tuple(self.value(t) for t in node.arguments.keras_tensors)
+        return Call(
+            operation=node.operation,
+            keras_node=node,
+            names=names,
+            reads=reads_within(self.nodes, names, [value.node for value in tensors]),
+            heads=tuple(self.names[id(output)] for output in node.outputs),
+            tensors=tensors,
+            training=_training(node, place),
+            timed=True,
+            layer=place.prefix + node.operation.name,
+        )
+
+    def value(self, tensor: Any) -> Value:
+        """Return what a symbolic tensor was read as."""
+        return Value(self.names[id(tensor)], self.indices.get(id(tensor), 0))
 
     def _next_call(self, operation: Any) -> int:
         call = self.calls.get(id(operation), 0)
@@ -211,13 +255,11 @@ class _Reader:
         return call
 
     def _add_branches(
-        self,
-        operation: Any,
-        place: _Place,
-        branches: Branches,
-        sources: list[str],
-        outputs: list[Any],
+        self, node: Any, place: _Place, branches: Branches, sources: list[str]
     ) -> None:
+        """Add the nodes of one call and record it."""
+        operation, outputs, names = node.operation, node.outputs, []
+        tensors = tuple(self.value(t) for t in node.arguments.keras_tensors)
         call = self._next_call(operation)
         for number, (branch, output) in enumerate(zip(branches, outputs, strict=False)):
             made: list[str] = []
@@ -227,8 +269,22 @@ class _Reader:
                 key = (id(operation), number, index)
                 made.append(self._add(operation, place, named, read, output, call, key))
             self.names[id(output)] = made[-1]
+            names += made
         for output in outputs[len(branches) :]:
             self.names[id(output)] = self.names[id(outputs[0])]
+        if len(branches) == 1:
+            self.indices.update((id(output), index) for index, output in enumerate(outputs))
+        self.recorded.append(
+            Call(
+                operation=operation,
+                keras_node=node,
+                names=tuple(names),
+                reads=reads_of(branches, positions_read(node, len(sources))),
+                heads=tuple(self.names[id(output)] for output in outputs),
+                tensors=tensors,
+                training=_training(node, place),
+            )
+        )
 
     def _add(
         self,
@@ -290,6 +346,11 @@ class _Reader:
     def hazards(self) -> list[str]:
         """Return why training the graph elsewhere would not be the same training."""
         return [*hazards(self.variables, self.operations.values()), *self.odd_calls]
+
+
+def _training(node: Any, place: _Place) -> bool | None:
+    """Return the `training` that a call, or one around it, insists on; the outer one wins."""
+    return insisted(node) if place.training is None else place.training
 
 
 def _branches(node: Any) -> Branches:

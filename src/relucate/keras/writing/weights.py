@@ -15,8 +15,8 @@ import numpy as np
 from ...errors import Refused
 from ...graph import Graph, Node
 from ..reading.layers import steps
+from ..reading.record import Reading
 from ..reading.steps import Step
-from .source import Source
 
 # What a node says of its call or of its place, not of what the layer computes.
 _APART = frozenset({"forced", "time_distributed", "frozen", "written", "target", "momentum"})
@@ -56,13 +56,13 @@ def _restore_variables(old: Any, new: Any) -> None:
             variable.trainable = flags[variable.name]
 
 
-def assign(built: Built, graph: Graph, source: Source, fresh: int | None) -> None:
+def assign(built: Built, graph: Graph, reading: Reading, fresh: int | None) -> None:
     """Set a layer's weights; a fresh one keeps those that it made, but for adapted statistics."""
     if fresh is not None and not hasattr(built.layer, "adapt"):
         return
     _build_activation(built)
     if built.old is not None:
-        _copy(built, graph, source)
+        _copy(built, graph, reading)
     _assign_nodes(built, graph)
     if hasattr(built.layer, "finalize_state"):
         built.layer.finalize_state()  # what it computes with is made of its weights
@@ -75,12 +75,12 @@ def _build_activation(built: Built) -> None:
         inner.build(built.nodes[0].shape)
 
 
-def _copy(built: Built, graph: Graph, source: Source) -> None:
+def _copy(built: Built, graph: Graph, reading: Reading) -> None:
     """Copy what the graph doesn't have, and what opaque layers hold."""
     layer, old = built.layer, built.old
     if len(layer.weights) != len(old.weights):
         return  # a bias, gamma or beta came or went: such layers are known to the graph
-    known = {id(variable): key for key, variable in source.variables.items()}
+    known = {id(variable): key for key, variable in reading.variables.items()}
     for new, variable in zip(layer.weights, old.weights, strict=True):
         tensor = graph.tensors.get(known.get(id(variable), ""))
         value = variable if tensor is None else tensor

@@ -11,21 +11,21 @@ import keras
 import numpy as np
 
 from ...graph import Graph, Node
-from .source import Call, Source
+from ..reading.record import Call, Reading
 
 ROLES = {"bias": "use_bias", "gamma": "scale", "beta": "center"}  # role -> switch in the config
 
 
-def whole_operations(source: Source, graph: Graph) -> set[int]:
+def whole_operations(reading: Reading, graph: Graph) -> set[int]:
     """Return the ids of the operations all of whose calls can be repeated as they are."""
-    broken = {id(call.operation) for call in source.calls if not _is_whole(source, graph, call)}
-    return {id(call.operation) for call in source.calls} - broken
+    broken = {id(call.operation) for call in reading.calls if not _is_whole(reading, graph, call)}
+    return {id(call.operation) for call in reading.calls} - broken
 
 
-def changed_constants(source: Source, graph: Graph, node: Node) -> bool:
+def changed_constants(reading: Reading, graph: Graph, node: Node) -> bool:
     """Return whether a tensor of a node is changed that no variable of a layer holds."""
-    before = source.graph.tensors
-    keys = {key for key in node.arrays.values() if key not in source.variables and key in before}
+    before = reading.graph.tensors
+    keys = {key for key in node.arrays.values() if key not in reading.variables and key in before}
     return not all(_same(before[key], graph.tensors[key]) for key in keys)
 
 
@@ -33,14 +33,14 @@ def _same(one: np.ndarray, two: np.ndarray) -> bool:
     return one is two or np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
 
 
-def _is_whole(source: Source, graph: Graph, call: Call) -> bool:
-    old, new = source.graph.nodes, graph.nodes
+def _is_whole(reading: Reading, graph: Graph, call: Call) -> bool:
+    old, new = reading.graph.nodes, graph.nodes
     for place, name in enumerate(call.names):
         if name not in new or new[name].op != old[name].op:
             return False
         if dict(new[name].attrs) != dict(old[name].attrs):
             return False
-        if not _tensors_fit(source, graph, call, name):
+        if not _tensors_fit(reading, graph, call, name):
             return False
         if not _wired_as_before(call, place, new[name].inputs):
             return False
@@ -68,16 +68,16 @@ def _one_source_per_position(graph: Graph, call: Call) -> bool:
     return all(len(names) == 1 for names in sources.values())
 
 
-def _tensors_fit(source: Source, graph: Graph, call: Call, name: str) -> bool:
-    old, new = source.graph.nodes[name], graph.nodes[name]
+def _tensors_fit(reading: Reading, graph: Graph, call: Call, name: str) -> bool:
+    old, new = reading.graph.nodes[name], graph.nodes[name]
     if not isinstance(call.operation, keras.layers.Layer):
         # Its tensors are among its arguments: they are repeated with it.
         same = dict(old.arrays) == dict(new.arrays)
         return same and all(
-            _same(source.graph.tensors[key], graph.tensors[key]) for key in new.arrays.values()
+            _same(reading.graph.tensors[key], graph.tensors[key]) for key in new.arrays.values()
         )
     changed = set(old.arrays) ^ set(new.arrays)
-    if changed_constants(source, graph, new):
+    if changed_constants(reading, graph, new):
         return False
     if not changed:
         return True

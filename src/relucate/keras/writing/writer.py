@@ -22,11 +22,11 @@ from ...graph import Graph, Node
 from ...graph.nodes import is_floating
 from ..reading.calls import depends_on_training
 from ..reading.reader import functional
+from ..reading.record import Call, Reading, Value
 from ..reading.steps import Step
 from .cloning import clone, derived_seed
 from .making import Made, make_layer
 from .raw import apply_raw, is_raw
-from .source import Call, Source, Value, trace
 from .weights import Built, assign
 from .whole import ROLES, changed_constants, whole_operations
 
@@ -34,13 +34,14 @@ _KEPT = ("_initializer", "_regularizer", "_constraint")
 _EMPTY = Graph("", {}, (), (), {})
 
 
-def write(graph: Graph, source: keras.Model | None = None, *, fresh: int | None = None) -> Any:
+def write(graph: Graph, reading: Reading | None = None, *, fresh: int | None = None) -> Any:
     """Return a new functional `keras.Model` that computes what `graph` says.
 
     Args:
-        graph: what `read(source)` gave, edited by a planner.
-        source: the model that was read; neither it nor its layers are changed or shared. None: the
-            graph stands for itself, and every node becomes a stock layer or operation.
+        graph: the Graph of `reading`, edited by a planner.
+        reading: what `read_with_calls` gave; neither the model in it nor the model's layers are
+            changed or shared. None: there is no model, and every node of the graph becomes a stock
+            layer or operation.
         fresh: a seed: weights are initialised anew by each layer's own initialisers, reproducibly
             (a layer starts alike in every model where its name and shapes are the same); None: they
             are those of the graph.
@@ -50,25 +51,25 @@ def write(graph: Graph, source: keras.Model | None = None, *, fresh: int | None 
     Layer names stay; those of nested models become `outer_inner`, and the model is one flat
     functional model. Compile it anew.
     """
-    return write_tapped(graph, source, (), fresh=fresh)[0]
+    return write_tapped(graph, reading, (), fresh=fresh)[0]
 
 
 def write_tapped(
-    graph: Graph, source: keras.Model | None, taps: Sequence[str], *, fresh: int | None = None
+    graph: Graph, reading: Reading | None, taps: Sequence[str], *, fresh: int | None = None
 ) -> tuple[Any, dict[str, Any]]:
     """Return the model, and the symbolic tensors that the nodes named in `taps` read first."""
     with _own_random(fresh):
-        traced = Source(None, _EMPTY, (), {}, {}, {}, ()) if source is None else trace(source)
+        reading = reading or Reading(None, _EMPTY, (), {}, {}, {}, ())
         if fresh is not None:
-            _check_initialisable(traced)
-        writer = _Writer(graph, traced, fresh)
+            _check_initialisable(reading)
+        writer = _Writer(graph, reading, fresh)
         model = writer.write()
     return model, {name: writer.values[graph.nodes[name].inputs[0], 0] for name in taps}
 
 
-def _check_initialisable(source: Source) -> None:
+def _check_initialisable(reading: Reading) -> None:
     """Refuse layers whose kernels no initialiser makes, those within other layers, too."""
-    layers = (x for x in source.operations.values() if isinstance(x, keras.layers.Layer))
+    layers = (x for x in reading.operations.values() if isinstance(x, keras.layers.Layer))
     for layer in (inner for outer in layers for inner in outer._flatten_layers()):
         lora = getattr(layer, "lora_enabled", False)
         if lora or getattr(layer, "quantization_mode", None):
@@ -90,13 +91,13 @@ def _own_random(fresh: int | None) -> Iterator[None]:
 class _Writer:
     """State of one writing: which Keras tensor is which node's value, which layers are made."""
 
-    def __init__(self, graph: Graph, source: Source, fresh: int | None) -> None:
-        self.graph, self.source, self.fresh = graph, source, fresh
+    def __init__(self, graph: Graph, reading: Reading, fresh: int | None) -> None:
+        self.graph, self.reading, self.fresh = graph, reading, fresh
         self.values: dict[tuple[str, int], Any] = {}
         self.made: dict[Any, Any] = {}  # id of the source's operation, or node name -> new
         self.names: set[str] = set()
-        self.calls = {name: call for call in source.calls for name in call.names}
-        self.whole = whole_operations(source, graph)
+        self.calls = {name: call for call in reading.calls for name in call.names}
+        self.whole = whole_operations(reading, graph)
         self.built: list[Built] = []
         self.repeated: set[int] = set()  # ids of calls
 
@@ -107,13 +108,13 @@ class _Writer:
                 self._write_node(node)
         model = self._model(inputs)
         for built in self.built:
-            assign(built, self.graph, self.source, self.fresh)
+            assign(built, self.graph, self.reading, self.fresh)
         return model
 
     def _inputs(self) -> list[Any]:
         found = []
         for name in self.graph.inputs:
-            old = self.source.inputs.get(name)
+            old = self.reading.inputs.get(name)
             if old is None:
                 shape, dtype = self.graph.nodes[name].shape, self._main_dtype()
                 layer = keras.layers.InputLayer(shape[1:], dtype=dtype, name=self._free(name))
@@ -125,26 +126,26 @@ class _Writer:
         return found
 
     def _model(self, inputs: list[Any]) -> keras.Model:
-        if self.source.model is None:
+        if self.reading.model is None:
             outputs = [self.values[name, 0] for name in self.graph.outputs]
             return keras.Model(
                 inputs if len(inputs) > 1 else inputs[0],
                 outputs if len(outputs) > 1 else outputs[0],
                 name=self.graph.name,
             )
-        function = functional(self.source.model)
+        function = functional(self.reading.model)
         given = {id(t): new for t, new in zip(function.inputs, inputs, strict=True)}
         outputs = {}
         for tensor, old, new in zip(
-            function.outputs, self.source.outputs, self.graph.outputs, strict=True
+            function.outputs, self.reading.outputs, self.graph.outputs, strict=True
         ):
             outputs[id(tensor)] = self._value(Value(new, old.index if old.node == new else 0))
         model = keras.Model(
             keras.tree.map_structure(lambda t: given[id(t)], function._inputs_struct),
             keras.tree.map_structure(lambda t: outputs[id(t)], function._outputs_struct),
-            name=self.source.model.name,
+            name=self.reading.model.name,
         )
-        model.trainable = self.source.model.trainable
+        model.trainable = self.reading.model.trainable
         for built in self.built:  # the line above set them all
             built.restore_trainable(model)
         return model
@@ -195,9 +196,9 @@ class _Writer:
         if call is None or not isinstance(call.operation, keras.layers.Layer):
             return True
         fused = node.kind == "act" and len(call.names) > 1
-        old = self.source.graph.nodes[node.name]
+        old = self.reading.graph.nodes[node.name]
         same = dict(node.attrs) == dict(old.attrs) and node.op == old.op
-        return not (fused or same) or changed_constants(self.source, self.graph, node)
+        return not (fused or same) or changed_constants(self.reading, self.graph, node)
 
     def _repeat(self, call: Call) -> None:
         """Make a call of the source again."""
@@ -217,7 +218,7 @@ class _Writer:
             self.values[head, len(same)] = flat[place]
 
     def _depends(self, call: Call) -> bool:
-        return any(_is_moody(self.source.graph.nodes[name]) for name in call.names)
+        return any(_is_moody(self.reading.graph.nodes[name]) for name in call.names)
 
     def _arguments(self, call: Call) -> dict[int, Any]:
         """Return the new tensor for each symbolic tensor among a call's arguments, by its id."""
@@ -238,10 +239,10 @@ class _Writer:
         operation = call.operation
         changes: dict[str, Any] = {}
         for name in call.names:
-            old, new = self.source.graph.nodes[name], self.graph.nodes[name]
+            old, new = self.reading.graph.nodes[name], self.graph.nodes[name]
             for role in set(old.arrays) ^ set(new.arrays):
                 changes[ROLES[role]] = role in new.arrays
-        layer = call.layer or self.source.graph.nodes[call.names[0]].layer
+        layer = call.layer or self.reading.graph.nodes[call.names[0]].layer
         made = clone(operation, self._free(layer), changes, self.fresh)
         if isinstance(operation, keras.layers.Layer):
             nodes = [self.graph.nodes[name] for name in call.names]
@@ -262,7 +263,7 @@ class _Writer:
         return self.made[key]
 
     def _split(self, node: Node, call: Call) -> Any:
-        operation, old = call.operation, self.source.graph.nodes[node.name]
+        operation, old = call.operation, self.reading.graph.nodes[node.name]
         if len(call.heads) > 1:
             raise Refused(f"'{node.layer}' has several outputs: it can't be taken apart.")
         if call.timed:
@@ -279,7 +280,7 @@ class _Writer:
 
     def _is_main(self, node: Node, call: Call) -> bool:
         """Return whether a node is the one step of its layer besides a fused activation."""
-        nodes = self.source.graph.nodes
+        nodes = self.reading.graph.nodes
         return [name for name in call.names if nodes[name].kind != "act"] == [node.name]
 
     def _main(self, node: Node, operation: Any) -> Any:
@@ -325,7 +326,7 @@ class _Writer:
         Layers at the input often compute in full precision where the others don't.
         """
         fixed = (keras.layers.InputLayer, keras.layers.Rescaling, keras.layers.Normalization)
-        for layer in (operation, *self.source.operations.values()):
+        for layer in (operation, *self.reading.operations.values()):
             if isinstance(layer, keras.layers.Layer) and not isinstance(layer, fixed):
                 return layer.dtype_policy
         return self._main_dtype()

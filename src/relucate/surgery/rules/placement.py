@@ -57,7 +57,7 @@ def _where_at_output(facts: Facts, norm: str) -> str:
         return "is the model's output"
     for end in ends:
         last = any(beyond.kind == "output" for beyond in facts.paths.ahead(end.node.name))
-        if last and end.kind == "act" and end.node.op in {"softmax", "log_softmax", "sigmoid"}:
+        if last and end.kind == "act" and end.node.operation.head:
             return f"feeds the output's {end.node.op} directly"
     return ""
 

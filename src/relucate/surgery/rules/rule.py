@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...graph import OPERATIONS, Graph, Node
+from ...graph.conventions import conventions
 from ..paths import Paths
 from ..sites import Site
 
@@ -76,7 +77,7 @@ class Facts:
         """
         roles = {"gamma", "beta", "moving_mean", "moving_variance"}
         keys = {key for n in self.norms() for role, key in n.arrays.items() if role in roles}
-        if self.graph.framework == "keras":
+        if conventions(self.graph).constant_biases:
             linears = (n for n in self.graph if n.kind == "linear")
             keys |= {n.arrays["bias"] for n in linears if "bias" in n.arrays}
         return any(_varies(self.graph.tensors[key]) for key in sorted(keys))
@@ -96,7 +97,7 @@ class Facts:
 
     def say(self, keras: str, torch: str) -> str:
         """Return how users of this model's framework spell it."""
-        return torch if self.graph.framework == "torch" else keras
+        return {"keras": keras, "torch": torch}[self.graph.framework]
 
 
 def _varies(array: np.ndarray) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...graph import Node
+from ...graph.conventions import conventions
 from ...phrases import count, some
 from .rule import Facts, Hit, rule
 
@@ -50,8 +51,8 @@ def _mixed(facts: Facts, kind: str, attr: str, name: str, values: dict[Any, list
 
 
 def _own(facts: Facts, attr: str, value: float) -> str:
-    """Return a value in the framework's own convention: PyTorch's momentum is the new share."""
-    flipped = attr == "momentum" and facts.graph.framework == "torch"
+    """Return a value as the framework's users give it."""
+    flipped = attr == "momentum" and conventions(facts.graph).momentum_of_new
     return f"{1 - value if flipped else value:g}"
 
 

@@ -62,7 +62,8 @@ def _plain_strides(x: torch.Tensor) -> torch.Tensor:
 _CONVS: tuple[Callable[..., nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def _convolution(emitter: Emitter, node: Node, values: list[Value], depthwise: bool) -> Value:
+def _conv(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    depthwise = node.op == "depthwise_conv"
     kernel = emitter.source.tensors[node.arrays["kernel"]].shape
     window = kernel[:-2]
     value = emitter.spatial(values[0], node)
@@ -93,14 +94,6 @@ def _convolution(emitter: Emitter, node: Node, values: list[Value], depthwise: b
     layout = "depthwise" if depthwise else "conv"
     emitter.bind(node, {"kernel": ("weight", layout), "bias": ("bias", "same")})
     return Value(y, value.moved)
-
-
-def _conv(emitter: Emitter, node: Node, values: list[Value]) -> Value:
-    return _convolution(emitter, node, values, depthwise=False)
-
-
-def _depthwise_conv(emitter: Emitter, node: Node, values: list[Value]) -> Value:
-    return _convolution(emitter, node, values, depthwise=True)
 
 
 def _dense(emitter: Emitter, node: Node, values: list[Value]) -> Value:
@@ -254,20 +247,12 @@ def _relu(x: torch.Tensor, slope: float, threshold: float, top: float | None) ->
     return y - slope * F.relu(threshold - x) if slope else y
 
 
-def _plain_relu(node: Node) -> bool:
-    attrs = node.attrs
-    odd = attrs["negative_slope"] or attrs["threshold"]
-    return not odd and attrs["max_value"] is None
-
-
 def _emit_relu(emitter: Emitter, node: Node, values: list[Value]) -> Value:
     x = values[0]
-    if _plain_relu(node):
+    slope, threshold, top = (node.attrs[k] for k in ("negative_slope", "threshold", "max_value"))
+    if not slope and not threshold and top is None:
         return Value(emitter.function(F.relu, x.fx), x.moved)
-    attrs = node.attrs
-    slope, threshold = attrs["negative_slope"], attrs["threshold"]
-    y = emitter.function(_relu, x.fx, slope, threshold, attrs["max_value"])
-    return Value(y, x.moved)
+    return Value(emitter.function(_relu, x.fx, slope, threshold, top), x.moved)
 
 
 def _elementwise(target: Callable[..., Any], **renamed: str) -> Callable[..., Value]:
@@ -404,7 +389,7 @@ def _upsample(emitter: Emitter, node: Node, values: list[Value]) -> Value:
 
 EMITTERS: dict[str, Callable[[Emitter, Node, list[Value]], Value]] = {
     "conv": _conv,
-    "depthwise_conv": _depthwise_conv,
+    "depthwise_conv": _conv,
     "dense": _dense,
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,

@@ -6,7 +6,6 @@ Weights of a model stay as they are: a function that changes its argument gets a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -67,6 +66,3 @@ def _without_values(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_values(item) for key, item in value.items()}
     return value
-
-
-Handler = Callable[..., Any]

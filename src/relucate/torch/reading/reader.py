@@ -26,9 +26,9 @@ from ...graph import Graph
 from ...graph.inference import Mismatch
 from ..lowering.lower import Binding
 from ..state import unchanged
+from .calls import FUNCTIONS
 from .detached import View, failing_call, materialized, unwrap
 from .exported import export
-from .functions import FUNCTIONS
 from .modules import find, is_known_whole
 from .program import Program, Stopped
 from .symbolic import trace

@@ -1,6 +1,6 @@
 """What a traced function is called: F.relu, torch.relu, x.relu_() and aten.relu are all "relu".
 
-Called by `translator`; the table of what each name means is in `functions` and `shaping`.
+Called by `translator`; what each name means is in `calls`.
 """
 
 from __future__ import annotations

@@ -6,19 +6,16 @@ Called by `modules`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
 from torch import nn
 
-from .activations import ACTIVATIONS
-from .arithmetic import combine
 from .builder import Weight
+from .calls.elementwise import FUNCTIONS, combine
+from .calls.handler import Handler
 from .program import Data, Parts, Unknown, need_data
 from .translator import Translator
-
-Handler = Callable[..., Any]
 
 
 def attention(
@@ -83,7 +80,7 @@ def _activate(t: Translator, m: Any, x: Data, path: str) -> Data:
     if not name:
         raise Unknown("its activation is a function that the reader doesn't know")
     with t.inside(path):
-        return ACTIVATIONS[name](t, x)
+        return FUNCTIONS[name](t, x)
 
 
 def _encoder(t: Translator, m: Any, src: Any) -> Any:

@@ -202,7 +202,7 @@ class Translator(Builder):
                 raise Unknown("called with arguments that the reader doesn't know")
             value = self._checked(call, args, handler(self, *args, **kwargs))
         except Unknown as error:
-            moves = {"rearranges": True} if isinstance(error, Rearranged) else {}
+            moves: dict[str, Any] = {"rearranges": True} if isinstance(error, Rearranged) else {}
             kind = name or describe(call.target)
             value = self.opaque(kind, str(error), [args, kwargs], **moves)
         return self._changed(args[0], value) if in_place else value

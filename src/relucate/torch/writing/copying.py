@@ -2,7 +2,8 @@
 
 A forward hook may change what its module computes, and was not read; it may refer to the source
 model, so that a copy of it would do something else. The hooks of PyTorch's own weight_norm and
-spectral_norm belong to their modules and are copied with them. Called by `writer`.
+spectral_norm belong to their modules and are copied with them. A module's own `__deepcopy__` may
+forget its mode, freezing or values: that is put back. Called by `writer`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -39,7 +41,51 @@ def copied(model: nn.Module) -> nn.Module:
     for module in twin.modules():
         for kind in _BACKWARD:
             getattr(module, kind).clear()
+    _complete(twin, model)
     return twin
+
+
+def _complete(twin: nn.Module, model: nn.Module) -> None:
+    """Give a copy the modes, freezing and values of the model, as far as its own copying lost them.
+
+    Raises: Refused: it has other submodules or tensors, or shares them otherwise.
+    """
+    if twin is model or dict(model.named_modules()).keys() != dict(twin.named_modules()).keys():
+        raise Refused("the model can't be copied: a deep copy of it has other submodules.")
+    copy_modes(twin, model)
+    old, new = _tensors(model), _tensors(twin)
+    if old.keys() != new.keys():
+        name = min(old.keys() ^ new.keys())
+        raise Refused(f"the model can't be copied: a deep copy of it has another '{name}'.")
+    twins: dict[int, int] = {}
+    sources: dict[int, int] = {}  # the other way round: as many tensors are shared as before
+    for name, tensor in old.items():
+        other = new[name]
+        one, two = id(tensor), id(other)
+        same = twins.setdefault(one, two) == two and sources.setdefault(two, one) == one
+        like = (tensor.shape, tensor.dtype) == (other.shape, other.dtype)
+        if one == two or not same or not like:
+            raise Refused(f"the model can't be copied: a deep copy of it has another '{name}'.")
+        if other.is_leaf:
+            other.requires_grad_(tensor.requires_grad)
+        strided = tensor.layout == torch.strided and tensor.device.type != "meta"
+        if strided and tensor.element_size() > 1 and not torch.equal(tensor, other):
+            other.detach().copy_(tensor.detach())
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    parameters = model.named_parameters(remove_duplicate=False)
+    return {**dict(parameters), **dict(model.named_buffers(remove_duplicate=False))}
+
+
+def copy_modes(made: nn.Module, model: nn.Module) -> None:
+    """Give each submodule the mode of the model's at that path; a new one that of its parent."""
+    known = dict(model.named_modules(remove_duplicate=False))
+    modes: dict[str, bool] = {}
+    for path, module in made.named_modules():
+        parent = modes.get(path.rpartition(".")[0], model.training)
+        modes[path] = known[path].training if path in known else parent
+        module.training = modes[path]
 
 
 def _check(path: str, module: nn.Module) -> None:

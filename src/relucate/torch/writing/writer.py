@@ -22,7 +22,7 @@ from ..modules import FixedOffset
 from ..reading.detached import unwrap
 from ..reading.reader import Reading
 from ..reading.targets import canonical
-from .copying import copied
+from .copying import copied, copy_modes
 from .making import make_module, tie
 from .resetting import reset
 from .tensors import (
@@ -67,6 +67,7 @@ def write_tapped(
     made = edits.in_place() if edits.only_modules() else edits.retraced()
     if fresh is not None:
         reset(made, fresh)
+    copy_modes(made, whole)
     return made, edits.paths
 
 
@@ -159,7 +160,6 @@ class _Edits:
         for parent in list(self.twin.modules()):
             for name, child in list(parent._modules.items()):
                 if child is original:
-                    module.training = original.training
                     parent._modules[name] = module
 
     def _refit(self, path: str, node: Node) -> None:
@@ -204,7 +204,6 @@ class _Edits:
         made.graph.eliminate_dead_code()
         made.recompile()
         made.delete_all_unused_submodules()
-        made.training = self.twin.training
         return made
 
     def _new_outputs(self) -> dict[str, str]:
@@ -407,7 +406,6 @@ class _Edits:
 
     def _module(self, node: Node, module: nn.Module, *values: fx.Node) -> fx.Node:
         name = self._free(node.name)
-        module.train(self.twin.training)
         self.twin.add_module(name, module)
         if node.op == "batch_norm":
             self.paths[node.name] = name

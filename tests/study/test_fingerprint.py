@@ -9,7 +9,7 @@ from torch import nn
 
 from relucate.errors import InputError, Refused
 from relucate.study.arms import Arm, build
-from relucate.study.behaviour import behaviour, random_like
+from relucate.study.fingerprint import behaviour, random_like
 from relucate.study.source import resolve
 
 
@@ -109,7 +109,7 @@ def test_a_model_that_fails_on_a_batch_names_the_users_line_and_the_layout():
         def forward(self, x):
             return self.head(x)  # here
 
-    with pytest.raises(InputError, match=r"shape \(6, 6, 2\) .*channels first.*test_behaviour.py"):
+    with pytest.raises(InputError, match=r"\(6, 6, 2\) .*channels first.*test_fingerprint.py"):
         behaviour(built(Wrong), (6, 6, 2), 4)
 
 

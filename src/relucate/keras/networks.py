@@ -1,9 +1,8 @@
-"""The built-in networks, each in any order: small enough to train on a laptop, written with the
-blocks of `relucate.keras`.
+"""The built-in networks, each in any order: small enough to train on a laptop.
 
 Every function takes `(order, input_shape, classes, **options)` and returns an untrained Keras model
-whose output is class logits. Options with the same name mean the same thing in every net. Not here:
-the list by name (`registry`).
+whose output is class logits. Options with the same name mean the same thing in every net. Keras is
+imported when one is built. Not here: the list by name (`relucate.nets`).
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def cnn(
     """
     import keras
 
-    from ..keras import conv2d_bn
+    from .blocks import conv2d_bn
 
     image, x = _image_input(keras, input_shape)
     for stage in range(depth):
@@ -82,7 +81,7 @@ def vgg(
     """
     import keras
 
-    from ..keras import conv2d_bn
+    from .blocks import conv2d_bn
 
     if depth not in _VGG:
         raise InputError(f"vgg has depth {', '.join(map(str, _VGG))}; got {depth}.")
@@ -128,7 +127,7 @@ def inception_v3(
     Edition "1.x" has the branches of Keras 1.x (`relucate.keras.InceptionV3`). Source: Szegedy and
     others, Rethinking the Inception Architecture for Computer Vision, 2015.
     """
-    from ..keras import InceptionV3
+    from .inception_v3 import InceptionV3
 
     _check_image(input_shape)
     return InceptionV3(
@@ -202,7 +201,7 @@ def _dense_net(
 ) -> Any:
     import keras
 
-    from ..keras import dense_bn
+    from .blocks import dense_bn
 
     start = x = keras.Input(input_shape, name="input")
     if len(input_shape) > 1:

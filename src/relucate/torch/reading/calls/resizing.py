@@ -1,21 +1,17 @@
-"""What the reader makes of PyTorch's functions that pad and scale images and shuffle channels.
-
-Names and arguments are PyTorch's, as in `functions`. Called by `translator` through the table at
-the end.
-"""
+"""Padding and scaling of images: PyTorch's functions as nodes of a Graph."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from .cutting import cut
-from .program import Data, Unknown, need_data
-from .shaping import permute, reshape, transpose
-from .translator import Translator
+from torch import nn
 
-Handler = Callable[..., Any]
+from ..program import Data, Unknown, need_data
+from ..translator import Translator
+from .axes import cut
+from .handler import NUMBERS, Handler, numbered
 
 _MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
@@ -71,7 +67,7 @@ def _constant_pad(t: Translator, input: Any, pad_: Any, value: Any = 0.0) -> Dat
     return pad(t, input, pad_, "constant", value)
 
 
-def interpolate(
+def _interpolate(
     t: Translator,
     input: Any,
     size: Any = None,
@@ -106,7 +102,7 @@ def interpolate(
 def _nearest(
     t: Translator, input: Any, output_size: Any, scale_factors: Any = None, *rest: Any
 ) -> Data:
-    return interpolate(t, input, output_size, scale_factors)
+    return _interpolate(t, input, output_size, scale_factors)
 
 
 def _linear_resize(mode: str) -> Handler:
@@ -118,52 +114,38 @@ def _linear_resize(mode: str) -> Handler:
         scale_factors: Any = None,
         *rest: Any,
     ) -> Data:
-        return interpolate(t, input, output_size, scale_factors, mode, align_corners)
+        return _interpolate(t, input, output_size, scale_factors, mode, align_corners)
 
     return handler
 
 
-def pixel_shuffle(t: Translator, input: Any, upscale_factor: int) -> Data:
-    """Emit what a pixel shuffle is: reshape, permute, reshape."""
-    x, r = need_data(input), upscale_factor
-    if len(x.shape) != 4 or x.shape[1] % (r * r):
-        raise Unknown("not images with a multiple of r² channels")
-    b, c, h, w = x.shape
-    x = reshape(t, x, [b, c // (r * r), r, r, h, w])
-    x = permute(t, x, (0, 1, 4, 2, 5, 3))
-    return reshape(t, x, [b, c // (r * r), h * r, w * r])
+def _pad_module(mode: str) -> Handler:
+    def handler(t: Translator, m: Any, input: Any) -> Data:
+        return pad(t, input, list(m.padding), mode, getattr(m, "value", 0.0))
+
+    return handler
 
 
-def pixel_unshuffle(t: Translator, input: Any, downscale_factor: int) -> Data:
-    """Emit what undoes a pixel shuffle."""
-    x, r = need_data(input), downscale_factor
-    if len(x.shape) != 4 or x.shape[2] % r or x.shape[3] % r:
-        raise Unknown("not images whose sides are multiples of r")
-    b, c, h, w = x.shape
-    x = reshape(t, x, [b, c, h // r, r, w // r, r])
-    x = permute(t, x, (0, 1, 3, 5, 2, 4))
-    return reshape(t, x, [b, c * r * r, h // r, w // r])
+def _upsample(t: Translator, m: Any, input: Any) -> Data:
+    scale = None if m.size is not None else m.scale_factor
+    return _interpolate(t, input, m.size, scale, m.mode, m.align_corners)
 
 
-def channel_shuffle(t: Translator, input: Any, groups: int) -> Data:
-    """Emit what a channel shuffle is: reshape, permute, reshape."""
-    x = need_data(input)
-    b, c, *sizes = x.shape
-    y = reshape(t, x, [b, groups, c // groups, *sizes])
-    y = transpose(t, y, 1, 2)
-    return reshape(t, y, x.shape)
-
-
-IMAGES: dict[str, Handler] = {
+FUNCTIONS: dict[str, Handler] = {
     "pad": pad,
     "constant_pad_nd": _constant_pad,
-    "interpolate": interpolate,
-    **{f"upsample_nearest{n}d": _nearest for n in (1, 2, 3)},
+    "interpolate": _interpolate,
+    **{f"upsample_nearest{n}d": _nearest for n in NUMBERS},
     "upsample_linear1d": _linear_resize("linear"),
     "upsample_bilinear2d": _linear_resize("bilinear"),
     "upsample_trilinear3d": _linear_resize("trilinear"),
     "upsample_bicubic2d": _linear_resize("bicubic"),
-    "pixel_shuffle": pixel_shuffle,
-    "pixel_unshuffle": pixel_unshuffle,
-    "channel_shuffle": channel_shuffle,
+}
+MODULES: dict[type, Handler] = {
+    **numbered("ConstantPad", lambda n: _pad_module("constant")),
+    **numbered("ZeroPad", lambda n: _pad_module("constant")),
+    **numbered("ReflectionPad", lambda n: _pad_module("reflect")),
+    **numbered("ReplicationPad", lambda n: _pad_module("replicate")),
+    **numbered("CircularPad", lambda n: _pad_module("circular")),
+    **dict.fromkeys((nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d), _upsample),
 }

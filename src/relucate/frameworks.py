@@ -1,0 +1,95 @@
+"""The frameworks, and which of them a model belongs to.
+
+Only a framework that the user has imported already is looked at: nothing here imports another one
+to find out. Not here: what a framework does (`train.framework`, and the class in each room).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from .backend import installed
+from .errors import InputError
+from .train.framework import Framework, ReadModel
+
+
+def _keras() -> Framework:
+    from .keras.framework import FRAMEWORK
+
+    return FRAMEWORK
+
+
+def _torch() -> Framework:
+    from .torch.framework import FRAMEWORK
+
+    return FRAMEWORK
+
+
+# With PyTorch as its backend, a Keras model is a torch module, too: Keras is asked first.
+FRAMEWORKS: dict[str, Callable[[], Framework]] = {"keras": _keras, "torch": _torch}
+HOST = "torch"  # the framework that other frameworks' models are lowered to
+_RANDOM = frozenset({"keras", "torch", "tensorflow", "jax"})  # have random numbers of their own
+
+
+def named(name: str) -> Framework:
+    """Return a framework by its name, which imports it."""
+    return FRAMEWORKS[name]()
+
+
+def imported() -> frozenset[str]:
+    """Return which packages that draw random numbers are imported."""
+    return frozenset(name for name in _RANDOM if sys.modules.get(name) is not None)
+
+
+def seed_all(seed: int) -> None:
+    """Seed the random numbers of every imported framework."""
+    for name in FRAMEWORKS:
+        if name in imported():
+            named(name).seed(seed)
+
+
+def warm_up() -> None:
+    """Import what building and training take: `HOST`, and the frameworks that are imported."""
+    if installed(HOST):
+        named(HOST)
+    for name in FRAMEWORKS:
+        if name in imported():
+            named(name)
+
+
+def limit_threads(threads: int) -> None:
+    """Let `HOST` compute with so many threads, if it is installed."""
+    with suppress(ImportError):
+        named(HOST).limit_threads(threads)
+
+
+def owner(model: Any) -> Framework | None:
+    """Return the framework that a model belongs to, None for anything else."""
+    found = (named(name) for name in FRAMEWORKS if name in imported())
+    return next((framework for framework in found if framework.owns(model)), None)
+
+
+def framework_of(model: Any) -> Framework:
+    """Return the framework that a model belongs to.
+
+    Raises: InputError: it is no model of a framework.
+    """
+    found = owner(model)
+    if found is None:
+        kind = type(model).__name__
+        raise InputError(
+            f"expected a Keras model or a torch.nn.Module, got {kind}: {model!r:.80}. A file or a "
+            "name is read on the command line (such as relucate audit MODEL)."
+        )
+    return found
+
+
+def lower(read: ReadModel, *, check: bool = True) -> Any:
+    """Return a model of `HOST` that computes and trains as the one that was read.
+
+    Raises: Refused: it can't be lowered, or the check found a difference.
+    """
+    return named(HOST).lower(read.lowerable(), check=check)

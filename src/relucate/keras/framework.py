@@ -1,0 +1,208 @@
+"""All that relucate knows of Keras, as one class (the protocol is `train.framework`'s).
+
+Its methods are short: what takes more than a few lines stands in the files of this room.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from ..errors import InputError, Refused
+from ..graph import Graph
+from ..train.framework import Framework, Lowerable, ReadModel
+from ..train.recipe import Recipe
+from ..train.run import OnEpoch, RunResult
+from . import trainer
+from .lowerable import lowerable
+from .reading.reader import read, read_with_calls
+from .running import outputs, precisions, tapped
+from .writing.writer import write, write_tapped
+
+
+class _ReadModel:
+    def __init__(self, model: keras.Model) -> None:
+        self._model, self._reading = model, read_with_calls(model)
+        self.graph = self._reading.graph
+        self.dtypes, self.limits = precisions(model)
+
+    def write(self, graph: Graph, fresh: int | None = None) -> Any:
+        return write(graph, self._reading, fresh=fresh)
+
+    def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return outputs(model, inputs)
+
+    def taps(
+        self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
+    ) -> Iterator[dict[str, np.ndarray]]:
+        model, tensors = write_tapped(graph, self._reading, names)
+        for batch in batches:
+            yield tapped(model, tensors, batch)
+
+    def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+        return []  # the graph says which sizes it takes
+
+    def reread(self, model: Any) -> Graph:
+        return read(model)
+
+    def notes(self, model: Any) -> tuple[str, ...]:
+        return ()
+
+    def lowerable(self) -> Lowerable:
+        return lowerable(self._model, self.graph, self._reading.variables)
+
+
+class _Keras:
+    name, noun, ending = "keras", "Keras model", ".keras"
+    lowers, images_first = True, False
+
+    def owns(self, model: Any) -> bool:
+        return isinstance(model, keras.layers.Layer)
+
+    def is_model(self, model: Any) -> bool:
+        return isinstance(model, keras.Model)
+
+    def example(self, input_shape: tuple[int, ...]) -> Any:
+        return None
+
+    def read(self, model: Any, example: Any = None, leaves: Sequence[str] = ()) -> ReadModel:
+        return _ReadModel(model)
+
+    def save(self, model: Any, path: Path, example: Any) -> None:
+        model.save(path)
+
+    def structure(self, model: Any, read: Callable[[], ReadModel]) -> Any:
+        try:
+            graph = read().graph
+        except Refused:
+            return _layers(model), _compilation(model)
+        nodes = [[n.name, n.op, n.inputs, n.call, n.shape, dict(n.attrs)] for n in graph]
+        tail = [graph.outputs, [vars(p) for p in graph.penalties], sorted(graph.trainable)]
+        layers = _layers(model) if graph.opaque else ()
+        return nodes, tail, graph.hazards, layers, _compilation(model)
+
+    def is_built(self, model: Any) -> bool:
+        return model.built
+
+    def is_compiled(self, model: Any) -> bool:
+        return getattr(model, "compiled", False)
+
+    def tensors(self, model: Any) -> dict[str, np.ndarray]:
+        found = _variables(model)
+        return {key: np.array(keras.ops.convert_to_numpy(v.value)) for key, v in found.items()}
+
+    def load(self, model: Any, values: Mapping[str, np.ndarray]) -> None:
+        for key, variable in _variables(model).items():
+            if key in values:
+                variable.assign(values[key])
+
+    def count(self, model: Any) -> dict[str, int]:
+        return trainer.count_parameters(model)
+
+    def biases(self, model: Any) -> int:
+        norms = {id(norm) for norm in self.norms(model)}
+        return sum(
+            _size(variable)
+            for layer in model._flatten_layers(include_self=False)
+            if id(layer) not in norms
+            for variable in layer._trainable_variables
+            if variable.path.rpartition("/")[2] == "bias"
+        )
+
+    def norms(self, model: Any) -> Iterator[Any]:
+        for layer in model._flatten_layers():
+            if "norm" in type(layer).__name__.lower():
+                yield layer
+
+    def momentum(self, norm: Any, kept: float) -> float | None:
+        return kept if isinstance(norm, keras.layers.BatchNormalization) else None
+
+    def channels_first(self, model: Any, input_shape: tuple[int, ...]) -> bool:
+        return trainer.takes_channels_first(model, input_shape)
+
+    def call(self, model: Any, x: np.ndarray, *, training: bool) -> Any:
+        first = self.channels_first(model, x.shape[1:])
+        return trainer.forward(model, np.moveaxis(x, -1, 1) if first else x, training=training)
+
+    def check(self, model: Any, input_shape: tuple[int, ...], classes: int) -> None:
+        trainer.check_model(model, input_shape, classes)
+
+    def check_outputs(self, outputs: Any, classes: int) -> None:
+        trainer.check_shape(getattr(outputs, "shape", None), classes)
+
+    def lower(self, source: Lowerable, *, check: bool = True) -> Any:
+        raise Refused(f"nothing is lowered to Keras, asked for {source.title}.")
+
+    def train(
+        self,
+        model: Any,
+        data: Any,
+        recipe: Recipe,
+        *,
+        seed: int,
+        on_epoch: OnEpoch,
+        device: str,
+        channels_first: bool,
+    ) -> RunResult:
+        return trainer.train(model, data, recipe, seed=seed, on_epoch=on_epoch)
+
+    def seed(self, seed: int) -> None:
+        # Automatic layer names start over in every arm; a full garbage collection takes too long.
+        keras.utils.clear_session(free_memory=False)
+        keras.utils.set_random_seed(seed)
+
+    def backend(self) -> str:
+        return keras.config.backend()
+
+    def device(self, wanted: str) -> str:
+        if wanted != "auto":
+            raise InputError(
+                f"device '{wanted}' is for the torch engine, and the keras engine trains here, "
+                "where its backend chooses: leave the device at auto."
+            )
+        return wanted
+
+    def limit_threads(self, threads: int) -> None:
+        pass  # its backend's
+
+
+FRAMEWORK: Framework = _Keras()
+
+
+def _variables(model: Any) -> dict[str, Any]:
+    """Return the variables by path; nested models may use a path twice, which is numbered."""
+    variables: dict[str, Any] = {}
+    for variable in model.weights:
+        key, count = variable.path, 1
+        while key in variables:
+            key, count = f"{variable.path}#{count}", count + 1
+        variables[key] = variable
+    return variables
+
+
+def _size(variable: Any) -> int:
+    return math.prod(map(int, variable.shape))
+
+
+def _layers(model: Any) -> Any:
+    """Return name, class and configuration of every layer, for models that no Graph describes."""
+    layers = model._flatten_layers(include_self=True)
+    return [(layer.name, type(layer), _quietly(layer.get_config)) for layer in layers]
+
+
+def _compilation(model: Any) -> Any:
+    if not getattr(model, "compiled", False):
+        return None
+    return _quietly(model.get_compile_config), getattr(model, "loss", None)
+
+
+def _quietly(get: Any) -> Any:
+    try:
+        return get()
+    except Exception:  # a custom object without a configuration; what it computes counts anyway
+        return None

@@ -1,0 +1,81 @@
+"""What was built: its structure, and what it computes with random weights and norm statistics.
+
+Fresh statistics are the identity and hide the order. The two tell arms apart, also those whose
+structure looks alike, and find a model that can't be trained before any run starts. Not here:
+building (`arms`), what is done about arms that are the same (`tasks`). Runs in worker processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..train.run import array_digest
+from ..train.streams import generator
+from .arms import Built, call
+from .identity import code_digest
+
+_EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """Digest of the outputs at inference and in training; `finite` if they are numbers."""
+
+    digest: str
+    finite: bool
+
+
+def fingerprint(built: Built, behaves: Behaviour) -> str:
+    """Return a digest of what was built: structure, tensors, and what the model computes.
+
+    Two builds with the same seed agree only if they would train the same network. The structure
+    alone can't tell (a layer may hide its order in compiled code), nor can outputs alone (a
+    regularizer, an optimizer), so both count.
+    """
+    structure = built.framework.structure(built.model, built.read)
+    text = code_digest(structure) + array_digest(built.tensors) + behaves.digest
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def behaviour(built: Built, input_shape: tuple[int, ...], classes: int) -> Behaviour:
+    """Return what `built` computes; its tensors are as before afterwards.
+
+    Args: input_shape: of one example, channels last.
+    Raises: InputError: the model fails on such a batch. Refused: its outputs aren't logits (Keras:
+    or probabilities) of shape (batch, classes).
+    """
+    framework, model = built.framework, built.model
+    x = generator(0, "behaviour").normal(size=(_EXAMPLES, *input_shape)).astype(np.float32)
+    framework.check_outputs(call(framework, model, x, training=False), classes)
+    built.load(random_like(built.tensors))
+    try:
+        outputs = [np.asarray(call(framework, model, x, training=mode)) for mode in (False, True)]
+    finally:
+        built.load(built.tensors)
+    text = b"".join(np.ascontiguousarray(output, np.float32).tobytes() for output in outputs)
+    finite = all(bool(np.isfinite(output).all()) for output in outputs)
+    return Behaviour(hashlib.sha256(text).hexdigest(), finite)
+
+
+def random_like(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return other values for float tensors, the same for the same name and shape.
+
+    What is positive (a variance) stays so; zeros (a bias, a last kernel) become something else.
+    """
+    return {name: _random_like(name, array) for name, array in tensors.items()}
+
+
+def _random_like(name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind != "f":
+        return array
+    random = generator(0, "behaviour", name)
+    factor = random.uniform(0.5, 1.5, array.shape)
+    noise = 0.1 * random.normal(size=array.shape)
+    if array.ndim < 2:
+        return (array * factor + np.abs(noise)).astype(array.dtype)
+    fan = np.sqrt(array.size / max(array.shape))
+    return (array * factor + noise / fan).astype(array.dtype)

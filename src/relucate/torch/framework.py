@@ -1,0 +1,220 @@
+"""All that relucate knows of PyTorch, as one class (the protocol is `train.framework`'s).
+
+Its methods are short: what takes more than a few lines stands in the files of this room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import InputError, Refused
+from ..graph import Graph
+from ..train.framework import Framework, Lowerable, ReadModel
+from ..train.recipe import Recipe
+from ..train.run import OnEpoch, RunResult
+from . import trainer
+from .lowering.check import lower_checked
+from .reading.reader import read, read_with_modules, same_calls_in_training, unread
+from .running import export, other_sizes, outputs, tapped
+from .writing.copying import backward_hooks
+from .writing.writer import write, write_tapped
+
+
+class _ReadModel:
+    def __init__(self, model: nn.Module, example: Any, leaves: Sequence[str]) -> None:
+        self._model, self._example, self._leaves = model, example, leaves
+        self._reading = read_with_modules(model, example, leaves=leaves)
+        self.graph = self._reading.graph
+        self.dtypes = frozenset(str(p.dtype).removeprefix("torch.") for p in model.parameters())
+        self.limits = ()
+
+    def write(self, graph: Graph, fresh: int | None = None) -> Any:
+        return write(graph, self._model, self._reading, fresh=fresh)
+
+    def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return outputs(model, inputs, self._example)
+
+    def taps(
+        self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
+    ) -> Iterator[dict[str, np.ndarray]]:
+        model, paths = write_tapped(graph, self._model, self._reading)
+        wanted = {name: paths[name] for name in names if name in paths}
+        for batch in batches:
+            yield tapped(model, wanted, batch, self._example)
+
+    def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+        return other_sizes(inputs)
+
+    def reread(self, model: Any) -> Graph:
+        return read(model, self._example, leaves=self._leaves)
+
+    def notes(self, model: Any) -> tuple[str, ...]:
+        found = []
+        if type(model) is not type(self._model) and not same_calls_in_training(
+            self._model, self._example, self._leaves
+        ):
+            found.append(
+                "the forward does something else in training mode (behind self.training); the new "
+                "module always does what eval mode does."
+            )
+        if paths := unread(self._reading, self._model):
+            named = ", ".join(f"'{path}'" for path in paths)
+            found.append(
+                f"{named} isn't called for inputs like the example: torch.export follows one "
+                "branch of each condition, and only that one is sure to compute the same."
+            )
+        if paths := backward_hooks(self._model):
+            named = ", ".join(f"'{path}'" for path in paths)
+            found.append(f"the new module has no backward hooks; the source has, at {named}.")
+        return tuple(found)
+
+    def lowerable(self) -> Lowerable:
+        raise Refused("a torch.nn.Module is trained as it is, not lowered.")
+
+
+class _Torch:
+    name, noun, ending = "torch", "torch.nn.Module", ".pt2"
+    lowers, images_first = False, True
+
+    def owns(self, model: Any) -> bool:
+        return isinstance(model, nn.Module)
+
+    def is_model(self, model: Any) -> bool:
+        return True
+
+    def example(self, input_shape: tuple[int, ...]) -> Any:
+        if len(input_shape) > 1:
+            return 2, input_shape[-1], *input_shape[:-1]
+        return 2, *input_shape
+
+    def read(self, model: Any, example: Any = None, leaves: Sequence[str] = ()) -> ReadModel:
+        return _ReadModel(model, example, leaves)
+
+    def save(self, model: Any, path: Path, example: Any) -> None:
+        export(model, path, example)
+
+    def structure(self, model: Any, read: Callable[[], ReadModel]) -> Any:
+        inner = set(vars(nn.Module())) | {"_graph"}  # torch.fx: its code is generated from it
+        modules = []
+        for name, module in model.named_modules():
+            own = {key: value for key, value in vars(module).items() if key not in inner}
+            modules.append((name, type(module), str(getattr(module, "code", "")), own))
+        return modules, [(name, p.requires_grad) for name, p in model.named_parameters()]
+
+    def is_built(self, model: Any) -> bool:
+        return True  # lazy modules are refused by `tensors`
+
+    def is_compiled(self, model: Any) -> bool:
+        return False
+
+    def tensors(self, model: Any) -> dict[str, np.ndarray]:
+        lazy = (nn.UninitializedParameter, nn.UninitializedBuffer)
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            if isinstance(tensor, lazy):
+                raise Refused(
+                    f"the module has lazy parameters ({name}): call it once on an example in the "
+                    "builder, so that they get their shapes."
+                )
+        state = model.state_dict().items()
+        return {name: _array(value) for name, value in state if isinstance(value, torch.Tensor)}
+
+    def load(self, model: Any, values: Mapping[str, np.ndarray]) -> None:
+        with torch.no_grad():
+            for name, tensor in model.state_dict().items():
+                if name in values:
+                    tensor.copy_(torch.from_numpy(np.array(values[name])))
+
+    def count(self, model: Any) -> dict[str, int]:
+        return trainer.count_parameters(model)
+
+    def biases(self, model: Any) -> int:
+        norms = set(self.norms(model))
+        return sum(
+            parameter.numel()
+            for module in model.modules()
+            if module not in norms
+            for name, parameter in module.named_parameters(recurse=False)
+            if name == "bias"
+        )
+
+    def norms(self, model: Any) -> Iterator[Any]:
+        for module in model.modules():
+            if "norm" in type(module).__name__.lower():
+                yield module
+
+    def momentum(self, norm: Any, kept: float) -> float | None:
+        return 1 - kept if isinstance(norm, nn.modules.batchnorm._NormBase) else None
+
+    def channels_first(self, model: Any, input_shape: tuple[int, ...]) -> bool:
+        return True
+
+    def call(self, model: Any, x: np.ndarray, *, training: bool) -> Any:
+        model.train(training)
+        torch.manual_seed(0)
+        batch = torch.from_numpy(x)
+        with torch.no_grad():
+            return model(batch.movedim(-1, 1) if batch.ndim > 2 else batch)
+
+    def check(self, model: Any, input_shape: tuple[int, ...], classes: int) -> None:
+        pass  # a module doesn't say what it takes and gives: a call does
+
+    def check_outputs(self, outputs: Any, classes: int) -> None:
+        trainer.check_logits(outputs, classes)
+
+    def lower(self, source: Lowerable, *, check: bool = True) -> Any:
+        return lower_checked(source, check=check)
+
+    def train(
+        self,
+        model: Any,
+        data: Any,
+        recipe: Recipe,
+        *,
+        seed: int,
+        on_epoch: OnEpoch,
+        device: str,
+        channels_first: bool,
+    ) -> RunResult:
+        return trainer.train(
+            model,
+            data,
+            recipe,
+            seed=seed,
+            on_epoch=on_epoch,
+            device=device,
+            channels_first=channels_first,
+        )
+
+    def seed(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def backend(self) -> str:
+        return self.name
+
+    def device(self, wanted: str) -> str:
+        if wanted == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.empty(0, device=wanted)
+        except Exception as error:  # what a backend that isn't there raises is its own affair
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"device '{wanted}' can't be used by PyTorch: {reason}") from None
+        return wanted
+
+    def limit_threads(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+
+
+FRAMEWORK: Framework = _Torch()
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    """Return a tensor as an array of its own; NumPy knows no bfloat16, and float32 holds it all."""
+    widened = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return np.array(widened.detach().cpu().numpy())

@@ -1,0 +1,44 @@
+"""What the files of handlers share.
+
+A handler of a function takes the Translator and the function's arguments, with PyTorch's names
+(aten's functions have the same); one of a module the Translator, the module and its input. Each
+emits nodes or says `Unknown`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..builder import Weight
+from ..program import Unknown
+from ..translator import Translator
+
+Handler = Callable[..., Any]
+NUMBERS = (1, 2, 3)  # of spatial axes
+
+
+def need_weight(w: Any) -> Weight | None:
+    """Return a tensor of the model's own as a weight.
+
+    Raises: Unknown: it depends on the input.
+    """
+    if w is not None and not isinstance(w, Tensor):
+        raise Unknown("its weights depend on the input")
+    return None if w is None else Weight(w)
+
+
+def module_as(function: Handler, *attributes: str) -> Handler:
+    """Read a module as a function whose arguments after the input are attributes of the module."""
+
+    def handler(t: Translator, m: Any, input: Any) -> Any:
+        return function(t, input, *(getattr(m, attribute) for attribute in attributes))
+
+    return handler
+
+
+def numbered(name: str, make: Callable[[int], Handler]) -> dict[type, Handler]:
+    """Return the handlers of a module that there is for one, two and three spatial axes."""
+    return {getattr(nn, f"{name}{n}d"): make(n) for n in NUMBERS if hasattr(nn, f"{name}{n}d")}

@@ -1,0 +1,137 @@
+"""Both frameworks through one protocol: found, complete, and agreed on what equal models hold."""
+
+import inspect
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import torch
+from keras import layers as kl
+from torch import nn
+
+from relucate.errors import InputError
+from relucate.frameworks import FRAMEWORKS, framework_of, named, owner
+from relucate.graph.conventions import CONVENTIONS
+from relucate.train.framework import Framework, ReadModel
+
+
+def keras_net():
+    x = image = keras.Input((6, 6, 2))
+    x = kl.BatchNormalization()(kl.Conv2D(3, 3)(x))
+    return keras.Model(image, kl.Dense(4)(kl.Flatten()(kl.ReLU()(x))))
+
+
+def torch_net():
+    steps = [nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)]
+    return nn.Sequential(*steps)
+
+
+NETS = {"keras": keras_net, "torch": torch_net}
+EVERY = pytest.mark.parametrize("name", FRAMEWORKS)
+
+
+@EVERY
+def test_a_model_is_found_by_what_it_is(name):
+    assert framework_of(NETS[name]()) is named(name)
+    assert named(name).name == name
+    assert name in CONVENTIONS
+
+
+def test_a_keras_layer_is_no_torch_module():
+    assert owner(kl.Dense(2)) is named("keras")
+    assert not named("keras").is_model(kl.Dense(2))
+
+
+@pytest.mark.parametrize("thing", [3, "net.keras", np.zeros(2)], ids=["number", "text", "array"])
+def test_what_is_no_model_is_an_input_error(thing):
+    with pytest.raises(InputError, match=f"got {type(thing).__name__}"):
+        framework_of(thing)
+
+
+def public(protocol):
+    return {n: f for n, f in vars(protocol).items() if inspect.isfunction(f) and n[0] != "_"}
+
+
+@EVERY
+def test_every_method_of_the_protocol_is_there_with_its_arguments(name):
+    framework = named(name)
+    read = framework.read(NETS[name](), framework.example((6, 6, 2)))
+    for protocol, thing in ((Framework, framework), (ReadModel, read)):
+        for method, declared in public(protocol).items():
+            own = inspect.signature(getattr(type(thing), method)).parameters
+            assert list(own) == list(inspect.signature(declared).parameters), method
+
+
+@EVERY
+def test_it_says_of_a_model_what_is_in_it(name):
+    framework, model = named(name), NETS[name]()
+    assert framework.count(model) == {"parameters": 54 + 3 + 6 + 192 + 4, "norm_parameters": 6}
+    assert framework.biases(model) == 3 + 4
+    assert len(list(framework.norms(model))) == 1
+    outputs = framework.call(model, np.ones((2, 6, 6, 2), np.float32), training=False)
+    framework.check(model, (6, 6, 2), 4)
+    framework.check_outputs(outputs, 4)
+    assert tuple(outputs.shape) == (2, 4)
+
+
+@EVERY
+def test_tensors_are_copies_and_load_sets_them(name):
+    framework, model = named(name), NETS[name]()
+    kept = framework.tensors(model)
+    framework.load(model, {key: array + 1 for key, array in kept.items()})
+    for key, array in framework.tensors(model).items():
+        np.testing.assert_array_equal(array, kept[key] + 1)
+
+
+KERAS_NORMS = {
+    "batch": kl.BatchNormalization,
+    "layer": kl.LayerNormalization,
+    "group": lambda: kl.GroupNormalization(2),
+    "rms": kl.RMSNormalization,
+}
+TORCH_NORMS = {
+    "batch": nn.BatchNorm1d,
+    "layer": nn.LayerNorm,
+    "group": lambda n: nn.GroupNorm(2, n),
+    "rms": nn.RMSNorm,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [("batch", 16), ("layer", 16), ("group", 16), ("rms", 8)]
+)
+def test_every_kind_of_norm_counts_in_both(kind, size):
+    image = keras.Input((8,))
+    one = keras.Model(image, KERAS_NORMS[kind]()(image))
+    two = nn.Sequential(TORCH_NORMS[kind](8))
+    for framework, model in ((named("keras"), one), (named("torch"), two)):
+        assert framework.count(model) == {"parameters": size, "norm_parameters": size}
+
+
+def test_the_momentum_keeps_the_same_share_in_both():
+    (norm,) = named("keras").norms(keras_net())
+    assert named("keras").momentum(norm, 0.9) == 0.9
+    (norm,) = named("torch").norms(torch_net())
+    assert named("torch").momentum(norm, 0.9) == pytest.approx(0.1)
+    assert named("torch").momentum(torch.nn.LayerNorm(2), 0.9) is None
+
+
+LOOKED_AT = """
+import sys
+from relucate.errors import InputError
+from relucate.frameworks import framework_of, owner
+
+assert owner(3) is None
+assert not {"keras", "torch"} & set(sys.modules)
+import torch
+
+assert framework_of(torch.nn.Linear(1, 1)).name == "torch"
+assert "keras" not in sys.modules
+"""
+
+
+def test_only_what_is_imported_already_is_looked_at():
+    done = subprocess.run([sys.executable, "-c", LOOKED_AT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
