@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from .errors import InputError, Refused, RelucateError
     from .order import Order
     from .surgery.verify import Certificate
+    from .train.metric import Metric
     from .train.recipe import Recipe
 
 __all__ = [
     "AuditReport",
     "Certificate",
     "InputError",
+    "Metric",
     "Order",
     "Recipe",
     "Refused",
@@ -45,6 +47,7 @@ _HOMES = {
     "rebuild": "api.transform",
     "verify": "api.transform",
     "Certificate": "surgery.verify",
+    "Metric": "train.metric",
     "Recipe": "train.recipe",
     "RelucateError": "errors",
     "InputError": "errors",

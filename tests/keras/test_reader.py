@@ -467,7 +467,7 @@ class TestRefused:
         for index in range(6):
             y = kl.Dense(4, dtype="mixed_float16", name=f"d{index}")(y)
         (hazard,) = read(keras.Model(x, y)).hazards
-        assert hazard.endswith("'d0', 'd1', 'd2' (and 3 more) compute in float16")
+        assert hazard.endswith("'d0', 'd1', 'd2' and 3 more compute in float16")
 
     @pytest.mark.parametrize("options", [{"renorm": True}, {"synchronized": True}], ids=str)
     def test_norms_with_other_statistics(self, options):

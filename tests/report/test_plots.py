@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from relucate.report import plots
+from relucate.report.numbers import Units
 from relucate.report.palette import colours, stand_in
 
 
@@ -16,7 +17,13 @@ def differences(study, name="d", **changes):
     comparison = {**study["comparisons"][0], **changes}
     reach = plots.reach_of([comparison])
     return plots.differences_svg(
-        comparison, arms=(1, 0), margin=study["margin"], reach=reach, name=name, alt="alt"
+        comparison,
+        arms=(1, 0),
+        units=Units.of_study(study),
+        margin=study["margin"],
+        reach=reach,
+        name=name,
+        alt="alt",
     )
 
 

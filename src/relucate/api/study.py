@@ -34,8 +34,8 @@ class Study(Shown):
     """A finished comparison: the verdict with everything that it rests on.
 
     verdict: "better", "equivalent" or "inconclusive"; winner: an order or None; difference: of the
-    second arm minus the first, a mapping with estimate, low, high, level and method (accuracy as
-    fractions, so that 0.01 is one point).
+    second arm minus the first, a mapping with estimate, low, high, level and method, in the
+    metric's own unit (for accuracy a fraction: 0.01 is one point).
     """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
@@ -53,7 +53,7 @@ class Study(Shown):
 
     @property
     def difference(self) -> dict[str, Any]:
-        """The paired difference with its interval, as fractions."""
+        """The paired difference with its interval, in the metric's own unit."""
         return dict(self._document["difference"])
 
     @property
@@ -62,7 +62,7 @@ class Study(Shown):
         return self._document["sentence"]
 
     def _data(self) -> dict[str, Any]:
-        return self._document  # schema relucate.compare/1
+        return self._document  # schema relucate.compare/2
 
     def _views(self) -> Any:
         from ..report import print_study, repr_html
@@ -273,6 +273,7 @@ def _display(display: Any, progress: bool, plan: StudyPlan) -> Any:
         plan.pairs,
         labels,
         plan.recipe.epochs,
+        metric=plan.metric,
         margin=plan.margin,
         level=plan.level,
     )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from relucate.errors import InputError
+from relucate.phrases import some
 
 NUMBERS = "biuf"  # NumPy dtype kinds: bool, int, unsigned, float
 
@@ -200,5 +201,4 @@ def _same_width(y_train: object, y_test: object) -> None:
 
 
 def _some(values: np.ndarray, most: int = 5) -> str:
-    shown = ", ".join(repr(value) for value in values[:most].tolist())
-    return shown + (f" and {len(values) - most} more" if len(values) > most else "")
+    return some(map(repr, values.tolist()), most)

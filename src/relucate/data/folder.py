@@ -18,6 +18,7 @@ from relucate.data.dataset import Dataset, make, make_split
 from relucate.data.images import Decoded, Progress
 from relucate.data.listing import File, Listing, list_folder
 from relucate.errors import InputError
+from relucate.phrases import some
 
 Size = int | tuple[int, int] | None
 VERSION = "relucate.folder/1"  # part of each key: a change of what decoding means changes it
@@ -189,5 +190,4 @@ def _codes(part: dict[str, list[File]]) -> np.ndarray:
 
 
 def _shown(bad: Sequence[tuple[str, str]], most: int = 3) -> str:
-    shown = ", ".join(f"{path} ({why})" for path, why in bad[:most])
-    return shown + (f" and {len(bad) - most:,} more" if len(bad) > most else "")
+    return some((f"{path} ({why})" for path, why in bad), most)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from relucate.errors import InputError
+from relucate.phrases import some
 
 TEST_NAMES = ("test", "val", "valid", "validation")  # the first that is there is the test part
 IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # and whatever starts with a dot
@@ -181,5 +182,4 @@ def _left_out(names: list[str]) -> tuple[str, ...]:
     """Return a note on what lies beside the class folders, which belongs to no class."""
     if not names:
         return ()
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return (f"left out, as in no class folder: {', '.join(names[:3])}{more}",)
+    return (f"left out, as in no class folder: {some(names, 3)}",)

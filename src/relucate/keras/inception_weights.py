@@ -24,6 +24,7 @@ import h5py
 import keras
 import numpy as np
 
+from .. import phrases
 from ..errors import InputError, Refused
 from ..order import Order
 from .reading.reader import read
@@ -275,9 +276,7 @@ def _check_kinds(path: Path, stored: Sequence[_Layer], wanted: Sequence[_Layer])
 
 
 def _counted(kinds: Counter[str]) -> str:
-    return (
-        ", ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in sorted(kinds.items())) or "nothing"
-    )
+    return ", ".join(phrases.count(n, kind) for kind, n in sorted(kinds.items())) or "nothing"
 
 
 def _check_style(path: Path, stored: Sequence[_Layer], order: str) -> None:

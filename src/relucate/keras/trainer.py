@@ -46,7 +46,7 @@ def train(
 ) -> RunResult:
     """Train `model` in place through `fit` and score it on the test part.
 
-    As `relucate.torch.train`: accuracy on all test examples after the last epoch, batch-norm
+    As `relucate.torch.train`: the score on all test examples after the last epoch, batch-norm
     statistics re-estimated before each evaluation, a loss that isn't finite is `diverged`.
     Raises: InputError: the recipe or the model's input doesn't fit the data, or bf16 (the model's
     own dtype policy decides here). Refused: outputs that aren't (batch, classes), a compiled loss

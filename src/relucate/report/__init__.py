@@ -1,6 +1,6 @@
 """A study for people: terminal text, the live display, one self-contained HTML file.
 
-Takes the JSON-ready dict of a comparison (schema relucate.compare/1) and computes no result of its
+Takes the JSON-ready dict of a comparison (schema relucate.compare) and computes no result of its
 own. Called by `study` users through `Study.report(path)` and by the command line.
 """
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..order import ALIASES
+from ..phrases import count, some
 from .terminal import speakable, stripped
 
 FEW = 24  # norms: more are shown by groups
@@ -83,10 +84,10 @@ def headline(audit: dict[str, Any]) -> str:
     name = f"{audit['model']} ({audit['framework']})"
     if not number:
         hidden = sum(len(row["norms"]) for row in audit.get("hidden", ()))
-        inside = f"{_counted(hidden, 'norm')}, inside layers that could not be read"
+        inside = f"{count(hidden, 'norm')}, inside layers that could not be read"
         return f"{name}: {inside if hidden else 'no norms'}."
     order, most = next(iter(audit["summary"].items()))
-    norms = f"{name}: {_counted(number, 'norm')}"
+    norms = f"{name}: {count(number, 'norm')}"
     if 2 * most <= number:
         return f"{norms} in {len(audit['summary'])} orders"
     return f"{norms}, {'all' if most == number else most} {named(order)}"
@@ -151,21 +152,16 @@ def unread(audit: dict[str, Any]) -> str:
     """Return the sentences about layers that couldn't be read, and what depends on them."""
     found = []
     if audit["unknown"]:
-        names = _few(audit["unknown"])
+        names = some(audit["unknown"], 5)
         found.append(f"Could not be read: {names}. Norms inside these layers are not listed")
         hidden = [name for row in audit.get("hidden", ()) for name in row["norms"]]
-        found[0] += f": {len(hidden)} found, {_few(hidden)}." if hidden else "."
+        found[0] += f": {len(hidden)} found, {some(hidden, 5)}." if hidden else "."
     unsure = [site for site in audit["sites"] if site.get("unknown")]
     if unsure:
         names = dict.fromkeys(name for site in unsure for name in site["unknown"])
-        norms = list(dict.fromkeys(site["name"] for site in unsure))
-        found.append(f"The order of {_few(norms)} (?) depends on {_few(list(names))}.")
+        norms = dict.fromkeys(site["name"] for site in unsure)
+        found.append(f"The order of {some(norms, 5)} (?) depends on {some(names, 5)}.")
     return " ".join(found)
-
-
-def _few(names: list[str]) -> str:
-    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + rest
 
 
 def conclusion(audit: dict[str, Any]) -> str:
@@ -175,7 +171,7 @@ def conclusion(audit: dict[str, Any]) -> str:
         return "No findings."
     severities = [finding["severity"] for finding in found]
     parts = [(name, severities.count(name)) for name in STYLE]
-    return ", ".join(_counted(number, name) for name, number in parts if number) + ":"
+    return ", ".join(count(number, name) for name, number in parts if number) + ":"
 
 
 def findings(audit: dict[str, Any], every: bool = False) -> Iterator[tuple[str, str, list[str]]]:
@@ -205,10 +201,6 @@ def _places(same: list[dict[str, Any]]) -> str:
 def _saved(same: list[dict[str, Any]]) -> str:
     total = sum(finding["parameters"] for finding in same)
     return f" {total:,} parameters in all." if total and len(same) > 1 else ""
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def audit_html(audit: dict[str, Any]) -> str:

@@ -17,13 +17,14 @@ from markupsafe import Markup
 
 from relucate.errors import InputError
 from relucate.files import replacing
+from relucate.phrases import count
 from relucate.report import palette, plots, tuning, view
-from relucate.report.facts import check_schema, difference_text, span
-from relucate.report.numbers import MISSING, count, known, margin_points, percent
+from relucate.report.facts import current, difference_text, span
+from relucate.report.numbers import MISSING, Units, known
 
 
 def write_html(study: dict[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Write the report of a study (schema relucate.compare/1) and return its path.
+    """Write the report of a study (schema relucate.compare) and return its path.
 
     The folders are made; a file that is there is replaced in one step, or left as it was.
 
@@ -52,7 +53,7 @@ def study_html(study: dict[str, Any]) -> str:
     Raises:
         InputError: the dict is no such study.
     """
-    check_schema(study)
+    study = current(study)
     return _render("compare.html.j2", **view.page(study), figures=figures(study), style=_style())
 
 
@@ -62,15 +63,16 @@ def repr_html(study: dict[str, Any]) -> str:
     Raises:
         InputError: the dict is no such study.
     """
-    check_schema(study)
+    study = current(study)
     return _render("fragment.html.j2", **view.page(study), differences=_difference_lines(study))
 
 
 def figures(study: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the report's figures that have something to show: name, heading, caption and SVG."""
     shown = [*_difference_figures(study), *_scatter_figure(study), *_rate_figure(study)]
+    name = study["metric"]["name"]
     for quantity, heading, what in (
-        (study["metric"], f"Test {study['metric']} while training", f"Test {study['metric']}"),
+        (name, f"Test {name} while training", f"Test {name}"),
         ("train_loss", "Training loss", "Training loss"),
     ):
         if any(map(known, _values(study, quantity))):
@@ -86,7 +88,7 @@ def _values(study: dict[str, Any], quantity: str) -> Iterator[float | None]:
 
 def _difference_figures(study: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the figure of paired differences, one per comparison that has any."""
-    places = {arm["label"]: k for k, arm in enumerate(study["arms"])}
+    places, units = {arm["label"]: k for k, arm in enumerate(study["arms"])}, Units.of_study(study)
     reach = plots.reach_of(study["comparisons"], study["margin"])
     shown = []
     for k, comparison in enumerate(study["comparisons"]):
@@ -97,23 +99,24 @@ def _difference_figures(study: dict[str, Any]) -> list[dict[str, Any]]:
         svg = plots.differences_svg(
             comparison,
             arms=(places[comparison["arm"]], places[comparison["against"]]),
+            units=units,
             margin=study["margin"],
             reach=reach,
             name=name,
-            alt=f"Differences by seed, {both}: {_difference_text(comparison, study)}.",
+            alt=f"Differences by seed, {both}: {_difference_text(comparison, study, units)}.",
         )
         caption = (
             f"{both}. One mark per seed, in the look of the arm that was ahead; the diamond is "
-            f"their mean {_with_interval(comparison)}; shaded is the margin, "
-            f"±{margin_points(study['margin'])} points."
+            f"their mean {_with_interval(comparison, units)}; shaded is the margin, "
+            f"±{units.metric.amount(units.margin(study['margin']))}."
         )
         shown.append(_figure(name, "Paired differences", caption, svg))
     return shown
 
 
-def _with_interval(comparison: dict[str, Any]) -> str:
+def _with_interval(comparison: dict[str, Any], units: Units) -> str:
     """Return how a figure of differences shows its mean."""
-    shown = span(comparison["difference"], comparison["pairs"])
+    shown = span(comparison["difference"], comparison["pairs"], units)
     if known(comparison["difference"]["low"]):
         return "with its interval"
     return "without an interval" if shown == MISSING else f"(no interval: the {shown})"
@@ -131,25 +134,29 @@ def _scatter_figure(study: dict[str, Any]) -> list[dict[str, Any]]:
         if len(found) < seeds
     ]
     missing = f" Not shown, since a run diverged or failed: {' and '.join(lost)}." if lost else ""
+    metric = Units.of_study(study).metric
+    side = "Below" if metric.lower_is_better else "Above"
     caption = (
-        "One mark per seed (equal results coincide). Above the diagonal the arm on the upright "
+        f"One mark per seed (equal results coincide). {side} the diagonal the arm on the upright "
         "axis is ahead; the closer the marks follow a rising line, the higher the correlation."
         f"{missing}"
     )
-    svg = plots.scatter_svg(study, name="scatter", alt="Accuracy of the arms, seed by seed.")
+    alt = f"{_capital(metric.name)} of the arms, seed by seed."
+    svg = plots.scatter_svg(study, name="scatter", alt=alt)
     return [_figure("scatter", "Seed by seed", caption, svg)]
 
 
 def _rate_figure(study: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the figure of score against learning rate, if the rates were tuned."""
     found = study.get("tuning")
-    if not found or not any(map(tuning.scored, found["arms"])):
+    if not found or not any(tuning.scored(arm, study) for arm in found["arms"]):
         return []
+    name = study["metric"]["name"]
     caption = (
-        "Mean accuracy on held-out training data at each rate that was tried; larger marks took "
+        f"Mean {name} on held-out training data at each rate that was tried; larger marks took "
         "part to the end, with all epochs. The vertical line is the recipe's rate."
     )
-    svg = plots.rates_svg(study, name="rates", alt="Held-out accuracy by learning rate and arm.")
+    svg = plots.rates_svg(study, name="rates", alt=f"Held-out {name} by learning rate and arm.")
     return [_figure("rates", "Score against learning rate", caption, svg)]
 
 
@@ -157,7 +164,8 @@ def _curve_figure(study: dict[str, Any], quantity: str, heading: str, what: str)
     """Return the figure of learning curves."""
     name = "curve-loss" if quantity == "train_loss" else "curve-metric"
     caption = f"{what}: mean over seeds, with a band of one standard deviation to either side."
-    ends = ", ".join(f"{arm['label']} {percent(arm['mean'])} %" for arm in study["arms"])
+    units = Units.of_study(study)
+    ends = ", ".join(f"{arm['label']} {units.valued(arm['mean'])}" for arm in study["arms"])
     alt = f"{what} by epoch." + ("" if name == "curve-loss" else f" At the end: {ends}.")
     return _figure(name, heading, caption, plots.curves_svg(study, quantity, name=name, alt=alt))
 
@@ -169,15 +177,20 @@ def _figure(name: str, heading: str, caption: str, svg: str) -> dict[str, Any]:
 
 def _difference_lines(study: dict[str, Any]) -> list[str]:
     """Return a line per comparison with its difference and interval."""
+    units = Units.of_study(study)
     return [
-        f"{c['arm']} minus {c['against']}: {_difference_text(c, study)}"
+        f"{c['arm']} minus {c['against']}: {_difference_text(c, study, units)}"
         for c in study["comparisons"]
     ]
 
 
-def _difference_text(comparison: dict[str, Any], study: dict[str, Any]) -> str:
+def _difference_text(comparison: dict[str, Any], study: dict[str, Any], units: Units) -> str:
     """Return a comparison's difference with its interval."""
-    return difference_text(comparison["difference"], study["level"], comparison["pairs"])
+    return difference_text(comparison["difference"], study["level"], comparison["pairs"], units)
+
+
+def _capital(name: str) -> str:
+    return name[:1].upper() + name[1:]
 
 
 def _style() -> dict[str, list[tuple[str, str]]]:

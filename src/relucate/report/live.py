@@ -20,11 +20,13 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from relucate.phrases import count
+from relucate.report.numbers import Units, duration, known, level_percent
 from relucate.report.numbers import clock as as_clock
-from relucate.report.numbers import count, duration, interval, known, level_percent, percent, points
 from relucate.report.pace import Pace
 from relucate.report.strip import ASCII, LINES, interval_strip
 from relucate.report.terminal import speakable
+from relucate.train.metric import ACCURACY, Metric
 
 MOST_ROWS = 8  # runs shown at once; the rest are counted
 STRIP_WIDTH = 60
@@ -43,7 +45,7 @@ class _Running:
 
 @dataclass(frozen=True)
 class _Difference:
-    """The paired difference so far, as fractions."""
+    """The paired difference so far, in the metric's own unit."""
 
     estimate: float | None
     low: float | None
@@ -61,7 +63,8 @@ class LiveStudy:
         total_pairs: pairs planned.
         arms: the arms' labels; differences are second minus first.
         epochs: epochs of a run.
-        margin: of equivalence, as a fraction, drawn in the strip; None draws none.
+        metric: what is scored.
+        margin: of equivalence, in the metric's own unit, drawn in the strip; None draws none.
         level: of the interval, as a fraction.
         clock: seconds that only go forward.
 
@@ -81,6 +84,7 @@ class LiveStudy:
         arms: Sequence[str],
         epochs: int,
         *,
+        metric: Metric = ACCURACY,
         margin: float | None = None,
         level: float = 0.95,
         clock: Callable[[], float] = time.monotonic,
@@ -89,6 +93,7 @@ class LiveStudy:
         self.total_pairs = total_pairs
         self.arms = list(arms)
         self.epochs = epochs
+        self.units = Units.of(metric, margin)
         self.margin = margin
         self.level = level
         self._clock = clock
@@ -187,7 +192,7 @@ class LiveStudy:
     def difference(
         self, estimate: float | None, low: float | None, high: float | None, pairs: int
     ) -> None:
-        """Show the difference so far with its interval (fractions; None where undefined)."""
+        """Show the difference so far with its interval (None where undefined)."""
         with self._lock:
             before, self._difference = self._difference, _Difference(estimate, low, high, pairs)
             if self._live is None and pairs > 1 and before != self._difference:
@@ -206,13 +211,13 @@ class LiveStudy:
         if self._live is not None:
             return
         shown = ", ".join(
-            f"{arm} {percent(metric)} %" if known(metric) else f"{arm} {status}"
+            f"{arm} {self.units.valued(metric) if known(metric) else status}"
             for arm, (metric, status) in sorted(pair.items(), key=lambda item: self._rank(item[0]))
         )
         metrics = [pair[arm][0] for arm in self.arms if arm in pair]
         line = f"pair {self._pairs_done} of {self.total_pairs} (seed {seed}): {shown}"
         if len(metrics) == 2 and metrics[0] is not None and metrics[1] is not None:
-            line += f", difference {points(metrics[1] - metrics[0])} points"
+            line += f", difference {self.units.differing(metrics[1] - metrics[0])}"
         left = self._pace.left()
         self._print(line + (f", about {as_clock(left)} left" if left else ""))
 
@@ -292,9 +297,9 @@ class LiveStudy:
         so_far = self._difference
         if so_far is None or not known(so_far.estimate):
             return "no difference yet"
-        text = f"{points(so_far.estimate)} points after {count(so_far.pairs, 'pair')}"
+        text = f"{self.units.differing(so_far.estimate)} after {count(so_far.pairs, 'pair')}"
         if known(so_far.low) and known(so_far.high) and so_far.low != so_far.high:
-            span = interval(so_far.low, so_far.high)
+            span = self.units.interval(so_far.low, so_far.high)
             text += f", {level_percent(self.level)} interval {span}"
         return f"{text} ({self.arms[1]} minus {self.arms[0]})" if len(self.arms) > 1 else text
 
@@ -308,6 +313,7 @@ class LiveStudy:
             so_far.estimate,
             so_far.low,
             so_far.high,
+            units=self.units,
             margin=self.margin,
             width=min(STRIP_WIDTH, self.console.width),
             marks=ASCII if options.ascii_only else LINES,

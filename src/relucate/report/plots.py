@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import escape
 
-from relucate.report.numbers import known
+from relucate.report.numbers import Units, known
 from relucate.report.palette import arm_variable, look, stand_in, themed
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ WIDTH = 4.9  # inches: drawn for a phone's width, so that a phone need not shrin
 LONGEST_NAME = 26
 MOST_SEED_LABELS = 40
 FEW_EPOCHS = 16  # up to here every epoch gets its marker
-SMALLEST_REACH = 0.001  # of an axis of differences: a tenth of a point
+SMALLEST_REACH = 0.001  # of an axis of differences on which all is zero
 LOG_FROM = 30.0  # a loss that falls by this factor is drawn on a logarithmic axis
 DECADES = 4  # a longer logarithmic axis labels powers of ten alone
 
@@ -54,6 +54,7 @@ def differences_svg(
     comparison: dict[str, Any],
     *,
     arms: tuple[int, int],
+    units: Units,
     margin: float | None,
     reach: float,
     name: str,
@@ -62,32 +63,34 @@ def differences_svg(
     """Return a dot per seed, the mean with its interval, the zero line and the margin's band.
 
     Args:
-        comparison: one of the study's comparisons (differences as fractions; drawn in points).
+        comparison: one of the study's comparisons.
         arms: places of the arm and of the one it is compared against, which give the colours: a
             dot has the look of the arm that was ahead with that seed.
-        margin: half the width of the band of equivalence, as a fraction.
-        reach: how far the axis goes to either side, as a fraction (`reach_of`).
+        units: what is drawn of the metric.
+        margin: half the width of the band of equivalence, in the metric's own unit.
+        reach: how far the axis goes to either side, in the metric's own unit (`reach_of`).
         name: prefix of every id in the drawing. alt: what a screen reader says.
     """
     pairs = [pair for pair in comparison["differences"] if known(pair["value"])]
-    values = 100 * np.array([pair["value"] for pair in pairs], dtype=float)
+    scale, lower = units.metric.scale, units.metric.lower_is_better
+    values = scale * np.array([pair["value"] for pair in pairs], dtype=float)
     with _style():
         figure, axes = _figure(1.35 + 0.19 * min(len(pairs), MOST_SEED_LABELS))
-        _difference_axis(axes, margin, reach)
+        _difference_axis(axes, units, margin, reach)
         rows = np.arange(len(values), 0, -1) + 0.5
-        ahead = np.where(values >= 0, arms[0], arms[1])
+        ahead = np.where((values >= 0) != lower, arms[0], arms[1])
         for arm in arms:
             chosen = (ahead == arm) & (values != 0)
             _dots(axes, values[chosen], rows[chosen], arm)
         axes.plot(values[values == 0], rows[values == 0], ".", color=stand_in("ink"))
-        _mean_row(axes, comparison["difference"])
+        _mean_row(axes, comparison["difference"], scale)
         _seed_ticks(axes, rows, [pair["seed"] for pair in pairs])
-        _who_is_ahead(axes, comparison)
+        _who_is_ahead(axes, comparison, lower)
         return _svg(figure, name, alt)
 
 
 def reach_of(comparisons: Sequence[dict[str, Any]], margin: float | None = None) -> float:
-    """Return how far an axis must go to show every difference, interval and margin, as a fraction.
+    """Return how far an axis must go to show every difference, interval and margin.
 
     >>> difference = {"low": -0.01, "high": 0.02}
     >>> reach = reach_of([{"differences": [{"seed": 0, "value": -0.05}], "difference": difference}])
@@ -98,25 +101,27 @@ def reach_of(comparisons: Sequence[dict[str, Any]], margin: float | None = None)
     values.append(margin)
     for comparison in comparisons:
         values += [comparison["difference"]["low"], comparison["difference"]["high"]]
-    return max(1.1 * max((abs(v) for v in values if known(v)), default=0.0), SMALLEST_REACH)
+    return 1.1 * max((abs(v) for v in values if known(v)), default=0.0) or SMALLEST_REACH
 
 
 def scatter_svg(study: dict[str, Any], *, name: str, alt: str) -> str:
     """Return the other arms' metrics against the first arm's, a mark per seed, and the diagonal."""
     metrics, marked = _metrics_by_arm(study), marked_seeds(study)
     labels = [arm["label"] for arm in study["arms"]]
+    units = Units.of_study(study)
     with _style():
         figure, axes = _figure(3.7)
         seen: list[float] = []
         for place, label in enumerate(labels[1:], start=1):
-            x = [100 * metrics[labels[0]][seed] for seed in marked[label]]
-            y = [100 * metrics[label][seed] for seed in marked[label]]
+            x = [units.metric.scale * metrics[labels[0]][seed] for seed in marked[label]]
+            y = [units.metric.scale * metrics[label][seed] for seed in marked[label]]
             _dots(axes, x, y, place)
             seen += x + y
-        _square(axes, seen)
-        axes.set_xlabel(f"{safe_name(labels[0], 'first arm')} (%)")
+        _square(axes, seen, 10.0 ** (1 - units.digits))
+        unit = _bracketed(units.metric.value_unit)
+        axes.set_xlabel(f"{safe_name(labels[0], 'first arm')}{unit}")
         other = safe_name(labels[1], "second arm") if len(labels) == 2 else "the other arms"
-        axes.set_ylabel(f"{other} (%)")
+        axes.set_ylabel(f"{other}{unit}")
         return _svg(figure, name, alt)
 
 
@@ -133,27 +138,27 @@ def marked_seeds(study: dict[str, Any]) -> dict[str, list[int]]:
 def curves_svg(study: dict[str, Any], quantity: str, *, name: str, alt: str) -> str:
     """Return the learning curves of all arms: the mean over seeds, with a band of one sd.
 
-    quantity: a key of the runs' curves; "train_loss" is drawn as it is, anything else in percent.
+    quantity: a key of the runs' curves: "train_loss" or the metric's name.
     An epoch that only some seeds reached is the mean of those; one seed alone has no band.
     """
     from matplotlib.ticker import MaxNLocator
 
-    loss = quantity == "train_loss"
+    loss, metric = quantity == "train_loss", Units.of_study(study).metric
     with _style():
         figure, axes = _figure(3.0)
         means: list[float] = []
         for place, arm in enumerate(study["arms"]):
             runs = [run for run in study["runs"] if run["arm"] == arm["label"]]
             epochs, mean, sd = mean_curve(runs, quantity)
-            scale = 1.0 if loss else 100.0
+            scale = 1.0 if loss else metric.scale
             _curve(axes, epochs, scale * mean, scale * sd, place, loss)
             means += list(scale * mean)
         if loss and means and min(means) > 0 and max(means) > LOG_FROM * min(means):
             _logarithmic(axes, max(means) / min(means))
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        metric = safe_name(str(study["metric"]), "metric")
-        axes.set_ylabel("training loss" if loss else f"test {metric} (%)")
+        score = f"test {safe_name(metric.name, 'metric')}{_bracketed(metric.value_unit)}"
+        axes.set_ylabel("training loss" if loss else score)
         axes.grid(axis="y", color=stand_in("rule"), linewidth=0.6)
         return _svg(figure, name, alt)
 
@@ -162,19 +167,19 @@ def rates_svg(study: dict[str, Any], *, name: str, alt: str) -> str:
     """Return each arm's held-out score against the learning rate, on a logarithmic axis."""
     from matplotlib.ticker import FuncFormatter, NullLocator
 
-    found = study["tuning"]
+    found, metric = study["tuning"], Units.of_study(study).metric
     with _style():
         figure, axes = _figure(3.0)
         for place, arm in enumerate(found["arms"]):
-            points = arm["curve"]
+            tried = arm["curve"]
             style, colour = look(place), stand_in(arm_variable(place))
-            x = [point["lr"] for point in points]
-            y = [100 * point["score"] for point in points]
+            x = [point["lr"] for point in tried]
+            y = [metric.scale * point["score"] for point in tried]
             (line,) = axes.plot(x, y, color=colour, linewidth=1.4, zorder=3)
             if style.dashes:
                 line.set_dashes(style.dashes)
-            longest = max(point["epochs"] for point in points)
-            for rate, score, point in zip(x, y, points, strict=True):
+            longest = max(point["epochs"] for point in tried)
+            for rate, score, point in zip(x, y, tried, strict=True):
                 size = 7 if point["epochs"] == longest else 4
                 axes.plot(rate, score, marker=style.marker, markersize=size, color=colour, zorder=4)
         axes.axvline(found["same_rate"]["lr"], color=stand_in("muted"), linewidth=0.9, zorder=1)
@@ -184,7 +189,8 @@ def rates_svg(study: dict[str, Any], *, name: str, alt: str) -> str:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
         axes.set_xlabel("learning rate")
-        axes.set_ylabel("held-out accuracy (%)")
+        score = f"{safe_name(metric.name, 'metric')}{_bracketed(metric.value_unit)}"
+        axes.set_ylabel(f"held-out {score}")
         axes.grid(axis="y", color=stand_in("rule"), linewidth=0.6)
         return _svg(figure, name, alt)
 
@@ -229,6 +235,12 @@ def safe_name(text: str, otherwise: str) -> str:
     return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 3] + "..."
 
 
+def _bracketed(unit: str) -> str:
+    """Return a unit for an axis, or nothing where there is none that a figure may show."""
+    shown = safe_name(unit, "")
+    return f" ({shown})" if shown else ""
+
+
 # ---- parts of figures
 
 
@@ -270,27 +282,28 @@ def _dots(axes: Axes, x: Any, y: Any, arm: int) -> None:
     )
 
 
-def _difference_axis(axes: Axes, margin: float | None, reach: float) -> None:
-    """Draw the zero line and the margin's band on an axis in points, zero in its middle."""
-    axes.set_xlim(-100 * reach, 100 * reach)
+def _difference_axis(axes: Axes, units: Units, margin: float | None, reach: float) -> None:
+    """Draw the zero line and the margin's band on an axis with zero in its middle."""
+    scale = units.metric.scale
+    axes.set_xlim(-scale * reach, scale * reach)
     if margin is not None and known(margin):
-        axes.axvspan(-100 * margin, 100 * margin, color=stand_in("band"), linewidth=0, zorder=0)
+        axes.axvspan(-scale * margin, scale * margin, color=stand_in("band"), linewidth=0, zorder=0)
     axes.axvline(0, color=stand_in("ink"), linewidth=0.9, zorder=1)
-    axes.set_xlabel("difference (percentage points)")
+    axes.set_xlabel(f"difference{_bracketed(units.metric.words[1])}")
     axes.spines["left"].set_visible(False)
 
 
-def _mean_row(axes: Axes, difference: dict[str, Any]) -> None:
+def _mean_row(axes: Axes, difference: dict[str, Any], scale: float) -> None:
     """Draw the mean with its interval in the row below the seeds."""
     if not known(difference["estimate"]):
         return
     ink = stand_in("ink")
     low, high = difference["low"], difference["high"]
     if known(low) and known(high):
-        axes.plot([100 * low, 100 * high], [0.3, 0.3], color=ink, linewidth=2.2, zorder=3)
+        axes.plot([scale * low, scale * high], [0.3, 0.3], color=ink, linewidth=2.2, zorder=3)
         for end in (low, high):
-            axes.plot([100 * end] * 2, [0.05, 0.55], color=ink, linewidth=1.4, zorder=3)
-    axes.plot(100 * difference["estimate"], 0.3, marker="D", markersize=7, color=ink, zorder=5)
+            axes.plot([scale * end] * 2, [0.05, 0.55], color=ink, linewidth=1.4, zorder=3)
+    axes.plot(scale * difference["estimate"], 0.3, marker="D", markersize=7, color=ink, zorder=5)
 
 
 def _seed_ticks(axes: Axes, rows: np.ndarray, seeds: Sequence[int]) -> None:
@@ -302,10 +315,12 @@ def _seed_ticks(axes: Axes, rows: np.ndarray, seeds: Sequence[int]) -> None:
     axes.set_ylim(-0.4, len(seeds) + 1.1)
 
 
-def _who_is_ahead(axes: Axes, comparison: dict[str, Any]) -> None:
+def _who_is_ahead(axes: Axes, comparison: dict[str, Any], lower_is_better: bool) -> None:
     """Say above the plot which side favours which arm."""
     left = safe_name(comparison["against"], "against")
     right = safe_name(comparison["arm"], "arm")
+    if lower_is_better:
+        left, right = right, left
     colour = stand_in("muted")
     for x, side, text in ((0, "left", f"← {left} ahead"), (1, "right", f"{right} ahead →")):
         axes.text(
@@ -313,12 +328,12 @@ def _who_is_ahead(axes: Axes, comparison: dict[str, Any]) -> None:
         )
 
 
-def _square(axes: Axes, values: Sequence[float]) -> None:
-    """Give both axes the same range and ticks, and draw the diagonal."""
+def _square(axes: Axes, values: Sequence[float], least: float) -> None:
+    """Give both axes the same range (with `least` room) and ticks, and draw the diagonal."""
     from matplotlib.ticker import MaxNLocator
 
-    low, high = (min(values), max(values)) if values else (0.0, 100.0)
-    room = max(0.08 * (high - low), 0.1) if high > low else 0.5
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    room = max(0.08 * (high - low), least) if high > low else 5 * least
     ends = (low - room, high + room)
     axes.plot(ends, ends, color=stand_in("muted"), linewidth=0.9, dashes=(4, 3), zorder=1)
     axes.set_xlim(ends)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from relucate.report.numbers import known
+from relucate.report.numbers import Units, known
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Marks:
 LINES = Marks("─", "━", "┊", "╋", "│", "┿", "●")
 ASCII = Marks("-", "=", ":", "+", "|", "#", "o")
 NARROWEST = 27  # with two axis labels, about a dozen cells: fewer say nothing
-SMALLEST_REACH = 0.001  # of the axis, as a fraction: a tenth of a point to either side
+NO_REACH = 0.001  # of an axis on which all is zero
 
 
 def interval_strip(
@@ -35,6 +35,7 @@ def interval_strip(
     low: float | None,
     high: float | None,
     *,
+    units: Units,
     margin: float | None = None,
     width: int = 40,
     marks: Marks = LINES,
@@ -42,20 +43,24 @@ def interval_strip(
     """Return the interval as one line of `width` characters, or "" where there is nothing to draw.
 
     Args:
-        estimate, low, high: a difference and its interval as fractions; None where undefined
-            (without an interval the estimate is drawn alone).
-        margin: half the width of the band of equivalence, as a fraction.
-        width: characters, the two labels of the axis included (points).
+        estimate, low, high: a difference and its interval in the metric's own unit; None where
+            undefined (without an interval the estimate is drawn alone).
+        units: of the labels.
+        margin: half the width of the band of equivalence, in the metric's own unit.
+        width: characters, the two labels of the axis included.
         marks: the characters to draw with, `LINES` or `ASCII`.
 
-    >>> interval_strip(0.006, 0.0035, 0.0085, margin=0.005, width=36, marks=ASCII)
+    >>> from relucate.train.metric import ACCURACY
+    >>> drawn = {"margin": 0.005, "width": 36, "marks": ASCII, "units": Units(ACCURACY)}
+    >>> interval_strip(0.006, 0.0035, 0.0085, **drawn)
     '-1.0 ------:-----|---==+o===-- +1.0'
     """
     if estimate is None or not known(estimate) or width < NARROWEST:
         return ""
     ends = (low, high) if known(low) and known(high) else (estimate, estimate)
     reach = _reach([estimate, *ends, margin])
-    left, right = f"{-100 * reach:+.1f} ", f" {100 * reach:+.1f}"
+    end = f"{units.metric.scale * reach:.{units.digits - 1}f}"
+    left, right = f"-{end} ", f" +{end}"
     half = (width - len(left) - len(right) - 1) // 2
     return left + _axis(half, reach, estimate, ends, margin, marks) + right
 
@@ -63,7 +68,7 @@ def interval_strip(
 def _reach(values: list[float | None]) -> float:
     """Return how far the axis goes to either side: past the largest value by a seventh."""
     largest = max(abs(value) for value in values if value is not None and known(value))
-    return max(1.15 * largest, SMALLEST_REACH)
+    return 1.15 * largest or NO_REACH
 
 
 def _axis(

@@ -1,7 +1,7 @@
 """A comparison study as terminal text: the verdict, the arms, the difference with its interval.
 
-Legible without colour, at 80 columns and below; accuracies in percent, differences in points. Not
-here: any number's computation, the HTML report, progress. Called by the command line and by the
+Legible without colour, at 80 columns and below; numbers in the metric's unit. Not here: any
+number's computation, the HTML report, progress. Called by the command line and by the
 study's `__str__`.
 """
 
@@ -20,25 +20,18 @@ from rich.table import Table
 from rich.text import Text
 
 from relucate.errors import printable
+from relucate.phrases import count
 from relucate.report import reach, tuning, varied
 from relucate.report.facts import (
     bare_sentence,
+    current,
     difference_text,
     failed_runs,
     sole_winner,
     span,
     standing,
 )
-from relucate.report.numbers import (
-    MISSING,
-    count,
-    duration,
-    level_percent,
-    margin_points,
-    percent,
-    plain,
-    points,
-)
+from relucate.report.numbers import MISSING, Units, duration, level_percent, plain
 from relucate.report.strip import ASCII, LINES, interval_strip
 
 VERDICT_STYLE = {
@@ -53,8 +46,8 @@ UNBOUNDED = 1000  # columns: how wide a table would be if it could
 
 
 def verdict_table(study: dict[str, Any]) -> StudyView:
-    """Return a study (schema relucate.compare/1) as something rich can print at any width."""
-    return StudyView(study)
+    """Return a study (schema relucate.compare) as something rich can print at any width."""
+    return StudyView(current(study))
 
 
 def print_study(study: dict[str, Any], console: Console) -> None:
@@ -156,15 +149,15 @@ def _arm_columns(study: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return (heading, justification, arm -> text) for the columns that this study needs."""
     arms = study["arms"]
     renamed = any(arm["label"] != arm["order"] for arm in arms)
-    failed = failed_runs(study)
+    failed, units = failed_runs(study), Units.of_study(study)
     columns = [
         ("arm", "left", lambda arm: arm["label"]) if renamed else None,
         ("order", "left", lambda arm: arm["order"]),
         ("alias", "left", lambda arm: arm.get("alias") or MISSING)
         if any(arm.get("alias") for arm in arms)
         else None,
-        ("mean %", "right", lambda arm: percent(arm["mean"])),
-        ("sd", "right", lambda arm: percent(arm["sd"])),
+        (f"mean {units.metric.value_unit}", "right", lambda arm: units.value(arm["mean"])),
+        ("sd", "right", lambda arm: units.value(arm["sd"])),
         ("n", "right", lambda arm: str(arm["n"])),
         ("parameters", "right", lambda arm: f"{arm['parameters']:,}"),
         ("s/run", "right", lambda arm: plain(arm["seconds"], 1)),
@@ -176,14 +169,14 @@ def _arm_columns(study: dict[str, Any]) -> list[tuple[str, Any, Any]]:
 
 def _arm_lines(study: dict[str, Any]) -> RenderableType:
     """Return the arms where the table doesn't fit: a line with the name, then the numbers."""
-    failed = failed_runs(study)
+    failed, units = failed_runs(study), Units.of_study(study)
     lines: list[RenderableType] = []
     for arm in study["arms"]:
         named = f"{arm['label']}" + (f" = {arm['order']}" if arm["label"] != arm["order"] else "")
         name = named + (f" ({arm['alias']})" if arm.get("alias") else "")
         numbers = [
-            f"{percent(arm['mean'])} %",
-            f"sd {percent(arm['sd'])}",
+            units.valued(arm["mean"]),
+            f"sd {units.value(arm['sd'])}",
             f"n {arm['n']}",
             f"{arm['parameters']:,} parameters",
             f"{plain(arm['seconds'], 1)} s/run",
@@ -211,23 +204,27 @@ def _differences(
     study: dict[str, Any], console: Console, options: ConsoleOptions
 ) -> Iterator[RenderableType]:
     """Yield the comparisons: in words for two arms, as a table for more, if it fits."""
-    comparisons = study["comparisons"]
+    comparisons, units = study["comparisons"], Units.of_study(study)
     if study.get("factors"):
         yield from _factors(study, console, options)
-    table = Padding(_comparison_table(comparisons), INDENT)
+    table = Padding(_comparison_table(comparisons, units), INDENT)
     if len(comparisons) > 1 and _fits(table, console, options):
-        yield Text(f"minus {comparisons[0]['against']}, in points:")
+        yield Text(f"minus {comparisons[0]['against']}{_in(units.metric.unit)}:")
         yield table
-        yield _indented(f"{_margin_text(study)}, {_interval_text(study)}")
+        yield _indented(f"{_margin_text(study, units)}, {_interval_text(study)}")
         return
     for comparison in comparisons:
         yield Text(f"{comparison['arm']} minus {comparison['against']}:")
         found, pairs = comparison["difference"], comparison["pairs"]
-        yield _indented(difference_text(found, study["level"], pairs))
-        yield from _strip(found, study["margin"], options)
-        yield _indented(f"{_margin_text(study)}, {_pair_text(comparison)}")
-        if reach.line(comparison):
-            yield _indented(reach.line(comparison))
+        yield _indented(difference_text(found, study["level"], pairs, units))
+        yield from _strip(found, study["margin"], units, options)
+        yield _indented(f"{_margin_text(study, units)}, {_pair_text(comparison)}")
+        if reach.line(comparison, units):
+            yield _indented(reach.line(comparison, units))
+
+
+def _in(unit: str) -> str:
+    return f", in {unit}" if unit else ""
 
 
 def _factors(
@@ -240,8 +237,10 @@ def _factors(
         table.add_column(heading, justify=justify)
     for row in rows:
         table.add_row(*map(Text, row))
-    shown = Padding(table, INDENT)
-    yield Text("accuracy in percent, effect of the order in points:")
+    shown, metric = Padding(table, INDENT), Units.of_study(study).metric
+    score = f"{metric.name} in {metric.words[0]}" if metric.unit else metric.name
+    effect = f" in {metric.unit}" if metric.unit else ""
+    yield Text(f"{score}, effect of the order{effect}:")
     if _fits(shown, console, options):
         yield shown
     else:
@@ -254,13 +253,14 @@ def _factors(
 
 
 def _strip(
-    difference: dict[str, Any], margin: float | None, options: ConsoleOptions
+    difference: dict[str, Any], margin: float | None, units: Units, options: ConsoleOptions
 ) -> Iterator[Text]:
     """Yield the interval drawn in one line, where it fits."""
     drawn = interval_strip(
         difference["estimate"],
         difference["low"],
         difference["high"],
+        units=units,
         margin=margin,
         width=min(STRIP_WIDTH, options.max_width - 2),
         marks=ASCII if options.ascii_only else LINES,
@@ -269,9 +269,10 @@ def _strip(
         yield Text(f"  {drawn}", no_wrap=True)
 
 
-def _margin_text(study: dict[str, Any]) -> str:
-    """Return the margin in words."""
-    return f"margin {margin_points(study['margin'])} points"
+def _margin_text(study: dict[str, Any], units: Units) -> str:
+    """Return the margin in words, and the direction where it isn't the usual one."""
+    direction = f", a lower {units.metric.name} is better" if units.metric.lower_is_better else ""
+    return f"margin {units.metric.amount(units.margin(study['margin']))}{direction}"
 
 
 def _interval_text(study: dict[str, Any]) -> str:
@@ -286,7 +287,7 @@ def _pair_text(comparison: dict[str, Any]) -> str:
     return f"{count(comparison['pairs'], 'pair')}, correlation {plain(comparison['correlation'])}"
 
 
-def _comparison_table(comparisons: list[dict[str, Any]]) -> Table:
+def _comparison_table(comparisons: list[dict[str, Any]], units: Units) -> Table:
     """Return one row per comparison against the first arm."""
     table = _table()
     for heading in ("arm", "verdict"):
@@ -298,8 +299,8 @@ def _comparison_table(comparisons: list[dict[str, Any]]) -> Table:
         table.add_row(
             Text(comparison["arm"]),
             Text(word, style=VERDICT_STYLE.get(word, "")),
-            points(difference["estimate"]),
-            span(difference, comparison["pairs"]),
+            units.difference(difference["estimate"]),
+            span(difference, comparison["pairs"], units),
             str(comparison["pairs"]),
             plain(comparison["correlation"]),
         )

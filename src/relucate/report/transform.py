@@ -19,6 +19,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from ..phrases import count
 from .audit import FEW, named
 from .terminal import speakable, stripped
 
@@ -75,7 +76,7 @@ def headline(report: dict[str, Any], planned: bool = False) -> str:
     total = done + skipped + hidden
     name = f"{report['model']} ({report['framework']})"
     unread = f"; {hidden} could not be read" if hidden else ""
-    return f"{name}: {done} of {total} norm{'' if total == 1 else 's'} {past}{to}{unread}"
+    return f"{name}: {done} of {count(total, 'norm')} {past}{to}{unread}"
 
 
 def table(report: dict[str, Any], every: bool = False) -> tuple[list[str], list[list[str]]]:

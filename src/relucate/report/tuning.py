@@ -7,27 +7,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from relucate.report.numbers import count, percent
+from relucate.phrases import count
+from relucate.report.numbers import Units
 
 
 def lines(study: dict[str, Any]) -> list[str]:
     """Return the best rates and the comparisons at one rate in sentences; none without tuning."""
     found = study.get("tuning")
-    return [*_chosen(found), *_same_rate(found["same_rate"])] if found else []
+    return [*_chosen(found, study), *_same_rate(found["same_rate"])] if found else []
 
 
-def scored(arm: dict[str, Any]) -> bool:
-    """Return whether any of an arm's tuning runs came to a score above 0.
+def scored(arm: dict[str, Any], study: dict[str, Any]) -> bool:
+    """Return whether any of an arm's tuning runs came to more than the metric's worst score.
 
-    >>> scored({"curve": [{"score": 0.0}, {"score": 0.4}]})
+    >>> scored({"curve": [{"score": 0.0}, {"score": 0.4}]}, {"metric": {"worst": 0.0}})
     True
     """
-    return any(point["score"] for point in arm["curve"])
+    return any(point["score"] != study["metric"].get("worst") for point in arm["curve"])
 
 
-def _chosen(found: dict[str, Any]) -> list[str]:
+def _chosen(found: dict[str, Any], study: dict[str, Any]) -> list[str]:
     """Return which rate each arm got and why."""
-    good = [arm for arm in found["arms"] if scored(arm)]
+    good = [arm for arm in found["arms"] if scored(arm, study)]
     about = (
         f"(of {_tried(found)}; scored on {found['held_out']:,} training examples held out, seeds "
         f"{found['first_seed']:,} and on)"
@@ -40,14 +41,15 @@ def _chosen(found: dict[str, Any]) -> list[str]:
             f"the best rate of {' and of '.join(edges)} is at the end of those tried: a better one "
             "may lie beyond (--rates)"
         )
-    return said + [_lost(arm, found) for arm in found["arms"] if not scored(arm)]
+    worst = f"{study['metric']['scale'] * (study['metric'].get('worst') or 0.0):g}"
+    return said + [_lost(arm, found, worst) for arm in found["arms"] if not scored(arm, study)]
 
 
-def _lost(arm: dict[str, Any], found: dict[str, Any]) -> str:
+def _lost(arm: dict[str, Any], found: dict[str, Any], worst: str) -> str:
     """Return that an arm has no best rate, and what it was trained with."""
     curve = arm["curve"]
     diverged = all(point.get("diverged", 0) == point["runs"] for point in curve)
-    why = "every tuning run diverged" if diverged else "every tuning run scored 0"
+    why = "every tuning run diverged" if diverged else f"every tuning run scored {worst}"
     return (
         f"no best learning rate for {arm['label']}: {why} (tried: {_tried(found)}); it trained "
         f"with {rate(arm['lr'])}, the nearest to the recipe's (other rates: --rates)"
@@ -70,15 +72,16 @@ def table(study: dict[str, Any]) -> list[dict[str, Any]]:
     found = study.get("tuning")
     if not found:
         return []
+    units = Units.of_study(study)
     curves = [{point["lr"]: point for point in arm["curve"]} for arm in found["arms"]]
     return [
         {
             "rate": rate(lr),
             "cells": [
                 {
-                    "text": f"{percent(curve[lr]['score'])}",
+                    "text": units.value(curve[lr]["score"]),
                     "about": _trained(curve[lr]),
-                    "best": lr == arm["lr"] and scored(arm),
+                    "best": lr == arm["lr"] and scored(arm, study),
                 }
                 for curve, arm in zip(curves, found["arms"], strict=True)
             ],

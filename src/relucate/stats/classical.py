@@ -56,13 +56,16 @@ class Classical:
         return asdict(self)
 
 
-def classical(a: Scores, b: Scores, *, margin: float, level: float = 0.95) -> Classical:
+def classical(
+    a: Scores, b: Scores, *, margin: float, level: float = 0.95, lower_is_better: bool = False
+) -> Classical:
     """Return the classical figures of b - a.
 
     Args:
         a, b: (n,) scores, finite; same seed, same index.
         margin: smallest difference that matters, above 0, in the metric's own unit.
         level: coverage of the intervals, in (0, 1).
+        lower_is_better: whether the arm with the lower score is ahead in a pair.
 
     Raises:
         InputError: as in `paired_difference`, or a margin that is not above 0.
@@ -73,7 +76,8 @@ def classical(a: Scores, b: Scores, *, margin: float, level: float = 0.95) -> Cl
     """
     check_margin(margin)
     d = paired_difference(a, b, level=level)
-    low, high = superiority_interval(a, b, level=level)
+    worse, better = (b, a) if lower_is_better else (a, b)
+    low, high = superiority_interval(worse, better, level=level)
     return Classical(
         n=d.n,
         level=float(level),
@@ -82,7 +86,7 @@ def classical(a: Scores, b: Scores, *, margin: float, level: float = 0.95) -> Cl
         t_high=d.high,
         t_p=t_p(a, b),
         wilcoxon_p=wilcoxon_p(a, b),
-        superiority=superiority(a, b),
+        superiority=superiority(worse, better),
         superiority_low=low,
         superiority_high=high,
         tost_p=tost_p(a, b, margin=margin),
@@ -158,7 +162,7 @@ def wilcoxon_p(a: Scores, b: Scores) -> float | None:
 
 
 def superiority(a: Scores, b: Scores) -> float:
-    """Return the share of pairs in which b is ahead of a; a tie counts half.
+    """Return the share of pairs in which b scores higher than a; a tie counts half.
 
     Raises:
         InputError: as in `paired_difference`.
@@ -171,7 +175,7 @@ def superiority(a: Scores, b: Scores) -> float:
 
 
 def superiority_interval(a: Scores, b: Scores, *, level: float = 0.95) -> tuple[float, float]:
-    """Return the Clopper-Pearson interval of the probability that b beats a in a pair.
+    """Return the Clopper-Pearson interval of the probability that b scores higher in a pair.
 
     Quantiles of beta distributions, with x = wins + ties / 2 successes out of n:
     low = B((1 - level) / 2; x, n - x + 1), high = B((1 + level) / 2; x + 1, n - x), 0 and 1 where

@@ -1,8 +1,8 @@
 """Two sources of noise: seeds and test examples. How far a difference reaches beyond this test set.
 
-A verdict's interval speaks of new seeds on the same test examples. From the correctness of every
-run on every example this module adds the examples: an interval for new seeds and new examples, the
-crossed bootstrap, and which of the two limits the claim. Called by `study`.
+A verdict's interval speaks of new seeds on the same test examples. From the score of every run on
+every example (right or wrong, or a number) this module adds the examples: an interval for new seeds
+and new examples, the crossed bootstrap, and which of the two limits the claim. Called by `study`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .paired import check_level, t_half_width
 
 Source = Literal["seed", "example", "interaction"]
 Matrix = NDArray[np.float64]
+Scored = NDArray[np.bool_ | np.floating]
 
 CHUNK = 2_000_000  # drawn examples at a time, to keep the memory small
 
@@ -68,7 +69,7 @@ class Split:
 class Crossed:
     """The difference b - a with intervals that count seeds and test examples.
 
-    estimate: mean of b - a over all pairs and examples (accuracy: a fraction).
+    estimate: mean of b - a over all pairs and examples.
     low, high: interval for new seeds and new examples; this is the one to report.
     bootstrap_low, bootstrap_high: percentiles of the crossed bootstrap.
     level: coverage. split: variance components. resamples: of the bootstrap.
@@ -91,8 +92,8 @@ class Crossed:
 
 
 def crossed(
-    correct_a: NDArray[np.bool_],
-    correct_b: NDArray[np.bool_],
+    a: Scored,
+    b: Scored,
     *,
     level: float = 0.95,
     half_width: float | None = None,
@@ -111,9 +112,9 @@ def crossed(
     interaction does. docs/statistics.md has both intervals' coverage.
 
     Args:
-        correct_a, correct_b: (n, m) whether run i of the arm was right on test example j, n and m
-            at least 2. Same row, same seed; same column, same example. A diverged run is a row of
-            False.
+        a, b: (n, m) score of run i of the arm on test example j, n and m at least 2: booleans
+            (right or wrong) or floating-point numbers. Same row, same seed; same column, same
+            example. A diverged run is a row of worst scores.
         level: coverage, in (0, 1).
         half_width: of the verdict's interval; None takes Student's for a fixed number of pairs.
         resamples: of the bootstrap, at least 100.
@@ -132,7 +133,7 @@ def crossed(
     (0.75, 'interaction')
     """
     check_level(level)
-    d = _differences(correct_a, correct_b)
+    d = _differences(a, b)
     if resamples < 100:
         raise InputError(f"expected at least 100 resamples, got {resamples}: the default is 2,000.")
     split = variance_split(d)
@@ -242,20 +243,21 @@ def unpack(bits: NDArray[np.uint8], examples: int) -> NDArray[np.bool_]:
     return np.unpackbits(bits, axis=-1, count=examples).astype(bool)
 
 
-def _differences(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> Matrix:
-    """Return b - a per seed and example as (n, m) float64 of -1, 0 and 1, checked."""
-    a, b = np.asarray(correct_a), np.asarray(correct_b)
-    if a.dtype != np.bool_ or b.dtype != np.bool_:
+def _differences(a: Scored, b: Scored) -> Matrix:
+    """Return b - a per seed and example as (n, m) float64, checked."""
+    a, b = np.asarray(a), np.asarray(b)
+    if a.dtype.kind not in "bf" or b.dtype.kind not in "bf":
         raise InputError(
-            f"expected correctness as booleans, got {a.dtype} and {b.dtype}: "
-            "compare predictions with labels, or unpack the stored bits."
+            "expected correctness as booleans, or a score per example as floating-point numbers, "
+            f"got {a.dtype} and {b.dtype}: compare predictions with labels, or unpack the stored "
+            "bits."
         )
     if a.shape != b.shape or a.ndim != 2 or min(a.shape) < 2:
         raise InputError(
-            "expected correctness of both arms as (pairs, examples), at least 2 by 2, "
+            "expected a score per example of both arms as (pairs, examples), at least 2 by 2, "
             f"got shapes {a.shape} and {b.shape}."
         )
-    return b.astype(np.float64) - a
+    return b.astype(np.float64) - a.astype(np.float64)
 
 
 def _multiplicities(random: np.random.Generator, drawn: NDArray[np.int64], size: int) -> Matrix:

@@ -95,7 +95,13 @@ class Monitor:
         return replace(d, low=d.estimate - half, high=d.estimate + half, method=MONITORED)
 
     def decide(
-        self, a: Scores, b: Scores, *, margin: float, diverged: tuple[int, int] = (0, 0)
+        self,
+        a: Scores,
+        b: Scores,
+        *,
+        margin: float,
+        diverged: tuple[int, int] = (0, 0),
+        lower_is_better: bool = False,
     ) -> Verdict:
         """Return the verdict on b - a at this look; the answers mean what they mean in `decide`.
 
@@ -106,11 +112,14 @@ class Monitor:
             a, b: (n,) scores, finite; same seed, same index.
             margin: smallest difference that matters, above 0, in the metric's own unit.
             diverged: number of diverged runs of a and of b.
+            lower_is_better: whether the arm with the lower scores wins.
 
         Raises:
             InputError: as in `interval` and `decide`.
         """
-        verdict = decide(self.interval(a, b), margin=margin, diverged=diverged)
+        verdict = decide(
+            self.interval(a, b), margin=margin, diverged=diverged, lower_is_better=lower_is_better
+        )
         d = verdict.difference
         if verdict.reason in ("all runs diverged", "too few pairs"):
             needed = FIRST if verdict.reason == "too few pairs" else None

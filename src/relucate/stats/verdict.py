@@ -65,9 +65,13 @@ class Verdict:
 
 
 def decide(
-    difference: PairedDifference, *, margin: float, diverged: tuple[int, int] = (0, 0)
+    difference: PairedDifference,
+    *,
+    margin: float,
+    diverged: tuple[int, int] = (0, 0),
+    lower_is_better: bool = False,
 ) -> Verdict:
-    """Return the verdict on b - a for metrics where higher is better.
+    """Return the verdict on b - a.
 
     - *equivalent*: the interval lies inside (-margin, margin). This word wins over *better* where
       the interval excludes zero too: such a difference is real, but the margin says that it does
@@ -84,9 +88,9 @@ def decide(
 
     Args:
         difference: b - a with its interval.
-        margin: smallest difference that matters, above 0, in the metric's own unit (accuracy: 0.005
-            for half a point).
+        margin: smallest difference that matters, above 0, in the metric's own unit.
         diverged: number of diverged runs of a and of b.
+        lower_is_better: whether the arm with the lower scores wins; nothing else depends on it.
 
     Raises:
         InputError: the margin is not above 0, or a number of diverged runs not in 0..n.
@@ -105,7 +109,7 @@ def decide(
     better = answer == "better"
     return Verdict(
         verdict=answer,
-        winner=("b" if difference.estimate > 0 else "a") if better else None,
+        winner=("b" if (difference.estimate > 0) != lower_is_better else "a") if better else None,
         clears_margin=better and _is_beyond(difference, margin),
         excludes_zero=reason is None and _is_beyond(difference, 0.0),
         reason=reason,

@@ -119,7 +119,8 @@ def _resume(outcome: StudyResults, store: Store, display: Display) -> None:
             result = store.get(spec.hash)
             if result is not None:
                 outcome.results[arm.label, seed] = result
-                outcome.correct[arm.label, seed] = store.get_correct(spec.hash)
+                examples = len(plan.data.y_test)
+                outcome.per_example[arm.label, seed] = store.get_per_example(spec.hash, examples)
                 outcome.resumed += 1
                 display.run_started(arm.label, seed, pair)
                 display.run_finished(
@@ -197,11 +198,11 @@ class _Missing:
         label, seed = key
         plain = result.to_dict()
         self.outcome.results[key] = plain
-        self.outcome.correct[key] = result.packed
+        self.outcome.per_example[key] = result.per_example
         self.running.discard(key)
         self.lost[label] = 0
         spec = self.specs[key]
-        self.store.put(spec.hash, spec.to_dict(), plain, result.packed)
+        self.store.put(spec.hash, spec.to_dict(), plain, result.per_example)
         seconds = result.seconds.get("total")
         self.display.run_finished(label, seed, result.metric, result.status, seconds)
         _show_difference(self.outcome, self.display)

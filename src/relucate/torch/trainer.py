@@ -53,9 +53,9 @@ def train(
         device: "cpu", "cuda", ...
         task: what is trained for.
 
-    Returns: accuracy and loss on all test examples after the last epoch, the learning curve (test
-        accuracy on `recipe.curve` evenly spread test examples after each epoch), seconds, and which
-        test examples were right. A loss that isn't finite ends the run as `diverged`.
+    Returns: score and loss on all test examples after the last epoch, the learning curve (test
+        score on `recipe.curve` evenly spread test examples after each epoch), seconds, and the
+        score of each test example. A loss that isn't finite ends the run as `diverged`.
     Raises: InputError: the recipe doesn't fit the data (`Recipe.check_fits`). Refused: outputs that
         aren't logits of shape (batch, classes), no trainable parameters.
     """

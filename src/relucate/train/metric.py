@@ -13,6 +13,8 @@ from typing import Any
 
 from ..errors import InputError
 
+NOT_SCORES = ("epoch", "train_loss")  # what a learning curve holds besides the metric, by name
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -40,6 +42,8 @@ class Metric:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise InputError(f"a metric needs a name, got {self.name!r}.")
+        if self.name in NOT_SCORES:
+            raise InputError(f"a metric can't be called '{self.name}': a curve has that already.")
         if not isinstance(self.lower_is_better, bool):
             raise InputError(f"lower_is_better is True or False, got {self.lower_is_better!r}.")
         if not isinstance(self.unit, str):
@@ -53,6 +57,36 @@ class Metric:
     def direction(self) -> str:
         """Which scores are better: "higher" or "lower"."""
         return "lower" if self.lower_is_better else "higher"
+
+    @property
+    def value_unit(self) -> str:
+        """The unit of a value: percent where differences are in points, else the unit itself."""
+        return "%" if self.unit == "points" else self.unit
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """The units of a value and of a difference, written out.
+
+        >>> ACCURACY.words, Metric("MAE", unit="mm").words
+        (('percent', 'percentage points'), ('mm', 'mm'))
+        """
+        percent = ("percent", "percentage points")
+        return percent if self.unit == "points" else (self.unit, self.unit)
+
+    def amount(self, number: str) -> str:
+        """Return a number of the unit of differences.
+
+        >>> ACCURACY.amount("0.5"), ACCURACY.amount("1"), Metric("AUC").amount("0.01")
+        ('0.5 points', '1 point', '0.01')
+        """
+        unit = "point" if number == "1" and self.unit == "points" else self.unit
+        return f"{number} {unit}".rstrip()
+
+    @property
+    def named(self) -> str:
+        """The name with its article; capitals are spelt out: an accuracy, an MAE, a loss."""
+        vowels = "AEFHILMNORSX" if self.name.isupper() else "aeiouAEIOU"
+        return f"{'an' if self.name[0] in vowels else 'a'} {self.name}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return name, unit, scale and direction as JSON-ready data: what documents carry."""
@@ -84,6 +118,22 @@ class Metric:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+MARGIN_OF_ACCURACY = 0.005
+
+
+def margin_of(metric: Metric) -> float:
+    """Return the smallest difference that matters where the user names none.
+
+    Raises: InputError: the metric isn't accuracy: only its user knows what matters.
+    """
+    if metric != ACCURACY:
+        raise InputError(
+            f"a margin is needed for '{metric.name}': the smallest difference that matters to you, "
+            "in the metric's own unit."
+        )
+    return MARGIN_OF_ACCURACY
 
 
 ACCURACY = Metric("accuracy", unit="points", scale=100.0, worst=0.0)

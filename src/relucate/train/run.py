@@ -75,15 +75,6 @@ class RunResult:
         """Return everything but `per_example` as JSON-ready data."""
         return {k: v for k, v in self.__dict__.items() if k != "per_example"}
 
-    @property
-    def packed(self) -> bytes | None:
-        """The values per example as bytes: bits (numpy.packbits order) of bool, else float32."""
-        values = self.per_example
-        if values is None:
-            return None
-        packed = np.packbits(values) if values.dtype == bool else np.asarray(values, np.float32)
-        return packed.tobytes()
-
 
 @dataclass(frozen=True)
 class EpochReport:

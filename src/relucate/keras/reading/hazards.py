@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from ...graph import Penalty
+from ...phrases import some
 
 
 def penalties(variables: Mapping[str, Any]) -> list[Penalty]:
@@ -56,14 +57,9 @@ def _other_dtypes(layers: list[Any]) -> list[str]:
         dtype = getattr(layer, "compute_dtype", "float32")
         if dtype != "float32":
             names.setdefault(dtype, []).append(f"'{layer.name}'")
-    return [f"{_some(group)} compute in {dtype}" for dtype, group in names.items()]
+    return [f"{some(group, 3)} compute in {dtype}" for dtype, group in names.items()]
 
 
 def _is_l1_l2(regularizer: Any) -> bool:
     known = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
     return type(regularizer) in known
-
-
-def _some(names: list[str], show: int = 3) -> str:
-    rest = f" (and {len(names) - show} more)" if len(names) > show else ""
-    return ", ".join(names[:show]) + rest

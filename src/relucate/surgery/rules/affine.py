@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from ...graph import Graph, Node
 from ...graph.padding import adds_zeros, explicit_padding
+from ...phrases import some
 from ..sites import Site
 from .axes import bias_axis, carried, channel_axis, input_axis, norm_axes, time_axes
-from .rule import CHANNEL_NORMS, Facts, Hit, layer, rule, some
+from .rule import CHANNEL_NORMS, Facts, Hit, layer, rule
 
 
 @rule("N101", "redundant-bias", "warning")

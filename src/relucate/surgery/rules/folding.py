@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from ...graph import Graph, Node
 from ...graph.padding import adds_zeros
+from ...phrases import some
 from ..paths import is_transparent
 from .affine import pads
-from .rule import Facts, Hit, layer, rule, some
+from .rule import Facts, Hit, layer, rule
 
 
 @rule("N501", "padded-fold", "note")

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ...graph import Node
+from ...phrases import some
 from ..sites import Site
 from .axes import channel_axis
-from .rule import CHANNEL_NORMS, Facts, Hit, layer, rule, some
+from .rule import CHANNEL_NORMS, Facts, Hit, layer, rule
 
 _NONLINEAR = {"prod", "var", "std"}
 _PRE_ACTIVATION = {"linear-norm-act", "norm-act-linear"}

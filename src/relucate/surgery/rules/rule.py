@@ -150,18 +150,6 @@ def rule(code: str, name: str, severity: str) -> Callable[[Check], Check]:
     return register
 
 
-def count(number: int, what: str) -> str:
-    """Return a number with its noun: 1 norm, 2 norms."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def some(names: Iterable[str], show: int = 4) -> str:
-    """Return the first names as text, and how many more there are."""
-    names = list(names)
-    rest = f" and {len(names) - show} more" if len(names) > show else ""
-    return ", ".join(names[:show]) + rest
-
-
 def layer(node: Node) -> str:
     """Return the name of a node's layer."""
     return node.layer or node.name

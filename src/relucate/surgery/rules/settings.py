@@ -8,7 +8,8 @@ from typing import Any
 
 from ...graph import Node
 from ...graph.conventions import conventions
-from .rule import Facts, Hit, count, rule, some
+from ...phrases import count, some
+from .rule import Facts, Hit, rule
 
 _LEFT = 0.05  # share of the initial statistics that is too much to be left at the end
 

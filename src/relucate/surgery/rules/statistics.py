@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ...phrases import count, some
 from ..sites import Site
-from .rule import Facts, Hit, count, rule, some
+from .rule import Facts, Hit, rule
 
 _FEW = 16  # channels: fewer can be all of one sign by chance
 
