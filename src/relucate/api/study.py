@@ -25,6 +25,7 @@ from ..study.running import run
 from ..study.source import resolve
 from ..study.vary import arms_from, check_dropout, check_factors
 from ..train.recipe import Recipe
+from ..train.task import CLASSIFICATION, Task
 from .shown import Shown
 
 DEFAULT_ORDERS = ("before", "after")
@@ -90,6 +91,7 @@ def compare(
     norm_eps: float | None = None,
     norm_momentum: float | None = None,
     recipe: Recipe | Mapping[str, Any] | None = None,
+    task: Task = CLASSIFICATION,
     pairs: int | None = None,
     max_pairs: int = 30,
     first_seed: int = 0,
@@ -134,6 +136,8 @@ def compare(
         norm_eps, norm_momentum: given to the norms of every arm, where they would differ; momentum
             is Keras's, the share of the old average that a step keeps (PyTorch's is 1 - this).
         recipe: how to train; a mapping gives options of `Recipe`. None: defaults for the data.
+        task: what the networks are trained for and scored by, an instance of a subclass of
+            `train.task.Task`; single-label classification by accuracy unless given.
         pairs: seeds per arm, from `first_seed` on, fixed beforehand. None: as many as the answer
             takes, at most `max_pairs`; an undecided study may go on with a larger one.
         margin: smallest difference in accuracy that matters, as a fraction.
@@ -164,8 +168,8 @@ def compare(
     _check(margin, pairs, max_pairs, target, tune, rates)
     factors = check_factors({} if vary is None else vary)
     arms = arms_from(_orders(orders), factors)
-    norms = check_norm_settings(norm_eps, norm_momentum)
-    source = replace(resolve(model, options, imports or ()), norms=norms)
+    source = resolve(model, options, imports or ())
+    source = replace(source, norms=check_norm_settings(norm_eps, norm_momentum))
     check_dropout(source, arms, factors)
     dataset = load_data(data)
     plan = StudyPlan(
@@ -173,6 +177,7 @@ def compare(
         arms,
         dataset,
         make_recipe(recipe, dataset),
+        task=task,
         pairs=max_pairs if pairs is None else pairs,
         looks=pairs is None,
         margin=margin,
@@ -188,8 +193,7 @@ def compare(
         executor=executor,
     )
     displays, tuned = partial(_display, display, progress), tune is not None
-    found = run(plan, displays, _path(store), tuned=tuned, rates=rates, command=command)
-    return Study(found)
+    return Study(run(plan, displays, _path(store), tuned=tuned, rates=rates, command=command))
 
 
 def _check(

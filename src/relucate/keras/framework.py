@@ -18,6 +18,7 @@ from ..graph import Graph
 from ..train.framework import Framework, Lowerable, ReadModel
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
+from ..train.task import Task
 from . import trainer
 from .lowerable import lowerable
 from .reading.reader import read, read_with_calls
@@ -148,8 +149,9 @@ class _Keras:
         on_epoch: OnEpoch,
         device: str,
         channels_first: bool,
+        task: Task,
     ) -> RunResult:
-        return trainer.train(model, data, recipe, seed=seed, on_epoch=on_epoch)
+        return trainer.train(model, data, recipe, seed=seed, on_epoch=on_epoch, task=task)
 
     def seed(self, seed: int) -> None:
         # Automatic layer names start over in every arm; a full garbage collection takes too long.

@@ -18,6 +18,7 @@ from ..graph import Graph
 from ..train.framework import Framework, Lowerable, ReadModel
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
+from ..train.task import Task
 from . import trainer
 from .lowering.check import lower_checked
 from .reading.reader import read, read_with_modules, same_calls_in_training, unread
@@ -180,6 +181,7 @@ class _Torch:
         on_epoch: OnEpoch,
         device: str,
         channels_first: bool,
+        task: Task,
     ) -> RunResult:
         return trainer.train(
             model,
@@ -189,6 +191,7 @@ class _Torch:
             on_epoch=on_epoch,
             device=device,
             channels_first=channels_first,
+            task=task,
         )
 
     def seed(self, seed: int) -> None:

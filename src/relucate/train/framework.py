@@ -17,6 +17,7 @@ import numpy as np
 from ..graph import Graph
 from .recipe import Recipe
 from .run import OnEpoch, RunResult
+from .task import Task
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,7 @@ class Framework(Protocol):
         on_epoch: OnEpoch,
         device: str,
         channels_first: bool,
+        task: Task,
     ) -> RunResult:
         """Train `model` in place on a `relucate.data.Dataset` and score it on the test part."""
         ...

@@ -22,7 +22,8 @@ class RunSpec:
 
     model: where the builder comes from (name, options, source hash); arm: order and options;
     before: the arms whose initial values come first (pairing); seed; data: name, fingerprint and
-    sizes; recipe; engine: `torch` or `keras`, backend, device, threads; versions: of what computes.
+    sizes; recipe; engine: `torch` or `keras`, backend, device, threads; versions: of what computes;
+    task: what identifies a task other than the usual one (`train.task.CLASSIFICATION`).
     """
 
     model: Mapping[str, Any]
@@ -33,6 +34,7 @@ class RunSpec:
     recipe: Mapping[str, Any]
     engine: Mapping[str, Any]
     versions: Mapping[str, str]
+    task: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as JSON-ready data."""
@@ -45,6 +47,7 @@ class RunSpec:
             "recipe": dict(self.recipe),
             "engine": dict(self.engine),
             "versions": dict(self.versions),
+            **({"task": dict(self.task)} if self.task else {}),
         }
 
     @property
