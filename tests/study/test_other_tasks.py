@@ -1,4 +1,4 @@
-"""A task of the user's own reaches the workers, scores their runs, and is part of their identity."""
+"""A task of the user's own reaches the workers, and is part of a run's identity."""
 
 from dataclasses import replace
 
