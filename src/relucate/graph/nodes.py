@@ -87,7 +87,7 @@ class Graph:
     tensors: Mapping[str, np.ndarray]
     trainable: frozenset[str] = frozenset()
     penalties: tuple[Penalty, ...] = ()
-    hazards: tuple[str, ...] = ()  # why training it elsewhere would not be the same training
+    obstacles: tuple[str, ...] = ()  # why training it elsewhere would not be the same training
     framework: str = "keras"  # of the source: how its users spell things
     masked: frozenset[str] = frozenset()  # nodes whose values carry a mask (Keras's Masking)
 
