@@ -98,7 +98,25 @@ def rebuild_graph(
     made = draft.finish()
     if more := unproved(made, outcomes):
         return rebuild_graph(graph, order, bias, {**(left or {}), **more})
-    return Edit(made, read_again(made, outcomes))
+    found = read_again(made, outcomes)
+    check_promised(outcomes.values(), found)
+    return Edit(made, found)
+
+
+def check_promised(planned: Iterable[SiteResult], found: Iterable[SiteResult]) -> None:
+    """Refuse a network where a norm that moved, and one that stays, don't read as planned.
+
+    Then the rest of the model decides between two readings, and not for the one that was asked for.
+    """
+    other = [(was, now) for was, now in zip(planned, found, strict=True) if was.new != now.new]
+    moved = [pair for pair in other if pair[0].old != pair[0].new]
+    stay = [pair for pair in other if pair[0].old == pair[0].new]
+    if moved and stay:
+        (promised, comes), (was, now) = moved[0], stay[0]
+        raise Refused(
+            f"'{promised.name}' would read as {comes.new} in place of {promised.new}, and "
+            f"'{was.name}', which stays, as {now.new} in place of {was.old}."
+        )
 
 
 def _check_plain(graph: Graph) -> None:
