@@ -265,7 +265,7 @@ def test_a_norm_on_the_inputs_takes_nothing_from_the_block_behind_it():
 
 
 def planned(first):
-    """Return chain LNALAN, its norms' outcomes as planned, and as an audit of the chain has them."""
+    """Return the outcomes for the norms of chain LNALAN, as planned and as an audit has them."""
     outcomes = {
         "n1": SiteResult("n1", "done", "norm moved", old=AFTER, new=first),
         "n5": SiteResult("n5", "skipped", "no", old=BEFORE, new=BEFORE),

@@ -56,6 +56,24 @@ class Node:
         return self.operation.centers == "channel"
 
     @property
+    def time_axes(self) -> int:
+        """1 if it is time-distributed: then it doesn't see its input's axis 1; else 0."""
+        return 1 if self.attrs.get("time_distributed") else 0
+
+    @property
+    def channel_axis(self) -> int | None:
+        """The axis of a spatial or dense layer's output that its channels are, None of others.
+
+        >>> attrs = {"data_format": "channels_first"}
+        >>> Node("c", "conv", (), (None, 8, 5, 5), attrs=attrs).channel_axis
+        1
+        """
+        layout = self.operation.complete(self.attrs).get("data_format")
+        if layout is None and self.op != "dense":
+            return None
+        return 1 + self.time_axes if layout == "channels_first" else len(self.shape) - 1
+
+    @property
     def norm_kind(self) -> str:
         """`batch`, `layer`, ...; `instance` for a group norm with one channel in each group."""
         own = self.operation.centers == "group" and self.centers_channels

@@ -87,14 +87,6 @@ def check_shared(draft: Draft, plan: Sequence[Absorption]) -> None:
                 raise Blocked(f"the calls of '{node.layer or node.name}' would need other weights")
 
 
-def channel_axis(node: Node) -> int:
-    """Return the axis of a linear layer's channels, in its inputs and outputs."""
-    rank = len(node.shape)
-    if node.op == "dense" or node.attrs.get("data_format") != "channels_first":
-        return rank - 1
-    return 1
-
-
 def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
     """Edit to scale and shift the value `name` by changing what made it: linear layers.
 
@@ -241,10 +233,10 @@ def _check_commutes(node: Node, channels: Channels) -> None:
         raise Blocked(f"'{node.layer}' ({node.op}) counts padded zeros, which aren't shifted")
 
 
-def _image_axes(node: Node) -> range:
+def _image_axes(node: Node) -> tuple[int, ...]:
     """Return the axes that a spatial operation works along."""
-    first = node.attrs.get("data_format") == "channels_first"
-    return range(2, len(node.shape)) if first else range(1, len(node.shape) - 1)
+    axes = range(1 + node.time_axes, len(node.shape))
+    return tuple(axis for axis in axes if axis != node.channel_axis)
 
 
 def _padding_of(node: Node, axis: int) -> tuple[int, int]:
@@ -349,7 +341,7 @@ def _check_linear(draft: Draft, node: Node, channels: Channels) -> None:
     for attr in ("reparametrized", "quantized", "lora"):
         if node.attrs.get(attr):
             raise Blocked(f"the kernel of '{layer}' is no plain variable ({attr})")
-    if channel_axis(node) != channels.axis:
+    if node.channel_axis != channels.axis:
         raise Blocked(f"the norm's axis {channels.axis} isn't the channel axis of '{layer}'")
 
 

@@ -29,7 +29,7 @@ from .blocks import (
     place,
 )
 from .borders import check_strategy, warnings_of
-from .channels import Blocked, channel_axis
+from .channels import Blocked
 from .draft import Draft, Edit, SiteResult
 from .fold import absorb_norm, fold_graph, norm_calls, norm_channels
 from .moments import Moments
@@ -211,7 +211,7 @@ def _take_out(
 def _check_axis(draft: Draft, site: Site) -> None:
     node, linear = draft.nodes[site.nodes[0]], draft.nodes[site.linears[0]]
     axis = node.attrs["axis"] % len(node.shape)
-    if len(node.shape) == len(linear.shape) and axis != channel_axis(linear):
+    if len(node.shape) == len(linear.shape) and axis != linear.channel_axis:
         raise Blocked(f"its axis {axis} isn't the channel axis of '{linear.layer}'")
 
 

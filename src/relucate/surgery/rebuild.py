@@ -32,7 +32,7 @@ from .blocks import (
     norm_sizes,
     place,
 )
-from .channels import Blocked, channel_axis
+from .channels import Blocked
 from .convert import check_left, check_wanted, read_again, unproved
 from .draft import Draft, Edit, SiteResult
 from .fold import norm_calls
@@ -257,7 +257,8 @@ def _set_biases(draft: Draft, linears: Iterable[str]) -> dict[str, str]:
         node = draft.nodes[name]
         if node.attrs.get("time_distributed"):
             continue  # it is written as it was
-        if name in done or not node.operation.absorbs or "kernel" not in node.arrays:
+        axis = node.channel_axis
+        if name in done or axis is None or "kernel" not in node.arrays:
             continue
         calls = draft.sharing(node)
         done |= calls
@@ -266,7 +267,7 @@ def _set_biases(draft: Draft, linears: Iterable[str]) -> dict[str, str]:
             draft.drop_array(name, "bias")
             changed.update(dict.fromkeys(calls, "only its layer's redundant bias goes"))
         elif not redundant and "bias" not in node.arrays:
-            draft.set_array(name, "bias", np.zeros(node.shape[channel_axis(node)] or 0))
+            draft.set_array(name, "bias", np.zeros(node.shape[axis] or 0))
             changed.update(dict.fromkeys(calls, "only its layer's missing bias comes"))
     return changed
 
@@ -281,4 +282,4 @@ def _is_redundant(draft: Draft, node: Node) -> bool:
         return False
     (norm,) = readers
     axis = norm.attrs.get("axis", -1) % len(norm.shape)
-    return norm.centers_channels and axis == channel_axis(node)
+    return norm.centers_channels and axis == node.channel_axis

@@ -9,7 +9,7 @@ from ...graph import Graph, Node
 from ...graph.padding import adds_zeros, explicit_padding
 from ...phrases import some
 from ..sites import Site
-from .axes import bias_axis, carried, channel_axis, input_axis, norm_axes, time_axes
+from .axes import bias_axis, carried, input_axis, norm_axes
 from .rule import CHANNEL_NORMS, Facts, Hit, layer, rule
 
 
@@ -423,7 +423,7 @@ def pads(graph: Graph, node: Node) -> bool:
         window = graph.tensors[key].shape[:-2]
     rank, strides = len(window), node.attrs["strides"]
     before = graph.nodes[node.inputs[0]].shape
-    first = 1 + time_axes(node) + (channel_axis(node) == 1 + time_axes(node))
+    first = 1 + node.time_axes + (node.channel_axis == 1 + node.time_axes)
     # Of an unknown size: one that the stride divides.
     sizes = [n or 8 * s for n, s in zip(before[first : first + rank], strides, strict=True)]
     dilation = node.attrs.get("dilation") or (1,) * rank

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from ...graph import Node
 from ...phrases import some
 from ..sites import Site
-from .axes import channel_axis
 from .rule import CHANNEL_NORMS, Facts, Hit, layer, rule
 
 _NONLINEAR = {"prod", "var", "std"}
@@ -388,10 +387,10 @@ def _open(facts: Facts, norm: Node) -> bool:
 def _factorised(facts: Facts, before: Node, after: list[Node]) -> bool:
     if any(n.op not in {"conv", "dense"} or n.attrs.get("groups", 1) > 1 for n in [before, *after]):
         return True
-    source, axis = facts.graph.nodes[before.inputs[0]], channel_axis(before)
+    source, axis = facts.graph.nodes[before.inputs[0]], before.channel_axis
     if axis is None:
         return True
     sizes = [before.shape[axis], source.shape[axis] if axis < len(source.shape) else None]
-    sizes += [node.shape[a] for node in after if (a := channel_axis(node)) is not None]
+    sizes += [node.shape[a] for node in after if (a := node.channel_axis) is not None]
     middle, *sides = [size or 0 for size in sizes]
     return middle < min(sides)

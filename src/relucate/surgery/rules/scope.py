@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ...graph import Node
 from ..paths import is_transparent
-from .axes import channel_axis, norm_axes, time_axes
+from .axes import norm_axes
 from .rule import Facts, Hit, layer, rule
 
 
@@ -209,7 +209,7 @@ def wrong_axis(facts: Facts) -> Iterator[Hit]:
             f"{'last' if last else 'first'}: its channels are axis {channels} of shape "
             f"{_sizes(node)}",
             facts.say(
-                f"axis={-1 if last else channels - time_axes(node)} in {site.name}",
+                f"axis={-1 if last else channels - node.time_axes} in {site.name}",
                 f"move the channels to where {site.name} looks for them",
             ),
             "warning" if on_input else None,
@@ -224,7 +224,7 @@ def _keeps_apart(norm: Node, channels: int) -> bool:
     axes = norm_axes(norm)
     if "axes" not in norm.attrs:
         return axes == (channels,)
-    return channels in axes or {*axes, channels} == set(range(1 + time_axes(norm), len(norm.shape)))
+    return channels in axes or {*axes, channels} == set(range(1 + norm.time_axes, len(norm.shape)))
 
 
 def _spatial_neighbour(facts: Facts, norm: Node) -> tuple[Node, int] | None:
@@ -253,9 +253,8 @@ def _spatial_neighbour(facts: Facts, norm: Node) -> tuple[Node, int] | None:
 
 
 def _says(node: Node) -> int | None:
-    if node.op == "dense" or "data_format" not in node.attrs or node.op == "flatten":
-        return None
-    return channel_axis(node) if len(node.shape) > 2 else None
+    silent = node.op in ("dense", "flatten") or len(node.shape) <= 2
+    return None if silent else node.channel_axis
 
 
 def _keeps_axes(node: Node) -> bool:
