@@ -44,6 +44,11 @@ class Node:
         return self.operation.token
 
     @property
+    def layer_name(self) -> str:
+        """What people know it by: its layer, or its own name if it has none."""
+        return self.layer or self.name
+
+    @property
     def operation(self) -> Operation:
         """What its op is."""
         return OPERATIONS[self.op]
@@ -129,7 +134,7 @@ class Graph:
     @property
     def hidden_norms(self) -> dict[str, tuple[str, ...]]:
         """The norm layers inside layers that the reader didn't know, by layer: no nodes here."""
-        found = ((node.layer or node.name, node.attrs.get("norms")) for node in self.opaque)
+        found = ((node.layer_name, node.attrs.get("norms")) for node in self.opaque)
         return {layer: tuple(norms) for layer, norms in found if norms}
 
     def count_parameters(self, kind: str | None = None) -> int:

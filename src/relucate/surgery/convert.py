@@ -75,7 +75,7 @@ def convert_graph(
     absorbed: list[tuple[_Task, SiteResult]] = []
     for calls in norm_calls(graph):
         node = graph.nodes[calls[0]]
-        task = _Task(calls, tuple(by_node[name] for name in calls), node.layer or node.name)
+        task = _Task(calls, tuple(by_node[name] for name in calls), node.layer_name)
         try:
             check_left(calls, left)
             reason, chosen = _take_out(draft, paths, task, wanted, strategy)

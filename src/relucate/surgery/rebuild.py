@@ -69,7 +69,7 @@ def rebuild_graph(
     for calls in norm_calls(graph):
         sites = [by_node[name] for name in calls]
         node, old = graph.nodes[calls[0]], sites[0].order
-        layer = node.layer or node.name
+        layer = node.layer_name
         try:
             check_left(calls, left)
             how = _check(draft, paths, sites, wanted)
@@ -125,7 +125,7 @@ def _check_plain(graph: Graph) -> None:
         for attr, what in (("quantized", "is quantized to"), ("lora", "has LoRA")):
             if node.attrs.get(attr):
                 raise Refused(
-                    f"'{node.layer or node.name}' {what} {node.attrs[attr]}: such a layer can't "
+                    f"'{node.layer_name}' {what} {node.attrs[attr]}: such a layer can't "
                     "be initialised anew. Rebuild the model that it was made from."
                 )
 
@@ -200,7 +200,7 @@ def _check_turn(draft: Draft, paths: Paths, site: Site, old: list[str]) -> None:
     while name != last:
         readers = paths.takers(name)
         if len(readers) != 1 or name in graph.outputs:
-            raise Blocked(f"'{graph.nodes[name].layer or name}' is read outside of the block too")
+            raise Blocked(f"'{graph.nodes[name].layer_name}' is read outside of the block too")
         name = readers[0]
         own_pad = graph.nodes[name].operation.kind == "pad" and paths.takers(name) == (front,)
         steps += name not in members and graph.nodes[name].kind != "drop" and not own_pad

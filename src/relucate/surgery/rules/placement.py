@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from ...graph import Node
 from ...phrases import some
 from ..sites import Site
-from .rule import CHANNEL_NORMS, Facts, Hit, layer, rule
+from .rule import CHANNEL_NORMS, Facts, Hit, rule
 
 _NONLINEAR = {"prod", "var", "std"}
 _PRE_ACTIVATION = {"linear-norm-act", "norm-act-linear"}
@@ -267,7 +267,7 @@ def stacked_norms(facts: Facts) -> Iterator[Hit]:
             seen.add(site.name)
             yield Hit(
                 site.name,
-                f"normalizes the output of {layer(above.node)}: nothing nonlinear lies between",
+                f"normalizes the output of {above.node.layer_name}: nothing nonlinear lies between",
                 "remove one of the two, or put the activation between them",
             )
 
@@ -363,11 +363,11 @@ def no_activation(facts: Facts) -> Iterator[Hit]:
                 _bends(facts, conv.inputs[0], node.name) for conv in after
             )
             if not bent and not _factorised(facts, before, after):
-                names = some(dict.fromkeys(map(layer, after)))
+                names = some(dict.fromkeys(node.layer_name for node in after))
                 one = "; else the two layers are one" if site.kind == "batch" else ""
                 yield Hit(
                     site.name,
-                    f"no activation between {layer(before)} and {names}",
+                    f"no activation between {before.layer_name} and {names}",
                     f"add the activation if it was forgotten{one}",
                 )
         elif site.order == "norm" and not _open(facts, node):
