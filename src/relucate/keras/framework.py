@@ -85,7 +85,7 @@ class _Keras:
         nodes = [[n.name, n.op, n.inputs, n.call, n.shape, dict(n.attrs)] for n in graph]
         tail = [graph.outputs, [vars(p) for p in graph.penalties], sorted(graph.trainable)]
         layers = _layers(model) if graph.opaque else ()
-        return nodes, tail, graph.hazards, layers, _compilation(model)
+        return nodes, tail, graph.obstacles, layers, _compilation(model)
 
     def is_built(self, model: Any) -> bool:
         return model.built

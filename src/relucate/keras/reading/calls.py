@@ -1,4 +1,4 @@
-"""What one call adds to its layer: a `training` that it insists on, masks, further arguments.
+"""What one call adds to its layer: a `training` that it sets, masks, further arguments.
 
 Called by `read` for each node of a Keras model; what it can't account for makes the call opaque.
 """
@@ -26,8 +26,8 @@ def _parameters(kind: Any) -> dict[str, Any]:
     return {name: found[name].default for name in list(found)[1:]}
 
 
-def insisted(node: Any) -> bool | None:
-    """Return the `training` that a call insists on, or None.
+def forced_training(node: Any) -> bool | None:
+    """Return the `training` that a call sets itself, or None.
 
     Keras writes the default of `call` into every node (Dropout's is False), where it means no more
     than None: the model's own `training` replaces it.

@@ -315,7 +315,7 @@ LAYERS: dict[type, _Steps] = {
     **dict.fromkeys([kl.UpSampling1D, kl.UpSampling2D, kl.UpSampling3D], _upsample),
     kl.Resizing: _resizing,
     kl.Identity: _fixed("identity"),
-    kl.ActivityRegularization: _fixed("identity"),  # its penalty is a hazard
+    kl.ActivityRegularization: _fixed("identity"),  # its penalty is an obstacle
     kl.Add: _merge("add"),
     kl.Subtract: _merge("subtract"),
     kl.Multiply: _merge("multiply"),

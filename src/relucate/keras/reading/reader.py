@@ -16,10 +16,10 @@ from keras import layers as kl
 
 from ...errors import Refused
 from ...graph import Graph, Node
-from .calls import depends_on_training, has_mask, inputs_of, insisted, odd_arguments
-from .hazards import hazards, penalties
+from .calls import depends_on_training, forced_training, has_mask, inputs_of, odd_arguments
 from .layers import steps
 from .norm_layers import norms_inside
+from .obstacles import obstacles, penalties
 from .operations import read_operation
 from .record import Call, Reading, Value, positions_read, reads_of, reads_within
 from .steps import Branches, Step, opaque
@@ -54,7 +54,7 @@ def read_with_calls(model: keras.Model) -> Reading:
         tensors={key: _numpy(v) for key, v in reader.variables.items()} | reader.constants,
         trainable=frozenset(key for key, v in reader.variables.items() if v.trainable),
         penalties=tuple(penalties(reader.variables)),
-        hazards=(*_own_training(model), *reader.hazards()),
+        obstacles=(*_own_training(model), *reader.obstacles()),
         masked=frozenset(reader.masked),
     )
     return Reading(
@@ -120,7 +120,7 @@ class _Place:
     """Where in the nest of models a node is read, and what the calls around it decide."""
 
     prefix: str = ""
-    training: bool | None = None  # what a call around insists on
+    training: bool | None = None  # what a call around it sets
     time: tuple[int | None, ...] = ()  # the time axis of a TimeDistributed around
 
     def inside(self, name: str, training: bool | None) -> _Place:
@@ -188,7 +188,7 @@ class _Reader:
             branches = [[opaque(operation, "within another TimeDistributed")]]
         if branches[0][0].op == "opaque":
             sources = [self.names[id(t)] for t in node.arguments.keras_tensors]
-        own, training = insisted(node), _training(node, place)
+        own, training = forced_training(node), _training(node, place)
         for branch in branches:
             for index, step in enumerate(branch):
                 if depends_on_training(step) and training is not None:
@@ -210,7 +210,7 @@ class _Reader:
             step = opaque(model, reason)
             self._add_branches(node, place, [[step]], sources)
             return
-        own, call = insisted(node), self._next_call(operation)
+        own, call = forced_training(node), self._next_call(operation)
         if own is not None:
             self._odd_call(operation, place, f"training={own}")
         inside = place.inside(operation.name + (f"@{call}" if call else ""), own)
@@ -346,14 +346,14 @@ class _Reader:
             name = f"{base}@{call}"
         return name
 
-    def hazards(self) -> list[str]:
+    def obstacles(self) -> list[str]:
         """Return why training the graph elsewhere would not be the same training."""
-        return [*hazards(self.variables, self.operations.values()), *self.odd_calls]
+        return [*obstacles(self.variables, self.operations.values()), *self.odd_calls]
 
 
 def _training(node: Any, place: _Place) -> bool | None:
     """Return the `training` that a call, or one around it, sets; the outer one wins."""
-    return insisted(node) if place.training is None else place.training
+    return forced_training(node) if place.training is None else place.training
 
 
 def _branches(node: Any) -> Branches:

@@ -51,7 +51,7 @@ class Translator(Builder):
     ) -> None:
         super().__init__(view, batch)
         self._modules, self._functions = modules, functions
-        self.hazards: list[str] = []
+        self.obstacles: list[str] = []
         self._env: dict[fx.Node, Any] = {}
         self._stored: dict[int, list[fx.Node]] = {}  # storage -> names that may share it
         self._stale: dict[fx.Node, str] = {}
@@ -260,7 +260,7 @@ class Translator(Builder):
         return value
 
     def _note_change(self, name: str) -> None:
-        self.hazards.append(f"every call changes '{name}', in eval mode too")
+        self.obstacles.append(f"every call changes '{name}', in eval mode too")
 
     def _changed(self, target: Any, value: Any) -> Any:
         """Let everybody who reads `target` later get `value`, and nobody a stale view of it."""

@@ -1,6 +1,6 @@
 """Why training a model's graph elsewhere would not be the same training: what a Graph can't say.
 
-Called by `read`, which puts the answers into `Graph.penalties` and `Graph.hazards`.
+Called by `read`, which puts the answers into `Graph.penalties` and `Graph.obstacles`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def penalties(variables: Mapping[str, Any]) -> list[Penalty]:
     return found
 
 
-def hazards(variables: Mapping[str, Any], operations: Iterable[Any]) -> list[str]:
+def obstacles(variables: Mapping[str, Any], operations: Iterable[Any]) -> list[str]:
     """Return constraints, other regularizers and other dtypes, in words that name the layer."""
     found = []
     for key, variable in variables.items():
