@@ -1,4 +1,4 @@
-"""What each norm layer and each fixed affine layer of Keras means: one function per layer."""
+"""What each norm layer and each fixed affine layer of Keras means as Graph nodes."""
 
 from __future__ import annotations
 
@@ -98,9 +98,10 @@ _NORMS = tuple(kind for kind in NORM_LAYERS if kind not in {kl.Normalization, kl
 
 def norms_inside(layer: Any) -> tuple[str, ...]:
     """Return the norm layers within a layer, itself included: by class, or by moving statistics."""
-    found = (x for x in layer._flatten_layers() if isinstance(x, _NORMS) or _has_statistics(x))
-    return tuple(dict.fromkeys(x.path or x.name for x in found))
-
-
-def _has_statistics(layer: Any) -> bool:
-    return all(hasattr(layer, name) for name in ("moving_mean", "moving_variance"))
+    found = [
+        inner.path or inner.name
+        for inner in layer._flatten_layers()
+        if isinstance(inner, _NORMS)
+        or (hasattr(inner, "moving_mean") and hasattr(inner, "moving_variance"))
+    ]
+    return tuple(dict.fromkeys(found))
