@@ -30,7 +30,6 @@ class TestErrors:
             ({"margin": float("nan")}, "margin above 0, got nan"),
             ({"margin": "0.5"}, "margin above 0, got '0.5'"),
             ({"margin": True}, "margin above 0, got True"),
-            ({"margin": None}, "margin above 0, got None"),
             ({"max_pairs": "5"}, "max_pairs is a whole number .* got '5'"),
             ({"max_pairs": None}, "max_pairs is a whole number .* got None"),
             ({"target": "x"}, "target is an accuracy .* got 'x'"),

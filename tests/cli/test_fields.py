@@ -22,7 +22,7 @@ from relucate.train import Recipe
 @dataclass(frozen=True)
 class Example:
     count: int = option(3, "How many.")
-    share: float = option(0.25, "Of all.", percent=True)
+    share: float = option(0.25, "Of all.", scale=100)
     plain: bool = option(True, "Dress it up.", flag="--fancy")
     kept_on: bool = option(False, "Go on.")
     names: tuple[str, ...] = option(("a", "b"), "Names.")

@@ -93,7 +93,7 @@ def compare(
     pairs: int | None = None,
     max_pairs: int = 30,
     first_seed: int = 0,
-    margin: float = 0.005,
+    margin: float | None = None,
     level: float = 0.95,
     target: float | None = None,
     tune: str | None = None,
@@ -136,7 +136,7 @@ def compare(
         recipe: how to train; a mapping gives options of `Recipe`. None: defaults for the data.
         pairs: seeds per arm, from `first_seed` on, fixed beforehand. None: as many as the answer
             takes, at most `max_pairs`; an undecided study may go on with a larger one.
-        margin: smallest difference in accuracy that matters, as a fraction.
+        margin: smallest difference in accuracy that matters, as a fraction. None: 0.005.
         level: coverage of the interval.
         target: accuracy, as a fraction, for which the steps to it are compared.
         tune: "lr" finds each arm's best learning rate first, on held-out training data and other
@@ -193,7 +193,7 @@ def compare(
 
 
 def _check(
-    margin: float,
+    margin: float | None,
     pairs: int | None,
     max_pairs: int,
     target: float | None,
@@ -201,7 +201,8 @@ def _check(
     rates: Any,
 ) -> None:
     """Refuse what can't be asked for, before any work is done."""
-    check_margin(margin)
+    if margin is not None:
+        check_margin(margin)
     whole = isinstance(max_pairs, int) and not isinstance(max_pairs, bool)
     if pairs is None and not (whole and 3 <= max_pairs <= 1000):
         raise InputError(f"max_pairs is a whole number from 3 to 1,000, got {max_pairs!r}.")

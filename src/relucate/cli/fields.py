@@ -1,8 +1,8 @@
 """Options of the command line from the fields of a dataclass, and what was given, back to values.
 
 A field's metadata says what its option is: help; panel; flag (its names, if not the field's);
-shown (the default in words); percent (a fraction, given in percent). An option that isn't given is
-None here, so that the default stays where the field is.
+shown (the default in words); scale (it is given as scale times the value). An option that isn't
+given is None here, so that the default stays where the field is.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def _shown(field: Field[Any]) -> str:
         default = field.metadata["shown"]
     elif default is None or isinstance(default, bool):
         return ""
-    elif field.metadata.get("percent"):
-        default = f"{100 * default:g}"
+    elif "scale" in field.metadata:
+        default = f"{field.metadata['scale'] * default:g}"
     elif isinstance(default, tuple):
         default = ",".join(default)
     elif isinstance(default, Enum):
@@ -107,8 +107,8 @@ def given_values(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(field: Field[Any], hint: Any, value: Any) -> Any:
-    if field.metadata.get("percent"):
-        return value / 100
+    if "scale" in field.metadata:
+        return value / field.metadata["scale"]
     parts = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) is tuple), None)
     if parts is None:
         return value
