@@ -1,6 +1,6 @@
 """All that relucate knows of Keras, as one class (the protocol is `train.framework`'s).
 
-Its methods are short: what takes more than a few lines stands in the files of this room.
+Its methods are short: anything longer than a few lines is in the other files of this room.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from . import trainer
 from .lowerable import lowerable
+from .reading.norm_layers import is_norm
 from .reading.reader import read, read_with_calls
 from .running import outputs, precisions, tapped
 from .writing.writer import write, write_tapped
@@ -115,9 +116,7 @@ class _Keras:
         )
 
     def norms(self, model: Any) -> Iterator[Any]:
-        for layer in model._flatten_layers():
-            if "norm" in type(layer).__name__.lower():
-                yield layer
+        yield from filter(is_norm, model._flatten_layers())
 
     def momentum(self, norm: Any, kept: float) -> float | None:
         return kept if isinstance(norm, keras.layers.BatchNormalization) else None

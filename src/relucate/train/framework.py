@@ -157,7 +157,7 @@ class Framework(Protocol):
         ...
 
     def norms(self, model: Any) -> Iterator[Any]:
-        """Yield the layers or modules that call themselves norms."""
+        """Yield the norms: known ones, and those of other libraries, as far as they can be seen."""
         ...
 
     def momentum(self, norm: Any, kept: float) -> float | None:
