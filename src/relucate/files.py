@@ -23,7 +23,7 @@ except ImportError:  # Windows
     fcntl = None
 
 PREFIX = "relucate-"
-_LOCK = "owner"  # locked as long as the process that made the folder lives
+_LOCK = "owner"  # locked while the process that made the folder lives
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield made
         made.chmod(_mode(path))
         with made.open("rb") as stream:
-            os.fsync(stream.fileno())  # some file systems notice only now that they are full
+            os.fsync(stream.fileno())  # some file systems report only now that they are full
         made.replace(path)
     finally:
         with contextlib.suppress(OSError):
@@ -100,13 +100,13 @@ def new_folder(place: Path, prefix: str) -> Iterator[Path]:
 
 @contextmanager
 def _owned(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system drops when this process ends, however it ends."""
+    """Hold the folder's lock, which the system releases when this process ends in any way."""
     unlocked = folder / f"{_LOCK}.new"
     with unlocked.open("wb") as stream:
         if fcntl is not None:
             with contextlib.suppress(OSError):  # a file system without locks: nothing is removed
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                unlocked.rename(folder / _LOCK)  # it has its name only when it is locked
+                unlocked.rename(folder / _LOCK)  # it gets its name only once it is locked
         yield
 
 

@@ -1,6 +1,6 @@
-"""An option is described once, at the dataclass field that it sets: default, help, check.
+"""Options are described once, at the dataclass field that they set: default, help, check.
 
-The command line (`cli.fields`) makes its options of such fields. Imports nothing.
+The command line (`cli.fields`) makes its options from such fields. Imports nothing.
 """
 
 from __future__ import annotations
