@@ -50,7 +50,7 @@ class Order:
     The `from_*` methods read another library's spelling. The `to_*` methods write it: a dict with
     the keyword arguments that set the order there, and that switch off what the order doesn't have.
     Which norm, activation or dropout rate the block has is not part of an order: pass those
-    arguments yourself. `Order.from_x(**order.to_x()) == order` for every order that `x` can express.
+    arguments yourself. `Order.from_x(**order.to_x()) == order` for every order that `x` has.
 
     >>> Order("after")
     Order('linear-act-norm')
