@@ -196,9 +196,7 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
 
 def call(builder: Callable[..., Any], what: str, given: Mapping[str, Any], when: str = "") -> Any:
     """Call a builder and return its model; what and when are for the message if it fails."""
-    with reported(
-        f"{what} failed{when}", but=RelucateError
-    ):  # from our blocks in the user's net
+    with reported(f"{what} failed{when}", but=RelucateError):  # from our blocks in the user's net
         model = builder(**given)
     if model is None:
         raise InputError(f"{what} returned None{when}: return the model.")
