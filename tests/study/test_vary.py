@@ -167,7 +167,7 @@ def test_factors_that_are_none(factors, text):
 
 
 def test_a_value_that_the_recipe_refuses():
-    with pytest.raises(InputError, match="lr is a number above 0"):
+    with pytest.raises(InputError, match="lr must be a number above 0"):
         plan({"lr": [0.1, -1]})
 
 

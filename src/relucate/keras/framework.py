@@ -21,6 +21,7 @@ from ..train.run import OnEpoch, RunResult
 from ..train.task import Task
 from . import trainer
 from .lowerable import lowerable
+from .reading.norm_layers import is_norm
 from .reading.reader import read, read_with_calls
 from .running import outputs, precisions, tapped
 from .writing.writer import write, write_tapped
@@ -116,9 +117,7 @@ class _Keras:
         )
 
     def norms(self, model: Any) -> Iterator[Any]:
-        for layer in model._flatten_layers():
-            if "norm" in type(layer).__name__.lower():
-                yield layer
+        yield from filter(is_norm, model._flatten_layers())
 
     def momentum(self, norm: Any, kept: float) -> float | None:
         return kept if isinstance(norm, keras.layers.BatchNormalization) else None

@@ -198,6 +198,24 @@ NORMS = (
     nn.RMSNorm,
     nn.modules.batchnorm._NormBase,
 )
+STATISTICS = ("running_mean", "running_var")
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Return whether a module is a norm: one of `NORMS`, or one that another library brings.
+
+    That one has running statistics, or its class's name says norm. By name alone a linear layer is
+    no norm, nor is a module that only holds others, nor a class of PyTorch's own: its spectral norm
+    changes a kernel.
+    """
+    if isinstance(module, NORMS) or all(hasattr(module, name) for name in STATISTICS):
+        return True
+    kind = type(module)
+    if "norm" not in kind.__name__.lower() or kind.__module__.startswith("torch."):
+        return False
+    own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    holds_others = not own and any(True for _ in module.children())
+    return not (holds_others or isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)))
 
 
 class PReLU(nn.Module):

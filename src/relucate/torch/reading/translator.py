@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from ...errors import Refused
 from ...graph import Node
 from ...graph.inference import Mismatch
-from ..modules import NORMS
+from ..modules import NORMS, STATISTICS
 from .builder import Builder, Scope, Weight
 from .constants import NotConstant, compute, run_without_values
 from .detached import View
@@ -35,7 +35,6 @@ from .program import Call, Data, Parts, Program, Rearranged, Stopped, Unknown
 from .targets import canonical, describe, is_random, place_of
 
 _NORMS = (*NORMS, nn.LocalResponseNorm, nn.CrossMapLRN2d)
-_STATISTICS = ("running_mean", "running_var")
 _FIELDS = {"values": 0, "indices": 1}
 
 
@@ -312,7 +311,7 @@ def norms_inside(module: nn.Module, layer: str) -> tuple[str, ...]:
     found = (
         f"{layer}.{path}" if path else layer
         for path, one in module.named_modules()
-        if isinstance(one, _NORMS) or all(hasattr(one, name) for name in _STATISTICS)
+        if isinstance(one, _NORMS) or all(hasattr(one, name) for name in STATISTICS)
     )
     return tuple(found)
 
