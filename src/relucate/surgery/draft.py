@@ -7,8 +7,8 @@ Not here: what to edit (`fold`, `convert`), the algebra (`algebra`).
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,17 +44,36 @@ class Edit:
 
     placed: of `convert`, the nodes of the norms that were put elsewhere as the identity.
     warnings: what to know about the new graph, in whole sentences.
+    left: norms that the framework couldn't write elsewhere, by their first node, and why.
     """
 
     graph: Graph
     outcomes: tuple[SiteResult, ...]
     placed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    left: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def done(self) -> tuple[SiteResult, ...]:
         """The norms that something was done to."""
         return tuple(outcome for outcome in self.outcomes if outcome.status == "done")
+
+
+def plan_writable(
+    plan: Callable[[Mapping[str, str]], Edit], unwritable: Callable[[Graph], Mapping[str, str]]
+) -> Edit:
+    """Return a plan that leaves those norms alone whose edit the framework can't write.
+
+    Args:
+        plan: makes an Edit that leaves some norms alone (first node -> why).
+        unwritable: of `ReadModel`.
+    """
+    left: dict[str, str] = {}
+    edit = plan(left)
+    while more := {n: why for n, why in unwritable(edit.graph).items() if n not in left}:
+        left.update(more)
+        edit = plan(left)
+    return replace(edit, left=left)
 
 
 class Draft:

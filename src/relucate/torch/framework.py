@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from .lowering.check import lower_checked
 from .reading.reader import read, read_with_modules, same_calls_in_training, unread
 from .running import export, other_sizes, outputs, tapped
 from .writing.copying import backward_hooks
-from .writing.writer import write, write_tapped
+from .writing.writer import unwritable, write_tapped
 
 
 class _ReadModel:
@@ -33,9 +34,15 @@ class _ReadModel:
         self.graph = self._reading.graph
         self.dtypes = frozenset(str(p.dtype).removeprefix("torch.") for p in model.parameters())
         self.limits = ()
+        self._moved: WeakKeyDictionary[nn.Module, Mapping[str, str]] = WeakKeyDictionary()
 
     def write(self, graph: Graph, fresh: int | None = None) -> Any:
-        return write(graph, self._model, self._reading, fresh=fresh)
+        made = write_tapped(graph, self._model, self._reading, fresh=fresh)
+        self._moved[made.module] = made.moved
+        return made.module
+
+    def unwritable(self, graph: Graph) -> Mapping[str, str]:
+        return unwritable(graph, self._model, self._reading)
 
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         return outputs(model, inputs, self._example)
@@ -43,10 +50,10 @@ class _ReadModel:
     def taps(
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
     ) -> Iterator[dict[str, np.ndarray]]:
-        model, paths = write_tapped(graph, self._model, self._reading)
-        wanted = {name: paths[name] for name in names if name in paths}
+        made = write_tapped(graph, self._model, self._reading)
+        wanted = {name: made.paths[name] for name in names if name in made.paths}
         for batch in batches:
-            yield tapped(model, wanted, batch, self._example)
+            yield tapped(made.module, wanted, batch, self._example)
 
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         return other_sizes(inputs)
@@ -73,6 +80,9 @@ class _ReadModel:
             named = ", ".join(f"'{path}'" for path in paths)
             found.append(f"the new module has no backward hooks; the source has, at {named}.")
         return tuple(found)
+
+    def renamed(self, model: Any) -> Mapping[str, str]:
+        return self._moved.get(model, {})
 
     def lowerable(self) -> Lowerable:
         raise Refused("a torch.nn.Module is trained as it is, not lowered.")

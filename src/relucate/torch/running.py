@@ -111,9 +111,9 @@ def load_exported(path: Path) -> tuple[nn.Module, Any]:
 
 
 def _examples(model: nn.Module, example: Any) -> list[Tensor]:
-    from .reading.reader import _example
+    from .reading.reader import example_of
 
-    args, kwargs = _example(model, example)
+    args, kwargs = example_of(model, example)
     return [*args, *kwargs.values()]
 
 

@@ -51,6 +51,10 @@ class ReadModel(Protocol):
         """
         ...
 
+    def unwritable(self, graph: Graph) -> Mapping[str, str]:
+        """Return the norms whose edit `write` can't express: by their first node, and why."""
+        ...
+
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the outputs, at inference, of this model or of one that was written."""
         ...
@@ -71,6 +75,10 @@ class ReadModel(Protocol):
 
     def notes(self, model: Any) -> tuple[str, ...]:
         """Return what else to know about a model that was written."""
+        ...
+
+    def renamed(self, model: Any) -> Mapping[str, str]:
+        """Return the layers of a model that was written whose place was another one's: new, old."""
         ...
 
     def lowerable(self) -> Lowerable:

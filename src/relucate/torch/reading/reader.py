@@ -54,6 +54,7 @@ class Reading:
         reads: name of a call in `traced` (or "output") -> what each name among its arguments stands
             for there: a node of the graph.
         bound: a name in `traced` -> the node of the graph that it was made as.
+        example, leaves: what the module was read by.
     """
 
     graph: Graph
@@ -64,6 +65,8 @@ class Reading:
     origins: Mapping[str, str]
     reads: Mapping[str, Mapping[str, str]]
     bound: Mapping[str, str]
+    example: Any = None
+    leaves: tuple[str, ...] = ()
 
 
 def read(model: nn.Module, example: Any, *, leaves: Sequence[str] = ()) -> Graph:
@@ -103,7 +106,7 @@ def read_with_modules(model: nn.Module, example: Any, *, leaves: Sequence[str] =
 
 
 def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
-    args, kwargs = _example(model, example)
+    args, kwargs = example_of(model, example)
     whole = materialized(model, args, kwargs)
     view = View(whole)
     _check_leaves(view, leaves)
@@ -124,7 +127,8 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
     }
     origins = {name: translator.origins.get(name, "") for name in graph.nodes}
     links = (translator.reads, translator.bound)
-    return Reading(graph, modules, bindings, program.way, program.traced, origins, *links)
+    given = (example, tuple(leaves))
+    return Reading(graph, modules, bindings, program.way, program.traced, origins, *links, *given)
 
 
 def same_calls_in_training(model: nn.Module, example: Any, leaves: Sequence[str] = ()) -> bool:
@@ -138,7 +142,7 @@ def same_calls_in_training(model: nn.Module, example: Any, leaves: Sequence[str]
 
 
 def _same_calls(model: nn.Module, example: Any, leaves: Sequence[str]) -> bool:
-    args, kwargs = _example(model, example)
+    args, kwargs = example_of(model, example)
     found = []
     for training in (False, True):
         view = View(materialized(model, args, kwargs))
@@ -173,7 +177,11 @@ def unread(reading: Reading, model: nn.Module) -> tuple[str, ...]:
 # The example.
 
 
-def _example(model: nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def example_of(model: nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and named arguments that an example stands for.
+
+    Raises: InputError: no example, or one that isn't understood.
+    """
     if example is None:
         raise InputError(
             "a PyTorch module is read by an example of its input: give example=, a tensor or a "
