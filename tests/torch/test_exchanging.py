@@ -208,9 +208,8 @@ def test_norms_that_cannot_move_stay_and_the_others_move(verb):
 
 def test_an_activation_with_several_sites_stays_where_it_is():
     model = zoo.randomize(SharedAct(), 7).eval()
-    _, report = relucate.convert(model, AFTER, example=(2, 3, 8, 8))
-    assert not report.done
-    assert all("several" in outcome.reason for outcome in report.skipped)
+    with pytest.raises(Refused, match="'act1' is used at several places"):
+        relucate.convert(model, AFTER, example=(2, 3, 8, 8))
 
 
 class Traceable(nn.Module):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import Refused
 from ..graph import Graph, Node
 from ..graph.nodes import is_floating
 
@@ -67,12 +68,15 @@ def plan_writable(
     Args:
         plan: makes an Edit that leaves some norms alone (first node -> why).
         unwritable: of `ReadModel`.
+    Raises: Refused: nothing is left to do.
     """
     left: dict[str, str] = {}
     edit = plan(left)
     while more := {n: why for n, why in unwritable(edit.graph).items() if n not in left}:
         left.update(more)
         edit = plan(left)
+    if left and not edit.done:
+        raise Refused(f"nothing can be done: {next(iter(left.values()))}.")
     return replace(edit, left=left)
 
 

@@ -24,6 +24,7 @@ from .lowering.check import lower_checked
 from .reading.reader import read, read_with_modules, same_calls_in_training, unread
 from .running import export, other_sizes, outputs, tapped
 from .writing.copying import backward_hooks
+from .writing.proving import Proof
 from .writing.writer import unwritable, write_tapped
 
 
@@ -34,11 +35,12 @@ class _ReadModel:
         self.graph = self._reading.graph
         self.dtypes = frozenset(str(p.dtype).removeprefix("torch.") for p in model.parameters())
         self.limits = ()
-        self._moved: WeakKeyDictionary[nn.Module, Mapping[str, str]] = WeakKeyDictionary()
+        self._written: WeakKeyDictionary[nn.Module, Proof] = WeakKeyDictionary()
 
     def write(self, graph: Graph, fresh: int | None = None) -> Any:
         made = write_tapped(graph, self._model, self._reading, fresh=fresh)
-        self._moved[made.module] = made.moved
+        if made.proof:
+            self._written[made.module] = made.proof
         return made.module
 
     def unwritable(self, graph: Graph) -> Mapping[str, str]:
@@ -59,7 +61,8 @@ class _ReadModel:
         return other_sizes(inputs)
 
     def reread(self, model: Any) -> Graph:
-        return read(model, self._example, leaves=self._leaves)
+        proof = self._written.get(model)
+        return proof.graph if proof else read(model, self._example, leaves=self._leaves)
 
     def notes(self, model: Any) -> tuple[str, ...]:
         found = []
@@ -82,7 +85,8 @@ class _ReadModel:
         return tuple(found)
 
     def renamed(self, model: Any) -> Mapping[str, str]:
-        return self._moved.get(model, {})
+        proof = self._written.get(model)
+        return proof.moved if proof else {}
 
     def lowerable(self) -> Lowerable:
         raise Refused("a torch.nn.Module is trained as it is, not lowered.")

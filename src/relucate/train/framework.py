@@ -70,7 +70,7 @@ class ReadModel(Protocol):
         ...
 
     def reread(self, model: Any) -> Graph:
-        """Return the Graph of a model that was written."""
+        """Return the Graph of a model that was written; `fresh` weights may not be in it yet."""
         ...
 
     def notes(self, model: Any) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ those that moved, shows in one of the two. Called by `writer`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,48 +27,69 @@ from .exchanging import Exchange
 Calls = list[tuple[str, str]]  # path of a module, path of the module that gave its input
 
 
-def why_not_proved(
+@dataclass(frozen=True)
+class Proof:
+    """What was found out about a module whose submodules changed places.
+
+    Attributes: failure: what differs from the plan, or nothing; graph: what was read again, without
+        the weights that are initialised later; moved: path -> the path that the module there had.
+    """
+
+    failure: str
+    graph: Graph
+    moved: Mapping[str, str]
+
+
+def prove(
     made: nn.Module, whole: nn.Module, reading: Reading, new: Graph, found: Exchange
+) -> Proof:
+    """Return whether `made` is the plan `new`, and does in training what `whole` does."""
+    graph, failure = new, _other_calls(made, whole, reading, set(found.moved))
+    if not failure:
+        try:
+            graph = read(made, reading.example, leaves=reading.leaves)
+            failure = _difference(graph, reading.graph, new, found)
+        except RelucateError as error:
+            failure = f"it can't be read again: {error}"
+    return Proof(failure, graph, found.moved)
+
+
+def _other_calls(
+    made: nn.Module, whole: nn.Module, reading: Reading, slots: Collection[str]
 ) -> str:
-    """Return what differs from the plan, or an empty string."""
-    slots = set(found.moved)
-    args, kwargs = example_of(whole, reading.example)
+    given = example_of(whole, reading.example)
+    planned: Calls = []
     for training in (False, True):
-        before = _calls(whole, args, kwargs, training, slots)
-        after = _calls(made, args, kwargs, training, slots)
+        before = _calls(whole, *given, training, slots)
         mode = "training" if training else "eval"
         if before is None:
             return f"it can't be called on the example in {mode} mode"
-        if before != after:
+        if before != _calls(made, *given, training, slots):
             return f"its forward makes other calls in {mode} mode when modules change places"
-        if not training:
-            planned = _only(before, slots)
-        elif not _agree(planned, _only(before, slots)):
-            return "its forward calls the modules that move otherwise in training mode"
-    try:
-        again = read(made, reading.example, leaves=reading.leaves)
-    except RelucateError as error:
-        return f"it can't be read again: {error}"
-    return _difference(again, reading.graph, new, found)
+        if training and not _agree(planned, _only(before, slots)):
+            return "its forward calls the modules that change places otherwise in training mode"
+        planned = _only(before, slots)
+    return ""
 
 
 def _calls(
     model: nn.Module, args: Any, kwargs: Any, training: bool, slots: Collection[str]
 ) -> Calls | None:
     """Return the calls of a model's modules as they end; None: it can't be called."""
-    for batch in (2, None) if training else (None, 2):
+    for batch in (2, 1) if training else (1, 2):
+        more = _with_batch(args, batch), _with_batch(kwargs, batch)
         with unchanged(model):
-            found = _recorded(model, *_with_batch((args, kwargs), batch), training, slots)
+            found = _recorded(model, *more, training, slots)
         if found is not None:
             return found
     return None
 
 
-def _with_batch(given: Any, batch: int | None) -> Any:
-    """Return the example, with a batch of two where it has one: batch norms need more than one."""
+def _with_batch(given: Any, batch: int) -> Any:
+    """Return the example, so many times where it is one: batch norms need more than one."""
 
     def one(x: Any) -> Any:
-        grows = batch and isinstance(x, Tensor) and x.ndim and x.shape[0] == 1
+        grows = isinstance(x, Tensor) and x.ndim and x.shape[0] == 1
         return x.repeat(batch, *[1] * (x.ndim - 1)) if grows else x
 
     return pytree.tree_map(one, given)

@@ -28,7 +28,7 @@ from ..reading.targets import canonical
 from .copying import copied, copy_modes
 from .exchanging import Exchange, exchange, stuck_norms
 from .making import make_module, tie
-from .proving import why_not_proved
+from .proving import Proof, prove
 from .resetting import reset
 from .tensors import (
     NAMES,
@@ -65,13 +65,13 @@ def write(
 class Written:
     """A module that was written.
 
-    Attributes: paths: of each batch norm that is a module, node -> path; moved: path -> the path
-        that the module there had in the source, where modules changed places.
+    Attributes: paths: of each batch norm that is a module, node -> path; proof: where modules
+        changed places.
     """
 
     module: nn.Module
     paths: Mapping[str, str]
-    moved: Mapping[str, str]
+    proof: Proof | None = None
 
 
 def write_tapped(
@@ -84,11 +84,11 @@ def write_tapped(
     if not why:
         edits = _Edits(graph, whole, reading)
         made = edits.exchanged(found)
-        why = why_not_proved(made, whole, reading, graph, found) if found.moved else ""
-        if not why:
+        proof = prove(made, whole, reading, graph, found) if found.moved else None
+        if not (why := proof.failure if proof else ""):
             if fresh is not None:
                 reset(made, fresh, found.moved)
-            return Written(made, edits.paths, found.moved)
+            return Written(made, edits.paths, proof)
     if reading.way != "fx":
         raise Refused(
             "torch.fx can't trace the forward of this model, so that nothing can be put into it, "
@@ -99,7 +99,7 @@ def write_tapped(
     if fresh is not None:
         reset(made, fresh)
     copy_modes(made, whole)
-    return Written(made, edits.paths, {})
+    return Written(made, edits.paths)
 
 
 def find_exchange(graph: Graph, whole: nn.Module, reading: Reading) -> Exchange:
