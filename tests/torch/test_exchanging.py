@@ -247,3 +247,50 @@ def test_the_users_input_is_not_changed_in_place():
     before = x.clone()
     made.eval()(x)
     assert torch.equal(x, before)
+
+
+# What a model returns.
+
+
+@dataclass
+class Own:
+    y: torch.Tensor
+    hidden: list[torch.Tensor]
+
+
+class OwnDict(dict):
+    pass
+
+
+class Returns(nn.Module):
+    def __init__(self, kind, hard):
+        super().__init__()
+        self.kind, self.hard = kind, hard
+        self.conv, self.bn, self.act = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        if self.hard:  # for torch.fx
+            x = x * int(x.shape[2])
+        hidden = self.act(self.bn(self.conv(x)))
+        return self.kind(y=self.head(hidden), hidden=[hidden])
+
+
+@pytest.mark.parametrize("order", ["none", AFTER, FIRST])
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("kind", [Own, OwnDict, dict])
+@pytest.mark.filterwarnings("ignore:relucate convert. the new module returns a dict, not a OwnDict")
+def test_what_a_model_returns_stays(kind, hard, order):
+    model = zoo.randomize(Returns(kind, hard), 9).eval()
+    made, report = relucate.convert(model, order, example=(2, 3, 6, 6))
+    assert report.done
+    assert report.certificate.passed
+    assert report.certificate.inputs
+    assert made.hard == model.hard
+    traced = isinstance(made, torch.fx.GraphModule)
+    assert traced == (order == FIRST and not hard)
+    out = made(torch.randn(2, 3, 6, 6))
+    if traced and kind is OwnDict:
+        assert any("returns a dict, not a OwnDict" in note for note in report.warnings)
+    else:
+        assert type(out) is kind

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 
 from ..errors import InputError, Refused
 from ..graph import Graph
@@ -22,7 +22,7 @@ from ..train.run import OnEpoch, RunResult
 from . import trainer
 from .lowering.check import lower_checked
 from .reading.reader import read, read_with_modules, same_calls_in_training, unread
-from .running import export, other_sizes, outputs, tapped
+from .running import export, other_sizes, output_class, outputs, tapped
 from .writing.copying import backward_hooks
 from .writing.proving import Proof
 from .writing.writer import unwritable, write_tapped
@@ -73,6 +73,12 @@ class _ReadModel:
                 "the forward does something else in training mode (behind self.training); the new "
                 "module always does what eval mode does."
             )
+        if isinstance(model, fx.GraphModule) and type(model) is not type(self._model):
+            old, new = (output_class(one, self._example) for one in (self._model, model))
+            if old is not new:
+                found.append(
+                    f"the new module returns a {new.__name__}, not a {old.__name__} as the source."
+                )
         if paths := unread(self._reading, self._model):
             named = ", ".join(f"'{path}'" for path in paths)
             found.append(

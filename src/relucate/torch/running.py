@@ -15,6 +15,8 @@ from torch.utils import _pytree as pytree
 from ..errors import InputError, Refused
 from .archive import checked
 from .reading.exported import silent
+from .reading.nested import plain
+from .reading.reader import example_of
 from .state import unchanged
 
 
@@ -23,7 +25,19 @@ def outputs(model: nn.Module, inputs: Sequence[np.ndarray], example: Any) -> lis
     with _evaluating(model):
         found = _call(model, inputs, example)
         # Copies: an output may be a view of a buffer, which gets its old values back.
-        return [_numpy(x).copy() for x in pytree.tree_leaves(found) if isinstance(x, Tensor)]
+        arrays = [
+            _numpy(x).copy() for x in pytree.tree_leaves(plain(found)) if isinstance(x, Tensor)
+        ]
+    if not arrays:
+        raise Refused(f"the model's output ({type(found).__name__}) has no tensors to be seen.")
+    return arrays
+
+
+def output_class(model: nn.Module, example: Any) -> type:
+    """Return the class of what a module gives for its example, in eval mode."""
+    with _evaluating(model):
+        args, kwargs = example_of(model, example)
+        return type(model(*args, **kwargs))
 
 
 def other_sizes(inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
@@ -111,8 +125,6 @@ def load_exported(path: Path) -> tuple[nn.Module, Any]:
 
 
 def _examples(model: nn.Module, example: Any) -> list[Tensor]:
-    from .reading.reader import example_of
-
     args, kwargs = example_of(model, example)
     return [*args, *kwargs.values()]
 

@@ -18,12 +18,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from ...errors import Refused
 from ...graph import Graph, Node
 from ..modules import FixedOffset
 from ..reading.detached import unwrap
 from ..reading.reader import Reading
+from ..reading.symbolic import is_output_class
 from ..reading.targets import canonical
 from .copying import copied, copy_modes
 from .exchanging import Exchange, exchange, stuck_norms
@@ -133,6 +135,10 @@ def unwritable(graph: Graph, model: nn.Module, reading: Reading) -> dict[str, st
     stuck = stuck_norms(reading.graph, graph, found)
     why = "torch.fx can't trace the forward of this model, and modules alone can't do it"
     return {norm: f"{why} ({reason})" for norm, reason in stuck.items()}
+
+
+def _is_held(value: Any) -> bool:
+    return isinstance(value, (nn.Module, torch.Tensor))
 
 
 class _Edits:
@@ -254,6 +260,8 @@ class _Edits:
         def final(arg: fx.Node) -> fx.Node:
             if arg.name in reads:
                 return self._value(outputs[reads[arg.name]])
+            if is_output_class(arg):
+                return self._building.node_copy(arg, final)
             return self._copy(arg)
 
         self._building.output(fx.map_arg(output.args[0], final))
@@ -261,6 +269,9 @@ class _Edits:
         made.graph.eliminate_dead_code()
         made.recompile()
         made.delete_all_unused_submodules()
+        for name, value in vars(self.twin).items():  # such as config
+            if not hasattr(made, name) and not any(map(_is_held, pytree.tree_leaves(value))):
+                setattr(made, name, value)
         return made
 
     def _new_outputs(self) -> dict[str, str]:
