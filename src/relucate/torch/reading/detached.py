@@ -185,7 +185,9 @@ def _copy_tree(
         made = copies[id(module)]
         if made is module:
             continue
-        children = {name: m and copies[id(m)] for name, m in module._modules.items()}
+        children = {  # an empty nn.Sequential counts as false
+            name: None if m is None else copies[id(m)] for name, m in module._modules.items()
+        }
         made.__dict__["_modules"] = children
         if isinstance(made, _Through):
             continue
