@@ -96,15 +96,26 @@ class Draft:
         for node in graph:
             for key in node.arrays.values():
                 self._users.setdefault(key, set()).add(node.name)
+        self._kin: dict[str, set[str]] = {}  # what tensors are made of -> these tensors
+        for key in graph.tensors:
+            for part in self._parts(key):
+                self._kin.setdefault(part, set()).add(key)
+
+    def _parts(self, key: str) -> frozenset[str]:
+        return self.source.made_of.get(key) or frozenset({key})
 
     def readers(self, name: str) -> list[Node]:
         """Return the nodes that read a value, once per use."""
         return [self.nodes[reader] for reader in self._readers[name]]
 
     def sharing(self, node: Node) -> frozenset[str]:
-        """Return the nodes that use a tensor of this one, itself included (a reused layer)."""
-        users = (self._users[key] for key in node.arrays.values())
-        return frozenset({node.name}).union(*users)
+        """Return the nodes that use a tensor of this one, itself included (a reused layer).
+
+        A tensor that is made of the same weights (tied, transposed) counts as the same.
+        """
+        parts = (part for key in node.arrays.values() for part in self._parts(key))
+        kin = {key for part in parts for key in self._kin.get(part, ())} | {*node.arrays.values()}
+        return frozenset({node.name}).union(*(self._users.get(key, ()) for key in kin))
 
     def users(self, node: Node, role: str) -> frozenset[str]:
         """Return the nodes that use one tensor of this node, itself included."""

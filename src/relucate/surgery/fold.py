@@ -130,9 +130,10 @@ def norm_channels(draft: Draft, calls: Sequence[str]) -> Channels:
 
 
 def _one_norm_channels(draft: Draft, node: Node) -> Channels:
-    if node.op != "batch_norm":
-        raise Blocked(f"a {node.op.replace('_', ' ')} depends on the data at inference")
     mean, variance = draft.array(node, "moving_mean"), draft.array(node, "moving_variance")
+    if node.op != "batch_norm" and (node.op != "instance_norm" or mean is None):
+        kind = f"{'an' if node.op[0] in 'aeiou' else 'a'} {node.op.replace('_', ' ')}"
+        raise Blocked(f"{kind} depends on the data at inference")
     if mean is None or variance is None or node.attrs.get("forced") is True:
         raise Blocked("it uses the batch's own statistics at inference")
     for attr, what in (("renorm", "renorm"), ("time_distributed", "TimeDistributed")):

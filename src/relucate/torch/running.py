@@ -138,18 +138,38 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _call(model: nn.Module, inputs: Sequence[np.ndarray], example: Any) -> Any:
+    """Call a module with arrays in place of the tensors of its example, whatever holds these."""
     like = next((p for p in model.parameters() if p.is_floating_point()), None)
-    tensors = [_tensor(x, like) for x in inputs]
-    if isinstance(example, Mapping):
-        return model(**dict(zip(example, tensors, strict=True)))
-    return model(*tensors)
+    if example is None:
+        return model(*(_tensor(x, like, None) for x in inputs))
+    leaves, spec = pytree.tree_flatten(example_of(model, example))
+    arrays = iter(inputs)
+    filled = [_tensor(next(arrays), like, x) if isinstance(x, Tensor) else x for x in leaves]
+    args, kwargs = pytree.tree_unflatten(filled, spec)
+    return model(*args, **kwargs)
 
 
-def _tensor(array: np.ndarray, like: Tensor | None) -> Tensor:
+def _tensor(array: np.ndarray, like: Tensor | None, example: Tensor | None) -> Tensor:
+    """Return an array as a tensor of the example's kind, in the type of the model's weights."""
     made = torch.from_numpy(np.ascontiguousarray(array))
+    device = made.device if like is None else like.device
+    if example is not None and not example.is_floating_point():
+        return _as_kind(made, example).to(device)
     if array.dtype.kind in "iub":
-        return made.long() if like is None else made.long().to(like.device)
-    return made.float() if like is None else made.to(like.device, like.dtype)
+        return made.long().to(device)
+    return made.float() if like is None else made.to(device, like.dtype)
+
+
+def _as_kind(made: Tensor, example: Tensor) -> Tensor:
+    """Return numbers as bools, complex numbers, or integers in the example's range."""
+    if not made.is_floating_point():
+        return made.to(example.dtype)
+    if example.dtype == torch.bool:
+        return made > 0
+    if example.is_complex():
+        return torch.complex(made, made.roll(1)).to(example.dtype)
+    low, high = int(example.min()), int(example.max())
+    return (low + (made.abs() * 1000).long() % (high - low + 1)).to(example.dtype)
 
 
 def _numpy(value: Tensor) -> np.ndarray:

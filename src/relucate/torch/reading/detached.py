@@ -270,6 +270,8 @@ def failing_call(model: nn.Module, args: Any, kwargs: Any) -> str:
         return ""
     inside: list[tuple[str, str]] = []
     for path, module in twin.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):  # which take no hooks
+            continue
         module.register_forward_pre_hook(_entering(path, inside))
         module.register_forward_hook(_leaving(inside))
     try:

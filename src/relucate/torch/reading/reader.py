@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import linecache
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -208,6 +208,8 @@ def _tensor(model: nn.Module, value: Any) -> Any:
         return value.detach()
     if isinstance(value, (tuple, list)) and not _is_shape(value):
         return type(value)(_tensor(model, item) for item in value)
+    if isinstance(value, Mapping):
+        return {name: _tensor(model, item) for name, item in value.items()}
     if not _is_shape(value):
         raise InputError(
             f"expected an example tensor or a shape of numbers, batch axis first, got {value!r}."
@@ -233,9 +235,11 @@ def _check_leaves(view: View, leaves: Sequence[str]) -> None:
 
 def _leaf_test(view: View, leaves: frozenset[str]) -> Callable[[str, nn.Module], bool]:
     paths = {view.path_of(leaf) for leaf in leaves}
+    # Now, because it may call modules, which is no call of the model that is traced later.
+    whole = {path: is_known_whole(module) for path, module in view.modules.items()}
 
     def is_leaf(path: str, module: nn.Module) -> bool:
-        return path in paths or type(module).__name__ in leaves or is_known_whole(module)
+        return path in paths or type(module).__name__ in leaves or whole[path]
 
     return is_leaf
 
@@ -378,7 +382,18 @@ def _graph(
         trainable=_trainable(view, translator, tensors),
         hazards=(*view.hazards, *dict.fromkeys(translator.hazards), *_other_dtypes(view)),
         framework="torch",
+        made_of=_made_of(translator, tensors),
     )
+
+
+def _made_of(translator: Translator, keys: Iterable[str]) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for key in keys:
+        name = translator.bindings[key][0]
+        parts = frozenset({name}) if name else translator.derived_from[key]
+        if parts and parts != {key}:
+            found[key] = parts
+    return found
 
 
 def _trainable(view: View, translator: Translator, keys: Mapping[str, Any]) -> frozenset[str]:

@@ -161,8 +161,9 @@ class _Snapshot:
     """The attributes of all modules of a view, which a forward may set while it is traced."""
 
     def __init__(self, view: View) -> None:
-        self._attributes = [(m, path, dict(vars(m))) for path, m in view.modules.items()]
-        self._held = [(m, {k: dict(vars(m)[k]) for k in _HELD}) for m in view.modules.values()]
+        plain = {p: m for p, m in view.modules.items() if not isinstance(m, torch.jit.ScriptModule)}
+        self._attributes = [(m, path, dict(vars(m))) for path, m in plain.items()]
+        self._held = [(m, {k: dict(vars(m)[k]) for k in _HELD}) for m in plain.values()]
 
     def put_back(self) -> list[str]:
         """Undo all changes; return the names of the buffers that were set."""

@@ -113,7 +113,8 @@ def _recorded(
     handles = []
     for path, module in model.named_modules():
         module.training = training
-        if not any(path.startswith(f"{slot}.") for slot in slots):
+        hookless = isinstance(module, torch.jit.ScriptModule)
+        if not hookless and not any(path.startswith(f"{slot}.") for slot in slots):
             handles.append(module.register_forward_hook(watch(path)))
     try:
         with torch.no_grad():

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
-from torch.utils import _pytree as pytree
 
 from ...errors import Refused
 from ...graph import Graph, Node
@@ -29,6 +28,7 @@ from ..reading.symbolic import is_output_class
 from ..reading.targets import canonical
 from .copying import copied, copy_modes
 from .exchanging import Exchange, exchange, stuck_norms
+from .keeping import keep
 from .making import make_module, tie
 from .proving import Proof, prove
 from .resetting import reset
@@ -137,31 +137,6 @@ def unwritable(graph: Graph, model: nn.Module, reading: Reading) -> dict[str, st
     return {norm: f"{why} ({reason})" for norm, reason in stuck.items()}
 
 
-def _keep_classes(made: nn.Module, twin: nn.Module) -> None:
-    """Give modules whose weights alone are used their class and attributes back.
-
-    torch.fx puts such weights into plain modules, which know no `reset_parameters`, and makes all
-    buffers persistent.
-    """
-    unsaved = twin._non_persistent_buffers_set & made._buffers.keys()
-    made._non_persistent_buffers_set.update(unsaved)
-    for path, held in list(made.named_modules()):
-        if not path or type(held) is not nn.Module:
-            continue
-        source = twin.get_submodule(path)
-        kept = object.__new__(type(source))
-        vars(kept).update(vars(source), _modules=held._modules)
-        for kind in ("_parameters", "_buffers"):  # the others are used no longer
-            used = vars(held)[kind]
-            vars(kept)[kind] = {name: used.get(name) for name in vars(source)[kind]}
-        parent, _, name = path.rpartition(".")
-        made.get_submodule(parent)._modules[name] = kept
-
-
-def _is_held(value: Any) -> bool:
-    return isinstance(value, (nn.Module, torch.Tensor))
-
-
 class _Edits:
     """What differs between two graphs, and how the copy is changed for it."""
 
@@ -214,7 +189,7 @@ class _Edits:
             self.twin.get_submodule(parent)._modules[name] = taken[source]
         for place, name in found.nodes.items():
             node = self.old.nodes[place]
-            norm = name is not None and self.new.nodes[name].op == "batch_norm"
+            norm = name is not None and self.new.nodes[name].kind == "norm"
             if name and norm and node.layer in self.reading.modules:
                 self.paths[name] = self._path(node)
         return self.twin
@@ -224,7 +199,7 @@ class _Edits:
 
     def _path(self, node: Node) -> str:
         """Return the path of the module that a node came from; a root's nodes have its name."""
-        root = unwrap(self.reading.modules[node.layer]) is self.whole
+        root = self.reading.modules[node.layer] is self.whole
         return "" if root else node.layer
 
     def _exchange(self, path: str, module: nn.Module) -> None:
@@ -290,10 +265,7 @@ class _Edits:
         made.graph.eliminate_dead_code()
         made.recompile()
         made.delete_all_unused_submodules()
-        _keep_classes(made, self.twin)
-        for name, value in vars(self.twin).items():  # such as config
-            if not hasattr(made, name) and not any(map(_is_held, pytree.tree_leaves(value))):
-                setattr(made, name, value)
+        keep(made, self.twin)
         return made
 
     def _new_outputs(self) -> dict[str, str]:
@@ -379,7 +351,7 @@ class _Edits:
                 node = self.new.nodes[name]
                 if changed_shape(self.old, self.new, name):
                     self._refit(path, node)
-                if node.op == "batch_norm":
+                if node.kind == "norm":
                     self.paths[name] = path
                 if node.op == "prelu":
                     refit_slopes(self.twin.get_submodule(path), node, self.new)
