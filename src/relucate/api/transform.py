@@ -17,7 +17,7 @@ from ..order import Order
 from ..surgery.audit import hidden_rows, hidden_text
 from ..surgery.borders import is_exact
 from ..surgery.convert import convert_graph
-from ..surgery.draft import Edit, SiteResult
+from ..surgery.draft import Edit, SiteResult, plan_writable
 from ..surgery.fold import fold_graph
 from ..surgery.moments import measure
 from ..surgery.rebuild import rebuild_graph
@@ -49,6 +49,7 @@ class TransformReport(Shown):
     warnings: tuple[str, ...] = ()
     parameters: tuple[int, int] = (0, 0)
     hidden: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # norms in unread layers
+    renamed: Mapping[str, str] = field(default_factory=dict)  # what is at a path -> its old path
 
     @property
     def done(self) -> tuple[SiteResult, ...]:
@@ -74,6 +75,7 @@ class TransformReport(Shown):
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
             "warnings": list(self.warnings),
             "hidden": hidden_rows(self.hidden),
+            "renamed": dict(self.renamed),
         }
 
     def _views(self) -> Any:
@@ -118,7 +120,7 @@ def fold(
     of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018.
     """
     read = framework_of(model).read(model, example, tuple(leaves))
-    plan = _planned(read.graph, "fold", lambda graph: fold_graph(graph, strategy))
+    plan = _planned(read, "fold", lambda left: fold_graph(read.graph, strategy, left))
     report = _report(read.graph, plan, "fold", None, strategy)
     return _carried_out(read, model, plan, report, inputs)
 
@@ -151,7 +153,9 @@ def convert(
     """
     read = framework_of(model).read(model, example, tuple(leaves))
     wanted = str(Order(order))
-    plan = _planned(read.graph, "convert", lambda g: convert_graph(g, wanted, strategy))
+    plan = _planned(
+        read, "convert", lambda left: convert_graph(read.graph, wanted, strategy, left=left)
+    )
     if data is not None:
         arrays = _arrays(read.graph, data, "data")
         if len(arrays[0]) < 2:
@@ -162,7 +166,7 @@ def convert(
         if plan.placed:
             values = read.taps(plan.graph, plan.placed, split(arrays, _BATCH))
             found = measure(plan.graph, plan.placed, values)
-            plan = convert_graph(read.graph, wanted, strategy, found)
+            plan = convert_graph(read.graph, wanted, strategy, found, plan.left)
     report = _report(read.graph, plan, "convert", wanted, strategy)
     return _carried_out(read, model, plan, report, inputs)
 
@@ -200,7 +204,12 @@ def rebuild(
     if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
         raise InputError(f"seed must be a whole number of at least 0, got {seed!r}.")
     seed = int(seed)
-    plan = _planned(read.graph, "rebuild", lambda g: rebuild_graph(g, wanted, bias), finite=False)
+    plan = _planned(
+        read,
+        "rebuild",
+        lambda left: rebuild_graph(read.graph, wanted, bias, left),
+        finite=False,
+    )
     report = replace(_report(read.graph, plan, "rebuild", wanted, None), seed=seed)
     made = read.write(plan.graph, seed)
     report = _written(read, plan.graph, made, report)
@@ -218,14 +227,21 @@ def plan(
     leaves = tuple(more.get("leaves", ()))
     read = framework_of(model).read(model, more.get("example"), leaves)
     if verb == "fold":
-        made = _planned(read.graph, verb, lambda graph: fold_graph(graph, strategy))
+        made = _planned(read, verb, lambda left: fold_graph(read.graph, strategy, left))
     elif verb == "convert":
         wanted = Order(order or "")
-        made = _planned(read.graph, verb, lambda graph: convert_graph(graph, wanted, strategy))
+        made = _planned(
+            read, verb, lambda left: convert_graph(read.graph, wanted, strategy, left=left)
+        )
     else:
         wanted = Order(order or "")
         bias = more.get("bias", "rule")
-        made = _planned(read.graph, verb, lambda g: rebuild_graph(g, wanted, bias), finite=False)
+        made = _planned(
+            read,
+            verb,
+            lambda left: rebuild_graph(read.graph, wanted, bias, left),
+            finite=False,
+        )
     name = None if order is None else str(Order(order))
     report = _report(read.graph, made, verb, name, None if verb == "rebuild" else strategy)
     fresh = 0 if verb == "rebuild" else None
@@ -271,15 +287,16 @@ def verify(
 
 
 def _planned(
-    graph: Graph, verb: str, make: Callable[[Graph], Edit], *, finite: bool = True
+    read: ReadModel, verb: str, plan: Callable[[Mapping[str, str]], Edit], *, finite: bool = True
 ) -> Edit:
+    graph = read.graph
     if not any(node.kind == "norm" for node in graph):
         if graph.hidden_norms:
             raise Refused(f"there is nothing to {verb}: {hidden_text(graph.hidden_norms)}.")
         raise InputError(f"'{graph.name}' has no norms: there is nothing to {verb}.")
     if finite:
         check_finite(graph)
-    return make(graph)
+    return plan_writable(plan, read.unwritable)
 
 
 def _report(
@@ -349,6 +366,7 @@ def _written(read: ReadModel, graph: Graph, made: Any, report: TransformReport) 
         report,
         parameters=(report.parameters[0], again.count_parameters()),
         warnings=(*report.warnings, *read.notes(made)),
+        renamed=read.renamed(made),
     )
 
 

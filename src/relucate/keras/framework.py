@@ -36,6 +36,9 @@ class _ReadModel:
     def write(self, graph: Graph, fresh: int | None = None) -> Any:
         return write(graph, self._reading, fresh=fresh)
 
+    def unwritable(self, graph: Graph) -> Mapping[str, str]:
+        return {}
+
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         return outputs(model, inputs)
 
@@ -54,6 +57,9 @@ class _ReadModel:
 
     def notes(self, model: Any) -> tuple[str, ...]:
         return ()
+
+    def renamed(self, model: Any) -> Mapping[str, str]:
+        return {}
 
     def lowerable(self) -> Lowerable:
         return lowerable(self._model, self.graph, self._reading.variables)

@@ -7,7 +7,7 @@ the new order of each norm, the reasons of skipped norms, the certificate. Not h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +120,20 @@ def closing(report: dict[str, Any], planned: bool) -> list[str]:
         lines.append(f"Weights are new (seed {report['seed']}).")
     elif planned:
         lines.append("Nothing was written (dry run).")
+    if renamed := report.get("renamed"):
+        lines.append(renamed_line(renamed))
     return lines + [f"Warning: {text}" for text in report["warnings"]]
+
+
+def renamed_line(renamed: Mapping[str, str]) -> str:
+    """Return which modules have other names now, as their weights in the state dict have.
+
+    >>> renamed_line({"act": "norm", "norm": "act"})
+    "Modules changed places: 'act' is what was 'norm', 'norm' is what was 'act'."
+    """
+    named = [f"'{new}' is what was '{old}'" for new, old in renamed.items()]
+    more = f" and {len(named) - 4} more" if len(named) > 4 else ""
+    return f"Modules changed places: {', '.join(named[:4])}{more}."
 
 
 def certificate_line(found: dict[str, Any]) -> str:

@@ -50,11 +50,15 @@ class _Kept:
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._attributes = dict(vars(module))
+        self._training = module.training  # which a ScriptModule doesn't keep in its attributes
         held = [value for value in self._attributes.values() if isinstance(value, _CONTAINERS)]
         self._contents = [(value, value.copy()) for value in held]
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield the tensors that the module holds and that have values."""
+        if isinstance(self._module, torch.jit.ScriptModule):
+            yield from self._module.parameters(recurse=False)
+            yield from self._module.buffers(recurse=False)
         for value in self._attributes.values():
             inner = value.values() if isinstance(value, dict) else (value,)
             inner = value if isinstance(value, (list, tuple)) else inner
@@ -64,6 +68,8 @@ class _Kept:
         """Restore the module's attributes and the contents of its containers."""
         vars(self._module).clear()
         vars(self._module).update(self._attributes)
+        if self._module.training != self._training:
+            self._module.training = self._training
         for container, before in self._contents:
             _refill(container, before)
 

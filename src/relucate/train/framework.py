@@ -52,6 +52,10 @@ class ReadModel(Protocol):
         """
         ...
 
+    def unwritable(self, graph: Graph) -> Mapping[str, str]:
+        """Return the norms whose edit `write` can't express: by their first node, and why."""
+        ...
+
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the outputs at inference of this model or of a written one."""
         ...
@@ -67,11 +71,15 @@ class ReadModel(Protocol):
         ...
 
     def reread(self, model: Any) -> Graph:
-        """Return the Graph of a written model."""
+        """Return the Graph of a written model; `fresh` weights may not be in it yet."""
         ...
 
     def notes(self, model: Any) -> tuple[str, ...]:
         """Return notes on a written model."""
+        ...
+
+    def renamed(self, model: Any) -> Mapping[str, str]:
+        """Return the layers of a model that was written whose place was another one's: new, old."""
         ...
 
     def lowerable(self) -> Lowerable:

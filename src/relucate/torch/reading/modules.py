@@ -36,6 +36,8 @@ _TRACED_INTO = (
 
 def find(module: nn.Module) -> Handler | None:
     """Return the handler that reads a module as a whole, or None if the reader doesn't know it."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return None
     if is_frozen_batch_norm(module):
         return read_frozen
     base = _base(module)

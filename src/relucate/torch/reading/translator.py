@@ -112,6 +112,8 @@ class Translator(Builder):
                 value = self._function(call, args, kwargs)
         except Mismatch as error:
             raise Mismatch(self._located(call, args, str(error))) from error
+        except RuntimeError as error:  # of PyTorch: the shapes don't fit
+            raise Mismatch(self._located(call, args, str(error).partition("\n")[0])) from error
         except Stopped as error:
             error.place = error.place or place_of(call)
             raise
@@ -294,6 +296,8 @@ class Translator(Builder):
         if module is not None and type(module).__module__.startswith("torch.ao."):
             attrs["quantized"] = True
         weights = {name: Weight(p) for name, p in _weights(module)}
+        own = [x for x in tensors_in(args) if self._made_of(x)] if module is None else []
+        weights.update((f"argument_{number}", Weight(x)) for number, x in enumerate(own))
         return self._several(self._outputs_of(args, module), "opaque", inputs, attrs, weights, kind)
 
     def _outputs_of(self, args: Any, module: nn.Module | None) -> Any:
