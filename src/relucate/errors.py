@@ -7,6 +7,7 @@ catch `RelucateError`. Every message says what was expected, what came, and what
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -37,6 +38,16 @@ def printable(text: str) -> str:
     'a?[31mb'
     """
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+
+
+def briefly(error: BaseException) -> str:
+    """Return an error's kind and what it says first, in at most 300 characters.
+
+    Frameworks repeat the arguments of a call in their messages, whole arrays among them.
+    """
+    said = re.split(r"\n\s*Arguments received by", str(error))[0].split()
+    text = " ".join(said) or "no message"
+    return f"{type(error).__name__}: {text if len(text) <= 300 else text[:300] + ' ...'}"
 
 
 def unknown(what: str, got: object, choices: Iterable[object]) -> InputError:

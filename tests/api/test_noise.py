@@ -1,34 +1,67 @@
-"""Networks that amplify rounding: verified against their own noise, never beyond it."""
+"""Networks that amplify rounding are compared layer by layer in float64."""
 
 import keras
 import numpy as np
 import pytest
+import torch
 from keras import layers as kl
+from torch import nn
 
 import relucate
-from relucate.surgery.verify import Certificate, allow_noise, nudged
+from relucate.errors import Refused
+from relucate.surgery.verify import Certificate, Trail, compare_layers, nudged
 
 
-def certificate(max_rel):
-    return Certificate(max_rel, max_rel, 1e-5, 8, "float32", max_rel <= 1e-5)
+def values(**layers):
+    return {name: np.array(value, np.float64) for name, value in layers.items()}
 
 
-@pytest.mark.parametrize(
-    ("found", "noise", "passed"),
-    [(1.2e-5, 9e-6, True), (4e-5, 9e-6, False), (2e-5, 1e-7, False), (2e-3, 1.0, False),
-     (np.inf, np.inf, False), (np.nan, 1.0, False)],
-)  # fmt: skip
-def test_four_times_the_noise_is_allowed(found, noise, passed):
-    made = allow_noise(certificate(found), certificate(noise))
+def test_a_trail_exchanges_what_agrees_and_remembers_where_it_last_parted():
+    trail = Trail(tolerance=1e-3)
+    for name, value in values(a=[4.0, 1.0], b=[1.0, 2.0], c=[1.0, 2.0, 3.0]).items():
+        trail.record(name, value)
+    np.testing.assert_array_equal(trail.follow("x", np.array([4.002, 1.0])), [4.0, 1.0])
+    assert trail.largest == pytest.approx(5e-4)
+    far = np.array([4.0, 1.005])
+    assert trail.follow("y", far) is far
+    assert trail.follow("z", np.zeros((1, 2))).shape == (1, 2)
+    assert (trail.count, trail.parted) == (1, "y")
+    np.testing.assert_array_equal(trail.follow("w", np.array([1.0, 2.0, 3.0])), [1.0, 2.0, 3.0])
+    assert (trail.count, trail.parted) == (2, None)
+    assert trail.largest == pytest.approx(5e-4)
+
+
+def test_the_best_of_several_that_agree_is_taken():
+    trail = Trail(tolerance=1e-3)
+    trail.record("a", np.array([1.0]))
+    trail.record("b", np.array([1.0005]))
+    assert trail.follow("x", np.array([1.0004])) == 1.0005
+
+
+def stretched(error, gain=1e4):
+    """Two layers: one that makes the error, and one that amplifies it."""
+
+    def run(each):
+        first = each("first", np.array([[1.0], [2.0]]) * (1 + error))
+        return [each("second", np.sin(gain * first))]
+
+    return run
+
+
+@pytest.mark.parametrize(("error", "passed"), [(0.0, True), (5e-7, True), (3e-6, False)])
+def test_errors_of_single_layers_are_not_amplified(error, passed):
+    found = Certificate(0.1, 0.1, 1e-5, 8, "float32", False)
+    made = compare_layers(stretched(0.0), stretched(error), found, noise=0.1)
     assert made.passed is passed
-    assert any("is allowed instead" in note for note in made.notes) is passed
-
-
-def test_what_is_too_noisy_to_tell_is_said():
-    made = allow_noise(certificate(2e-3), certificate(1.0))
-    assert not made.passed
-    assert "last bit" in made.notes[0]
-    assert "float32 can't tell" in made.notes[0]
+    assert made.decided is passed
+    if passed:
+        assert (made.basis, made.tolerance) == ("layers", 1e-6)
+        assert made.max_rel == pytest.approx(error)
+        assert "layer by layer in float64" in str(made)
+    else:
+        assert made.worst == "first"
+        assert "NOT" not in str(made)
+        assert "This doesn't say that they differ" in made.notes[0]
 
 
 def test_nudged_inputs_differ_in_the_last_bit():
@@ -59,7 +92,8 @@ def test_a_network_that_amplifies_rounding_is_folded_and_says_so():
     with pytest.warns(UserWarning, match="own rounding noise"):
         made, report = relucate.fold(oscillating())
     assert report.certificate.passed
-    assert 1e-5 < report.certificate.max_rel < report.certificate.tolerance <= 1e-3
+    assert report.certificate.basis == "layers"
+    assert 0 < report.certificate.max_rel < report.certificate.tolerance == 1e-6
     assert any("own rounding noise" in note for note in report.warnings)
     assert not [layer for layer in made.layers if "batch" in type(layer).__name__.lower()]
 
@@ -73,6 +107,120 @@ def test_an_explicit_tolerance_stays():
 
 def test_a_real_difference_is_still_seen():
     assert not relucate.verify(oscillating(), oscillating(shift=1e-3)).passed
+
+
+def keras_chaos(middle=None):
+    """Thirty layers: what the inputs' last bit does grows from one to the next."""
+    x = vector = keras.Input((24,))
+    for number in range(30):
+        x = kl.Dense(24, name=f"dense{number}")(x)
+        x = kl.BatchNormalization(name=f"norm{number}")(x)
+        x = kl.Activation("tanh", name=f"act{number}")(x)
+        if number == 10 and middle is not None:
+            x = middle(x)
+    model, random = keras.Model(vector, x), np.random.default_rng(0)
+    for weight in model.weights:
+        if "gamma" in weight.path or "variance" in weight.path:
+            weight.assign(random.uniform(0.5, 1.5, weight.shape))
+        else:
+            weight.assign(
+                random.normal(size=weight.shape) * (0.6 if len(weight.shape) > 1 else 0.5)
+            )
+    return model
+
+
+def torch_chaos(middle=None):
+    layers = []
+    for number in range(30):
+        layers += [nn.Linear(24, 24), nn.BatchNorm1d(24), nn.Tanh()]
+        if number == 10 and middle is not None:
+            layers += [middle]
+    model, random = nn.Sequential(*layers), np.random.default_rng(0)
+    for name, tensor in model.state_dict().items():
+        drawn = random.normal(size=tensor.shape) * (0.6 if tensor.ndim > 1 else 0.5)
+        if "var" in name or (tensor.ndim == 1 and name.endswith("weight")):
+            drawn = random.uniform(0.5, 1.5, tensor.shape)
+        if tensor.is_floating_point():
+            tensor.copy_(torch.from_numpy(drawn))
+    return model.eval()
+
+
+CHAOS = {"keras": (keras_chaos, None), "torch": (torch_chaos, (2, 24))}
+
+
+def perturbed(model, layer):
+    """Change the largest entry of a layer's bias by a tenth of a thousandth of its size."""
+    if isinstance(model, keras.Model):
+        bias = keras.ops.convert_to_numpy(model.get_layer(f"dense{layer}").bias).copy()
+        bias[np.argmax(np.abs(bias))] *= 1 + 1e-4
+        model.get_layer(f"dense{layer}").bias.assign(bias)
+    else:
+        bias = [m for m in model.modules() if isinstance(m, nn.Linear)][layer].bias.data
+        bias[bias.abs().argmax()] *= 1 + 1e-4
+    return model
+
+
+@pytest.mark.parametrize("verb", ["fold", "convert"])
+@pytest.mark.parametrize("framework", CHAOS)
+def test_a_chaotic_network_is_certified_layer_by_layer(framework, verb):
+    make, example = CHAOS[framework]
+    model, order = make(), ("after",) if verb == "convert" else ()
+    with pytest.warns(UserWarning, match="own rounding noise"):
+        made, report = getattr(relucate, verb)(model, *order, example=example)
+    found = report.certificate
+    assert (found.passed, found.basis, found.dtype) == (True, "layers", "float32")
+    assert found.max_rel < 1e-6 == found.tolerance
+    assert "outputs (" in found.notes[-1]
+    assert found.to_dict()["basis"] == "layers"
+    assert relucate.verify(model, made, example=example).passed
+    for layer in (29, 15, 0):
+        made = perturbed(made, layer)
+        assert not relucate.verify(model, made, example=example).passed
+
+
+@pytest.mark.parametrize("framework", CHAOS)
+def test_a_wrong_fold_of_a_chaotic_network_is_refused(framework, monkeypatch):
+    from relucate.keras.framework import _ReadModel as keras_read
+    from relucate.torch.framework import _ReadModel as torch_read
+
+    read = {"keras": keras_read, "torch": torch_read}[framework]
+    write, (make, example) = read.write, CHAOS[framework]
+    monkeypatch.setattr(read, "write", lambda self, graph: perturbed(write(self, graph), 3))
+    with pytest.raises(Refused, match="the result isn't returned"):
+        relucate.fold(make(), example=example)
+
+
+def test_a_layer_that_cannot_be_read_is_called_as_it_is():
+    unread = kl.Lambda(lambda x: x * 1.5, name="unread", output_shape=(24,))
+    with pytest.warns(UserWarning, match="own rounding noise"):
+        _, report = relucate.fold(keras_chaos(unread))
+    assert report.certificate.basis == "layers"
+
+
+class Own(nn.Module):
+    def forward(self, x):
+        return torch.linalg.matrix_exp(torch.diag_embed(x)).diagonal(dim1=-2, dim2=-1) - 1
+
+
+def test_a_module_that_cannot_be_read_is_computed_in_float64_all_the_same():
+    with pytest.warns(UserWarning, match="own rounding noise"):
+        _, report = relucate.fold(torch_chaos(Own()), example=(2, 24), leaves=["33"])
+    assert report.certificate.basis == "layers"
+
+
+class Narrow(nn.Module):
+    """Insists on float32, which a float64 copy can't give it: the Graph is computed instead."""
+
+    def forward(self, x):
+        return nn.functional.linear(x, torch.eye(24) * 1.5)
+
+
+def test_a_forward_that_insists_on_float32_is_not_called_wrong():
+    with pytest.raises(Refused, match="not known to be the same function") as caught:
+        relucate.fold(torch_chaos(Narrow()), example=(2, 24), leaves=["33"])
+    assert "This doesn't say that they differ" in str(caught.value)
+    assert "lease report" not in str(caught.value)
+    assert "NOT" not in str(caught.value)
 
 
 def double(norm, shift=0.0):

@@ -77,6 +77,72 @@ def test_spatial_dropout_drops_the_channels_of_the_graph(spatial, after_conv):
     assert len(by_channel[:, :, 0].unique()) == 2
 
 
+NOISE_SHAPES = {
+    "whole examples": ("dropout", {"noise_shape": (None, 1, 1, 1)}, (1, 2, 3)),
+    "stochastic depth": ("stochastic_depth", {}, (1, 2, 3)),
+    "whole rows": ("dropout", {"noise_shape": (None, None, 1, 1)}, (2, 3)),
+    "one draw for all examples": ("dropout", {"noise_shape": (1, None, 5, 4)}, (0,)),
+    "the last axes only": ("dropout", {"noise_shape": (5, 1)}, (0, 1, 3)),
+}
+
+
+@pytest.mark.parametrize("after_pool", [False, True])
+@pytest.mark.parametrize("case", NOISE_SHAPES)
+def test_dropout_draws_once_for_what_its_noise_shape_says(case, after_pool):
+    op, attrs, shared = NOISE_SHAPES[case]
+    shape = (None, 6, 5, 4)
+    pool = {"window": (1, 1), "strides": (1, 1), "padding": "valid"}
+    nodes = {"x": Node("x", "input", (), shape)}
+    if after_pool:
+        nodes["p"] = Node("p", "max_pool", ("x",), shape, attrs=pool)
+    source = "p" if after_pool else "x"
+    nodes["y"] = Node("y", op, (source,), shape, attrs={"rate": 0.5, **attrs})
+    module = lower(Graph("g", nodes, ("x",), ("y",), {}))
+    torch.manual_seed(0)
+    y = module.train()(torch.ones(40, 6, 5, 4)).numpy()
+    first = y[tuple(slice(0, 1) if axis in shared else slice(None) for axis in range(4))]
+    np.testing.assert_array_equal(y, np.broadcast_to(first, y.shape))
+    assert set(np.unique(first)) == {0.0, 2.0}
+    for axis in set(range(4)) - set(shared):
+        assert np.any(np.ptp(first, axis=axis))
+    np.testing.assert_array_equal(module.eval()(torch.ones(2, 6, 5, 4)), np.ones((2, 6, 5, 4)))
+
+
+@pytest.mark.parametrize("after_pool", [False, True])
+@pytest.mark.parametrize(
+    "shapes", [{"scale": (4,)}, {"offset": (5, 1)}, {"scale": (1, 6, 1, 4), "offset": ()}], ids=str
+)
+def test_affine_is_lowered_with_its_gradient(shapes, after_pool):
+    shape = (None, 6, 5, 4)
+    pool = {"window": (1, 1), "strides": (1, 1), "padding": "valid"}
+    nodes = {"x": Node("x", "input", (), shape)}
+    if after_pool:
+        nodes["p"] = Node("p", "max_pool", ("x",), shape, attrs=pool)
+    source = "p" if after_pool else "x"
+    arrays = {role: f"a/{role}" for role in shapes}
+    nodes["y"] = Node("y", "affine", (source,), shape, "a", arrays=arrays)
+    tensors = {f"a/{r}": RANDOM.normal(size=s).astype("float32") for r, s in shapes.items()}
+    graph = Graph("g", nodes, ("x",), ("y",), tensors, trainable=frozenset({"a/scale"}))
+    module = lower(graph)
+    x = RANDOM.normal(size=(3, 6, 5, 4)).astype("float32")
+    y = module(torch.from_numpy(x))
+    np.testing.assert_allclose(y.detach(), evaluate(graph, x)[0], rtol=1e-6, atol=1e-6)
+    learned = [p for p in module.parameters() if p.requires_grad]
+    assert len(learned) == ("scale" in shapes)
+    for parameter in learned:
+        y.sum().backward()
+        axes = tuple(range(4 - parameter.ndim))
+        expected = x.sum(axis=axes)
+        expected = (
+            expected.sum(
+                axis=tuple(i for i, n in enumerate(parameter.shape) if n == 1), keepdims=True
+            )
+            if parameter.ndim == 4
+            else expected
+        )
+        np.testing.assert_allclose(parameter.grad, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_dropout_rate():
     torch.manual_seed(0)
     y = lower(one("dropout", rate=0.25)).train()(torch.ones(100, 5, 4))

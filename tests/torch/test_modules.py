@@ -15,7 +15,7 @@ from relucate.torch.modules import (
     LayerNorm,
     Pad,
     PReLU,
-    SpatialDropout,
+    SharedDropout,
     channels_last_weights,
 )
 
@@ -246,19 +246,20 @@ def test_prelu_broadcasts_over_the_batch():
     assert torch.equal(module(torch.cat([-torch.ones(1, 3, 2), torch.ones(1, 3, 2)])), expected)
 
 
-class TestSpatialDropout:
+class TestSharedDropout:
     @pytest.mark.parametrize(("axis", "shape"), [(1, (50, 40, 3, 2)), (-1, (50, 3, 40))])
     def test_drops_whole_channels_and_keeps_the_mean(self, axis, shape):
         torch.manual_seed(0)
-        y = SpatialDropout(0.25, axis).train()(torch.ones(shape)).movedim(axis, 1).flatten(2)
+        drawn = [None if i in (0, axis % len(shape)) else 1 for i in range(len(shape))]
+        y = SharedDropout(0.25, drawn).train()(torch.ones(shape)).movedim(axis, 1).flatten(2)
         assert bool((y == y[:, :, :1]).all())
         assert set(y.unique().tolist()) == {0.0, float(torch.tensor(1.0) / 0.75)}
         assert float((y[:, :, 0] == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
 
     def test_does_nothing_at_inference_or_rate_zero(self):
         x = torch.randn(2, 3, 4)
-        assert torch.equal(SpatialDropout(0.5, 1).eval()(x), x)
-        assert torch.equal(SpatialDropout(0.0, 1).train()(x), x)
+        assert torch.equal(SharedDropout(0.5, (None, None, 1)).eval()(x), x)
+        assert torch.equal(SharedDropout(0.0, (None, None, 1)).train()(x), x)
 
 
 def test_channels_last_weights():

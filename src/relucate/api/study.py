@@ -23,6 +23,7 @@ from ..study.plan import StudyPlan
 from ..study.running import run
 from ..study.source import resolve
 from ..study.vary import arms_from, check_dropout, check_factors
+from ..train.metric import margin_of
 from ..train.recipe import Recipe
 from ..train.task import CLASSIFICATION, Task
 from .shown import Shown
@@ -181,7 +182,7 @@ def compare(
         task=task,
         pairs=max_pairs if pairs is None else pairs,
         looks=pairs is None,
-        margin=margin,
+        margin=margin_of(task.metric) if margin is None else margin,
         factors=factors,
         target=target,
         first_seed=first_seed,

@@ -22,10 +22,18 @@ from .spatial import SPATIAL_OPS
 Arrays = dict[str, np.ndarray]
 
 
-def evaluate(graph: Graph, *inputs: np.ndarray) -> list[np.ndarray]:
+def evaluate(
+    graph: Graph,
+    *inputs: np.ndarray,
+    each: Callable[[str, np.ndarray], np.ndarray] = lambda name, value: value,
+    unread: Callable[[Node, list[np.ndarray]], np.ndarray] | None = None,
+) -> list[np.ndarray]:
     """Return the graph's outputs at inference, in float64.
 
-    Args: inputs: one array per graph input, batch axis first.
+    Args:
+        inputs: one array per graph input, batch axis first.
+        each: gets each node's name and value, and returns what the nodes behind it read.
+        unread: computes nodes that have no meaning here, from what they read.
     Raises:
         InputError: another number of arrays than the graph has inputs.
         Refused: an opaque node stands on the way, or one that has no meaning at inference (its name
@@ -43,9 +51,13 @@ def evaluate(graph: Graph, *inputs: np.ndarray) -> list[np.ndarray]:
     for node in graph:
         if node.op == "input" or node.name not in needed:
             continue
+        if unread is not None and node.op not in EVALUATED:
+            values[node.name] = each(node.name, unread(node, [values[n] for n in node.inputs]))
+            continue
         arrays = {role: np.asarray(graph.tensors[key]) for role, key in node.arrays.items()}
         arrays = {role: value.astype(np.float64) for role, value in arrays.items()}
-        values[node.name] = _apply(node, [values[name] for name in node.inputs], arrays)
+        value = _apply(node, [values[name] for name in node.inputs], arrays)
+        values[node.name] = each(node.name, value)
     return [values[name] for name in graph.outputs]
 
 

@@ -227,9 +227,9 @@ _RATE = {"rate": REQUIRED, "noise_shape": None}
 _SPATIAL_RATE = _RATE | {"spatial": None}  # the channel axis, where whole channels are dropped
 _STOP = {"stop_gradient": False}  # nothing is learned through it
 _DROPS = [
-    _op("dropout", "drop", _SPATIAL_RATE, "lowers", not_lowered="noise_shape", **_RANDOM),
+    _op("dropout", "drop", _SPATIAL_RATE, "lowers", **_RANDOM),
     _op("gaussian_dropout", "drop", _RATE, **_RANDOM),
-    _op("stochastic_depth", "drop", _RATE, **_RANDOM),
+    _op("stochastic_depth", "drop", _RATE, "lowers", not_lowered="noise_shape", **_RANDOM),
     # What it drops becomes a negative number, so that mean and variance stay.
     _op("alpha_dropout", "drop", _SPATIAL_RATE, "turns_negative", training="other", **_THROUGH),
     _op(
@@ -354,7 +354,7 @@ _OPAQUE = {"type": "unknown", "why": "", "rearranges": False, "norms": ()}
 _UNREAD: _Facts = {"shape": "given", "unevaluated": "the reader doesn't know it"}
 _OTHERS = [
     _op("rescale", "other", _RESCALE, "turns_negative lowers", **_RESCALED),
-    _op("affine", "other", None, "transparent turns_negative", _FIXED_AFFINE, shape="rule"),
+    _op("affine", "other", None, "transparent turns_negative lowers", _FIXED_AFFINE, shape="rule"),
     _op("reduce", "other", _REDUCE, "moves_axes", **_REDUCED),
     _op("constant", "other", arrays="value", shape="given"),
     _op("embedding", "other", None, "mixes", "table", shape="rule"),

@@ -23,13 +23,13 @@ from . import trainer
 from .lowerable import lowerable
 from .reading.norm_layers import is_norm
 from .reading.reader import read, read_with_calls
-from .running import outputs, precisions, tapped
+from .running import in_double, outputs, precisions, tapped
 from .writing.writer import write, write_tapped
 
 
 class _ReadModel:
     def __init__(self, model: keras.Model) -> None:
-        self._model, self._reading = model, read_with_calls(model)
+        self._reading = read_with_calls(model)
         self.graph = self._reading.graph
         self.dtypes, self.limits = precisions(model)
 
@@ -41,6 +41,14 @@ class _ReadModel:
 
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         return outputs(model, inputs)
+
+    def in_double(
+        self,
+        model: Any,
+        inputs: Sequence[np.ndarray],
+        each: Callable[[str, np.ndarray], np.ndarray],
+    ) -> list[np.ndarray]:
+        return in_double(read_with_calls(model), inputs, each)
 
     def taps(
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
@@ -62,7 +70,7 @@ class _ReadModel:
         return {}
 
     def lowerable(self) -> Lowerable:
-        return lowerable(self._model, self.graph, self._reading.variables)
+        return lowerable(self._reading.model, self.graph, self._reading.variables)
 
 
 class _Keras:

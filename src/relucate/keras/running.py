@@ -1,16 +1,20 @@
-"""Run Keras models on arrays: outputs at inference, and the moments of chosen tensors."""
+"""Run Keras models on arrays: outputs at inference, single calls, the values of chosen tensors."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
 import numpy as np
 
+from ..errors import Refused, briefly
+from ..graph import Node
+from ..graph.evaluate import evaluate
 from .reading.norm_layers import NORM_LAYERS
+from .reading.record import Call, Reading, Value
 
 
 def no_gradients() -> AbstractContextManager[Any]:
@@ -35,6 +39,60 @@ def outputs(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray
     else:
         found = model(given, training=False)
     return [np.asarray(keras.ops.convert_to_numpy(x)) for x in keras.tree.flatten(found)]
+
+
+def title() -> str:
+    """Return what computes, in words."""
+    return f"Keras ({keras.config.backend()} backend)"
+
+
+def called(call: Call, values: Mapping[Value, Any], training: bool) -> list[Any]:
+    """Return the outputs of one call in a model, made by the model's own layer on the CPU, flat.
+
+    Args: values: the tensors that the call reads.
+    Raises: Refused: it can't be made.
+    """
+    arguments = call.keras_node.arguments
+    tensors = [values[value] for value in call.tensors]
+    given = {id(old): new for old, new in zip(arguments.keras_tensors, tensors, strict=True)}
+    args, kwargs = arguments.fill_in(given)
+    if getattr(call.operation, "_call_has_training_arg", False) and len(args) < 2:
+        kwargs = {**kwargs, "training": training if call.training is None else call.training}
+    try:
+        with keras.device("cpu"), no_gradients():
+            return keras.tree.flatten(call.operation(*args, **kwargs))
+    except Exception as error:  # a backend raises whatever its kernels raise
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        raise Refused(
+            f"{title()} can't run the model at '{call.operation.name}', on an input of shape "
+            f"{shapes}: {briefly(error)}"
+        ) from error
+
+
+def in_double(
+    reading: Reading, inputs: Sequence[np.ndarray], each: Callable[[str, np.ndarray], np.ndarray]
+) -> list[np.ndarray]:
+    """Return a model's outputs computed in float64 as its Graph says.
+
+    A layer that the Graph doesn't know is called as it is, in its own precision: fed with the same
+    inputs, it gives the same in two models.
+    """
+    calls = {call.names: call for call in reading.calls if len(call.heads) == 1}
+
+    def unread(node: Node, xs: list[np.ndarray]) -> np.ndarray:
+        call = calls.get((node.name,))
+        if call is None or len(call.tensors) != len(xs):
+            raise Refused(f"'{node.name}' ({node.attrs.get('type', node.op)}) can't be read.")
+        olds = call.keras_node.arguments.keras_tensors
+        with keras.device("cpu"):
+            news = [
+                keras.ops.convert_to_tensor(x, dtype=old.dtype)
+                for x, old in zip(xs, olds, strict=True)
+            ]
+        (found,) = called(call, dict(zip(call.tensors, news, strict=True)), training=False)
+        return np.asarray(keras.ops.convert_to_numpy(found), np.float64)
+
+    return evaluate(reading.graph, *inputs, each=each, unread=unread)
 
 
 def precisions(model: Any) -> tuple[frozenset[str], tuple[str, ...]]:

@@ -3,13 +3,14 @@
     max_abs = max |a - b|,   max_rel = max |a - b| / max |a|     per output, the worst of them
 
 `max |a|` is an output's own scale, over all inputs. The inputs are random and stress the borders:
-values at the rim only, single hot corners, constants, several sizes. Pure: arrays and graphs; who
-runs the models is the frameworks' business.
+values at the rim only, single hot corners, constants, several sizes. Where the models amplify
+rounding beyond the tolerance, they are compared layer by layer (`compare_layers`). Pure: arrays and
+graphs; running the models is the frameworks' business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,8 +22,11 @@ from ..graph.evaluate import evaluate
 from ..graph.nodes import is_floating
 
 TOLERANCES = {"float64": 1e-9, "float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
-NOISE = 4.0  # rounding happens in every layer, the nudge in the input only
-MOST_NOISE = {"float32": 1e-3}
+NOISE = 100.0  # rounding happens in every layer, the nudge in the input only
+LAYER_TOLERANCE = 1e-6  # of float32 weights, each rounded once, in a layer computed in float64
+_SAMPLE = 64  # values that are looked at first
+
+Each = Callable[[str, np.ndarray], np.ndarray]  # (layer, its output) -> what the next layers read
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,9 @@ class Certificate:
         passed: max_rel <= tolerance, and nothing is NaN.
         worst: if they differ, the first layer, of those that both have, whose values do.
         notes: what limits the claim.
+        basis: "outputs": the models' outputs, as they compute them; "layers": each layer's output,
+            computed in float64 from the same inputs, and max_rel is the largest of all layers.
+        decided: False: not passed, but rounding alone may be the reason.
     """
 
     max_abs: float
@@ -47,6 +54,8 @@ class Certificate:
     passed: bool
     worst: str | None = None
     notes: tuple[str, ...] = field(default=())
+    basis: str = "outputs"
+    decided: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return the certificate as JSON-ready data; a difference that is no number is None."""
@@ -54,16 +63,19 @@ class Certificate:
             name: value if np.isfinite(value := getattr(self, name)) else None
             for name in ("max_abs", "max_rel")
         }
-        names = ("tolerance", "inputs", "dtype", "passed", "worst")
+        names = ("tolerance", "inputs", "dtype", "passed", "worst", "basis", "decided")
         rest = {name: getattr(self, name) for name in names}
         return {**numbers, **rest, "notes": list(self.notes)}
 
     def __str__(self) -> str:
         verdict = "same function" if self.passed else "NOT the same function"
+        verdict = verdict if self.decided else "not known to be the same function"
+        scale = "the output's" if self.basis == "outputs" else "a layer's"
+        how = "" if self.basis == "outputs" else ", layer by layer in float64"
         where = f", from '{self.worst}' on" if self.worst else ""
         return (
-            f"{verdict}: largest difference {self.max_abs:.1e}, {self.max_rel:.1e} of the output's "
-            f"scale (allowed {self.tolerance:.0e}), {self.inputs} inputs, {self.dtype}{where}"
+            f"{verdict}: largest difference {self.max_abs:.1e}, {self.max_rel:.1e} of {scale} "
+            f"scale (allowed {self.tolerance:.0e}), {self.inputs} inputs, {self.dtype}{how}{where}"
         )
 
 
@@ -94,41 +106,102 @@ def compare_outputs(
     return Certificate(largest, relative, allowed, count, dtype, passed, None, found)
 
 
-def nudged(inputs: Iterable[np.ndarray]) -> list[np.ndarray]:
+def nudged(inputs: Iterable[np.ndarray], towards: float = np.inf) -> list[np.ndarray]:
     """Return floating inputs changed in their last bit, others as they are."""
-    return [np.nextafter(x, np.inf, dtype=x.dtype) if x.dtype.kind == "f" else x for x in inputs]
+    return [np.nextafter(x, towards, dtype=x.dtype) if x.dtype.kind == "f" else x for x in inputs]
 
 
-def allow_noise(found: Certificate, noise: Certificate) -> Certificate:
-    """Return the certificate with what rounding alone does to this model allowed for.
+def undecided(found: Certificate, noise: float, why: str) -> Certificate:
+    """Return the certificate of two models that rounding alone may set apart.
 
-    A deep network with large gains may turn a change of its input's last bit into one of its
-    outputs that is larger than 1e-5: no two ways to sum can agree better. Allowed then:
-
-        max(1e-5, 4 * max_rel(model(x), model(nextafter(x)))), at most 1e-3
-
-    In float32 only. A model noisier than that isn't certified; the note says why.
-
-    Args:
-        found: of two models, failed at the usual tolerance.
-        noise: of the first model's outputs on the inputs, and on the `nudged` ones.
+    Args: noise: what a change of the inputs' last bit does to the outputs, of their scale; why:
+        nothing else tells either, as a sentence's end.
     """
-    most = MOST_NOISE[found.dtype]
-    if noise.max_rel > most:
-        note = (
-            f"a change of the inputs in their last bit alone moves this model's outputs by "
-            f"{noise.max_rel:.1e} of their scale: {found.dtype} can't tell whether two such models "
-            "compute the same"
-        )
-        return replace(found, notes=(*found.notes, note))
-    allowed = min(NOISE * noise.max_rel, most)
-    if not found.max_rel <= allowed:  # also if one is NaN
-        return found
     note = (
-        f"the model's own rounding noise is {noise.max_rel:.1e} (its inputs changed in their last "
-        f"bit), so that {allowed:.1e} is allowed instead of {found.tolerance:.0e}"
+        f"{_noisy(noise)}: {found.dtype} outputs can't tell whether two such models compute the "
+        f"same, and {why}. This doesn't say that they differ"
     )
-    return replace(found, tolerance=allowed, passed=True, notes=(*found.notes, note))
+    return replace(found, passed=False, decided=False, notes=(*found.notes, note))
+
+
+def _noisy(noise: float) -> str:
+    return (
+        f"the model's own rounding noise is {noise:.1e} of its outputs' scale (its inputs changed "
+        "in their last bit)"
+    )
+
+
+# Layer by layer.
+
+
+class Trail:
+    """The outputs of one model's layers; another model is led along them.
+
+    Each output of the other model that agrees with one of the same shape is exchanged for it. So
+    every layer is fed with what the first model has there, and nothing is amplified: if the outputs
+    agree in the end, each of the two differs from the other by rounding in single layers only.
+
+    Attributes: largest: difference of an output that was exchanged, of its scale; count: of them;
+        parted: the first layer whose output didn't agree, and none behind it.
+    """
+
+    def __init__(self, tolerance: float = LAYER_TOLERANCE) -> None:
+        self.tolerance, self.largest, self.count = tolerance, 0.0, 0
+        self.parted: str | None = None
+        self._known: dict[tuple[int, ...], list[tuple[np.ndarray, float]]] = {}
+
+    def record(self, layer: str, value: np.ndarray) -> np.ndarray:
+        """Keep an output of the first model; return it."""
+        scale = float(np.max(np.abs(value), initial=0.0))
+        self._known.setdefault(value.shape, []).append((value, scale))
+        return value
+
+    def follow(self, layer: str, value: np.ndarray) -> np.ndarray:
+        """Return the first model's output that agrees best with this one, or else this one."""
+        best, gap = value, np.inf
+        some = slice(None, None, max(value.size // _SAMPLE, 1))
+        for known, scale in self._known.get(value.shape, ()):
+            allowed = self.tolerance * scale
+            if np.all(np.abs(known.flat[some] - value.flat[some]) <= allowed):
+                apart = float(np.max(np.abs(known - value), initial=0.0))
+                apart = apart / scale if scale else apart
+                best, gap = (known, apart) if apart < gap else (best, gap)
+        if gap <= self.tolerance:
+            self.largest, self.count, self.parted = max(self.largest, gap), self.count + 1, None
+            return best
+        self.parted = self.parted or layer
+        return value
+
+
+def compare_layers(
+    one: Callable[[Each], list[np.ndarray]],
+    other: Callable[[Each], list[np.ndarray]],
+    found: Certificate,
+    noise: float,
+) -> Certificate:
+    """Return the certificate of two models compared layer by layer, in float64.
+
+    Weights are rounded to float32 once, when they are combined: a layer's output, computed in
+    float64 from the same inputs, may differ by 1e-6 of its scale. A model that differs by more
+    somewhere, and whose outputs still do when everything that agrees was made the same, isn't
+    certified.
+
+    Args: one, other: compute a model in float64, handing each layer's output to what they are
+        given; found: for the outputs, as the models compute them, which differ; noise: what a
+        change of the inputs' last bit does to them.
+    """
+    trail = Trail()
+    made = compare_outputs(one(trail.record), other(trail.follow), found.dtype, trail.tolerance)
+    if not made.passed:
+        where = f" from '{trail.parted}' on" if trail.parted else ""
+        why = f"layer by layer, in float64, they agree {trail.count} times and part{where}"
+        return undecided(replace(found, worst=trail.parted), noise, why)
+    note = (
+        f"{_noisy(noise)}, so that the outputs ({found.max_rel:.1e} apart) can't tell: each "
+        "layer was compared instead, computed in float64 from the same inputs"
+    )
+    largest = max(made.max_rel, trail.largest)
+    return replace(made, max_rel=largest, notes=(*made.notes, note), basis="layers")
 
 
 def _shapes(arrays: Sequence[np.ndarray]) -> str:

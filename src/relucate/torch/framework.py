@@ -16,6 +16,7 @@ from torch import fx, nn
 
 from ..errors import InputError, Refused
 from ..graph import Graph
+from ..graph.evaluate import evaluate
 from ..train.framework import Framework, Lowerable, ReadModel
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
@@ -24,7 +25,7 @@ from . import trainer
 from .lowering.check import lower_checked
 from .modules import is_norm
 from .reading.reader import read, read_with_modules, same_calls_in_training, unread
-from .running import export, other_sizes, output_class, outputs, tapped
+from .running import export, in_double, other_sizes, output_class, outputs, tapped
 from .writing.copying import backward_hooks
 from .writing.proving import Proof
 from .writing.writer import unwritable, write_tapped
@@ -50,6 +51,17 @@ class _ReadModel:
 
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         return outputs(model, inputs, self._example)
+
+    def in_double(
+        self,
+        model: Any,
+        inputs: Sequence[np.ndarray],
+        each: Callable[[str, np.ndarray], np.ndarray],
+    ) -> list[np.ndarray]:
+        try:
+            return in_double(model, inputs, self._example, each)
+        except Exception:  # a forward that insists on float32, a module that can't be copied
+            return evaluate(self.reread(model), *inputs, each=each)
 
     def taps(
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]

@@ -229,18 +229,35 @@ class PReLU(nn.Module):
         return F.relu(x) - self.alpha * F.relu(-x)
 
 
-class SpatialDropout(nn.modules.dropout._DropoutNd):
-    """Dropout of whole channels: one draw per example and channel."""
+class Affine(nn.Module):
+    """x * scale + offset, one or both, of any shape that broadcasts over the batch."""
 
-    def __init__(self, p: float, axis: int) -> None:
+    def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        super().__init__()
+        self.scale, self.offset = (
+            nn.Parameter(torch.zeros(tuple(shapes[role]))) if role in shapes else None
+            for role in ("scale", "offset")
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.scale is None else x * self.scale
+        return x if self.offset is None else x + self.offset
+
+
+class SharedDropout(nn.modules.dropout._DropoutNd):
+    """Dropout with one draw for several values: whole channels, whole examples.
+
+    Args: shape: of what is drawn, as it broadcasts against the input; None: the input's size there.
+    """
+
+    def __init__(self, p: float, shape: Sequence[int | None]) -> None:
         super().__init__(p)
-        self.axis = axis
+        self.shape = tuple(shape)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0.0:
             return x
-        shape = [1] * x.ndim
-        shape[0], shape[self.axis] = x.shape[0], x.shape[self.axis]
+        shape = [x.shape[axis] if size is None else size for axis, size in enumerate(self.shape)]
         keep = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(1.0 - self.p)
         return x * keep.div_(1.0 - self.p)
 

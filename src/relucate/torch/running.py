@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,31 @@ def output_class(model: nn.Module, example: Any) -> type:
     with _evaluating(model):
         args, kwargs = example_of(model, example)
         return type(model(*args, **kwargs))
+
+
+def in_double(
+    model: nn.Module,
+    inputs: Sequence[np.ndarray],
+    example: Any,
+    each: Callable[[str, np.ndarray], np.ndarray],
+) -> list[np.ndarray]:
+    """Return the outputs of a float64 copy of a module in eval mode.
+
+    Args: each: gets the path and the output of every submodule that returns a tensor, and returns
+        what is read behind it.
+    """
+    copied = copy.deepcopy(model).cpu().double()
+    for path, module in copied.named_modules():
+
+        def exchange(module: nn.Module, args: Any, found: Any, path: str = path) -> Any:
+            if not isinstance(found, Tensor) or not found.is_floating_point():
+                return None
+            value = _numpy(found).copy()  # what comes behind may change the tensor in place
+            given = each(path, value)
+            return None if given is value else torch.from_numpy(given.copy())
+
+        module.register_forward_hook(exchange)
+    return outputs(copied, inputs, example)
 
 
 def other_sizes(inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:

@@ -27,7 +27,7 @@ from ..train.streams import derive, dropout_key
 from ..train.task import CLASSIFICATION, Task, are_probabilities
 from .batches import batches
 from .lowering.lower import Lowered
-from .modules import NORMS, SpatialDropout, channels_last_weights
+from .modules import NORMS, channels_last_weights
 from .statistics import reestimate
 
 _SCORE_BATCH = 500  # examples per step where no gradient is needed
@@ -237,7 +237,7 @@ def key_dropout(model: nn.Module, seed: int) -> None:
     same step, even if the arms draw other random numbers as well.
     """
     for name, module in model.named_modules():
-        if isinstance(module, (nn.modules.dropout._DropoutNd, SpatialDropout)):
+        if isinstance(module, nn.modules.dropout._DropoutNd):
             calls = _stream(dropout_key(seed, name))
             module.register_forward_pre_hook(functools.partial(_reseed, calls))
     torch.manual_seed(derive(seed, "torch"))  # for functional dropout, which has no module

@@ -60,6 +60,21 @@ class ReadModel(Protocol):
         """Return the outputs at inference of this model or of a written one."""
         ...
 
+    def in_double(
+        self,
+        model: Any,
+        inputs: Sequence[np.ndarray],
+        each: Callable[[str, np.ndarray], np.ndarray],
+    ) -> list[np.ndarray]:
+        """Return the outputs, at inference, computed in float64 from the model's weights.
+
+        A layer that can compute in its own precision only does that.
+
+        Args: each: gets each layer's name and output, and returns what the layers behind it read.
+        Raises: Refused: a layer can't be computed.
+        """
+        ...
+
     def taps(
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
     ) -> Iterator[dict[str, np.ndarray]]:

@@ -18,7 +18,16 @@ from torch import fx, nn
 from ...errors import Refused
 from ...graph import Node
 from ...graph.padding import explicit_padding
-from ..modules import AvgPoolSame, BatchNorm, GroupNorm, LayerNorm, Pad, PReLU, SpatialDropout
+from ..modules import (
+    Affine,
+    AvgPoolSame,
+    BatchNorm,
+    GroupNorm,
+    LayerNorm,
+    Pad,
+    PReLU,
+    SharedDropout,
+)
 from .emitter import Emitter, Value
 
 
@@ -285,16 +294,32 @@ def _prelu(emitter: Emitter, node: Node, values: list[Value]) -> Value:
     return Value(y, moved=False)
 
 
+def _affine(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    shapes = {role: emitter.source.tensors[key].shape for role, key in node.arrays.items()}
+    y = emitter.module(node, lambda: Affine(shapes), emitter.native(values[0]))
+    emitter.bind(node, {"scale": ("scale", "same"), "offset": ("offset", "same")})
+    return Value(y, moved=False)
+
+
 def _dropout(emitter: Emitter, node: Node, values: list[Value]) -> Value:
-    rate, spatial = node.attrs["rate"], node.attrs["spatial"]
-    value = values[0]
-    if spatial is None:
-        y = emitter.module(node, lambda: nn.Dropout(rate), value.fx)
-        return Value(y, value.moved)
-    if spatial == 1:
+    rate, value, rank = node.attrs["rate"], values[0], len(node.shape)
+    shape = _drawn(node, rank)
+    if shape is None:
+        return Value(emitter.module(node, lambda: nn.Dropout(rate), value.fx), value.moved)
+    if value.moved and len(shape) == rank:
+        shape = (shape[0], shape[-1], *shape[1:-1])
+    else:
         value = Value(emitter.native(value), moved=False)
-    axis = 1 if value.moved else spatial
-    return Value(emitter.module(node, lambda: SpatialDropout(rate, axis), value.fx), value.moved)
+    return Value(emitter.module(node, lambda: SharedDropout(rate, shape), value.fx), value.moved)
+
+
+def _drawn(node: Node, rank: int) -> tuple[int | None, ...] | None:
+    """Return the shape of what a dropout draws, in the graph's layout; None: all values."""
+    if node.op == "stochastic_depth":  # whole examples
+        return (None, *[1] * (rank - 1))
+    if (spatial := node.attrs["spatial"]) is not None:
+        return tuple(None if axis in (0, spatial % rank) else 1 for axis in range(rank))
+    return node.attrs["noise_shape"]
 
 
 def _rescale(emitter: Emitter, node: Node, values: list[Value]) -> Value:
@@ -426,6 +451,8 @@ EMITTERS: dict[str, Callable[[Emitter, Node, list[Value]], Value]] = {
     "softmax": _softmax(torch.softmax),
     "log_softmax": _softmax(torch.log_softmax),
     "dropout": _dropout,
+    "stochastic_depth": _dropout,
+    "affine": _affine,
     "identity": _identity,
     "rescale": _rescale,
     "add": _merge(operator.add),
