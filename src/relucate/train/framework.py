@@ -18,6 +18,8 @@ from ..graph import Graph
 from .recipe import Recipe
 from .run import OnEpoch, RunResult
 
+Init = Callable[[Any], None]
+
 
 @dataclass(frozen=True)
 class Lowerable:
@@ -44,9 +46,11 @@ class ReadModel(Protocol):
     dtypes: frozenset[str]  # that the model's weights have and its layers compute in
     limits: tuple[str, ...]  # why its outputs are less precise than that
 
-    def write(self, graph: Graph, fresh: int | None = None) -> Any:
-        """Return a new model that computes what `graph` says; fresh: a seed for new weights.
+    def write(self, graph: Graph, fresh: int | None = None, init: Init | None = None) -> Any:
+        """Return a new model that computes what `graph` says.
 
+        Args: fresh: a seed for new weights; init: then gives a part of the model, whose start
+            isn't known, its weights.
         Raises: Refused: an edit that the framework can't express.
         """
         ...
