@@ -67,8 +67,8 @@ MUTANTS = [
     ("affine.py", "scale = scale * np", "scale = scale.astype(np.float32) * np"),
     (
         "surgery/draft.py",
-        "        self.tensors[key] = np.asarray(value, np.float64)\n\n    def _is",
-        "        self.tensors[key] = np.asarray(value, np.float32)\n\n    def _is",
+        "        self.tensors[key] = np.asarray(value, np.float64)\n\n    def drop",
+        "        self.tensors[key] = np.asarray(value, np.float32)\n\n    def drop",
     ),
     ("graph/ops.py", 'scale="positive", not_lowered="axis"', '**_SAME, not_lowered="axis"'),
     ("surgery/channels.py", "part = channels.unshifted()", "pass"),

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from .errors import InputError, Refused, RelucateError
     from .order import Order
     from .surgery.verify import Certificate
+    from .train.metric import Metric
     from .train.recipe import Recipe
 
 __all__ = [
     "AuditReport",
     "Certificate",
     "InputError",
+    "Metric",
     "Order",
     "Recipe",
     "Refused",
@@ -45,13 +47,14 @@ _HOMES = {
     "rebuild": "api.transform",
     "verify": "api.transform",
     "Certificate": "surgery.verify",
+    "Metric": "train.metric",
     "Recipe": "train.recipe",
     "RelucateError": "errors",
     "InputError": "errors",
     "Refused": "errors",
 }
 
-_prefer_installed()  # from here on `import keras` works on whatever backend is installed
+_prefer_installed()  # from here on `import keras` works on any backend that is installed
 __getattr__ = _imported_on_use(__name__, _HOMES)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import relucate
 from relucate import Refused
-from relucate.surgery import convert
+from relucate.surgery import convert, rebuild
 from relucate.surgery.draft import SiteResult
 
 BEFORE, AFTER, PRE = "linear-norm-act", "linear-act-norm", "norm-act-linear"
@@ -264,14 +264,28 @@ def test_a_norm_on_the_inputs_takes_nothing_from_the_block_behind_it():
     assert [outcome.new for outcome in report.sites] == ["norm-linear", BEFORE]
 
 
-def test_a_staying_norm_that_would_read_otherwise_is_refused():
-    graph = chain("LNALAN")
+def planned(first):
+    """Return the outcomes for the norms of chain LNALAN, as planned and as an audit has them."""
     outcomes = {
-        "n1": SiteResult("n1", "done", "norm moved", old=AFTER, new=BEFORE),
+        "n1": SiteResult("n1", "done", "norm moved", old=AFTER, new=first),
         "n5": SiteResult("n5", "skipped", "no", old=BEFORE, new=BEFORE),
     }
-    with pytest.raises(Refused, match=r"'n5' stays .* would read as linear-act-norm in place of"):
-        convert.read_again(graph, outcomes)
+    return outcomes, convert.read_again(chain("LNALAN"), outcomes)
+
+
+def test_a_staying_norm_that_reads_differently_is_reported():
+    outcomes, found = planned(BEFORE)
+    assert [outcome.new for outcome in found] == [BEFORE, AFTER]
+    assert found[0] == outcomes["n1"]
+    assert found[1].reason == f"no; with the layers around it, it reads as {AFTER}"
+    rebuild.check_promised(outcomes.values(), found)
+
+
+def test_a_rebuild_is_refused_if_a_moved_norm_reads_differently_too():
+    outcomes, found = planned(PRE)
+    why = f"'n1' would read as {BEFORE} in place of {PRE}, and 'n5', which stays, as {AFTER} in"
+    with pytest.raises(Refused, match=why):
+        rebuild.check_promised(outcomes.values(), found)
 
 
 class Merged(nn.Module):

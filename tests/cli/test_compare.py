@@ -37,7 +37,7 @@ def test_json_is_one_document_and_nothing_else(finished):
     done, _ = finished
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    assert document["schema"] == "relucate.compare/1"
+    assert document["schema"] == "relucate.compare/2"
     assert document["verdict"] in {"better", "equivalent", "inconclusive"}
     assert document["pairs"] == 3
     assert len(document["runs"]) == 6

@@ -82,7 +82,7 @@ def linear_operations(layer):
 
 def assert_readable(graph):
     assert graph.opaque == ()
-    assert graph.hazards == ()
+    assert graph.obstacles == ()
     assert len(graph.outputs) == 1
 
 

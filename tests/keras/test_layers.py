@@ -770,7 +770,7 @@ def test_attention_with_scores_and_masks():
         ("a/1", "opaque", (None, 2, 4, 4)),
     ]
     assert graph.nodes["a/0"].attrs["forced"] is True
-    assert graph.hazards == ("'a' is called with training=True",)
+    assert graph.obstacles == ("'a' is called with training=True",)
 
 
 def test_dot_is_known_and_not_evaluated():

@@ -81,7 +81,7 @@ def assert_same_graph(got, expected, names=True):
         np.testing.assert_array_equal(got.tensors[key], array)
         assert got.tensors[key].dtype == array.dtype
     assert got.trainable == expected.trainable
-    assert (got.penalties, got.hazards) == (expected.penalties, expected.hazards)
+    assert (got.penalties, got.obstacles) == (expected.penalties, expected.obstacles)
 
 
 def assert_nothing_shared(one, two):
@@ -465,7 +465,7 @@ def test_a_step_that_reads_something_else_is_taken_out(randomize):
     assert [la.name for la in written.layers][1:] == ["a", "b_relu", "r"]
 
 
-def test_what_a_call_around_insists_on_is_written_into_the_calls(randomize):
+def test_the_training_of_a_call_around_is_written_into_the_calls(randomize):
     x = image()
     inner = keras.Model(x, kl.BatchNormalization(name="n")(kl.Conv2D(3, 3, name="c")(x)), name="i")
     y = image()

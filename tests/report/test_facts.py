@@ -4,12 +4,29 @@ import pytest
 
 from relucate.errors import InputError
 from relucate.report import facts
+from relucate.report.html import repr_html, study_html
+from relucate.report.numbers import Units
+from relucate.report.terminal import verdict_table
+from relucate.train.metric import ACCURACY
+
+UNITS = Units(ACCURACY)
 
 
-@pytest.mark.parametrize("schema", ["relucate.audit/1", None])
+@pytest.mark.parametrize(
+    "schema", ["relucate.audit/1", "relucate.convert/1", "relucate.compare/3", None]
+)
 def test_another_schema_is_refused_by_its_name(schema):
     with pytest.raises(InputError, match=repr(schema)):
-        facts.check_schema({"schema": schema})
+        facts.current({"schema": schema})
+
+
+def test_a_study_of_the_first_schema_is_shown_as_one_of_today(study):
+    first = {**study, "schema": "relucate.compare/1", "metric": "accuracy"}
+    assert facts.current(first) == study
+    assert facts.current(study) is study
+    assert study_html(first) == study_html(study)
+    assert repr_html(first) == repr_html(study)
+    assert verdict_table(first) == verdict_table(study)
 
 
 def test_only_the_verdicts_own_word_is_taken_off():
@@ -31,13 +48,13 @@ def test_a_winner_is_marked_only_between_two_arms(make_study):
 
 def test_a_difference_brings_its_own_level():
     difference = {"estimate": 0.01, "low": 0.0, "high": 0.02, "level": 0.975, "method": "paired t"}
-    text = facts.difference_text(difference, 0.95, 4)
+    text = facts.difference_text(difference, 0.95, 4, UNITS)
     assert text == "+1.00 points, 97.5 % interval 0.00 to +2.00 (paired t)"
 
 
 def test_no_pair_means_no_difference():
     difference = {"estimate": None, "low": None, "high": None, "method": "paired t"}
-    assert facts.difference_text(difference, 0.95, 0).startswith("no difference")
+    assert facts.difference_text(difference, 0.95, 0, UNITS).startswith("no difference")
 
 
 @pytest.mark.parametrize(
@@ -45,15 +62,18 @@ def test_no_pair_means_no_difference():
     [("better", "a", "better"), ("better", "b", "worse")]
     + [(word, None, word) for word in ("equivalent", "inconclusive")],
 )
-def test_a_verdict_is_told_from_the_side_of_its_arm(verdict, winner, word):
+def test_a_verdict_is_stated_from_the_side_of_its_arm(verdict, winner, word):
     comparison = {"arm": "a", "against": "b", "verdict": verdict, "winner": winner}
-    assert facts.standing(comparison) == word
+    assert facts.arm_verdict(comparison) == word
 
 
 def test_the_same_in_all_pairs_is_no_missing_interval():
     found = {"estimate": 0.01, "low": None, "high": None}
-    assert facts.span(found, 3) == facts.SAME
-    assert facts.span(found, 2) == facts.span({**found, "degenerate": False}, 9) == "-"
-    assert facts.span({**found, "estimate": None}, 3) == "-"
-    text = facts.difference_text({**found, "degenerate": True, "method": "sign test"}, 0.95, 9)
+    assert facts.span(found, 3, UNITS) == facts.SAME
+    assert facts.span(found, 2, UNITS) == "-"
+    assert facts.span({**found, "degenerate": False}, 9, UNITS) == "-"
+    assert facts.span({**found, "estimate": None}, 3, UNITS) == "-"
+    text = facts.difference_text(
+        {**found, "degenerate": True, "method": "sign test"}, 0.95, 9, UNITS
+    )
     assert text == "+1.00 points, the same in all 9 pairs (sign test)"

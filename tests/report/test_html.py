@@ -138,7 +138,7 @@ def hostile(value, key=""):
         return {k: hostile(v, k) for k, v in value.items()}
     if isinstance(value, list):
         return [hostile(item, key) for item in value]
-    kept = key in ("schema", "status", "metric")
+    kept = key in ("schema", "status", "direction")
     return value + HOSTILE + "\"' {{ 7 * 7 }}" if isinstance(value, str) and not kept else value
 
 

@@ -7,10 +7,14 @@ import pytest
 
 from relucate.report import reach
 from relucate.report.html import study_html
+from relucate.report.numbers import Units
 from relucate.report.terminal import verdict_table
 from relucate.stats.classical import classical
 from relucate.stats.crossed import crossed
 from relucate.stats.paired import paired_difference
+from relucate.train.metric import ACCURACY
+
+UNITS = Units(ACCURACY)
 
 
 def comparison(pairs=8, examples=200, seed=0, spread=0.05):
@@ -35,7 +39,7 @@ def comparison(pairs=8, examples=200, seed=0, spread=0.05):
 
 def test_rows():
     made = comparison()
-    rows = dict(reach.rows(made))
+    rows = dict(reach.rows(made, UNITS))
     found = made["examples"]
     span = f"{100 * found['low']:+.2f} to {100 * found['high']:+.2f}"
     assert span in rows["95 % interval: new seeds, new test examples"]
@@ -55,22 +59,22 @@ def test_rows():
 def test_what_limits_is_said_in_both_places(limit):
     made = json.loads(json.dumps(comparison()))
     made["examples"]["split"]["limit"] = limit
-    assert dict(reach.rows(made))["what limits it"] == reach.LIMITS[limit]
-    assert reach.SHORT[limit] in reach.line(made)
+    assert dict(reach.rows(made, UNITS))["what limits it"] == reach.LIMITS[limit]
+    assert reach.SHORT[limit] in reach.line(made, UNITS)
 
 
 def test_few_pairs_have_no_wilcoxon_p():
-    rows = dict(reach.rows(comparison(pairs=4)))
+    rows = dict(reach.rows(comparison(pairs=4), UNITS))
     assert rows["Wilcoxon signed rank"] == "p not defined for these differences"
 
 
 def test_no_gain_is_said():
-    rows = dict(reach.rows({**comparison(), "pairing_gain": 0.8}))
+    rows = dict(reach.rows({**comparison(), "pairing_gain": 0.8}, UNITS))
     assert rows["gain of pairing"].startswith("none")
 
 
 def test_a_study_of_an_earlier_version_shows_nothing(study):
-    assert reach.line(study["comparisons"][0]) == ""
+    assert reach.line(study["comparisons"][0], UNITS) == ""
     assert "How far it reaches" not in study_html(study)
 
 
@@ -99,7 +103,7 @@ def test_identical_differences_have_words_in_the_place_of_intervals():
     made = comparison()
     made |= {"difference": {**same, "degenerate": True}, "examples": None, "learning": learning}
     made |= {"correlation": None, "classical": {**made["classical"], "t_low": None, "t_high": None}}
-    rows = dict(reach.rows(made))
+    rows = dict(reach.rows(made, UNITS))
     assert rows["steps to 90.00 % test accuracy"] == "0 (the same in all 8 pairs): 22 against 22"
     area = "mean test accuracy over all epochs (area under the learning curve)"
     assert rows[area] == "0.00 (the same in all 8 pairs)"
@@ -107,12 +111,12 @@ def test_identical_differences_have_words_in_the_place_of_intervals():
         "no interval, p"
     )
     assert rows["gain of pairing"].endswith("(correlation not defined)")
-    assert reach.line(made) == ""
+    assert reach.line(made, UNITS) == ""
 
 
 def test_steps_that_round_to_zero_have_no_sign():
     ends = {"estimate": -12.0, "low": -25.0, "high": -0.4}
     steps = {**ends, "means": [23.0, 11.0]}
     learning = {"area": ends, "steps": steps, "target": 0.9, "reached": [8, 8]}
-    rows = dict(reach.rows({**comparison(), "learning": learning}))
+    rows = dict(reach.rows({**comparison(), "learning": learning}, UNITS))
     assert rows["steps to 90.00 % test accuracy"].startswith("-12 (-25 to 0):")

@@ -1,8 +1,15 @@
 """The interval in one line: its width, where its marks stand, and when there is none."""
 
+from functools import partial
+
 import pytest
 
-from relucate.report.strip import ASCII, LINES, NARROWEST, interval_strip
+from relucate.report import strip
+from relucate.report.numbers import Units
+from relucate.report.strip import ASCII, LINES, NARROWEST
+from relucate.train.metric import ACCURACY, Metric
+
+interval_strip = partial(strip.interval_strip, units=Units(ACCURACY))
 
 
 @pytest.mark.parametrize("width", range(NARROWEST, 90, 7))
@@ -39,3 +46,12 @@ def test_without_an_interval_only_the_estimate_is_drawn():
 @pytest.mark.parametrize(("estimate", "width"), [(None, 40), (float("nan"), 40), (0.1, 20)])
 def test_nothing_to_draw_is_no_strip(estimate, width):
     assert interval_strip(estimate, None, None, width=width) == ""
+
+
+def test_labels_take_the_metrics_unit_and_digits():
+    units = Units.of(Metric("AUC"), margin=0.005)
+    line = strip.interval_strip(0.006, None, None, units=units, margin=0.005, width=40)
+    assert line.startswith("-0.007 ")
+    assert line.endswith(" +0.007")
+    zero = strip.interval_strip(0.0, None, None, units=units, width=40)
+    assert zero.startswith("-0.001 ")

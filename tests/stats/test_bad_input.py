@@ -16,6 +16,7 @@ from relucate.stats import decide, dependence, paired_difference, sentence
 from relucate.stats.classical import classical, superiority_interval, tost_p, wilcoxon_p
 from relucate.stats.crossed import crossed, unpack, variance_split
 from relucate.stats.sequential import Monitor
+from relucate.train.metric import ACCURACY
 
 NAN, INF = float("nan"), float("inf")
 MARGIN = 0.005
@@ -72,8 +73,8 @@ class TestOddButAllowed:
         verdict = rule(a, b, margin, diverged)
         assert json.loads(json.dumps(verdict.to_dict(), allow_nan=False)) == verdict.to_dict()
         texts = (
-            sentence(verdict, "before", "after"),
-            dependence(verdict, "after", "before", "act", ("relu", "tanh")),
+            sentence(verdict, "before", "after", ACCURACY),
+            dependence(verdict, "after", "before", "act", ("relu", "tanh"), ACCURACY),
         )
         assert not re.search(r"\bnan\b|\binf\b|None", " ".join(texts))
 

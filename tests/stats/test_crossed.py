@@ -67,6 +67,20 @@ def test_same_generator_same_interval_and_swapping_mirrors():
     json.dumps(one.to_dict(), allow_nan=False)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_right_and_wrong_as_numbers_are_the_same(kind):
+    a, b = correct(8, 100)
+    assert crossed(a.astype(kind), b.astype(kind)) == crossed(a, b)
+
+
+def test_numbers_scale_with_their_unit():
+    random = np.random.default_rng(6)
+    a, b = random.exponential(size=(2, 8, 100))
+    one, two = crossed(a, b), crossed(4 * a, 4 * b)
+    assert (two.estimate, two.low, two.high) == (4 * one.estimate, 4 * one.low, 4 * one.high)
+    assert two.split.seed == 16 * one.split.seed
+
+
 def test_the_interval_is_never_narrower_than_the_verdicts():
     a, b = correct(8, 100)
     found = crossed(a, b, half_width=0.02)
@@ -101,7 +115,8 @@ def test_thirty_seeds_on_ten_thousand_examples_are_quick():
     [
         (np.ones((1, 5), bool), np.ones((1, 5), bool), {}, "at least 2 by 2"),
         (np.ones((2, 5), bool), np.ones((2, 4), bool), {}, "got shapes"),
-        (np.ones((2, 5)), np.ones((2, 5)), {}, "as booleans"),
+        (np.ones((2, 5), int), np.ones((2, 5), int), {}, "as booleans"),
+        (np.full((2, 5), np.nan), np.ones((2, 5)), {}, "finite"),
         (np.ones((2, 5), bool), np.ones((2, 5), bool), {"resamples": 5}, "100 resamples"),
         (np.ones((2, 5), bool), np.ones((2, 5), bool), {"level": 1.5}, "level"),
         (np.ones((2, 5), bool), np.ones((2, 5), bool), {"half_width": -1.0}, "half-width"),

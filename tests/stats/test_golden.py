@@ -13,6 +13,7 @@ import pytest
 from relucate.errors import InputError
 from relucate.stats import decide, paired_difference, score_runs, sentence
 from relucate.stats.sequential import Monitor
+from relucate.train.metric import ACCURACY
 
 FILE = Path(__file__).parent / "golden" / "verdicts.txt"
 SAME = [0.9333, 0.9361, 0.9306, 0.9389, 0.9333, 0.9417]
@@ -41,14 +42,14 @@ CASES = {  # name -> (scores of before, of after; None is a diverged run), wheth
 def told(name):
     a, b, looks = CASES[name]
     lost = [[score is None for score in arm] for arm in (a, b)]
-    scores = [score_runs(arm, gone) for arm, gone in zip((a, b), lost, strict=True)]
+    scores = [score_runs(arm, gone, ACCURACY) for arm, gone in zip((a, b), lost, strict=True)]
     counts = (sum(lost[0]), sum(lost[1]))
     if looks:
         verdict = Monitor().decide(*scores, margin=0.005, diverged=counts)
     else:
         verdict = decide(paired_difference(*scores), margin=0.005, diverged=counts)
     json.dumps(verdict.to_dict(), allow_nan=False)
-    return sentence(verdict, "before", "after")
+    return sentence(verdict, "before", "after", ACCURACY)
 
 
 def written():

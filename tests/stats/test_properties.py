@@ -4,6 +4,9 @@ Properties of single functions are in their own tests; these hold for the whole 
 words, and for the intervals beside the verdict.
 """
 
+import re
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +16,7 @@ from relucate.stats import decide, paired_difference, score_runs, sentence
 from relucate.stats.classical import classical
 from relucate.stats.crossed import crossed
 from relucate.stats.sequential import Monitor
+from relucate.train.metric import ACCURACY, Metric
 
 RULE = Monitor()
 MARGINS = st.sampled_from([0.00131, 0.01013, 0.10037])  # never a difference of three decimals
@@ -27,16 +31,30 @@ def scored(study):
     """Return both arms' scores and how many runs diverged, as a study counts them."""
     arms = [list(arm) for arm in zip(*study, strict=True)]
     lost = [[score is None for score in arm] for arm in arms]
-    a, b = (score_runs(arm, gone) for arm, gone in zip(arms, lost, strict=True))
+    a, b = (score_runs(arm, gone, ACCURACY) for arm, gone in zip(arms, lost, strict=True))
     return a, b, (sum(lost[0]), sum(lost[1]))
 
 
-def verdicts(a, b, margin, diverged):
+def verdicts(a, b, margin, diverged, **given):
     """Return the verdicts of looking after every pair and of a fixed number of pairs."""
     return (
-        RULE.decide(a, b, margin=margin, diverged=diverged),
-        decide(paired_difference(a, b), margin=margin, diverged=diverged),
+        RULE.decide(a, b, margin=margin, diverged=diverged, **given),
+        decide(paired_difference(a, b), margin=margin, diverged=diverged, **given),
     )
+
+
+def mirrored(difference):
+    """Return the difference with another sign."""
+    ends = (difference.low, difference.high)
+    low, high = (None if end is None else 0.0 - end for end in ends[::-1])
+    return replace(difference, estimate=0.0 - difference.estimate, low=low, high=high)
+
+
+def said(verdict, metric):
+    """Return the sentence on a verdict in words that fit either direction."""
+    text = sentence(verdict, "A", "B", metric).replace("ahead with loss lower by", "ahead by")
+    text = re.sub(r": loss lower by ([\d.]+)", r": +\1", text).replace("loss", "gain")
+    return re.sub(r"((?:ahead by |: \+)[\d.]+) gain", r"\1", text).replace("a gain of", "")
 
 
 def answer(verdict):
@@ -54,9 +72,25 @@ class TestVerdicts:
             assert (answer(one), one.pairs_needed) == (answer(two), two.pairs_needed)
             assert one.winner == SWAPPED[two.winner]
             assert one.diverged == two.diverged[::-1]
-            first, second = sentence(one, "A", "B"), sentence(two, "B", "A")
+            first, second = sentence(one, "A", "B", ACCURACY), sentence(two, "B", "A", ACCURACY)
             if "same accuracy on average" not in first and not all(diverged):
                 assert first.replace("A and B", "B and A") == second.replace("A and B", "B and A")
+
+    @settings(deadline=None)
+    @given(studies, MARGINS)
+    def test_lower_is_better_mirrors_exactly(self, study, margin):
+        """With the scores negated, a metric's direction changes no answer and no word."""
+        a, b, diverged = scored(study)
+        for one, two in zip(
+            verdicts(-a, -b, margin, diverged, lower_is_better=True),
+            verdicts(a, b, margin, diverged),
+            strict=True,
+        ):
+            assert (answer(one), one.winner) == (answer(two), two.winner)
+            assert one.pairs_needed == two.pairs_needed
+            assert one.difference == mirrored(two.difference)
+            high, low = Metric("gain", worst=0.0), Metric("loss", lower_is_better=True, worst=0.0)
+            assert said(one, low) == said(two, high)
 
     @settings(deadline=None)
     @given(studies, MARGINS, st.sampled_from([-0.25, 0.125, 1.0]))
@@ -103,6 +137,17 @@ class TestFiguresBeside:
         two = classical(scale * a, scale * b, margin=scale * margin)
         for name in ("t_p", "wilcoxon_p", "tost_p", "superiority", "superiority_low"):
             assert_equal_or_none(getattr(one, name), getattr(two, name))
+
+    @settings(deadline=None)
+    @given(studies, MARGINS)
+    def test_lower_is_better_mirrors_them(self, study, margin):
+        a, b, _ = scored(study)
+        one = classical(-a, -b, margin=margin, lower_is_better=True).to_dict()
+        two = classical(a, b, margin=margin).to_dict()
+        one["t_low"], one["t_high"] = (
+            None if end is None else 0.0 - end for end in (one["t_high"], one["t_low"])
+        )
+        assert one == two
 
     @settings(deadline=None)
     @given(studies, MARGINS, st.sampled_from([-0.25, 0.125, 1.0]))

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relucate.errors import InputError
 from relucate.stats.paired import FIXED_N, PairedDifference, paired_difference
 from relucate.stats.verdict import decide
 from relucate.stats.wording import sentence
+from relucate.train.metric import ACCURACY, Metric
 
 A, B = "linear-norm-act", "linear-act-norm"
 
@@ -22,7 +22,69 @@ def difference(estimate, half, *, n=10, level=0.95, sd=0.01):
 
 
 def told(d, *, margin=0.005, diverged=(0, 0)):
-    return sentence(decide(d, margin=margin, diverged=diverged), A, B)
+    return sentence(decide(d, margin=margin, diverged=diverged), A, B, ACCURACY)
+
+
+ERROR = Metric("MAE", lower_is_better=True, unit="mm", worst=100.0)
+AUC = Metric("AUC", worst=0.0)
+
+
+def of(metric, d, *, margin, diverged=(0, 0)):
+    lower = metric.lower_is_better
+    verdict = decide(d, margin=margin, diverged=diverged, lower_is_better=lower)
+    return sentence(verdict, A, B, metric)
+
+
+OTHERS = {
+    "lower is better": (
+        of(ERROR, difference(-94, 32), margin=0.5),
+        "linear-act-norm is better than linear-norm-act: MAE lower by 0.94 mm "
+        "(95 % interval 0.62 to 1.26, 10 pairs), "
+        "and the whole interval lies beyond the margin of 0.5 mm.",
+    ),
+    "lower is better, the first arm": (
+        of(ERROR, difference(94, 92), margin=1.0),
+        "linear-norm-act is better than linear-act-norm: MAE lower by 0.94 mm "
+        "(95 % interval 0.02 to 1.86, 10 pairs), "
+        "but the gain may be smaller than the margin of 1 mm.",
+    ),
+    "lower is better, equivalent": (
+        of(ERROR, difference(-5, 25), margin=0.5),
+        "linear-norm-act and linear-act-norm are equivalent within the margin of 0.5 mm: "
+        "linear-act-norm is ahead with MAE lower by 0.05 mm "
+        "(95 % interval -0.20 to 0.30, 10 pairs).",
+    ),
+    "lower is better, level on average": (
+        of(ERROR, difference(0.0, 25), margin=0.5),
+        "linear-norm-act and linear-act-norm are equivalent within the margin of 0.5 mm: "
+        "both have the same MAE on average (95 % interval -0.25 to 0.25, 10 pairs).",
+    ),
+    "lower is better, some diverged": (
+        of(ERROR, difference(3200, 3100), margin=0.5, diverged=(0, 3)),
+        "linear-norm-act is better than linear-act-norm: MAE lower by 32.00 mm "
+        "(95 % interval 1.00 to 63.00, 10 pairs), "
+        "and the whole interval lies beyond the margin of 0.5 mm. "
+        "3 of 10 runs of linear-act-norm diverged; "
+        "a diverged run counts with the worst score, an MAE of 100 mm.",
+    ),
+    "no unit, small numbers": (
+        of(AUC, difference(0.61, 0.26), margin=0.005),
+        "linear-act-norm is better than linear-norm-act: +0.0061 AUC "
+        "(95 % interval 0.0035 to 0.0087, 10 pairs), "
+        "but the gain may be smaller than the margin of 0.005.",
+    ),
+    "no unit, one pair": (
+        of(AUC, difference(0.3, None, n=1, sd=None), margin=0.01),
+        "Inconclusive: a verdict needs at least 3 pairs, and there is 1; so far linear-act-norm "
+        "is ahead by 0.003 AUC (no interval, margin 0.01).",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", OTHERS)
+def test_sentence_of_another_metric(form):
+    text, expected = OTHERS[form]
+    assert text == expected
 
 
 GOLDEN = {
@@ -163,8 +225,8 @@ rows = st.lists(st.tuples(score, score), min_size=1, max_size=8)
 @given(rows, st.sampled_from([0.001, 0.05, 0.3]))
 def test_swapping_the_arms_tells_the_same_story(pairs, margin):
     a, b = zip(*pairs, strict=True)
-    one = sentence(decide(paired_difference(a, b), margin=margin), "A", "B")
-    two = sentence(decide(paired_difference(b, a), margin=margin), "B", "A")
+    one = sentence(decide(paired_difference(a, b), margin=margin), "A", "B", ACCURACY)
+    two = sentence(decide(paired_difference(b, a), margin=margin), "B", "A", ACCURACY)
     if "ahead" in one or "better" in one:
         assert one.replace("A and B", "B and A") == two.replace("A and B", "B and A")
 
@@ -172,10 +234,5 @@ def test_swapping_the_arms_tells_the_same_story(pairs, margin):
 @given(rows)
 def test_no_sentence_says_nan_or_none_or_minus_zero(pairs):
     a, b = zip(*pairs, strict=True)
-    text = sentence(decide(paired_difference(a, b), margin=0.005), "A", "B")
+    text = sentence(decide(paired_difference(a, b), margin=0.005), "A", "B", ACCURACY)
     assert not re.search(r"nan|None|-0\.0+\b", text)
-
-
-def test_unknown_metric():
-    with pytest.raises(InputError, match="'loss'"):
-        sentence(decide(difference(0.61, 0.26), margin=0.005), A, B, metric="loss")

@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,28 @@ from relucate.study.store import APPLICATION_ID, SCHEMA_VERSION, Store
 
 SPEC = {"net": "cnn", "order": "linear-act-norm", "seed": 3, "lr": 0.1}
 DONE = {"status": "done", "accuracy": 0.9694444444444444, "curve": [0.5, 0.75]}
+RIGHT = np.arange(16) >= 8  # as bits: 00 ff
+OTHER = np.arange(16) == 7
+
+
+def column(store, name):
+    """One column of all runs, as SQLite has it."""
+    return [row[0] for row in store._connection.execute(f"SELECT {name} FROM runs ORDER BY hash")]
+
+
+def count(store):
+    return len(column(store, "hash"))
+
+
+def spec_of(store):
+    """The spec of the only run."""
+    (text,) = column(store, "spec")
+    return json.loads(text)
+
+
+def same(values, expected):
+    np.testing.assert_array_equal(values, expected)
+    assert values.dtype == expected.dtype
 
 
 @pytest.fixture
@@ -40,7 +63,7 @@ def store(path):
 def kept(path):
     """A store with one run, closed again."""
     with Store.open(path) as opened:
-        opened.put("aa", SPEC, DONE, b"\xf0")
+        opened.put("aa", SPEC, DONE, RIGHT)
     return path
 
 
@@ -55,34 +78,46 @@ def foreign(path, *statements):
 
 class TestKeeping:
     def test_what_is_put_comes_back(self, store):
-        store.put("aa", SPEC, DONE, b"\x00\xff")
+        store.put("aa", SPEC, DONE, RIGHT)
         assert store.get("aa") == DONE
-        assert store.get_spec("aa") == SPEC
-        assert store.get_correct("aa") == b"\x00\xff"
+        assert spec_of(store) == SPEC
+        assert column(store, "per_example") == [b"\x00\xff"]
+        same(store.get_per_example("aa", 16), RIGHT)
+
+    @pytest.mark.parametrize("kind", [np.float32, np.float64])
+    def test_floats_per_example_come_back_bit_for_bit(self, store, kind):
+        values = np.array([0.1, -0.0, 1 / 3, 5e-324], kind)
+        store.put("aa", SPEC, DONE, values)
+        same(store.get_per_example("aa", 4), values.astype(float))
+        assert column(store, "kind") == ["floats"]
+
+    @pytest.mark.parametrize("values", [RIGHT, RIGHT.astype(float)])
+    def test_scores_of_another_number_of_examples_are_none(self, store, values):
+        store.put("aa", SPEC, DONE, values)
+        assert store.get_per_example("aa", 17) is None
+        assert store.get_per_example("aa", 8) is None
+
+    @pytest.mark.parametrize("values", [np.arange(3), RIGHT.reshape(4, 4)])
+    def test_what_is_no_score_per_example_is_refused(self, store, values):
+        with pytest.raises(ValueError, match="booleans or floating-point"):
+            store.put("aa", SPEC, DONE, values)
+        assert count(store) == 0
 
     def test_what_is_not_there_is_none(self, store):
         assert store.get("aa") is None
-        assert store.get_spec("aa") is None
-        assert store.get_correct("aa") is None
-        assert store.count() == 0
+        assert store.get_per_example("aa", 16) is None
+        assert count(store) == 0
 
     def test_a_run_without_correctness(self, store):
         store.put("aa", SPEC, DONE, None)
-        assert store.get_correct("aa") is None
+        assert store.get_per_example("aa", 16) is None
+        assert column(store, "kind") == [None]
         assert store.get("aa") == DONE
-
-    def test_get_many_returns_those_that_are_there_in_the_order_asked_for(self, store):
-        for name in ("aa", "bb", "cc"):
-            store.put(name, SPEC, {**DONE, "name": name}, None)
-        found = store.get_many(["cc", "zz", "aa"])
-        assert list(found) == ["cc", "aa"]
-        assert found["cc"]["name"] == "cc"
-        assert store.count() == 3
 
     def test_it_is_there_after_closing_and_opening(self, kept):
         with Store.open(kept) as again:
             assert again.get("aa") == DONE
-            assert again.count() == 1
+            assert count(again) == 1
 
     def test_folders_above_the_file_are_made(self, tmp_path):
         with Store.open(tmp_path / "a" / "b" / "runs.sqlite") as opened:
@@ -100,7 +135,7 @@ class TestKeeping:
         path.touch()
         with Store.open(path) as opened:
             opened.put("aa", SPEC, DONE, None)
-            assert opened.count() == 1
+            assert count(opened) == 1
 
     def test_the_file_is_marked_as_ours(self, kept):
         header = kept.read_bytes()[:100]
@@ -118,34 +153,34 @@ class TestKeeping:
     def test_a_spec_with_nan_is_refused_and_nothing_is_stored(self, store):
         with pytest.raises(ValueError, match="not JSON compliant"):
             store.put("aa", {"lr": math.nan}, DONE, None)
-        assert store.count() == 0
+        assert count(store) == 0
 
     def test_a_closed_store_is_the_callers_mistake(self, path):
         opened = Store.open(path)
         opened.close()
         opened.close()
         with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-            opened.count()
+            opened.get("aa")
 
 
 class TestPuttingTwice:
     def test_a_done_run_is_never_overwritten(self, store):
-        store.put("aa", SPEC, DONE, b"\x01")
+        store.put("aa", SPEC, DONE, RIGHT)
         store.put("aa", {}, {"status": "failed"}, None)
         store.put("aa", {}, {"status": "done", "accuracy": 0.0}, None)
         assert store.get("aa") == DONE
-        assert store.get_spec("aa") == SPEC
-        assert store.get_correct("aa") == b"\x01"
-        assert store.count() == 1
+        assert spec_of(store) == SPEC
+        same(store.get_per_example("aa", 16), RIGHT)
+        assert count(store) == 1
 
     @pytest.mark.parametrize("status", ["diverged", "failed"])
     def test_any_other_run_is_replaced_as_a_whole(self, store, status):
-        store.put("aa", {"old": 1}, {"status": status}, b"\x01")
-        store.put("aa", SPEC, DONE, b"\x02")
+        store.put("aa", {"old": 1}, {"status": status}, OTHER)
+        store.put("aa", SPEC, DONE, RIGHT)
         assert store.get("aa") == DONE
-        assert store.get_spec("aa") == SPEC
-        assert store.get_correct("aa") == b"\x02"
-        assert store.count() == 1
+        assert spec_of(store) == SPEC
+        same(store.get_per_example("aa", 16), RIGHT)
+        assert count(store) == 1
 
     def test_no_status_means_done(self, store):
         store.put("aa", SPEC, {"accuracy": 0.5}, None)
@@ -174,9 +209,7 @@ class TestValues:
             opened.put("aa", result, result, None)
             # json tells 1 from 1.0 and -0.0 from 0.0, which == does not
             assert json.dumps(opened.get("aa")) == json.dumps(result)
-            assert json.dumps(opened.get_spec("aa"), sort_keys=True) == json.dumps(
-                result, sort_keys=True
-            )
+            assert json.dumps(spec_of(opened), sort_keys=True) == json.dumps(result, sort_keys=True)
 
     @pytest.mark.parametrize(
         "value", [0.1 + 0.2, 5e-324, 1.7976931348623157e308, -0.0, 1 / 3, 0.9694444444444444]
@@ -208,7 +241,7 @@ class TestSeveralProcesses:
         with Store.open(kept) as one, Store.open(kept, read_only=True) as two:
             one.put("bb", SPEC, DONE, None)
             assert two.get("bb") == DONE
-            assert two.count() == 2
+            assert count(two) == 2
 
     def test_a_reader_in_the_middle_of_reading_does_not_stop_opening(self, kept):
         reader = sqlite3.connect(kept, isolation_level=None)
@@ -238,7 +271,7 @@ class TestSeveralProcesses:
             thread.join()
         assert errors == []
         with Store.open(path) as opened:
-            assert opened.count() == 8
+            assert count(opened) == 8
 
     def test_runs_put_before_a_kill_are_kept(self, path):
         program = (
@@ -246,7 +279,7 @@ class TestSeveralProcesses:
             "from relucate.study.store import Store\n"
             "store = Store.open(sys.argv[1])\n"
             "for i in itertools.count():\n"
-            "    store.put(str(i), {'i': i}, {'i': i, 'curve': [0.1] * 2000}, b'x' * 1000)\n"
+            "    store.put(str(i), {'i': i}, {'i': i, 'curve': [0.1] * 2100}, None)\n"
             "    print(i, flush=True)\n"
         )
         worker = subprocess.Popen(
@@ -260,7 +293,7 @@ class TestSeveralProcesses:
         worker.wait()
         with Store.open(path) as opened:
             assert all(opened.get(str(i))["i"] == i for i in seen)
-            assert opened.count() - len(seen) in (0, 1)  # stored, but killed before it said so
+            assert count(opened) - len(seen) in (0, 1)  # stored, but killed before it said so
 
     def test_between_runs_the_file_alone_is_the_whole_store(self, store, path, tmp_path):
         store.put("aa", SPEC, DONE, None)
@@ -291,6 +324,11 @@ class TestLocked:
         for connection in connections:
             connection.close()
 
+    def test_the_advice_names_a_folder_for_out_and_a_file_for_python(self, kept, lock):
+        lock()
+        with pytest.raises(InputError, match=r"use another folder \(--out\) or another file \(sto"):
+            Store.open(kept, timeout=0.05)
+
     def test_opening(self, kept, lock):
         lock()
         with pytest.raises(InputError, match=r"runs\.sqlite: .*locked .* another .*--out"):
@@ -317,7 +355,7 @@ class TestLocked:
         with pytest.raises(InputError, match=r"could not read run aa: it is locked"):
             store.get("aa")
         with pytest.raises(InputError, match=r"locked"):
-            store.count()
+            store.get_per_example("aa", 16)
 
     def test_it_waits_for_as_long_as_it_is_told(self, kept, path):
         other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -325,7 +363,7 @@ class TestLocked:
         release = threading.Timer(0.3, other.rollback)
         release.start()
         with Store.open(kept, timeout=20) as opened:
-            assert opened.count() == 1
+            assert count(opened) == 1
         release.join()
         other.close()
 
@@ -341,16 +379,16 @@ class TestDiskFull:
 
     def test_the_error_says_so_and_that_the_runs_before_are_kept(self, full):
         with pytest.raises(InputError, match=r"run bb .*before it are kept.*disk is full: free"):
-            full.put("bb", SPEC, DONE, b"x" * 100_000)
+            full.put("bb", SPEC, DONE, np.zeros(800_000, bool))
 
     def test_what_was_there_is_still_there_and_it_goes_on_when_there_is_space(self, full):
         with pytest.raises(InputError, match="bb"):
-            full.put("bb", SPEC, DONE, b"x" * 100_000)
+            full.put("bb", SPEC, DONE, np.zeros(800_000, bool))
         assert full.get("aa") == DONE
         assert full.get("bb") is None
         full._connection.execute("PRAGMA max_page_count = 1000000")
-        full.put("bb", SPEC, DONE, b"x" * 100_000)
-        assert full.count() == 2
+        full.put("bb", SPEC, DONE, np.zeros(800_000, bool))
+        assert count(full) == 2
 
 
 class TestReadOnly:
@@ -379,7 +417,7 @@ class TestReadOnly:
         store._connection.execute("PRAGMA query_only = 1")
         with pytest.raises(InputError, match=r"run bb .*are kept.*read-only"):
             store.put("bb", SPEC, DONE, None)
-        assert store.count() == 1
+        assert count(store) == 1
 
     def test_no_new_file_where_none_can_be_made(self, path, protected):
         with pytest.raises(InputError, match=r"runs\.sqlite: .*can't be opened or created.*--out"):
@@ -458,30 +496,55 @@ class TestSchemas:
         def add_host(connection):
             connection.execute("ALTER TABLE runs ADD COLUMN host TEXT")
 
-        monkeypatch.setattr(store_module, "SCHEMA_VERSION", 2)
-        monkeypatch.setattr(store_module, "MIGRATIONS", (add_host,))
+        newer = SCHEMA_VERSION + 1
+        monkeypatch.setattr(store_module, "SCHEMA_VERSION", newer)
+        monkeypatch.setattr(store_module, "MIGRATIONS", (*store_module.MIGRATIONS, add_host))
         for _ in range(2):
             with Store.open(kept) as opened:
                 assert opened.get("aa") == DONE
                 opened._connection.execute("SELECT host FROM runs")
-        assert struct.unpack(">i", kept.read_bytes()[60:64]) == (2,)
+        assert struct.unpack(">i", kept.read_bytes()[60:64]) == (newer,)
 
     def test_a_migration_that_fails_changes_nothing(self, kept, monkeypatch):
         def broken(connection):
             connection.execute("ALTER TABLE runs ADD COLUMN host TEXT")
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(store_module, "SCHEMA_VERSION", 2)
-        monkeypatch.setattr(store_module, "MIGRATIONS", (broken,))
+        monkeypatch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        monkeypatch.setattr(store_module, "MIGRATIONS", (*store_module.MIGRATIONS, broken))
         before = kept.read_bytes()
         with pytest.raises(KeyboardInterrupt):
             Store.open(kept)
         assert kept.read_bytes() == before
 
     def test_an_older_one_is_not_migrated_for_reading(self, kept, monkeypatch):
-        monkeypatch.setattr(store_module, "SCHEMA_VERSION", 2)
-        with pytest.raises(InputError, match=r"schema version 1, .*reads version 2"):
+        old, new = SCHEMA_VERSION, SCHEMA_VERSION + 1
+        monkeypatch.setattr(store_module, "SCHEMA_VERSION", new)
+        with pytest.raises(InputError, match=rf"schema version {old}, .*reads version {new}"):
             Store.open(kept, read_only=True)
+
+    def test_one_of_schema_1_opens_with_its_runs_and_their_examples(self, path):
+        foreign(
+            path,
+            "CREATE TABLE runs (hash TEXT PRIMARY KEY, status TEXT NOT NULL, spec TEXT NOT NULL, "
+            "result TEXT NOT NULL, correct BLOB, stored_at TEXT NOT NULL "
+            "DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')))",
+            f"INSERT INTO runs (hash, status, spec, result, correct) VALUES "
+            f"('aa', 'done', '{json.dumps(SPEC)}', '{json.dumps(DONE)}', x'00ff'), "
+            "('bb', 'diverged', '{}', '{\"status\": \"diverged\"}', NULL)",
+            f"PRAGMA application_id = {APPLICATION_ID}",
+            "PRAGMA user_version = 1",
+        )
+        for _ in range(2):
+            with Store.open(path) as opened:
+                assert opened.get("aa") == DONE
+                same(opened.get_per_example("aa", 16), RIGHT)
+                assert opened.get("bb") == {"status": "diverged"}
+                assert opened.get_per_example("bb", 16) is None
+                assert column(opened, "kind") == ["bits", None]
+        with Store.open(path) as opened:
+            opened.put("bb", SPEC, DONE, np.array([0.5]))
+            same(opened.get_per_example("bb", 1), np.array([0.5]))
 
     def test_there_is_a_migration_for_every_step(self):
         assert len(store_module.MIGRATIONS) == SCHEMA_VERSION - 1
@@ -495,7 +558,9 @@ class TestDamaged:
     def big(self, path):
         with Store.open(path) as opened:
             for index in range(40):
-                opened.put(str(index), SPEC, {**DONE, "curve": [index / 7] * 200}, b"x" * 500)
+                opened.put(
+                    str(index), SPEC, {**DONE, "curve": [index / 7] * 200}, np.zeros(4000, bool)
+                )
         return path
 
     def test_overwritten_pages(self, big):
@@ -548,4 +613,4 @@ class TestDamaged:
             Store.open(kept)
         kept.rename(kept.with_suffix(".old"))
         with Store.open(kept) as fresh:
-            assert fresh.count() == 0
+            assert count(fresh) == 0

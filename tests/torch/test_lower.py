@@ -167,9 +167,9 @@ class TestRefused:
         with pytest.raises(Refused, match=r"can't lower layer 'odd' \(Thing\): so\."):
             lower(graph(odd))
 
-    def test_hazards(self):
+    def test_obstacles(self):
         with pytest.raises(Refused, match="faithfully: this; that"):
-            lower(one_dense(hazards=("this", "that")))
+            lower(one_dense(obstacles=("this", "that")))
 
     @pytest.mark.parametrize("word", ["renorm", "synchronized"])
     def test_other_statistics(self, word):

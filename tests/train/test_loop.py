@@ -149,5 +149,5 @@ class Errors(Task):
 def test_a_metric_of_which_less_is_better_chooses_the_smallest():
     right = {"held": {0: 5, 1: 20, 2: 19}, "test": {0: 1, 1: 2, 2: 40}}
     found = result_of(Recorded([1.0] * 3, right), held=True, task=Errors())
-    assert (found.epoch, found.metric, found.per_example, found.packed) == (2, 38.0, None, None)
+    assert (found.epoch, found.metric, found.per_example) == (2, 38.0, None)
     assert set(found.curve) == {"epoch", "train_loss", "errors"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relucate import InputError
-from relucate.train.metric import ACCURACY, Metric
+from relucate.train.metric import ACCURACY, Metric, margin_of
 
 
 def test_accuracy_is_an_instance() -> None:
@@ -27,11 +27,15 @@ def test_a_document_brings_the_metric_back(metric: Metric) -> None:
     ("values", "words"),
     [
         ({"name": " "}, "needs a name, got ' '"),
+        ({"name": "train_loss"}, "can't be called 'train_loss': a curve has that already"),
         ({"name": "auc", "scale": 0}, "scale must be a finite number above 0, got 0"),
         ({"name": "auc", "scale": float("inf")}, "got inf"),
         ({"name": "auc", "worst": float("nan")}, "worst must be a finite number or None, got nan"),
-        ({"name": "auc", "lower_is_better": "no"}, "lower_is_better is True or False, got 'no'"),
-        ({"name": "auc", "unit": 3}, "unit is a text such as 'points', got 3"),
+        (
+            {"name": "auc", "lower_is_better": "no"},
+            "lower_is_better must be True or False, got 'no'",
+        ),
+        ({"name": "auc", "unit": 3}, "unit must be a text such as 'points', got 3"),
     ],
 )
 def test_what_does_not_fit_is_refused(values: dict[str, Any], words: str) -> None:
@@ -42,3 +46,17 @@ def test_what_does_not_fit_is_refused(values: dict[str, Any], words: str) -> Non
 def test_an_unknown_direction_is_refused() -> None:
     with pytest.raises(InputError, match="'up'"):
         Metric.from_dict({"name": "auc", "direction": "up"})
+
+
+def test_only_accuracy_has_a_usual_margin() -> None:
+    assert margin_of(ACCURACY) == 0.005
+    with pytest.raises(InputError, match="a margin is needed for 'auc'"):
+        margin_of(Metric("auc"))
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [("accuracy", "an accuracy"), ("MAE", "an MAE"), ("UAR", "a UAR"), ("loss", "a loss")],
+)
+def test_a_name_with_its_article(name: str, named: str) -> None:
+    assert Metric(name).named == named

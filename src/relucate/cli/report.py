@@ -16,7 +16,7 @@ def report(
         Path, typer.Argument(help="The study.json that `relucate compare` wrote.")
     ] = Path("relucate-out/study.json"),
     html: Annotated[
-        Path | None, typer.Option(help="Where the HTML report goes (default: beside the study).")
+        Path | None, typer.Option(help="Where the HTML report goes (default: next to the study).")
     ] = None,
 ) -> None:
     """Show a finished comparison and write its HTML report."""
@@ -31,6 +31,8 @@ def report(
 
 
 def _read(path: Path) -> dict:
+    from ..report.facts import current
+
     try:
         document = json.loads(path.read_text())
     except OSError as error:
@@ -40,6 +42,9 @@ def _read(path: Path) -> dict:
         ) from None
     except ValueError:
         raise InputError(f"'{path}' isn't JSON: expected a study.json.") from None
-    if not isinstance(document, dict) or not str(document.get("schema")).startswith("relucate.c"):
+    if not isinstance(document, dict):
         raise InputError(f"'{path}' isn't a comparison of relucate: expected a study.json.")
-    return document
+    try:
+        return current(document)
+    except InputError as error:
+        raise InputError(f"'{path}' isn't a comparison of relucate: {error}") from None

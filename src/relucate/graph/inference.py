@@ -7,6 +7,7 @@ together is a `Mismatch` that says what was expected. Called by the PyTorch read
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from .padding import explicit_padding, overhang, transpose_crops
 Shape = tuple[int, ...]
 Attrs = Mapping[str, Any]
 Arrays = Mapping[str, Shape]  # role -> shape in the graph's layout
+Rule = Callable[[Attrs, Arrays, Sequence[Shape]], Shape]
 
 
 class Mismatch(ValueError):
@@ -156,16 +158,15 @@ def _reduced(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
     return tuple(n for a, n in enumerate(inputs[0]) if a not in axes)
 
 
-def _padded(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
-    sizes = _spatial(attrs, inputs[0], len(attrs["padding"]))
-    found = [n + sum(pair) for n, pair in zip(sizes, attrs["padding"], strict=True)]
-    return _with_channels(attrs, inputs[0][0], found, _channels(attrs, inputs[0]))
+def _image(name: str, sized: Callable[[int, Any], int]) -> Rule:
+    """Return a rule that changes the size of each spatial axis by its entry of an attribute."""
 
+    def rule(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
+        sizes = _spatial(attrs, inputs[0], len(attrs[name]))
+        found = [sized(size, by) for size, by in zip(sizes, attrs[name], strict=True)]
+        return _with_channels(attrs, inputs[0][0], found, _channels(attrs, inputs[0]))
 
-def _cropped(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
-    sizes = _spatial(attrs, inputs[0], len(attrs["cropping"]))
-    found = [n - sum(pair) for n, pair in zip(sizes, attrs["cropping"], strict=True)]
-    return _with_channels(attrs, inputs[0][0], found, _channels(attrs, inputs[0]))
+    return rule
 
 
 def _sliced(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
@@ -176,26 +177,12 @@ def _sliced(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
     return tuple(shape)
 
 
-def _upsampled(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
-    sizes = _spatial(attrs, inputs[0], len(attrs["factors"]))
-    found = [n * factor for n, factor in zip(sizes, attrs["factors"], strict=True)]
-    return _with_channels(attrs, inputs[0][0], found, _channels(attrs, inputs[0]))
-
-
 def _reshaped(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
     target = list(attrs["target"])
     if -1 in target:
         known = math.prod(size for size in target if size != -1)
         target[target.index(-1)] = math.prod(inputs[0][1:]) // known
     return (inputs[0][0], *target)
-
-
-def _flattened(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
-    return (inputs[0][0], math.prod(inputs[0][1:]))
-
-
-def _permuted(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
-    return (inputs[0][0], *(inputs[0][axis] for axis in attrs["dims"]))
 
 
 def _joined(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
@@ -209,10 +196,6 @@ def _joined(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
     return tuple(shape)
 
 
-def _affine(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
-    return _broadcast([inputs[0], *arrays.values()])
-
-
 def _halved(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
     shape = list(inputs[0])
     if shape[attrs["axis"]] % 2:
@@ -221,11 +204,8 @@ def _halved(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
     return tuple(shape)
 
 
-def _embedded(attrs: Attrs, arrays: Arrays, inputs: Sequence[Shape]) -> Shape:
-    return (*inputs[0], arrays["table"][1])
-
-
-RULES: dict[str, Callable[[Attrs, Arrays, Sequence[Shape]], Shape]] = {
+_PADDED = _image("padding", lambda size, pair: size + sum(pair))
+RULES: dict[str, Rule] = {
     "conv": _conv,
     "depthwise_conv": _depthwise,
     "conv_transpose": _transposed,
@@ -235,16 +215,16 @@ RULES: dict[str, Callable[[Attrs, Arrays, Sequence[Shape]], Shape]] = {
     "global_avg_pool": _reduced,
     "global_max_pool": _reduced,
     "reduce": _reduced,
-    "zero_pad": _padded,
-    "pad": _padded,
-    "crop": _cropped,
+    "zero_pad": _PADDED,
+    "pad": _PADDED,
+    "crop": _image("cropping", lambda size, pair: size - sum(pair)),
     "slice": _sliced,
-    "upsample": _upsampled,
+    "upsample": _image("factors", operator.mul),
     "reshape": _reshaped,
-    "flatten": _flattened,
-    "permute": _permuted,
+    "flatten": lambda attrs, arrays, inputs: (inputs[0][0], math.prod(inputs[0][1:])),
+    "permute": lambda attrs, arrays, inputs: tuple(inputs[0][a] for a in (0, *attrs["dims"])),
     "concat": _joined,
-    "affine": _affine,
+    "affine": lambda attrs, arrays, inputs: _broadcast([inputs[0], *arrays.values()]),
     "glu": _halved,
-    "embedding": _embedded,
+    "embedding": lambda attrs, arrays, inputs: (*inputs[0], arrays["table"][1]),
 }

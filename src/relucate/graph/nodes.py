@@ -44,6 +44,11 @@ class Node:
         return self.operation.token
 
     @property
+    def layer_name(self) -> str:
+        """What people know it by: its layer, or its own name if it has none."""
+        return self.layer or self.name
+
+    @property
     def operation(self) -> Operation:
         """What its op is."""
         return OPERATIONS[self.op]
@@ -54,6 +59,24 @@ class Node:
         if self.operation.centers == "group":
             return self.attrs["groups"] == self.shape[self.attrs["axis"]]
         return self.operation.centers == "channel"
+
+    @property
+    def time_axes(self) -> int:
+        """1 if it is time-distributed: then it doesn't see its input's axis 1; else 0."""
+        return 1 if self.attrs.get("time_distributed") else 0
+
+    @property
+    def channel_axis(self) -> int | None:
+        """The axis of a spatial or dense layer's output that its channels are, None of others.
+
+        >>> attrs = {"data_format": "channels_first"}
+        >>> Node("c", "conv", (), (None, 8, 5, 5), attrs=attrs).channel_axis
+        1
+        """
+        layout = self.operation.complete(self.attrs).get("data_format")
+        if layout is None and self.op != "dense":
+            return None
+        return 1 + self.time_axes if layout == "channels_first" else len(self.shape) - 1
 
     @property
     def norm_kind(self) -> str:
@@ -87,7 +110,7 @@ class Graph:
     tensors: Mapping[str, np.ndarray]
     trainable: frozenset[str] = frozenset()
     penalties: tuple[Penalty, ...] = ()
-    hazards: tuple[str, ...] = ()  # why training it elsewhere would not be the same training
+    obstacles: tuple[str, ...] = ()  # why training it elsewhere would not be the same training
     framework: str = "keras"  # of the source: how its users spell things
     masked: frozenset[str] = frozenset()  # nodes whose values carry a mask (Keras's Masking)
     # Tensors that are computed from others, or are one of them turned: what they are made of.
@@ -113,7 +136,7 @@ class Graph:
     @property
     def hidden_norms(self) -> dict[str, tuple[str, ...]]:
         """The norm layers inside layers that the reader didn't know, by layer: no nodes here."""
-        found = ((node.layer or node.name, node.attrs.get("norms")) for node in self.opaque)
+        found = ((node.layer_name, node.attrs.get("norms")) for node in self.opaque)
         return {layer: tuple(norms) for layer, norms in found if norms}
 
     def count_parameters(self, kind: str | None = None) -> int:

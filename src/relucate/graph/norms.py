@@ -12,35 +12,29 @@ from .nodes import Node
 Arrays = dict[str, np.ndarray]
 
 
-def _along(axis: int, values: np.ndarray, rank: int) -> np.ndarray:
-    shape = [1] * rank
-    shape[axis] = values.size
-    return values.reshape(shape)
-
-
 def _over(x: np.ndarray, axes: tuple[int, ...], values: np.ndarray) -> np.ndarray:
     """Return `values`, whose axes are `axes` of x in ascending order, ready to broadcast."""
     return values.reshape([x.shape[a] if a in axes else 1 for a in range(x.ndim)])
 
 
 def _batch_norm(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
-    x, axis = xs[0], node.attrs["axis"]
+    x, axis = xs[0], node.attrs["axis"] % xs[0].ndim
     mean, variance = arrays.get("moving_mean"), arrays.get("moving_variance")
     if mean is None or variance is None:
-        others = tuple(a for a in range(x.ndim) if a != axis % x.ndim)
+        others = tuple(a for a in range(x.ndim) if a != axis)
         mean, variance = x.mean(axis=others), x.var(axis=others)
     affine = batch_norm_affine(
         mean, variance, node.attrs["epsilon"], arrays.get("gamma"), arrays.get("beta")
     )
-    return x * _along(axis, affine.scale, x.ndim) + _along(axis, affine.shift, x.ndim)
+    return x * _over(x, (axis,), affine.scale) + _over(x, (axis,), affine.shift)
 
 
 def _instance_norm(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
     if "moving_mean" in arrays:  # kept statistics: then it is a batch norm
         return _batch_norm(node, xs, arrays)
-    x, axis = xs[0], node.attrs["axis"]
-    y = _standardized(x, tuple(a for a in range(1, x.ndim) if a != axis % x.ndim), node)
-    return _scaled_along(axis, y, arrays)
+    x, axis = xs[0], node.attrs["axis"] % xs[0].ndim
+    y = _standardized(x, tuple(a for a in range(1, x.ndim) if a != axis), node)
+    return _scaled((axis,), y, arrays)
 
 
 def _standardized(x: np.ndarray, axes: tuple[int, ...], node: Node) -> np.ndarray:
@@ -49,13 +43,7 @@ def _standardized(x: np.ndarray, axes: tuple[int, ...], node: Node) -> np.ndarra
     return (x - mean) / np.sqrt(variance + node.attrs["epsilon"])
 
 
-def _scaled_along(axis: int, y: np.ndarray, arrays: Arrays) -> np.ndarray:
-    if "gamma" in arrays:
-        y = y * _along(axis, arrays["gamma"], y.ndim)
-    return y + _along(axis, arrays["beta"], y.ndim) if "beta" in arrays else y
-
-
-def _scaled_over(axes: tuple[int, ...], y: np.ndarray, arrays: Arrays) -> np.ndarray:
+def _scaled(axes: tuple[int, ...], y: np.ndarray, arrays: Arrays) -> np.ndarray:
     if "gamma" in arrays:
         y = y * _over(y, axes, arrays["gamma"])
     return y + _over(y, axes, arrays["beta"]) if "beta" in arrays else y
@@ -67,7 +55,7 @@ def _axes(node: Node, x: np.ndarray) -> tuple[int, ...]:
 
 def _layer_norm(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
     axes = _axes(node, xs[0])
-    return _scaled_over(axes, _standardized(xs[0], axes, node), arrays)
+    return _scaled(axes, _standardized(xs[0], axes, node), arrays)
 
 
 def _rms_norm(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
@@ -76,14 +64,14 @@ def _rms_norm(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
         power = x.var(axis=axes, keepdims=True)
     else:
         power = np.square(x).mean(axis=axes, keepdims=True)
-    return _scaled_over(axes, x / np.sqrt(power + node.attrs["epsilon"]), arrays)
+    return _scaled(axes, x / np.sqrt(power + node.attrs["epsilon"]), arrays)
 
 
 def _group_norm(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
     x = np.moveaxis(xs[0], node.attrs["axis"], 1)
     grouped = x.reshape(x.shape[0], node.attrs["groups"], -1)
     y = _standardized(grouped, (-1,), node).reshape(x.shape)
-    return np.moveaxis(_scaled_along(1, y, arrays), 1, node.attrs["axis"])
+    return np.moveaxis(_scaled((1,), y, arrays), 1, node.attrs["axis"])
 
 
 def _unit_norm(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal
 
 from .padding import adds_zeros
@@ -172,18 +171,6 @@ def _relu_scale(attrs: Attrs) -> Scale:
     return "none" if attrs["max_value"] is not None or attrs["threshold"] else "positive"
 
 
-def _relu_sign(attrs: Attrs) -> bool:
-    return not attrs["negative_slope"] and attrs["threshold"] >= 0
-
-
-def _range_sign(attrs: Attrs) -> bool:
-    return attrs["min_value"] >= 0
-
-
-def _threshold_sign(attrs: Attrs) -> bool:
-    return attrs["threshold"] >= 0 and attrs["value"] >= 0
-
-
 _SLOPE = {"negative_slope": REQUIRED}
 _RANGE = {"min_value": -1.0, "max_value": 1.0}
 _SOFTPLUS = {"beta": 1.0, "threshold": None}  # where beta x is above the threshold it gives x
@@ -198,17 +185,32 @@ _ACTS = [
         for name in "relu6 hard_sigmoid exponential sparse_plus sparse_sigmoid".split()
     ],
     _act("sigmoid", "head lowers", nonnegative=True),
-    _act("relu", attrs=_RELU, scale=_relu_scale, nonnegative=_relu_sign),
+    _act(
+        "relu",
+        attrs=_RELU,
+        scale=_relu_scale,
+        nonnegative=lambda attrs: not attrs["negative_slope"] and attrs["threshold"] >= 0,
+    ),
     _act("leaky_relu", attrs=_SLOPE, scale="positive"),
     _act("prelu", attrs={"axis": None}, arrays="alpha", scale="positive", not_lowered="axis"),
     _act("rrelu", "", attrs=_DRAWN, scale="positive", training="multiplies"),
     _act("elu", attrs={"alpha": 1.0}),
     _act("celu", attrs={"alpha": 1.0}),
     _act("gelu", attrs={"approximate": False}),
-    _act("hard_tanh", attrs=_RANGE, not_lowered="min_value max_value", nonnegative=_range_sign),
+    _act(
+        "hard_tanh",
+        attrs=_RANGE,
+        not_lowered="min_value max_value",
+        nonnegative=lambda attrs: attrs["min_value"] >= 0,
+    ),
     _act("soft_shrink", attrs=_SHRINK),
     _act("hard_shrink", attrs=_SHRINK),
-    _act("threshold", "", attrs=_FIXED, nonnegative=_threshold_sign),
+    _act(
+        "threshold",
+        "",
+        attrs=_FIXED,
+        nonnegative=lambda attrs: attrs["threshold"] >= 0 and attrs["value"] >= 0,
+    ),
     _act("softplus", attrs=_SOFTPLUS, not_lowered="beta threshold", nonnegative=True),
     _act("squareplus", attrs={"b": 4.0}, nonnegative=True),
     _act("softmax", "mixes head lowers", attrs=_AXIS, nonnegative=True),
@@ -326,10 +328,6 @@ _SHAPERS = [
 ]
 
 
-def _rescaled(attrs: Attrs) -> Scale:
-    return "none" if attrs["offset"] else "any"
-
-
 def _reduced_scale(attrs: Attrs) -> Scale:
     found: dict[str, Scale] = {"mean": "any", "sum": "any", "max": "positive", "min": "positive"}
     return found.get(attrs["function"], "none")
@@ -344,7 +342,10 @@ def _reduced_shift(attrs: Attrs) -> Shift:
 _ATTENTION = {"type": None, "heads": None, "projections": True, "batch_first": None, "rate": 0.0}
 _GIVEN: _Facts = {"shape": "given", "unevaluated": "it multiplies two values"}
 _RESCALE = {"scale": REQUIRED, "offset": REQUIRED}
-_RESCALED: _Facts = _THROUGH | {"scale": _rescaled, "shift": "constant"}
+_RESCALED: _Facts = _THROUGH | {
+    "scale": lambda attrs: "none" if attrs["offset"] else "any",
+    "shift": "constant",
+}
 _REDUCE = _GLOBAL | {"function": REQUIRED}  # sum, mean, max, min, prod, var, std
 _REDUCED: _Facts = _MOVED | {"scale": _reduced_scale, "shift": _reduced_shift}
 _FIXED_AFFINE = "scale offset mean variance"
@@ -366,7 +367,7 @@ _OTHERS = [
 ]
 
 _ALL = (*_LINEAR, *_NORMS, *_ACTS, *_DROPS, *_MERGES, *_POOLS, *_SHAPERS, *_OTHERS)
-OPERATIONS: Mapping[str, Operation] = MappingProxyType({op.name: op for op in _ALL})
+OPERATIONS: dict[str, Operation] = {op.name: op for op in _ALL}  # more may be added
 
 
 def select(**facts: Any) -> frozenset[str]:

@@ -13,6 +13,7 @@ from .ops import select
 from .spatial import channels_last, restore
 
 Arrays = dict[str, np.ndarray]
+_GLOBAL = {"global_max_pool": "max", "global_avg_pool": "mean"}
 
 
 def _reshape(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
@@ -64,9 +65,9 @@ def _upsample(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
 
 
 def _reduce(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
-    function = getattr(np, node.attrs["function"])  # sum, mean, max, min, prod, var, std
-    axes, keepdims = tuple(node.attrs["axes"]), node.attrs["keepdims"]
-    return function(xs[0], axis=axes, keepdims=keepdims)
+    """Compute a sum, mean, max, min, prod, var or std; global pools are two of them."""
+    function = getattr(np, _GLOBAL.get(node.op) or node.attrs["function"])
+    return function(xs[0], axis=tuple(node.attrs["axes"]), keepdims=node.attrs["keepdims"])
 
 
 def _fold(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
@@ -112,6 +113,7 @@ SHAPE_OPS: Mapping[str, Callable[[Node, list[np.ndarray], Arrays], np.ndarray]] 
     "slice": _slice,
     "upsample": _upsample,
     "reduce": _reduce,
+    **dict.fromkeys(_GLOBAL, _reduce),
     "identity": _same,
     "constant": _constant,
     "gaussian_noise": _same,

@@ -164,14 +164,6 @@ def _avg_pool(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
     return restore(total / count, node)
 
 
-def _global_pool(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    def pool(node: Node, xs: list[np.ndarray], arrays: Arrays) -> np.ndarray:
-        axes = tuple(node.attrs["axes"])
-        return function(xs[0], axis=axes, keepdims=node.attrs["keepdims"])
-
-    return pool
-
-
 SPATIAL_OPS: Mapping[str, Callable[[Node, list[np.ndarray], Arrays], np.ndarray]] = {
     "conv": _conv,
     "depthwise_conv": _depthwise_conv,
@@ -181,6 +173,4 @@ SPATIAL_OPS: Mapping[str, Callable[[Node, list[np.ndarray], Arrays], np.ndarray]
     "embedding": _embedding,
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
-    "global_max_pool": _global_pool(np.max),
-    "global_avg_pool": _global_pool(np.mean),
 }

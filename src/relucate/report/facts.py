@@ -1,4 +1,4 @@
-"""What a study's dict says, ready to be worded: shared by the terminal's and the page's views.
+"""Facts of a study's dict, used by the terminal's and the page's views.
 
 Not here: numbers as text (`numbers`), layout. Called by `terminal`, `view` and `html`.
 """
@@ -8,28 +8,36 @@ from __future__ import annotations
 from typing import Any
 
 from relucate.errors import InputError
-from relucate.report.numbers import MISSING, count, interval, known, level_percent, points
+from relucate.phrases import count
+from relucate.report.numbers import MISSING, Units, known, level_percent
+from relucate.train.metric import ACCURACY
 
-SCHEMA = "relucate.compare/1"
-SAME = "same in all pairs"  # in the place of an interval
-LOOKED_AT = 3  # pairs from which on every difference has an interval, unless it is always the same
+FIRST_SCHEMA, SCHEMA = "relucate.compare/1", "relucate.compare/2"
+SAME = "same in all pairs"  # instead of an interval
+LOOKED_AT = 3  # with this many pairs a difference has an interval unless it is always the same
 
 
-def check_schema(study: dict[str, Any]) -> None:
-    """Raise InputError unless the dict calls itself a comparison study that this version reads.
+def current(study: dict[str, Any]) -> dict[str, Any]:
+    """Return a study in today's schema; the first schema named its metric in a word.
 
-    >>> check_schema({"schema": "relucate.compare/1"})
+    Raises: InputError: the dict isn't a comparison study that this version reads.
+
+    >>> current({"schema": "relucate.compare/1", "metric": "accuracy"})["metric"]["scale"]
+    100.0
     """
     schema = study.get("schema")
-    if schema != SCHEMA:
+    if schema == SCHEMA:
+        return study
+    if schema != FIRST_SCHEMA:
         raise InputError(
-            f"expected a study with schema '{SCHEMA}', got {schema!r}: "
+            f"expected a study with schema '{SCHEMA}' or '{FIRST_SCHEMA}', got {schema!r}: "
             "a report is made from what `relucate compare --format json` prints."
         )
+    return {**study, "schema": SCHEMA, "metric": {**ACCURACY.to_dict(), "worst": ACCURACY.worst}}
 
 
 def bare_sentence(verdict: str, sentence: str) -> str:
-    """Return the verdict's sentence without the verdict's word, where it opens with it.
+    """Return the verdict's sentence without the verdict's word at its start.
 
     >>> bare_sentence("inconclusive", "Inconclusive: after is ahead.")
     'after is ahead.'
@@ -43,14 +51,14 @@ def bare_sentence(verdict: str, sentence: str) -> str:
 
 
 def sole_winner(study: dict[str, Any]) -> str | None:
-    """Return the winning arm of a study of two arms; among more, one pair's winner says little."""
+    """Return the winning arm of a study of two arms; with more arms there is no single winner."""
     return study["winner"] if len(study["comparisons"]) == 1 else None
 
 
-def standing(comparison: dict[str, Any]) -> str:
-    """Return a comparison's verdict as one on its arm: "worse" where the other one is better.
+def arm_verdict(comparison: dict[str, Any]) -> str:
+    """Return a comparison's verdict on its arm: "worse" if the other arm is better.
 
-    >>> standing({"verdict": "better", "winner": "none", "arm": "after", "against": "none"})
+    >>> arm_verdict({"verdict": "better", "winner": "none", "arm": "after", "against": "none"})
     'worse'
     """
     lost = comparison["winner"] == comparison["against"]
@@ -64,17 +72,17 @@ def identical(found: dict[str, Any], pairs: int) -> bool:
     return bool(found.get("degenerate", pairs >= LOOKED_AT))
 
 
-def span(found: dict[str, Any], pairs: int) -> str:
-    """Return a difference's interval, or in two or three words why there is none.
+def span(found: dict[str, Any], pairs: int, units: Units) -> str:
+    """Return a difference's interval, or a few words on why there is none.
 
-    >>> span({"estimate": 0.01, "low": None, "high": None}, 9)
+    >>> span({"estimate": 0.01, "low": None, "high": None}, 9, Units(ACCURACY))
     'same in all pairs'
     """
-    return SAME if identical(found, pairs) else interval(found["low"], found["high"])
+    return SAME if identical(found, pairs) else units.interval(found["low"], found["high"])
 
 
 def failed_runs(study: dict[str, Any]) -> dict[str, int]:
-    """Return how many runs failed (not: diverged), by arm; arms without any are left out."""
+    """Return the number of failed (not diverged) runs by arm; arms without any are left out."""
     failed: dict[str, int] = {}
     for run in study["runs"]:
         if run["status"] == "failed":
@@ -82,20 +90,21 @@ def failed_runs(study: dict[str, Any]) -> dict[str, int]:
     return failed
 
 
-def difference_text(difference: dict[str, Any], level: float, pairs: int) -> str:
+def difference_text(difference: dict[str, Any], level: float, pairs: int, units: Units) -> str:
     """Return a difference with its interval, level and method, or why there is none.
 
     >>> found = {"estimate": 0.004, "low": None, "high": None, "method": "paired t"}
-    >>> difference_text(found, 0.95, 1)
+    >>> difference_text(found, 0.95, 1, Units(ACCURACY))
     '+0.40 points, no interval (paired t)'
-    >>> difference_text({**found, "degenerate": True, "method": "sign test"}, 0.95, 9)
+    >>> same = {**found, "degenerate": True, "method": "sign test"}
+    >>> difference_text(same, 0.95, 9, Units(ACCURACY))
     '+0.40 points, the same in all 9 pairs (sign test)'
     """
     if not known(difference["estimate"]):
         return "no difference: no pair has a result in both arms"
-    ends = interval(difference["low"], difference["high"])
+    ends = units.interval(difference["low"], difference["high"])
     at = level_percent(difference.get("level") or level)
     words = "no interval" if ends == MISSING else f"{at} interval {ends}"
     if identical(difference, pairs):
         words = f"the same in all {count(pairs, 'pair')}"
-    return f"{points(difference['estimate'])} points, {words} ({difference['method']})"
+    return f"{units.differing(difference['estimate'])}, {words} ({difference['method']})"

@@ -1,14 +1,18 @@
-"""Numbers as people read them: percent, percentage points, durations, counts.
+"""Numbers as people read them: scores and differences in the metric's unit, levels, durations.
 
-Everything comes in as the study has it (metrics as fractions in 0..1, seconds, None or NaN where
-undefined) and leaves as ASCII text, so that it prints on any terminal. Not here: which numbers to
-show. Called by `terminal`, `live`, `view` and `plots`.
+Input is what the study has (scores in the metric's own unit, seconds, None or NaN where undefined);
+output is text. Not here: which numbers to show. Called by `terminal`, `live`, `view` and `plots`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TypeGuard
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from relucate.stats.wording import decimals
+from relucate.train.metric import Metric
 
 MISSING = "-"
 
@@ -22,50 +26,86 @@ def known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
-def percent(fraction: float | None, digits: int = 2) -> str:
-    """Return a fraction in percent, without the sign.
+@dataclass(frozen=True)
+class Units:
+    """The text of a metric's scores and differences.
 
-    >>> percent(0.9583), percent(None)
-    ('95.83', '-')
+    digits: decimals of every number, enough for the study's margin.
+
+    >>> from relucate.train.metric import ACCURACY
+    >>> units = Units(ACCURACY)
+    >>> units.value(0.9583), units.valued(0.9583), units.value(None)
+    ('95.83', '95.83 %', '-')
     """
-    if fraction is None or not known(fraction):
-        return MISSING
-    return f"{100 * fraction:.{digits}f}"
 
+    metric: Metric
+    digits: int = 2
 
-def points(fraction: float | None, digits: int = 2) -> str:
-    """Return a difference of two fractions in percentage points, always signed unless it is zero.
+    @classmethod
+    def of(cls, metric: Metric, margin: float | None = None) -> Units:
+        """Return the units of a metric with the digits that its margin needs.
 
-    >>> points(0.0061), points(-0.0004), points(-0.00001), points(None)
-    ('+0.61', '-0.04', '0.00', '-')
-    """
-    if fraction is None or not known(fraction):
-        return MISSING
-    text = f"{100 * fraction:+.{digits}f}"
-    return text if float(text) else text[1:]
+        >>> Units.of(Metric("AUC"), margin=0.005).difference(0.0123)
+        '+0.0123'
+        """
+        return cls(metric, decimals(None if margin is None else metric.scale * margin))
 
+    @classmethod
+    def of_study(cls, study: Mapping[str, Any]) -> Units:
+        """Return the units of a study's document."""
+        return cls.of(Metric.from_dict(study["metric"]), study["margin"])
 
-def interval(low: float | None, high: float | None) -> str:
-    """Return both ends of an interval in percentage points.
+    def value(self, score: float | None) -> str:
+        """Return a score without its unit."""
+        return self._text(score, "")
 
-    >>> interval(0.0035, 0.0087), interval(None, None)
-    ('+0.35 to +0.87', '-')
-    """
-    if not (known(low) and known(high)):
-        return MISSING
-    return f"{points(low)} to {points(high)}"
+    def valued(self, score: float | None) -> str:
+        """Return a score with its unit."""
+        return f"{self.value(score)} {self.metric.value_unit}".rstrip()
 
+    def difference(self, value: float | None) -> str:
+        """Return a difference of two scores without its unit, signed unless it is zero.
 
-def margin_points(fraction: float | None) -> str:
-    """Return a margin in percentage points, with two digits or as many as it has.
+        >>> from relucate.train.metric import ACCURACY
+        >>> units = Units(ACCURACY)
+        >>> [units.difference(value) for value in (0.0061, -0.0004, -0.00001, None)]
+        ['+0.61', '-0.04', '0.00', '-']
+        """
+        return self._text(value, "+")
 
-    >>> margin_points(0.005), margin_points(0.00001), margin_points(1e-11), margin_points(None)
-    ('0.50', '0.001', '1e-09', '-')
-    """
-    if fraction is None or not known(fraction):
-        return MISSING
-    usual, exact = f"{100 * fraction:.2f}", f"{100 * fraction:g}"
-    return usual if float(usual) == float(exact) else exact
+    def differing(self, value: float | None) -> str:
+        """Return a difference of two scores with its unit."""
+        return self.metric.amount(self.difference(value))
+
+    def interval(self, low: float | None, high: float | None) -> str:
+        """Return both ends of an interval.
+
+        >>> from relucate.train.metric import ACCURACY
+        >>> units = Units(ACCURACY)
+        >>> units.interval(0.0035, 0.0087), units.interval(None, None)
+        ('+0.35 to +0.87', '-')
+        """
+        if not (known(low) and known(high)):
+            return MISSING
+        return f"{self.difference(low)} to {self.difference(high)}"
+
+    def margin(self, margin: float | None) -> str:
+        """Return a margin without its unit, with two decimals or as many as it has.
+
+        >>> from relucate.train.metric import ACCURACY
+        >>> [Units(ACCURACY).margin(margin) for margin in (0.005, 0.00001, 1e-11, None)]
+        ['0.50', '0.001', '1e-09', '-']
+        """
+        if margin is None or not known(margin):
+            return MISSING
+        usual, exact = f"{self.metric.scale * margin:.2f}", f"{self.metric.scale * margin:g}"
+        return usual if float(usual) == float(exact) else exact
+
+    def _text(self, value: float | None, sign: str) -> str:
+        if value is None or not known(value):
+            return MISSING
+        text = f"{self.metric.scale * value:{sign}.{self.digits}f}"
+        return text if float(text) else text.lstrip("+-")
 
 
 def level_percent(level: float) -> str:
@@ -78,7 +118,7 @@ def level_percent(level: float) -> str:
 
 
 def plain(value: float | None, digits: int = 2) -> str:
-    """Return a number with fixed digits, as correlations and losses are shown.
+    """Return a number with fixed decimals, for correlations and losses.
 
     >>> plain(0.412), plain(None)
     ('0.41', '-')
@@ -88,17 +128,8 @@ def plain(value: float | None, digits: int = 2) -> str:
     return f"{value:.{digits}f}"
 
 
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun in the right form.
-
-    >>> count(1, "pair"), count(1437, "image")
-    ('1 pair', '1,437 images')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def duration(seconds: float | None) -> str:
-    """Return a length of time in words short enough for a table's caption.
+    """Return a duration as short text.
 
     >>> duration(2.34), duration(61.2), duration(7260), duration(None)
     ('2.3 s', '1 min 1 s', '2 h 1 min', '-')
@@ -114,7 +145,7 @@ def duration(seconds: float | None) -> str:
 
 
 def clock(seconds: float | None) -> str:
-    """Return a length of time as a clock shows it.
+    """Return a duration in the format of a clock.
 
     >>> clock(21.4), clock(3725), clock(None)
     ('0:21', '1:02:05', '-:--')

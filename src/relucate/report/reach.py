@@ -1,6 +1,6 @@
-"""How far a difference reaches: new test examples, what limits it, what pairing gained, p values.
+"""Figures besides the verdict: new test examples, limits, gain of pairing, p values.
 
-Rows of (name, text) for the page, and a line for the terminal. Nothing of it decides the verdict.
+Rows of (name, text) for the page, and a line for the terminal. None of them decides the verdict.
 Not here: the numbers (`stats.crossed`, `stats.classical`). Called by `view` and `terminal`.
 """
 
@@ -8,17 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from relucate.phrases import count
 from relucate.report.facts import identical
-from relucate.report.numbers import (
-    MISSING,
-    count,
-    interval,
-    known,
-    level_percent,
-    percent,
-    plain,
-    points,
-)
+from relucate.report.numbers import MISSING, Units, known, level_percent, plain
 
 LIMITS = {
     "seed": "the number of pairs: more pairs narrow it, more test examples don't",
@@ -32,31 +24,32 @@ SHORT = {
 }
 
 
-def rows(comparison: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what is known beside the verdict of a comparison as (name, text) rows."""
+def rows(comparison: dict[str, Any], units: Units) -> list[tuple[str, str]]:
+    """Return the figures besides the verdict of a comparison as (name, text) rows."""
     return [
-        *_examples(comparison),
-        *_learning(comparison),
+        *_examples(comparison, units),
+        *_learning(comparison, units),
         *_pairing(comparison),
-        *_classical(comparison),
+        *_classical(comparison, units),
     ]
 
 
-def line(comparison: dict[str, Any]) -> str:
-    """Return the interval that counts the test examples as a sample too, or an empty text.
+def line(comparison: dict[str, Any], units: Units) -> str:
+    """Return the interval that treats the test examples as a sample too, or "".
 
-    >>> line({"examples": None})
+    >>> from relucate.train.metric import ACCURACY
+    >>> line({"examples": None}, Units(ACCURACY))
     ''
     """
     found = comparison.get("examples")
     if not found:
         return ""
-    span = interval(found["low"], found["high"])
+    span = units.interval(found["low"], found["high"])
     limit = SHORT.get(found["split"]["limit"])
     return f"for new test examples too: {span}" + (f" ({limit})" if limit else "")
 
 
-def _examples(comparison: dict[str, Any]) -> list[tuple[str, str]]:
+def _examples(comparison: dict[str, Any], units: Units) -> list[tuple[str, str]]:
     pairs, found = comparison["pairs"], comparison.get("examples")
     if not found:
         return []
@@ -66,12 +59,12 @@ def _examples(comparison: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         (
             f"{level} interval: new seeds, these test examples",
-            _span(comparison["difference"], pairs),
+            _span(comparison["difference"], pairs, units),
         ),
-        (f"{level} interval: new seeds, new test examples", _span(found, pairs)),
+        (f"{level} interval: new seeds, new test examples", _span(found, pairs, units)),
         (
             "crossed bootstrap over seeds and examples",
-            interval(found["bootstrap_low"], found["bootstrap_high"]),
+            units.interval(found["bootstrap_low"], found["bootstrap_high"]),
         ),
     ]
     if total > 0:
@@ -87,7 +80,7 @@ def _examples(comparison: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _learning(comparison: dict[str, Any]) -> list[tuple[str, str]]:
+def _learning(comparison: dict[str, Any], units: Units) -> list[tuple[str, str]]:
     found = comparison.get("learning")
     if not found:
         return []
@@ -104,9 +97,9 @@ def _learning(comparison: dict[str, Any]) -> list[tuple[str, str]]:
     span = span or _missing(steps, pairs)
     about = "; ".join([f"{arm} against {against}", *missed])
     return [
-        ("mean test accuracy over all epochs (area under the learning curve)",
-         _span(found["area"], pairs)),
-        (f"steps to {percent(found['target'])} % test accuracy",
+        (f"mean test {units.metric.name} over all epochs (area under the learning curve)",
+         _span(found["area"], pairs, units)),
+        (f"steps to {units.valued(found['target'])} test {units.metric.name}",
          f"{_whole(steps['estimate'])} ({span}): {about}"),
     ]  # fmt: skip
 
@@ -120,22 +113,22 @@ def _pairing(comparison: dict[str, Any]) -> list[tuple[str, str]]:
     gain = comparison.get("pairing_gain")
     if not known(gain):
         return []
-    said = (
+    text = (
         f"unpaired, {gain:.1f} times as many runs would be as exact"
         if gain >= 1.05
         else "none: unpaired runs would be as exact"
     )
     correlation = plain(comparison["correlation"])
-    told = "not defined" if correlation == MISSING else correlation
-    return [("gain of pairing", f"{said} (correlation {told})")]
+    correlation = "not defined" if correlation == MISSING else correlation
+    return [("gain of pairing", f"{text} (correlation {correlation})")]
 
 
-def _classical(comparison: dict[str, Any]) -> list[tuple[str, str]]:
+def _classical(comparison: dict[str, Any], units: Units) -> list[tuple[str, str]]:
     found = comparison.get("classical")
     if not found:
         return []
     level = level_percent(found["level"])
-    span = interval(found["t_low"], found["t_high"])
+    span = units.interval(found["t_low"], found["t_high"])
     span = "no interval" if span == MISSING else f"{level} interval {span}"
     chance = " to ".join(f"{100 * found[f'superiority_{end}']:.0f}" for end in ("low", "high"))
     return [
@@ -148,9 +141,10 @@ def _classical(comparison: dict[str, Any]) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def _span(found: dict[str, Any], pairs: int) -> str:
-    span = interval(found["low"], found["high"])
-    return f"{points(found['estimate'])} ({_missing(found, pairs) if span == MISSING else span})"
+def _span(found: dict[str, Any], pairs: int, units: Units) -> str:
+    span = units.interval(found["low"], found["high"])
+    span = _missing(found, pairs) if span == MISSING else span
+    return f"{units.difference(found['estimate'])} ({span})"
 
 
 def _missing(found: dict[str, Any], pairs: int) -> str:

@@ -1,13 +1,13 @@
 """A comparison study as terminal text: the verdict, the arms, the difference with its interval.
 
-Legible without colour, at 80 columns and below; accuracies in percent, differences in points. Not
-here: any number's computation, the HTML report, progress. Called by the command line and by the
-study's `__str__`.
+Legible without colour, at 80 columns and below; numbers in the metric's unit. Not here: computing
+numbers, the HTML report, progress. Called by the command line and by the study's `__str__`. Its
+`rendered`, `simple_table` and `displayable` serve `audit` and `transform` too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,25 +20,18 @@ from rich.table import Table
 from rich.text import Text
 
 from relucate.errors import printable
+from relucate.phrases import count
 from relucate.report import reach, tuning, varied
 from relucate.report.facts import (
+    arm_verdict,
     bare_sentence,
+    current,
     difference_text,
     failed_runs,
     sole_winner,
     span,
-    standing,
 )
-from relucate.report.numbers import (
-    MISSING,
-    count,
-    duration,
-    level_percent,
-    margin_points,
-    percent,
-    plain,
-    points,
-)
+from relucate.report.numbers import MISSING, Units, duration, level_percent, plain
 from relucate.report.strip import ASCII, LINES, interval_strip
 
 VERDICT_STYLE = {
@@ -49,12 +42,12 @@ VERDICT_STYLE = {
 }
 INDENT = (0, 0, 0, 2)
 STRIP_WIDTH = 60
-UNBOUNDED = 1000  # columns: how wide a table would be if it could
+UNBOUNDED = 1000  # columns: the width of a table without a limit
 
 
 def verdict_table(study: dict[str, Any]) -> StudyView:
-    """Return a study (schema relucate.compare/1) as something rich can print at any width."""
-    return StudyView(study)
+    """Return a study (schema relucate.compare) as an object that rich prints at any width."""
+    return StudyView(current(study))
 
 
 def print_study(study: dict[str, Any], console: Console) -> None:
@@ -64,25 +57,42 @@ def print_study(study: dict[str, Any], console: Console) -> None:
 
 @dataclass(frozen=True)
 class StudyView:
-    """A study that rich lays out for the width and the encoding it finds."""
+    """A study that rich lays out for the console's width and encoding."""
 
     study: dict[str, Any]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
-        study = speakable(self.study, options.encoding or "utf-8")
-        parts = Group(*_parts(study, console, options))
-        for line in console.render_lines(parts, options, pad=False):
-            yield from stripped(line)
-            yield Segment.line()
+        study = displayable(self.study, options.encoding or "utf-8")
+        yield from rendered(_parts(study, console, options), console, options)
 
 
-def stripped(line: list[Segment]) -> Iterator[Segment]:
-    """Yield a line without the blanks at its end, which only get in the way when it is copied."""
-    length = len("".join(segment.text for segment in line).rstrip())
-    for segment in line:
-        if length > 0:
-            yield Segment(segment.text[:length], segment.style, segment.control)
-        length -= len(segment.text)
+def rendered(
+    parts: Iterable[RenderableType], console: Console, options: ConsoleOptions
+) -> Iterator[Segment]:
+    """Yield the parts line by line, without blanks at the ends of lines (they spoil a copy)."""
+    for line in console.render_lines(Group(*parts), options, pad=False):
+        length = len("".join(segment.text for segment in line).rstrip())
+        for segment in line:
+            if length > 0:
+                yield Segment(segment.text[:length], segment.style, segment.control)
+            length -= len(segment.text)
+        yield Segment.line()
+
+
+def simple_table(
+    headings: Iterable[tuple[str, Any]], rows: Iterable[Sequence[str | Text]], gap: int = 3
+) -> Table:
+    """Return a table with one rule under its headings (text, "left" or "right").
+
+    gap: blanks between columns; with 3, cells may fold.
+    """
+    padding = (0, 1, 0, 0) if gap == 2 else (0, 1)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=padding)
+    for heading, justify in headings:
+        table.add_column(heading, justify=justify, overflow="fold" if gap == 3 else "ellipsis")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return table
 
 
 def _parts(
@@ -102,21 +112,21 @@ def _parts(
     yield from _closing(study)
 
 
-def speakable(value: Any, encoding: str = "utf-8") -> Any:
-    """Return a copy whose texts hold only what a terminal of that encoding can show.
+def displayable(value: Any, encoding: str = "utf-8") -> Any:
+    """Return a copy whose texts hold only characters that a terminal of that encoding can show.
 
-    Control characters (an escape sequence in a file's name, say) become "?", as does what the
-    encoding lacks.
+    Control characters (for example an escape sequence in a file's name) and characters that the
+    encoding lacks become "?".
 
-    >>> speakable({"name": "a\\x1b[31mb", "size": 3})
+    >>> displayable({"name": "a\\x1b[31mb", "size": 3})
     {'name': 'a?[31mb', 'size': 3}
     """
     if isinstance(value, str):
         return printable(value).encode(encoding, "replace").decode(encoding)
     if isinstance(value, dict):
-        return {key: speakable(item, encoding) for key, item in value.items()}
+        return {key: displayable(item, encoding) for key, item in value.items()}
     if isinstance(value, list):
-        return [speakable(item, encoding) for item in value]
+        return [displayable(item, encoding) for item in value]
     return value
 
 
@@ -124,11 +134,6 @@ def _fits(renderable: RenderableType, console: Console, options: ConsoleOptions)
     """Return whether a table fits without breaking any of its words."""
     wanted = Measurement.get(console, options.update(max_width=UNBOUNDED), renderable).maximum
     return wanted <= options.max_width
-
-
-def _table() -> Table:
-    """Return an empty table with one rule under its heading and two blanks between columns."""
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def _headline(study: dict[str, Any]) -> Text:
@@ -140,31 +145,28 @@ def _headline(study: dict[str, Any]) -> Text:
 
 
 def _arm_table(study: dict[str, Any]) -> Table:
-    """Return one row per arm; columns that say nothing (no alias, label = order) are left out."""
-    arms = study["arms"]
-    table = _table()
+    """Return one row per arm, without empty columns (no alias, label = order)."""
     columns = _arm_columns(study)
-    for heading, justify, _ in columns:
-        table.add_column(heading, justify=justify)
-    for arm in arms:
+    rows = []
+    for arm in study["arms"]:
         style = "bold" if arm["label"] == sole_winner(study) else ""
-        table.add_row(*(Text(show(arm), style=style) for _, _, show in columns))
-    return table
+        rows.append([Text(show(arm), style=style) for _, _, show in columns])
+    return simple_table([column[:2] for column in columns], rows, gap=2)
 
 
 def _arm_columns(study: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return (heading, justification, arm -> text) for the columns that this study needs."""
     arms = study["arms"]
     renamed = any(arm["label"] != arm["order"] for arm in arms)
-    failed = failed_runs(study)
+    failed, units = failed_runs(study), Units.of_study(study)
     columns = [
         ("arm", "left", lambda arm: arm["label"]) if renamed else None,
         ("order", "left", lambda arm: arm["order"]),
         ("alias", "left", lambda arm: arm.get("alias") or MISSING)
         if any(arm.get("alias") for arm in arms)
         else None,
-        ("mean %", "right", lambda arm: percent(arm["mean"])),
-        ("sd", "right", lambda arm: percent(arm["sd"])),
+        (f"mean {units.metric.value_unit}", "right", lambda arm: units.value(arm["mean"])),
+        ("sd", "right", lambda arm: units.value(arm["sd"])),
         ("n", "right", lambda arm: str(arm["n"])),
         ("parameters", "right", lambda arm: f"{arm['parameters']:,}"),
         ("s/run", "right", lambda arm: plain(arm["seconds"], 1)),
@@ -176,14 +178,14 @@ def _arm_columns(study: dict[str, Any]) -> list[tuple[str, Any, Any]]:
 
 def _arm_lines(study: dict[str, Any]) -> RenderableType:
     """Return the arms where the table doesn't fit: a line with the name, then the numbers."""
-    failed = failed_runs(study)
+    failed, units = failed_runs(study), Units.of_study(study)
     lines: list[RenderableType] = []
     for arm in study["arms"]:
         named = f"{arm['label']}" + (f" = {arm['order']}" if arm["label"] != arm["order"] else "")
         name = named + (f" ({arm['alias']})" if arm.get("alias") else "")
         numbers = [
-            f"{percent(arm['mean'])} %",
-            f"sd {percent(arm['sd'])}",
+            units.valued(arm["mean"]),
+            f"sd {units.value(arm['sd'])}",
             f"n {arm['n']}",
             f"{arm['parameters']:,} parameters",
             f"{plain(arm['seconds'], 1)} s/run",
@@ -196,7 +198,7 @@ def _arm_lines(study: dict[str, Any]) -> RenderableType:
 
 
 def _hanging(text: str) -> Table:
-    """Return text behind a dash, its further lines indented."""
+    """Return text after a dash, its further lines indented."""
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_row("-", Text(text))
     return grid
@@ -211,23 +213,25 @@ def _differences(
     study: dict[str, Any], console: Console, options: ConsoleOptions
 ) -> Iterator[RenderableType]:
     """Yield the comparisons: in words for two arms, as a table for more, if it fits."""
-    comparisons = study["comparisons"]
+    comparisons, units = study["comparisons"], Units.of_study(study)
     if study.get("factors"):
         yield from _factors(study, console, options)
-    table = Padding(_comparison_table(comparisons), INDENT)
+    table = Padding(_comparison_table(comparisons, units), INDENT)
     if len(comparisons) > 1 and _fits(table, console, options):
-        yield Text(f"minus {comparisons[0]['against']}, in points:")
+        unit = f", in {units.metric.unit}" if units.metric.unit else ""
+        yield Text(f"minus {comparisons[0]['against']}{unit}:")
         yield table
-        yield _indented(f"{_margin_text(study)}, {_interval_text(study)}")
+        yield _indented(f"{_margin_text(study, units)}, {_interval_text(study)}")
         return
     for comparison in comparisons:
         yield Text(f"{comparison['arm']} minus {comparison['against']}:")
         found, pairs = comparison["difference"], comparison["pairs"]
-        yield _indented(difference_text(found, study["level"], pairs))
-        yield from _strip(found, study["margin"], options)
-        yield _indented(f"{_margin_text(study)}, {_pair_text(comparison)}")
-        if reach.line(comparison):
-            yield _indented(reach.line(comparison))
+        yield _indented(difference_text(found, study["level"], pairs, units))
+        yield from _strip(found, study["margin"], units, options)
+        correlation = f"correlation {plain(comparison['correlation'])}"
+        yield _indented(f"{_margin_text(study, units)}, {count(pairs, 'pair')}, {correlation}")
+        if line := reach.line(comparison, units):
+            yield _indented(line)
 
 
 def _factors(
@@ -235,13 +239,11 @@ def _factors(
 ) -> Iterator[RenderableType]:
     """Yield the table of all choices and the interactions of a study that varies several things."""
     headings, rows = varied.table(study)
-    table = _table()
-    for heading, justify in headings:
-        table.add_column(heading, justify=justify)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    shown = Padding(table, INDENT)
-    yield Text("accuracy in percent, effect of the order in points:")
+    shown = Padding(simple_table(headings, rows, gap=2), INDENT)
+    metric = Units.of_study(study).metric
+    score = f"{metric.name} in {metric.words[0]}" if metric.unit else metric.name
+    effect = f" in {metric.unit}" if metric.unit else ""
+    yield Text(f"{score}, effect of the order{effect}:")
     if _fits(shown, console, options):
         yield shown
     else:
@@ -254,13 +256,14 @@ def _factors(
 
 
 def _strip(
-    difference: dict[str, Any], margin: float | None, options: ConsoleOptions
+    difference: dict[str, Any], margin: float | None, units: Units, options: ConsoleOptions
 ) -> Iterator[Text]:
     """Yield the interval drawn in one line, where it fits."""
     drawn = interval_strip(
         difference["estimate"],
         difference["low"],
         difference["high"],
+        units=units,
         margin=margin,
         width=min(STRIP_WIDTH, options.max_width - 2),
         marks=ASCII if options.ascii_only else LINES,
@@ -269,9 +272,10 @@ def _strip(
         yield Text(f"  {drawn}", no_wrap=True)
 
 
-def _margin_text(study: dict[str, Any]) -> str:
-    """Return the margin in words."""
-    return f"margin {margin_points(study['margin'])} points"
+def _margin_text(study: dict[str, Any], units: Units) -> str:
+    """Return the margin in words, and the direction if lower is better."""
+    direction = f", a lower {units.metric.name} is better" if units.metric.lower_is_better else ""
+    return f"margin {units.metric.amount(units.margin(study['margin']))}{direction}"
 
 
 def _interval_text(study: dict[str, Any]) -> str:
@@ -281,29 +285,24 @@ def _interval_text(study: dict[str, Any]) -> str:
     return f"{level} intervals ({'; '.join(methods)})"
 
 
-def _pair_text(comparison: dict[str, Any]) -> str:
-    """Return the pairs and the correlation between the two arms in words."""
-    return f"{count(comparison['pairs'], 'pair')}, correlation {plain(comparison['correlation'])}"
-
-
-def _comparison_table(comparisons: list[dict[str, Any]]) -> Table:
+def _comparison_table(comparisons: list[dict[str, Any]], units: Units) -> Table:
     """Return one row per comparison against the first arm."""
-    table = _table()
-    for heading in ("arm", "verdict"):
-        table.add_column(heading)
-    for heading in ("difference", "interval", "pairs", "correlation"):
-        table.add_column(heading, justify="right")
+    headings = [(name, "left") for name in ("arm", "verdict")]
+    headings += [(name, "right") for name in ("difference", "interval", "pairs", "correlation")]
+    rows = []
     for comparison in comparisons:
-        difference, word = comparison["difference"], standing(comparison)
-        table.add_row(
-            Text(comparison["arm"]),
-            Text(word, style=VERDICT_STYLE.get(word, "")),
-            points(difference["estimate"]),
-            span(difference, comparison["pairs"]),
-            str(comparison["pairs"]),
-            plain(comparison["correlation"]),
+        difference, word = comparison["difference"], arm_verdict(comparison)
+        rows.append(
+            [
+                comparison["arm"],
+                Text(word, style=VERDICT_STYLE.get(word, "")),
+                units.difference(difference["estimate"]),
+                span(difference, comparison["pairs"], units),
+                str(comparison["pairs"]),
+                plain(comparison["correlation"]),
+            ]
         )
-    return table
+    return simple_table(headings, rows, gap=2)
 
 
 def _closing(study: dict[str, Any]) -> Iterator[RenderableType]:

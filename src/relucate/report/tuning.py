@@ -1,33 +1,34 @@
-"""What tuning the learning rate found, in words and rows: called by `terminal`, `view` and `html`.
+"""The results of tuning the learning rate, in words and rows.
 
-Not here: any number's computation, the figure (`plots`).
+Called by `terminal`, `view` and `html`. Not here: computing numbers, the figure (`plots`).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from relucate.report.numbers import count, percent
+from relucate.phrases import count
+from relucate.report.numbers import Units
 
 
 def lines(study: dict[str, Any]) -> list[str]:
-    """Return the best rates and the comparisons at one rate in sentences; none without tuning."""
+    """Return sentences on the best rates and the comparisons at one rate, if rates were tuned."""
     found = study.get("tuning")
-    return [*_chosen(found), *_same_rate(found["same_rate"])] if found else []
+    return [*_chosen(found, study), *_same_rate(found["same_rate"])] if found else []
 
 
-def scored(arm: dict[str, Any]) -> bool:
-    """Return whether any of an arm's tuning runs came to a score above 0.
+def scored(arm: dict[str, Any], study: dict[str, Any]) -> bool:
+    """Return whether any of an arm's tuning runs did better than the metric's worst score.
 
-    >>> scored({"curve": [{"score": 0.0}, {"score": 0.4}]})
+    >>> scored({"curve": [{"score": 0.0}, {"score": 0.4}]}, {"metric": {"worst": 0.0}})
     True
     """
-    return any(point["score"] for point in arm["curve"])
+    return any(point["score"] != study["metric"].get("worst") for point in arm["curve"])
 
 
-def _chosen(found: dict[str, Any]) -> list[str]:
+def _chosen(found: dict[str, Any], study: dict[str, Any]) -> list[str]:
     """Return which rate each arm got and why."""
-    good = [arm for arm in found["arms"] if scored(arm)]
+    good = [arm for arm in found["arms"] if scored(arm, study)]
     about = (
         f"(of {_tried(found)}; scored on {found['held_out']:,} training examples held out, seeds "
         f"{found['first_seed']:,} and on)"
@@ -37,17 +38,18 @@ def _chosen(found: dict[str, Any]) -> list[str]:
     edges = [arm["label"] for arm in good if arm["edge"]]
     if edges:
         said.append(
-            f"the best rate of {' and of '.join(edges)} is at the end of those tried: a better one "
-            "may lie beyond (--rates)"
+            f"the best rate of {' and of '.join(edges)} is the smallest or largest tried: a better "
+            "one may lie beyond it (--rates)"
         )
-    return said + [_lost(arm, found) for arm in found["arms"] if not scored(arm)]
+    worst = f"{study['metric']['scale'] * (study['metric'].get('worst') or 0.0):g}"
+    return said + [_lost(arm, found, worst) for arm in found["arms"] if not scored(arm, study)]
 
 
-def _lost(arm: dict[str, Any], found: dict[str, Any]) -> str:
-    """Return that an arm has no best rate, and what it was trained with."""
+def _lost(arm: dict[str, Any], found: dict[str, Any], worst: str) -> str:
+    """Return the sentence on an arm without a best rate: why, and the rate it was trained with."""
     curve = arm["curve"]
     diverged = all(point.get("diverged", 0) == point["runs"] for point in curve)
-    why = "every tuning run diverged" if diverged else "every tuning run scored 0"
+    why = "every tuning run diverged" if diverged else f"every tuning run scored {worst}"
     return (
         f"no best learning rate for {arm['label']}: {why} (tried: {_tried(found)}); it trained "
         f"with {rate(arm['lr'])}, the nearest to the recipe's (other rates: --rates)"
@@ -55,7 +57,7 @@ def _lost(arm: dict[str, Any], found: dict[str, Any]) -> str:
 
 
 def _same_rate(same: dict[str, Any]) -> list[str]:
-    """Return every comparison of the arms at one and the same rate."""
+    """Return a sentence per comparison of the arms at the same rate."""
     opening = f"all arms at the rate {rate(same['lr'])}"
     if len(same["comparisons"]) == 1:
         return [f"{opening}: {same['sentence']}"]
@@ -66,19 +68,20 @@ def _same_rate(same: dict[str, Any]) -> list[str]:
 
 
 def table(study: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a row per learning rate with every arm's score there, the best one marked."""
+    """Return a row per learning rate with every arm's score, the best one marked."""
     found = study.get("tuning")
     if not found:
         return []
+    units = Units.of_study(study)
     curves = [{point["lr"]: point for point in arm["curve"]} for arm in found["arms"]]
     return [
         {
             "rate": rate(lr),
             "cells": [
                 {
-                    "text": f"{percent(curve[lr]['score'])}",
+                    "text": units.value(curve[lr]["score"]),
                     "about": _trained(curve[lr]),
-                    "best": lr == arm["lr"] and scored(arm),
+                    "best": lr == arm["lr"] and scored(arm, study),
                 }
                 for curve, arm in zip(curves, found["arms"], strict=True)
             ],
@@ -88,7 +91,7 @@ def table(study: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _trained(point: dict[str, Any]) -> str:
-    """Return how long and how often a rate was tried."""
+    """Return for how many epochs and in how many runs a rate was tried."""
     said = f"{count(point['epochs'], 'epoch')}, {count(point['runs'], 'run')}"
     return said + (f", {point['diverged']} diverged" if point.get("diverged") else "")
 

@@ -10,7 +10,7 @@ from relucate.stats.paired import (
     paired_difference,
     saved_by_pairing,
 )
-from relucate.stats.scores import score_runs, worst_score
+from relucate.stats.scores import score_runs
 from relucate.stats.verdict import Verdict, decide, pairs_needed
 from relucate.stats.wording import dependence, sentence
 
@@ -25,5 +25,4 @@ __all__ = [
     "saved_by_pairing",
     "score_runs",
     "sentence",
-    "worst_score",
 ]

@@ -1,38 +1,39 @@
 """A verdict as plain language: what was found, how sure it is, and what to do if it isn't.
 
-The number never stands without its interval, the number of pairs and the margin. Differences are
-told from the side of the arm that is ahead, so that no reader has to decode a sign.
+Every number comes with its interval, the number of pairs and the margin, in the metric's unit.
+Differences are stated from the side of the arm that is ahead, so readers need not decode a sign.
 Not here: deciding (`verdict`), tables and plots (`report`). Called by `study`, `report` and `cli`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from relucate.stats.scores import Metric, find_metric
+from relucate.phrases import count
+from relucate.stats.scores import Metric
 from relucate.stats.verdict import MIN_PAIRS, MOST_PAIRS, Verdict
 
 
-def sentence(verdict: Verdict, label_a: str, label_b: str, *, metric: str = "accuracy") -> str:
-    """Return the verdict in one sentence, plus one for what it would take and one for divergence.
+def sentence(verdict: Verdict, label_a: str, label_b: str, metric: Metric) -> str:
+    """Return the verdict in a sentence, with one on the pairs needed and one on diverged runs.
 
     Args:
         verdict: from `decide`.
         label_a, label_b: what to call the arms, such as 'linear-norm-act'.
-        metric: name of the metric; differences are told in its unit (accuracy: points).
-
-    Raises:
-        InputError: the metric is unknown.
+        metric: what was scored; it gives the unit of differences and decides which arm is ahead.
 
     >>> from relucate.stats import decide, paired_difference
-    >>> d = paired_difference([0.90, 0.91, 0.89, 0.90], [0.93, 0.93, 0.92, 0.93])
-    >>> text = sentence(decide(d, margin=0.005), "before", "after")
+    >>> from relucate.train.metric import Metric
+    >>> error = Metric("MAE", lower_is_better=True, unit="mm")
+    >>> d = paired_difference([9.0, 9.1, 8.9, 9.0], [9.3, 9.3, 9.2, 9.3])
+    >>> text = sentence(decide(d, margin=0.1, lower_is_better=True), "before", "after", error)
     >>> print(text.split(", and ")[0])
-    after is better than before: +2.75 points of accuracy (95 % interval 1.95 to 3.55, 4 pairs)
+    before is better than after: MAE lower by 0.28 mm (95 % interval 0.20 to 0.35, 4 pairs)
     """
-    told = _told(verdict, (label_a, label_b), find_metric(metric))
+    view = _view(verdict, (label_a, label_b), metric, metric.lower_is_better)
     forms = {"better": _better, "equivalent": _equivalent, "inconclusive": _inconclusive}
-    return forms[verdict.verdict](told) + _divergence(told)
+    return forms[verdict.verdict](view) + _divergence(view)
 
 
 def dependence(
@@ -41,51 +42,53 @@ def dependence(
     first: str,
     factor: str,
     values: tuple[str, str],
+    metric: Metric,
     diverged: tuple[int, int] = (0, 0),
 ) -> str:
-    """Return in one sentence whether an order's effect depends on a factor.
+    """Return a sentence on whether an order's effect depends on a factor.
 
     Args:
-        verdict: on the effect (accuracy of `order` minus that of `first`) with the second value
+        verdict: on the effect (score of `order` minus that of `first`) with the second value
             minus the effect with the first value.
-        factor, values: what is varied, and the two values.
-        diverged: how many runs with each value did.
+        factor, values: the varied option, and its two values.
+        metric: what was scored.
+        diverged: number of diverged runs with each value.
 
     >>> from relucate.stats import decide, paired_difference
     >>> d = paired_difference([0.00, 0.01, 0.00, 0.01], [0.03, 0.03, 0.03, 0.04])
-    >>> text = dependence(decide(d, margin=0.005), "after", "before", "act", ("relu", "tanh"))
+    >>> from relucate.train.metric import Metric
+    >>> asked = "after", "before", "act", ("relu", "tanh")
+    >>> text = dependence(decide(d, margin=0.005), *asked, Metric("AUC"))
     >>> text.partition(": ")[0]
     'The effect of after against before depends on act'
     """
-    told = _told(verdict, values, find_metric("accuracy"))
+    view = _view(verdict, values, metric, lower_is_better=False)  # the larger effect leads
     effect = f"effect of {order} against {first}"
     if verdict.reason == "all runs diverged":
         lost = " or ".join(values[k] for k in (0, 1) if diverged[k] == max(diverged))
-        return (
-            f"Whether the {effect} depends on {factor} can't be told: every run with {lost} "
-            "diverged."
-        )
-    counts = [f"{_count(k, 'run')} with {v}" for k, v in zip(diverged, values, strict=True) if k]
+        why = f"every run with {lost} diverged"
+        return f"It is unknown whether the {effect} depends on {factor}: {why}."
+    counts = [f"{count(k, 'run')} with {v}" for k, v in zip(diverged, values, strict=True) if k]
     tail = f" {' and '.join(counts)} diverged and count with the worst score." if counts else ""
     above = (
-        f"with {told.ahead} it is +{told.number(told.lead)} points above what it is with "
-        f"{told.behind}"
+        f"with {view.ahead} it is {metric.amount('+' + view.number(view.lead))} above what it is "
+        f"with {view.behind}"
     )
     if verdict.verdict == "better":
-        return f"The {effect} depends on {factor}: {above} ({told.evidence}).{tail}"
+        return f"The {effect} depends on {factor}: {above} ({view.evidence}).{tail}"
     if verdict.verdict == "equivalent":
         return (
-            f"The {effect} doesn't depend on {factor} by more than the margin of {told.margin}: "
-            f"{above} ({told.evidence}).{tail}"
+            f"The {effect} doesn't depend on {factor} by more than the margin of {view.margin}: "
+            f"{above} ({view.evidence}).{tail}"
         )
     return (
-        f"Whether the {effect} depends on {factor} stays open: {above} ({told.evidence}). "
-        f"{_outlook(told)}{tail}"
+        f"Whether the {effect} depends on {factor} stays open: {above} ({view.evidence}). "
+        f"{_outlook(view)}{tail}"
     )
 
 
 @dataclass(frozen=True)
-class _Told:
+class _View:
     """A verdict seen from the side of the arm that is ahead, in the unit of sentences."""
 
     verdict: Verdict
@@ -99,8 +102,21 @@ class _Told:
     decimals: int
 
     @property
-    def gain(self) -> str:
-        return f"{self.number(self.lead)} {self.metric.unit}s of {self.metric.name}"
+    def amount(self) -> str:
+        """The lead with its unit and the name of the metric, if higher is better."""
+        of = " of" if self.metric.unit else ""
+        return f"{self.metric.amount(self.number(self.lead))}{of} {self.metric.name}"
+
+    @property
+    def lower(self) -> str:
+        """The lead of a metric where lower is better."""
+        return f"{self.metric.name} lower by {self.metric.amount(self.number(self.lead))}"
+
+    @property
+    def is_ahead(self) -> str:
+        """Which arm is ahead, and by how much."""
+        how = f"with {self.lower}" if self.metric.lower_is_better else f"by {self.amount}"
+        return f"{self.ahead} is ahead {how}"
 
     @property
     def is_tie(self) -> bool:
@@ -108,12 +124,11 @@ class _Told:
 
     @property
     def margin(self) -> str:
-        text = f"{self.verdict.margin * self.metric.scale:g}"
-        return f"{text} {self.metric.unit}{'' if text == '1' else 's'}"
+        return self.metric.amount(f"{self.verdict.margin * self.metric.scale:g}")
 
     @property
     def pairs(self) -> str:
-        return _count(self.verdict.difference.n, "pair")
+        return count(self.verdict.difference.n, "pair")
 
     @property
     def interval(self) -> str:
@@ -134,89 +149,102 @@ class _Told:
         return text.lstrip("-") if float(text) == 0 else text
 
 
-def _told(verdict: Verdict, labels: tuple[str, str], metric: Metric) -> _Told:
+def _view(
+    verdict: Verdict, labels: tuple[str, str], metric: Metric, lower_is_better: bool
+) -> _View:
     d, scale = verdict.difference, metric.scale
     low, high = (None if end is None else end * scale for end in (d.low, d.high))
-    mirrored = d.estimate < 0
-    if mirrored and low is not None and high is not None:
+    first_leads = d.estimate > 0 if lower_is_better else d.estimate < 0
+    if d.estimate < 0 and low is not None and high is not None:
         low, high = -high, -low
-    ahead, behind = labels if mirrored else labels[::-1]
+    ahead, behind = labels if first_leads else labels[::-1]
     lead = abs(d.estimate) * scale
-    return _Told(verdict, metric, labels, ahead, behind, lead, low, high, _decimals(low, high))
+    digits = _decimals(decimals(verdict.margin * scale), low, high)
+    return _View(verdict, metric, labels, ahead, behind, lead, low, high, digits)
 
 
-def _decimals(*ends: float | None) -> int:
-    """Return 2, or up to 4 where an interval's end that isn't zero would be printed as zero."""
+def decimals(margin: float | None) -> int:
+    """Return the decimals for differences of the size of a margin: 2, or 3 to 6 if it is small.
+
+    >>> decimals(5.0), decimals(0.5), decimals(0.002), decimals(None)
+    (2, 2, 4, 2)
+    """
+    return 2 if not margin else min(6, max(2, 1 - math.floor(math.log10(margin))))
+
+
+def _decimals(least: int, *ends: float | None) -> int:
+    """Return `least`, or up to two more if an end of the interval would round to 0."""
     smallest = min((abs(end) for end in ends if end), default=1.0)
-    return next((digits for digits in (2, 3) if round(smallest, digits) > 0), 4)
+    more = (digits for digits in (least, least + 1) if round(smallest, digits) > 0)
+    return next(more, least + 2)
 
 
-def _better(told: _Told) -> str:
-    whole = "it" if told.verdict.difference.degenerate else "the whole interval"
+def _better(view: _View) -> str:
+    whole = "it" if view.verdict.difference.degenerate else "the whole interval"
     tail = (
-        f"and {whole} lies beyond the margin of {told.margin}"
-        if told.verdict.clears_margin
-        else f"but the gain may be smaller than the margin of {told.margin}"
+        f"and {whole} lies beyond the margin of {view.margin}"
+        if view.verdict.clears_margin
+        else f"but the gain may be smaller than the margin of {view.margin}"
     )
-    return f"{told.ahead} is better than {told.behind}: +{told.gain} ({told.evidence}), {tail}."
+    gain = view.lower if view.metric.lower_is_better else f"+{view.amount}"
+    return f"{view.ahead} is better than {view.behind}: {gain} ({view.evidence}), {tail}."
 
 
-def _equivalent(told: _Told) -> str:
-    a, b = told.labels
-    start = f"{a} and {b} are equivalent within the margin of {told.margin}: "
-    if told.verdict.excludes_zero:
+def _equivalent(view: _View) -> str:
+    a, b = view.labels
+    start = f"{a} and {b} are equivalent within the margin of {view.margin}: "
+    if view.verdict.excludes_zero:
         return start + (
-            f"{told.ahead} is ahead by {told.gain} ({told.evidence}), "
-            "a real difference but smaller than the margin."
+            f"{view.is_ahead} ({view.evidence}), a real difference but smaller than the margin."
         )
-    return f"{start}{_standing(told)} ({told.evidence})."
+    return f"{start}{_who_leads(view)} ({view.evidence})."
 
 
-def _inconclusive(told: _Told) -> str:
+def _inconclusive(view: _View) -> str:
     forms = {
         "all runs diverged": _all_diverged,
         "too few pairs": _too_few,
         "identical differences": _identical,
     }
-    return "Inconclusive: " + forms.get(told.verdict.reason or "", _too_wide)(told)
+    return "Inconclusive: " + forms.get(view.verdict.reason or "", _too_wide)(view)
 
 
-def _all_diverged(told: _Told) -> str:
+def _all_diverged(view: _View) -> str:
     return (
-        f"every run of both arms diverged ({told.pairs}), so there is nothing to compare: "
+        f"every run of both arms diverged ({view.pairs}), so there is nothing to compare: "
         "try a lower learning rate."
     )
 
 
-def _too_few(told: _Told) -> str:
-    n = told.verdict.difference.n
+def _too_few(view: _View) -> str:
+    n = view.verdict.difference.n
     return (
         f"a verdict needs at least {MIN_PAIRS} pairs, and there {'is' if n == 1 else 'are'} {n}; "
-        f"so far {_standing(told)} ({_so_far(told)}, margin {told.margin})."
+        f"so far {_who_leads(view)} ({_so_far(view)}, margin {view.margin})."
     )
 
 
-def _so_far(told: _Told) -> str:
-    n = told.verdict.difference.n
-    return f"the same in {n} pairs" if told.verdict.difference.degenerate else told.interval
+def _so_far(view: _View) -> str:
+    n = view.verdict.difference.n
+    return f"the same in {n} pairs" if view.verdict.difference.degenerate else view.interval
 
 
-def _identical(told: _Told) -> str:
+def _identical(view: _View) -> str:
     return (
-        f"{_standing(told)}, the same in all {told.pairs}, so the spread can't be estimated "
-        f"(margin {told.margin}). With {told.verdict.pairs_needed} such pairs a sign test decides."
+        f"{_who_leads(view)}, the same in all {view.pairs}, so the spread can't be estimated "
+        f"(margin {view.margin}). With {view.verdict.pairs_needed} such pairs a sign test decides."
     )
 
 
-def _too_wide(told: _Told) -> str:
+def _too_wide(view: _View) -> str:
     return (
-        f"{_standing(told)} ({told.evidence}), which neither excludes zero nor fits within the "
-        f"margin of {told.margin}. {_outlook(told)}"
+        f"{_who_leads(view)} ({view.evidence}), which neither excludes zero nor fits within the "
+        f"margin of {view.margin}. {_outlook(view)}"
     )
 
 
-def _outlook(told: _Told) -> str:
-    needed = told.verdict.pairs_needed
+def _outlook(view: _View) -> str:
+    needed = view.verdict.pairs_needed
     if needed is None:
         return f"It would take more than {MOST_PAIRS:,} pairs to settle it."
     return (
@@ -225,23 +253,20 @@ def _outlook(told: _Told) -> str:
     )
 
 
-def _standing(told: _Told) -> str:
-    if told.is_tie:
-        return f"both have the same {told.metric.name} on average"
-    return f"{told.ahead} is ahead by {told.gain}"
+def _who_leads(view: _View) -> str:
+    if view.is_tie:
+        return f"both have the same {view.metric.name} on average"
+    return view.is_ahead
 
 
-def _divergence(told: _Told) -> str:
-    n = told.verdict.difference.n
-    if told.verdict.reason == "all runs diverged" or not any(told.verdict.diverged):
+def _divergence(view: _View) -> str:
+    n, metric = view.verdict.difference.n, view.metric
+    if view.verdict.reason == "all runs diverged" or not any(view.verdict.diverged):
         return ""
-    arms = zip(told.verdict.diverged, told.labels, strict=True)
-    counts = [f"{count} of {_count(n, 'run')} of {label}" for count, label in arms if count]
+    arms = zip(view.verdict.diverged, view.labels, strict=True)
+    counts = [f"{lost} of {count(n, 'run')} of {label}" for lost, label in arms if lost]
+    worst = f"{metric.scale * (metric.worst or 0.0):g} {metric.value_unit}".rstrip()
     return (
         f" {' and '.join(counts)} diverged; "
-        f"a diverged run counts with the worst score, {told.metric.worst_text}."
+        f"a diverged run counts with the worst score, {metric.named} of {worst}."
     )
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""From a study's results to the one document that all else shows (schema relucate.compare/1).
+"""From a study's results to the one document that all else shows (schema relucate.compare/2).
 
 Pure data in, JSON-ready data out. Not here: running (`driver`), deciding (`stats`), showing
 (`report`).
@@ -13,16 +13,18 @@ import numpy as np
 
 from ..errors import InputError
 from ..frameworks import HOST
+from ..phrases import count
 from ..stats import PairedDifference, Verdict, dependence, sentence
 from ..stats.classical import classical
 from ..stats.crossed import crossed
-from ..stats.curves import area, epochs_to
+from ..stats.curves import area, common_target, epochs_to
+from ..train.metric import ACCURACY
 from .arms import Arm, shown
 from .interaction import Interaction, grid
 from .next_steps import next_steps
 from .results import StudyResults
 
-SCHEMA = "relucate.compare/1"
+SCHEMA = "relucate.compare/2"
 IDENTICAL = "sign test, identical differences"
 NORMS_HINT = " (--norm-eps, --norm-momentum make them equal)"
 
@@ -38,7 +40,7 @@ def document(outcome: StudyResults, *, command: str) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         **{key: main[key] for key in ("verdict", "winner", "sentence")},
-        "metric": "accuracy",
+        "metric": {**plan.metric.to_dict(), "worst": plan.metric.worst},
         "margin": plan.margin,
         "level": plan.level,
         **{key: main[key] for key in ("pairs", "correlation", "difference", "differences")},
@@ -86,7 +88,7 @@ def _comparison(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, 
         "against": first.label,
         "verdict": verdict.verdict,
         "winner": _winner(verdict, first, arm),
-        "sentence": sentence(verdict, first.label, arm.label),
+        "sentence": sentence(verdict, first.label, arm.label, outcome.plan.metric),
         "pairs": found.n,
         "pairs_needed": verdict.pairs_needed,
         "correlation": found.correlation,
@@ -113,7 +115,8 @@ def _classical(
 ) -> dict[str, Any]:
     a, b = outcome.scores(outcome.plan.arms[0], seeds), outcome.scores(arm, seeds)
     plan = outcome.plan
-    figures = classical(a, b, margin=plan.margin, level=plan.share).to_dict()
+    lower = plan.metric.lower_is_better
+    figures = classical(a, b, margin=plan.margin, level=plan.share, lower_is_better=lower).to_dict()
     return {**figures, **(dict.fromkeys(("t_low", "t_high")) if found.degenerate else {})}
 
 
@@ -138,7 +141,7 @@ def _examples(
         return None
     if found.low is None or found.high is None:
         return None
-    a, b = outcome.right(first, seeds), outcome.right(arm, seeds)
+    a, b = outcome.example_scores(first, seeds), outcome.example_scores(arm, seeds)
     if a is None or b is None:
         return None
     half = (found.high - found.low) / 2
@@ -160,7 +163,7 @@ def _varied(outcome: StudyResults, seeds: list[int]) -> dict[str, Any]:
 def table(outcome: StudyResults, seeds: list[int]) -> list[dict[str, Any]]:
     """Return a row per choice of values: every order's mean, and the orders' effects there.
 
-    An effect is the order's accuracy minus the first order's with the same values, with the study's
+    An effect is the order's score minus the first order's with the same values, with the study's
     interval.
     """
     rows = []
@@ -209,7 +212,9 @@ def _answered(asked: Interaction, outcome: StudyResults, seeds: list[int]) -> di
         "level": verdict.difference.level,
         "pairs": verdict.difference.n,
         "pairs_needed": verdict.pairs_needed,
-        "sentence": dependence(verdict, order, first, asked.factor, values, diverged),
+        "sentence": dependence(
+            verdict, order, first, asked.factor, values, outcome.plan.metric, diverged
+        ),
     }
 
 
@@ -222,26 +227,31 @@ def ends(found: PairedDifference) -> dict[str, float | None]:
 def _learning(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, Any] | None:
     """Return the differences in area under the learning curve and in steps to a target score.
 
-    A run that diverged has no area and takes all steps; so does one that doesn't reach the target.
-    The target, unless it was given, is 95 % of the lower arm's mean last score on the curve (an arm
-    that lost every run aside).
+    A run that diverged has the worst score in every epoch that it lacks and takes all steps; so
+    does one that doesn't reach the target. The target, unless it was given, is 5 % short of the
+    worse arm's mean last score on the curve (an arm that lost every run aside).
     """
-    first = outcome.plan.arms[0]
+    first, metric = outcome.plan.arms[0], outcome.plan.metric
+    lower = metric.lower_is_better
     curves = [[outcome.curve(which, seed) for seed in seeds] for which in (first, arm)]
-    if len(seeds) < 2 or any(not any(curve) for rows in curves for curve in rows):
+    nothing = {None, metric.worst}
+    if len(seeds) < 2 or any(nothing.issuperset(curve) for rows in curves for curve in rows):
         return None
-    areas = [np.array([area(curve) or 0.0 for curve in rows]) for rows in curves]
+    areas = [[area(curve) for curve in rows] for rows in curves]
+    if any(value is None for rows in areas for value in rows):  # a run without all its scores
+        return None
     target = outcome.plan.target
     if target is None:
         last = [float(np.mean([curve[-1] or 0.0 for curve in rows])) for rows in curves]
-        if not any(last):
+        kept = [score for score in last if score != metric.worst]
+        if not kept:
             return None
-        target = 0.95 * min(score for score in last if score)
+        target = common_target(kept, lower_is_better=lower)
     steps, reached = [], []
     for which, rows in zip((first, arm), curves, strict=True):
         recipe = outcome.plan.recipe_of(which)
         each = recipe.trained(len(outcome.plan.data.y_train)) // recipe.batch_size
-        found = [epochs_to(curve, target) for curve in rows]
+        found = [epochs_to(curve, target, lower_is_better=lower) for curve in rows]
         reached.append(sum(epoch is not None for epoch in found))
         steps.append(np.array([each * (recipe.epochs if e is None else e) for e in found]))
     return {
@@ -325,14 +335,7 @@ def _notes(outcome: StudyResults) -> list[str]:
             f"{100 * outcome.plan.share:.4g} %, so that all of them hold together at "
             f"{100 * outcome.plan.level:.4g} %"
         )
-    step = 1 / len(outcome.plan.data.y_test)
-    if step > outcome.plan.margin:
-        number = len(outcome.plan.data.y_test)
-        notes.append(
-            f"with {number} test example{'' if number == 1 else 's'}, one more right answer is "
-            f"{100 * step:.3g} points, more than the margin of {100 * outcome.plan.margin:g}: take "
-            "more test examples or a larger margin"
-        )
+    notes += _coarse(outcome)
     if len(outcome.plan.arms) > 2:  # with two the verdict's sentence says it
         notes += _lost(outcome)
     engine = outcome.inspection.engine
@@ -344,12 +347,27 @@ def _notes(outcome: StudyResults) -> list[str]:
     return notes
 
 
+def _coarse(outcome: StudyResults) -> list[str]:
+    """Return a note if a share of right answers moves in steps larger than the margin."""
+    metric, margin = outcome.plan.metric, outcome.plan.margin
+    number = len(outcome.plan.data.y_test)
+    if metric != ACCURACY or 1 / number <= margin:
+        return []
+    step = metric.amount(f"{metric.scale / number:.3g}")
+    return [
+        f"with {count(number, 'test example')}, one more right answer is {step}, more than the "
+        f"margin of {metric.scale * margin:g}: take more test examples or a larger margin"
+    ]
+
+
 def _lost(outcome: StudyResults) -> list[str]:
     """Return a note on the arms whose runs diverged, if any did."""
     seeds = outcome.finished_pairs()
     lost = [(outcome.diverged(arm, seeds), arm.label) for arm in outcome.plan.arms]
-    told = ", ".join(f"{count} of {len(seeds)} of {label}" for count, label in lost if count)
-    return [f"diverged runs: {told}; each counts with the worst score, 0 %"] if told else []
+    told = ", ".join(f"{runs} of {len(seeds)} of {label}" for runs, label in lost if runs)
+    metric = outcome.plan.metric
+    worst = f"{metric.scale * (metric.worst or 0.0):g} {metric.value_unit}".rstrip()
+    return [f"diverged runs: {told}; each counts with the worst score, {worst}"] if told else []
 
 
 def _differing(outcome: StudyResults) -> list[str]:

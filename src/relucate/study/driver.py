@@ -11,13 +11,17 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from ..errors import InputError
 from ..train.run import RunResult, RunSpec
+from ..train.task import Classification
+from ..train.task import Task as TrainTask
 from .display import Display
 from .executors.perform import inspection, training
 from .executors.protocol import Died, Done, Epoch, Event, Executor, Failed, Silent, Task
+from .identity import code_digest
 from .plan import StudyPlan
 from .results import StudyResults
 from .store import Store
@@ -107,7 +111,15 @@ def make_spec(plan: StudyPlan, inspection: Inspection, index: int, seed: int) ->
         recipe=plan.recipe_of(plan.arms[index]).to_dict(),
         engine={**engine, "threads": plan.threads},
         versions=inspection.versions,
+        task=_task(plan.task),
     )
+
+
+def _task(task: TrainTask) -> dict[str, Any]:
+    """Return what identifies a task; nothing for the one that older stores know."""
+    if type(task) is Classification:
+        return {}
+    return {"name": task.name, "metric": asdict(task.metric), "code": code_digest(task)}
 
 
 def _resume(outcome: StudyResults, store: Store, display: Display) -> None:
@@ -119,7 +131,8 @@ def _resume(outcome: StudyResults, store: Store, display: Display) -> None:
             result = store.get(spec.hash)
             if result is not None:
                 outcome.results[arm.label, seed] = result
-                outcome.correct[arm.label, seed] = store.get_correct(spec.hash)
+                examples = len(plan.data.y_test)
+                outcome.per_example[arm.label, seed] = store.get_per_example(spec.hash, examples)
                 outcome.resumed += 1
                 display.run_started(arm.label, seed, pair)
                 display.run_finished(
@@ -197,11 +210,11 @@ class _Missing:
         label, seed = key
         plain = result.to_dict()
         self.outcome.results[key] = plain
-        self.outcome.correct[key] = result.packed
+        self.outcome.per_example[key] = result.per_example
         self.running.discard(key)
         self.lost[label] = 0
         spec = self.specs[key]
-        self.store.put(spec.hash, spec.to_dict(), plain, result.packed)
+        self.store.put(spec.hash, spec.to_dict(), plain, result.per_example)
         seconds = result.seconds.get("total")
         self.display.run_finished(label, seed, result.metric, result.status, seconds)
         _show_difference(self.outcome, self.display)

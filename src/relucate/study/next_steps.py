@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from ..phrases import count
 from ..stats.spending import FIRST, LAST
 from .results import StudyResults
 
@@ -18,13 +19,14 @@ def next_steps(outcome: StudyResults, seeds: Sequence[int], command: str) -> lis
     open_ones = [v for v in outcome.verdicts(list(seeds)) if v.verdict == "inconclusive"]
     needed = [v.pairs_needed for v in open_ones if v.reason != "all runs diverged"]
     done, looks = len(seeds), outcome.plan.looks
+    undecided = f"undecided after {count(done, 'pair')}"
     if not needed or (looks and done < outcome.plan.pairs):
         return []  # with looks, fewer pairs than allowed: another question ended it
     known = [number for number in needed if number]
     if len(known) < len(needed) or max(known) > LAST:
         return [
-            f"undecided after {_pairs(done)}, and more than {LAST:,} would be needed: take a "
-            "larger margin, more test examples, or longer runs"
+            f"{undecided}, and more than {LAST:,} would be needed: take a larger margin, more test "
+            "examples, or longer runs"
         ]
     most = max(*known, FIRST, done + 1)
     there = f"the same command with --max-pairs {most} (max_pairs in Python)"
@@ -32,13 +34,10 @@ def next_steps(outcome: StudyResults, seeds: Sequence[int], command: str) -> lis
         there = continued(command, most)
     if not looks:
         return [
-            f"undecided after {_pairs(done)}, a number that was fixed beforehand and can't be "
-            f"raised after looking; a study that looks after every pair may go on: {there}"
+            f"{undecided}, a number that was fixed beforehand and can't be raised after looking; a "
+            f"study that looks after every pair may go on: {there}"
         ]
-    return [
-        f"undecided after {_pairs(done)}; to go on from here, with no loss of error control: "
-        f"{there}"
-    ]
+    return [f"{undecided}; to go on from here, with no loss of error control: {there}"]
 
 
 def continued(command: str, most: int) -> str:
@@ -54,7 +53,3 @@ def continued(command: str, most: int) -> str:
             continue
         skip = not skip and "=" not in word
     return shlex.join([*kept, "--max-pairs", str(most)])
-
-
-def _pairs(number: int) -> str:
-    return f"{number} pair{'' if number == 1 else 's'}"

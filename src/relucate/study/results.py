@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..stats import PairedDifference, Verdict, decide, paired_difference, score_runs
-from ..stats.crossed import unpack
 from ..stats.spending import FIRST
+from ..train.metric import NOT_SCORES
 from .arms import Arm
 from .interaction import Interaction
 from .plan import StudyPlan
@@ -28,7 +29,7 @@ class StudyResults:
     plan: StudyPlan
     inspection: Inspection
     results: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
-    correct: dict[tuple[str, int], bytes | None] = field(default_factory=dict)
+    per_example: dict[tuple[str, int], np.ndarray | None] = field(default_factory=dict)
     hashes: dict[tuple[str, int], str] = field(default_factory=dict)
     failed: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)  # no result at all
     resumed: int = 0
@@ -74,23 +75,22 @@ class StudyResults:
         seeds = self.finished_pairs()
         return len(seeds) >= FIRST and self._answered(seeds)
 
-    def right(self, arm: Arm, seeds: list[int]) -> Any:
-        """Return which test examples each run of an arm was right on, shape (seeds, examples).
+    def example_scores(self, arm: Arm, seeds: list[int]) -> np.ndarray | None:
+        """Return the score of each run of an arm on each test example, shape (seeds, examples).
 
-        A diverged run has none right. None where a run didn't keep them, or kept others than those
-        that its score counts.
+        A diverged run has the worst score on all. None where a run didn't keep them, or its score
+        isn't their mean.
         """
         examples = len(self.plan.data.y_test)
         rows = []
-        for seed in seeds:
-            packed, result = self.correct.get((arm.label, seed)), self.results[arm.label, seed]
-            if result["status"] != "done":
-                rows.append(np.zeros(examples, bool))
-                continue
-            if packed is None or len(packed) != -(-examples // 8):
+        for seed, score in zip(seeds, self.scores(arm, seeds), strict=True):
+            values = self.per_example.get((arm.label, seed))
+            if self.results[arm.label, seed]["status"] == "diverged":
+                values = np.full(examples, score)
+            if values is None or values.shape != (examples,):
                 return None
-            rows.append(unpack(np.frombuffer(packed, np.uint8), examples))
-            if abs(rows[-1].mean() - result["metric"]) > 1e-6:
+            rows.append(values.astype(float))
+            if not abs(rows[-1].mean() - score) <= 1e-6 * max(1.0, abs(score)):  # or it is NaN
                 return None
         return np.stack(rows) if rows else None
 
@@ -101,11 +101,12 @@ class StudyResults:
         return self.decide(self.scores(first, seeds), self.scores(arm, seeds), diverged)
 
     def decide(self, a: Any, b: Any, diverged: tuple[int, int] = (0, 0)) -> Verdict:
-        """Return the verdict on b - a by the study's rule; a, b: (seeds,) accuracies."""
-        margin = self.plan.margin
+        """Return the verdict on b - a by the study's rule; a, b: (seeds,) scores."""
+        margin, lower = self.plan.margin, self.plan.metric.lower_is_better
+        given: Any = {"margin": margin, "diverged": diverged, "lower_is_better": lower}
         if self.plan.looks:
-            return self.plan.rule.decide(a, b, margin=margin, diverged=diverged)
-        return decide(self.interval(a, b), margin=margin, diverged=diverged)
+            return self.plan.rule.decide(a, b, **given)
+        return decide(self.interval(a, b), **given)
 
     def interval(self, a: Any, b: Any) -> PairedDifference:
         """Return the mean of b - a with the study's interval; a, b: (seeds,) finite numbers."""
@@ -114,12 +115,12 @@ class StudyResults:
         return paired_difference(a, b, level=self.plan.share)
 
     def curve(self, arm: Arm, seed: int) -> list[float | None]:
-        """Return a run's test accuracy after each epoch; 0 for those that a diverged run lacks."""
-        result = self.results[arm.label, seed]
-        scores = list(result["curve"].get("accuracy", []))
+        """Return a run's test score after each epoch; the worst where a diverged run has none."""
+        result, worst = self.results[arm.label, seed], self.plan.metric.worst
+        scores = list(result["curve"].get(self.plan.metric.name, []))
         if result["status"] == "diverged" and any(score is not None for score in scores):
             missing = self.plan.recipe_of(arm).epochs - len(scores)
-            scores = [0.0 if score is None else score for score in scores] + [0.0] * missing
+            scores = [worst if score is None else score for score in scores] + [worst] * missing
         return scores
 
     def report(self, arm: Arm) -> dict[str, Any]:
@@ -133,8 +134,19 @@ class StudyResults:
     def scores(self, arm: Arm, seeds: list[int]) -> Any:
         """Return an arm's scores, shape (seeds,); a diverged run has the worst score."""
         results = [self.results[arm.label, seed] for seed in seeds]
+        for result in results:
+            self._check_metric(result)
         diverged = [result["status"] == "diverged" for result in results]
-        return score_runs([result["metric"] for result in results], diverged)
+        return score_runs([result["metric"] for result in results], diverged, self.plan.metric)
+
+    def _check_metric(self, result: dict[str, Any]) -> None:
+        """Refuse a run that was scored by another metric than the study's."""
+        names = [name for name in result["curve"] if name not in NOT_SCORES]
+        if names and self.plan.metric.name not in names:
+            raise InputError(
+                f"the study is about '{self.plan.metric.name}', but a run was scored by "
+                f"'{names[0]}': the task that it was trained for has another metric."
+            )
 
     def effects(self, asked: Interaction, seeds: list[int]) -> tuple[Any, Any]:
         """Return an order's effect with either value, averaged over rows: (seeds,) twice."""

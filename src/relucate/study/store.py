@@ -11,40 +11,54 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from relucate.errors import InputError
+from relucate.stats.crossed import pack, unpack
 
 APPLICATION_ID = 0x72656C75  # "relu": marks the file as ours, also for `file` and other tools
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+
+def _any_score_per_example(connection: sqlite3.Connection) -> None:
+    """From schema 1, which kept bits alone, in a column named for them."""
+    connection.execute("ALTER TABLE runs RENAME COLUMN correct TO per_example")
+    connection.execute("ALTER TABLE runs ADD COLUMN kind TEXT")
+    connection.execute("UPDATE runs SET kind = 'bits' WHERE per_example IS NOT NULL")
+
 
 # MIGRATIONS[i] takes an open connection from schema version i + 1 to i + 2.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = ()
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_any_score_per_example,)
 
+# kind: how per_example holds a run's score on each test example, NULL where it isn't kept;
+# 'bits' (right or wrong, numpy.packbits) or 'floats' (float64, little-endian).
 _CREATE = """
 CREATE TABLE runs (
     hash TEXT PRIMARY KEY,
     status TEXT NOT NULL,
     spec TEXT NOT NULL,
     result TEXT NOT NULL,
-    correct BLOB,
+    per_example BLOB,
+    kind TEXT,
     stored_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
 )
 """
 
 # A run that is done is never overwritten: the same spec would give the same bits.
 _PUT = """
-INSERT INTO runs (hash, status, spec, result, correct) VALUES (?, ?, ?, ?, ?)
+INSERT INTO runs (hash, status, spec, result, per_example, kind) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (hash) DO UPDATE SET
     status = excluded.status, spec = excluded.spec, result = excluded.result,
-    correct = excluded.correct, stored_at = excluded.stored_at
+    per_example = excluded.per_example, kind = excluded.kind, stored_at = excluded.stored_at
 WHERE runs.status <> 'done'
 """
 
-_ELSEWHERE = "name another file with --out"
+_ELSEWHERE = "use another folder (--out) or another file (store= in Python)"
 _DAMAGED = f"the file is damaged: restore a copy of it, or {_ELSEWHERE}."
 _EXPLAINED = {
     sqlite3.SQLITE_NOTADB: f"this is not a SQLite file, so not a store of runs: {_ELSEWHERE}.",
@@ -67,8 +81,8 @@ class Store:
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
     >>> with Store.open(Path(folder.name) / "runs.sqlite") as store:
-    ...     store.put("4f1c", {"seed": 0}, {"status": "done", "accuracy": 0.97}, None)
-    ...     store.get("4f1c")["accuracy"]
+    ...     store.put("4f1c", {"seed": 0}, {"status": "done", "metric": 0.97}, None)
+    ...     store.get("4f1c")["metric"]
     0.97
     >>> folder.cleanup()
     """
@@ -121,25 +135,32 @@ class Store:
         Raises:
             InputError: the file can't be read (locked or damaged).
         """
-        text = self._column("result", run_hash)
-        return None if text is None else self._parsed(text, run_hash)
+        row = self._row("result", run_hash)
+        if row is None:
+            return None
+        try:
+            return json.loads(row[0])
+        except ValueError as error:
+            raise InputError(f"{self.path}: could not read run {run_hash}: {_DAMAGED}") from error
 
-    def get_many(self, run_hashes: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Return {hash: result} for those of the hashes that are stored, in the order asked for."""
-        found = {run_hash: self.get(run_hash) for run_hash in run_hashes}
-        return {run_hash: result for run_hash, result in found.items() if result is not None}
+    def get_per_example(self, run_hash: str, examples: int) -> np.ndarray | None:
+        """Return a run's score on each test example, bool or float64 of shape (examples,).
 
-    def get_spec(self, run_hash: str) -> dict[str, Any] | None:
-        """Return the run spec stored under the hash, or None if there is none."""
-        text = self._column("spec", run_hash)
-        return None if text is None else self._parsed(text, run_hash)
-
-    def get_correct(self, run_hash: str) -> bytes | None:
-        """Return the packed per-example correctness of a run, or None if there is none."""
-        return self._column("correct", run_hash)
+        None if the run, or its scores, or scores of so many examples aren't stored.
+        """
+        kind, data = self._row("kind, per_example", run_hash) or (None, None)
+        if data is not None and kind == "floats" and len(data) == 8 * examples:
+            return np.frombuffer(data, "<f8").astype(float)
+        if data is not None and kind == "bits" and len(data) == -(-examples // 8):
+            return unpack(np.frombuffer(data, np.uint8), examples)
+        return None
 
     def put(
-        self, run_hash: str, spec: dict[str, Any], result: dict[str, Any], correct: bytes | None
+        self,
+        run_hash: str,
+        spec: dict[str, Any],
+        result: dict[str, Any],
+        per_example: np.ndarray | None,
     ) -> None:
         """Store a finished run and commit it; returns when it is safe on disk.
 
@@ -153,34 +174,36 @@ class Store:
                 infinite floats become null, on purpose: JSON has no such numbers, and a reader
                 must not take the last loss of a diverged run for a number. Finite floats come back
                 bit for bit.
-            correct: per test example whether it was right, packed bits (`numpy.packbits`), or None.
+            per_example: (examples,) score on each test example, bool (right or wrong) or floating
+                point, or None.
 
         Raises:
             InputError: the run can't be stored (disk full, locked, read-only, damaged). The runs
                 stored before are kept.
             ValueError, TypeError: spec or result is not plain data.
         """
-        row = (run_hash, result.get("status", "done"), _canonical(spec), _json(result), correct)
+        kept = (None, None) if per_example is None else _packed(per_example)
+        row = (run_hash, result.get("status", "done"), _canonical(spec), _json(result), *kept)
         what = f"could not store run {run_hash} (the runs finished before it are kept)"
         with _explained(self.path, what):
             self._connection.execute(_PUT, row)
 
-    def count(self) -> int:
-        """Return the number of stored runs, whatever their status."""
-        with _explained(self.path, "could not read the store of runs"):
-            return self._connection.execute("SELECT count(*) FROM runs").fetchone()[0]
-
-    def _column(self, name: str, run_hash: str) -> Any:
+    def _row(self, columns: str, run_hash: str) -> tuple[Any, ...] | None:
         with _explained(self.path, f"could not read run {run_hash}"):
-            query = f"SELECT {name} FROM runs WHERE hash = ?"
-            row = self._connection.execute(query, (run_hash,)).fetchone()
-        return None if row is None else row[0]
+            query = f"SELECT {columns} FROM runs WHERE hash = ?"
+            return self._connection.execute(query, (run_hash,)).fetchone()
 
-    def _parsed(self, text: str, run_hash: str) -> dict[str, Any]:
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise InputError(f"{self.path}: could not read run {run_hash}: {_DAMAGED}") from error
+
+def _packed(per_example: np.ndarray) -> tuple[bytes, str]:
+    """Return scores per example as bytes, and their kind."""
+    if per_example.dtype.kind not in "bf" or per_example.ndim != 1:
+        raise ValueError(
+            "scores per example must be booleans or floating-point numbers of shape (examples,), "
+            f"got {per_example.dtype} of shape {per_example.shape}."
+        )
+    if per_example.dtype.kind == "b":
+        return pack(per_example).tobytes(), "bits"
+    return per_example.astype("<f8").tobytes(), "floats"
 
 
 def _prepare(path: Path, read_only: bool) -> None:
@@ -202,7 +225,7 @@ def _prepare(path: Path, read_only: bool) -> None:
     except OSError as error:
         raise InputError(
             f"{path}: could not use the folder {path.parent} for the store of runs: "
-            f"{error.strerror}. Choose another place with --out."
+            f"{error.strerror}: {_ELSEWHERE}."
         ) from error
 
 
@@ -218,7 +241,7 @@ def _check_ours(path: Path, connection: sqlite3.Connection, read_only: bool) -> 
     connection.execute("PRAGMA synchronous = FULL")
     _check_owner(path, connection)
     _check_version(path, connection, read_only)
-    connection.execute("SELECT hash, status, spec, result, correct FROM runs LIMIT 0")
+    connection.execute("SELECT hash, status, spec, result, per_example, kind FROM runs LIMIT 0")
     if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         raise InputError(f"{path}: could not open the store of runs: {_DAMAGED}")
     if not read_only:

@@ -61,7 +61,8 @@ def tune(
 ) -> dict[str, Any]:
     """Return each arm's best learning rate, and its score at every rate that was tried.
 
-    A diverged run scores 0. Of rates that score alike, the one nearest to the recipe's is taken.
+    A diverged run has the metric's worst score. Of rates that score alike, the one nearest to the
+    recipe's is taken.
 
     Raises: InputError: rates that aren't different numbers above 0, fewer than two of them, an arm
     that varies the rate itself; else as `run_study`.
@@ -107,8 +108,10 @@ def _best(found: dict[float, dict[str, Any]], count: int, plan: StudyPlan) -> li
     furthest = max((entry["epochs"] for entry in found.values()), default=0)
     rates = [rate for rate, entry in found.items() if entry["epochs"] == furthest]
 
+    sign = 1 if plan.metric.lower_is_better else -1
+
     def rank(rate: float) -> tuple[float, float]:
-        return -found[rate]["score"], abs(math.log(rate / plan.recipe.rate))
+        return sign * found[rate]["score"], abs(math.log(rate / plan.recipe.rate))
 
     return sorted(sorted(rates, key=rank)[:count])
 

@@ -81,7 +81,7 @@ def audit_graph(
         framework=graph.framework,
         sites=facts.sites,
         findings=tuple(found),
-        unknown=tuple(dict.fromkeys(n.layer or n.name for n in graph.opaque if is_unknown(n))),
+        unknown=tuple(dict.fromkeys(n.layer_name for n in graph.opaque if is_unknown(n))),
         hidden=graph.hidden_norms,
     )
 

@@ -79,7 +79,7 @@ def check_act(graph: Graph, paths: Paths, site: Site) -> None:
         node = graph.nodes[name]
         if node.operation.mixes:
             raise Blocked(
-                f"'{node.layer or name}' ({node.op}) mixes channels: a norm before it is another "
+                f"'{node.layer_name}' ({node.op}) mixes channels: a norm before it is another "
                 "thing than one behind it"
             )
 
@@ -92,7 +92,7 @@ def check_whole_steps(graph: Graph, sites: Collection[Site]) -> None:
     for site in sites:
         for name in (*site.nodes, *site.linears, site.act_node):
             if name and graph.nodes[name].attrs.get("time_distributed"):
-                layer = graph.nodes[name].layer or name
+                layer = graph.nodes[name].layer_name
                 raise Blocked(f"'{layer}' is applied step by step (TimeDistributed)")
 
 
@@ -105,8 +105,8 @@ def check_own(draft: Draft, calls: Collection[str]) -> None:
         node = draft.nodes[name]
         for role in node.arrays:
             for other in sorted(draft.users(node, role) - set(calls)):
-                user = draft.nodes[other].layer or other
-                raise Blocked(f"'{node.layer or name}' shares its {role} with '{user}'")
+                user = draft.nodes[other].layer_name
+                raise Blocked(f"'{node.layer_name}' shares its {role} with '{user}'")
 
 
 def _node(site: Site, token: str) -> str:
@@ -121,7 +121,7 @@ def _check_chain(graph: Graph, paths: Paths, start: str, end: str) -> None:
     while name != end:
         following = paths.takers(name)
         if len(following) != 1 or name in graph.outputs:
-            layer = graph.nodes[name].layer or name
+            layer = graph.nodes[name].layer_name
             raise Blocked(f"'{layer}' is read outside of the block too")
         name = following[0]
 
@@ -239,7 +239,7 @@ def norm_sizes(draft: Draft, node: Node, source: str) -> dict[str, tuple[int, ..
     Raises: Blocked: it doesn't fit there (another rank, a size that isn't known, groups).
     """
     shape, old = draft.nodes[source].shape, node.shape
-    layer = node.layer or node.name
+    layer = node.layer_name
     if len(shape) != len(old):
         raise Blocked(f"'{layer}' takes values of {len(old)} axes; there are {len(shape)}")
     axes = node.attrs.get("axes", (node.attrs.get("axis", -1),))

@@ -347,7 +347,7 @@ class Shift(Border):
             arrays = {"offset": along(node, norm.channels.axis, shift)}
             if np.any(zero):
                 arrays["scale"] = along(node, norm.channels.axis, kept)
-            label = f"{node.layer or name}_shift"
+            label = f"{node.layer_name}_shift"
             draft.insert_behind(
                 name, "affine", label, arrays=arrays, trainable=False, added_for=name
             )
@@ -396,16 +396,15 @@ def choose(norm: Crossing, strategy: str) -> Border:
     Of two that move as many, `auto` takes the first of the table.
     Raises: Blocked: it can't be used here, or none can.
     """
-    offered = [BORDERS[strategy]] if strategy in BORDERS else _automatic(norm)
+    if strategy in BORDERS:
+        offered = [BORDERS[strategy]]
+    else:
+        offered = [b for b in BORDERS.values() if b.exact and b.is_automatic(norm)]
     reasons = [border.why_not(norm) for border in offered]
     if all(reasons):
         raise Blocked("; ".join(reasons))
     free = [border for border, reason in zip(offered, reasons, strict=True) if not reason]
     return min(free, key=lambda border: border.cost(norm))
-
-
-def _automatic(norm: Crossing) -> list[Border]:
-    return [b for b in BORDERS.values() if b.exact and b.is_automatic(norm)]
 
 
 def warnings_of(graph: Graph, outcomes: Iterable[SiteResult]) -> tuple[str, ...]:

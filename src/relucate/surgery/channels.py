@@ -82,17 +82,9 @@ def check_shared(draft: Draft, plan: Sequence[Absorption]) -> None:
         node = draft.nodes[absorption.node]
         for other in draft.sharing(node):
             if other not in asked:
-                raise Blocked(f"'{node.layer or node.name}' is used elsewhere too")
+                raise Blocked(f"'{node.layer_name}' is used elsewhere too")
             if not absorption.channels.equals(asked[other].channels):
-                raise Blocked(f"the calls of '{node.layer or node.name}' would need other weights")
-
-
-def channel_axis(node: Node) -> int:
-    """Return the axis of a linear layer's channels, in its inputs and outputs."""
-    rank = len(node.shape)
-    if node.op == "dense" or node.attrs.get("data_format") != "channels_first":
-        return rank - 1
-    return 1
+                raise Blocked(f"the calls of '{node.layer_name}' would need other weights")
 
 
 def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
@@ -103,7 +95,7 @@ def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
     node = draft.nodes[name]
     _check_untimed(node)
     if len(draft.readers(name)) != 1 or name in draft.outputs:
-        raise Blocked(f"'{node.layer or name}' has other consumers")
+        raise Blocked(f"'{node.layer_name}' has other consumers")
     if node.operation.absorbs:
         _check_linear(draft, node, channels)
         return [Absorption(name, True, channels)]
@@ -125,7 +117,9 @@ def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
 
 
 def _behind_merge(draft: Draft, node: Node, channels: Channels) -> list[Absorption]:
-    if len(set(node.inputs)) != len(node.inputs) or _broadcasts(draft, node):
+    shapes = {draft.nodes[source].shape for source in node.inputs}
+    broadcasts = node.op != "concat" and len(shapes) > 1
+    if broadcasts or len(set(node.inputs)) != len(node.inputs):
         raise Blocked(f"'{node.layer}' merges values of different shapes, or one value twice")
     found: list[Absorption] = []
     start = 0
@@ -139,11 +133,6 @@ def _behind_merge(draft: Draft, node: Node, channels: Channels) -> list[Absorpti
             part = channels.unshifted()
         found += behind(draft, source, part)
     return found
-
-
-def _broadcasts(draft: Draft, node: Node) -> bool:
-    shapes = {draft.nodes[source].shape for source in node.inputs}
-    return node.op != "concat" and len(shapes) > 1
 
 
 def ahead(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
@@ -210,7 +199,7 @@ def _widened(draft: Draft, node: Node, name: str, channels: Channels) -> Channel
 
 def _through(draft: Draft, node: Node, channels: Channels, back: bool) -> Channels:
     """Return scale and shift on the other side of a node that commutes with them."""
-    if node.op == "reshape" or (node.op == "flatten" and back):
+    if node.op in ("reshape", "flatten"):
         return _reshaped(draft, node, channels, back)
     if node.op == "permute":
         order = (0, *node.attrs["dims"])
@@ -219,8 +208,6 @@ def _through(draft: Draft, node: Node, channels: Channels, back: bool) -> Channe
         return _padded(node, channels, back)
     if node.op == "slice" and node.attrs["axis"] % len(node.shape) == channels.axis:
         raise Blocked(f"'{node.layer}' takes some of the channels")
-    if node.op == "flatten":
-        return _flattened(draft, node, channels)
     _check_commutes(node, channels)
     return _pooled(node, channels, back) if node.operation.kind == "pool" else channels
 
@@ -241,10 +228,10 @@ def _check_commutes(node: Node, channels: Channels) -> None:
         raise Blocked(f"'{node.layer}' ({node.op}) counts padded zeros, which aren't shifted")
 
 
-def _image_axes(node: Node) -> range:
+def _image_axes(node: Node) -> tuple[int, ...]:
     """Return the axes that a spatial operation works along."""
-    first = node.attrs.get("data_format") == "channels_first"
-    return range(2, len(node.shape)) if first else range(1, len(node.shape) - 1)
+    axes = range(1 + node.time_axes, len(node.shape))
+    return tuple(axis for axis in axes if axis != node.channel_axis)
 
 
 def _padding_of(node: Node, axis: int) -> tuple[int, int]:
@@ -294,9 +281,9 @@ def _reshaped(draft: Draft, node: Node, channels: Channels, back: bool) -> Chann
     here, there = (new, old) if back else (old, new)
     if any(size is None for size in (*here, *there)):
         raise Blocked(f"'{node.layer}' reshapes a shape that isn't known")
-    moved = node.op == "flatten" and node.attrs.get("data_format") == "channels_first"
+    own = [-1 if axis == channels.axis else 1 for axis in range(1, len(here) + 1)]
     laid = [
-        _laid_out(values, channels.axis - 1, here, there, moved)
+        _laid_out(node, values.reshape(own), here, there, back)
         for values in (channels.scale, channels.shift)
     ]
     # One number for all would fit any axis: the one that is as long as the channels goes first.
@@ -310,46 +297,28 @@ def _reshaped(draft: Draft, node: Node, channels: Channels, back: bool) -> Chann
 
 
 def _laid_out(
-    values: np.ndarray, axis: int, here: Sequence[Any], there: Sequence[Any], moved: bool
+    node: Node, values: np.ndarray, here: Sequence[Any], there: Sequence[Any], back: bool
 ) -> np.ndarray:
-    """Return values along an axis of the shape `here` as they are laid out in the shape `there`.
-
-    Args: moved: the first axis of `there` became the last one before it was flattened.
-    """
-    full = np.broadcast_to(np.moveaxis(values.reshape(-1, *[1] * (len(here) - 1)), 0, axis), here)
-    return (
-        np.moveaxis(full.reshape([*there[1:], there[0]]), -1, 0) if moved else full.reshape(there)
-    )
-
-
-def _flattened(draft: Draft, node: Node, channels: Channels) -> Channels:
-    """Return scale and shift per feature, of channels at every position."""
-    shape = draft.nodes[node.inputs[0]].shape
-    if any(size is None for size in shape[1:]):
-        raise Blocked(f"'{node.layer}' flattens a shape that isn't known")
-    sizes = [int(size or 0) for size in shape[1:]]
-    place = [1] * len(sizes)
-    place[channels.axis - 1] = -1
-    both = []
-    for values in (channels.scale, channels.shift):
-        full = np.broadcast_to(values.reshape(place), sizes)
-        if node.attrs.get("data_format") == "channels_first":
-            full = np.moveaxis(full, 0, -1)
-        both.append(full.reshape(-1))
-    return Channels(both[0], both[1], 1)
+    """Return values that broadcast to the shape `here` as they are laid out in shape `there`."""
+    full = np.broadcast_to(values, here)
+    if node.op == "flatten" and node.attrs.get("data_format") == "channels_first":
+        if back:
+            return np.moveaxis(full.reshape([*there[1:], there[0]]), -1, 0)
+        full = np.moveaxis(full, 0, -1)
+    return full.reshape(there)
 
 
 def _check_untimed(node: Node) -> None:
     if node.attrs.get("time_distributed"):  # its axes don't count the time axis
-        raise Blocked(f"'{node.layer or node.name}' is applied step by step")
+        raise Blocked(f"'{node.layer_name}' is applied step by step")
 
 
 def _check_linear(draft: Draft, node: Node, channels: Channels) -> None:
-    layer = node.layer or node.name
+    layer = node.layer_name
     for attr in ("reparametrized", "quantized", "lora"):
         if node.attrs.get(attr):
             raise Blocked(f"the kernel of '{layer}' is no plain variable ({attr})")
-    if channel_axis(node) != channels.axis:
+    if node.channel_axis != channels.axis:
         raise Blocked(f"the norm's axis {channels.axis} isn't the channel axis of '{layer}'")
 
 
@@ -365,7 +334,7 @@ def _has_border(draft: Draft, node: Node, channels: Channels) -> bool:
 
 
 def _why(node: Node) -> str:
-    layer = node.layer or node.name
+    layer = node.layer_name
     if node.kind == "act":
         return f"the activation '{layer}' ({node.op}) lies between"
     if node.kind == "norm":

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import Refused
 from ..graph import Graph
 from ..order import Order
 from .blocks import (
@@ -30,7 +29,7 @@ from .blocks import (
     place,
 )
 from .borders import check_strategy, warnings_of
-from .channels import Blocked, channel_axis
+from .channels import Blocked
 from .draft import Draft, Edit, SiteResult
 from .fold import absorb_norm, check_left, fold_graph, norm_calls, norm_channels
 from .moments import Moments
@@ -76,7 +75,7 @@ def convert_graph(
     absorbed: list[tuple[_Task, SiteResult]] = []
     for calls in norm_calls(graph):
         node = graph.nodes[calls[0]]
-        task = _Task(calls, tuple(by_node[name] for name in calls), node.layer or node.name)
+        task = _Task(calls, tuple(by_node[name] for name in calls), node.layer_name)
         try:
             check_left(calls, left)
             reason, chosen = _take_out(draft, paths, task, wanted, strategy)
@@ -119,24 +118,18 @@ def unproved(graph: Graph, outcomes: Mapping[str, SiteResult]) -> dict[str, str]
 
 
 def read_again(graph: Graph, outcomes: Mapping[str, SiteResult]) -> tuple[SiteResult, ...]:
-    """Return the outcomes, each norm that moved with the order that an audit of `graph` finds.
+    """Return the outcomes, each norm with the order that an audit of `graph` finds.
 
-    In places two orders are the same layers, and what stands around a block decides how it reads.
+    In places two orders are the same layers, and the layers around a block decide how it reads. So
+    a norm that stays may read differently once its neighbours have moved: its reason says so.
     Args: outcomes: by the norm's first node.
-    Raises: Refused: a norm that stays would no longer have the order that it had.
     """
     orders = {site.nodes[0]: site.order for site in site_calls(graph)}
-    moved = any(o.old != o.new and "norm" in o.new for o in outcomes.values())
     found = []
     for name, outcome in outcomes.items():
         new = orders.get(name, outcome.new)
-        if outcome.old == outcome.new != new and moved:
-            raise Refused(
-                f"'{outcome.name}' stays ({outcome.reason}), but would read as {new} in place of "
-                f"{outcome.old}, because the norms around it move."
-            )
-        if outcome.status == "done" and new != outcome.new:
-            reason = f"{outcome.reason}; with what stands around it, it reads as {new}"
+        if new != outcome.new:
+            reason = f"{outcome.reason}; with the layers around it, it reads as {new}"
             outcome = replace(outcome, new=new, reason=reason)
         found.append(outcome)
     return tuple(found)
@@ -211,7 +204,7 @@ def _take_out(
 def _check_axis(draft: Draft, site: Site) -> None:
     node, linear = draft.nodes[site.nodes[0]], draft.nodes[site.linears[0]]
     axis = node.attrs["axis"] % len(node.shape)
-    if len(node.shape) == len(linear.shape) and axis != channel_axis(linear):
+    if len(node.shape) == len(linear.shape) and axis != linear.channel_axis:
         raise Blocked(f"its axis {axis} isn't the channel axis of '{linear.layer}'")
 
 

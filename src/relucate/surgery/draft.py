@@ -7,7 +7,7 @@ Not here: what to edit (`fold`, `convert`), the algebra (`algebra`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -131,7 +131,8 @@ class Draft:
         node = self.nodes[name]
         key = node.arrays.get(role)
         if key is None:
-            key = self._new_key(node, role)
+            kernel = node.arrays.get("kernel", f"{node.layer_name}/kernel")
+            key = _numbered(_sibling(kernel, role), self.tensors)
             first = next(
                 (node.arrays[r] for r in ("kernel", "moving_mean") if r in node.arrays), None
             )
@@ -140,14 +141,9 @@ class Draft:
             for call in calls:
                 other = self.nodes[call]
                 self.nodes[call] = replace(other, arrays={**other.arrays, role: key})
-            if not role.startswith("moving") and self._is_trained(node):
+            if _trains(node, role, self.trainable):
                 self.trainable.add(key)
         self.tensors[key] = np.asarray(value, np.float64)
-
-    def _is_trained(self, node: Node) -> bool:
-        """Return whether a layer's parameters train; one that has none trains like the model."""
-        own = [key for role, key in node.arrays.items() if not role.startswith("moving")]
-        return bool(self.trainable.intersection(own)) if own else not node.attrs.get("frozen")
 
     def drop_array(self, name: str, role: str) -> None:
         """Take a tensor from a node and from all calls of its layer."""
@@ -158,11 +154,6 @@ class Draft:
             self.nodes[user] = replace(node, arrays=kept)
         del self.tensors[key]
         self.trainable.discard(key)
-
-    def _new_key(self, node: Node, role: str) -> str:
-        kernel = node.arrays.get("kernel", f"{node.layer or node.name}/kernel")
-        cut = max(kernel.rfind("/"), kernel.rfind("."))
-        return _numbered(f"{kernel[: cut + 1]}{role}", self.tensors)
 
     def remove(self, name: str) -> None:
         """Take out a node with one input: whoever read it reads its input instead."""
@@ -211,14 +202,14 @@ class Draft:
             arrays: its tensors; all calls of its layer get the same ones.
         """
         old = self.source.nodes[node.name]
-        keys = {role: old.arrays.get(role) or self._beside(old, role) for role in arrays or {}}
+        keys = {role: old.arrays.get(role) or self._given_key(old, role) for role in arrays or {}}
         shape = self.nodes[source].shape
         self.nodes[node.name] = replace(old, inputs=(source,), shape=shape, arrays=keys)
         self._readers[node.name] = []
         for role, value in (arrays or {}).items():
             self.tensors[keys[role]] = np.asarray(value, np.float64)
             self._users.setdefault(keys[role], set()).add(node.name)
-            if not role.startswith("moving") and self._trained_before(old, keys[role]):
+            if _trains(old, role, self.source.trainable):
                 self.trainable.add(keys[role])
         behind = list(dict.fromkeys(self._readers[source]))
         wanted = behind if readers is None else [r for r in behind if r in set(readers)]
@@ -228,22 +219,14 @@ class Draft:
         if readers is None:
             self.outputs = [node.name if o == source else o for o in self.outputs]
 
-    def _beside(self, node: Node, role: str) -> str:
+    def _given_key(self, node: Node, role: str) -> str:
         """Return a key for a tensor that a norm didn't have: the same one for all of its calls."""
-        known = next(iter(node.arrays.values()), f"{node.layer or node.name}/")
-        cut = max(known.rfind("/"), known.rfind("."))
-        free = self._unused(f"{known[: cut + 1]}{role}")
-        return self._given.setdefault((known, role), free)
+        known = next(iter(node.arrays.values()), f"{node.layer_name}/")
+        return self._given.setdefault((known, role), self._unused(_sibling(known, role)))
 
     def _unused(self, base: str) -> str:
         """Return a key that no tensor has, and none of the source's had."""
         return _numbered(base, self.tensors.keys() | self.source.tensors.keys())
-
-    def _trained_before(self, node: Node, key: str) -> bool:
-        if key in self.source.tensors:
-            return key in self.source.trainable
-        own = [k for role, k in node.arrays.items() if not role.startswith("moving")]
-        return bool(self.source.trainable.intersection(own)) or not own
 
     def _rewire(self, reader: str, old: str, new: str) -> None:
         node = self.nodes[reader]
@@ -275,7 +258,7 @@ class Draft:
         Args: added_for: the node that it belongs to; later walks know it by that, not by its name.
         Returns: its name: `name`, or `name_1`, ... where that is taken.
         """
-        free = self._free(name)
+        free = _numbered(name, self.nodes.keys() | self._names)
         sources = tuple(inputs)
         keys = {role: self._unused(f"{free}/{role}") for role in arrays or {}}
         made = Node(free, op, sources, shape, free, 0, dict(attrs or {}), keys, added_for)
@@ -313,9 +296,6 @@ class Draft:
             self._readers[old].remove(reader)
             self._readers[new].append(reader)
 
-    def _free(self, name: str) -> str:
-        return _numbered(name, self.nodes.keys() | self._names)
-
     def change(self, name: str, **fields: Any) -> None:
         """Replace fields of a node that leave its inputs alone (attrs, shape, layer)."""
         self.nodes[name] = replace(self.nodes[name], **fields)
@@ -323,7 +303,8 @@ class Draft:
     def finish(self) -> Graph:
         """Return the edited graph, in topological order, tensors in their own types again."""
         nodes = self._sorted()
-        dtype = _main_dtype(self.source)
+        floats = (array.dtype for array in self.source.tensors.values() if is_floating(array))
+        dtype = next(floats, np.dtype(np.float32))  # of new tensors: that of the first weight
         known = self.source.tensors
         tensors = {
             key: np.asarray(value, known[key].dtype if key in known else dtype)
@@ -354,15 +335,24 @@ class Draft:
         return done
 
 
+def _trains(node: Node, role: str, trainable: Set[str]) -> bool:
+    """Return whether a layer's tensor trains; a new one does if the layer's others do."""
+    if role.startswith("moving"):
+        return False
+    if role in node.arrays:
+        return node.arrays[role] in trainable
+    own = {key for known, key in node.arrays.items() if not known.startswith("moving")}
+    return not own.isdisjoint(trainable) if own else not node.attrs.get("frozen")
+
+
+def _sibling(key: str, role: str) -> str:
+    """Return what a tensor of another role is called in the layer that has the tensor `key`."""
+    return f"{key[: max(key.rfind('/'), key.rfind('.')) + 1]}{role}"
+
+
 def _numbered(base: str, taken: Container[str]) -> str:
     """Return `base`, or `base_1`, ... where that is taken."""
     free, number = base, 1
     while free in taken:
         free, number = f"{base}_{number}", number + 1
     return free
-
-
-def _main_dtype(graph: Graph) -> np.dtype:
-    """Return the type of the graph's weights (of the first floating tensor)."""
-    floats = (a.dtype for a in graph.tensors.values() if is_floating(a))
-    return next(floats, np.dtype(np.float32))

@@ -70,7 +70,7 @@ def norm_calls(graph: Graph) -> list[tuple[str, ...]]:
 def _fold_one(
     draft: Draft, calls: Sequence[str], strategy: str, old: str, left: Mapping[str, str] | None
 ) -> SiteResult:
-    layer = draft.nodes[calls[0]].layer or calls[0]
+    layer = draft.nodes[calls[0]].layer_name
     try:
         check_left(calls, left)
         into, chosen = absorb_norm(draft, calls, strategy)
@@ -201,4 +201,4 @@ def _absorb_forwards(
 
 def _names(draft: Draft, plan: Sequence[Absorption]) -> str:
     nodes = (draft.nodes[absorption.node] for absorption in plan)
-    return ", ".join(dict.fromkeys(n.layer or n.name for n in nodes if not n.added_for))
+    return ", ".join(dict.fromkeys(n.layer_name for n in nodes if not n.added_for))

@@ -15,10 +15,15 @@ from functools import cached_property
 
 from ..graph import Graph, Node
 
-# All that an unknown node can be; "forward": what lets as many norms as possible read with the
-# layer behind them: a norm, and to what it follows an activation, or a linear layer behind an
-# activation; of several in a row the first is a norm, the last an activation.
-GUESSES = ("linear", "act", "norm", "transparent", "wall", "forward")
+# What the first, the middle and the last of several unknown nodes in a row are, in the guesses that
+# let as many norms as possible read with the layer behind them. There a single one is a norm, but
+# to what it follows an activation, or a linear layer behind an activation.
+_FORWARD = {
+    "forward": ("norm", "transparent", "act"),
+    "norm first": ("norm", "transparent", "transparent"),
+    "norm last": ("act", "transparent", "norm"),
+}
+GUESSES = ("linear", "act", "norm", "transparent", "wall", *_FORWARD)  # what unknown nodes can be
 _GATE_STEPS = 5  # hard swish spelled out is x · relu6(x + 3) / 6: add, relu6, divide
 
 
@@ -100,7 +105,7 @@ class Paths:
         if node.op == "attention":
             return "linear"  # it begins and ends with projections
         if self._guessed(node):
-            return self._roles.get(node.name, "norm") if self.guess == "forward" else self.guess
+            return self._roles.get(node.name, "norm") if self.guess in _FORWARD else self.guess
         if node.name in self._gates:
             return "act"
         if node.operation.kind == "merge":
@@ -117,16 +122,17 @@ class Paths:
 
     @cached_property
     def _roles(self) -> dict[str, str]:
-        """What each of several unknown nodes in a row is, in the guess "forward"."""
+        """What each of several unknown nodes in a row is, in a guess of _FORWARD."""
         found: dict[str, str] = {}
-        for node in self.graph if self.guess == "forward" else ():
+        first, middle, last = _FORWARD.get(self.guess, ("", "", ""))
+        for node in self.graph if self.guess in _FORWARD else ():
             if is_unknown(node) and len(node.inputs) == 1:
                 above = self.graph.nodes[node.inputs[0]]
                 while (is_transparent(above) or above.attrs.get("rearranges")) and above.inputs:
                     above = self.graph.nodes[above.inputs[0]]
                 if is_unknown(above) and len(above.inputs) == 1:
-                    first = above.name not in found
-                    found |= {above.name: "norm" if first else "transparent", node.name: "act"}
+                    begins = above.name not in found
+                    found |= {above.name: first if begins else middle, node.name: last}
         return found
 
     def is_transparent(self, node: Node) -> bool:
@@ -195,7 +201,7 @@ class Paths:
                 whole = not node.attrs.get("rearranges") or node.inputs[0] == name
                 if (self.is_transparent(node) and whole) or reader in self._gating:
                     followers.append(reader)
-                elif self.guess == "forward" and self._guessed(node):
+                elif self.guess in _FORWARD and self._guessed(node):
                     yield End("linear" if self._has_acted(start) else "act", node)
                 else:
                     yield End(self.kind(node), node)

@@ -32,7 +32,7 @@ from .blocks import (
     norm_sizes,
     place,
 )
-from .channels import Blocked, channel_axis
+from .channels import Blocked
 from .convert import check_wanted, read_again, unproved
 from .draft import Draft, Edit, SiteResult
 from .fold import check_left, norm_calls
@@ -69,7 +69,7 @@ def rebuild_graph(
     for calls in norm_calls(graph):
         sites = [by_node[name] for name in calls]
         node, old = graph.nodes[calls[0]], sites[0].order
-        layer = node.layer or node.name
+        layer = node.layer_name
         try:
             check_left(calls, left)
             how = _check(draft, paths, sites, wanted)
@@ -98,7 +98,25 @@ def rebuild_graph(
     made = draft.finish()
     if more := unproved(made, outcomes):
         return rebuild_graph(graph, order, bias, {**(left or {}), **more})
-    return Edit(made, read_again(made, outcomes))
+    found = read_again(made, outcomes)
+    check_promised(outcomes.values(), found)
+    return Edit(made, found)
+
+
+def check_promised(planned: Iterable[SiteResult], found: Iterable[SiteResult]) -> None:
+    """Refuse a network where a norm that moved, and one that stays, don't read as planned.
+
+    Then the rest of the model decides between two readings, and not for the one that was asked for.
+    """
+    other = [(was, now) for was, now in zip(planned, found, strict=True) if was.new != now.new]
+    moved = [pair for pair in other if pair[0].old != pair[0].new]
+    stay = [pair for pair in other if pair[0].old == pair[0].new]
+    if moved and stay:
+        (promised, comes), (was, now) = moved[0], stay[0]
+        raise Refused(
+            f"'{promised.name}' would read as {comes.new} in place of {promised.new}, and "
+            f"'{was.name}', which stays, as {now.new} in place of {was.old}."
+        )
 
 
 def _check_plain(graph: Graph) -> None:
@@ -107,7 +125,7 @@ def _check_plain(graph: Graph) -> None:
         for attr, what in (("quantized", "is quantized to"), ("lora", "has LoRA")):
             if node.attrs.get(attr):
                 raise Refused(
-                    f"'{node.layer or node.name}' {what} {node.attrs[attr]}: such a layer can't "
+                    f"'{node.layer_name}' {what} {node.attrs[attr]}: such a layer can't "
                     "be initialised anew. Rebuild the model that it was made from."
                 )
 
@@ -182,7 +200,7 @@ def _check_turn(draft: Draft, paths: Paths, site: Site, old: list[str]) -> None:
     while name != last:
         readers = paths.takers(name)
         if len(readers) != 1 or name in graph.outputs:
-            raise Blocked(f"'{graph.nodes[name].layer or name}' is read outside of the block too")
+            raise Blocked(f"'{graph.nodes[name].layer_name}' is read outside of the block too")
         name = readers[0]
         own_pad = graph.nodes[name].operation.kind == "pad" and paths.takers(name) == (front,)
         steps += name not in members and graph.nodes[name].kind != "drop" and not own_pad
@@ -239,7 +257,8 @@ def _set_biases(draft: Draft, linears: Iterable[str]) -> dict[str, str]:
         node = draft.nodes[name]
         if node.attrs.get("time_distributed"):
             continue  # it is written as it was
-        if name in done or not node.operation.absorbs or "kernel" not in node.arrays:
+        axis = node.channel_axis
+        if name in done or axis is None or "kernel" not in node.arrays:
             continue
         calls = draft.sharing(node)
         done |= calls
@@ -248,7 +267,7 @@ def _set_biases(draft: Draft, linears: Iterable[str]) -> dict[str, str]:
             draft.drop_array(name, "bias")
             changed.update(dict.fromkeys(calls, "only its layer's redundant bias goes"))
         elif not redundant and "bias" not in node.arrays:
-            draft.set_array(name, "bias", np.zeros(node.shape[channel_axis(node)] or 0))
+            draft.set_array(name, "bias", np.zeros(node.shape[axis] or 0))
             changed.update(dict.fromkeys(calls, "only its layer's missing bias comes"))
     return changed
 
@@ -263,4 +282,4 @@ def _is_redundant(draft: Draft, node: Node) -> bool:
         return False
     (norm,) = readers
     axis = norm.attrs.get("axis", -1) % len(norm.shape)
-    return norm.centers_channels and axis == channel_axis(node)
+    return norm.centers_channels and axis == node.channel_axis

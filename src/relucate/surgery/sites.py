@@ -118,8 +118,8 @@ def _settled(paths: Paths, site: Site, guesses: Sequence[Site]) -> Site:
         return first
     direct, behind = _unknown_next_to(paths, site)
     names = direct or _unknown_around(paths, site) or [n for n in paths.graph if is_unknown(n)]
-    layers = tuple(dict.fromkeys(map(_layer, names)))
-    note = site.note or (f"'{_layer(behind[0])}' couldn't be read" if behind else "")
+    layers = tuple(dict.fromkeys(node.layer_name for node in names))
+    note = site.note or (f"'{behind[0].layer_name}' couldn't be read" if behind else "")
     orders = tuple(dict.fromkeys((site.order, *(guess.order for guess in guesses))))
     return replace(site, unknown=layers, orders=orders, note="" if site.act else note)
 
@@ -270,10 +270,10 @@ def _chains(norms: Sequence[_Norm]) -> list[list[_Norm]]:
 def _site(paths: Paths, norm: _Norm) -> Site:
     tokens, linears, act = _reading(paths, norm)
     return Site(
-        name=norm.node.layer or norm.node.name,
+        name=norm.node.layer_name,
         kind=norm.node.norm_kind,
-        linear=_layer(linears[0]) if linears else None,
-        act=_layer(act) if act else None,
+        linear=linears[0].layer_name if linears else None,
+        act=act.layer_name if act else None,
         act_op=paths.act_op(act) if act else None,
         order="-".join(tokens),
         note=_note(paths, norm) if not act else "",
@@ -316,12 +316,8 @@ def _note(paths: Paths, norm: _Norm) -> str:
             if beyond.kind == "act":
                 return f"{paths.act_op(beyond.node)} after {merge.op}"
             if is_unknown(beyond.node):
-                unknown = unknown or f"perhaps '{_layer(beyond.node)}' after {merge.op}"
+                unknown = unknown or f"perhaps '{beyond.node.layer_name}' after {merge.op}"
     return unknown
-
-
-def _layer(node: Node) -> str:
-    return node.layer or node.name
 
 
 def _grouped(found: Iterable[Site]) -> tuple[Site, ...]:

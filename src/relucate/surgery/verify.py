@@ -9,7 +9,7 @@ runs the models is the frameworks' business.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -200,13 +200,6 @@ _EXAMPLES = (
     _rim,
     _corner,
 )
-
-
-def repeated(inputs: Sequence[np.ndarray], most: int) -> Iterator[list[np.ndarray]]:
-    """Yield the inputs in batches of at most `most` examples."""
-    count = len(inputs[0])
-    for start in range(0, count, most):
-        yield [x[start : start + most] for x in inputs]
 
 
 def check_finite(graph: Graph) -> None:

@@ -1,6 +1,6 @@
 """All that relucate knows of PyTorch, as one class (the protocol is `train.framework`'s).
 
-Its methods are short: what takes more than a few lines stands in the files of this room.
+Its methods are short: anything longer than a few lines is in the other files of this room.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from ..graph import Graph
 from ..train.framework import Framework, Init, Lowerable, ReadModel
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
+from ..train.task import Task
 from . import trainer
 from .lowering.check import lower_checked
+from .modules import is_norm
 from .reading.reader import read, read_with_modules, same_calls_in_training, unread
 from .running import export, other_sizes, output_class, outputs, tapped
 from .writing.copying import backward_hooks
@@ -164,9 +166,7 @@ class _Torch:
         )
 
     def norms(self, model: Any) -> Iterator[Any]:
-        for module in model.modules():
-            if "norm" in type(module).__name__.lower():
-                yield module
+        yield from filter(is_norm, model.modules())
 
     def momentum(self, norm: Any, kept: float) -> float | None:
         return 1 - kept if isinstance(norm, nn.modules.batchnorm._NormBase) else None
@@ -200,6 +200,7 @@ class _Torch:
         on_epoch: OnEpoch,
         device: str,
         channels_first: bool,
+        task: Task,
     ) -> RunResult:
         return trainer.train(
             model,
@@ -209,6 +210,7 @@ class _Torch:
             on_epoch=on_epoch,
             device=device,
             channels_first=channels_first,
+            task=task,
         )
 
     def seed(self, seed: int) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from ...graph import Graph, Node
 from ...graph.padding import adds_zeros, explicit_padding
+from ...phrases import some
 from ..sites import Site
-from .axes import bias_axis, carried, channel_axis, input_axis, norm_axes, time_axes
-from .rule import CHANNEL_NORMS, Facts, Hit, layer, rule, some
+from .axes import bias_axis, carried, input_axis, norm_axes
+from .rule import CHANNEL_NORMS, Facts, Hit, rule
 
 
 @rule("N101", "redundant-bias", "warning")
@@ -89,8 +90,8 @@ def redundant_bias(facts: Facts) -> Iterator[Hit]:
         norms = [_cancelling(facts, node) for node in nodes]
         if all(norms) and facts.users[key] == len(nodes):
             count = facts.graph.tensors[key].size
-            where = layer(nodes[0])
-            takers = some(dict.fromkeys(layer(norm) for found in norms for norm in found))
+            where = nodes[0].layer_name
+            takers = some(dict.fromkeys(norm.layer_name for found in norms for norm in found))
             yield Hit(
                 where,
                 f"its bias ({count} parameters) is subtracted again by {takers}",
@@ -228,7 +229,7 @@ def missing_bias(facts: Facts) -> Iterator[Hit]:
             continue
         for name in site.linears:
             node = facts.graph.nodes[name]
-            where = layer(node)
+            where = node.layer_name
             if node.op == "attention" or "bias" in node.arrays or where in seen:
                 continue
             if not _feeds(facts, node, site.act_node):
@@ -337,7 +338,7 @@ def absorbable_scale(facts: Facts) -> Iterator[Hit]:
         takers = _takers(facts, node)
         if takers.layers and site.name not in seen:
             seen.add(site.name)
-            names = some(dict.fromkeys(map(layer, takers.layers)))
+            names = some(dict.fromkeys(node.layer_name for node in takers.layers))
             through = f" through {takers.act}" if takers.act else ""
             negative = int((gamma < 0).sum()) if takers.signed else 0
             but = f", but for the sign of {negative}" if negative else ""
@@ -422,7 +423,7 @@ def pads(graph: Graph, node: Node) -> bool:
         window = graph.tensors[key].shape[:-2]
     rank, strides = len(window), node.attrs["strides"]
     before = graph.nodes[node.inputs[0]].shape
-    first = 1 + time_axes(node) + (channel_axis(node) == 1 + time_axes(node))
+    first = 1 + node.time_axes + (node.channel_axis == 1 + node.time_axes)
     # Of an unknown size: one that the stride divides.
     sizes = [n or 8 * s for n, s in zip(before[first : first + rank], strides, strict=True)]
     dilation = node.attrs.get("dilation") or (1,) * rank

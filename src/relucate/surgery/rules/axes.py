@@ -1,4 +1,4 @@
-"""Which axis a layer's channels are, and where a pattern along one axis is behind a node.
+"""Which axes a layer's parameters run along, and where a pattern is behind a node.
 
 A bias or a gamma is a pattern along one axis: its value depends on the index there alone. Reshaping
 moves it, flattening merges it into a longer axis; when it would depend on two axes it is lost.
@@ -16,25 +16,10 @@ from ...graph import Graph, Node
 _Shape = tuple[int | None, ...]
 
 
-def channel_axis(node: Node) -> int | None:
-    """Return the axis of a spatial or dense layer's output that its channels are, None if unknown.
-
-    >>> attrs = {"data_format": "channels_first"}
-    >>> channel_axis(Node("c", "conv", (), (None, 8, 5, 5), attrs=attrs))
-    1
-    """
-    if node.op == "dense":
-        return len(node.shape) - 1
-    if "data_format" not in node.attrs:
-        return None
-    first = node.attrs["data_format"] == "channels_first"
-    return 1 + time_axes(node) if first else len(node.shape) - 1
-
-
 def bias_axis(graph: Graph, node: Node) -> int | None:
     """Return the one axis of a linear layer's output that its bias runs along, None if several."""
     if node.op != "einsum":
-        return channel_axis(node)
+        return node.channel_axis
     shape = np.shape(graph.tensors[node.arrays["bias"]])
     wide = [axis for axis, size in enumerate(shape) if size != 1]
     return len(node.shape) - len(shape) + wide[0] if len(wide) == 1 else None
@@ -45,8 +30,8 @@ def input_axis(graph: Graph, node: Node) -> int | None:
     rank = len(graph.nodes[node.inputs[0]].shape)
     if node.op == "dense":
         return rank - 1
-    axis = channel_axis(node)
-    return axis if axis is None or axis == 1 + time_axes(node) else rank - 1
+    axis = node.channel_axis
+    return axis if axis is None or axis == 1 + node.time_axes else rank - 1
 
 
 def norm_axes(node: Node) -> tuple[int, ...]:
@@ -60,14 +45,9 @@ def norm_axes(node: Node) -> tuple[int, ...]:
 
 def inner_axes(node: Node, axes: tuple[int, ...] | list[int], rank: int) -> tuple[int, ...]:
     """Return axes as an attribute counts them in the numbering of a tensor of this rank."""
-    time = time_axes(node)
+    time = node.time_axes
     inner = rank - time
     return tuple(axis % inner + (time if axis % inner else 0) for axis in axes)
-
-
-def time_axes(node: Node) -> int:
-    """Return 1 for a time-distributed node, which doesn't see its input's axis 1, else 0."""
-    return 1 if node.attrs.get("time_distributed") else 0
 
 
 def carried(graph: Graph, node: Node, axis: int) -> int | None:
@@ -80,7 +60,7 @@ def carried(graph: Graph, node: Node, axis: int) -> int | None:
     if not node.operation.moves_axes:
         return axis if len(before) == len(node.shape) else None
     if node.op == "permute":
-        time = time_axes(node)
+        time = node.time_axes
         outer = tuple(range(1 + time))
         order = (*outer, *(dim + time for dim in node.attrs["dims"]))
         return order.index(axis)

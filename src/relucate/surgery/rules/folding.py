@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from ...graph import Graph, Node
 from ...graph.padding import adds_zeros
+from ...phrases import some
 from ..paths import is_transparent
 from .affine import pads
-from .rule import Facts, Hit, layer, rule, some
+from .rule import Facts, Hit, rule
 
 
 @rule("N501", "padded-fold", "note")
@@ -95,7 +96,7 @@ def padded_fold(facts: Facts) -> Iterator[Hit]:
         if site.kind != "batch" or not fixed or _folds_back(facts, node):
             continue
         convs = [
-            layer(end.node)
+            end.node.layer_name
             for end in facts.paths.ahead(node.name)
             if end.kind == "linear" and _zero_padded(facts.graph, end.node, node.name)
         ]

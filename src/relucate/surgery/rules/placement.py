@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ...graph import Node
+from ...phrases import some
 from ..sites import Site
-from .axes import channel_axis
-from .rule import CHANNEL_NORMS, Facts, Hit, layer, rule, some
+from .rule import CHANNEL_NORMS, Facts, Hit, rule
 
 _NONLINEAR = {"prod", "var", "std"}
 _PRE_ACTIVATION = {"linear-norm-act", "norm-act-linear"}
@@ -267,7 +267,7 @@ def stacked_norms(facts: Facts) -> Iterator[Hit]:
             seen.add(site.name)
             yield Hit(
                 site.name,
-                f"normalizes the output of {layer(above.node)}: nothing nonlinear lies between",
+                f"normalizes the output of {above.node.layer_name}: nothing nonlinear lies between",
                 "remove one of the two, or put the activation between them",
             )
 
@@ -363,11 +363,11 @@ def no_activation(facts: Facts) -> Iterator[Hit]:
                 _bends(facts, conv.inputs[0], node.name) for conv in after
             )
             if not bent and not _factorised(facts, before, after):
-                names = some(dict.fromkeys(map(layer, after)))
+                names = some(dict.fromkeys(node.layer_name for node in after))
                 one = "; else the two layers are one" if site.kind == "batch" else ""
                 yield Hit(
                     site.name,
-                    f"no activation between {layer(before)} and {names}",
+                    f"no activation between {before.layer_name} and {names}",
                     f"add the activation if it was forgotten{one}",
                 )
         elif site.order == "norm" and not _open(facts, node):
@@ -387,10 +387,10 @@ def _open(facts: Facts, norm: Node) -> bool:
 def _factorised(facts: Facts, before: Node, after: list[Node]) -> bool:
     if any(n.op not in {"conv", "dense"} or n.attrs.get("groups", 1) > 1 for n in [before, *after]):
         return True
-    source, axis = facts.graph.nodes[before.inputs[0]], channel_axis(before)
+    source, axis = facts.graph.nodes[before.inputs[0]], before.channel_axis
     if axis is None:
         return True
     sizes = [before.shape[axis], source.shape[axis] if axis < len(source.shape) else None]
-    sizes += [node.shape[a] for node in after if (a := channel_axis(node)) is not None]
+    sizes += [node.shape[a] for node in after if (a := node.channel_axis) is not None]
     middle, *sides = [size or 0 for size in sizes]
     return middle < min(sides)

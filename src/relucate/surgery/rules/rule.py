@@ -80,7 +80,8 @@ class Facts:
         if conventions(self.graph).constant_biases:
             linears = (n for n in self.graph if n.kind == "linear")
             keys |= {n.arrays["bias"] for n in linears if "bias" in n.arrays}
-        return any(_varies(self.graph.tensors[key]) for key in sorted(keys))
+        arrays = (self.graph.tensors[key] for key in keys)
+        return any(a.size > 1 and bool(np.any(a != a.flat[0])) for a in arrays)
 
     def norms(self) -> Iterator[Node]:
         """Yield the nodes of all norms, one per call."""
@@ -100,8 +101,10 @@ class Facts:
         return {"keras": keras, "torch": torch}[self.graph.framework]
 
 
-def _varies(array: np.ndarray) -> bool:
-    return array.size > 1 and bool(np.any(array != array.flat[0]))
+def moves_statistics(norm: Node) -> bool:
+    """Return whether training moves statistics that inference uses."""
+    fixed = norm.attrs.get("frozen") or norm.attrs.get("forced") is not None
+    return "moving_mean" in norm.arrays and not fixed
 
 
 Check = Callable[[Facts], Iterable["Hit"]]
@@ -148,20 +151,3 @@ def rule(code: str, name: str, severity: str) -> Callable[[Check], Check]:
         return check
 
     return register
-
-
-def count(number: int, what: str) -> str:
-    """Return a number with its noun: 1 norm, 2 norms."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def some(names: Iterable[str], show: int = 4) -> str:
-    """Return the first names as text, and how many more there are."""
-    names = list(names)
-    rest = f" and {len(names) - show} more" if len(names) > show else ""
-    return ", ".join(names[:show]) + rest
-
-
-def layer(node: Node) -> str:
-    """Return the name of a node's layer."""
-    return node.layer or node.name

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from ...graph import Node
 from ..paths import is_transparent
-from .axes import channel_axis, norm_axes, time_axes
-from .rule import Facts, Hit, layer, rule
+from .axes import norm_axes
+from .rule import Facts, Hit, moves_statistics, rule
 
 
 @rule("N205", "dropout-before-norm", "warning")
@@ -87,9 +87,10 @@ def dropout_before_norm(facts: Facts) -> Iterator[Hit]:
     seen: set[str] = set()
     for node in facts.graph:
         if node.kind == "norm":
-            if _keeps_statistics(node) and node.inputs[0] in dropped and layer(node) not in seen:
-                seen.add(layer(node))
-                yield _shifted(node, dropped[node.inputs[0]])
+            dropout = dropped.get(node.inputs[0])
+            if dropout and moves_statistics(node) and node.layer_name not in seen:
+                seen.add(node.layer_name)
+                yield _shifted(node, dropout)
         elif _drops(node):
             dropped[node.name] = node
         elif node.operation.kind in {"linear", "act", "merge"} or is_transparent(node):
@@ -107,16 +108,11 @@ def _drops(node: Node) -> bool:
     return node.attrs.get("forced") is None and not branch
 
 
-def _keeps_statistics(node: Node) -> bool:
-    moves = not node.attrs.get("frozen") and node.attrs.get("forced") is None
-    return moves and "moving_variance" in node.arrays
-
-
 def _shifted(node: Node, drop: Node) -> Hit:
     return Hit(
-        layer(node),
-        f"dropout '{layer(drop)}' (rate {drop.attrs['rate']:g}) lies before it: the variance that "
-        "it stores in training is not the one that it meets at inference",
+        node.layer_name,
+        f"dropout '{drop.layer_name}' (rate {drop.attrs['rate']:g}) lies before it: the variance "
+        "that it stores in training is not the one that it meets at inference",
         "move the dropout behind the last batch norm, or take the rate down to 0",
     )
 
@@ -205,11 +201,11 @@ def wrong_axis(facts: Facts) -> Iterator[Hit]:
         on_input = facts.paths.back(node.inputs[0]).kind == "input"
         yield Hit(
             site.name,
-            f"normalizes along axis {_shown(norm_axes(node))}, but {layer(other)} is channels_"
+            f"normalizes along axis {_shown(norm_axes(node))}, but {other.layer_name} is channels_"
             f"{'last' if last else 'first'}: its channels are axis {channels} of shape "
             f"{_sizes(node)}",
             facts.say(
-                f"axis={-1 if last else channels - time_axes(node)} in {site.name}",
+                f"axis={-1 if last else channels - node.time_axes} in {site.name}",
                 f"move the channels to where {site.name} looks for them",
             ),
             "warning" if on_input else None,
@@ -224,7 +220,7 @@ def _keeps_apart(norm: Node, channels: int) -> bool:
     axes = norm_axes(norm)
     if "axes" not in norm.attrs:
         return axes == (channels,)
-    return channels in axes or {*axes, channels} == set(range(1 + time_axes(norm), len(norm.shape)))
+    return channels in axes or {*axes, channels} == set(range(1 + norm.time_axes, len(norm.shape)))
 
 
 def _spatial_neighbour(facts: Facts, norm: Node) -> tuple[Node, int] | None:
@@ -253,9 +249,8 @@ def _spatial_neighbour(facts: Facts, norm: Node) -> tuple[Node, int] | None:
 
 
 def _says(node: Node) -> int | None:
-    if node.op == "dense" or "data_format" not in node.attrs or node.op == "flatten":
-        return None
-    return channel_axis(node) if len(node.shape) > 2 else None
+    silent = node.op in ("dense", "flatten") or len(node.shape) <= 2
+    return None if silent else node.channel_axis
 
 
 def _keeps_axes(node: Node) -> bool:

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from ...graph import Node
 from ...graph.conventions import conventions
-from .rule import Facts, Hit, count, rule, some
+from ...phrases import count, some
+from .rule import Facts, Hit, moves_statistics, rule
 
 _LEFT = 0.05  # share of the initial statistics that is too much to be left at the end
 
@@ -88,7 +88,7 @@ def mixed_settings(facts: Facts) -> Iterator[Hit]:
         kinds: dict[str, dict[Any, list[str]]] = {}
         for site in facts.sites:
             node = facts.node(site)
-            idle = attr == "momentum" and not _moves(node)
+            idle = attr == "momentum" and not moves_statistics(node)
             if node.attrs.get(attr) is not None and not idle:
                 value = round(float(node.attrs[attr]), 12)
                 names = kinds.setdefault(site.kind, {}).setdefault(value, [])
@@ -97,12 +97,6 @@ def mixed_settings(facts: Facts) -> Iterator[Hit]:
         for kind, values in kinds.items():
             if len(values) > 1:
                 yield _mixed(facts, kind, attr, facts.say(attr, torch_name), values)
-
-
-def _moves(norm: Node) -> bool:
-    """Return whether training moves statistics that inference uses."""
-    fixed = norm.attrs.get("frozen") or norm.attrs.get("forced") is not None
-    return "moving_mean" in norm.arrays and not fixed
 
 
 def _mixed(facts: Facts, kind: str, attr: str, name: str, values: dict[Any, list[str]]) -> Hit:
@@ -191,7 +185,7 @@ def slow_statistics(facts: Facts) -> Iterator[Hit]:
     for site in facts.sites:
         node = facts.node(site)
         momentum = node.attrs.get("momentum")
-        if momentum is not None and _moves(node) and momentum**facts.steps > _LEFT:
+        if momentum is not None and moves_statistics(node) and momentum**facts.steps > _LEFT:
             slow.setdefault(float(momentum), []).append(site.name)
     for momentum, named in slow.items():
         names = list(dict.fromkeys(named))

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ...phrases import count, some
 from ..sites import Site
-from .rule import Facts, Hit, count, rule, some
+from .rule import Facts, Hit, rule
 
 _FEW = 16  # channels: fewer can be all of one sign by chance
 
@@ -436,17 +437,13 @@ def statistics_contradict_order(facts: Facts) -> Iterator[Hit]:
                     "check which order the weights were trained in",
                     "error",
                 )
-        elif _one_sign(mean) and _right_behind_linear(facts, site):
+        elif mean.size >= _FEW and np.all(mean > 0) and _right_behind_linear(facts, site):
             yield Hit(
                 site.name,
                 f"moving mean is positive in all {mean.size} channels, as behind an activation "
                 "such as relu, but it comes before",
                 "check which order the weights were trained in",
             )
-
-
-def _one_sign(mean: np.ndarray) -> bool:
-    return mean.size >= _FEW and bool(np.all(mean > 0))
 
 
 def _never_negative(facts: Facts, site: Site) -> bool:

@@ -107,7 +107,7 @@ def lower(graph: Graph, *, logits: bool = False) -> Lowered:
     >>> lower(Graph("g", nodes, ("x",), ("y",), {}))(torch.tensor([[-1.0, 2.0]]))
     tensor([[0., 2.]])
     """
-    _refuse_hazards(graph)
+    _refuse_obstacles(graph)
     outputs, dropped = _without_softmax(graph) if logits else (graph.outputs, False)
     emitter = Emitter(graph, frozenset(dir(Lowered)) | frozenset(_OWN))
     values: dict[str, Value] = {name: emitter.input(name) for name in graph.inputs}
@@ -169,9 +169,9 @@ def _unsupported(node: Node) -> str:
     return ""
 
 
-def _refuse_hazards(graph: Graph) -> None:
-    if graph.hazards:
-        raise Refused("can't lower the model faithfully: " + "; ".join(graph.hazards) + ".")
+def _refuse_obstacles(graph: Graph) -> None:
+    if graph.obstacles:
+        raise Refused("can't lower the model faithfully: " + "; ".join(graph.obstacles) + ".")
     for node in graph:
         if node.attrs.get("renorm") or node.attrs.get("synchronized"):
             word = "renorm" if node.attrs.get("renorm") else "synchronized"

@@ -89,13 +89,13 @@ class View:
         originals: path -> the same module of the original.
         names: id of a parameter or buffer -> its name in the state dict (the first of several).
         reparametrized: path -> "weight_norm", ... where hooks compute the weight.
-        hazards: what a reader can't see: hooks.
+        obstacles: what a reader can't see: hooks.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._copies: dict[int, nn.Module] = {}
         self.reparametrized: dict[str, str] = {}
-        self.hazards: list[str] = []
+        self.obstacles: list[str] = []
         self.originals = dict(model.named_modules())
         self.root = _copy_tree(model, self._copies, lambda tensor: tensor)
         self.modules = {path: self._copies[id(m)] for path, m in self.originals.items()}
@@ -113,7 +113,7 @@ class View:
                     self._set_weight(path, hook)
                 else:
                     where = f"'{path}'" if path else "the model"
-                    self.hazards.append(f"{where} has a forward hook, which isn't read")
+                    self.obstacles.append(f"{where} has a forward hook, which isn't read")
 
     def _parametrizations(self, path: str, module: nn.Module) -> None:
         if parametrize.is_parametrized(module, "weight"):

@@ -116,7 +116,7 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
     graph = _graph(view, translator, program, [d.name for d in outputs], attempts.inputs)
     if whole is not model:
         made = "lazy modules got their weights for this reading only"
-        graph = replace(graph, hazards=(*graph.hazards, made))
+        graph = replace(graph, obstacles=(*graph.obstacles, made))
     modules = {n.layer: view.originals[n.layer] for n in graph if n.layer in view.originals}
     if is_leaf("", view.root):
         modules[type(model).__name__] = model
@@ -380,7 +380,7 @@ def _graph(
         outputs=tuple(outputs),
         tensors=tensors,
         trainable=_trainable(view, translator, tensors),
-        hazards=(*view.hazards, *dict.fromkeys(translator.hazards), *_other_dtypes(view)),
+        obstacles=(*view.obstacles, *dict.fromkeys(translator.obstacles), *_other_dtypes(view)),
         framework="torch",
         made_of=_made_of(translator, tensors),
     )

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from ...errors import Refused
 from ...graph import Node
 from ...graph.inference import Mismatch
-from ..modules import NORMS
+from ..modules import NORMS, STATISTICS
 from .builder import Builder, Scope, Weight
 from .constants import NotConstant, compute, run_without_values
 from .detached import View
@@ -35,7 +35,6 @@ from .program import Call, Data, Parts, Program, Rearranged, Stopped, Unknown
 from .targets import canonical, describe, is_random, place_of
 
 _NORMS = (*NORMS, nn.LocalResponseNorm, nn.CrossMapLRN2d)
-_STATISTICS = ("running_mean", "running_var")
 _FIELDS = {"values": 0, "indices": 1}
 
 
@@ -51,7 +50,7 @@ class Translator(Builder):
     ) -> None:
         super().__init__(view, batch)
         self._modules, self._functions = modules, functions
-        self.hazards: list[str] = []
+        self.obstacles: list[str] = []
         self._env: dict[fx.Node, Any] = {}
         self._stored: dict[int, list[fx.Node]] = {}  # storage -> names that may share it
         self._stale: dict[fx.Node, str] = {}
@@ -262,7 +261,7 @@ class Translator(Builder):
         return value
 
     def _note_change(self, name: str) -> None:
-        self.hazards.append(f"every call changes '{name}', in eval mode too")
+        self.obstacles.append(f"every call changes '{name}', in eval mode too")
 
     def _changed(self, target: Any, value: Any) -> Any:
         """Let everybody who reads `target` later get `value`, and nobody a stale view of it."""
@@ -316,7 +315,7 @@ def norms_inside(module: nn.Module, layer: str) -> tuple[str, ...]:
     found = (
         f"{layer}.{path}" if path else layer
         for path, one in module.named_modules()
-        if isinstance(one, _NORMS) or all(hasattr(one, name) for name in _STATISTICS)
+        if isinstance(one, _NORMS) or all(hasattr(one, name) for name in STATISTICS)
     )
     return tuple(found)
 

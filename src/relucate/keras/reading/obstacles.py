@@ -1,6 +1,6 @@
-"""Why training a model's graph elsewhere would not be the same training: what a Graph can't say.
+"""Why training a model's graph elsewhere would not be the same: what a Graph can't hold.
 
-Called by `read`, which puts the answers into `Graph.penalties` and `Graph.hazards`.
+Called by `read`, which puts the results into `Graph.penalties` and `Graph.obstacles`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from ...graph import Penalty
+from ...phrases import some
 
 
 def penalties(variables: Mapping[str, Any]) -> list[Penalty]:
@@ -25,8 +26,8 @@ def penalties(variables: Mapping[str, Any]) -> list[Penalty]:
     return found
 
 
-def hazards(variables: Mapping[str, Any], operations: Iterable[Any]) -> list[str]:
-    """Return constraints, other regularizers and other dtypes, in words that name the layer."""
+def obstacles(variables: Mapping[str, Any], operations: Iterable[Any]) -> list[str]:
+    """Return constraints, other regularizers and other dtypes, as texts that name the layer."""
     found = []
     for key, variable in variables.items():
         if getattr(variable, "constraint", None) is not None:
@@ -56,14 +57,9 @@ def _other_dtypes(layers: list[Any]) -> list[str]:
         dtype = getattr(layer, "compute_dtype", "float32")
         if dtype != "float32":
             names.setdefault(dtype, []).append(f"'{layer.name}'")
-    return [f"{_some(group)} compute in {dtype}" for dtype, group in names.items()]
+    return [f"{some(group, 3)} compute in {dtype}" for dtype, group in names.items()]
 
 
 def _is_l1_l2(regularizer: Any) -> bool:
     known = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
     return type(regularizer) in known
-
-
-def _some(names: list[str], show: int = 3) -> str:
-    rest = f" (and {len(names) - show} more)" if len(names) > show else ""
-    return ", ".join(names[:show]) + rest
