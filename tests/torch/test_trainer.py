@@ -53,6 +53,13 @@ def equal(a, b):
 
 
 class TestTraining:
+    def test_a_batch_of_one_and_a_norm_of_vectors(self, data):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(72, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+        with pytest.raises(InputError, match=r"batch_size .* to 2 or more"):
+            train(model, data, Recipe(epochs=1, batch_size=1), seed=0)
+        result = train(net(), data, Recipe(epochs=1, batch_size=1), seed=0)  # of images
+        assert result.status == "done"
+
     def test_it_learns_and_scores_every_test_example(self, data):
         result = train(net(), data, Recipe(**{**SMALL, "epochs": 4}), seed=0)
         assert result.status == "done"

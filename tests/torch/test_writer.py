@@ -169,6 +169,23 @@ def test_a_module_without_reset_parameters_is_named():
         relucate.rebuild(zoo.ViT(), "none", example=zoo.MODELS["vit"][1])
 
 
+def test_init_starts_what_has_no_reset_parameters():
+    model, shape = zoo.randomize(zoo.ViT(), 10), zoo.MODELS["vit"][1]
+    seen = []
+
+    def init(module):
+        seen.append(type(module).__name__)
+        nn.init.normal_(module.pos_embed)
+
+    one, two = (relucate.rebuild(model, "none", init=init, example=shape)[0] for _ in range(2))
+    assert set(seen) == {"ViT"}
+    assert torch.equal(one.pos_embed, two.pos_embed)  # from the seed
+    assert not torch.equal(one.pos_embed, model.pos_embed)
+    kept, _ = relucate.rebuild(model, "none", init=lambda module: None, example=shape)
+    assert torch.equal(kept.pos_embed, model.pos_embed)
+    assert not torch.equal(kept.qkv.weight, model.qkv.weight)
+
+
 def test_spectral_norm_stays():
     conv = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3))
     model = nn.Sequential(conv, nn.BatchNorm2d(4), nn.ReLU()).eval()

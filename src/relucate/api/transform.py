@@ -177,6 +177,7 @@ def rebuild(
     *,
     seed: int = 0,
     bias: str = "rule",
+    init: Callable[[Any], None] | None = None,
     example: Any = None,
     leaves: Iterable[str] = (),
 ) -> tuple[Any, TransformReport]:
@@ -192,6 +193,9 @@ def rebuild(
         seed: of the new weights. The same seed gives the same weights, and a layer with the same
             name and shape starts with the same weights in every order.
         bias: "rule" as above, or "keep": every linear layer has a bias if it has one now.
+        init: for torch, called with each module that has parameters and no `reset_parameters`
+            (position embeddings, layer scale), to initialise them, from the seed;
+            `lambda module: None` keeps the values, right for a model that was just built.
 
     Returns: the new model, not compiled, and a report. It lists what stays, with the reason: norms
     whose activation follows an addition, values that other layers read, too, the layer that
@@ -211,7 +215,7 @@ def rebuild(
         finite=False,
     )
     report = replace(_report(read.graph, plan, "rebuild", wanted, None), seed=seed)
-    made = read.write(plan.graph, seed)
+    made = read.write(plan.graph, seed, init)
     report = _written(read, plan.graph, made, report)
     _warn(report, 3)
     return made, report
@@ -245,7 +249,8 @@ def plan(
     name = None if order is None else str(Order(order))
     report = _report(read.graph, made, verb, name, None if verb == "rebuild" else strategy)
     fresh = 0 if verb == "rebuild" else None
-    return _written(read, made.graph, read.write(made.graph, fresh), report)
+    written = read.write(made.graph, fresh, more.get("init"))
+    return _written(read, made.graph, written, report)
 
 
 def verify(

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import InputError, Refused
 from ..graph import Graph
-from ..train.framework import Framework, Lowerable, ReadModel
+from ..train.framework import Framework, Init, Lowerable, ReadModel
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import Task
@@ -33,7 +33,9 @@ class _ReadModel:
         self.graph = self._reading.graph
         self.dtypes, self.limits = precisions(model)
 
-    def write(self, graph: Graph, fresh: int | None = None) -> Any:
+    def write(self, graph: Graph, fresh: int | None = None, init: Init | None = None) -> Any:
+        if init is not None:
+            raise InputError("init is for torch modules: Keras layers know their initialisers.")
         return write(graph, self._reading, fresh=fresh)
 
     def unwritable(self, graph: Graph) -> Mapping[str, str]:

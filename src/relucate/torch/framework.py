@@ -17,7 +17,7 @@ from torch import fx, nn
 from ..errors import InputError, Refused
 from ..graph import Graph
 from ..graph.evaluate import evaluate
-from ..train.framework import Framework, Lowerable, ReadModel
+from ..train.framework import Framework, Init, Lowerable, ReadModel
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import Task
@@ -40,8 +40,8 @@ class _ReadModel:
         self.limits = ()
         self._written: WeakKeyDictionary[nn.Module, Proof] = WeakKeyDictionary()
 
-    def write(self, graph: Graph, fresh: int | None = None) -> Any:
-        made = write_tapped(graph, self._model, self._reading, fresh=fresh)
+    def write(self, graph: Graph, fresh: int | None = None, init: Init | None = None) -> Any:
+        made = write_tapped(graph, self._model, self._reading, fresh=fresh, init=init)
         if made.proof:
             self._written[made.module] = made.proof
         return made.module

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.dataset import Dataset
-from ..errors import Refused
+from ..errors import InputError, Refused
 from ..train.decay import decays
 from ..train.loop import run
 from ..train.recipe import Recipe
@@ -28,6 +28,7 @@ from ..train.task import CLASSIFICATION, Task, are_probabilities
 from .batches import batches
 from .lowering.lower import Lowered
 from .modules import NORMS, channels_last_weights
+from .state import unchanged
 from .statistics import reestimate
 
 _SCORE_BATCH = 500  # examples per step where no gradient is needed
@@ -102,6 +103,8 @@ class _Engine:
         with torch.no_grad():
             few = slice(0, min(8, len(self.train_set)))
             check_logits(model(self.train_set.inputs(few)), data.classes, task)
+        if recipe.batch_size == 1:
+            check_single(model, self.train_set.inputs(slice(0, 1)))
         key_dropout(model, seed)
 
     def epoch(self, number: int) -> float:
@@ -184,6 +187,21 @@ def _owned_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, boo
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             yield name, parameter, isinstance(module, NORMS)
+
+
+def check_single(model: nn.Module, x: torch.Tensor) -> None:
+    """Raise InputError for a model that can't be trained on one example at a time."""
+    try:
+        with unchanged(model), torch.no_grad():
+            model.train()
+            model(x)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            "a batch norm of this model gets one value per channel from one example, which has no "
+            "variance: set batch_size (--batch-size) to 2 or more."
+        ) from None
 
 
 def check_logits(outputs: object, classes: int, task: Task = CLASSIFICATION) -> None:

@@ -19,6 +19,8 @@ from .recipe import Recipe
 from .run import OnEpoch, RunResult
 from .task import Task
 
+Init = Callable[[Any], None]
+
 
 @dataclass(frozen=True)
 class Lowerable:
@@ -45,9 +47,11 @@ class ReadModel(Protocol):
     dtypes: frozenset[str]  # of the model's weights, and those that its layers compute in
     limits: tuple[str, ...]  # why its outputs are less precise than these
 
-    def write(self, graph: Graph, fresh: int | None = None) -> Any:
-        """Return a new model that computes what `graph` says; fresh: a seed for new weights.
+    def write(self, graph: Graph, fresh: int | None = None, init: Init | None = None) -> Any:
+        """Return a new model that computes what `graph` says.
 
+        Args: fresh: a seed for new weights; init: then gives a part of the model, whose start
+            isn't known, its weights.
         Raises: Refused: the framework can't express an edit.
         """
         ...
@@ -94,7 +98,7 @@ class ReadModel(Protocol):
         ...
 
     def renamed(self, model: Any) -> Mapping[str, str]:
-        """Return the layers of a model that was written whose place was another one's: new, old."""
+        """Return, of a written model, the layers that changed places: new name -> old name."""
         ...
 
     def lowerable(self) -> Lowerable:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,15 +20,23 @@ from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ...errors import Refused
+from ...train.framework import Init
 from .copying import OWN_HOOKS
 
 _ITERATIONS = 15  # of the power method: as many as PyTorch does for a new spectral norm
 
 
-def reset(model: nn.Module, fresh: int, moved: Mapping[str, str] | None = None) -> None:
+def reset(
+    model: nn.Module,
+    fresh: int,
+    moved: Mapping[str, str] | None = None,
+    init: Init | None = None,
+) -> None:
     """Initialise all parameters anew, reproducibly, and leave the global generator alone.
 
-    Args: moved: path -> the path that gives the seed: that the module had in the source.
+    Args:
+        moved: path -> the path that gives the seed: that the module had in the source.
+        init: initialises the parameters of a module that has no method for it.
     Raises: Refused: a module that has parameters and no such method, or that computes its weight in
         another way.
     """
@@ -38,7 +47,7 @@ def reset(model: nn.Module, fresh: int, moved: Mapping[str, str] | None = None) 
             if id(module) not in inside:
                 origin = _origin(path, moved or {})
                 torch.manual_seed(zlib.crc32(f"{fresh}:{origin}".encode()))
-                _reset_one(path, module)
+                _reset_one(path, module, init)
 
 
 def _origin(path: str, moved: Mapping[str, str]) -> str:
@@ -54,17 +63,17 @@ def _parametrizations(model: nn.Module) -> list[nn.Module]:
     return [held for m in found if isinstance(held := m.parametrizations, nn.Module)]
 
 
-def _reset_one(path: str, module: nn.Module) -> None:
+def _reset_one(path: str, module: nn.Module, init: Init | None) -> None:
     hooks = [h for h in module._forward_pre_hooks.values() if isinstance(h, OWN_HOOKS)]
     if parametrize.is_parametrized(module):
         _reset_parametrized(path, module)
     elif hooks:
         _reset_hooked(path, module, hooks)
-    elif method := _method(path, module):
+    elif method := _method(path, module, init):
         method()
 
 
-def _method(path: str, module: nn.Module) -> Callable[[], None] | None:
+def _method(path: str, module: nn.Module, init: Init | None = None) -> Callable[[], None] | None:
     """Return how a module initialises its parameters; None: there are none.
 
     Raises: Refused: there are parameters and no method.
@@ -75,9 +84,12 @@ def _method(path: str, module: nn.Module) -> Callable[[], None] | None:
     method: Any = getattr(module, "reset_parameters", None)
     method = method or getattr(module, "_reset_parameters", None)
     if method is None and any(p is not None for p in module._parameters.values()):
+        if init is not None:
+            return partial(init, module)
         raise Refused(
-            f"'{path}' ({type(module).__name__}) has parameters and no reset_parameters: "
-            "give it one, so that it can be initialised anew."
+            f"'{path}' ({type(module).__name__}) has parameters and no reset_parameters: give it "
+            "one, or a function init(module) that initialises it (init=lambda module: None keeps "
+            "the values of a model that was just built)."
         )
     return method
 

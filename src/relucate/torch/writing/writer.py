@@ -31,7 +31,7 @@ from .exchanging import Exchange, exchange, stuck_norms
 from .keeping import keep
 from .making import make_module, tie
 from .proving import Proof, prove
-from .resetting import reset
+from .resetting import Init, reset
 from .tensors import (
     NAMES,
     changed_shape,
@@ -45,7 +45,12 @@ from .tensors import (
 
 
 def write(
-    graph: Graph, model: nn.Module, reading: Reading, *, fresh: int | None = None
+    graph: Graph,
+    model: nn.Module,
+    reading: Reading,
+    *,
+    fresh: int | None = None,
+    init: Init | None = None,
 ) -> nn.Module:
     """Return a new module that computes what `graph` says; it trains, too.
 
@@ -55,12 +60,13 @@ def write(
         reading: what `read_with_modules` gave.
         fresh: a seed: parameters are initialised anew by each module's own `reset_parameters`, from
             a seed of its path; None: they are those of the graph.
+        init: initialises, if there is `fresh`, a module that has no such method.
     Raises: Refused: an edit that can't be written, with the layer's name; among them, in a model
         that only torch.export could read, whatever modules under other names can't express.
 
     The traced forward is that of eval mode: code behind `if self.training` isn't in a GraphModule.
     """
-    return write_tapped(graph, model, reading, fresh=fresh).module
+    return write_tapped(graph, model, reading, fresh=fresh, init=init).module
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,12 @@ class Written:
 
 
 def write_tapped(
-    graph: Graph, model: nn.Module, reading: Reading, *, fresh: int | None = None
+    graph: Graph,
+    model: nn.Module,
+    reading: Reading,
+    *,
+    fresh: int | None = None,
+    init: Init | None = None,
 ) -> Written:
     """Return the module, and where in it is what; arguments as for `write`."""
     whole = unwrap(model)
@@ -89,7 +100,7 @@ def write_tapped(
         proof = prove(made, whole, reading, graph, found) if found.moved else None
         if not (why := proof.failure if proof else ""):
             if fresh is not None:
-                reset(made, fresh, found.moved)
+                reset(made, fresh, found.moved, init)
             return Written(made, edits.paths, proof)
     if reading.way != "fx":
         raise Refused(
@@ -99,7 +110,7 @@ def write_tapped(
     edits = _Edits(graph, whole, reading)
     made = edits.retraced()
     if fresh is not None:
-        reset(made, fresh)
+        reset(made, fresh, init=init)
     copy_modes(made, whole)
     return Written(made, edits.paths)
 
