@@ -4,6 +4,7 @@
     python benchmarks/surgery.py models     every model of keras.applications: docs/applications.md
                                             (or those named; KERAS_BACKEND=jax has the NASNets)
     python benchmarks/surgery.py torch      PyTorch nets of the common families: same page
+    python benchmarks/surgery.py engines    which engine trains each network in both orders
     python benchmarks/surgery.py inference  nets with the norm behind the activation, folded or not
 
 Statistics are random in every norm (a fresh norm is nearly the identity and hides mistakes).
@@ -31,7 +32,7 @@ import numpy as np
 import torch
 
 import relucate
-from relucate import nets
+from relucate import frameworks, nets
 
 SMALLEST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 NOT_HERE = {"NASNetMobile", "NASNetLarge"} if keras.backend.backend() == "torch" else set()
@@ -158,6 +159,59 @@ def families() -> None:
         )
 
 
+# Engines.
+
+# The small ones first: the table grows while the large ones take their time.
+OWN = ("cnn", "vgg", "mlp", "bn_paper_mlp", "inception_v3", "keras1_inception_v3")
+
+
+def engines(names: list[str]) -> None:
+    """Print which engine trains every network of relucate and of keras.applications."""
+    offered = {name for name in dir(keras.applications) if name[0].isupper()} - NOT_HERE
+    print("| network | input | norm before | norm after | s |")
+    print("|---|---|---|---|---|")
+    for name in names or [*OWN, *sorted(offered)]:
+        print(engine_row(name), flush=True)
+
+
+def engine_row(name: str) -> str:
+    """Return a network's row: the engine that trains it in each order, and why it isn't torch."""
+    keras.utils.clear_session()
+    start, size = time.perf_counter(), SMALLEST.get(name, 32)
+    if name in OWN:
+        size = 75 if "inception" in name else 32
+    cells = [engine(partial(network, name, size), order) for order in ("before", "after")]
+    seconds = time.perf_counter() - start
+    return f"| {name} | {size} x {size} | {cells[0]} | {cells[1]} | {seconds:.0f} |"
+
+
+def network(name: str, size: int, order: str) -> keras.Model:
+    """Return a network in an order, as `compare` builds its arms."""
+    shape = (size, size, 3)
+    if name == "keras1_inception_v3":
+        source = relucate.keras.InceptionV3("after", weights=None, input_shape=shape)
+        return source if order == "after" else relucate.rebuild(source, order)[0]
+    if name in OWN:
+        return nets.build(name, order, shape, 10)
+    model = getattr(keras.applications, name)(weights=None, input_shape=shape, classes=10)
+    try:
+        return relucate.rebuild(model, order)[0]
+    except relucate.InputError:  # no norm to move
+        return model
+
+
+def engine(make: Callable[[str], keras.Model], order: str) -> str:
+    """Return "torch" if the network lowers and the check agrees, else "keras" and the reason."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = make(order)
+        try:
+            frameworks.lower(frameworks.framework_of(model).read(model))
+        except relucate.Refused as error:
+            return f"keras: {error}"
+    return "torch"
+
+
 # Inference.
 
 
@@ -255,9 +309,9 @@ def torch_mobilenet() -> torch.nn.Module:
 def main() -> None:
     """Run one part."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("part", choices=["time", "models", "torch", "inference"])
+    parser.add_argument("part", choices=["time", "models", "torch", "engines", "inference"])
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("names", nargs="*", help="of models, for `models`")
+    parser.add_argument("names", nargs="*", help="of models, for `models` and `engines`")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     versions = f"torch {torch.__version__}, Keras {keras.__version__}, {os.cpu_count()} cores"
@@ -268,6 +322,8 @@ def main() -> None:
         models(given.names)
     elif given.part == "torch":
         families()
+    elif given.part == "engines":
+        engines(given.names)
     else:
         inference(given.rounds)
 

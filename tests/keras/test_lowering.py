@@ -4,7 +4,9 @@ import pytest
 import torch
 from keras import layers as kl
 
-from relucate.errors import Refused
+import relucate
+from relucate import nets
+from relucate.errors import InputError, Refused
 from relucate.keras import conv2d_bn
 from relucate.keras.framework import FRAMEWORK
 from relucate.torch import BatchNorm, lower
@@ -139,3 +141,86 @@ def test_fixed_batch_size_and_unknown_image_size():
     x = keras.Input((None, None, 3))
     model = keras.Model(x, kl.GlobalMaxPooling2D()(kl.Conv2D(2, 3, padding="same")(x)))
     assert lower_model(model) is not None
+
+
+def test_rounding_is_not_amplified_from_node_to_node():
+    """Batch statistics of a few values, layer after layer: the outputs would be far apart."""
+    x = vector = keras.Input((4,))
+    for number in range(30):
+        x = kl.BatchNormalization(epsilon=1e-7, name=f"norm{number}")(kl.Dense(12)(x))
+        x = kl.Activation("tanh")(kl.Rescaling(4.0)(x))
+    assert lower_model(keras.Model(vector, kl.Dense(2)(x))) is not None
+
+
+def test_the_node_that_differs_is_named():
+    source = lowerable(classifier())
+    module = lower(source.graph)
+    (norm,) = [m for m in module.modules() if isinstance(m, BatchNorm)]
+    norm.epsilon = 0.3
+    with pytest.raises(Refused, match=r"at 'b_bn' \(batch_norm\) by [0-9.]+ of the output's scale"):
+        check_lowering(source, module)
+
+
+def test_normalization_layer_scale_and_stochastic_depth(randomize):
+    """What EfficientNet and ConvNeXt have besides convolutions and norms."""
+    x = image = keras.Input((8, 7, 3))
+    scaled = kl.Normalization(mean=[0.2, 0.4, 0.5], variance=[0.1, 2.0, 0.5])
+    adapted = kl.Normalization(name="adapted")
+    adapted.adapt(np.random.default_rng(0).normal(1, 2, size=(50, 8, 7, 3)))
+    x = first = kl.Conv2D(4, 3, padding="same")(adapted(scaled(x)))
+    x = kl.BatchNormalization()(x)
+    x = kl.Add()([first, kl.Dropout(0.3, noise_shape=(None, 1, 1, 1))(x)])
+    x = kl.Dropout(0.2)(kl.GlobalAveragePooling2D()(x))
+    model = randomize(keras.Model(image, kl.Dense(3)(x)))
+    before = [np.array(keras.ops.convert_to_numpy(v.value)) for v in model.variables]
+    module = lower_model(model).eval()
+    for variable, old in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable.value), old)
+    images = np.random.default_rng(1).normal(size=(5, 8, 7, 3)).astype("float32")
+    with torch.no_grad():
+        got = module(torch.from_numpy(images))
+    expected = torch.as_tensor(model(images, training=False)).detach()
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_training_mode_is_checked_in_models_with_dropout():
+    source = lowerable(classifier(dropout=0.5))
+    module = lower(source.graph)
+    (norm,) = [m for m in module.modules() if isinstance(m, BatchNorm)]
+    norm.momentum = 0.5
+    with pytest.raises(Refused, match=r"'b_bn/moving_.*s scale in training mode"):
+        check_lowering(source, module)
+
+
+def network(name, order):
+    """Return a network as `compare` builds its arms; Keras's in the smallest size that it takes."""
+    if name == "keras1_inception_v3":
+        return relucate.keras.InceptionV3(order, weights=None, input_shape=(75, 75, 3))
+    if name in nets.NETS:
+        return nets.build(name, order, (75, 75, 3) if "inception" in name else (32, 32, 3), 10)
+    size = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}.get(name, 32)
+    make = getattr(keras.applications, name)
+    model = make(weights=None, input_shape=(size, size, 3), classes=10)
+    try:
+        return relucate.rebuild(model, order)[0]
+    except InputError:  # no norm to move
+        return model
+
+
+SMALL = ("cnn", "mlp", "MobileNet")
+NOT_ON_TORCH = {"NASNetMobile", "NASNetLarge"}
+LARGE = {name for name in dir(keras.applications) if name[0].isupper()} | set(nets.NETS)
+
+
+@pytest.mark.filterwarnings("ignore:relucate rebuild")
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize(
+    "name",
+    [*SMALL, *[
+        pytest.param(name, marks=[pytest.mark.nightly, pytest.mark.timeout(3000)])
+        for name in [*sorted(LARGE - set(SMALL) - NOT_ON_TORCH), "keras1_inception_v3"]
+    ]],
+)  # fmt: skip
+def test_every_network_is_trained_by_the_torch_engine(name, order):
+    """docs/applications.md has the table."""
+    assert lower_model(network(name, order)) is not None

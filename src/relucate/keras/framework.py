@@ -72,7 +72,7 @@ class _ReadModel:
         return {}
 
     def lowerable(self) -> Lowerable:
-        return lowerable(self._reading.model, self.graph, self._reading.variables)
+        return lowerable(self._reading)
 
 
 class _Keras:

@@ -1,59 +1,76 @@
-"""A Keras model as another framework needs it for training: its Graph, a call, and its variables.
+"""A Keras model as another framework needs it to train it: its Graph, its layers, its variables.
 
 Called by `framework`. Not here: lowering, and the comparison (`relucate.torch.lowering`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
 from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
-from ..errors import Refused
 from ..graph import Graph, Node
 from ..graph.padding import same_padding
-from ..train.framework import Lowerable
-from .reading.reader import functional
+from ..train.framework import Lowerable, Steps
+from .reading.record import Reading, Value
+from .running import called, title
 
 
-def lowerable(model: keras.Model, graph: Graph, variables: Mapping[str, Any]) -> Lowerable:
-    """Return a model that was read in that form; `variables`: by the graph's keys."""
+def lowerable(reading: Reading) -> Lowerable:
+    """Return what stands for a model that was read."""
 
     def load(values: Any) -> None:
-        for key, variable in variables.items():
+        for key, variable in reading.variables.items():
             variable.assign(values[key])
 
     return Lowerable(
-        graph=graph,
-        title=_title(),
-        call=partial(_call, model),
+        graph=reading.graph,
+        title=title(),
+        steps=partial(_steps, reading),
         tensors=lambda: {
             key: np.array(keras.ops.convert_to_numpy(variable.value))
-            for key, variable in variables.items()
+            for key, variable in reading.variables.items()
         },
         load=load,
-        cause=_known_cause(graph),
+        cause=_known_cause(reading.graph),
     )
 
 
-def _title() -> str:
-    return f"Keras ({keras.config.backend()} backend)"
+def _steps(reading: Reading, x: np.ndarray, training: bool) -> Steps:
+    """Run the model's own layers on the CPU, call by call, and yield what each call gives.
 
-
-def _call(model: keras.Model, x: np.ndarray, training: bool) -> np.ndarray:
-    """Call the model on its one input, in the structure that it needs (a tensor, dict or list)."""
-    given = keras.tree.pack_sequence_as(functional(model)._inputs_struct, [x])
+    By node; None for those inside the call. Only what later calls read is kept. States of random
+    numbers are put back.
+    """
+    model: Any = reading.model
+    known = {id(variable) for variable in reading.variables.values()}
+    kept = [(v, _array(v.value).copy()) for v in model.variables if id(v) not in known]
+    uses = Counter(value for call in reading.calls for value in call.tensors)
+    (name,) = reading.graph.inputs
+    with keras.device("cpu"):
+        given = keras.ops.convert_to_tensor(x, dtype=model.inputs[0].dtype)
+    values: dict[Value, Any] = {Value(name): given}
     try:
-        (output,) = keras.tree.flatten(model(given, training=training))
-    except Exception as error:  # a backend raises whatever its kernels raise
-        raise Refused(
-            f"{_title()} can't run the model on an input of shape {x.shape}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    return np.asarray(keras.ops.convert_to_numpy(output))
+        for call in reading.calls:
+            found = called(call, values, training)
+            for value in call.tensors:
+                uses[value] -= 1
+                if not uses[value]:
+                    values.pop(value, None)
+            for place, (head, tensor) in enumerate(zip(call.heads, found, strict=True)):
+                values[Value(head, call.heads[:place].count(head))] = tensor
+            outside = dict(zip(call.heads, map(_array, found), strict=True))
+            yield {name: outside.get(name) for name in (*call.names, *call.heads)}
+    finally:
+        for variable, old in kept:
+            variable.assign(old)
+
+
+def _array(tensor: Any) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
 def _known_cause(graph: Graph) -> str:

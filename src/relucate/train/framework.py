@@ -7,7 +7,7 @@ framework a model belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,20 +21,24 @@ from .task import Task
 
 Init = Callable[[Any], None]
 
+Steps = Generator[dict[str, np.ndarray | None], None, None]
+
 
 @dataclass(frozen=True)
 class Lowerable:
     """What another framework needs to train a model in its own way, and to check that first.
 
-    graph: with the model's weights; title: what computes it, in words; call: returns the output for
-        one batch in the graph's layout, (inputs, training mode); tensors: returns the weights and
-        statistics by their keys in the graph; load: sets them; cause: why the framework is known to
-        compute something other than the graph, as the end of a sentence, or nothing.
+    graph: with the model's weights; title: what computes it, in words; steps: runs the model on one
+        batch in the graph's layout, (inputs, training mode), on the CPU, and yields the values of
+        its nodes, some at a time in the order of the graph, None where one can't be looked at;
+        tensors: returns the weights and statistics by their keys in the graph; load: sets them;
+        cause: why the framework is known to compute something other than the graph, as the end of a
+        sentence, or nothing.
     """
 
     graph: Graph
     title: str
-    call: Callable[[np.ndarray, bool], np.ndarray]
+    steps: Callable[[np.ndarray, bool], Steps]
     tensors: Callable[[], dict[str, np.ndarray]]
     load: Callable[[Mapping[str, np.ndarray]], None]
     cause: str = ""

@@ -35,13 +35,15 @@ class Binding:
 class Lowered(fx.GraphModule):
     """A lowered network: call it like the Keras model it came from (same layout of tensors).
 
-    `returns_logits` is true when a final softmax was left out, because the loss adds it.
+    `returns_logits` is true when a final softmax was left out, because the loss adds it. `places`
+    says which value of the code is which node's, and whether its last axis was moved to axis 1.
     """
 
     bindings: dict[str, Binding]
     shapes: dict[str, tuple[int, ...]]
     source: Graph
     returns_logits: bool
+    places: dict[str, tuple[str, bool]]
 
     def set_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Load weights given in the graph's layout.
@@ -89,7 +91,7 @@ class Lowered(fx.GraphModule):
         return copied
 
 
-_OWN = ("bindings", "shapes", "source", "returns_logits")
+_OWN = ("bindings", "shapes", "source", "returns_logits", "places")
 
 
 def lower(graph: Graph, *, logits: bool = False) -> Lowered:
@@ -118,7 +120,9 @@ def lower(graph: Graph, *, logits: bool = False) -> Lowered:
             values[node.name] = _emit(emitter, node, [values[name] for name in node.inputs])
     results = [emitter.native(values[name]) for name in outputs]
     emitter.graph.output(results[0] if len(results) == 1 else tuple(results))
-    return _finish(emitter, graph, dropped)
+    module = _finish(emitter, graph, dropped)
+    module.places = {name: (value.fx.name, value.moved) for name, value in values.items()}
+    return module
 
 
 def _finish(emitter: Emitter, graph: Graph, dropped: bool) -> Lowered:
