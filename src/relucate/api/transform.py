@@ -189,7 +189,8 @@ def rebuild(
             and shape starts alike in every order.
         bias: "rule" as above, or "keep": every linear layer has a bias if it has one now.
 
-    Returns: the new model, not compiled, and a report. What stays and why is in it: norms whose
+    Returns: the new model and a report. A compiled Keras model comes back compiled, with a new
+        optimizer of the same configuration. What stays and why is in the report: norms whose
     activation follows behind an addition, values that others read too, the layer that makes the
     network's output.
     Raises: InputError: no norms, an order without activation or with dropout; Refused: the model
@@ -202,7 +203,7 @@ def rebuild(
     seed = int(seed)
     plan = _planned(read.graph, "rebuild", lambda g: rebuild_graph(g, wanted, bias), finite=False)
     report = replace(_report(read.graph, plan, "rebuild", wanted, None), seed=seed)
-    made = read.write(plan.graph, seed)
+    made = read.write(plan.graph, seed, compiled=True)
     report = _written(read, plan.graph, made, report)
     _warn(report, 3)
     return made, report

@@ -22,6 +22,7 @@ from . import trainer
 from .lowerable import lowerable
 from .reading.reader import read, read_with_calls
 from .running import outputs, precisions, tapped
+from .writing.compiling import compile_like
 from .writing.writer import write, write_tapped
 
 
@@ -31,8 +32,11 @@ class _ReadModel:
         self.graph = self._reading.graph
         self.dtypes, self.limits = precisions(model)
 
-    def write(self, graph: Graph, fresh: int | None = None) -> Any:
-        return write(graph, self._reading, fresh=fresh)
+    def write(self, graph: Graph, fresh: int | None = None, *, compiled: bool = False) -> Any:
+        model = write(graph, self._reading, fresh=fresh)
+        if compiled:
+            compile_like(model, self._model)
+        return model
 
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         return outputs(model, inputs)

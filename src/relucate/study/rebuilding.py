@@ -53,7 +53,7 @@ def rebuilt(
     framework = framework_of(model)
     read = framework.read(model, framework.example(input_shape))
     plan = _plan(read.graph, order, bias)
-    return read.write(plan.graph, fresh), _sentence(plan, order)
+    return read.write(plan.graph, fresh, compiled=True), _sentence(plan, order)
 
 
 def _plan(graph: Graph, order: str, bias: str) -> Edit:

@@ -34,7 +34,7 @@ class _ReadModel:
         self.dtypes = frozenset(str(p.dtype).removeprefix("torch.") for p in model.parameters())
         self.limits = ()
 
-    def write(self, graph: Graph, fresh: int | None = None) -> Any:
+    def write(self, graph: Graph, fresh: int | None = None, *, compiled: bool = False) -> Any:
         return write(graph, self._model, self._reading, fresh=fresh)
 
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:

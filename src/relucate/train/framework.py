@@ -44,8 +44,10 @@ class ReadModel(Protocol):
     dtypes: frozenset[str]  # that the model's weights have and its layers compute in
     limits: tuple[str, ...]  # why its outputs are less precise than that
 
-    def write(self, graph: Graph, fresh: int | None = None) -> Any:
+    def write(self, graph: Graph, fresh: int | None = None, *, compiled: bool = False) -> Any:
         """Return a new model that computes what `graph` says; fresh: a seed for new weights.
+
+        compiled: compile it as this model was, with a new optimizer of the same configuration.
 
         Raises: Refused: an edit that the framework can't express.
         """
