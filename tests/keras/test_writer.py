@@ -614,7 +614,7 @@ def test_models_within_time_distributed_are_not_taken_apart(randomize):
     draft = Draft(read(model))
     draft.remove("t/inner")
     draft.remove("t/inner@1")
-    with pytest.raises(Refused, match="'t/c' stands in a model that a TimeDistributed applies"):
+    with pytest.raises(Refused, match="'t/c' is in a model that a TimeDistributed applies"):
         write(draft.finish(), model)
 
 
@@ -731,7 +731,7 @@ def test_kernels_that_no_initialiser_makes():
     attends = keras.Model(x, inside(x, x))
     write(read(attends), attends, fresh=1)
     inside._query_dense.enable_lora(2)
-    with pytest.raises(Refused, match=r"'query' has LoRA's weights: it can't be initialised anew"):
+    with pytest.raises(Refused, match=r"'query' has LoRA's weights: it can't be initialised again"):
         write(read(attends), attends, fresh=1)
     dense = kl.Dense(3, name="d")
     model = keras.Model(x, dense(x))
