@@ -348,7 +348,7 @@ def test_preprocessing_is_kerass():
         ),
         (
             {"weights": "imagenet", "classifier_activation": "sigmoid"},
-            "classifier_activation is None or 'softmax', got 'sigmoid'",
+            "classifier_activation must be None or 'softmax', got 'sigmoid'",
         ),
     ],
 )
