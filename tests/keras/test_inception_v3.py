@@ -317,7 +317,10 @@ def test_preprocessing_is_kerass():
         ({"width": 0}, "width must be a whole number above 0, got 0"),
         ({"width": 2.0}, "width must be a whole number above 0, got 2.0"),
         ({"input_shape": (74, 80, 3)}, r"75×75 pixels or more, got the shape \(74, 80, 3\)"),
-        ({"input_shape": (80, 3)}, r"input_shape is \(rows, columns, channels\), got \(80, 3\)"),
+        (
+            {"input_shape": (80, 3)},
+            r"input_shape must be \(rows, columns, channels\), got \(80, 3\)",
+        ),
         (
             {"input_shape": (None, 80, 3)},
             "include_top=True, all sizes in input_shape must be known",
@@ -345,7 +348,7 @@ def test_preprocessing_is_kerass():
         ),
         (
             {"weights": "imagenet", "classifier_activation": "sigmoid"},
-            "classifier_activation is None or 'softmax', got 'sigmoid'",
+            "classifier_activation must be None or 'softmax', got 'sigmoid'",
         ),
     ],
 )

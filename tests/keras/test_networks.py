@@ -179,9 +179,9 @@ def test_channels_first_configuration(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "shape", "options", "message"),
     [
-        ("cnn", (64,), {}, r"takes images \(height, width, channels\).*\(64,\). Take mlp"),
+        ("cnn", (64,), {}, r"takes images \(height, width, channels\).*\(64,\). Use mlp"),
         ("vgg", (8, 8), {}, r"takes images.*\(8, 8\)"),
-        ("inception_v3", (64,), {}, r"takes images.*\(64,\). Take mlp"),
+        ("inception_v3", (64,), {}, r"takes images.*\(64,\). Use mlp"),
         ("inception_v3", (74, 75, 3), {}, r"75×75 pixels or more, got the shape \(74, 75, 3\)"),
         ("inception_v3", (75, 75, 3), {"edition": "2"}, "unknown edition of InceptionV3 '2'"),
         ("inception_v3", (75, 75, 3), {"norm": "bacth"}, "unknown norm 'bacth'"),

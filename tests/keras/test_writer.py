@@ -614,7 +614,7 @@ def test_models_within_time_distributed_are_not_taken_apart(randomize):
     draft = Draft(read(model))
     draft.remove("t/inner")
     draft.remove("t/inner@1")
-    with pytest.raises(Refused, match="'t/c' stands in a model that a TimeDistributed applies"):
+    with pytest.raises(Refused, match="'t/c' is in a model that a TimeDistributed applies"):
         write(draft.finish(), model)
 
 
@@ -731,7 +731,7 @@ def test_kernels_that_no_initialiser_makes():
     attends = keras.Model(x, inside(x, x))
     write(read(attends), attends, fresh=1)
     inside._query_dense.enable_lora(2)
-    with pytest.raises(Refused, match=r"'query' has LoRA's weights: it can't be initialised anew"):
+    with pytest.raises(Refused, match=r"'query' has LoRA's weights: it can't be initialised again"):
         write(read(attends), attends, fresh=1)
     dense = kl.Dense(3, name="d")
     model = keras.Model(x, dense(x))
@@ -933,3 +933,51 @@ def test_what_was_written_runs_on_other_backends(backend, tmp_path, randomize):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} isn't installed")
     load_all(backend, tmp_path, save_all(tmp_path, randomize))
+
+
+NUMPY_ARGUMENTS = {
+    "reshape": lambda x: ops.reshape(x, (-1, 4, np.int64(6))),
+    "slice": lambda x: x[:, : np.int64(2)],
+    "leaky_relu": lambda x: ops.leaky_relu(x, np.float32(0.1)),
+    "sum": lambda x: ops.sum(x, axis=(np.int64(1),), keepdims=True),
+}
+
+
+@pytest.mark.parametrize("name", NUMPY_ARGUMENTS)
+def test_raw_operations_with_numpy_numbers_are_read_and_repeated(name):
+    """Keras gives such an operation no configuration, but a copy of it needs none."""
+    start = keras.Input((4, 6))
+    model = keras.Model(start, NUMPY_ARGUMENTS[name](kl.Dense(6)(start)))
+    graph = read(model)
+    assert not graph.opaque
+    new = write(graph, model)
+    for old, made in zip(outputs_of(model), outputs_of(new), strict=True):
+        np.testing.assert_array_equal(old, made)
+    shared = {id(layer) for layer in model.operations} & {id(layer) for layer in new.operations}
+    assert not shared
+
+
+def test_a_norm_moves_where_a_mask_passes():
+    """The graph has no edge to a mask: its node may come after a moved norm that uses it."""
+    start = keras.Input((None, 3))
+    x = kl.Dense(5, name="d")(kl.Masking(0.0)(start))
+    x = kl.ReLU()(kl.BatchNormalization(name="n")(x))
+    model = keras.Model(start, kl.Dense(2)(kl.LSTM(4)(x)))
+    new = write(rebuild_graph(read(model), "after", "rule").graph, model, fresh=1)
+    kinds = [type(layer) for layer in new.layers]
+    assert kinds.index(kl.ReLU) < kinds.index(kl.BatchNormalization) < kinds.index(kl.LSTM)
+    x = inputs_of(model)[0]
+    masked = np.concatenate([x, np.zeros_like(x)], axis=1)  # the LSTM skips masked steps
+    np.testing.assert_allclose(outputs_of(new, [masked])[0], outputs_of(new, [x])[0], atol=1e-6)
+
+
+def test_a_dot_in_the_name_of_a_nested_model():
+    """The torch backend takes no dot in the name of a layer with weights: MobileNet's has one."""
+    inner = keras.Input((8, 8, 3))
+    x = kl.ReLU(name="r")(kl.BatchNormalization(name="b")(kl.Conv2D(4, 3, name="c")(inner)))
+    base = keras.Model(inner, x, name="mobilenet_1.00_224")
+    start = keras.Input((8, 8, 3))
+    model = keras.Model(start, kl.GlobalAveragePooling2D()(base(start)))
+    new = write(read(model), model)
+    assert "mobilenet_1_00_224_c" in {layer.name for layer in new.layers}
+    np.testing.assert_array_equal(outputs_of(new)[0], outputs_of(model)[0])

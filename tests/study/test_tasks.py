@@ -127,7 +127,7 @@ class TestDevice:
             inspected(torch_net, device=device)
 
     def test_the_keras_engine_takes_none(self):
-        with pytest.raises(InputError, match="device 'cpu' is for the torch engine"):
+        with pytest.raises(InputError, match="device 'cpu' needs the torch engine"):
             inspected(keras_net, "keras", device="cpu")
 
 
@@ -189,7 +189,7 @@ class TestInspection:
         assert any("'4.weight' is initialised differently" in n for n in inspected(uneven).notes)
 
     def test_another_input_shape_is_an_error(self):
-        with pytest.raises(InputError, match=r"\(6, 6, 2\), and the data's have \(8, 8, 1\)"):
+        with pytest.raises(InputError, match=r"\(6, 6, 2\), but the data's have \(8, 8, 1\)"):
             inspected(keras_net, shape=(8, 8, 1))
 
 

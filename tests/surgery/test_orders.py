@@ -400,7 +400,7 @@ def test_kernels_that_no_initialiser_makes(attr):
     graph = read(chain(BEFORE))
     nodes = {**graph.nodes}
     nodes["head"] = replace(nodes["head"], attrs={attr: "int8"})
-    with pytest.raises(Refused, match=r"'head' .* can't be initialised anew"):
+    with pytest.raises(Refused, match=r"'head' .* can't be initialised again"):
         rebuild_graph(replace(graph, nodes=nodes), AFTER)
 
 

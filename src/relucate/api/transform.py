@@ -197,9 +197,10 @@ def rebuild(
             (position embeddings, layer scale), to initialise them, from the seed;
             `lambda module: None` keeps the values, right for a model that was just built.
 
-    Returns: the new model, not compiled, and a report. It lists what stays, with the reason: norms
-    whose activation follows an addition, values that other layers read, too, the layer that
-    computes the network's output.
+    Returns: the new model and a report. A compiled Keras model comes back compiled, with a new
+    optimizer of the same configuration. The report lists what stays, with the reason: norms whose
+    activation follows an addition, values that other layers read, too, the layer that computes the
+    network's output.
     Raises: InputError: no norms, an order without activation or with dropout; Refused: the model
         can't be read or written.
     """
@@ -215,7 +216,7 @@ def rebuild(
         finite=False,
     )
     report = replace(_report(read.graph, plan, "rebuild", wanted, None), seed=seed)
-    made = read.write(plan.graph, seed, init)
+    made = read.write(plan.graph, seed, init, compiled=True)
     report = _written(read, plan.graph, made, report)
     _warn(report, 3)
     return made, report

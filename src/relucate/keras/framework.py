@@ -24,6 +24,7 @@ from .lowerable import lowerable
 from .reading.norm_layers import is_norm
 from .reading.reader import read, read_with_calls
 from .running import in_double, outputs, precisions, tapped
+from .writing.compiling import compile_like
 from .writing.writer import write, write_tapped
 
 
@@ -33,10 +34,20 @@ class _ReadModel:
         self.graph = self._reading.graph
         self.dtypes, self.limits = precisions(model)
 
-    def write(self, graph: Graph, fresh: int | None = None, init: Init | None = None) -> Any:
+    def write(
+        self,
+        graph: Graph,
+        fresh: int | None = None,
+        init: Init | None = None,
+        *,
+        compiled: bool = False,
+    ) -> Any:
         if init is not None:
             raise InputError("init is for torch modules: Keras layers know their initialisers.")
-        return write(graph, self._reading, fresh=fresh)
+        model = write(graph, self._reading, fresh=fresh)
+        if compiled:
+            compile_like(model, self._reading.model)
+        return model
 
     def unwritable(self, graph: Graph) -> Mapping[str, str]:
         return {}

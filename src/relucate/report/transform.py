@@ -15,7 +15,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from ..phrases import count
+from ..phrases import count, some
 from .audit import FEW, named, sided
 from .html import render
 from .terminal import displayable, rendered, simple_table
@@ -131,9 +131,8 @@ def renamed_line(renamed: Mapping[str, str]) -> str:
     >>> renamed_line({"act": "norm", "norm": "act"})
     "Modules changed places: 'act' is what was 'norm', 'norm' is what was 'act'."
     """
-    named = [f"'{new}' is what was '{old}'" for new, old in renamed.items()]
-    more = f" and {len(named) - 4} more" if len(named) > 4 else ""
-    return f"Modules changed places: {', '.join(named[:4])}{more}."
+    named = (f"'{new}' is what was '{old}'" for new, old in renamed.items())
+    return f"Modules changed places: {some(named)}."
 
 
 def certificate_line(found: dict[str, Any]) -> str:

@@ -52,7 +52,7 @@ def rebuilt(
     framework = framework_of(model)
     read = framework.read(model, framework.example(input_shape))
     plan = _plan(read, order, bias)
-    return read.write(plan.graph, fresh), _sentence(plan, order)
+    return read.write(plan.graph, fresh, compiled=True), _sentence(plan, order)
 
 
 def _plan(read: ReadModel, order: str, bias: str) -> Edit:

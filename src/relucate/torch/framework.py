@@ -40,7 +40,14 @@ class _ReadModel:
         self.limits = ()
         self._written: WeakKeyDictionary[nn.Module, Proof] = WeakKeyDictionary()
 
-    def write(self, graph: Graph, fresh: int | None = None, init: Init | None = None) -> Any:
+    def write(
+        self,
+        graph: Graph,
+        fresh: int | None = None,
+        init: Init | None = None,
+        *,
+        compiled: bool = False,
+    ) -> Any:
         made = write_tapped(graph, self._model, self._reading, fresh=fresh, init=init)
         if made.proof:
             self._written[made.module] = made.proof

@@ -51,11 +51,19 @@ class ReadModel(Protocol):
     dtypes: frozenset[str]  # of the model's weights, and those that its layers compute in
     limits: tuple[str, ...]  # why its outputs are less precise than these
 
-    def write(self, graph: Graph, fresh: int | None = None, init: Init | None = None) -> Any:
+    def write(
+        self,
+        graph: Graph,
+        fresh: int | None = None,
+        init: Init | None = None,
+        *,
+        compiled: bool = False,
+    ) -> Any:
         """Return a new model that computes what `graph` says.
 
         Args: fresh: a seed for new weights; init: then gives a part of the model, whose start
-            isn't known, its weights.
+            isn't known, its weights; compiled: compile it as this model was, with a new optimizer
+            of the same configuration.
         Raises: Refused: the framework can't express an edit.
         """
         ...

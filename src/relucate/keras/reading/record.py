@@ -61,7 +61,7 @@ class Reading:
         outputs: the model's outputs.
     """
 
-    model: keras.Model | None
+    model: Any
     graph: Graph
     calls: tuple[Call, ...]
     variables: Mapping[str, Any]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -177,8 +178,9 @@ def _cut_axis(key: Any, axis: int, shape: Shape) -> Step:
     if isinstance(key, int):
         key = slice(key, key + 1 if key != -1 else None)
     ends = (key.start, key.stop, key.step)
-    if any(end is not None and not isinstance(end, int) for end in ends):
+    if any(end is not None and not isinstance(end, Integral) for end in ends):
         raise Unreadable("a slice whose ends are computed")
+    ends = tuple(None if end is None else int(end) for end in ends)
     size = shape[axis]
     left = None if size is None else len(range(*key.indices(size)))
     after = (*shape[:axis], left, *shape[axis + 1 :])

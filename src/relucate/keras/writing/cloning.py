@@ -31,6 +31,8 @@ def clone(layer: Any, name: str, changes: Mapping[str, Any], fresh: int | None) 
     try:
         config = _config(layer)
     except Exception as error:
+        if made := _copied_operation(layer, name):
+            return made
         raise _refused(layer, error) from error
     config["name"] = name
     config.update(changes)
@@ -59,6 +61,22 @@ def _config(layer: Any) -> dict[str, Any]:
     if inspect.isfunction(function) and not function.__module__.startswith("keras."):
         config["activation"] = function
     return config
+
+
+def _copied_operation(operation: Any, name: str) -> Any:
+    """Return a copy of a raw operation, or None for a layer and for an operation with variables.
+
+    Its configuration is missing if an argument isn't plain, such as a NumPy number in a shape.
+    """
+    held = keras.tree.flatten(list(vars(operation).values()))
+    if isinstance(operation, keras.layers.Layer) or any(
+        isinstance(value, (keras.Variable, keras.layers.Layer)) for value in held
+    ):
+        return None
+    made = object.__new__(type(operation))  # copy.copy would need the configuration, too
+    vars(made).update(vars(operation))
+    made.name, made._inbound_nodes, made._outbound_nodes = name, [], []
+    return made
 
 
 def _lambda(layer: Any, name: str) -> Any:

@@ -151,14 +151,26 @@ class _Writer:
         return model
 
     def _value(self, value: Value) -> Any:
-        try:
-            return self.values[value.node, value.index]
-        except KeyError:
-            raise Refused(f"an output of '{value.node}' is gone, but still needed.") from None
+        """Return the new tensor of a value, written now if its turn comes later.
+
+        The graph has no edge to a mask, so an edit may put its node after the call that uses it.
+        """
+        key = value.node, value.index
+        if key not in self.values and value.node in self.graph.nodes:
+            self._write_node(self.graph.nodes[value.node])
+        if key not in self.values:
+            raise Refused(f"an output of '{value.node}' is gone, but still needed.")
+        return self.values[key]
 
     def _free(self, wanted: str) -> str:
-        """Return a name that Keras allows and that no other layer has."""
-        base = name = wanted.replace("/", "_").replace("@", "_")
+        """Return a name that Keras allows and that no other layer has.
+
+        On the torch backend no layer with weights may have a dot in its name, but a model around
+        layers may.
+        """
+        outer, _, inner = wanted.rpartition("/")
+        base = (outer.replace(".", "_") + "_" if outer else "") + inner
+        base = name = base.replace("/", "_").replace("@", "_")
         number = 1
         while name in self.names:
             name, number = f"{base}_{number}", number + 1
@@ -174,7 +186,7 @@ class _Writer:
                 self.repeated.add(id(call))
                 self._repeat(call)
             return
-        inputs = [self.values[name, 0] for name in node.inputs]
+        inputs = [self._value(Value(name, 0)) for name in node.inputs]
         if self._is_raw(node, call):
             value = apply_raw(node, self.graph, inputs, self._free)
         else:
