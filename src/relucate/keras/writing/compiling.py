@@ -31,7 +31,7 @@ def compile_like(model: Any, source: Any) -> None:
             f"model '{source.name}' ({type(source).__name__}) has its own compile: the new model "
             "can't be compiled in the same way: pass the model before it is compiled."
         )
-    given = keras.tree.map_structure(_copied, dict(source._compile_config.config))
+    given: Any = keras.tree.map_structure(_copied, dict(source._compile_config.config))
     if isinstance(given["optimizer"], keras.optimizers.Optimizer):
         _exclude(given["optimizer"], source._compile_config.config["optimizer"], model, source)
     model.compile(**given)
