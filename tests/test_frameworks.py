@@ -110,6 +110,75 @@ def test_every_kind_of_norm_counts_in_both(kind, size):
         assert framework.count(model) == {"parameters": size, "norm_parameters": size}
 
 
+class BN(nn.BatchNorm2d):
+    pass
+
+
+class EvoNorm(nn.Module):  # its class's name says so, and nothing else does
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(3))
+
+
+class ConvNormAct(nn.Sequential):
+    pass
+
+
+class NormLinear(nn.Linear):
+    pass
+
+
+class Statistics(kl.ReLU):
+    moving_mean = moving_variance = 0.0
+
+
+class OwnBN(kl.BatchNormalization):
+    pass
+
+
+class EvoNormLayer(kl.ReLU):
+    pass
+
+
+class NormDense(kl.Dense):
+    pass
+
+
+class NormNet(keras.Model):
+    pass
+
+
+def torch_norms():
+    conv, spectral = nn.Conv2d(2, 3, 3), nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3))
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    block = ConvNormAct(conv, BN(3), EvoNorm(), nn.ReLU())
+    return nn.Sequential(block, pool, spectral, NormLinear(3, 4))
+
+
+def keras_norms():
+    x = image = keras.Input((6, 6, 2))
+    x = kl.Normalization(mean=0.0, variance=1.0)(x)
+    for layer in (kl.Conv2D(3, 3), OwnBN(), Statistics(), EvoNormLayer()):
+        x = layer(x)
+    x = kl.SpectralNormalization(kl.Dense(3))(kl.Flatten()(x))
+    return NormNet(image, NormDense(4)(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "net", "kinds", "biases"),
+    [
+        ("torch", torch_norms, [BN, EvoNorm], 3 + 3 + 4),
+        ("keras", keras_norms, [OwnBN, Statistics, EvoNormLayer], 3 + 3 + 4),
+    ],
+)
+def test_norms_of_other_libraries_are_found_and_what_is_only_called_so_is_not(
+    name, net, kinds, biases
+):
+    framework, model = named(name), net()
+    assert [type(norm) for norm in framework.norms(model)] == kinds
+    assert framework.biases(model) == biases
+
+
 def test_the_momentum_keeps_the_same_share_in_both():
     (norm,) = named("keras").norms(keras_net())
     assert named("keras").momentum(norm, 0.9) == 0.9

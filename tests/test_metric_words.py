@@ -17,6 +17,7 @@ ALLOWED = {
     "train/task.py": "classification, the task that it scores",
     "api/study.py": "the docstring of compare, which trains classifiers",
     "study/options.py": "the help of compare's options, likewise",
+    "surgery/rules/statistics.py": "the page of a rule quotes what was published",
     "study/document.py": "how many test examples a margin of accuracy takes",
 }
 # The unit is a word of these rooms; elsewhere points are places in a graph or on a curve.

@@ -475,9 +475,9 @@ def test_fastai_norms_of_the_kernel_are_no_norm_of_the_block(kind):
 
 @pytest.mark.parametrize("flag", ["False", 1, None])
 def test_fastai_flags_are_booleans(flag):
-    with pytest.raises(InputError, match=f"bn_1st is True or False, got {flag!r}"):
+    with pytest.raises(InputError, match=f"bn_1st must be True or False, got {flag!r}"):
         Order.from_fastai(bn_1st=flag)
-    with pytest.raises(InputError, match=f"lin_first is True or False, got {flag!r}"):
+    with pytest.raises(InputError, match=f"lin_first must be True or False, got {flag!r}"):
         Order.from_fastai_linbndrop(lin_first=flag)
 
 

@@ -54,7 +54,7 @@ _HOMES = {
     "Refused": "errors",
 }
 
-_prefer_installed()  # from here on `import keras` works on whatever backend is installed
+_prefer_installed()  # from here on `import keras` works on any backend that is installed
 __getattr__ = _imported_on_use(__name__, _HOMES)
 
 

@@ -2,7 +2,7 @@
 
     y = s · x + t,   s = gamma / sqrt(variance + epsilon),   t = beta - mean · s
 
-Pure NumPy in float64: whoever needs another dtype casts once, at the end.
+Pure NumPy in float64: a caller that needs another dtype casts once, at the end.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Keras takes `KERAS_BACKEND`, then `keras.json`, then TensorFlow, and fails if that isn't installed.
 Here nothing configured means the first installed of torch, jax and tensorflow. Imports no
-framework: the choice has to be made before Keras is imported. Called by `import relucate` (which
-never fails: `prefer_installed`) and by everything that uses Keras (`use_backend`).
+framework: the choice must be made before Keras is imported. Called by `import relucate` (through
+`prefer_installed`, which never fails) and by all code that uses Keras (through `use_backend`).
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _AUTOMATIC = {
 
 
 def installed(backend: str) -> bool:
-    """Say whether a backend's package can be imported."""
+    """Return whether a backend's package can be imported."""
     try:
         return importlib.util.find_spec(backend) is not None
-    except ValueError:  # something without a spec stands in for it in sys.modules
+    except ValueError:  # sys.modules holds a module without a spec in its place
         return False
 
 
 def choose_backend() -> str:
     """Return the Keras backend to use.
 
-    Order: an imported Keras's own; `KERAS_BACKEND`; `keras.json`, unless it is the file that Keras
-    itself writes at its first import (nobody configured that); the first installed of torch, jax,
+    In this order: the backend of an imported Keras; `KERAS_BACKEND`; `keras.json`, unless it is the
+    file that Keras itself writes at its first import; the first installed of torch, jax,
     tensorflow.
     Raises: InputError: the configured backend is unknown or isn't installed, or none is.
     """
@@ -49,8 +49,7 @@ def choose_backend() -> str:
     configured = _from_file(config_file())
     if configured:
         return _checked(configured, str(config_file()))
-    first = _first_installed()
-    if first:
+    if first := _first_installed():
         return first
     raise InputError(
         "no Keras backend is installed: install one of torch, jax and tensorflow, "
@@ -65,17 +64,16 @@ def _first_installed() -> str | None:
 def prefer_installed() -> None:
     """Make a later `import keras` take an installed backend, if no backend is configured.
 
-    A configured backend stays, even a wrong one: whoever uses Keras reports it.
+    A configured backend stays, even a wrong one: code that uses Keras reports it.
     """
     if "keras" in sys.modules or os.environ.get("KERAS_BACKEND") or _from_file(config_file()):
         return
-    first = _first_installed()
-    if first:
+    if first := _first_installed():
         os.environ["KERAS_BACKEND"] = first
 
 
 def config_file() -> Path:
-    """Return where Keras keeps its configuration (its own rule, without importing it)."""
+    """Return the path of Keras's configuration file, by Keras's own rule, without importing it."""
     home = os.environ.get("KERAS_HOME")
     if home is None:
         base = os.path.expanduser("~")

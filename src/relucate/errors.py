@@ -1,7 +1,7 @@
 """The errors that relucate raises on purpose: one base class, two kinds.
 
-The command line turns them into one message and an exit code (no traceback); Python callers catch
-`RelucateError`. Every message says what was expected, what came, and what to do.
+The command line turns them into one message and an exit code, without a traceback; Python callers
+catch `RelucateError`. Every message says what was expected, what came, and what to do.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 
 
 class RelucateError(Exception):
-    """Base of everything that relucate raises on purpose."""
+    """Base class of the errors that relucate raises on purpose."""
 
     exit_code = 2
 
 
 class InputError(RelucateError, ValueError):
-    """What the user gave is wrong: a name, an option, a file, an array (exit code 2)."""
+    """An input is wrong: a name, an option, a file, an array (exit code 2)."""
 
 
 class Refused(RelucateError):
@@ -29,8 +29,8 @@ class Refused(RelucateError):
 def printable(text: str) -> str:
     """Return a text that can't steer a terminal: "?" for each control or formatting character.
 
-    Names of layers, classes and files come from files of others. Escape sequences (C0 and C1) and
-    bidirectional overrides could colour, hide or reorder what is printed around them. Line breaks
+    Names of layers, classes and files may come from other people's files. Escape sequences (C0 and
+    C1) and bidirectional overrides could colour, hide or reorder the text around them. Line breaks
     and tabs stay.
 
     >>> printable("a\\x1b[31mb")
@@ -40,7 +40,7 @@ def printable(text: str) -> str:
 
 
 def unknown(what: str, got: object, choices: Iterable[object]) -> InputError:
-    """Return the error for a name that isn't among `choices`, with the nearest if one is near.
+    """Return the error for a name that isn't among `choices`; it suggests a similar one.
 
     >>> print(unknown("norm", "bacth", ["batch", "layer"]))
     unknown norm 'bacth': did you mean 'batch'? Choose from: batch, layer.
@@ -52,7 +52,7 @@ def unknown(what: str, got: object, choices: Iterable[object]) -> InputError:
 
 
 def _nearest(got: str, names: Sequence[str]) -> str | None:
-    """Return the name that is most like `got` in any case; one that starts with it comes first."""
+    """Return the name most similar to `got`, ignoring case; a name that starts with it wins."""
     lowered = {name.lower(): name for name in names}
     longer = [name for name in lowered if len(got) > 2 and name.startswith(got.lower())]
     cutoff = 0.0 if longer else 0.5

@@ -1,7 +1,7 @@
 """Files that a person keeps are whole or not there; folders for temporary files don't pile up.
 
-Called by whoever writes a report, a study or a model, and by the executors. Not here: what is in
-the files.
+Called by everything that writes a report, a study, a model or a data set, and by the executors. Not
+here: the contents of the files.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ except ImportError:  # Windows
     fcntl = None
 
 PREFIX = "relucate-"
-_LOCK = "owner"  # locked as long as the process that made the folder lives
+_LOCK = "owner"  # locked while the process that made the folder lives
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a new file beside `path`, which takes the place of `path` at the end.
+    """Yield a new file next to `path`, which takes the place of `path` at the end.
 
-    After an error `path` is as it was and the new file is gone. A link is followed; what is no
-    regular file (a pipe, /dev/stdout) is written to directly.
+    After an error `path` is as it was and the new file is gone. A link is followed; a pipe or a
+    device (/dev/stdout) is written to directly.
 
     Raises: OSError: the place can't be written to.
     """
@@ -46,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield made
         made.chmod(_mode(path))
         with made.open("rb") as stream:
-            os.fsync(stream.fileno())  # some file systems notice only now that they are full
+            os.fsync(stream.fileno())  # some file systems report only now that they are full
         made.replace(path)
     finally:
         with contextlib.suppress(OSError):
@@ -64,21 +64,33 @@ def _mode(path: Path) -> int:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Yield a new folder for temporary files, and remove it at the end.
-
-    What a process that was killed left behind is removed when the next one starts. A folder that
-    vanishes in between, or can't be removed, is no error: it would hide the one that matters.
+    """Yield a `new_folder` in the system's place for temporary files.
 
     Raises: InputError: there is no place for temporary files.
     """
-    try:
-        _remove_orphans()
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-    except OSError as error:
-        raise InputError(
-            f"can't make a folder for temporary files: {error.strerror or error}. Set TMPDIR to a "
-            "folder with some room."
-        ) from error
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(new_folder(Path(tempfile.gettempdir()), PREFIX))
+        except OSError as error:
+            raise InputError(
+                f"can't make a folder for temporary files: {error.strerror or error}. Set TMPDIR "
+                "to a folder with some room."
+            ) from error
+        yield folder
+
+
+@contextmanager
+def new_folder(place: Path, prefix: str) -> Iterator[Path]:
+    """Yield a new folder in `place`, its name starting with `prefix`, and remove it at the end.
+
+    A folder that a killed process left there is removed by the next call with the same prefix. A
+    folder that vanishes in between, or can't be removed, is no error: it would hide the one that
+    matters.
+
+    Raises: OSError: the place can't be written to.
+    """
+    _remove_orphans(place, prefix)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     try:
         with _owned(folder):
             yield folder
@@ -88,21 +100,21 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextmanager
 def _owned(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system drops when this process ends, however it ends."""
+    """Hold the folder's lock, which the system releases when this process ends in any way."""
     unlocked = folder / f"{_LOCK}.new"
     with unlocked.open("wb") as stream:
         if fcntl is not None:
             with contextlib.suppress(OSError):  # a file system without locks: nothing is removed
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                unlocked.rename(folder / _LOCK)  # it has its name only when it is locked
+                unlocked.rename(folder / _LOCK)  # it gets its name only once it is locked
         yield
 
 
-def _remove_orphans() -> None:
+def _remove_orphans(place: Path, prefix: str) -> None:
     """Remove this user's folders whose owner is gone."""
     if fcntl is None:
         return
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    for folder in place.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             if folder.is_symlink() or folder.stat().st_uid != os.getuid():
                 continue

@@ -1,7 +1,7 @@
 """The frameworks, and which of them a model belongs to.
 
-Only a framework that the user has imported already is looked at: nothing here imports another one
-to find out. Not here: what a framework does (`train.framework`, and the class in each room).
+Only frameworks that the user has already imported are asked: no other is imported to find out. Not
+here: what a framework does (`train.framework`, and the class in each room).
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ def _torch() -> Framework:
     return FRAMEWORK
 
 
-# With PyTorch as its backend, a Keras model is a torch module, too: Keras is asked first.
+# With the PyTorch backend a Keras model is also a torch module, so Keras is asked first.
 FRAMEWORKS: dict[str, Callable[[], Framework]] = {"keras": _keras, "torch": _torch}
 HOST = "torch"  # the framework that other frameworks' models are lowered to
-_RANDOM = frozenset({"keras", "torch", "tensorflow", "jax"})  # have random numbers of their own
+_RANDOM = frozenset({"keras", "torch", "tensorflow", "jax"})  # each has its own random numbers
 
 
 def named(name: str) -> Framework:
-    """Return a framework by its name, which imports it."""
+    """Import a framework by its name and return it."""
     return FRAMEWORKS[name]()
 
 
 def imported() -> frozenset[str]:
-    """Return which packages that draw random numbers are imported."""
+    """Return the imported packages that draw random numbers."""
     return frozenset(name for name in _RANDOM if sys.modules.get(name) is not None)
 
 
@@ -52,7 +52,7 @@ def seed_all(seed: int) -> None:
 
 
 def warm_up() -> None:
-    """Import what building and training take: `HOST`, and the frameworks that are imported."""
+    """Load what building and training need: `HOST`, and the frameworks that are imported."""
     if installed(HOST):
         named(HOST)
     for name in FRAMEWORKS:
@@ -61,7 +61,7 @@ def warm_up() -> None:
 
 
 def limit_threads(threads: int) -> None:
-    """Let `HOST` compute with so many threads, if it is installed."""
+    """Limit the number of threads of `HOST`, if it is installed."""
     with suppress(ImportError):
         named(HOST).limit_threads(threads)
 
@@ -75,7 +75,7 @@ def owner(model: Any) -> Framework | None:
 def framework_of(model: Any) -> Framework:
     """Return the framework that a model belongs to.
 
-    Raises: InputError: it is no model of a framework.
+    Raises: InputError: it isn't a model of a known framework.
     """
     found = owner(model)
     if found is None:
@@ -88,7 +88,7 @@ def framework_of(model: Any) -> Framework:
 
 
 def lower(read: ReadModel, *, check: bool = True) -> Any:
-    """Return a model of `HOST` that computes and trains as the one that was read.
+    """Return a model of `HOST` that computes and trains like the one that was read.
 
     Raises: Refused: it can't be lowered, or the check found a difference.
     """

@@ -1,9 +1,9 @@
 """The notation: what a block does, as tokens in data-flow order, such as `linear-norm-act`.
 
-Also here: which bias a norm makes redundant, and how other libraries spell an order. Not here:
-which norm or activation a token stands for, and what a model does (`graph`) or should do
-(`surgery`). Every function that takes an order passes it through `Order`, so that there is one
-grammar and one set of error messages. Imports nothing but the standard library and the errors.
+Also here: which biases a norm makes redundant, and how other libraries spell an order. Not here:
+which norm or activation a token means, and what a model does (`graph`) or should do (`surgery`).
+Every function that takes an order passes it through `Order`, so there is one grammar and one set of
+error messages. Imports only the standard library and the errors.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class Order:
         `-`, or an alias; in any case, spaces around it are ignored. Or an Order.
     Raises: InputError: anything else; the message says what to write instead.
 
-    Orders are equal if their tokens are. An order never equals a text: `Order("before")` is
-    `Order("linear-norm-act")`, and the text "before" is neither.
+    Orders are equal if their tokens are. An order never equals a text: `Order("before")` equals
+    `Order("linear-norm-act")`, and the text "before" equals neither.
 
-    The `from_*` methods read another library's spelling, the `to_*` methods write it: a dict with
-    the keyword arguments that fix the order there. What the block should do without is switched off
-    in it; which norm, activation or dropout rate it has is not part of an order, so those arguments
-    stay yours. `Order.from_x(**order.to_x()) == order`, for every order that `x` can express.
+    The `from_*` methods read another library's spelling. The `to_*` methods write it: a dict with
+    the keyword arguments that set the order there, and that switch off what the order doesn't have.
+    Which norm, activation or dropout rate the block has is not part of an order: pass those
+    arguments yourself. `Order.from_x(**order.to_x()) == order` for every order that `x` has.
 
     >>> Order("after")
     Order('linear-act-norm')
@@ -109,9 +109,9 @@ class Order:
     def from_mmcv(
         cls, order: Sequence[str], *, norm_cfg: object = True, act_cfg: object = True
     ) -> Order:
-        """Read the arguments of mmcv's `ConvModule`; None for a config means that there is none.
+        """Read the arguments of mmcv's `ConvModule`; a config of None means that there is none.
 
-        A config that isn't given counts as there, unlike `ConvModule`'s own `norm_cfg=None`.
+        A config that isn't given counts as present, unlike `ConvModule`'s own `norm_cfg=None`.
         Raises: InputError: `order` is no arrangement of conv, norm and act.
 
         >>> Order.from_mmcv(("conv", "act", "norm"))
@@ -125,10 +125,10 @@ class Order:
         return _present((_MMCV[n] for n in names), norm=norm_cfg, act=act_cfg)
 
     def to_mmcv(self) -> dict[str, object]:
-        """Return `order`, and `norm_cfg=None` or `act_cfg=None` where there is none, for mmcv.
+        """Return for mmcv `order`, and `norm_cfg=None` or `act_cfg=None` where there is none.
 
-        mmcv's `bias="auto"` drops the bias whenever there is a norm, wherever it sits: pass
-        `bias=True` unless `bias_is_redundant`. Its order is a tuple, a list is rejected there.
+        mmcv's `bias="auto"` drops the bias whenever there is a norm, in any place: pass `bias=True`
+        unless `bias_is_redundant`. mmcv takes the order as a tuple and rejects a list.
         Raises: Refused: dropout, which ConvModule doesn't have.
 
         >>> Order("after").to_mmcv()
@@ -142,11 +142,11 @@ class Order:
     def from_monai(
         cls, adn_ordering: str, *, norm: object = True, act: object = True, dropout: object = True
     ) -> Order:
-        """Read MONAI's `Convolution(adn_ordering=...)`, the letters of what follows the conv.
+        """Read MONAI's `Convolution(adn_ordering=...)`, a letter per step after the conv.
 
-        MONAI skips a letter whose argument is None (its default `dropout`, for one): give None here
+        MONAI skips a letter whose argument is None, such as its default `dropout`: give None here
         too, or leave the letter out.
-        Raises: InputError: another letter, or a letter twice (MONAI itself takes it, once).
+        Raises: InputError: another letter, or a letter twice (MONAI accepts it and uses it once).
 
         >>> Order.from_monai("NDA")
         Order('linear-norm-drop-act')
@@ -183,7 +183,7 @@ class Order:
     ) -> Order:
         """Read the arguments of fastai's `ConvLayer`; None means that there is none.
 
-        `NormType.Weight` and `NormType.Spectral` are no norm of the block: they change the kernel.
+        `NormType.Weight` and `NormType.Spectral` aren't norms of the block: they change the kernel.
 
         >>> Order.from_fastai(bn_1st=False)
         Order('linear-act-norm')
@@ -193,9 +193,9 @@ class Order:
         return _present(tokens, norm=None if in_kernel else norm_type, act=act_cls)
 
     def to_fastai(self) -> dict[str, object]:
-        """Return `bn_1st`, and `norm_type=None` or `act_cls=None` where there is none, for fastai.
+        """Return for fastai `bn_1st`, and `norm_type=None` or `act_cls=None` where there is none.
 
-        fastai's ConvLayer drops the bias with every batch or instance norm, wherever it sits: pass
+        fastai's ConvLayer drops the bias with every batch or instance norm, in any place: pass
         `bias=True` unless `bias_is_redundant`.
         Raises: Refused: dropout, or a norm or activation before the linear layer.
 
@@ -215,7 +215,7 @@ class Order:
     ) -> Order:
         """Read the arguments of fastai's `LinBnDrop`; False, 0 or None means that there is none.
 
-        What isn't given counts as there, unlike LinBnDrop's own `p=0., act=None`.
+        What isn't given counts as present, unlike LinBnDrop's own `p=0., act=None`.
 
         >>> Order.from_fastai_linbndrop(lin_first=False)
         Order('norm-drop-linear-act')
@@ -227,8 +227,8 @@ class Order:
     def to_fastai_linbndrop(self) -> dict[str, object]:
         """Return `lin_first`, and `bn=False`, `p=0.0` or `act=None` where there is none.
 
-        LinBnDrop drops the bias with every norm, in both orders, and has no argument against it:
-        in `norm-drop-linear-act` and `linear-act-norm-drop` that bias is not redundant.
+        LinBnDrop drops the bias with every norm, in both orders, and no argument prevents that: in
+        `norm-drop-linear-act` and `linear-act-norm-drop` that bias is not redundant.
         Raises: Refused: any other order, such as linear-norm-act.
 
         >>> Order("norm-linear").to_fastai_linbndrop()
@@ -272,8 +272,8 @@ class Order:
     def from_lasagne(cls, text: str) -> Order:
         """Read nested Lasagne calls, as `to_lasagne` writes them; `layer` is a conv or dense layer.
 
-        A layer has its nonlinearity unless it says `nonlinearity=None`, and `batch_norm` steals it:
-        the norm comes before it. `BatchNormLayer` leaves it alone.
+        A layer has its nonlinearity unless it says `nonlinearity=None`. `batch_norm` moves it after
+        the norm; `BatchNormLayer` leaves it in the layer.
         Raises: InputError: any other text.
 
         >>> Order.from_lasagne("batch_norm(layer)"), Order.from_lasagne("BatchNormLayer(layer)")
@@ -287,9 +287,9 @@ class Order:
         return forms[form]
 
     def to_lasagne(self) -> dict[str, object]:
-        """Return `text`, the nested Lasagne calls: every order has some.
+        """Return `text`, the nested Lasagne calls: every order can be written so.
 
-        `batch_norm` removes the bias of the layer that it wraps, and rightly: the norm follows
+        `batch_norm` removes the bias of the layer that it wraps, which is right: the norm follows
         directly. `BatchNormLayer` keeps it.
 
         >>> Order("before").to_lasagne()
@@ -306,7 +306,7 @@ class Order:
     def _spell(
         self, library: str, spellings: Iterable[tuple[object, Sequence[str]]], reason: str
     ) -> object:
-        """Return the first spelling whose tokens, less those that aren't wanted, are this order."""
+        """Return the first spelling whose tokens, without those the order lacks, are this order."""
         for spelling, tokens in spellings:
             if tuple(t for t in tokens if t in self.tokens) == self.tokens:
                 return spelling
@@ -322,7 +322,7 @@ class Order:
 
 _CONV_LAYER = {True: ("linear", "norm", "act"), False: ("linear", "act", "norm")}
 _LIN_BN_DROP = {False: ("norm", "drop", "linear", "act"), True: ("linear", "act", "norm", "drop")}
-# Which tokens, in a row, one Lasagne call does; the longest first.
+# The consecutive tokens that one Lasagne call covers; the longest first.
 _LASAGNE_CALLS = (
     (("linear", "norm", "act"), "batch_norm(layer({}))"),
     (("linear", "norm"), "batch_norm(layer({}, nonlinearity=None))"),
@@ -337,21 +337,21 @@ _LASAGNE_CALLS = (
 def bias_is_redundant(
     order: str | Order, norm: str, *, groups: int | None = None, channels: int | None = None
 ) -> bool:
-    """Return whether the norm takes away whatever bias the linear layer adds.
+    """Return whether the norm removes any bias that the linear layer adds.
 
         norm(W x + b) = norm(W x),   because mean(W x + b) = mean(W x) + b   in every channel
 
     True only if a norm that subtracts a mean per channel *directly* follows the linear layer: an
-    activation between them bends the bias, and dropout between them adds it in some places only.
-    "A norm exists" is not enough. A layer norm subtracts one mean from all channels: what the bias
-    adds to a channel beyond the average stays. The rule speaks of one block: in a chain of
-    `norm-act-linear` blocks the next block's norm may follow too, but only the network knows.
+    activation between them makes the bias's effect nonlinear, and dropout between them removes the
+    bias in some places only. A layer norm subtracts one mean from all channels, so a bias that
+    differs between channels stays. The rule is about one block: in a chain of `norm-act-linear`
+    blocks the next block's norm may follow directly, too, and only the network shows that.
 
     Args:
         order: an Order or its text.
         norm: one of `NORM_KINDS`.
-        groups, channels: of a group norm, which counts if it has as many groups as channels (-1
-            groups, in Keras's words); of no effect for the other kinds.
+        groups, channels: of a group norm, which counts if it has as many groups as channels
+            (Keras: groups=-1); ignored for the other kinds.
 
     Raises: InputError: another norm, or a group norm without its groups and channels.
     Exact in training; at inference with a moving mean, exact if that mean was taken with the bias.
@@ -401,13 +401,13 @@ def _parse(text: object) -> tuple[str, ...]:
 
 
 def _misspelling(part: str, alone: bool) -> str:
-    """Return what is wrong with a part of an order that is no token."""
+    """Return what is wrong with a part of an order that isn't a token."""
     if not part and alone:
         return "is empty"
     if not part:
         return "has an empty token: write one '-' between two tokens and none at the ends"
     if part in ALIASES:
-        return f"mixes the alias '{part}' with tokens: an alias stands alone"
+        return f"mixes the alias '{part}' with tokens: an alias is used alone"
     token = _meant(part)
     if token and _squeezed(part) not in TOKENS:
         return f"has the token {_shown(part)}: write '{token}'"
@@ -435,7 +435,7 @@ def _miscount(tokens: Sequence[str]) -> str | None:
 
 
 def _correction(text: str) -> str:
-    """Return the sentence with the order that was most likely meant, or nothing."""
+    """Return a sentence with the order that was most likely meant, or nothing."""
     words: list[str] = []
     for part in text.lower().split("-"):
         known = _meant(part) or part in ALIASES
@@ -449,7 +449,7 @@ def _correction(text: str) -> str:
 
 
 def _meant(word: str) -> str | None:
-    """Return the token that a word of another vocabulary stands for (`Batch_Norm`: norm)."""
+    """Return the token for a word of another vocabulary (`Batch_Norm`: norm)."""
     return _TOKEN_OF.get(_squeezed(word))
 
 
@@ -462,7 +462,7 @@ def _nearest(word: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return text quoted for a message, cut where it is too long to be an order."""
+    """Return text quoted for a message, shortened if it is too long to be an order."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
@@ -471,16 +471,14 @@ def _order(tokens: Iterable[str]) -> Order:
 
 
 def _present(tokens: Iterable[str], **arguments: object) -> Order:
-    """Return the order of those tokens whose argument, if they have one, isn't switched off."""
-    return _order(t for t in tokens if not _is_off(arguments.get(t, True)))
-
-
-def _is_off(argument: object) -> bool:
-    return argument is None or (isinstance(argument, (bool, int, float)) and argument == 0)
+    """Return the order of the tokens, without those whose argument is None, False or 0."""
+    numbers = (bool, int, float)
+    off = {t for t, x in arguments.items() if x is None or (isinstance(x, numbers) and x == 0)}
+    return _order(t for t in tokens if t not in off)
 
 
 def _all_orders() -> list[Order]:
-    """Return every order that there is: 49, with and without norm, act and drop."""
+    """Return all 49 orders, with and without norm, act and drop."""
     choices = (p for size in range(1, 5) for p in permutations(TOKENS, size))
     return [_order(tokens) for tokens in choices if "linear" in tokens]
 
@@ -493,5 +491,5 @@ def _squeezed_call(text: object) -> str:
 
 def _flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise InputError(f"{name} is True or False, got {value!r}.")
+        raise InputError(f"{name} must be True or False, got {value!r}.")
     return value

@@ -1,4 +1,4 @@
-"""Two phrases that every room uses: a number with its noun, and a list that is cut short."""
+"""Two phrases that every room uses: a number with its noun, and a shortened list."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def count(number: int, noun: str) -> str:
-    """Return a number with its noun in the right form.
+    """Return a number with its noun, in the plural where needed.
 
     >>> count(1, "pair"), count(1437, "image")
     ('1 pair', '1,437 images')

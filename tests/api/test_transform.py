@@ -254,9 +254,15 @@ class TwoFaced(torch.nn.Module):
 
 def test_another_forward_in_training_mode_is_said():
     model = zoo.randomize(TwoFaced(), 8)
-    with pytest.warns(UserWarning, match="training mode"):
-        _, report = relucate.rebuild(model, AFTER, example=(2, 4))
+    with pytest.warns(UserWarning, match="training mode"):  # it is traced
+        _, report = relucate.rebuild(model, "norm-linear-act", example=(2, 4))
     assert any("training mode" in note for note in report.warnings)
+    made, report = relucate.rebuild(model, AFTER, example=(2, 4))  # modules change places
+    assert not report.warnings
+    assert type(made) is TwoFaced
+    x = torch.randn(6, 4)
+    inner, outer = made.train().body(x), made(x)
+    torch.testing.assert_close(outer, made.head(inner * 2))
 
 
 # Verify.

@@ -141,7 +141,7 @@ def test_steps(audit):
         (["mine.py:subclassed"], 3, "has its own call"),
         (["mine.py:clean", "--select", "N999"], 2, "unknown rule 'N999'"),
         (["mine.py:clean", "--steps", "0"], 2, "1 or more; got 0"),
-        (["cnn", "--input-shape", "32xa"], 2, "--input-shape is sizes.*got '32xa'"),
+        (["cnn", "--input-shape", "32xa"], 2, "--input-shape must be sizes.*got '32xa'"),
         (["cnn", "-O", "order"], 2, "NAME=VALUE, got 'order'"),
         (["nope"], 2, "unknown model 'nope'"),
         (["ResNet50"], 2, "are called keras.applications:ResNet50"),

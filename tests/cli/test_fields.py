@@ -22,7 +22,7 @@ from relucate.train import Recipe
 @dataclass(frozen=True)
 class Example:
     count: int = option(3, "How many.")
-    share: float = option(0.25, "Of all.", percent=True)
+    share: float = option(0.25, "Of all.", scale=100)
     plain: bool = option(True, "Dress it up.", flag="--fancy")
     kept_on: bool = option(False, "Go on.")
     names: tuple[str, ...] = option(("a", "b"), "Names.")
@@ -63,7 +63,7 @@ def test_what_is_given_is_as_the_fields_have_it():
 
 
 def test_a_list_of_numbers_that_is_none():
-    with pytest.raises(InputError, match=r"--rates is numbers with commas.*got '1,b'"):
+    with pytest.raises(InputError, match=r"--rates must be numbers with commas.*got '1,b'"):
         run("--rates", "1,b")
 
 

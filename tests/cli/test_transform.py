@@ -122,8 +122,12 @@ def test_own_inputs(call, tmp_path):
     [
         (["fold", "mine.py:bare"], 2, "has no norms: there is nothing to fold"),
         (["fold", "mine.py:before", "--strategy", "magic"], 2, "unknown strategy 'magic'"),
-        (["fold", "mine.py:before", "-o", "a.pt2"], 2, "--out is a .keras file"),
-        (["fold", "mine.py:net", "--input-shape", "3x8x8", "-o", "a.keras"], 2, "is a .pt2 file"),
+        (["fold", "mine.py:before", "-o", "a.pt2"], 2, "--out must end in .keras for this model"),
+        (
+            ["fold", "mine.py:net", "--input-shape", "3x8x8", "-o", "a.keras"],
+            2,
+            "must end in .pt2 for this model",
+        ),
         (["fold", "mine.py:before", "-o", "no/a.keras"], 2, "the folder 'no' of --out"),
         (["fold", "mine.py:before", "-o", "mine.keras"], 2, "'mine.keras' exists already"),
         (["convert", "mine.py:before", "--order", "befor"], 2, "order 'befor'"),
@@ -131,14 +135,18 @@ def test_own_inputs(call, tmp_path):
         (
             ["convert", "mine.py:before", "--order", "after", "--data", "digits", "--images", "1"],
             2,
-            "--images is 2 or more",
+            "--images must be at least 2",
         ),
         (
             ["convert", "cnn", "--order", "after", "--data", "digits"],
             2,
             "data don't fit the model: expected ('n', 32, 32, 3), got",
         ),
-        (["rebuild", "mine.py:before", "--order", "after", "--seed", "-1"], 2, "seed is a whole"),
+        (
+            ["rebuild", "mine.py:before", "--order", "after", "--seed", "-1"],
+            2,
+            "seed must be a whole",
+        ),
     ],
 )
 def test_wrong_input(call, tmp_path, arguments, code, message):

@@ -40,7 +40,7 @@ def test_classes_alone_are_split(image_folder, cache):
     data = load_folder(image_folder / "train", cache=cache, test_split=0.5, seed=2)
     np.testing.assert_array_equal(data.y_train, [0, 0, 1, 1])
     np.testing.assert_array_equal(data.y_test, [0, 0, 1, 1])
-    assert data.notes == ("the folder has no test part, so a stratified 50% is it, seed 2",)
+    assert data.notes == ("the folder has no test part: a stratified 50% becomes it, seed 2",)
     other = load_folder(image_folder / "train", cache=cache, test_split=0.5, seed=3)
     assert other != data
 

@@ -2,6 +2,10 @@
 
 import errno
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -65,6 +69,38 @@ def test_a_full_disk_leaves_nothing_behind(toy, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="No space left on device"):
         toy.save(tmp_path / "toy")
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from relucate.data import make
+def write(*_, **__):
+    print("writing", flush=True)
+    input()
+    os.kill(os.getpid(), signal.SIGKILL)
+np.save = write
+x, y = np.zeros((4, 2)), [0, 1, 0, 1]
+make("toy", x, y, x, y).save(sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the locks of POSIX")
+def test_what_a_killed_process_left_is_removed_at_the_next_write_and_a_living_one_s_is_not(
+    toy, tmp_path
+):
+    other = subprocess.Popen(
+        [sys.executable, "-c", KILLED, tmp_path / "other"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert other.stdout.readline() == "writing\n"
+    (left,) = os.listdir(tmp_path)
+    toy.save(tmp_path / "one")
+    assert set(os.listdir(tmp_path)) == {"one", left}
+    other.communicate("\n")
+    assert other.returncode == -signal.SIGKILL
+    toy.save(tmp_path / "two")
+    assert set(os.listdir(tmp_path)) == {"one", "two"}
 
 
 def test_losing_the_race_to_another_process_is_fine(toy, tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ def test_a_folder_with_its_options(image_folder, cache):
 
 def test_a_folder_without_a_test_part_with_its_options(image_folder, cache):
     data = load(f"folder:{image_folder}/train", cache=cache, test_split=0.5, seed=9)
-    assert data.notes == ("the folder has no test part, so a stratified 50% is it, seed 9",)
+    assert data.notes == ("the folder has no test part: a stratified 50% becomes it, seed 9",)
 
 
 def test_an_npz_file(tmp_path):

@@ -197,7 +197,7 @@ def test_an_activation_layer_is_made_anew_for_each_block():
         ({"dropout": -0.1, "order": "linear-drop"}, r"in \[0, 1\), got -0.1"),
         ({"dropout": float("nan"), "order": "linear-drop"}, r"in \[0, 1\), got nan"),
         ({"dropout": 0.5, "order": "after"}, "no place in the order 'linear-act-norm'.*-norm-drop"),
-        ({"norm": "group", "groups": 0}, "groups is a number above 0.*got 0"),
+        ({"norm": "group", "groups": 0}, "groups must be above 0.*got 0"),
     ],
     ids=str,
 )

@@ -314,11 +314,14 @@ def test_preprocessing_is_kerass():
         ({"edition": "2.x"}, r"unknown edition of InceptionV3 '2.x'.*today, 1.x"),
         ({"data_format": "channel_last"}, "unknown data format 'channel_last'"),
         ({"pooling": "mean"}, "unknown pooling 'mean'"),
-        ({"width": 0}, "width is a whole number above 0, got 0"),
-        ({"width": 2.0}, "width is a whole number above 0, got 2.0"),
+        ({"width": 0}, "width must be a whole number above 0, got 0"),
+        ({"width": 2.0}, "width must be a whole number above 0, got 2.0"),
         ({"input_shape": (74, 80, 3)}, r"75×75 pixels or more, got the shape \(74, 80, 3\)"),
         ({"input_shape": (80, 3)}, r"input_shape is \(rows, columns, channels\), got \(80, 3\)"),
-        ({"input_shape": (None, 80, 3)}, "include_top=True, input_shape has numbers only"),
+        (
+            {"input_shape": (None, 80, 3)},
+            "include_top=True, all sizes in input_shape must be known",
+        ),
         ({"input_shape": (80, 80, None)}, "a number of channels got|with a number of channels"),
         (
             {"data_format": "channels_first", "input_shape": (80, 80, 3)},

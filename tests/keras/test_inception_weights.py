@@ -363,13 +363,13 @@ def ungained(name, arrays):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (nan, r"the beta of 'batchnormalization_9' holds what no trained network has"),
+        (nan, r"the beta of 'batchnormalization_9' holds values that no trained network has"),
         (negative, r"the moving_variance of 'batchnormalization_9' holds"),
         (words, r"the bias of 'convolution2d_1' holds"),
         (
             fewer,
             r"holds 93 convolutions, 1 dense layer, 93 norms, the model has 94 convolutions, "
-            r"1 dense layer, 94 norms: it is of another network",
+            r"1 dense layer, 94 norms: it belongs to another network",
         ),
         (odd, r"layer 'convolution2d_2' has an array 'convolution2d_2_param_0': expected one each"),
         (
@@ -391,7 +391,7 @@ def test_damaged_and_foreign_files(old, blank, published, change, message):
 def test_truncated_files(old, blank, published, share):
     content = write_keras_1(published, old).read_bytes()
     published.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(InputError, match="only a part of one; fetch it again"):
+    with pytest.raises(InputError, match="only a part of one; download it again"):
         load(blank, published)
 
 
@@ -407,7 +407,7 @@ def test_other_files(blank, tmp_path):
     path = tmp_path / "other.h5"
     with h5py.File(path, "w") as file:
         file["x"] = np.zeros(3)
-    with pytest.raises(InputError, match="an HDF5 file, but not one of Keras's weights"):
+    with pytest.raises(InputError, match="an HDF5 file, but doesn't hold weights of Keras"):
         load(blank, path)
     path.write_text("<html>Not found</html>")
     with pytest.raises(InputError, match="it is no HDF5 file"):

@@ -185,7 +185,7 @@ def test_channels_first_configuration(monkeypatch):
         ("inception_v3", (74, 75, 3), {}, r"75×75 pixels or more, got the shape \(74, 75, 3\)"),
         ("inception_v3", (75, 75, 3), {"edition": "2"}, "unknown edition of InceptionV3 '2'"),
         ("inception_v3", (75, 75, 3), {"norm": "bacth"}, "unknown norm 'bacth'"),
-        ("vgg", (8, 8, 1), {"depth": 12}, "vgg has depth 11, 13, 16, 19; got 12"),
+        ("vgg", (8, 8, 1), {"depth": 12}, "the depth of vgg must be one of 11, 13, 16, 19; got 12"),
         ("mlp", (4,), {"norm": "bacth"}, "unknown norm 'bacth': did you mean 'batch'"),
         ("mlp", (4,), {"act": "rleu"}, "unknown activation 'rleu'"),
         ("mlp", (4,), {"init": "he"}, "unknown initializer 'he'"),

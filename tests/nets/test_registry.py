@@ -57,15 +57,15 @@ def test_numbers_may_come_as_text(given, typed):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("width", "wide", "option width of net 'cnn' is of type int, got 'wide'"),
+        ("width", "wide", "option width of net 'cnn' must be of type int, got 'wide'"),
         ("width", 2.5, "whole number above 0, got 2.5"),
         ("width", 0, "whole number above 0, got 0"),
         ("depth", -1, "whole number above 0, got -1"),
         ("width", float("inf"), "of type int, got inf"),
         ("width", True, "of type int, got True"),
         ("width", None, "of type int, got None"),
-        ("dropout", "much", "option dropout of net 'cnn' is of type float, got 'much'"),
-        ("act", 3, "option act of net 'cnn' is of type str, got 3"),
+        ("dropout", "much", "option dropout of net 'cnn' must be of type float, got 'much'"),
+        ("act", 3, "option act of net 'cnn' must be of type str, got 3"),
     ],
 )
 def test_ill_typed_options(option, value, message):

@@ -62,9 +62,9 @@ def test_no_pair_means_no_difference():
     [("better", "a", "better"), ("better", "b", "worse")]
     + [(word, None, word) for word in ("equivalent", "inconclusive")],
 )
-def test_a_verdict_is_told_from_the_side_of_its_arm(verdict, winner, word):
+def test_a_verdict_is_stated_from_the_side_of_its_arm(verdict, winner, word):
     comparison = {"arm": "a", "against": "b", "verdict": verdict, "winner": winner}
-    assert facts.standing(comparison) == word
+    assert facts.arm_verdict(comparison) == word
 
 
 def test_the_same_in_all_pairs_is_no_missing_interval():

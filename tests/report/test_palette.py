@@ -20,17 +20,17 @@ def contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
-def test_every_variable_has_its_own_stand_in_and_is_replaced():
+def test_every_variable_has_its_own_placeholder_and_is_replaced():
     variables = list(palette.colours())
-    stand_ins = [palette.stand_in(variable) for variable in variables]
-    assert len(set(stand_ins)) == len(variables)
-    themed = palette.themed(" ".join(stand_ins))
+    placeholders = [palette.placeholder(variable) for variable in variables]
+    assert len(set(placeholders)) == len(variables)
+    themed = palette.themed(" ".join(placeholders))
     assert re.findall(r"var\(--([\w-]+),", themed) == variables
 
 
-def test_no_colour_of_the_page_is_a_stand_in():
-    stand_ins = {palette.stand_in(variable) for variable in palette.colours()}
-    assert not stand_ins & {colour for pair in palette.colours().values() for colour in pair}
+def test_no_colour_of_the_page_is_a_placeholder():
+    placeholders = {palette.placeholder(variable) for variable in palette.colours()}
+    assert not placeholders & {colour for pair in palette.colours().values() for colour in pair}
 
 
 @pytest.mark.parametrize("shade", [0, 1])

@@ -9,7 +9,7 @@ import pytest
 
 from relucate.report import plots
 from relucate.report.numbers import Units
-from relucate.report.palette import colours, stand_in
+from relucate.report.palette import colours, placeholder
 
 
 def differences(study, name="d", **changes):
@@ -70,7 +70,7 @@ def test_every_id_has_the_figures_name_and_every_reference_its_id(study):
 
 def test_figures_take_the_pages_colours_only(study):
     svg = differences(study) + plots.curves_svg(study, "accuracy", name="c", alt="")
-    assert not [variable for variable in colours() if stand_in(variable) in svg]
+    assert not [variable for variable in colours() if placeholder(variable) in svg]
     bare = re.sub(r"var\(--[\w-]+, #\w+\)", "", svg)
     assert set(re.findall(r"#[0-9a-f]{6}\b", bare)) <= {"#000000", "#ffffff"}
     assert "<style" not in svg

@@ -10,7 +10,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from relucate.report.terminal import print_study, speakable
+from relucate.report.terminal import displayable, print_study
 
 GOLDEN = Path(__file__).parent / "golden"
 FOUR = ("linear-norm-act", "linear-act-norm", "norm-linear-act", "linear-act")
@@ -105,8 +105,8 @@ def test_nulls_become_dashes_and_words(study):
     assert "None" not in text
 
 
-def test_speakable_keeps_what_can_be_shown():
-    assert speakable(["α\n\t", 1.5, None, {"k": "\x07"}]) == ["α\n\t", 1.5, None, {"k": "?"}]
+def test_displayable_keeps_what_can_be_shown():
+    assert displayable(["α\n\t", 1.5, None, {"k": "\x07"}]) == ["α\n\t", 1.5, None, {"k": "?"}]
 
 
 def test_an_arm_that_lost_is_worse_and_not_green(make_study):

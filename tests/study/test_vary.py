@@ -167,7 +167,7 @@ def test_factors_that_are_none(factors, text):
 
 
 def test_a_value_that_the_recipe_refuses():
-    with pytest.raises(InputError, match="lr is a number above 0"):
+    with pytest.raises(InputError, match="lr must be a number above 0"):
         plan({"lr": [0.1, -1]})
 
 
@@ -217,7 +217,8 @@ def test_where_every_run_diverged_there_is_no_interaction():
     lose(made, "lr=9")
     (found,) = interactions(made, made.plan.seeds)
     assert (found["verdict"], found["reason"]) == ("inconclusive", "all runs diverged")
-    assert found["sentence"].endswith("can't be told: every run with 9 diverged.")
+    assert found["sentence"].startswith("It is unknown whether the effect of ")
+    assert found["sentence"].endswith(" depends on lr: every run with 9 diverged.")
     lose(made, "lr=")
     (found,) = interactions(made, made.plan.seeds)
     assert "every run with 0.1 or 9 diverged" in found["sentence"]

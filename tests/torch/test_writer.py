@@ -118,7 +118,7 @@ def test_frozen_parameters_stay_frozen():
     model[0][1].requires_grad_(False)
     made, _ = relucate.convert(model, AFTER, example=(2, 3, 8, 8))
     frozen = {name for name, p in made.named_parameters() if not p.requires_grad}
-    assert frozen == {"0.0.weight", "0.0.bias", "0.1.weight", "0.1.bias"}
+    assert frozen == {"0.0.weight", "0.0.bias", "0.2.weight", "0.2.bias"}  # where the norm is now
 
 
 def test_what_was_written_is_a_module_like_any_other(tmp_path):
@@ -139,10 +139,14 @@ def test_what_was_written_is_a_module_like_any_other(tmp_path):
     torch.testing.assert_close(program.module()(x), expected)
 
 
-def test_paths_stay_where_the_norm_moves():
-    model = zoo.randomize(zoo.vgg(BEFORE), 6)
-    made, _ = relucate.convert(model, AFTER, example=(2, 3, 8, 8))
-    assert set(made.state_dict()) == set(model.state_dict())
+def test_paths_stay_where_a_traced_norm_moves():
+    model = zoo.randomize(zoo.resnet_basic(), 6)  # one ReLU for all of a block: it can't be moved
+    made, report = relucate.convert(model, AFTER, example=zoo.MODELS["resnet_basic"][1])
+    assert report.done
+    assert isinstance(made, torch.fx.GraphModule)
+    names = set(made.state_dict())
+    assert names >= set(model.state_dict())
+    assert all(name.endswith("conv1.bias") for name in names - set(model.state_dict()))
 
 
 def test_modes_are_not_changed():
@@ -223,3 +227,84 @@ def test_constants_that_are_made_in_the_forward():
     assert report.certificate.passed
     x = torch.randn(3, 3, 8, 8)
     torch.testing.assert_close(made.eval()(x), model.eval()(x), rtol=0, atol=1e-5)
+
+
+# What torch.fx drops when it builds a module, and what it can't see.
+
+
+class MyLinear(nn.Linear):
+    def forward(self, x):
+        return F.linear(x, self.weight, self.bias)
+
+
+class LayerNorm2d(nn.LayerNorm):
+    def forward(self, x):
+        x = x.permute(0, 2, 3, 1)
+        shape = self.normalized_shape
+        return F.layer_norm(x, shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+
+
+class Standardized(nn.Conv2d):
+    def forward(self, x):
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+class Blur(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("filter", torch.ones(8, 1, 3, 3) / 9, persistent=False)
+
+    def forward(self, x):
+        return F.conv2d(x, self.filter, groups=8)
+
+
+def with_own_classes():
+    layers = [Standardized(3, 8, 3), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU()]
+    ends = [
+        nn.Conv2d(8, 8, 1),
+        LayerNorm2d(8),
+        Blur(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        MyLinear(8, 4),
+    ]
+    return nn.Sequential(*layers, *ends)
+
+
+@pytest.mark.parametrize("order", ["none", AFTER, "norm-linear-act"])
+def test_classes_and_unsaved_buffers_stay(order):
+    model, shape = with_own_classes(), (2, 3, 12, 12)
+    made, report = relucate.rebuild(model, order, seed=1, example=shape)
+    assert report.done
+    kinds = {type(m) for m in made.modules()}
+    assert {Standardized, Blur, MyLinear} <= kinds
+    assert not torch.equal(made.get_submodule("9").weight, model[9].weight)  # it is new
+    assert not [name for name in made.state_dict() if "filter" in name]
+    assert [name for name, _ in made.named_buffers() if "filter" in name]
+
+
+class Shortcut(nn.Module):
+    """The commonest ResNet block: an empty container where nothing is to be done."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.shortcut, self.more = nn.Sequential(), nn.ModuleList()
+
+    def forward(self, x):
+        out = F.relu(self.bn1(self.conv1(x))) + self.shortcut(x)
+        for module in self.more:
+            out = module(out)
+        return out
+
+
+@pytest.mark.parametrize("order", ["none", AFTER])
+def test_an_empty_container_is_no_obstacle(order):
+    model = zoo.randomize(Shortcut(), 5).eval()
+    assert read_with_modules(model, (2, 4, 6, 6)).way == "fx"
+    made, report = relucate.convert(model, order, example=(2, 4, 6, 6))
+    assert report.done
+    assert report.certificate.passed
+    x = torch.randn(2, 4, 9, 5)
+    torch.testing.assert_close(made.eval()(x), model(x))

@@ -31,8 +31,11 @@ def test_a_document_brings_the_metric_back(metric: Metric) -> None:
         ({"name": "auc", "scale": 0}, "scale must be a finite number above 0, got 0"),
         ({"name": "auc", "scale": float("inf")}, "got inf"),
         ({"name": "auc", "worst": float("nan")}, "worst must be a finite number or None, got nan"),
-        ({"name": "auc", "lower_is_better": "no"}, "lower_is_better is True or False, got 'no'"),
-        ({"name": "auc", "unit": 3}, "unit is a text such as 'points', got 3"),
+        (
+            {"name": "auc", "lower_is_better": "no"},
+            "lower_is_better must be True or False, got 'no'",
+        ),
+        ({"name": "auc", "unit": 3}, "unit must be a text such as 'points', got 3"),
     ],
 )
 def test_what_does_not_fit_is_refused(values: dict[str, Any], words: str) -> None:

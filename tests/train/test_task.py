@@ -71,5 +71,5 @@ def test_a_task_without_values_per_example_has_to_define_its_score():
     class Bare(Task):
         pass
 
-    with pytest.raises(NotImplementedError, match="Bare has to define score"):
+    with pytest.raises(NotImplementedError, match="Bare must define score"):
         Bare().score(np.zeros((2, 2)), np.zeros(2))

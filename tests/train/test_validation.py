@@ -84,5 +84,5 @@ def test_the_batch_must_fit_what_is_left():
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, "a"])
 def test_a_share_that_is_none(share):
-    with pytest.raises(InputError, match="validation is a number in"):
+    with pytest.raises(InputError, match="validation must be a number in"):
         Recipe(validation=share)

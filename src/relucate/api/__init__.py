@@ -1,1 +1,1 @@
-"""The Python surface: one file per verb, each of which wires readers, planners and reports."""
+"""The Python surface: one file per verb, which connects readers, planners and reports."""

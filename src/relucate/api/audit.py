@@ -1,4 +1,4 @@
-"""`relucate.audit`: read a model of either framework, audit its Graph, show what was found."""
+"""`relucate.audit`: read a model of any framework, audit its Graph, show the findings."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ class AuditReport(Shown):
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What the rules found, the gravest first."""
+        """The findings of the rules, the most severe first."""
         return self._audit.findings
 
     @property
     def summary(self) -> dict[str, int]:
-        """Number of norms per order, the commonest first."""
+        """Number of norms per order, the most frequent first."""
         return self._audit.summary
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Layers that couldn't be looked into."""
+        """Layers that couldn't be read."""
         return self._audit.unknown
 
     @property
     def hidden(self) -> dict[str, tuple[str, ...]]:
-        """The norms inside those layers, by layer: they are no sites."""
+        """The norms inside those layers, by layer: they aren't sites."""
         return dict(self._audit.hidden)
 
     def at_least(self, severity: str) -> tuple[Finding, ...]:
@@ -81,7 +81,7 @@ def audit(
     """Return where each norm of `model` sits relative to its activation, and what is wrong.
 
     Data flow decides, never names or registration order; dropout, pooling, padding, reshaping and
-    fixed scales are looked through. The model is read, never changed.
+    fixed scales between a norm and its neighbours are ignored. The model is never changed.
 
     Args:
         model: a Keras functional or sequential model, a torch module, or a Graph.
@@ -89,11 +89,11 @@ def audit(
             a tuple of tensors for several inputs.
         steps: number of training steps, for the rule about slow moving statistics.
         select, ignore: codes of rules, their beginnings ("N1") or names; all by default.
-        leaves: for torch, names or classes of submodules not to look into.
+        leaves: for torch, names or classes of submodules that aren't read.
 
     Returns: an AuditReport: sites, findings, summary.
-    Raises: InputError: not a model, no example for torch, an unknown rule. Refused: a model that
-    has no graph to read, with the reason and what to do.
+    Raises: InputError: not a model, no example for torch, an unknown rule. Refused: the model's
+    graph can't be read, with the reason and what to do.
 
     >>> import keras
     >>> net = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3),

@@ -1,7 +1,7 @@
-"""Run two models on the same inputs and say how far they are apart: the certificate of every verb.
+"""Run two models on the same inputs and measure how much they differ: the certificate of a verb.
 
-A PyTorch module was read for inputs of one size, and may do something else for others: what takes
-other sizes is compared there, too. The comparison itself is `surgery.verify`'s.
+A PyTorch module was read for inputs of one size and may behave differently for others: models that
+take other sizes are compared there, too. Not here: the comparison of outputs (`surgery.verify`).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from ..train.framework import ReadModel
 
 _BATCH = 8
 
-NARROW = "takes no inputs of shape"  # how the note on what a result no longer takes goes on
+NARROW = "takes no inputs of shape"  # in the note on sizes that a result no longer takes
 
 
 @dataclass(frozen=True)
 class Party:
-    """A model, what runs it, its graph, and what a message calls it.
+    """A model, what runs it, its graph, and its name in messages.
 
-    read: the model, or the one that it was written from.
+    read: this model as it was read, or the model that it was written from.
     """
 
     read: ReadModel
@@ -107,7 +107,7 @@ def _at_other_sizes(
     for resized in one.read.other_sizes(arrays):
         ones = one.attempt(resized)
         if isinstance(ones, str) or not all(np.all(np.isfinite(x)) for x in ones):
-            continue  # no input of this model
+            continue  # not an input of this model
         shapes = ", ".join(str(tuple(x.shape[1:])) for x in resized)
         others = other.attempt(resized)
         if isinstance(others, str):

@@ -1,4 +1,4 @@
-"""What every result can do: print as text, show itself in a notebook, be JSON-ready data."""
+"""The base of every result: it prints as text, shows itself in notebooks, is JSON-ready data."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 
 class Shown:
-    """A result of a verb. A subclass says what its data are and what prints and draws them."""
+    """A verb's result. A subclass gives its data and the functions that print and draw them."""
 
     def _data(self) -> Mapping[str, Any]:
         """Return the result as plain data."""
         raise NotImplementedError
 
     def _views(self) -> tuple[Callable[..., None], Callable[..., str]]:
-        """Return what prints such data to a rich console, and what makes HTML of them."""
+        """Return a function that prints such data to a rich console, and one that makes HTML."""
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as JSON-ready data, the same that the command line prints."""
+        """Return the result as JSON-ready data, the same as the command line prints."""
         return json.loads(json.dumps(self._data(), allow_nan=False))
 
     def __str__(self) -> str:

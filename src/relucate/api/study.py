@@ -1,7 +1,6 @@
 """The Python surface: `relucate.compare`, and the Study that it returns.
 
-It wires study, data and report together, as the command line does through it. Not here: logic of
-its own.
+It connects study, data and report; the command line calls it, too. Not here: logic of its own.
 """
 
 from __future__ import annotations
@@ -25,13 +24,14 @@ from ..study.running import run
 from ..study.source import resolve
 from ..study.vary import arms_from, check_dropout, check_factors
 from ..train.recipe import Recipe
+from ..train.task import CLASSIFICATION, Task
 from .shown import Shown
 
 DEFAULT_ORDERS = ("before", "after")
 
 
 class Study(Shown):
-    """A finished comparison: the verdict with everything that it rests on.
+    """A finished comparison: the verdict with all its evidence.
 
     verdict: "better", "equivalent" or "inconclusive"; winner: an order or None; difference: of the
     second arm minus the first, a mapping with estimate, low, high, level and method, in the
@@ -90,10 +90,11 @@ def compare(
     norm_eps: float | None = None,
     norm_momentum: float | None = None,
     recipe: Recipe | Mapping[str, Any] | None = None,
+    task: Task = CLASSIFICATION,
     pairs: int | None = None,
     max_pairs: int = 30,
     first_seed: int = 0,
-    margin: float = 0.005,
+    margin: float | None = None,
     level: float = 0.95,
     target: float | None = None,
     tune: str | None = None,
@@ -114,41 +115,45 @@ def compare(
         d_s = accuracy(second order, seed s) - accuracy(first order, seed s)
         interval: mean(d) ± c(n) · sd(d) / √n
 
-    It looks after every pair, from the third on, and stops as soon as the answer stands: c(n) is
-    wide enough that the intervals of all looks hold together (`stats.spending`). With `pairs` the
-    number is fixed beforehand, and c(n) = t(n - 1).
+    It looks after every pair, from the third on, and stops as soon as the answer is certain: c(n)
+    is so large that the intervals of all looks hold together (`stats.spending`). With `pairs` the
+    number is fixed in advance, and c(n) = t(n - 1).
 
     Args:
         model: a name from `relucate nets`, "file.py:build", "package.module:build", or a function
             that takes `order` and returns a Keras model or a torch module with logits at the end.
         data: "digits", "folder:PATH", "npz:PATH", a name of keras.datasets, a Dataset, or arrays
             ((x_train, y_train), (x_test, y_test)).
-        orders: what to compare; the first is what the others are compared against.
+        orders: what to compare; the others are compared against the first.
         vary: values of options of the builder or of the recipe, such as {"act": ["relu", "tanh"]}:
-            every order is trained with every one, and the study says whether the order's effect
+            every order is trained with every value, and the study says whether the order's effect
             depends on them.
-        options: keyword arguments for the builder, the same in every arm. A model that is rebuilt
-            takes bias="keep": then no arm has a bias that another lacks.
+        options: keyword arguments for the builder, the same in every arm. With bias="keep" for a
+            model that is rebuilt, no arm has a bias that another lacks.
         imports: Python files or modules to import first, in the worker processes too, because they
-            register a saved model's custom objects. For a model that is named by a text.
-        norm_eps, norm_momentum: given to the norms of every arm, where they would differ; momentum
-            is Keras's, the share of the old average that a step keeps (PyTorch's is 1 - this).
+            register a saved model's custom objects. Only if `model` is a text.
+        norm_eps, norm_momentum: set in the norms of every arm; momentum is Keras's, the share of
+            the old average that a step keeps (PyTorch's is 1 - this).
         recipe: how to train; a mapping gives options of `Recipe`. None: defaults for the data.
-        pairs: seeds per arm, from `first_seed` on, fixed beforehand. None: as many as the answer
-            takes, at most `max_pairs`; an undecided study may go on with a larger one.
-        margin: smallest difference in accuracy that matters, as a fraction.
+        task: what the networks are trained for and scored by, an instance of a subclass of
+            `train.task.Task`; single-label classification by accuracy unless given.
+        pairs: seeds per arm, from `first_seed` on, fixed in advance. None: as many as the answer
+            needs, at most `max_pairs`; a larger `max_pairs` continues an undecided study.
+        margin: smallest difference that matters, in the metric's own unit (accuracy: a fraction).
+            None: the metric's usual one, 0.005 for accuracy; other metrics have none.
         level: coverage of the interval.
-        target: accuracy, as a fraction, for which the steps to it are compared.
+        target: accuracy, as a fraction: the steps that the arms take to reach it are compared.
         tune: "lr" finds each arm's best learning rate first, on held-out training data and other
-            seeds; the verdict is then on the arms at their best, with the comparison at the
-            recipe's rate beside it. rates: what to try (None: seven, half a decade apart).
+            seeds; the verdict then compares the arms at their best rates, and the study also has
+            the comparison at the recipe's rate. rates: what to try (None: seven, half a decade
+            apart).
         engine: "auto", "torch" or "keras"; device: of the torch engine.
         jobs: worker processes (0: one per core); threads: of each run, part of its identity.
         run_timeout: seconds after which a run is ended. A run that was ended, or whose process
-            died, is repeated once; after a second time its pair doesn't count.
+            died, is repeated once; if that fails too, its pair doesn't count.
         executor: where the runs run, a name in `study.executors.EXECUTORS`.
         store: SQLite file of finished runs; None keeps them for this call only.
-        progress: show what happens on stderr; display: an object to tell instead.
+        progress: show progress on stderr; display: an object that gets the progress instead.
 
     Returns: a Study.
     Raises: InputError, Refused: with what was expected, what came, and what to do.
@@ -164,8 +169,8 @@ def compare(
     _check(margin, pairs, max_pairs, target, tune, rates)
     factors = check_factors({} if vary is None else vary)
     arms = arms_from(_orders(orders), factors)
-    norms = check_norm_settings(norm_eps, norm_momentum)
-    source = replace(resolve(model, options, imports or ()), norms=norms)
+    source = resolve(model, options, imports or ())
+    source = replace(source, norms=check_norm_settings(norm_eps, norm_momentum))
     check_dropout(source, arms, factors)
     dataset = load_data(data)
     plan = StudyPlan(
@@ -173,6 +178,7 @@ def compare(
         arms,
         dataset,
         make_recipe(recipe, dataset),
+        task=task,
         pairs=max_pairs if pairs is None else pairs,
         looks=pairs is None,
         margin=margin,
@@ -188,48 +194,48 @@ def compare(
         executor=executor,
     )
     displays, tuned = partial(_display, display, progress), tune is not None
-    found = run(plan, displays, _path(store), tuned=tuned, rates=rates, command=command)
-    return Study(found)
+    return Study(run(plan, displays, _path(store), tuned=tuned, rates=rates, command=command))
 
 
 def _check(
-    margin: float,
+    margin: float | None,
     pairs: int | None,
     max_pairs: int,
     target: float | None,
     tune: str | None,
     rates: Any,
 ) -> None:
-    """Refuse what can't be asked for, before any work is done."""
-    check_margin(margin)
+    """Refuse wrong arguments before any work is done."""
+    if margin is not None:
+        check_margin(margin)
     whole = isinstance(max_pairs, int) and not isinstance(max_pairs, bool)
     if pairs is None and not (whole and 3 <= max_pairs <= 1000):
-        raise InputError(f"max_pairs is a whole number from 3 to 1,000, got {max_pairs!r}.")
+        raise InputError(f"max_pairs must be a whole number from 3 to 1,000, got {max_pairs!r}.")
     if target is not None and not (is_number(target) and 0 < target <= 1):
-        raise InputError(f"target is an accuracy above 0 and at most 1, got {target!r}.")
+        raise InputError(f"target must be an accuracy above 0 and at most 1, got {target!r}.")
     if tune not in (None, "lr"):
         raise unknown("thing to tune", tune, ("lr",))
     if rates is not None and tune is None:
-        raise InputError("rates are what tuning tries: give tune='lr' (--tune lr) with them.")
+        raise InputError("rates= needs tune='lr' (--rates needs --tune lr).")
 
 
 def _path(store: Any) -> Path | None:
     if store is None:
         return None
     if not isinstance(store, (str, Path)):
-        raise InputError(f"store is the path of a file, got {store!r}.")
+        raise InputError(f"store must be the path of a file, got {store!r}.")
     return Path(store)
 
 
 def _orders(orders: Any) -> list[str]:
     """Return the orders as text; one text with commas is several, as on the command line."""
     if not isinstance(orders, (str, Sequence)):
-        raise InputError(f"orders are texts, such as ['before', 'after'], got {orders!r}.")
+        raise InputError(f"orders must be texts, such as ['before', 'after'], got {orders!r}.")
     return [str(o) for o in (orders.split(",") if isinstance(orders, str) else orders)]
 
 
 def load_data(data: Any, **options: Any) -> Dataset:
-    """Return a Dataset from text, arrays or a Dataset, with keras.datasets' names known."""
+    """Return a Dataset from text, arrays or a Dataset; text may name one of keras.datasets."""
     known = isinstance(data, str) and data != "digits" and ":" not in data
     if not known:
         return load(data, **options)
@@ -239,12 +245,12 @@ def load_data(data: Any, **options: Any) -> Dataset:
 
 
 def make_recipe(recipe: Recipe | Mapping[str, Any] | None, data: Dataset) -> Recipe:
-    """Return the recipe with defaults that suit the size of the data."""
+    """Return the recipe, with defaults for the size of the data."""
     if isinstance(recipe, Recipe):
         return recipe
     if recipe is not None and not isinstance(recipe, Mapping):
         raise InputError(
-            f"recipe is a Recipe or a mapping of its options, got {recipe!r} "
+            f"recipe must be a Recipe or a mapping of its options, got {recipe!r} "
             f"({type(recipe).__name__})."
         )
     return Recipe.from_dict({**default_recipe(data), **dict(recipe or {})})
@@ -277,6 +283,3 @@ def _display(display: Any, progress: bool, plan: StudyPlan) -> Any:
         margin=plan.margin,
         level=plan.level,
     )
-
-
-__all__ = ["InputError", "Study", "compare"]

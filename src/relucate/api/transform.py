@@ -1,4 +1,4 @@
-"""`fold`, `convert`, `rebuild`, `verify`: read a model, plan, write it, and check what came out."""
+"""`fold`, `convert`, `rebuild`, `verify`: read a model, plan, write, and check the result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..order import Order
 from ..surgery.audit import hidden_rows, hidden_text
 from ..surgery.borders import is_exact
 from ..surgery.convert import convert_graph
-from ..surgery.draft import Edit, SiteResult
+from ..surgery.draft import Edit, SiteResult, plan_writable
 from ..surgery.fold import fold_graph
 from ..surgery.moments import measure
 from ..surgery.rebuild import rebuild_graph
@@ -34,8 +34,8 @@ _BATCH = 32
 class TransformReport(Shown):
     """What a verb did to each norm of a model, and how well the result was checked.
 
-    Attributes: sites: a SiteResult per norm; certificate: None for `rebuild`, whose result is
-        another function, and for a plan that wasn't carried out.
+    Attributes: sites: a SiteResult per norm; certificate: None for `rebuild`, whose result computes
+        another function, and for a dry run.
     """
 
     verb: str
@@ -49,15 +49,16 @@ class TransformReport(Shown):
     warnings: tuple[str, ...] = ()
     parameters: tuple[int, int] = (0, 0)
     hidden: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # norms in unread layers
+    renamed: Mapping[str, str] = field(default_factory=dict)  # what is at a path -> its old path
 
     @property
     def done(self) -> tuple[SiteResult, ...]:
-        """The norms that something was done to."""
+        """The norms that were changed."""
         return tuple(outcome for outcome in self.sites if outcome.status == "done")
 
     @property
     def skipped(self) -> tuple[SiteResult, ...]:
-        """The norms that stayed as they were, each with its reason."""
+        """The norms that weren't changed, each with its reason."""
         return tuple(outcome for outcome in self.sites if outcome.status == "skipped")
 
     def _data(self) -> dict[str, Any]:
@@ -74,6 +75,7 @@ class TransformReport(Shown):
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
             "warnings": list(self.warnings),
             "hidden": hidden_rows(self.hidden),
+            "renamed": dict(self.renamed),
         }
 
     def _views(self) -> Any:
@@ -98,18 +100,18 @@ def fold(
 
         s · (W x + b) + t = (s W) x + (s b + t)      W (s · x + t) + b = (W s) x + (b + W t)
 
-    A norm behind the activation goes into the next layers, through concatenation, pooling and zero
-    padding too, where the shift meets padded zeros: strategy "map" (adds the convolution of the
-    constant shift, needs a known image size), "ones" (a channel of ones beside the input), "branch"
-    (the same in a convolution of its own), "shift" (only the scale is folded); "auto" takes what
-    moves fewest values, site by site. All exact. "approximate" makes the shift a bias all the same,
-    wrong at the border, and the certificate says by how much.
+    The next layers absorb a norm after the activation, also through concatenation, pooling and zero
+    padding. Padded zeros lack the shift. Strategies for that: "map" (adds the convolution of the
+    constant shift, needs a known image size), "ones" (adds a channel of ones to the input),
+    "branch" (the same in a separate convolution), "shift" (folds only the scale); "auto" chooses
+    for each site the one that moves the fewest values. All are exact. "approximate" makes the shift
+    a bias, which is wrong at the border, and the certificate measures the error.
 
     Args:
         model: a Keras functional or sequential model, or a torch.nn.Module. It isn't changed.
         strategy: see above.
         example, leaves: for torch, as in `audit`.
-        inputs: arrays (one per input) to verify the result on, besides random ones.
+        inputs: arrays (one per input) on which to verify the result, besides random ones.
 
     Returns: the new model, not compiled, and a report: each norm, done or skipped and why.
     Raises: InputError: no norms, NaN weights, an unknown strategy. Refused: the model can't be read
@@ -118,7 +120,7 @@ def fold(
     of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018.
     """
     read = framework_of(model).read(model, example, tuple(leaves))
-    plan = _planned(read.graph, "fold", lambda graph: fold_graph(graph, strategy))
+    plan = _planned(read, "fold", lambda left: fold_graph(read.graph, strategy, left))
     report = _report(read.graph, plan, "fold", None, strategy)
     return _carried_out(read, model, plan, report, inputs)
 
@@ -135,23 +137,25 @@ def convert(
 ) -> tuple[Any, TransformReport]:
     """Return the trained model in another order, computing the same function at inference.
 
-    Each norm is absorbed by the linear layers around it (`fold`), then put where the order has it,
-    as the identity: mean = m, variance = v, gamma = sqrt(v + eps), beta = m, where m and v are
-    those of what it now reads in `data`; without data m = 0 and v = 1. In training mode the two
-    networks differ: that is the point.
+    The linear layers around each norm absorb it (`fold`); then it is put in its new place as the
+    identity: mean = m, variance = v, gamma = sqrt(v + eps), beta = m, where m and v are the moments
+    of its new input over `data`; without data m = 0 and v = 1. In training mode the two networks
+    differ, as intended.
 
     Args:
         model, example, leaves, inputs, strategy: as for `fold`.
         order: such as "after" (linear-act-norm) or "before"; "none" folds.
-        data: arrays, one per input, of at least two examples: what the network is trained on.
+        data: training inputs: arrays, one per input, of at least two examples.
 
     Returns: the new model, not compiled, and a report. Only batch norms can be the identity; other
-    norms stay, as do those whose activation follows behind an addition.
+    norms stay, and so do norms whose activation follows an addition.
     Raises: as `fold`; InputError: an order without activation or with dropout, data that don't fit.
     """
     read = framework_of(model).read(model, example, tuple(leaves))
     wanted = str(Order(order))
-    plan = _planned(read.graph, "convert", lambda g: convert_graph(g, wanted, strategy))
+    plan = _planned(
+        read, "convert", lambda left: convert_graph(read.graph, wanted, strategy, left=left)
+    )
     if data is not None:
         arrays = _arrays(read.graph, data, "data")
         if len(arrays[0]) < 2:
@@ -162,7 +166,7 @@ def convert(
         if plan.placed:
             values = read.taps(plan.graph, plan.placed, split(arrays, _BATCH))
             found = measure(plan.graph, plan.placed, values)
-            plan = convert_graph(read.graph, wanted, strategy, found)
+            plan = convert_graph(read.graph, wanted, strategy, found, plan.left)
     report = _report(read.graph, plan, "convert", wanted, strategy)
     return _carried_out(read, model, plan, report, inputs)
 
@@ -178,29 +182,34 @@ def rebuild(
 ) -> tuple[Any, TransformReport]:
     """Return the same architecture in another order, freshly initialised.
 
-    Norms move, activations where the order asks for it, and a linear layer has a bias unless a norm
+    Norms move, and activations if the order requires it. A linear layer has a bias unless a norm
     that subtracts a mean per channel directly follows. Everything else is kept: initialisers,
     regularizers, eps, momentum, names, trainable flags, dtypes.
 
     Args:
         model, example, leaves: as for `fold`.
         order: any order with linear and act, without drop; "none" takes all norms out.
-        seed: of the new weights. The same seed gives the same weights, and a layer of the same name
-            and shape starts alike in every order.
+        seed: of the new weights. The same seed gives the same weights, and a layer with the same
+            name and shape starts with the same weights in every order.
         bias: "rule" as above, or "keep": every linear layer has a bias if it has one now.
 
-    Returns: the new model, not compiled, and a report. What stays and why is in it: norms whose
-    activation follows behind an addition, values that others read too, the layer that makes the
-    network's output.
+    Returns: the new model, not compiled, and a report. It lists what stays, with the reason: norms
+    whose activation follows an addition, values that other layers read, too, the layer that
+    computes the network's output.
     Raises: InputError: no norms, an order without activation or with dropout; Refused: the model
         can't be read or written.
     """
     read = framework_of(model).read(model, example, tuple(leaves))
     wanted = str(Order(order))
     if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
-        raise InputError(f"seed is a whole number from 0 on, got {seed!r}.")
+        raise InputError(f"seed must be a whole number of at least 0, got {seed!r}.")
     seed = int(seed)
-    plan = _planned(read.graph, "rebuild", lambda g: rebuild_graph(g, wanted, bias), finite=False)
+    plan = _planned(
+        read,
+        "rebuild",
+        lambda left: rebuild_graph(read.graph, wanted, bias, left),
+        finite=False,
+    )
     report = replace(_report(read.graph, plan, "rebuild", wanted, None), seed=seed)
     made = read.write(plan.graph, seed)
     report = _written(read, plan.graph, made, report)
@@ -213,19 +222,26 @@ def plan(
 ) -> TransformReport:
     """Return the report of `fold`, `convert` or `rebuild` without its model (a dry run).
 
-    The model is made, so that a refusal to write it comes here too, but not verified.
+    The model is built, so that a refusal to write it is raised here, too, but it isn't verified.
     """
     leaves = tuple(more.get("leaves", ()))
     read = framework_of(model).read(model, more.get("example"), leaves)
     if verb == "fold":
-        made = _planned(read.graph, verb, lambda graph: fold_graph(graph, strategy))
+        made = _planned(read, verb, lambda left: fold_graph(read.graph, strategy, left))
     elif verb == "convert":
         wanted = Order(order or "")
-        made = _planned(read.graph, verb, lambda graph: convert_graph(graph, wanted, strategy))
+        made = _planned(
+            read, verb, lambda left: convert_graph(read.graph, wanted, strategy, left=left)
+        )
     else:
         wanted = Order(order or "")
         bias = more.get("bias", "rule")
-        made = _planned(read.graph, verb, lambda g: rebuild_graph(g, wanted, bias), finite=False)
+        made = _planned(
+            read,
+            verb,
+            lambda left: rebuild_graph(read.graph, wanted, bias, left),
+            finite=False,
+        )
     name = None if order is None else str(Order(order))
     report = _report(read.graph, made, verb, name, None if verb == "rebuild" else strategy)
     fresh = 0 if verb == "rebuild" else None
@@ -267,19 +283,20 @@ def verify(
     return certified(*parties, arrays, tolerance, sizes=inputs is None)
 
 
-# What the verbs have in common.
+# Shared by the verbs.
 
 
 def _planned(
-    graph: Graph, verb: str, make: Callable[[Graph], Edit], *, finite: bool = True
+    read: ReadModel, verb: str, plan: Callable[[Mapping[str, str]], Edit], *, finite: bool = True
 ) -> Edit:
+    graph = read.graph
     if not any(node.kind == "norm" for node in graph):
         if graph.hidden_norms:
             raise Refused(f"there is nothing to {verb}: {hidden_text(graph.hidden_norms)}.")
         raise InputError(f"'{graph.name}' has no norms: there is nothing to {verb}.")
     if finite:
         check_finite(graph)
-    return make(graph)
+    return plan_writable(plan, read.unwritable)
 
 
 def _report(
@@ -316,7 +333,7 @@ def _carried_out(
     old = Party(read, model, read.graph, "the model")
     new = Party(read, made, plan.graph, "the result")
     found = certified(old, new, arrays, None, sizes=True)
-    # Where the plan warns of a fixed size of the images, the certificate finds the same.
+    # If the plan warns about a fixed image size, the certificate finds the same.
     notes = [note for note in found.notes if not (plan.warnings and NARROW in note)]
     report = replace(report, certificate=found, warnings=(*report.warnings, *notes))
     if not found.passed and is_exact(report.strategy):
@@ -327,9 +344,9 @@ def _carried_out(
 
 
 def _written(read: ReadModel, graph: Graph, made: Any, report: TransformReport) -> TransformReport:
-    """Return the report with what is known of the model that was written.
+    """Return the report with what is known of the written model.
 
-    Raises: Refused: it doesn't read as the graph that was planned.
+    Raises: Refused: its graph isn't the planned one.
     """
     try:
         again = read.reread(made)
@@ -342,13 +359,14 @@ def _written(read: ReadModel, graph: Graph, made: Any, report: TransformReport) 
     written = sorted(site.order for site in sites(again))
     if planned != written:
         raise Refused(
-            "the result isn't returned: what was written has its norms elsewhere than planned. "
+            "the result isn't returned: its norms aren't where they were planned to be. "
             "Please report this model."
         )
     return replace(
         report,
         parameters=(report.parameters[0], again.count_parameters()),
         warnings=(*report.warnings, *read.notes(made)),
+        renamed=read.renamed(made),
     )
 
 

@@ -1,4 +1,4 @@
-"""The typer app: the verbs, and what happens on errors."""
+"""The typer app: the verbs, and the handling of errors."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ app = typer.Typer(
 
 
 def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
-    """Return a verb in which `sys.exit` is an error: only the user's own code calls it there.
+    """Return the verb with `sys.exit` as an error: only the user's own code calls it there.
 
-    A model that ends the program would end it with the code of a check that found nothing.
+    Otherwise a model that ends the program could look like a check that found nothing.
     """
 
     @wraps(verb)

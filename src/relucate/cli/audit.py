@@ -35,7 +35,7 @@ def audit(
     model: Model,
     leaf: Annotated[
         list[str] | None,
-        typer.Option(help="Torch: name or class of a submodule not to look into."),
+        typer.Option(help="Torch: name or class of a submodule that isn't read."),
     ] = None,
     select: Annotated[
         list[str] | None,
@@ -52,7 +52,8 @@ def audit(
         FailOn, typer.Option(help="Exit with 1 if there is a finding at or above this severity.")
     ] = FailOn.error,
     every: Annotated[
-        bool, typer.Option("--all", help="Each norm and each finding on its own, in any model.")
+        bool,
+        typer.Option("--all", help="List each norm and each finding separately, in any model."),
     ] = False,
     format: Annotated[
         AuditFormat, typer.Option(help="text, json, or sarif for code hosts, on standard output.")
@@ -61,7 +62,7 @@ def audit(
 ) -> None:
     """Show where each norm sits relative to its activation, and what is wrong with it.
 
-    Orders are told by data flow. Rules and their codes: docs/rules.
+    Data flow decides about orders. Rules and their codes: docs/rules.
     """
     from ..api.audit import audit as run
 

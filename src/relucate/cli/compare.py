@@ -30,7 +30,7 @@ from .options import (
 
 @dataclass(frozen=True)
 class _NetOptions:
-    """Options that the built-in nets share, and that a builder may take."""
+    """Options of the built-in nets, which a builder may take, too."""
 
     act: str | None = described(None, "Activation: relu, tanh, ...")
     norm: str | None = described(None, "Norm: batch, layer, group, none.")
@@ -86,7 +86,7 @@ def compare(
     """Train a model in several orders, seed by seed in pairs, and say which is better.
 
     Without arguments: net cnn on digits, norm before the activation against norm after it. Finished
-    runs are kept in the store, so that the same command continues where it was stopped.
+    runs are kept in the store, so the same command continues where it stopped.
     """
     from ..api.study import compare as run
     from ..api.study import make_recipe
@@ -118,11 +118,11 @@ def _command() -> str:
 
 
 def _show(study: Any, out: Path, format: TextOrJson) -> None:
-    """Print the verdict, then write the files: a full disk must not hide it."""
+    """Print the verdict, then write the files: a full disk must not hide the verdict."""
     text = json.dumps(study.to_dict(), indent=1)
     try:
         _print(study, text if format is TextOrJson.json else None)
-    finally:  # also if the other end of a pipe has seen enough
+    finally:  # also if the other end of a pipe was closed
         _keep(out / "study.json", text)
         page = study.report(out / "report.html")
     if format is TextOrJson.text:
@@ -147,8 +147,8 @@ def _keep(path: Path, text: str) -> None:
             new.write_text(f"{text}\n", encoding="utf-8")
     except OSError as error:
         raise InputError(
-            f"can't write '{path}': {error.strerror or error}. All runs are in the store beside "
-            "it: the same command shows and writes their result again."
+            f"can't write '{path}': {error.strerror or error}. All runs are in the store next "
+            "to it: the same command shows and writes their result again."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""`relucate convert`: the trained model in the other order, computing the same."""
+"""`relucate convert`: the trained model in another order, computing the same function."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def convert(
         str | None,
         typer.Option(
             help="Training data (digits, folder:PATH, npz:PATH) to measure the statistics of the "
-            "moved norms on; neutral ones without."
+            "moved norms on; without it they are neutral."
         ),
     ] = None,
     images: Annotated[int, typer.Option(help="How many examples of --data are used.")] = 1024,

@@ -1,4 +1,4 @@
-"""`relucate data`: what a data set holds."""
+"""`relucate data`: the contents of a data set."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Options of the command line from the fields of a dataclass, and what was given, back to values.
+"""Options of the command line from the fields of a dataclass, and given options back to values.
 
-A field's metadata says what its option is: help; panel; flag (its names, if not the field's);
-shown (the default in words); percent (a fraction, given in percent). An option that isn't given is
-None here, so that the default stays where the field is.
+A field's metadata describes its option: help; panel; flag (its names, if not the field's);
+shown (the default in words); scale (it is given as scale times the value). An option that isn't
+given is None here, so that only the field has the default.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def options_of(
     """Return a decorator that replaces a verb's **options by the options of dataclasses.
 
     Args:
-        panels: dataclasses, each with the title over those of its options that name none.
-        after: how many of the verb's own parameters the help shows first.
+        panels: dataclasses, each with the default title above its options.
+        after: number of the verb's own parameters that the help shows first.
     """
     made = [
         _parameter(field, kind, panel) for kind, panel in panels.items() for field in fields(kind)
@@ -50,15 +50,15 @@ def options_of(
 
 
 def _parameter(field: Field[Any], kind: type, panel: str) -> Parameter:
-    says = field.metadata
-    names = says.get("flag", "").split()
+    metadata = field.metadata
+    names = metadata.get("flag", "").split()
     wanted = _given_type(get_type_hints(kind)[field.name])
     if wanted is bool:
         names = names or [f"--{field.name.replace('_', '-')}"]
     option = typer.Option(
         *names,
-        help=f"{says['help']}{_shown(field)}",
-        rich_help_panel=says.get("panel", panel) or None,
+        help=f"{metadata['help']}{_shown(field)}",
+        rich_help_panel=metadata.get("panel", panel) or None,
         show_default=False,  # typer would put parentheses around it
     )
     annotation = Annotated[wanted if wanted is bool else wanted | None, option]
@@ -67,7 +67,7 @@ def _parameter(field: Field[Any], kind: type, panel: str) -> Parameter:
 
 
 def _given_type(hint: Any) -> Any:
-    """Return the type of an option: several values are one text with commas, except in lists."""
+    """Return an option's type: a tuple is given as one text with commas."""
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(kind for kind in get_args(hint) if kind is not type(None))
     return str if get_origin(hint) is tuple else hint
@@ -80,8 +80,8 @@ def _shown(field: Field[Any]) -> str:
         default = field.metadata["shown"]
     elif default is None or isinstance(default, bool):
         return ""
-    elif field.metadata.get("percent"):
-        default = f"{100 * default:g}"
+    elif "scale" in field.metadata:
+        default = f"{field.metadata['scale'] * default:g}"
     elif isinstance(default, tuple):
         default = ",".join(default)
     elif isinstance(default, Enum):
@@ -90,9 +90,9 @@ def _shown(field: Field[Any]) -> str:
 
 
 def given_values(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was given of a dataclass's options, as its fields have it.
+    """Return the given options of a dataclass as values of its fields.
 
-    Raises: InputError: a list of numbers that isn't one.
+    Raises: InputError: a list of numbers that holds something else.
     """
     hints = get_type_hints(kind)
     chosen = {}
@@ -107,8 +107,8 @@ def given_values(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(field: Field[Any], hint: Any, value: Any) -> Any:
-    if field.metadata.get("percent"):
-        return value / 100
+    if "scale" in field.metadata:
+        return value / field.metadata["scale"]
     parts = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) is tuple), None)
     if parts is None:
         return value
@@ -120,5 +120,5 @@ def _value(field: Field[Any], hint: Any, value: Any) -> Any:
     except ValueError:
         name = field.name.replace("_", "-")
         raise InputError(
-            f"--{name} is numbers with commas, such as 0.01,0.1, got '{value}'."
+            f"--{name} must be numbers with commas, such as 0.01,0.1, got '{value}'."
         ) from None

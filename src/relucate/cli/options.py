@@ -1,4 +1,4 @@
-"""Options that several verbs read in the same way."""
+"""Options that several verbs share."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which data, and how much of them is used."""
+    """Which data to use, and how much of them."""
 
     data: str = option(
         "digits", "digits, folder:PATH, npz:PATH, or cifar10, cifar100, mnist, fashion_mnist."
@@ -71,25 +71,25 @@ def _size(text: str) -> Any:
         sizes = []
     if len(sizes) not in (1, 2) or min(sizes, default=0) < 1:
         raise InputError(
-            f"--size is SIDE or HEIGHTxWIDTH in pixels, such as 32 or 32x48, got '{text}'."
+            f"--size must be SIDE or HEIGHTxWIDTH in pixels, such as 32 or 32x48, got '{text}'."
         )
     return sizes[0] if len(sizes) == 1 else tuple(sizes)
 
 
 def _decoding(done: int, total: int) -> None:
-    """Show how far decoding is, on standard error, if it is a terminal."""
+    """Show the progress of decoding on standard error, if it is a terminal."""
     if sys.stderr.isatty():
         end = "\n" if done == total else ""
         print(f"\rdecoding images: {done:,} of {total:,}", end=end, file=sys.stderr, flush=True)
 
 
 def builder_options(texts: Iterable[str] | None) -> dict[str, Any]:
-    """Return NAME=VALUE texts as a dict; a value is JSON where it reads as such, else text."""
+    """Return NAME=VALUE texts as a dict; a value that isn't valid JSON is text."""
     chosen = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise InputError(f"--option is NAME=VALUE, got '{text}'.")
+            raise InputError(f"--option must be NAME=VALUE, got '{text}'.")
         chosen[name.strip()] = _value(value.strip())
     return chosen
 
@@ -101,7 +101,7 @@ def varied_options(texts: Iterable[str] | None) -> dict[str, list[Any]]:
         name, equals, values = (part.strip() for part in text.partition("="))
         found = [value.strip() for value in values.split(",")]
         if not equals or not name or not all(found):
-            raise InputError(f"--vary is NAME=VALUE,VALUE and so on, got '{text}'.")
+            raise InputError(f"--vary must be NAME=VALUE,VALUE and so on, got '{text}'.")
         if name in varied:
             raise InputError(f"--vary {name} is given twice: put all its values into one.")
         varied[name] = [_value(value) for value in found]
@@ -128,6 +128,6 @@ def _shape(text: str) -> tuple[int, ...]:
         sizes = ()
     if not sizes or min(sizes) < 1:
         raise InputError(
-            f"--input-shape is sizes without the batch axis, such as 3x224x224, got '{text}'."
+            f"--input-shape must be sizes without the batch axis, such as 3x224x224, got '{text}'."
         )
     return sizes

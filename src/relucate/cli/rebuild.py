@@ -17,7 +17,7 @@ def rebuild(
     ],
     seed: Annotated[int, typer.Option(help="Of the new weights.")] = 0,
     bias: Annotated[
-        str, typer.Option(help="rule: as the order makes them redundant; keep: as they are.")
+        str, typer.Option(help="rule: none where the order makes it redundant; keep: as it is.")
     ] = "rule",
     **options: Any,
 ) -> None:

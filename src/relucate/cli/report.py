@@ -16,7 +16,7 @@ def report(
         Path, typer.Argument(help="The study.json that `relucate compare` wrote.")
     ] = Path("relucate-out/study.json"),
     html: Annotated[
-        Path | None, typer.Option(help="Where the HTML report goes (default: beside the study).")
+        Path | None, typer.Option(help="Where the HTML report goes (default: next to the study).")
     ] = None,
 ) -> None:
     """Show a finished comparison and write its HTML report."""

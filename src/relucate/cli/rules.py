@@ -1,4 +1,4 @@
-"""`relucate rules`: what `relucate audit` looks for, and the page of each rule."""
+"""`relucate rules`: the rules of `relucate audit`, and the page of each."""
 
 from __future__ import annotations
 

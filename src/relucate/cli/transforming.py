@@ -1,6 +1,6 @@
-"""What fold, convert and rebuild share, and audit and verify in part: options, MODEL, OUT.
+"""Shared by fold, convert and rebuild, and in part by audit and verify: options, MODEL, OUT.
 
-The output file is whole or absent: it is written beside its place and then moved there.
+The output file is whole or absent: it is written next to its place and then moved there.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ Strategy = Annotated[str, typer.Option(help=_STRATEGY)]
 
 
 class WithStrategies(TyperCommand):
-    """A command whose help lists the border strategies that there are.
+    """A command whose help lists the border strategies.
 
-    They are looked up when the help is shown: the start-up needs no surgery.
+    They are imported when the help is shown, so that other commands start faster.
     """
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -59,7 +59,7 @@ class WithStrategies(TyperCommand):
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How MODEL is made."""
+    """How MODEL is built."""
 
     input_shape: list[str] | None = described(
         None,
@@ -78,7 +78,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class WritingOptions:
-    """Where the new model goes, and what is shown of it."""
+    """Where the new model is written, and what is shown of it."""
 
     out: Path | None = described(
         None,
@@ -90,7 +90,7 @@ class WritingOptions:
     force: bool = described(
         False, "Replace a file that is there already.", flag="--force/--no-force"
     )
-    every: bool = described(False, "Each norm on its own, in any model.", flag="--all")
+    every: bool = described(False, "List each norm separately, in any model.", flag="--all")
     format: TextOrJson = described(TextOrJson.text, "text or json, on standard output.")
 
 
@@ -98,7 +98,7 @@ transforms = options_of({WritingOptions: "", ModelOptions: ""}, after=10)
 
 
 def load(model: str, options: Mapping[str, Any]) -> Any:
-    """Return the model that MODEL names (`nets.models.Loaded`), made as `ModelOptions` say."""
+    """Return the model that MODEL names (`nets.models.Loaded`), built with `ModelOptions`."""
     from ..nets.models import load_model
 
     chosen = ModelOptions(**given_values(ModelOptions, options))
@@ -120,8 +120,8 @@ def carry_out(
 ) -> None:
     """Load MODEL, transform and write it, and show the report; or only plan, with --dry-run.
 
-    Args: verb: fold, convert or rebuild; order, given: for the function of that name; data: what
-        makes its calibration data, from the model.
+    Args: verb: fold, convert or rebuild; order, given: arguments of that function; data: returns
+        its calibration data for a model.
     """
     from ..api import transform
 
@@ -134,7 +134,7 @@ def carry_out(
     path = _target(model, loaded, chosen.out, verb, chosen.force)
     if data is not None:
         given["data"] = data(loaded.model)
-    with warnings.catch_warnings():  # they are in the report already
+    with warnings.catch_warnings():  # the report has them
         warnings.filterwarnings("ignore", message="relucate", category=UserWarning)
         made, report = getattr(transform, verb)(loaded.model, *order, **given)
     _save(made, path, loaded.example)
@@ -142,9 +142,9 @@ def carry_out(
 
 
 def _target(model: str, loaded: Any, out: Path | None, verb: str, force: bool) -> Path:
-    """Return where the new model is to be written.
+    """Return the path to write the new model to.
 
-    Raises: InputError: the wrong ending, a folder that isn't there, a file that is.
+    Raises: InputError: the wrong ending, a missing folder, an existing file.
     """
     from ..frameworks import framework_of
 
@@ -153,7 +153,7 @@ def _target(model: str, loaded: Any, out: Path | None, verb: str, force: bool) -
     stem = Path(model.rpartition(":")[2]).stem
     path = out or Path(f"{stem}-{past}{ending}")
     if path.suffix != ending:
-        raise InputError(f"--out is a {ending} file for this model, got '{path}'.")
+        raise InputError(f"--out must end in {ending} for this model, got '{path}'.")
     if not path.parent.is_dir():
         raise InputError(f"the folder '{path.parent}' of --out doesn't exist.")
     if path.exists() and not force:
@@ -162,9 +162,9 @@ def _target(model: str, loaded: Any, out: Path | None, verb: str, force: bool) -
 
 
 def _save(model: Any, path: Path, example: Any) -> None:
-    """Write a model; on failure nothing is left behind.
+    """Write a model; after an error no file is left behind.
 
-    Raises: InputError: the place can't be written to. Refused: torch.export can't express it.
+    Raises: InputError: the place can't be written to. Refused: the file can't express the model.
     """
     from ..frameworks import framework_of
 
@@ -195,7 +195,7 @@ def _show(
 def calibration(data: str | None, images: int, raw: bool, model: Any) -> Any:
     """Return training inputs of --data in the model's layout, or None.
 
-    Standardised exactly as `relucate compare` trains on them, unless `raw`.
+    They are standardised as in `relucate compare`, unless `raw`.
     Raises: InputError: no such data.
     """
     if data is None:
@@ -207,7 +207,7 @@ def calibration(data: str | None, images: int, raw: bool, model: Any) -> Any:
     from ..train.standard import Standard
 
     if images < 2:
-        raise InputError(f"--images is 2 or more: a variance is to be measured; got {images}.")
+        raise InputError(f"--images must be at least 2, to measure a variance, got {images}.")
     loaded = load_data(data)
     standard = Standard.of(loaded.x_train, standardize=not raw)  # of the whole training set
     if images < len(loaded.x_train) and images > loaded.classes:

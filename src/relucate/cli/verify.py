@@ -21,7 +21,7 @@ def verify(
     inputs: Annotated[
         Path | None,
         typer.Option(
-            help="A .npy or .npz file with inputs (one array per input), not random ones."
+            help="A .npy or .npz file with inputs (one array per input) to use, not random ones."
         ),
     ] = None,
     tolerance: Annotated[
@@ -38,7 +38,7 @@ def verify(
 
     one, other = load(a, options), load(b, options)
     if tolerance is not None and not tolerance > 0:
-        raise InputError(f"--tolerance is a number above 0, got {tolerance}.")
+        raise InputError(f"--tolerance must be above 0, got {tolerance}.")
     arrays = None if inputs is None else _arrays(inputs)
     found = run(one.model, other.model, arrays, example=one.example, tolerance=tolerance)
     if format is TextOrJson.json:

@@ -1,8 +1,8 @@
 """Raw arrays, checked and brought to the one form that a Dataset holds.
 
 Examples become (n, height, width, channels) or (n, features) of uint8 or float32; labels become
-codes 0..k-1 with class names. What can't be meant (NaN, channels first, soft labels) is refused.
-Not here: where arrays come from, the split into train and test. Called by `dataset` and `source`.
+codes 0..k-1 with class names. Likely mistakes (NaN, channels first, soft labels) are refused. Not
+here: where arrays come from, the split into train and test. Called by `dataset` and `source`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ NUMBERS = "biuf"  # NumPy dtype kinds: bool, int, unsigned, float
 
 
 def examples(x: object, what: str) -> np.ndarray:
-    """Return `x` as (n, h, w, c) or (n, d), C-contiguous, uint8 as it is or else float32.
+    """Return `x` as (n, h, w, c) or (n, d), C-contiguous; uint8 stays, other dtypes become float32.
 
     Args:
         x: (n, h, w), (n, h, w, c) or (n, d) numbers; (n, h, w) gets one channel.
-        what: what to call the array in errors, such as "x_train".
+        what: the array's name in errors, such as "x_train".
 
     Raises:
         InputError: not numbers, empty, another rank, channels first, NaN or infinite.
@@ -71,7 +71,7 @@ def _refuse_channels_first(array: np.ndarray, what: str) -> None:
 
 
 def _finite(array: np.ndarray, what: str) -> np.ndarray:
-    """Return `array` as float32; refuse NaN, infinity and what overflows float32."""
+    """Return `array` as float32; refuse NaN, infinity and values that overflow float32."""
     with np.errstate(over="ignore"):  # an overflow becomes infinite and is reported below
         array = np.ascontiguousarray(array, dtype=np.float32)
     bad = ~np.isfinite(array)
@@ -96,7 +96,7 @@ def encode(y: object, what: str) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def encode_pair(y_train: object, y_test: object) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Return codes of both parts and the class names, which are the training labels, sorted.
+    """Return the codes of both parts, and the class names: the sorted training labels.
 
     Raises:
         InputError: a test label that no training example has; numbers in one part, text in the
@@ -141,7 +141,7 @@ def codes_for(y: object, what: str, class_names: Sequence[str]) -> np.ndarray:
 
 
 def _flat(y: object, what: str) -> np.ndarray:
-    """Return labels as (n,) int64 or text, whatever of the accepted forms they come in."""
+    """Return labels in any accepted form as (n,) int64 or text."""
     array = _known_kind(_array(y, what), what)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -166,7 +166,7 @@ def _flat(y: object, what: str) -> np.ndarray:
 
 
 def _known_kind(array: np.ndarray, what: str) -> np.ndarray:
-    """Return `array` with text as NumPy unicode; refuse dates, mixed objects and the like."""
+    """Return `array` with text as NumPy unicode; refuse dates, mixed objects and so on."""
     if array.dtype.kind == "O" and all(isinstance(item, str) for item in array.flat):
         array = array.astype(np.str_)
     if array.dtype.kind == "S":

@@ -1,8 +1,8 @@
-"""Where decoded image folders are kept, so that a second run need not decode them.
+"""Where decoded image folders are kept, so that a second run doesn't decode them again.
 
-One entry is one folder, written whole (`saved.write`) under a name that says all that went into it.
-A damaged entry is dropped and made again; a cache that can't be written costs a warning.
-Called by `folder`. Nothing here is ever deleted by age: the folder is the user's to empty.
+One entry is one folder, written whole (`saved.write`). Its name is a digest of all that the entry
+depends on. A damaged entry is deleted and made again; if the cache can't be written, a warning says
+so. Entries are never deleted by age: the user empties the folder. Called by `folder`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def default_folder() -> Path:
 
 
 def cached(key: str, make: Callable[[], Dataset], cache: str | Path | None = None) -> Dataset:
-    """Return entry `key` of the cache, or what `make` returns, which is then written there.
+    """Return entry `key` of the cache, or else the result of `make`, which is written there.
 
     Args:
-        key: hex digest over everything that the result depends on.
-        make: makes the data set.
+        key: hex digest of everything that the result depends on.
+        make: returns the data set.
         cache: the cache folder, by default `default_folder()`.
     """
     entry = (Path(cache).expanduser() if cache else default_folder()) / f"folder-{key[:32]}"

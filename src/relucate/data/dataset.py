@@ -1,7 +1,7 @@
-"""A labelled data set as plain arrays, and how it travels to worker processes.
+"""A labelled data set as plain arrays, and how it gets to worker processes.
 
-Not here: where the arrays come from (`source`, `folder`, `npz`, `digits`), what arrays are accepted
-(`arrays`), the file format (`saved`), augmentation (the trainers').
+Not here: where the arrays come from (`source`, `folder`, `npz`, `digits`), which arrays are
+accepted (`arrays`), the file format (`saved`), augmentation (in the trainers).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Dataset:
     x_*: (n, height, width, channels) or (n, features), uint8 (raw pixels) or float32.
     y_*: (n,) int64 in [0, classes).
     Two data sets are equal if their fingerprints are: same arrays and class names, in this order.
-    The arrays are the user's own where no conversion was needed: don't write into them.
+    The arrays are the user's own if no conversion was needed: don't write into them.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Dataset:
     y_test: np.ndarray
     class_names: tuple[str, ...]
     fingerprint: str  # sha256 (hex) over shapes, dtypes, bytes and class names
-    notes: tuple[str, ...] = ()  # what was left out or decided on the way, one sentence each
+    notes: tuple[str, ...] = ()  # what was left out or decided, one sentence each
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -56,7 +56,7 @@ class Dataset:
         The same sizes and seed give the same examples, in their old order. None keeps a part whole.
 
         Raises:
-            InputError: a size above what there is or below the number of classes.
+            InputError: a size above the number of examples or below the number of classes.
 
         >>> x, y = np.zeros((20, 3)), np.arange(20) % 2
         >>> np.bincount(make("toy", x, y, x, y).subset(train_size=6).y_train)
@@ -76,7 +76,7 @@ class Dataset:
         return replace(whole, fingerprint=fingerprint(whole), notes=(*self.notes, note))
 
     def validation(self, share: float, seed: int = 0) -> Dataset:
-        """Return the training part alone, a stratified `share` of it as the test part.
+        """Return the training part alone, with a stratified `share` of it as the test part.
 
         Raises:
             InputError: a share outside (0, 1), or one that leaves a class without an example.
@@ -96,9 +96,9 @@ class Dataset:
             self._held_out(share)
 
     def held_out(self, share: float) -> tuple[Dataset, Dataset | None]:
-        """Return the data set with a smaller training part, and one whose test part was held out.
+        """Return the data set with a smaller training part, and one to test on what was held out.
 
-        A share of 0 holds nothing out. The split is the same for every run.
+        A share of 0 holds out nothing. The split is the same for every run.
         """
         if not share:
             return self, None
@@ -131,7 +131,7 @@ class Dataset:
         return opened
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the listing of `relucate data` as JSON-ready values."""
+        """Return what `relucate data` lists, as JSON-ready values."""
         train = np.bincount(self.y_train, minlength=self.classes).tolist()
         test = np.bincount(self.y_test, minlength=self.classes).tolist()
         return {
@@ -189,16 +189,16 @@ def make(
     """Return a checked, fingerprinted Dataset from arrays.
 
     Args:
-        name: what to call it in tables.
+        name: its name in tables.
         x_train, x_test: (n, h, w), (n, h, w, c) or (n, d); uint8 stays, other numbers become
             float32.
         y_train, y_test: (n,) or (n, 1) integers or text, or one-hot rows.
         class_names: names for labels that are already 0..k-1; by default the sorted training
             labels.
-        notes: sentences to carry along.
+        notes: sentences for reports.
 
     Raises:
-        InputError: whatever `arrays` refuses; lengths, shapes or dtypes that differ; a single
+        InputError: anything that `arrays` refuses; lengths, shapes or dtypes that differ; a single
             class; a class without a training example.
 
     >>> data = make("toy", np.zeros((4, 3)), [7, 9, 9, 7], np.ones((1, 3)), [9])
@@ -225,7 +225,7 @@ def make_split(
     seed: int = 0,
     notes: Sequence[str] = (),
 ) -> Dataset:
-    """Return a Dataset from arrays without a test part: a stratified `test_split` of them is it.
+    """Return a Dataset from arrays without a test part: a stratified `test_split` becomes it.
 
     >>> np.bincount(make_split("toy", np.zeros((20, 3)), np.arange(20) % 2).y_test)
     array([2, 2])
@@ -275,7 +275,7 @@ def _labels(
 
 
 def _same_form(train: np.ndarray, test: np.ndarray) -> None:
-    """Refuse parts whose examples differ in shape, or in dtype and so most likely in scale."""
+    """Refuse parts whose examples differ in shape, or in dtype and so probably in scale."""
     if train.shape[1:] != test.shape[1:]:
         raise InputError(
             f"x_train holds examples of shape {train.shape[1:]} but x_test {test.shape[1:]}; "
@@ -290,7 +290,7 @@ def _same_form(train: np.ndarray, test: np.ndarray) -> None:
 
 def _check_classes(codes: np.ndarray, names: Sequence[str], what: str = "training example") -> None:
     if len(names) < 2:
-        raise InputError(f"one class only, {list(names)}; expected at least two to tell apart.")
+        raise InputError(f"one class only, {list(names)}; expected at least two.")
     counts = np.bincount(codes, minlength=len(names)).tolist()
     missing = [name for name, count in zip(names, counts, strict=True) if not count]
     if missing:
@@ -306,7 +306,7 @@ def _pick(
     if not classes <= size <= len(codes):
         raise InputError(
             f"{part} size {size:,} is not possible: expected at least one per class ({classes:,}) "
-            f"and at most the {len(codes):,} examples that there are."
+            f"and at most the {len(codes):,} examples of the part."
         )
     return split.stratified(codes, size, seed, stream=part)
 

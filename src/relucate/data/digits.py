@@ -1,4 +1,4 @@
-"""The built-in data set: scikit-learn's 8 x 8 digits, there without any download.
+"""The built-in data set: scikit-learn's 8 x 8 digits, which need no download.
 
 E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
 Repository (1998). Its split is fixed, so that results on it can be compared. Called by `source`.

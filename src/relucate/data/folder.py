@@ -1,6 +1,6 @@
 """Image folders as data sets: list, decode, check, and keep the result in a cache.
 
-The steps themselves: `listing`, `images`, `cache`. Called by `source`.
+The steps are in `listing`, `images` and `cache`. Called by `source`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from relucate.errors import InputError
 from relucate.phrases import some
 
 Size = int | tuple[int, int] | None
-VERSION = "relucate.folder/1"  # part of each key: a change of what decoding means changes it
+VERSION = "relucate.folder/1"  # part of each key: change it when the result of decoding changes
 SAMPLE = 64  # files whose last bytes go into a key
 TAIL = 4096
 
@@ -37,7 +37,7 @@ def load_folder(
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Return the images in `root` as a Dataset of uint8, three channels or, if all are gray, one.
+    """Return the images in `root` as a Dataset of uint8: three channels, or one if all are gray.
 
     Args:
         root: train/<class>/* and test/<class>/* (or val/, valid/), or <class>/* to be split.
@@ -46,7 +46,7 @@ def load_folder(
         test_split, seed: of the stratified split, where there is no test part.
         cache: folder of the cache; by default relucate in the user's cache folder.
         skip_bad: skip files that can't be decoded, with a note.
-        progress: called with (done, total) while decoding; not when the cache has the result.
+        progress: called with (done, total) while decoding; not called if the cache has the result.
 
     Raises:
         InputError: see `listing.list_folder`; files that aren't images (unless `skip_bad`); images
@@ -58,7 +58,7 @@ def load_folder(
     notes = list(listing.notes)
     if listing.test is None:
         notes.append(
-            f"the folder has no test part, so a stratified {test_split:.0%} is it, seed {seed}"
+            f"the folder has no test part: a stratified {test_split:.0%} becomes it, seed {seed}"
         )
     return replace(data, name=listing.root.resolve().name, notes=(*notes, *data.notes))
 
@@ -82,10 +82,11 @@ def _shape(size: Size) -> tuple[int, int] | None:
 
 
 def _key(listing: Listing, options: _Options) -> str:
-    """Return a digest of what the decoded result depends on.
+    """Return a digest of all that the decoded result depends on.
 
-    Options, paths, sizes and times of change of all files, and the last bytes of a sample of them:
-    two folders may agree in all the rest (equal-sized bitmaps out of an archive without times).
+    That is the options, the paths, sizes and modification times of all files, and the last bytes of
+    a sample of them: two folders may agree in everything else (bitmaps of equal size from an
+    archive without times).
     """
     split = (options.test_split, options.seed) if listing.test is None else None
     chosen = (VERSION, options.shape, options.grayscale, options.skip_bad, split, listing.bad)
@@ -102,7 +103,7 @@ def _tail(path: Path, size: int) -> bytes:
         with path.open("rb") as stream:
             stream.seek(max(0, size - TAIL))
             return stream.read(TAIL)
-    except OSError:  # decoding will name it
+    except OSError:  # decoding reports it
         return b""
 
 
@@ -178,7 +179,7 @@ def _refuse_empty(root: Path, part: dict[str, list[File]], codes: np.ndarray) ->
 
 
 def _rows(pixels: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Return rows of `pixels`; a view where they are adjacent, as copying takes memory twice."""
+    """Return rows of `pixels`; a view if they are adjacent, because a copy doubles the memory."""
     if len(index) and index[-1] - index[0] + 1 == len(index):
         return pixels[index[0] : index[-1] + 1]
     return pixels[index]

@@ -1,9 +1,8 @@
-"""Image files decoded into one uint8 array, by a few threads (Pillow frees the interpreter lock).
+"""Image files decoded into one uint8 array, by a few threads (Pillow releases the GIL).
 
-Not here: which files (`listing`), keeping the result (`cache`). Orientation tags are not applied,
-transparency is dropped (with a note), of an animation the first frame counts: as Keras and
-torchvision do.
-Called by `folder`.
+As in Keras and torchvision, orientation tags are not applied, transparency is dropped (with a
+note), and an animation gives its first frame. Not here: which files (`listing`), keeping the result
+(`cache`). Called by `folder`.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from relucate.errors import InputError
 Progress = Callable[[int, int], None]
 CHUNK = 128  # files per task: long enough to hide the queue, short enough for a smooth display
 GRAY = frozenset({"1", "L", "LA", "La"})  # Pillow modes without colour, at most 8 bits deep
-# Pillow reads more: an EPS would start Ghostscript, and a PDF or a font is no photograph.
+# Pillow reads more formats: an EPS would start Ghostscript; a PDF or a font isn't a photograph.
 FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 
 
@@ -32,7 +31,7 @@ FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF",
 class Decoded:
     """pixels: (n, h, w, c) uint8, rows of failed files undefined; failed: index -> reason.
 
-    transparent: how many files had transparency, which is dropped.
+    transparent: number of files with transparency, which is dropped.
     """
 
     pixels: np.ndarray
@@ -50,11 +49,11 @@ def decode(
     """Decode `paths` under `root`: three channels, or one if every file is gray or `grayscale`.
 
     Args:
-        root: folder that the paths start from.
+        root: folder that the paths are relative to.
         paths: n relative paths.
         size: (height, width) to resize to with Pillow's bilinear filter (the whole image, nothing
             is cropped), or None if all have the same size already.
-        grayscale: one channel (ITU-R 601 luma), whatever the files hold.
+        grayscale: one channel (ITU-R 601 luma) for all files.
         progress: called with (done, n) from this thread.
 
     Raises:
@@ -79,9 +78,7 @@ def decode(
 
 
 class _Outcome(NamedTuple):
-    """Of one file: whether it has colour, and transparency; (height, width) if that is wrong; why
-    it failed.
-    """
+    """One file: has it colour, and transparency; its (height, width) if wrong; why it failed."""
 
     colour: bool = False
     transparent: bool = False
@@ -102,8 +99,9 @@ def _in_threads(work: Callable[[range], list[_Outcome]], count: int) -> Iterator
 
 @contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Silence Pillow, which warns about odd metadata and very large images: what matters here is
-    whether the pixels can be read. Entered by one thread for all, which share the filters.
+    """Silence Pillow's warnings about odd metadata and very large images: only pixels matter here.
+
+    One thread enters it for all, because they share the filters.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -120,19 +118,19 @@ def _decode_into(row: np.ndarray, path: Path, resize: bool) -> _Outcome:
             if _too_deep(image):
                 return _Outcome(problem=f"{image.mode} pixels; expected 8 bits per channel")
             if not resize and image.size != (width, height):
-                image.load()  # a broken file is that first of all, whatever size it claims
+                image.load()  # a broken file is reported as broken, not by the size that it claims
                 return _Outcome(size=(image.height, image.width))
             flat = image.convert("L" if channels == 1 else "RGB")
             if flat.size != (width, height):
                 flat = flat.resize((width, height), Image.Resampling.BILINEAR)
             row[...] = np.asarray(flat).reshape(height, width, channels)
             return _Outcome(image.mode not in GRAY, image.has_transparency_data)
-    except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
+    except Exception as error:  # Pillow's decoders raise many kinds of errors on broken files
         return _Outcome(problem=_reason(error, path))
 
 
 def _too_deep(image: Any) -> bool:
-    """Tell 16- and 32-bit pixels (modes I, I;16, F), which a conversion would silently clip."""
+    """Return whether pixels have 16 or 32 bits (modes I, I;16, F): converting would clip them."""
     return image.mode[0] in "IF"
 
 
@@ -154,7 +152,7 @@ def _first_size(root: Path, paths: Sequence[str]) -> tuple[int, int]:
                 image.load()
                 if not _too_deep(image):
                     return image.height, image.width
-        except Exception:  # it is named later, when all are decoded
+        except Exception:  # it is reported later, when all are decoded
             continue
     return 1, 1
 

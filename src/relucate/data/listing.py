@@ -1,6 +1,6 @@
-"""What an image folder holds, by its names alone: parts, classes, files.
+"""The contents of an image folder, by names alone: parts, classes, files.
 
-Layouts: train/<class>/* with test/ (or val/, valid/, validation/) beside it, train/ alone, or
+Layouts: train/<class>/* with test/ (or val/, valid/, validation/) next to it, train/ alone, or
 <class>/* alone. Not here: opening a single file (`images`). Called by `folder`.
 """
 
@@ -15,12 +15,12 @@ from typing import NamedTuple
 from relucate.errors import InputError
 from relucate.phrases import some
 
-TEST_NAMES = ("test", "val", "valid", "validation")  # the first that is there is the test part
-IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # and whatever starts with a dot
+TEST_NAMES = ("test", "val", "valid", "validation")  # the first that exists is the test part
+IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # and names that start with a dot
 
 
 class File(NamedTuple):
-    """One file of a class: its path relative to the root, bytes, and time of change."""
+    """One file of a class: its path relative to the root, its bytes, and its modification time."""
 
     path: str
     size: int
@@ -29,7 +29,7 @@ class File(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of an image folder; `test` is None where a test part must be split off."""
+    """The files of an image folder; `test` is None if a test part must be split off."""
 
     root: Path
     train: dict[str, list[File]]  # class name -> files, both sorted
@@ -44,10 +44,10 @@ class Listing:
 
 
 def list_folder(root: str | Path) -> Listing:
-    """Return what the image folder `root` holds.
+    """Return the contents of the image folder `root`.
 
     Raises:
-        InputError: no such folder, nothing in it, no or only one class, a class without files,
+        InputError: no such folder, an empty folder, fewer than two classes, a class without files,
             or classes that differ between train and test.
     """
     root = Path(root).expanduser()
@@ -68,11 +68,11 @@ def list_folder(root: str | Path) -> Listing:
 
 
 def _in_parts(root: Path, parts: dict[str, str], folders: list[str], strays: list[str]) -> Listing:
-    """Return the listing of a root with train/ and maybe a test part beside it."""
+    """Return the listing of a root with train/ and perhaps a test part next to it."""
     if "train" not in parts:
         raise InputError(
             f"folder {root} holds {', '.join(parts.values())} but no train; expected "
-            "train/<class>/* beside it."
+            "train/<class>/* next to it."
         )
     second = next((parts[name] for name in TEST_NAMES if name in parts), None)
     left = [f"{name}/" for name in folders if name not in (parts["train"], second)]
@@ -93,7 +93,7 @@ def _in_parts(root: Path, parts: dict[str, str], folders: list[str], strays: lis
 def _part(
     root: Path, prefix: str, classes: list[str], bad: list[tuple[str, str]]
 ) -> dict[str, list[File]]:
-    """Return class -> files of one part; whatever isn't a file goes to `bad`."""
+    """Return class -> files of one part; entries that aren't files go to `bad`."""
     part = {}
     for name in classes:
         files, others = _files(root / prefix / name, f"{prefix}{name}/")
@@ -117,9 +117,9 @@ def _scan(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _files(folder: Path, prefix: str) -> tuple[list[File], list[tuple[str, str]]]:
-    """Return the sorted files in `folder`, as paths that begin with `prefix`, and what else it has.
+    """Return the sorted files in `folder`, as paths that begin with `prefix`, and other entries.
 
-    A pipe or a device is no file: opening it could wait forever.
+    A pipe or a device isn't a file: opening it could wait forever.
     """
     files, others = [], []
     for entry in _entries(folder):
@@ -134,7 +134,7 @@ def _files(folder: Path, prefix: str) -> tuple[list[File], list[tuple[str, str]]
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result:
-    """Return what a name leads to; of a dead link the link: decoding names it."""
+    """Return the status of an entry's target, or of a dead link itself: decoding reports it."""
     try:
         return entry.stat()
     except OSError:
@@ -144,12 +144,12 @@ def _status(entry: os.DirEntry[str]) -> os.stat_result:
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not _hidden(entry.name)]
+            return [entry for entry in entries if not _is_hidden(entry.name)]
     except OSError as error:
         raise InputError(f"can't list folder {folder}: {error.strerror}.") from error
 
 
-def _hidden(name: str) -> bool:
+def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name.casefold() in IGNORED
 
 
@@ -157,7 +157,7 @@ def _check_single(folder: Path, classes: dict[str, list[File]]) -> None:
     if len(classes) < 2:
         raise InputError(
             f"folder {folder} holds {len(classes)} class folders ({', '.join(classes) or 'none'}); "
-            "expected one folder of images per class, two at least. Does the path lead to the "
+            "expected one folder of images per class, at least two. Does the path lead to the "
             "folder above or below?"
         )
 
@@ -179,7 +179,5 @@ def _check_same_classes(
 
 
 def _left_out(names: list[str]) -> tuple[str, ...]:
-    """Return a note on what lies beside the class folders, which belongs to no class."""
-    if not names:
-        return ()
-    return (f"left out, as in no class folder: {some(names, 3)}",)
+    """Return a note on entries outside the class folders."""
+    return (f"left out, as in no class folder: {some(names, 3)}",) if names else ()

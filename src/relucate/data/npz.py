@@ -1,7 +1,7 @@
 """Data sets from an .npz file: x_train, y_train, x_test, y_test, or x and y to be split.
 
-Not here: what the arrays may hold (`arrays`). Pickled (object) arrays are refused, because opening
-them would run code from the file. Called by `source`.
+Pickled (object) arrays are refused, because opening them would run code from the file. Not here:
+what the arrays may contain (`arrays`). Called by `source`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def load_npz(path: str | Path, *, test_split: float = 0.2, seed: int = 0) -> Dat
     """Return the data set in the .npz file at `path`; other arrays in it are left out with a note.
 
     Raises:
-        InputError: no such file, not an .npz, other arrays than expected, pickled arrays, or
-            whatever `dataset.make` refuses.
+        InputError: no such file, not an .npz, arrays are missing, pickled arrays, or anything that
+            `dataset.make` refuses.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -55,7 +55,7 @@ def _dataset(
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return the arrays of the form that the file has, and the names of the others in it."""
+    """Return the arrays of a data set, and the names of the other arrays in the file."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             form = _form(archive.files, path)
@@ -69,9 +69,9 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
 
 
 def _check_sizes(archive: zipfile.ZipFile, form: tuple[str, ...], path: Path) -> None:
-    """Refuse arrays whose header claims more than the file holds, or more than fits into memory.
+    """Refuse arrays whose header doesn't match the file, or that don't fit into memory.
 
-    A few bytes can claim, or unpack to, terabytes.
+    A few bytes can claim to be, or unpack to, terabytes.
     """
     total = 0
     for key in form:
@@ -94,7 +94,7 @@ def _check_sizes(archive: zipfile.ZipFile, form: tuple[str, ...], path: Path) ->
 
 
 def _claimed(stream: Any) -> int | None:
-    """Return how many bytes an .npy stream should have by its header; None: not such a stream."""
+    """Return the number of bytes of an .npy stream by its header; None: it isn't such a stream."""
     versions = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
@@ -104,13 +104,13 @@ def _claimed(stream: Any) -> int | None:
         if read is None:
             return None
         shape, _, dtype = read(stream)
-    except ValueError:  # NumPy says more when the array itself is read
+    except ValueError:  # NumPy explains it when the array itself is read
         return None
     return None if dtype.hasobject else stream.tell() + math.prod(shape) * dtype.itemsize
 
 
 def _memory() -> int:
-    """Return the machine's memory in bytes, 0 where the system doesn't tell."""
+    """Return the machine's memory in bytes, 0 if it is unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

@@ -1,21 +1,20 @@
 """A data set on disk: one .npy file per array and a JSON, opened memory-mapped, never pickled.
 
-A folder is written beside its place and renamed into it, so that a reader finds all of it or
-nothing. Not here: checking the content (`dataset`), where cached folders lie (`cache`).
+A folder is written next to its place and renamed into it, so that a reader finds all of it or
+nothing. Not here: checking the content (`dataset`), where cached folders are (`cache`).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from relucate.errors import InputError
+from relucate.files import new_folder
 
 PARTS = ("x_train", "y_train", "x_test", "y_test")
 SCHEMA = "relucate.dataset/1"
@@ -32,18 +31,15 @@ def write(data: Any, folder: Path) -> Path:
         return _keep_same(data, folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+        with new_folder(folder.parent, ".writing-") as temporary:
+            whole = temporary / "whole"
+            whole.mkdir(0o700)
+            _write_files(data, whole)
+            whole.rename(folder)
     except OSError as error:
-        raise InputError(f"can't write a data set to {folder}: {error}.") from error
-    try:
-        _write_files(data, temporary)
-        temporary.rename(folder)
-    except OSError as error:
-        if folder.exists():  # another process was faster
+        if os.path.lexists(folder):  # another process was faster
             return _keep_same(data, folder)
         raise InputError(f"can't write a data set to {folder}: {error}.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
@@ -55,7 +51,7 @@ def read(folder: Path) -> dict[str, Any]:
     """
     header = _header(folder)
     try:
-        fields: dict[str, Any] = {part: _map(folder / f"{part}.npy") for part in PARTS}
+        fields: dict[str, Any] = {part: _mapped(folder / f"{part}.npy") for part in PARTS}
         expected = {part: [list(fields[part].shape), str(fields[part].dtype)] for part in PARTS}
         if header["arrays"] != expected:
             raise ValueError(f"arrays are {expected}, not {header['arrays']}")
@@ -106,11 +102,11 @@ def _header(folder: Path) -> dict[str, Any]:
     if schema != SCHEMA:
         raise InputError(
             f"{folder / HEADER} has schema {schema!r}; expected '{SCHEMA}'. It is not a data set "
-            "of relucate's, or from another version: delete it and make it again."
+            "of relucate's, or it is from another version: delete it and make it again."
         )
     return header
 
 
-def _map(path: Path) -> np.ndarray:
+def _mapped(path: Path) -> np.ndarray:
     """Map one .npy file; mode "c", because frameworks warn about arrays that can't be written."""
     return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))

@@ -1,8 +1,8 @@
-"""One function for whatever a user calls data: a name, a folder, a file, arrays.
+"""One function for every form of data: a name, a folder, a file, arrays.
 
-Not here: how each kind is read (`digits`, `folder`, `npz`, `dataset`). Named data sets that need a
-framework are handed in by the caller (`named`), because this package imports none.
-Called by the command line and by `compare`.
+Not here: how each form is read (`digits`, `folder`, `npz`, `dataset`). This package imports no
+framework, so the caller passes named data sets that need one (`named`). Called by the command line
+and by `compare`.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def load(
     progress: Progress | None = None,
     named: Mapping[str, Loader] | None = None,
 ) -> Dataset:
-    """Return the Dataset that `source` stands for.
+    """Return the Dataset that `source` names or holds.
 
     Args:
         source: a Dataset; arrays ((x_train, y_train), (x_test, y_test)) or (x, y); or text:
             `digits`, `folder:PATH`, `npz:PATH`, or a name in `named`.
         size: for a folder: resize to (height, width), or to a square of this side.
-        grayscale: for a folder: one channel, whatever the files hold.
-        test_split: fraction that becomes the test part where the source has none of its own
-            (digits and named sets have theirs).
+        grayscale: for a folder: one channel for all files.
+        test_split: fraction that becomes the test part if the source has none (digits and named
+            sets have one).
         seed: of that split.
         cache: where decoded folders are kept; by default relucate in the user's cache folder.
         skip_bad: for a folder: skip files that can't be decoded, instead of refusing.
@@ -50,7 +50,7 @@ def load(
             ((x_train, y_train), (x_test, y_test)), with class names as an optional third item.
 
     Raises:
-        InputError: an unknown name, or whatever is wrong with the data.
+        InputError: an unknown name, or data that can't be used.
 
     >>> data = load("digits")
     >>> data.input_shape, len(data.y_train), len(data.y_test)
@@ -113,7 +113,7 @@ def _from_arrays(source: Any, test_split: float, seed: int) -> Dataset:
 
 
 def _is_pair(item: Any) -> bool:
-    """Tell (x, y) from an array given as a list of two examples."""
+    """Return whether an item is (x, y), and not an array given as a list of two examples."""
     if not isinstance(item, tuple | list) or len(item) != 2:
         return False
     return isinstance(item, tuple) or all(hasattr(part, "shape") for part in item)

@@ -1,8 +1,8 @@
-"""Which examples go where: stratified choices that are the same on every machine, for good.
+"""Which examples go where: stratified choices that never change, on any machine.
 
-Written out rather than taken from scikit-learn, because every class must get at least one place and
-because a fingerprint must not change with a library's version: NumPy froze RandomState's stream
-(NEP 19). Called by `dataset`. Not here: the arrays themselves.
+scikit-learn's split isn't used, because every class must get at least one place, and because a
+fingerprint must not change with a library's version: NumPy froze RandomState's stream (NEP 19).
+Called by `dataset`. Not here: the arrays themselves.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def allocate(counts: np.ndarray, size: int, keep: int = 0) -> np.ndarray:
     Args:
         counts: (k,) examples per class.
         size: k <= size <= sum(counts) - k * keep.
-        keep: how many examples of each class must stay out.
+        keep: number of examples of each class that must stay out.
 
     >>> allocate(np.array([50, 30, 20, 1]), 10)
     array([4, 3, 2, 1])
@@ -42,14 +42,14 @@ def allocate(counts: np.ndarray, size: int, keep: int = 0) -> np.ndarray:
 def stratified(
     codes: np.ndarray, size: int, seed: int, *, stream: str = "", keep: int = 0
 ) -> np.ndarray:
-    """Return `size` sorted indices into `codes` (n,), every class that occurs in proportion.
+    """Return `size` sorted indices into `codes` (n,), with every class in proportion.
 
-    Each class is shuffled by its own generator and its first examples are taken, so that a larger
-    subset of the same seed contains a smaller one, save for rounding.
+    Each class is shuffled by its own generator and its first examples are taken. So a larger subset
+    of the same seed contains a smaller one, except for rounding.
     """
     present, counts = np.unique(codes, return_counts=True)
     if seed < 0:
-        raise InputError(f"seed {seed} is negative; expected a whole number from 0 up.")
+        raise InputError(f"seed {seed} is negative; expected a whole number of at least 0.")
     if size < len(present):
         raise InputError(f"{size} places for {len(present)} classes; expected one for each.")
     places = allocate(counts, size, keep)
@@ -65,7 +65,7 @@ def train_and_test(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return sorted train and test indices, every class in both parts.
 
-    what: a word for the second part in errors.
+    what: the second part's name in errors.
 
     Raises:
         InputError: a fraction outside (0, 1), a class with a single example, too small a part.

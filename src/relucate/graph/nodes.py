@@ -113,6 +113,8 @@ class Graph:
     obstacles: tuple[str, ...] = ()  # why training it elsewhere would be different training
     framework: str = "keras"  # of the source, whose spelling messages use
     masked: frozenset[str] = frozenset()  # nodes whose values carry a mask (Keras's Masking)
+    # Tensors that are computed from others, or are one of them turned: what they are made of.
+    made_of: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes.values())

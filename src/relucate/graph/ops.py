@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal
 
 from .padding import adds_zeros
@@ -368,7 +367,7 @@ _OTHERS = [
 ]
 
 _ALL = (*_LINEAR, *_NORMS, *_ACTS, *_DROPS, *_MERGES, *_POOLS, *_SHAPERS, *_OTHERS)
-OPERATIONS: Mapping[str, Operation] = MappingProxyType({op.name: op for op in _ALL})
+OPERATIONS: dict[str, Operation] = {op.name: op for op in _ALL}  # more may be added
 
 
 def select(**facts: Any) -> frozenset[str]:

@@ -1,7 +1,8 @@
 """Blocks of linear layer, norm, activation and dropout in any order: conv and dense.
 
-`conv2d_bn` has the signature of the helper inside keras.applications, so that it drops in; every
-other choice is a keyword. Not here: whole networks (`relucate.nets`), rearranging a given model.
+`conv2d_bn` has the signature of the helper inside keras.applications, so it can replace that
+helper; every other choice is a keyword. Not here: whole networks (`networks`), changing the order
+of an existing model (`surgery`).
 """
 
 from __future__ import annotations
@@ -54,17 +55,17 @@ def conv2d_bn(
             layers are named `name + "_conv"`, `name + "_bn"` (`_ln`, `_gn` for layer and group
             norm), `name` (the activation) and `name + "_drop"`.
         order: an order such as "before", "after", "norm-act-linear", "linear-norm-act-drop".
-        activation: anything `keras.activations.get` takes, or a layer or its class (a fresh one
-            per block).
+        activation: anything that `keras.activations.get` accepts, or a layer or its class (each
+            block gets a new one).
         norm: "batch", "layer" (over the channels at each position), "group" or "none".
-        dropout: rate of the `drop` token; an order without the token takes no dropout.
-        use_bias: of the convolution; None follows the bias rule (no bias only where a
-            mean-subtracting norm per channel directly follows).
+        dropout: rate of the `drop` token; must be 0 if the order has no such token.
+        use_bias: of the convolution; None follows the bias rule (no bias only where a norm that
+            subtracts a mean per channel directly follows).
         scale: whether the norm has a gamma (keras.applications' Inception v3 uses False).
         groups: of the group norm, lowered to the largest divisor of the channels; -1 is one per
             channel; None is 32, with at least four channels in each (a group of one unit of a dense
-            layer is always zero, one of two is little more than a sign).
-        data_format: None takes `keras.config.image_data_format()`.
+            layer is always zero; a group of two is little more than a sign).
+        data_format: None is `keras.config.image_data_format()`.
 
     Returns: the block's output tensor.
     Raises: InputError: an unknown norm, activation, initializer or data format, groups below 1, a
@@ -119,7 +120,8 @@ def dense_bn(
 ) -> Any:
     """Apply a dense layer, a norm, an activation and dropout in the given order.
 
-    As `conv2d_bn`, for tensors (batch, ..., features); the dense layer is `name + "_dense"`.
+    As `conv2d_bn`, for tensors (batch, ..., features); the dense layer is called
+    `name + "_dense"`.
 
     >>> dense_bn(keras.Input((64,)), 100, order="linear-norm-act-drop", dropout=0.2).shape
     (None, 100)
@@ -156,7 +158,7 @@ def _divisor(groups: int | None, channels: int) -> int:
     if groups is None:
         groups = max(min(_GROUPS, channels // 4), 1)
     if groups < 1:
-        raise InputError(f"groups is a number above 0, or -1 for one per channel; got {groups}.")
+        raise InputError(f"groups must be above 0, or -1 for one per channel; got {groups}.")
     return next(g for g in range(min(groups, channels), 0, -1) if channels % g == 0)
 
 
@@ -208,7 +210,7 @@ def _apply(
     name: str | None,
 ) -> Any:
     if not 0.0 <= dropout < 1.0:
-        raise InputError(f"dropout is a rate in [0, 1), got {dropout!r}.")
+        raise InputError(f"dropout must be a rate in [0, 1), got {dropout!r}.")
     if dropout and "drop" not in order.tokens:
         raise InputError(
             f"dropout={dropout} has no place in the order '{order}': add a drop token, "
@@ -218,7 +220,7 @@ def _apply(
         "linear": linear,
         "norm": normalize,
         "act": lambda t: _activate(t, activation, name),
-        "drop": lambda t: _drop(t, dropout, name),
+        "drop": lambda t: layers.Dropout(dropout, name=name and f"{name}_drop")(t),
     }
     for token in order.tokens:
         x = apply[token](x)
@@ -239,11 +241,7 @@ def _activate(x: Any, activation: Any, name: str | None) -> Any:
     return layers.Activation(function, name=name)(x)
 
 
-def _drop(x: Any, rate: float, name: str | None) -> Any:
-    return layers.Dropout(rate, name=name and f"{name}_drop")(x)
-
-
 def _names(module: Any) -> list[str]:
-    """Return the names, as texts, of what a Keras module offers."""
+    """Return the names that a Keras module offers, as strings."""
     skip = {"get", "serialize", "deserialize"}
     return sorted(n for n in dir(module) if n[0].islower() and n not in skip)

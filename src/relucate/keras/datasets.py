@@ -1,7 +1,7 @@
 """Data sets that Keras downloads, by name, for `relucate.data.load(..., named=NAMED)`.
 
-Keras is imported when one is asked for, not before. Not here: checking the arrays (`data`).
-Called by the command line and by `compare`.
+Keras is imported when a data set is loaded. Not here: checking the arrays (`data`). Called by the
+command line and by `compare`.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _FILES = {
 def load_named(name: str, class_names: tuple[str, ...] | None = None) -> tuple:
     """Return ((x_train, y_train), (x_test, y_test)[, class_names]) of a set in `keras.datasets`.
 
-    x: (n, h, w) or (n, h, w, 3) uint8, channels last whatever Keras is configured to; y: (n,).
+    x: (n, h, w) or (n, h, w, 3) uint8, channels last in every configuration of Keras; y: (n,).
 
     Raises:
-        InputError: it isn't there and can't be downloaded.
+        InputError: it isn't on this machine and can't be downloaded.
     """
     module = importlib.import_module(f"keras.datasets.{name}")
     try:
-        # Keras shows its download on stdout, which belongs to the command's own output.
+        # Keras reports its download on stdout, which is reserved for the command's own output.
         with contextlib.redirect_stdout(sys.stderr):
             train, test = module.load_data()
     except Exception as error:  # Keras raises a bare Exception when a download fails
@@ -69,8 +69,8 @@ def _no_data(name: str, error: Exception) -> str:
     home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     return (
         f"can't get '{name}': {error}. The first use needs the network; Keras then keeps the "
-        f"set in {home / 'datasets' / _FILES[name]}, and a copy of that from another machine "
-        "serves as well. Without either, use data of your own: folder:PATH or npz:PATH."
+        f"set in {home / 'datasets' / _FILES[name]}. You can also copy it there from another "
+        "machine. Without either, use data of your own: folder:PATH or npz:PATH."
     )
 
 

@@ -1,6 +1,6 @@
-"""All that relucate knows of Keras, as one class (the protocol is `train.framework`'s).
+"""Everything that relucate knows about Keras, as one class (the protocol is `train.framework`'s).
 
-Its methods are short: what takes more than a few lines stands in the files of this room.
+Its methods are short: anything longer is in another file of this package.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from ..graph import Graph
 from ..train.framework import Framework, Lowerable, ReadModel
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
+from ..train.task import Task
 from . import trainer
 from .lowerable import lowerable
+from .reading.norm_layers import is_norm
 from .reading.reader import read, read_with_calls
 from .running import outputs, precisions, tapped
 from .writing.writer import write, write_tapped
@@ -34,6 +36,9 @@ class _ReadModel:
     def write(self, graph: Graph, fresh: int | None = None) -> Any:
         return write(graph, self._reading, fresh=fresh)
 
+    def unwritable(self, graph: Graph) -> Mapping[str, str]:
+        return {}
+
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         return outputs(model, inputs)
 
@@ -45,13 +50,16 @@ class _ReadModel:
             yield tapped(model, tensors, batch)
 
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-        return []  # the graph says which sizes it takes
+        return []  # the graph already says which sizes it accepts
 
     def reread(self, model: Any) -> Graph:
         return read(model)
 
     def notes(self, model: Any) -> tuple[str, ...]:
         return ()
+
+    def renamed(self, model: Any) -> Mapping[str, str]:
+        return {}
 
     def lowerable(self) -> Lowerable:
         return lowerable(self._model, self.graph, self._reading.variables)
@@ -107,7 +115,7 @@ class _Keras:
     def biases(self, model: Any) -> int:
         norms = {id(norm) for norm in self.norms(model)}
         return sum(
-            _size(variable)
+            math.prod(map(int, variable.shape))
             for layer in model._flatten_layers(include_self=False)
             if id(layer) not in norms
             for variable in layer._trainable_variables
@@ -115,9 +123,7 @@ class _Keras:
         )
 
     def norms(self, model: Any) -> Iterator[Any]:
-        for layer in model._flatten_layers():
-            if "norm" in type(layer).__name__.lower():
-                yield layer
+        yield from filter(is_norm, model._flatten_layers())
 
     def momentum(self, norm: Any, kept: float) -> float | None:
         return kept if isinstance(norm, keras.layers.BatchNormalization) else None
@@ -136,7 +142,7 @@ class _Keras:
         trainer.check_shape(getattr(outputs, "shape", None), classes)
 
     def lower(self, source: Lowerable, *, check: bool = True) -> Any:
-        raise Refused(f"nothing is lowered to Keras, asked for {source.title}.")
+        raise Refused(f"models can't be lowered to Keras; got one of {source.title}.")
 
     def train(
         self,
@@ -148,8 +154,9 @@ class _Keras:
         on_epoch: OnEpoch,
         device: str,
         channels_first: bool,
+        task: Task,
     ) -> RunResult:
-        return trainer.train(model, data, recipe, seed=seed, on_epoch=on_epoch)
+        return trainer.train(model, data, recipe, seed=seed, on_epoch=on_epoch, task=task)
 
     def seed(self, seed: int) -> None:
         # Automatic layer names start over in every arm; a full garbage collection takes too long.
@@ -162,20 +169,20 @@ class _Keras:
     def device(self, wanted: str) -> str:
         if wanted != "auto":
             raise InputError(
-                f"device '{wanted}' is for the torch engine, and the keras engine trains here, "
-                "where its backend chooses: leave the device at auto."
+                f"device '{wanted}' needs the torch engine, but this model trains with the keras "
+                "engine, whose backend chooses the device: leave the device at auto."
             )
         return wanted
 
     def limit_threads(self, threads: int) -> None:
-        pass  # its backend's
+        pass  # the backend has its own setting
 
 
 FRAMEWORK: Framework = _Keras()
 
 
 def _variables(model: Any) -> dict[str, Any]:
-    """Return the variables by path; nested models may use a path twice, which is numbered."""
+    """Return the variables by path; if nested models share a path, the later ones get a number."""
     variables: dict[str, Any] = {}
     for variable in model.weights:
         key, count = variable.path, 1
@@ -185,12 +192,8 @@ def _variables(model: Any) -> dict[str, Any]:
     return variables
 
 
-def _size(variable: Any) -> int:
-    return math.prod(map(int, variable.shape))
-
-
 def _layers(model: Any) -> Any:
-    """Return name, class and configuration of every layer, for models that no Graph describes."""
+    """Return name, class and configuration of every layer, for models that have no Graph."""
     layers = model._flatten_layers(include_self=True)
     return [(layer.name, type(layer), _quietly(layer.get_config)) for layer in layers]
 
@@ -204,5 +207,5 @@ def _compilation(model: Any) -> Any:
 def _quietly(get: Any) -> Any:
     try:
         return get()
-    except Exception:  # a custom object without a configuration; what it computes counts anyway
+    except Exception:  # a custom object without a configuration: it is compared without one
         return None

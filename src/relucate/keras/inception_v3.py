@@ -1,8 +1,9 @@
 """Inception v3 with the norm before the activation, after it, or in any other order.
 
-Two networks go by this name. Keras 1.x's had a bias, a ReLU and then the norm in every block;
-today's keras.applications has the norm and then the ReLU. `InceptionV3` builds both, and what lies
-between them. Not here: weight files (`inception_weights`), the net of the list (`relucate.nets`).
+Two networks have this name. Keras 1.x's had a bias, a ReLU and then the norm in every block;
+today's keras.applications has the norm and then the ReLU. `InceptionV3` builds both, and any
+mixture of the two. Not here: weight files (`inception_weights`), the list of networks
+(`relucate.nets`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .inception_weights import KERNELS, Source, find_weights, load_weights
 preprocess_input = keras.applications.inception_v3.preprocess_input
 decode_predictions = keras.applications.inception_v3.decode_predictions
 
-SMALLEST, USUAL = 75, 299  # pixels: below 75 the last pooling has nothing left to pool
+SMALLEST, USUAL = 75, 299  # pixels: with fewer, nothing is left for the last pooling
 _WIDTH = 32  # filters of the first convolution of the published network
 _FORMATS = ("channels_last", "channels_first")
 _AVERAGE, _MAX = "average", "max"
@@ -34,7 +35,7 @@ _Step = tuple[int, ...] | str | dict[str, dict[str, tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class _Edition:
-    """Where the network of Keras 1.x and today's differ, besides the order."""
+    """How the network of Keras 1.x and today's differ, besides the order."""
 
     pool_filters: tuple[int, int, int]  # of the pool branches of mixed 0, 1 and 2
     first_filters: int  # of the long 7×7 branch of mixed 7
@@ -76,9 +77,9 @@ def InceptionV3(
 
     `InceptionV3("before")` is keras.applications.InceptionV3, layer for layer: the same function of
     the same list of weights. `InceptionV3("after", edition="1.x")` is the network of Keras 1.x.
-    Layers have fixed names that say where they are (`mixed4_7x7_2_conv`, `_bn`), the same in every
-    order; keras.applications numbers them by what the process built before. `mixed0` ... `mixed10`,
-    `avg_pool` and `predictions` are called as there.
+    Layers have fixed names that show their place (`mixed4_7x7_2_conv`, `_bn`), the same in every
+    order; in keras.applications the names depend on earlier models. `mixed0` ... `mixed10`,
+    `avg_pool` and `predictions` have the same names there.
 
     Args:
         order: an order such as "before", "after", "norm-act-linear", "linear-act", ...
@@ -86,24 +87,24 @@ def InceptionV3(
             keras.applications. The smallest image is 75 × 75.
         weights: None (random), "imagenet" (order "before" and "after" only) or the path of a weight
             file: one of keras.applications, an old one of Keras 1.x (TensorFlow or Theano kernels),
-            or what `save_weights` of such a model wrote.
+            or one that `save_weights` of such a model wrote.
         edition: "today" or "1.x", which has 32 filters in every pool branch of mixed 0 to 2 (today
             32, 64, 64), 160 in the first convolution of the long 7×7 branch of mixed 7 (today 192)
             and an average pool in mixed 8 (today a max pool). None is "1.x" if the weights are old
-            ones, else "today".
-        data_format: None takes `keras.config.image_data_format()`.
-        width: filters of the first convolution; all others grow and shrink with it.
+            ones, otherwise "today".
+        data_format: None is `keras.config.image_data_format()`.
+        width: filters of the first convolution; all others scale with it.
         activation, norm, dropout, momentum, epsilon, kernel_initializer: as in `conv2d_bn`. Keras
             1.0, when the old weights were published, had epsilon 1e-5; Keras 1.2 and today 1e-3.
         scale: whether the norms have a gamma; None is False in the order "before", as in
-            keras.applications, else True.
-        kernels: whose convolutions an old weight file is for, "tensorflow" or "theano" (these are
-            turned by 180°); None asks the file, then its name (`..._th_kernels.h5`).
+            keras.applications, otherwise True.
+        kernels: which backend an old weight file is for, "tensorflow" or "theano" (which rotates
+            kernels by 180°); None reads it from the file or its name (`..._th_kernels.h5`).
 
     Returns: a Keras model; its output is (batch, classes), or without top (batch, 64 · width),
         and without pooling (batch, rows, columns, 64 · width).
     Raises: InputError: an unknown edition, data format, pooling or order, an image that is too
-        small, a weight file that doesn't fit. Refused: "imagenet" weights that can't be fetched.
+        small, a weight file that doesn't fit. Refused: "imagenet" weights can't be downloaded.
     Source: Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, Rethinking the Inception Architecture for
         Computer Vision, 2015; keras/applications/inception_v3.py of Keras 1.2.2 and Keras 3.
 
@@ -111,7 +112,7 @@ def InceptionV3(
     >>> model.output_shape
     (None, 1, 1, 128)
     """
-    plain = _undropped(order)
+    plain = "-".join(token for token in Order(order).tokens if token != "drop")
     data_format = data_format or keras.config.image_data_format()
     _check_choices(data_format, pooling, edition, width, kernels)
     source = find_weights(weights, include_top, plain)
@@ -144,11 +145,6 @@ def InceptionV3(
     return model
 
 
-def _undropped(order: str | Order) -> str:
-    """Return the order's text without dropout, which is not there at inference."""
-    return "-".join(token for token in Order(order).tokens if token != "drop")
-
-
 def _check_choices(data_format: str, pooling: Any, edition: Any, width: Any, kernels: Any) -> None:
     if data_format not in _FORMATS:
         raise unknown("data format", data_format, _FORMATS)
@@ -159,7 +155,7 @@ def _check_choices(data_format: str, pooling: Any, edition: Any, width: Any, ker
     if kernels is not None and kernels not in KERNELS:
         raise unknown("kernels", kernels, KERNELS)
     if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-        raise InputError(f"width is a whole number above 0, got {width!r}.")
+        raise InputError(f"width must be a whole number above 0, got {width!r}.")
 
 
 def _check_published(
@@ -177,8 +173,8 @@ def _check_published(
         )
     if edition not in (None, source.edition):
         raise InputError(
-            f"weights='imagenet' in this order are of edition '{source.edition}' (the other "
-            f"network was never published in it), got edition='{edition}'."
+            f"weights='imagenet' in this order are of edition '{source.edition}' (there are no "
+            f"published weights of the other network), got edition='{edition}'."
         )
 
 
@@ -186,7 +182,7 @@ def _check_classifier(activation: Any) -> None:
     # keras.applications' own rule: weights were trained as logits of a softmax.
     if activation not in (None, "softmax", keras.activations.softmax):
         raise InputError(
-            "with weights, classifier_activation is None or 'softmax', got "
+            "with weights, classifier_activation must be None or 'softmax', got "
             f"{activation!r}: pass include_top=False and add a classifier of your own."
         )
 
@@ -194,7 +190,7 @@ def _check_classifier(activation: Any) -> None:
 def _input_shape(
     given: Sequence[int | None] | None, include_top: bool, source: Source | None, data_format: str
 ) -> tuple[int | None, ...]:
-    """Return the image's shape in the data format: as given if it can be, else Keras's default."""
+    """Return the image's shape in the data format: the given one, or else Keras's default."""
     first = data_format == "channels_first"
     size = USUAL if include_top else None
     usual = (3, size, size) if first else (size, size, 3)
@@ -203,7 +199,7 @@ def _input_shape(
     shape = tuple(given)
     words = "(channels, rows, columns)" if first else "(rows, columns, channels)"
     if len(shape) != 3:
-        raise InputError(f"input_shape is {words}, got {shape}.")
+        raise InputError(f"input_shape must be {words}, got {shape}.")
     published = source is not None and source.path is None
     if published and include_top and shape != usual:
         raise InputError(
@@ -212,9 +208,11 @@ def _input_shape(
     sides, channels = (shape[1:], shape[0]) if first else (shape[:2], shape[2])
     if not channels or channels < 1 or (published and channels != 3):
         wanted = "3 channels, as weights='imagenet' have," if published else "a number of channels"
-        raise InputError(f"input_shape is {words} with {wanted} got {shape}.")
+        raise InputError(f"input_shape must be {words} with {wanted} got {shape}.")
     if include_top and None in sides:
-        raise InputError(f"with include_top=True, input_shape has numbers only, got {shape}.")
+        raise InputError(
+            f"with include_top=True, all sizes in input_shape must be known, got {shape}."
+        )
     _check_size(sides, shape)
     return shape
 
@@ -223,7 +221,7 @@ def _check_size(sides: Sequence[int | None], shape: Sequence[int | None]) -> Non
     if any(side is not None and side < SMALLEST for side in sides):
         raise InputError(
             f"Inception v3 takes images of {SMALLEST}×{SMALLEST} pixels or more, got the shape "
-            f"{tuple(shape)}: enlarge them, or take a smaller net (cnn, vgg)."
+            f"{tuple(shape)}: enlarge them, or use a smaller net (cnn, vgg)."
         )
 
 
@@ -232,8 +230,9 @@ def _start(tensor: Any, shape: tuple[int | None, ...], data_format: str) -> Any:
         return keras.Input(shape, name="input")
     if not isinstance(tensor, keras.KerasTensor) or len(tensor.shape) != 4:
         raise InputError(
-            "input_tensor is a symbolic Keras tensor of images, as keras.Input(...) or a layer's "
-            f"output, got {type(tensor).__name__} of shape {getattr(tensor, 'shape', None)}."
+            "input_tensor must be a symbolic Keras tensor of images, as keras.Input(...) or a "
+            f"layer's output, got {type(tensor).__name__} of shape "
+            f"{getattr(tensor, 'shape', None)}."
         )
     sides = tensor.shape[2:] if data_format == "channels_first" else tensor.shape[1:3]
     _check_size(sides, tensor.shape[1:])
@@ -245,7 +244,7 @@ def _head(
 ) -> Any:
     average, largest = layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D
     if include_top:
-        # Keras 1.x took an 8×8 average and flattened it: the same, at its only size (299×299).
+        # Keras 1.x flattened an 8×8 average: the same function at its only size (299×299).
         x = average(data_format=data_format, name="avg_pool")(x)
         return layers.Dense(classes, activation=activation, name="predictions")(x)
     if pooling == "avg":
@@ -270,7 +269,7 @@ class _Builder:
     def block(
         self, x: Any, label: str, filters: int, rows: int, cols: int, stride: int = 1, pad: Any = 0
     ) -> Any:
-        """Add a block; it pads with stride 1 and doesn't with stride 2, unless `pad` says."""
+        """Add a block; it pads with stride 1 and not with stride 2, unless `pad` is given."""
         filters = max(1, round(filters * self._width / _WIDTH))
         padding = pad or ("same" if stride == 1 else "valid")
         return self._block(x, filters, rows, cols, padding, (stride, stride), label)
@@ -299,7 +298,7 @@ class _Builder:
         numbers = iter(range(1, blocks + 1))
         for step in steps:
             if isinstance(step, str):
-                # A pool with no block behind it is the one that halves the image.
+                # A pool without a block after it is the one that halves the image.
                 x = self.pool(x, step, f"{module}_{step}", 1 if blocks else 2)
                 continue
             label = f"{module}_{branch}" + (f"_{next(numbers)}" if blocks > 1 else "")

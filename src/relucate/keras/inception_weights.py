@@ -1,10 +1,10 @@
-"""Weight files of both Inceptions: which network a file is of, and its arrays into the layers.
+"""Weight files of both Inceptions: identify a file's network, and load it into the layers.
 
 Three kinds: HDF5 files of Keras 1.x (release v0.2 of the published weights; kernels in TensorFlow's
 or Theano's layout), HDF5 files of Keras 2 (release v0.5, which keras.applications still loads), and
 what Keras 3 writes, which Keras reads itself. As in Keras, layers are matched by their place in
-the file, not by name; unlike there, every shape is compared before anything is loaded, and the
-error says which network the file is of. Read by h5py: nothing in a file is ever executed.
+the file, not by name. Unlike in Keras, every shape is compared before anything is loaded, and the
+error says which network the file belongs to. Files are read by h5py: no code in them is run.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ PUBLISHED = {
 EDITION_OF = {"linear-norm-act": "today", "linear-act-norm": "1.x"}
 KERNELS = ("tensorflow", "theano")
 
-# Keras 1's names of arrays -> Keras 3's. Its running_std holds the variance: it is fed the batch's
-# variance and handed to the backend as the variance (keras/layers/normalization.py, 1.2.2).
+# Keras 1's names of arrays -> Keras 3's. Its running_std holds the variance: it averages the
+# batch's variance and is passed to the backend as such (keras/layers/normalization.py, 1.2.2).
 _ROLES = {
     "W": "kernel",
     "b": "bias",
@@ -69,7 +69,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Source:
-    """Where weights come from. `edition` is of the network that the file is for, if known."""
+    """Where weights come from. `edition`: of the network that the file belongs to, if known."""
 
     edition: str | None
     path: Path | None = None
@@ -92,10 +92,10 @@ class _Layer:
 
 
 def find_weights(weights: Any, include_top: bool, order: str) -> Source | None:
-    """Return where `weights` (None, "imagenet" or a path) are; nothing is fetched yet.
+    """Return where `weights` (None, "imagenet" or a path) are; nothing is downloaded yet.
 
-    Raises: InputError: anything else, a file that isn't one of weights, "imagenet" in an order that
-        no published weights are of.
+    Raises: InputError: any other value, a file without weights, "imagenet" in an order that has no
+        published weights.
     """
     if weights is None:
         return None
@@ -110,7 +110,7 @@ def find_weights(weights: Any, include_top: bool, order: str) -> Source | None:
         return Source(edition, address=address, md5=md5)
     if not isinstance(weights, (str, os.PathLike)) or not Path(weights).is_file():
         raise InputError(
-            "weights is None (random values), 'imagenet', or the path of a weight file; got "
+            "weights must be None (random values), 'imagenet', or the path of a weight file; got "
             f"{weights!r}, which is no file."
         )
     path = Path(weights)
@@ -127,10 +127,11 @@ def load_weights(
     edition: str,
     kernels: str | None = None,
 ) -> None:
-    """Load the weights into the layers named in `own`: the others were there before Inception.
+    """Load the weights into the layers named in `own`: the others come before Inception.
 
-    Raises: InputError: the file is of another network, edition or number of classes, is damaged, or
-        doesn't say whose kernels it holds. Refused: published weights that can't be fetched.
+    Raises: InputError: the file belongs to another network, edition or number of classes, is
+        damaged, or doesn't say which backend's kernels it holds. Refused: published weights can't
+        be downloaded.
     """
     path = source.path or _fetch(source)
     stored = _read_layers(path)
@@ -150,7 +151,7 @@ def load_weights(
 
 
 def _fetch(source: Source) -> Path:
-    # Both releases call their files the same: the old ones get a name of their own in the cache.
+    # Both releases use the same file names: the old files get another name in the cache.
     name = source.address.rsplit("/", 1)[1]
     name = name if source.edition == "today" else f"keras1_{name}"
     try:
@@ -159,8 +160,8 @@ def _fetch(source: Source) -> Path:
         )
     except Exception as error:  # get_file raises a bare Exception where there is no network
         raise Refused(
-            f"can't fetch {source.address} ({str(error).splitlines()[0]}): fetch it elsewhere and "
-            "give the file's path as weights."
+            f"can't fetch {source.address} ({str(error).splitlines()[0]}): download it elsewhere "
+            "and give the file's path as weights."
         ) from error
     return Path(path)
 
@@ -168,8 +169,8 @@ def _fetch(source: Source) -> Path:
 def _file_sequence(model: Any) -> list[str]:
     """Return the layers with weights in the sequence of Keras's files.
 
-    Keras sorts layers by how far they are from the output, then by when a walk from the output
-    comes by. In Keras 1.x the activation was a part of the convolution: it is no step here.
+    Keras sorts layers by their distance from the output, then by their place in a walk from the
+    output. In Keras 1.x the activation was part of the convolution, so it counts as no step.
     """
     graph = read(model)
     far: dict[str, int] = dict.fromkeys(graph.nodes, 0)
@@ -190,13 +191,13 @@ def _file_sequence(model: Any) -> list[str]:
 def _load_keras_3(model: Any, path: Path) -> None:
     try:
         with warnings.catch_warnings():
-            # Keras warns and goes on where a part of the file fits nothing, or nothing a layer.
+            # Keras only warns if a part of the file fits no layer, or a layer no part of the file.
             warnings.simplefilter("error", UserWarning)
             model.load_weights(path)
     except (ValueError, KeyError, OSError, UserWarning) as error:
         raise InputError(
             f"{path.name} doesn't hold the weights of this network ({str(error).splitlines()[0]}): "
-            "build it with the order, edition, width and classes that the file was saved with."
+            "build it with the order, edition, width and classes of the saved network."
         ) from error
 
 
@@ -210,7 +211,7 @@ def _read_layers(path: Path) -> list[_Layer] | None:
             if root is None:
                 if "layers" in file or "_layer_checkpoint_dependencies" in file:
                     return None
-                raise InputError(f"{path.name} is an HDF5 file, but not one of Keras's weights.")
+                raise InputError(f"{path.name} is an HDF5 file, but doesn't hold weights of Keras.")
             found = (_read_layer(root, name) for name in _texts(root, "layer_names"))
             return [layer for layer in found if layer.shapes]
     except (OSError, KeyError, RuntimeError) as error:
@@ -218,14 +219,14 @@ def _read_layers(path: Path) -> list[_Layer] | None:
 
 
 def _root(file: h5py.File) -> Any:
-    """Return the group that lists the layers: the file, or what `model.save` wrote into it."""
+    """Return the group that lists the layers: the file, or the group that `model.save` wrote."""
     groups: list[Any] = [file, file.get("model_weights")]
     listing = {"layer_names", "layer_names0"}
     return next((g for g in groups if g is not None and listing & set(g.attrs)), None)
 
 
 def _texts(group: Any, attribute: str) -> list[str]:
-    """Return an attribute of texts, which Keras cuts into numbered parts where it is long."""
+    """Return an attribute of texts, which Keras splits into numbered parts if it is long."""
     parts = [attribute] if attribute in group.attrs else []
     if not parts:
         numbered = (f"{attribute}{n}" for n in count())
@@ -256,7 +257,7 @@ def _of_model(layer: Any) -> _Layer:
 
 
 def _edition_of(layers: Sequence[_Layer]) -> str:
-    """Return the edition by what only Keras 1.x's network has: convolutions with biases."""
+    """Return the edition: only Keras 1.x's network has convolutions with biases."""
     old = any(layer.kind == "convolution" and "bias" in layer.shapes for layer in layers)
     return "1.x" if old else "today"
 
@@ -265,13 +266,13 @@ def _check_kinds(path: Path, stored: Sequence[_Layer], wanted: Sequence[_Layer])
     have, need = (Counter(layer.kind for layer in layers) for layers in (stored, wanted))
     if have == need and [s.kind for s in stored] == [w.kind for w in wanted]:
         return
-    hint = "it is of another network."
+    hint = "it belongs to another network."
     if have - need == Counter({"dense layer": 1}) and not need - have:
-        hint = "it has a classifier: pass include_top=True, or take the file without ('_notop')."
+        hint = "it has a classifier: pass include_top=True, or use the file without ('_notop')."
     elif need - have == Counter({"dense layer": 1}) and not have - need:
-        hint = "it has no classifier: pass include_top=False, or take the file with one."
+        hint = "it has no classifier: pass include_top=False, or use the file with one."
     elif have == need:
-        hint = "they come in another sequence: it is of another network."
+        hint = "their sequence differs: it belongs to another network."
     raise InputError(f"{path.name} holds {_counted(have)}, the model has {_counted(need)}: {hint}")
 
 
@@ -280,20 +281,20 @@ def _counted(kinds: Counter[str]) -> str:
 
 
 def _check_style(path: Path, stored: Sequence[_Layer], order: str) -> None:
-    """Raise unless the model's order is the one of the network that the file is of."""
+    """Raise unless the model's order is that of the file's network."""
     edition = _edition_of(stored)
     if EDITION_OF.get(order) == edition:
         return
     fits = "before" if edition == "today" else "after"
     raise InputError(
-        f"{path.name} is of the order '{fits}' ({_STYLES[edition]}), the model has the order "
+        f"{path.name} has the order '{fits}' ({_STYLES[edition]}), the model has the order "
         f"'{Order(order).alias or order}': build it with order='{fits}', then relucate.convert "
         "moves its norms."
     )
 
 
 def _has_theano_layout(stored: Sequence[_Layer], wanted: Sequence[_Layer]) -> bool:
-    """Whether more kernels fit as (filters, channels, rows, columns) than as Keras 3 has them."""
+    """Return whether more kernels fit as (filters, channels, rows, columns) than as in Keras 3."""
     pairs = [(s, w) for s, w in zip(stored, wanted, strict=True) if s.kind == "convolution"]
 
     def fits(theano: bool) -> int:
@@ -303,7 +304,7 @@ def _has_theano_layout(stored: Sequence[_Layer], wanted: Sequence[_Layer]) -> bo
 
 
 def _shape(layer: _Layer, role: str, theano: bool) -> tuple[int, ...]:
-    """Return the shape of an array of the file as Keras 3 has it."""
+    """Return the shape of an array of the file in Keras 3's layout."""
     shape = layer.shapes[role]
     if theano and len(shape) == 4:
         filters, channels, rows, columns = shape
@@ -334,7 +335,7 @@ def _check_shapes(
 def _hint(
     name: str, shape: tuple[int, ...], file_has: Mapping[str, _Layer], theano: bool, edition: str
 ) -> str:
-    """Return what to do about a wrong shape; `file_has`: the file's layer for each of the model."""
+    """Return advice for a wrong shape; `file_has`: the file's layer for each of the model."""
     if name == "predictions":
         return f"the file has {shape[-1]} classes: pass classes={shape[-1]}."
     first, second = (
@@ -346,29 +347,29 @@ def _hint(
             f"the file has {first} and {second} filters in the pool branches of mixed 0 and 1: "
             f"pass edition='{other}'."
         )
-    return "the file is of another width, of images with another number of channels, or damaged."
+    return "the file is for another width or another number of image channels, or it is damaged."
 
 
 def _turned(path: Path, stored: Sequence[_Layer], kernels: str | None) -> bool:
-    """Whether the kernels are Theano's, which turns them by 180° when it convolves."""
+    """Return whether the kernels are Theano's, which rotates them by 180° in a convolution."""
     if kernels is None:
         kernels = _written_by(path)
     if kernels is None:
         names = [k for k, mark in _MARKS.items() if mark in path.name]
         kernels = names[0] if len(names) == 1 else None
     if kernels is None and _edition_of(stored) == "today":
-        kernels = "tensorflow"  # Keras 2 notes its backend; the published file is of TensorFlow
+        kernels = "tensorflow"  # Keras 2 writes its backend; the published file is from TensorFlow
     if kernels is None:
         raise InputError(
-            f"neither {path.name} nor its name says whose kernels it holds (Theano turns them by "
-            "180°, and no shape tells): pass kernels='tensorflow' or kernels='theano', or keep the "
-            "published name (..._tf_kernels.h5, ..._th_kernels.h5)."
+            f"neither {path.name} nor its name says whose kernels it holds (Theano rotates them by "
+            "180°, without a change of shape): pass kernels='tensorflow' or kernels='theano', or "
+            "use the published name (..._tf_kernels.h5, ..._th_kernels.h5)."
         )
     return kernels == "theano"
 
 
 def _written_by(path: Path) -> str | None:
-    """Return whose convolutions a file's kernels are for, if Keras noted its backend."""
+    """Return the backend of a file's kernels, if Keras wrote it into the file."""
     with h5py.File(path, "r") as file:
         groups = [group for group in (_root(file), file) if group is not None]
         noted = [_text(group.attrs["backend"]) for group in groups if "backend" in group.attrs]
@@ -397,7 +398,9 @@ def _read_arrays(
 def _array(path: Path, name: str, role: str, data: Any, theano: bool, turned: bool) -> np.ndarray:
     array = data[()] if data.dtype.kind == "f" else np.full(1, np.nan)
     if not np.isfinite(array).all() or (role == "moving_variance" and array.min() < 0):
-        raise InputError(f"{path.name}: the {role} of '{name}' holds what no trained network has.")
+        raise InputError(
+            f"{path.name}: the {role} of '{name}' holds values that no trained network has."
+        )
     if array.ndim == 4:
         array = array.transpose(2, 3, 1, 0) if theano else array
         array = array[::-1, ::-1] if turned else array
@@ -407,5 +410,5 @@ def _array(path: Path, name: str, role: str, data: Any, theano: bool, turned: bo
 def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(
         f"{path.name} can't be read as a weight file ({str(error).splitlines()[0]}): it is no HDF5 "
-        "file, or only a part of one; fetch it again."
+        "file, or only a part of one; download it again."
     )

@@ -1,8 +1,8 @@
-"""Lasagne's `batch_norm(layer)` for Keras 3: a new small stack that steals a layer's activation.
+"""Lasagne's `batch_norm(layer)` for Keras 3: a small stack of a layer, a norm and its activation.
 
-Here: which layers have an activation that can be stolen, the copy of such a layer without it, the
-bias rule by axes. Not here: blocks made from numbers (`blocks`), changing whole models (`surgery`).
-Called by users only. The argument is never changed: the stack owns copies.
+Here: which layers have an activation that can be moved out, the copy of such a layer without it,
+the bias rule by axes. Not here: blocks made from numbers (`blocks`), changing whole models
+(`surgery`). Called by users only. The argument is never changed: the stack owns copies.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ..errors import InputError, Refused, unknown
 from ..graph import select
 from ..order import Order
 
-_STEALABLE = tuple(
+_WITH_ACTIVATION = tuple(
     getattr(kl, name)
     for name in (
         "Dense EinsumDense TernaryDense Conv1D Conv2D Conv3D Conv1DTranspose Conv2DTranspose "
         "Conv3DTranspose DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D"
     ).split()
-    if hasattr(kl, name)  # TernaryDense is newer than the oldest Keras that we take
+    if hasattr(kl, name)  # TernaryDense is newer than the oldest supported Keras
 )
 _RECURRENT = (
     *(kl.RNN, kl.LSTM, kl.GRU, kl.SimpleRNN, kl.Bidirectional, kl.StackedRNNCells),
@@ -42,10 +42,10 @@ def batch_norm(
 
         before:  y = act(norm(W x))        after:  y = norm(act(W x + b))
 
-    The copy keeps everything (name, initializers, regularizers, trained weights) but its
-    activation, which becomes a layer of its own, with its weights if it has some (PReLU). The bias
-    stays behind only where the bias rule says so: the norm directly follows, and its axis is the
-    one axis along which the bias differs. `layer` itself stays as it is.
+    The copy keeps everything (name, initializers, regularizers, trained weights) except its
+    activation, which becomes a layer of its own, with its weights if it has any (PReLU). The copy
+    has no bias only where the bias rule says so: the norm directly follows, and its axis is the one
+    axis along which the bias differs. `layer` itself is not changed.
 
     Args:
         layer: Dense, EinsumDense, Conv1D to Conv3D, their transposes, DepthwiseConv1D/2D or
@@ -66,9 +66,9 @@ def batch_norm(
             subclass with its own `call`, a quantized kernel or one with LoRA, an activation that
             mixes channels (softmax, log_softmax, sparsemax, glu).
 
-    An activity regularizer moves to the activation: it still sees what the activation returns.
-    The new norm is fresh, so a trained layer's function changes; `relucate.convert` keeps it.
-    Source: Lasagne, `lasagne.layers.batch_norm`, which changes its argument and knows one order.
+    An activity regularizer moves to the activation, so it still gets the activation's output.
+    The new norm is untrained, so a trained layer's function changes; `relucate.convert` keeps it.
+    Source: Lasagne, `lasagne.layers.batch_norm`, which changes its argument and has one order.
 
     >>> stack = batch_norm(keras.layers.Dense(8, activation="tanh", name="hidden"))
     >>> [layer.name for layer in stack.layers]
@@ -85,8 +85,9 @@ def batch_norm(
     bias = True
     if order.has_norm:
         follows = ("linear", "norm") in pairwise(order.tokens)
-        axis = axis if axis is not None else _channel_axis(layer, before=_comes_first(order))
-        bias = not (follows and _mean_is_taken(arguments) and _bias_lies_along(layer, axis))
+        first = order.tokens.index("norm") < order.tokens.index("linear")
+        axis = axis if axis is not None else _channel_axis(layer, before=first)
+        bias = not (follows and _subtracts_mean(arguments) and _bias_lies_along(layer, axis))
     regularizer = layer.activity_regularizer if has_act else None
     arguments = {"dtype": layer.dtype_policy, **arguments}
     make = {
@@ -98,13 +99,13 @@ def batch_norm(
 
 
 def _check_layer(layer: Any) -> None:
-    """Raise what is wrong with a layer whose activation can't be stolen."""
+    """Raise why a layer's activation can't be moved out of it."""
     kind = type(layer).__name__
     who = f"{kind} '{layer.name}'" if isinstance(layer, kl.Layer) else repr(layer)
-    known = ", ".join(cls.__name__ for cls in _STEALABLE)
+    known = ", ".join(cls.__name__ for cls in _WITH_ACTIVATION)
     if not isinstance(layer, kl.Layer):
-        raise InputError(f"batch_norm takes a Keras layer, got {who} ({kind}); it takes {known}.")
-    if not isinstance(layer, _STEALABLE):
+        raise InputError(f"batch_norm takes a Keras layer, got {who} ({kind}). It takes {known}.")
+    if not isinstance(layer, _WITH_ACTIVATION):
         raise Refused(f"batch_norm can't take {who}: {_why_not(layer)}. It takes {known}.")
     if own := _own_methods(layer):
         raise Refused(
@@ -133,7 +134,7 @@ def _why_not(layer: Any) -> str:
 
 
 def _own_methods(layer: Any) -> str:
-    """Return the first method that decides what the layer computes and isn't Keras's own."""
+    """Return the first method that isn't Keras's own among those that decide what is computed."""
     for method in ("call", "__call__", "build"):
         owner = next(cls for cls in type(layer).__mro__ if method in vars(cls))
         if not _is_keras(owner):
@@ -153,8 +154,8 @@ def _check_activation(activation: Any, who: str) -> None:
     if name in select(kind="act", mixes=True):
         raise Refused(
             f"batch_norm can't take {who}: its activation {name} mixes the channels or changes "
-            "their number, so a norm on its other side is another network. Normalize its input by "
-            "a layer without activation, then apply it."
+            "their number, so a norm on its other side gives another network. Use a layer "
+            "without activation here, then apply the activation."
         )
     if isinstance(function, keras.Model):
         raise Refused(f"batch_norm can't take {who}: its activation is a whole model.")
@@ -169,7 +170,7 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
 
 
 def _effective(order: Order, layer: Any, has_act: bool) -> Order:
-    """Return the order of what the stack will have."""
+    """Return the order of the parts that the stack will have."""
     if order.has_drop:
         raise InputError(
             f"the order '{order}' has a drop token, but batch_norm adds no dropout: "
@@ -187,12 +188,8 @@ def _shown(activation: Any) -> str:
     return getattr(activation, "__name__", type(activation).__name__)
 
 
-def _comes_first(order: Order) -> bool:
-    return order.tokens.index("norm") < order.tokens.index("linear")
-
-
-def _mean_is_taken(arguments: Mapping[str, Any]) -> bool:
-    """Say whether training subtracts the batch's own mean: not if frozen, not quite if renorm."""
+def _subtracts_mean(arguments: Mapping[str, Any]) -> bool:
+    """Return whether training subtracts the batch's mean: not if frozen, not quite if renorm."""
     return bool(arguments.get("trainable", True)) and not arguments.get("renorm", False)
 
 
@@ -207,20 +204,20 @@ def _channel_axis(layer: Any, before: bool) -> int:
 
 
 def _einsum_terms(layer: Any) -> tuple[str, str, str]:
-    """Return the letters of an EinsumDense's input, kernel and output; one dot is an ellipsis."""
+    """Return the letters of an EinsumDense's input, kernel and output; a dot is an ellipsis."""
     left, made = layer.equation.replace(" ", "").replace("...", ".").split("->")
     given, kernel = left.split(",")
     return given, kernel, made
 
 
 def _position(term: str, letter: str) -> int:
-    """Return the axis of a letter, counted from the side where no ellipsis is."""
+    """Return the axis of a letter, counted from the side without an ellipsis."""
     at = term.index(letter)
     return at - len(term) if "." in term[:at] or ("." not in term and at == len(term) - 1) else at
 
 
 def _bias_lies_along(layer: Any, axis: int) -> bool:
-    """Say whether the bias differs along this axis only: then the norm's mean takes it all."""
+    """Return whether the bias differs along this axis only: then the norm subtracts all of it."""
     if isinstance(layer, kl.EinsumDense):
         made = _einsum_terms(layer)[2]
         if layer.bias_axes is None or len(layer.bias_axes) != 1:
@@ -238,7 +235,7 @@ def _same_axis(a: int, b: int, rank: int | None) -> bool:
 
 
 def _copy_linear(layer: Any, bias: bool, has_act: bool) -> Any:
-    """Return the layer again, without activation, with or without bias, with its weights."""
+    """Return a copy of the layer without activation, with or without bias, with its weights."""
     config = _bare_config(layer, has_act)
     if not bias:
         config.update(
@@ -255,8 +252,8 @@ def _copy_linear(layer: Any, bias: bool, has_act: bool) -> Any:
 
 
 def _bare_config(layer: Any, has_act: bool) -> dict[str, Any]:
-    # A lambda can't go through a config, and the layer itself must not be touched: ask a shadow of
-    # it that shares everything but the activation. (Keras's own copy would save and load a file.)
+    # A lambda can't go through a config, and the layer itself must not be changed: use a shadow of
+    # it that shares all except the activation. (Keras's own copy would save and load a file.)
     shadow = object.__new__(type(layer))
     vars(shadow).update(vars(layer))
     vars(shadow)["activation"] = keras.activations.linear
@@ -274,12 +271,12 @@ def _built_shape(layer: Any) -> Any:
 
 
 def _from_config(layer: Any, config: dict[str, Any]) -> Any:
-    """Return a layer of the same class from a config, sure that it is the one the config says."""
+    """Return a layer of the same class from a config, and check that it follows the config."""
     try:
         copy = type(layer).from_config(config)
     except Exception as error:
         raise _not_remade(layer, f"{type(error).__name__}: {error}") from error
-    # An own __init__ may change what it is given, without a get_config that knows it.
+    # A user's __init__ may change its arguments, without a get_config that knows it.
     if not _is_keras(type(layer)) and (differ := _differences(copy.get_config(), config)):
         raise _not_remade(layer, f"the copy has another {differ}")
     return copy
@@ -318,7 +315,7 @@ def _copy_activation(layer: Any, name: str, regularizer: Any, order: Order) -> A
         if order.tokens.index("act") < order.tokens.index("linear"):
             raise Refused(
                 f"the activation '{activation.name}' of '{layer.name}' has weights for the "
-                f"layer's outputs, but in the order '{order}' it would see its inputs."
+                f"layer's outputs, but in the order '{order}' it would get its inputs."
             )
         copy.build(_built_shape(activation))
         for weight, source in zip(copy.weights, activation.weights, strict=True):

@@ -1,4 +1,4 @@
-"""A Keras model as another framework needs it to train it: its Graph, a call, and its variables.
+"""A Keras model as another framework needs it for training: its Graph, a call, and its variables.
 
 Called by `framework`. Not here: lowering, and the comparison (`relucate.torch.lowering`).
 """
@@ -20,7 +20,7 @@ from .reading.reader import functional
 
 
 def lowerable(model: keras.Model, graph: Graph, variables: Mapping[str, Any]) -> Lowerable:
-    """Return what stands for a model that was read; `variables`: those of the graph's keys."""
+    """Return a model that was read in that form; `variables`: by the graph's keys."""
 
     def load(values: Any) -> None:
         for key, variable in variables.items():
@@ -44,7 +44,7 @@ def _title() -> str:
 
 
 def _call(model: keras.Model, x: np.ndarray, training: bool) -> np.ndarray:
-    """Call the model on its one input in the structure that it takes (a tensor, dict or list)."""
+    """Call the model on its one input, in the structure that it needs (a tensor, dict or list)."""
     given = keras.tree.pack_sequence_as(functional(model)._inputs_struct, [x])
     try:
         (output,) = keras.tree.flatten(model(given, training=training))

@@ -2,7 +2,7 @@
 
 Every function takes `(order, input_shape, classes, **options)` and returns an untrained Keras model
 whose output is class logits. Options with the same name mean the same thing in every net. Keras is
-imported when one is built. Not here: the list by name (`relucate.nets`).
+imported when a network is built. Not here: the list by name (`relucate.nets`).
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def vgg(
     from .blocks import conv2d_bn
 
     if depth not in _VGG:
-        raise InputError(f"vgg has depth {', '.join(map(str, _VGG))}; got {depth}.")
+        raise InputError(
+            f"the depth of vgg must be one of {', '.join(map(str, _VGG))}; got {depth}."
+        )
     image, x = _image_input(keras, input_shape)
     smallest = min(input_shape[:2])
     for stage, blocks in enumerate(_VGG[depth]):
@@ -215,8 +217,10 @@ def _dense_net(
             activation=act,
             norm=norm,
             dropout=_rate(order, dropout),
-            # A fresh one per block: one initializer gives every layer of a shape the same values.
-            kernel_initializer=_small_normal(keras) if init == "small_normal" else init,
+            # A new one per block: one initializer gives every layer of a shape the same values.
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.1)
+            if init == "small_normal"
+            else init,
             use_bias=_use_bias(bias),
         )
     return _classify(keras, name, start, x, classes)
@@ -230,17 +234,13 @@ def _use_bias(bias: str) -> bool | None:
     return choices[bias]
 
 
-def _small_normal(keras: Any) -> Any:
-    return keras.initializers.RandomNormal(stddev=0.1)
-
-
 def _rate(order: str, dropout: float) -> float:
-    """Return the rate of the order's drop token: an order without one takes no dropout.
+    """Return the rate of the order's drop token, or 0 if the order has none.
 
-    A study may hold arms with and without the token, so that one option serves them all.
+    A study may have arms with and without the token, and one option must work for all of them.
     """
     if not 0.0 <= dropout < 1.0:
-        raise InputError(f"dropout is a rate in [0, 1), got {dropout!r}.")
+        raise InputError(f"dropout must be a rate in [0, 1), got {dropout!r}.")
     return dropout if "drop" in Order(order).tokens else 0.0
 
 
@@ -253,8 +253,8 @@ def _image_input(keras: Any, input_shape: tuple[int, ...]) -> tuple[Any, Any]:
 def _check_image(input_shape: tuple[int, ...]) -> None:
     if len(input_shape) != 3:
         raise InputError(
-            "this net takes images (height, width, channels); the data's examples are "
-            f"{input_shape}. Take mlp for feature vectors."
+            "this net takes images (height, width, channels), but the data's examples have the "
+            f"shape {input_shape}. Use mlp for feature vectors."
         )
 
 

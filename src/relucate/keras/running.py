@@ -14,7 +14,7 @@ from .reading.norm_layers import NORM_LAYERS
 
 
 def no_gradients() -> AbstractContextManager[Any]:
-    """Let calls of models record nothing for gradients; only the torch backend would record it."""
+    """Switch off recording for gradients in calls of models; only the torch backend records."""
     if keras.config.backend() != "torch":
         return nullcontext()
     return sys.modules["torch"].no_grad()  # Keras has imported its backend
@@ -41,9 +41,9 @@ def precisions(model: Any) -> tuple[frozenset[str], tuple[str, ...]]:
     """Return the types that a model's layers compute in, and what limits them.
 
     Keras's type promotion knows float64 on TensorFlow only: elsewhere the norms of a float64 model
-    compute in float32 and give that as float64, so that 1e-7 is the best that it can do.
+    compute in float32 and return it as float64, so the best possible precision is 1e-7.
     """
-    apart = (keras.Model, keras.layers.InputLayer)  # these compute nothing themselves
+    apart = (keras.Model, keras.layers.InputLayer)  # these compute nothing
     layers = [layer for layer in model._flatten_layers() if not isinstance(layer, apart)]
     found = {str(getattr(layer, "compute_dtype", "")) for layer in layers}
     narrows = keras.backend.result_type("float64", "float32") != "float64"

@@ -1,7 +1,7 @@
 """Keras models by name or file: `.keras` archives and `keras.applications`.
 
-Files are read in Keras's safe mode: weights and configuration, never code. Not here: other
-spellings of a model on the command line (`nets.models`).
+Files are read in Keras's safe mode: weights and configuration, never code. Not here: the other
+forms of a model on the command line (`nets.models`).
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ from ..errors import InputError, Refused, RelucateError, unknown
 _REGISTER = (
     "register them (@keras.saving.register_keras_serializable()) in a Python file and give it with "
     "--import FILE.py, or --import package.module (in Python: load the model yourself with "
-    "custom_objects={...} and pass it on)"
+    "custom_objects={...} and pass the model)"
 )
 
 
 def load_saved(path: Path) -> Any:
     """Return the model in a `.keras` file, uncompiled.
 
-    Raises: InputError: no such file, not a `.keras` archive, truncated, made of custom objects that
-    aren't registered (named). Refused: it carries code (a Lambda layer).
+    Raises: InputError: there is no such file, it is not a `.keras` archive, it is truncated, or it
+    needs custom objects that aren't registered (the message names them). Refused: it holds code (a
+    Lambda layer).
     """
     config = _config(path)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises whatever the part that failed raises
+    except Exception as error:  # Keras raises any exception of the part that failed
         raise _explained(path, config, error) from error
 
 
 def _config(path: Path) -> Any:
-    """Return the archive's configuration, having checked that the archive is whole."""
+    """Return the archive's configuration, after a check that the archive is complete."""
     if not path.is_file():
         raise InputError(f"no file '{path}': expected a model saved as .keras.")
     try:
@@ -49,8 +50,8 @@ def _config(path: Path) -> Any:
             config = json.loads(archive.read("config.json")) if "config.json" in names else None
     except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
         raise InputError(
-            f"'{path}' is no whole .keras file ({error}): it may have been cut off while it was "
-            "copied. Save it again with model.save('model.keras')."
+            f"'{path}' is no whole .keras file ({error}). The copy may be incomplete: copy it "
+            "again, or save the model again with model.save('model.keras')."
         ) from error
     if broken is not None or config is None:
         what = f"'{broken}' in it is damaged" if broken else "it holds no config.json"
@@ -63,7 +64,7 @@ def _explained(path: Path, config: Any, error: Exception) -> RelucateError:
     lambdas = [name for name in names if name == "Lambda"]
     if lambdas and "safe_mode" in str(error):
         return Refused(
-            f"'{path}' holds a Lambda layer, which is Python code inside a file: it isn't run. "
+            f"'{path}' holds a Lambda layer: Python code inside a file, which relucate never runs. "
             "Write the layer as a class, or load the model yourself and pass it to relucate."
         )
     custom = [name for name in names if not _is_known(name)]
@@ -108,7 +109,7 @@ def _is_known(name: str) -> bool:
 def find_application(name: str) -> Any:
     """Return the function `keras.applications.NAME`.
 
-    Raises: InputError: there is none, with the nearest name.
+    Raises: InputError: there is none; the message suggests the nearest name.
     """
     names = [n for n in dir(keras.applications) if n[0].isupper()]
     if name not in names:
@@ -121,7 +122,8 @@ def application(
 ) -> Any:
     """Return `keras.applications.NAME(weights=None, ...)`, or with the options given.
 
-    Raises: InputError: no such application or option, or a shape or file that it doesn't take.
+    Raises: InputError: there is no such application or option, or it doesn't accept the shape or
+    the file.
     """
     function = find_application(name)
     taken = inspect.signature(function).parameters

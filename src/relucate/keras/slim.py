@@ -2,8 +2,8 @@
 
 The arithmetic and the defaults are those of `inception/slim/ops.py`, the code of TensorFlow's first
 Inception v3: norm between linear layer and activation, no bias under a norm, no gamma, a truncated
-normal start, half the squared weights as penalty. Also here: what `normalizer_fn` and
-`batch_norm_params` mean as an order and arguments of `conv2d_bn`. Not here: TensorFlow's scopes.
+normal start, half the squared weights as penalty. Also here: the order and arguments of
+`conv2d_bn` for `normalizer_fn` and `batch_norm_params`. Not here: TensorFlow's scopes.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _GROUP_NORM = {
     "scale": True,
     "epsilon": 1e-6,
 }
-# Where TensorFlow 1 keeps variables: nothing that a network computes.
+# Where TensorFlow 1 keeps variables: these don't change what a network computes.
 _BOOKKEEPING = frozenset(
     "moving_vars restore reuse scope variables_collections outputs_collections updates_collections "
     "fused mean_close_to_zero".split()
 )
-# What can be said only by its default here, and why.
+# Arguments that must have their default here, and why.
 _FIXED = {
     "activation": (None, "an activation inside the norm is a second one"),
     "activation_fn": (None, "an activation inside the norm is a second one"),
@@ -44,7 +44,7 @@ _FIXED = {
     "trainable": (True, "a frozen Keras norm uses its moving statistics, slim's doesn't"),
     "param_initializers": (None, "set them on the layer"),
     "param_regularizers": (None, "set them on the layer"),
-    "batch_weights": (None, "Keras's batch norm has no weights of examples"),
+    "batch_weights": (None, "Keras's batch norm has no weights per example"),
     "zero_debias_moving_mean": (False, "Keras's moving mean isn't debiased"),
     "renorm": (False, "the blocks have no batch renormalization"),
     "renorm_clipping": (None, "the blocks have no batch renormalization"),
@@ -91,12 +91,12 @@ def conv2d(
         weight_decay: w adds w/2 · Σ kernel² to the loss, TensorFlow's `l2_loss`; Keras's own L2(w)
             is twice that.
         batch_norm_params: the norm's decay (0.999), center (True), scale (False), epsilon (0.001);
-            None is no norm, an empty dict one with these defaults. `INCEPTION` is Inception v3's.
+            None is no norm, an empty dict is these defaults. `INCEPTION` is Inception v3's.
         order: an order of linear, norm and act; slim has only "before".
-        name: layers are `name + "_conv"`, `name + "_bn"` and `name`, as in `conv2d_bn`.
+        name: layers are called `name + "_conv"`, `name + "_bn"` and `name`, as in `conv2d_bn`.
 
     Returns: the block's output tensor.
-    Raises: InputError: an unknown argument or a drop token; Refused: what Keras can't express.
+    Raises: InputError: an unknown argument or a drop token. Refused: Keras can't express it.
     Source: tensorflow/models, `inception/inception/slim/ops.py`.
 
     >>> conv2d(keras.Input((35, 35, 3)), 8, [3, 3], 2, "VALID", batch_norm_params=INCEPTION).shape
@@ -134,7 +134,7 @@ def fc(
 ) -> Any:
     """Apply slim's fully connected layer: as `conv2d`, on tensors (batch, features).
 
-    Raises: InputError: as `conv2d`, and a tensor of another rank (flatten it first).
+    Raises: InputError: as `conv2d`, or a tensor of another rank (flatten it first).
 
     >>> fc(keras.Input((64,)), 10, activation=None, stddev=0.001).shape
     (None, 10)
@@ -159,7 +159,7 @@ def batch_norm(
     axis: int = -1,
     name: str | None = None,
 ) -> Any:
-    """Apply slim's batch norm: no gamma by default, since what follows can scale.
+    """Apply slim's batch norm: no gamma by default, since the next layer can scale.
 
         moving = decay · moving + (1 - decay) · statistic of the batch
 
@@ -178,21 +178,21 @@ def translate(
     batch_norm_params: Mapping[str, Any] | None = None,
     activation_fn: Any = "relu",
 ) -> Translation:
-    """Return what a slim layer's norm and activation are in `conv2d_bn`'s words.
+    """Return a slim layer's norm and activation as an order and arguments of `conv2d_bn`.
 
     Args:
         normalizer_fn, normalizer_params: of tf_slim's layers: `batch_norm` or `group_norm`, a name
             or a function of that name, and its arguments.
         batch_norm_params: of the older `ops.py`, in place of these two; None is no norm.
-        activation_fn: the layer's, None for none; a function is passed on as it is.
+        activation_fn: the layer's, or None; a function is passed on unchanged.
 
     Returns: the order, and the keyword arguments for it: `conv2d_bn(x, ..., order=order, **args)`
         builds what slim builds (kernel initializer, padding and strides are yours). slim makes no
-        bias under any norm, so `use_bias` says it where the bias rule would keep one. Where slim
-        raises an error since `groups` doesn't divide the channels, `conv2d_bn` lowers it; and
-        TensorFlow's `fused` kernels keep n / (n - 1) of the moving variance that Keras keeps.
-    Raises: InputError: an unknown argument, both spellings at once; Refused: what `conv2d_bn` can't
-        express, with the reason.
+        bias under any norm, so `use_bias` is False where the bias rule would keep one. If `groups`
+        doesn't divide the channels, slim raises an error and `conv2d_bn` lowers it. The moving
+        variance of TensorFlow's `fused` kernels is n / (n - 1) times Keras's.
+    Raises: InputError: an unknown argument, or both spellings at once. Refused: `conv2d_bn` can't
+        express it, with the reason.
 
     >>> translate(batch_norm_params=INCEPTION).arguments["momentum"]
     0.9997
@@ -267,7 +267,7 @@ def _need_center(given: Mapping[str, Any]) -> None:
 
 
 def _known(what: str, params: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of slim's norm with their defaults, less what computes nothing."""
+    """Return the arguments of slim's norm that change its result, with their defaults."""
     given = dict(defaults)
     for name, value in params.items():
         if name in _FIXED:

@@ -1,6 +1,6 @@
-"""The keras engine: train a Keras model through `fit` on whichever backend is configured.
+"""The keras engine: train a Keras model through `fit` on the configured backend.
 
-A model that its builder compiled keeps its own optimizer, loss and learning rate; any other is
+A model that is already compiled keeps its own optimizer, loss and learning rate. Any other is
 compiled from the recipe, with the same schedule, data order and decay rule as the torch engine.
 Not here: choosing the engine, lowering.
 """
@@ -46,11 +46,12 @@ def train(
 ) -> RunResult:
     """Train `model` in place through `fit` and score it on the test part.
 
-    As `relucate.torch.train`: the score on all test examples after the last epoch, batch-norm
-    statistics re-estimated before each evaluation, a loss that isn't finite is `diverged`.
+    As `relucate.torch.train`: the score is that of all test examples after the last epoch,
+    batch-norm statistics are re-estimated before each evaluation, and a loss that isn't finite ends
+    the run as `diverged`.
     Raises: InputError: the recipe or the model's input doesn't fit the data, or bf16 (the model's
-    own dtype policy decides here). Refused: outputs that aren't (batch, classes), a compiled loss
-    that isn't a categorical cross-entropy.
+    own dtype policy decides the precision). Refused: outputs that aren't (batch, classes), a
+    compiled loss that isn't a categorical cross-entropy.
     """
     recipe.check_fits(len(data.y_train), data.input_shape)
     if recipe.precision != "fp32":
@@ -68,7 +69,7 @@ def train(
 
 
 class _Engine:
-    """One model and its arrays: what the training loop asks for."""
+    """One model and its arrays, as the training loop uses them."""
 
     def __init__(
         self,
@@ -170,15 +171,15 @@ def _prepared(
 
 
 def takes_channels_first(model: keras.Model, input_shape: tuple[int, ...]) -> bool:
-    """Say whether the model wants images of `input_shape` (channels last) with channels first.
+    """Return whether the model takes images of `input_shape` (channels last) with channels first.
 
-    Raises: InputError: it takes neither. Refused: several inputs.
+    Raises: InputError: it takes neither layout. Refused: several inputs.
     """
     inputs = getattr(model, "inputs", None) or []
     if len(inputs) > 1:
         raise Refused(f"the model has {len(inputs)} inputs; compare trains models with one.")
     first = len(input_shape) == 3 and keras.config.image_data_format() == "channels_first"
-    if not inputs:  # a subclassed model doesn't say
+    if not inputs:  # a subclassed model has no input shape
         return first
     moved = (input_shape[-1], *input_shape[:-1])
     layouts = [(False, input_shape)] + ([(True, moved)] if len(input_shape) == 3 else [])
@@ -186,7 +187,7 @@ def takes_channels_first(model: keras.Model, input_shape: tuple[int, ...]) -> bo
     found = [layout for layout, shape in layouts if _takes(expected, shape)]
     if not found:
         raise InputError(
-            f"the model takes examples of shape {expected}, and the data's have {input_shape}: "
+            f"the model takes examples of shape {expected}, but the data's have {input_shape}: "
             "build it with the input_shape that the builder is given."
         )
     return first if first in found else found[0]
@@ -207,7 +208,7 @@ def check_model(
     classes: int,
     task: Task = CLASSIFICATION,
 ) -> None:
-    """Refuse a model that doesn't take such data or whose outputs don't fit the task.
+    """Refuse a model that doesn't take this data or whose outputs don't fit the task.
 
     Raises: as `train`.
     """
@@ -239,8 +240,8 @@ class _SGD(keras.optimizers.SGD):
 
         g ← g + decay · w;  v ← momentum · v + g;  w ← w - rate · (g + momentum · v)
 
-    Keras's own velocity holds rates (v ← momentum · v - rate · g), which differs while the rate
-    changes, and its own weight decay leaves the velocity out.
+    Keras's own velocity includes the rate (v ← momentum · v - rate · g), which differs while the
+    rate changes, and its own weight decay doesn't go through the velocity.
     """
 
     def __init__(self, rates: Any, momentum: float, decay: float, decayed: list[Any]) -> None:
@@ -313,9 +314,9 @@ def count_parameters(model: keras.Model) -> dict[str, int]:
 
 
 def _norm_variables(model: keras.Model) -> set[int]:
-    """Return the ids of the variables that norm layers own, those of subclasses too.
+    """Return the ids of the variables of norm layers and their subclasses.
 
-    SpectralNormalization is none: it reparametrises another layer's kernel.
+    SpectralNormalization isn't one: it reparametrises another layer's kernel.
     """
     layers = model._flatten_layers(include_self=False)
     norms = [layer for layer in layers if isinstance(layer, tuple(NORM_LAYERS))]
@@ -323,7 +324,7 @@ def _norm_variables(model: keras.Model) -> set[int]:
 
 
 def _wants_one_hot(model: keras.Model) -> bool:
-    """Say whether the compiled loss takes one-hot labels; other losses are refused."""
+    """Return whether the compiled loss takes one-hot labels; other losses are refused."""
     loss = model.loss
     name = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))
     name = str(name).lower()
@@ -339,15 +340,15 @@ def _wants_one_hot(model: keras.Model) -> bool:
 
 
 def _key_dropout(model: keras.Model, seed: int) -> None:
-    """Give every random layer its own stream, named by the layer: equal in arms that share it."""
-    keras.utils.set_random_seed(derive(seed, "keras") % 2**32)  # for what draws without a layer
+    """Give every random layer a stream keyed by its name: arms that share the layer share it."""
+    keras.utils.set_random_seed(derive(seed, "keras") % 2**32)  # for draws outside of layers
     for layer in model._flatten_layers(include_self=False):
         source = _random_source(layer)
         if source is not None:
             value = dropout_key(seed, layer.name) % 2**31
             source.state.assign(np.asarray([value, 0], source.state.dtype))
-            # On the torch backend a generator that wasn't given a seed leaves dropout to the global
-            # random state.
+            # On the torch backend, dropout uses the global random state if its generator has no
+            # seed of its own.
             source._initial_seed = value
 
 
@@ -358,17 +359,17 @@ def _random_source(layer: Any) -> Any:
 def reestimate(model: keras.Model, x: np.ndarray) -> None:
     """Replace every batch norm's moving statistics by averages over `x`, batch by batch.
 
-    Layers that draw at random (dropout, noise) or keep a state of their own (the vector of spectral
-    normalization) compute as at inference meanwhile, so nothing but the statistics changes.
+    Meanwhile, layers that draw at random (dropout, noise) or have a state of their own (the vector
+    of spectral normalization) compute as at inference, so only the statistics change.
     """
     layers = list(model._flatten_layers(include_self=False))
     norms = [la for la in layers if isinstance(la, keras.layers.BatchNormalization)]
     norms = [norm for norm in norms if norm.trainable]
     if not norms:
         return
-    calmed = [la for la in layers if _random_source(la) is not None or _has_state(la)]
+    others = [la for la in layers if _random_source(la) is not None or _has_state(la)]
     size = min(_SCORE_BATCH, len(x))
-    with _momenta_kept(norms), _calm(calmed):
+    with _momenta_kept(norms), _inference_mode(others):
         for count, start in enumerate(range(0, len(x) - size + 1, size)):
             for norm in norms:
                 norm.momentum = count / (count + 1)
@@ -376,7 +377,7 @@ def reestimate(model: keras.Model, x: np.ndarray) -> None:
 
 
 def _has_state(layer: Any) -> bool:
-    """Say whether training may write variables of the layer itself, which holds no batch norm."""
+    """Return whether training may change a layer's own variables; it contains no batch norm."""
     inside = layer._flatten_layers()
     return bool(layer._non_trainable_variables) and not any(
         isinstance(la, keras.layers.BatchNormalization) for la in inside
@@ -400,21 +401,21 @@ def _momenta_kept(norms: list[Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _calm(layers: list[Any]) -> Iterator[None]:
-    """Let layers compute as at inference, whatever mode the model is called in."""
-    calmed = [la for la in layers if "training" in inspect.signature(la.call).parameters]
+def _inference_mode(layers: list[Any]) -> Iterator[None]:
+    """Let layers compute as at inference, in every mode of the model."""
+    switched = [la for la in layers if "training" in inspect.signature(la.call).parameters]
     try:
-        for layer in calmed:
+        for layer in switched:
             layer.call = _at_inference(layer.call)
         yield
     finally:
-        for layer in calmed:
+        for layer in switched:
             vars(layer).pop("call", None)
 
 
 def _at_inference(call: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
-    def calm(*args: Any, **kwargs: Any) -> Any:
+    def at_inference(*args: Any, **kwargs: Any) -> Any:
         return call(*args, **{**kwargs, "training": False})
 
-    return calm
+    return at_inference

@@ -1,4 +1,4 @@
-"""What MODEL means: a name, a file, or a function of the user's that builds. The only home of it.
+"""What MODEL means: a name, a file, or a function of the user's that builds a model.
 
     model.keras                     a saved Keras model
     model.pt2                       a module that torch.export saved
@@ -6,8 +6,9 @@
     cnn, inception_v3, ...          a net from `relucate nets`
     file.py:build, package.module:build
 
-`meaning` says which of these a text is, or why it is none: the same for every verb. `load_model`
-makes the one model of `audit`, `fold` and so on; the arms of a comparison: `study.source`.
+`meaning` returns which of these a text is, or raises an error that says why it is none, the same
+for every verb. `load_model` makes the one model of `audit`, `fold` and so on. Not here: the arms of
+a comparison (`study.source`).
 """
 
 from __future__ import annotations
@@ -55,13 +56,13 @@ class Meaning:
 
     @property
     def name(self) -> str:
-        """What stands behind the last colon: the name of the function or application."""
+        """The name of the function or application: the text after the last colon."""
         return self.text.rpartition(":")[2]
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model, an input for it (torch), and where it is made: file and line for annotations."""
+    """A model, an input for it (torch), and the file and line that make it, for annotations."""
 
     model: Any
     example: Any = None
@@ -142,7 +143,7 @@ def _unknown_model(text: str) -> InputError:
 
 
 def load_saved(path: Path) -> tuple[Any, Any]:
-    """Return the model in a .keras or .pt2 file, and the example that a .pt2 file brings."""
+    """Return the model in a .keras or .pt2 file, and the example that a .pt2 file contains."""
     if path.suffix == ".keras":
         use_backend()
         from ..keras import saved
@@ -166,7 +167,7 @@ def load_model(
         input_shapes: without the batch axis, one per input: of torch models, nets, applications.
         options: keyword arguments of the function, net or application.
         imports: files or modules to import first, because they register custom objects.
-    Raises: InputError, Refused: no such model, a broken file, arguments that are missing.
+    Raises: InputError, Refused: no such model, a broken file, missing arguments.
     """
     use_backend()
     for name in imports:
@@ -198,7 +199,7 @@ def _net(name: str, shape: tuple[int, ...] | None, options: dict[str, Any]) -> A
 
 
 def _example(shapes: Sequence[tuple[int, ...]]) -> Any:
-    """Return shapes with a batch axis for the torch reader, which makes the inputs."""
+    """Return the shapes with a batch axis: the torch reader makes inputs from them."""
     batched = [(2, *shape) for shape in shapes]
     return None if not batched else batched[0] if len(batched) == 1 else tuple(batched)
 
@@ -213,7 +214,7 @@ def _place(function: Any) -> tuple[str | None, int | None]:
 
 
 def _relative(path: Path) -> str:
-    """Return a path as code hosts want it: relative to here where it lies below, with slashes."""
+    """Return a path as code hosts need it: with slashes, relative to here if it is below."""
     try:
         return path.resolve().relative_to(os.getcwd()).as_posix()
     except ValueError:

@@ -1,4 +1,4 @@
-"""The list of built-in networks by name, with the options that each takes."""
+"""The built-in networks by name, with the options that each takes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def options(name: str) -> dict[str, Any]:
 
 
 def find(name: str) -> Callable[..., Any]:
-    """Return the function of a net; an unknown name is an error with the nearest match."""
+    """Return the function of a net.
+
+    Raises: InputError: an unknown name, with the most similar one.
+    """
     if name not in NETS:
         raise unknown("net", name, NETS)
     from ..keras import networks
@@ -40,7 +43,10 @@ def build(name: str, order: str, input_shape: tuple[int, ...], classes: int, **c
 
 
 def check_options(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options as the types of their defaults; unknown or ill-typed ones are errors."""
+    """Return the options in the types of their defaults.
+
+    Raises: InputError: an unknown option, or a value of another type.
+    """
     defaults = options(name)
     checked = {}
     for option, value in chosen.items():
@@ -57,11 +63,11 @@ def _typed(net: str, option: str, value: Any, kind: type) -> Any:
         typed = kind(value)
     except (TypeError, ValueError, OverflowError):
         raise InputError(
-            f"option {option} of net '{net}' is of type {kind.__name__}, got {value!r}."
+            f"option {option} of net '{net}' must be of type {kind.__name__}, got {value!r}."
         ) from None
     if isinstance(typed, int) and (typed < 1 or typed != float(value)):
         raise InputError(
-            f"option {option} of net '{net}' is a whole number above 0, got {value!r}."
+            f"option {option} of net '{net}' must be a whole number above 0, got {value!r}."
         )
     return typed
 

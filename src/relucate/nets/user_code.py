@@ -1,8 +1,8 @@
-"""The user's own code: importing it, calling it, and the line of it that failed.
+"""The user's own code: importing it, calling it, and finding the line that failed.
 
-Loading user code runs it: only what the user named is loaded. A builder that ends the program
-(`sys.exit`) has failed: a check that ran nothing must not look like success.
-Called by `models` and by a study's `source`.
+Loading user code runs it, so only code that the user named is loaded. A builder that ends the
+program (`sys.exit`) has failed: a check that ran nothing must not look like success. Called by
+`models` and by a study's `source`.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ def import_user_module(text: str) -> Any:
 
 
 def module_file(name: str) -> Path | None:
-    """Return the file of a module, None if it has none; it is not imported, but its parents are.
+    """Return the file of a module, None if it has none. The parents of the module are imported.
 
     Raises: InputError: there is no such module.
     """
     _import_from_here()
     try:
         spec = importlib.util.find_spec(name)
-    except (Exception, SystemExit):  # it imports the parent package, which is the user's own code
+    except (Exception, SystemExit):  # it imports the parent package, the user's own code
         spec = None
     if spec is None:
         raise InputError(
@@ -78,7 +78,7 @@ def check_file(path: Path) -> None:
 
 
 def _callables(module: Any) -> list[str]:
-    """Return the names of what could be a builder, the module's own if it has any."""
+    """Return the names that could be builders: the module's own if it has any, else all."""
     have = {n: v for n, v in vars(module).items() if not n.startswith("_") and callable(v)}
     own = [n for n, v in have.items() if getattr(v, "__module__", None) == module.__name__]
     return own or list(have)
@@ -117,9 +117,9 @@ def _import_from_here() -> None:
 
 @contextmanager
 def reported(problem: str, but: Any = ()) -> Iterator[None]:
-    """Turn what the user's code raises into an InputError: `problem`, the error, the user's line.
+    """Turn an error of the user's code into an InputError: `problem`, the error, the user's line.
 
-    `sys.exit` counts as an error; Ctrl-C doesn't; errors of the class `but` are raised as they are.
+    `sys.exit` counts as an error; Ctrl-C doesn't; errors of the class `but` stay as they are.
     """
     try:
         yield
@@ -130,7 +130,7 @@ def reported(problem: str, but: Any = ()) -> Iterator[None]:
 
 
 def where(error: BaseException) -> str:
-    """Return an error in one line with the user's line that raised it."""
+    """Return an error as one line, with the place in the user's code that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     machinery = (str(Path(__file__).parents[1]) + os.sep, "<frozen importlib", importlib.__file__)
     own = [f for f in frames if not f.filename.startswith(machinery)]
@@ -157,20 +157,20 @@ def parameters(builder: Callable[..., Any], text: str) -> Mapping[str, inspect.P
 
 
 def takes_all(taken: Mapping[str, inspect.Parameter]) -> bool:
-    """Say whether a builder takes any keyword argument (**options)."""
+    """Return whether a builder takes any keyword argument (**options)."""
     return any(p.kind is p.VAR_KEYWORD for p in taken.values())
 
 
 def arguments(
     builder: Callable[..., Any], text: str, offered: Mapping[str, Any], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the keyword arguments for a builder: what it takes of `offered`, and all `options`.
+    """Return the keyword arguments for a builder: those of `offered` that it takes, all `options`.
 
     Args:
-        offered: by our names (order, input_shape, classes, ...); the builder may call them
-            num_classes, n_classes or shape.
-        options: the user's own, which come first.
-    Raises: InputError: an option that it doesn't take, or one that it needs and doesn't get.
+        offered: arguments by our names (order, input_shape, classes, ...); the builder may call
+            them num_classes, n_classes or shape.
+        options: the user's own, which override `offered`.
+    Raises: InputError: an option that it doesn't take, or a required argument that is missing.
     """
     taken = parameters(builder, text)
     for name in options:
@@ -195,8 +195,8 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
 
 
 def call(builder: Callable[..., Any], what: str, given: Mapping[str, Any], when: str = "") -> Any:
-    """Return the model that a builder returns; what and when: for the message if it fails."""
-    with reported(f"{what} failed{when}", but=RelucateError):  # of our blocks in the user's net
+    """Call a builder and return its model; what and when are for the message if it fails."""
+    with reported(f"{what} failed{when}", but=RelucateError):  # from our blocks in the user's net
         model = builder(**given)
     if model is None:
         raise InputError(f"{what} returned None{when}: return the model.")

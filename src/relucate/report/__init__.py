@@ -1,7 +1,7 @@
 """A study for people: terminal text, the live display, one self-contained HTML file.
 
-Takes the JSON-ready dict of a comparison (schema relucate.compare) and computes no result of its
-own. Called by `study` users through `Study.report(path)` and by the command line.
+Takes the JSON-ready dict of a comparison (schema relucate.compare) and computes no results.
+Called by `Study.report(path)` and by the command line.
 """
 
 from relucate.report.html import repr_html, study_html, write_html

@@ -1,26 +1,24 @@
 """An audit as terminal text and as a notebook fragment: sites, counts per order, findings.
 
 Takes the JSON-ready dict (schema relucate.audit/1). Models with many norms are shown by groups of
-equal sites, findings by rule, unless all are asked for. Not here: SARIF (`sarif`), any judgement.
+equal sites and findings by rule, unless `every` is set. Not here: SARIF (`sarif`), judgements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
-from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
-from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from ..order import ALIASES
 from ..phrases import count, some
-from .terminal import speakable, stripped
+from .html import render
+from .terminal import displayable, rendered, simple_table
 
 FEW = 24  # norms: more are shown by groups
 STYLE = {"error": "bold red", "warning": "bold yellow", "note": "cyan"}
@@ -34,17 +32,14 @@ def print_audit(audit: dict[str, Any], console: Console, *, every: bool = False)
 
 @dataclass(frozen=True)
 class AuditView:
-    """An audit that rich lays out for the width and the encoding it finds."""
+    """An audit that rich lays out for the console's width and encoding."""
 
     audit: dict[str, Any]
     every: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
-        audit = speakable(self.audit, options.encoding or "utf-8")
-        parts = Group(*_parts(audit, self.every))
-        for line in console.render_lines(parts, options, pad=False):
-            yield from stripped(line)
-            yield Segment.line()
+        audit = displayable(self.audit, options.encoding or "utf-8")
+        yield from rendered(_parts(audit, self.every), console, options)
 
 
 def _parts(audit: dict[str, Any], every: bool) -> Iterator[RenderableType]:
@@ -53,7 +48,8 @@ def _parts(audit: dict[str, Any], every: bool) -> Iterator[RenderableType]:
     if audit["sites"]:
         grouped = len(audit["sites"]) > FEW and not every
         yield Text("")
-        yield Padding(_table(*(groups(audit) if grouped else table(audit))), (0, 0, 0, 2))
+        header, rows = groups(audit) if grouped else table(audit)
+        yield Padding(simple_table(sided(header), rows), (0, 0, 0, 2))
         if len(audit["summary"]) > 1:
             yield Text("\n" + "\n".join(orders(audit)))
     if text := unread(audit):
@@ -68,18 +64,13 @@ def _parts(audit: dict[str, Any], every: bool) -> Iterator[RenderableType]:
         yield grid
 
 
-def _table(header: list[str], rows: Iterable[list[str]]) -> Table:
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in header:
-        right = name in {"norms", "calls"}
-        drawn.add_column(name, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        drawn.add_row(*map(Text, row))
-    return drawn
+def sided(header: list[str]) -> list[tuple[str, str]]:
+    """Return each heading with its side: counts are on the right."""
+    return [(name, "right" if name in {"norms", "calls"} else "left") for name in header]
 
 
 def headline(audit: dict[str, Any]) -> str:
-    """Return one sentence: how many norms there are, and in which order most of them are."""
+    """Return one sentence: the number of norms, and the order of most of them."""
     number = len(audit["sites"])
     name = f"{audit['model']} ({audit['framework']})"
     if not number:
@@ -94,7 +85,7 @@ def headline(audit: dict[str, Any]) -> str:
 
 
 def named(order: str) -> str:
-    """Return an order with its alias, if it has one.
+    """Return an order with its alias, if any.
 
     >>> named("linear-act-norm")
     'linear-act-norm (after)'
@@ -149,7 +140,7 @@ def orders(audit: dict[str, Any]) -> list[str]:
 
 
 def unread(audit: dict[str, Any]) -> str:
-    """Return the sentences about layers that couldn't be read, and what depends on them."""
+    """Return the sentences on layers that couldn't be read and the norms that depend on them."""
     found = []
     if audit["unknown"]:
         names = some(audit["unknown"], 5)
@@ -165,7 +156,7 @@ def unread(audit: dict[str, Any]) -> str:
 
 
 def conclusion(audit: dict[str, Any]) -> str:
-    """Return how many findings there are, by severity."""
+    """Return the number of findings by severity."""
     found = audit["findings"]
     if not found:
         return "No findings."
@@ -184,11 +175,10 @@ def findings(audit: dict[str, Any], every: bool = False) -> Iterator[tuple[str, 
         first = same[0]
         title = f"{first['code']} {first['rule']}: {_places(same)}"
         example = "" if len(same) == 1 else f"for example {first['where']}: "
-        yield (
-            first["severity"],
-            title,
-            [f"{example}{first['message']}.", f"Fix: {first['fix']}.{_saved(same)}"],
-        )
+        total = sum(finding["parameters"] for finding in same)
+        saved = f" {total:,} parameters in all." if total and len(same) > 1 else ""
+        lines = [f"{example}{first['message']}.", f"Fix: {first['fix']}.{saved}"]
+        yield first["severity"], title, lines
 
 
 def _places(same: list[dict[str, Any]]) -> str:
@@ -198,17 +188,11 @@ def _places(same: list[dict[str, Any]]) -> str:
     return f"{len(names)} layers ({', '.join(names[:2])}, ..., {names[-1]})"
 
 
-def _saved(same: list[dict[str, Any]]) -> str:
-    total = sum(finding["parameters"] for finding in same)
-    return f" {total:,} parameters in all." if total and len(same) > 1 else ""
-
-
 def audit_html(audit: dict[str, Any]) -> str:
     """Return an audit as an HTML fragment for notebooks; every text is escaped."""
-    loader = jinja2.PackageLoader("relucate.report", "templates")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
     header, rows = groups(audit) if len(audit["sites"]) > FEW else table(audit)
-    return environment.get_template("audit.html.j2").render(
+    return render(
+        "audit.html.j2",
         headline=headline(audit),
         header=header,
         rows=rows,

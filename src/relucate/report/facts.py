@@ -1,4 +1,4 @@
-"""What a study's dict says, ready to be worded: shared by the terminal's and the page's views.
+"""Facts of a study's dict, used by the terminal's and the page's views.
 
 Not here: numbers as text (`numbers`), layout. Called by `terminal`, `view` and `html`.
 """
@@ -13,12 +13,12 @@ from relucate.report.numbers import MISSING, Units, known, level_percent
 from relucate.train.metric import ACCURACY
 
 FIRST_SCHEMA, SCHEMA = "relucate.compare/1", "relucate.compare/2"
-SAME = "same in all pairs"  # in the place of an interval
-LOOKED_AT = 3  # pairs from which on every difference has an interval, unless it is always the same
+SAME = "same in all pairs"  # instead of an interval
+LOOKED_AT = 3  # with this many pairs a difference has an interval unless it is always the same
 
 
 def current(study: dict[str, Any]) -> dict[str, Any]:
-    """Return a study in today's schema; the first one named its metric in a word.
+    """Return a study in today's schema; the first schema named its metric in a word.
 
     Raises: InputError: the dict isn't a comparison study that this version reads.
 
@@ -37,7 +37,7 @@ def current(study: dict[str, Any]) -> dict[str, Any]:
 
 
 def bare_sentence(verdict: str, sentence: str) -> str:
-    """Return the verdict's sentence without the verdict's word, where it opens with it.
+    """Return the verdict's sentence without the verdict's word at its start.
 
     >>> bare_sentence("inconclusive", "Inconclusive: after is ahead.")
     'after is ahead.'
@@ -51,14 +51,14 @@ def bare_sentence(verdict: str, sentence: str) -> str:
 
 
 def sole_winner(study: dict[str, Any]) -> str | None:
-    """Return the winning arm of a study of two arms; among more, one pair's winner says little."""
+    """Return the winning arm of a study of two arms; with more arms there is no single winner."""
     return study["winner"] if len(study["comparisons"]) == 1 else None
 
 
-def standing(comparison: dict[str, Any]) -> str:
-    """Return a comparison's verdict as one on its arm: "worse" where the other one is better.
+def arm_verdict(comparison: dict[str, Any]) -> str:
+    """Return a comparison's verdict on its arm: "worse" if the other arm is better.
 
-    >>> standing({"verdict": "better", "winner": "none", "arm": "after", "against": "none"})
+    >>> arm_verdict({"verdict": "better", "winner": "none", "arm": "after", "against": "none"})
     'worse'
     """
     lost = comparison["winner"] == comparison["against"]
@@ -73,7 +73,7 @@ def identical(found: dict[str, Any], pairs: int) -> bool:
 
 
 def span(found: dict[str, Any], pairs: int, units: Units) -> str:
-    """Return a difference's interval, or in two or three words why there is none.
+    """Return a difference's interval, or a few words on why there is none.
 
     >>> span({"estimate": 0.01, "low": None, "high": None}, 9, Units(ACCURACY))
     'same in all pairs'
@@ -82,7 +82,7 @@ def span(found: dict[str, Any], pairs: int, units: Units) -> str:
 
 
 def failed_runs(study: dict[str, Any]) -> dict[str, int]:
-    """Return how many runs failed (not: diverged), by arm; arms without any are left out."""
+    """Return the number of failed (not diverged) runs by arm; arms without any are left out."""
     failed: dict[str, int] = {}
     for run in study["runs"]:
         if run["status"] == "failed":

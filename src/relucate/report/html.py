@@ -1,8 +1,9 @@
 """A comparison study as one HTML file that opens offline, and as a fragment for notebooks.
 
-The file holds its style and its figures; it asks the network for nothing, and its security policy
-forbids it to. Every text from the study is escaped by the template. Not here: the words and rows
-(`view`), the drawing (`plots`). Called by the study's `report(path)` and by the command line.
+The file contains its style and its figures; it loads nothing from the network, and its security
+policy forbids it. The template escapes every text from the study. Not here: the words and rows
+(`view`), the drawing (`plots`). Called by the study's `report(path)` and by the command line; its
+`render` serves `audit` and `transform` too.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ from relucate.report.numbers import MISSING, Units, known
 def write_html(study: dict[str, Any], path: str | os.PathLike[str]) -> Path:
     """Write the report of a study (schema relucate.compare) and return its path.
 
-    The folders are made; a file that is there is replaced in one step, or left as it was.
+    Missing folders are made. An existing file is replaced in one step, or left as it was.
 
     Raises:
-        InputError: the dict is no such study, or the file can't be written.
+        InputError: the dict isn't such a study, or the file can't be written.
     """
     text = study_html(study)
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as new:
-            # A command line may hold bytes that are no UTF-8 (surrogates): shown escaped.
+            # A command line may contain bytes that are not UTF-8 (surrogates): they are escaped.
             new.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(
-            f"expected a place to write the report to, but '{path}' can't be written ({reason}): "
+            f"expected a path to write the report to, but '{path}' can't be written ({reason}): "
             "name another file."
         ) from error
     return path
@@ -51,24 +52,24 @@ def study_html(study: dict[str, Any]) -> str:
     """Return the whole page of a study as text.
 
     Raises:
-        InputError: the dict is no such study.
+        InputError: the dict isn't such a study.
     """
     study = current(study)
-    return _render("compare.html.j2", **view.page(study), figures=figures(study), style=_style())
+    return render("compare.html.j2", **view.page(study), figures=figures(study), style=_style())
 
 
 def repr_html(study: dict[str, Any]) -> str:
     """Return a study as a small HTML fragment, for `_repr_html_`: verdict, difference, arms.
 
     Raises:
-        InputError: the dict is no such study.
+        InputError: the dict isn't such a study.
     """
     study = current(study)
-    return _render("fragment.html.j2", **view.page(study), differences=_difference_lines(study))
+    return render("fragment.html.j2", **view.page(study), differences=_difference_lines(study))
 
 
 def figures(study: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the report's figures that have something to show: name, heading, caption and SVG."""
+    """Return the report's figures that have data: name, heading, caption and SVG."""
     shown = [*_difference_figures(study), *_scatter_figure(study), *_rate_figure(study)]
     name = study["metric"]["name"]
     for quantity, heading, what in (
@@ -123,7 +124,7 @@ def _with_interval(comparison: dict[str, Any], units: Units) -> str:
 
 
 def _scatter_figure(study: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the figure of arm against arm, if any pair has two results."""
+    """Return the figure of one arm against another, if any pair has two results."""
     marked = plots.marked_seeds(study)
     if not any(marked.values()):
         return []
@@ -141,7 +142,7 @@ def _scatter_figure(study: dict[str, Any]) -> list[dict[str, Any]]:
         "axis is ahead; the closer the marks follow a rising line, the higher the correlation."
         f"{missing}"
     )
-    alt = f"{_capital(metric.name)} of the arms, seed by seed."
+    alt = f"{metric.name[:1].upper()}{metric.name[1:]} of the arms, seed by seed."
     svg = plots.scatter_svg(study, name="scatter", alt=alt)
     return [_figure("scatter", "Seed by seed", caption, svg)]
 
@@ -153,8 +154,8 @@ def _rate_figure(study: dict[str, Any]) -> list[dict[str, Any]]:
         return []
     name = study["metric"]["name"]
     caption = (
-        f"Mean {name} on held-out training data at each rate that was tried; larger marks took "
-        "part to the end, with all epochs. The vertical line is the recipe's rate."
+        f"Mean {name} on held-out training data at each rate that was tried; larger marks were "
+        "trained for all epochs. The vertical line is the recipe's rate."
     )
     svg = plots.rates_svg(study, name="rates", alt=f"Held-out {name} by learning rate and arm.")
     return [_figure("rates", "Score against learning rate", caption, svg)]
@@ -171,7 +172,7 @@ def _curve_figure(study: dict[str, Any], quantity: str, heading: str, what: str)
 
 
 def _figure(name: str, heading: str, caption: str, svg: str) -> dict[str, Any]:
-    """Return a figure for the template; `plots` has escaped what isn't ours in the SVG."""
+    """Return a figure for the template; `plots` has escaped the user's texts in the SVG."""
     return {"name": name, "heading": heading, "caption": caption, "svg": Markup(svg)}
 
 
@@ -189,10 +190,6 @@ def _difference_text(comparison: dict[str, Any], study: dict[str, Any], units: U
     return difference_text(comparison["difference"], study["level"], comparison["pairs"], units)
 
 
-def _capital(name: str) -> str:
-    return name[:1].upper() + name[1:]
-
-
 def _style() -> dict[str, list[tuple[str, str]]]:
     """Return the CSS variables (name, colour) of the light and of the dark page."""
     pairs = palette.colours().items()
@@ -202,8 +199,8 @@ def _style() -> dict[str, list[tuple[str, str]]]:
     }
 
 
-def _render(template: str, **values: Any) -> str:
-    """Return a template of ours with its values, every text escaped."""
+def render(template: str, **values: Any) -> str:
+    """Return one of our templates with its values, every text escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("relucate.report", "templates"),
         autoescape=True,

@@ -1,8 +1,8 @@
-"""What a study shows while it runs: the runs in progress, the time left, the difference so far.
+"""The display of a running study: the runs in progress, the time left, the difference so far.
 
-On a terminal a display that redraws in place, elsewhere (CI, a pipe, a file) one plain line per
+A terminal gets a display that redraws in place; CI, a pipe or a file gets one plain line per
 finished pair. Not here: the verdict at the end (`terminal`) and the estimate of the time left
-(`pace`). Called by the study's driver, which hands over a console that writes to stderr.
+(`pace`). Called by the study's driver, which passes a console that writes to stderr.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from relucate.report.numbers import Units, duration, known, level_percent
 from relucate.report.numbers import clock as as_clock
 from relucate.report.pace import Pace
 from relucate.report.strip import ASCII, LINES, interval_strip
-from relucate.report.terminal import speakable
+from relucate.report.terminal import displayable
 from relucate.train.metric import ACCURACY, Metric
 
 MOST_ROWS = 8  # runs shown at once; the rest are counted
 STRIP_WIDTH = 60
-COMFORTABLE = 66  # columns from which a run's bar fits beside its name
+COMFORTABLE = 66  # with this many columns a run's bar fits next to its name
 
 
 @dataclass
 class _Running:
-    """A run in progress, as its row shows it."""
+    """A run in progress, as shown in its row."""
 
     arm: str
     pair: int
@@ -64,9 +64,9 @@ class LiveStudy:
         arms: the arms' labels; differences are second minus first.
         epochs: epochs of a run.
         metric: what is scored.
-        margin: of equivalence, in the metric's own unit, drawn in the strip; None draws none.
+        margin: of equivalence, in the metric's own unit, drawn in the strip unless None.
         level: of the interval, as a fraction.
-        clock: seconds that only go forward.
+        clock: returns seconds of a monotonic clock.
 
     >>> from rich.console import Console
     >>> import sys
@@ -113,7 +113,7 @@ class LiveStudy:
     # ---- begin and end
 
     def start(self) -> None:
-        """Begin to display; the clock of the elapsed time starts here."""
+        """Start the display and the clock of the elapsed time."""
         self._began = self._clock()
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._live = Live(
@@ -125,7 +125,7 @@ class LiveStudy:
             self._live.start()
 
     def stop(self) -> None:
-        """Take the display away and leave one line that says what was run."""
+        """Remove the display and print one line on what was run."""
         with self._lock:  # the display's own thread draws under this lock
             live, self._live = self._live, None
         if live is not None:
@@ -148,14 +148,14 @@ class LiveStudy:
     # ---- what happened
 
     def say(self, text: str) -> None:
-        """Show what is going on before the first run starts ("building both arms")."""
+        """Show a status before the first run starts ("building both arms")."""
         with self._lock:
             self._status = text
             if self._live is None:
                 self._print(text)
 
     def run_started(self, arm: str, seed: int, pair_index: int) -> None:
-        """Show a run that starts now; pairs are counted from zero."""
+        """Show a run that starts now; pairs count from zero."""
         with self._lock:
             self._status = ""
             self._running[arm, seed] = _Running(arm, pair_index, 0, self.epochs)
@@ -201,8 +201,8 @@ class LiveStudy:
     # ---- plain lines
 
     def _print(self, text: str) -> None:
-        """Print one line (no markup, no wrapping: a log's reader searches by line)."""
-        line = Text(speakable(text, self.console.encoding))
+        """Print one line without markup and wrapping, so that logs can be searched by line."""
+        line = Text(displayable(text, self.console.encoding))
         self.console.print(line, soft_wrap=True)
 
     def _pair_finished(self, seed: int, pair: dict[str, tuple[float | None, str]]) -> None:
@@ -222,7 +222,7 @@ class LiveStudy:
         self._print(line + (f", about {as_clock(left)} left" if left else ""))
 
     def _summary(self) -> str:
-        """Return the line that stays: runs, time, and what wasn't trained here."""
+        """Return the final line: runs, time, and which runs weren't trained here."""
         parts = [f"{count(self._pace.finished, 'run')} in {duration(self._clock() - self._began)}"]
         parts += [f"{self._resumed} taken from the store"] if self._resumed else []
         parts += [f"{self._unusable} without a result"] if self._unusable else []
@@ -231,7 +231,7 @@ class LiveStudy:
     # ---- the display
 
     def render(self) -> RenderableType:
-        """Return the display as it stands now."""
+        """Return the current display."""
         with self._lock:
             return Group(*self._lines())
 
@@ -248,8 +248,8 @@ class LiveStudy:
             yield from self._strip()
 
     def _say(self, text: str) -> str:
-        """Return text that this console can show."""
-        return speakable(text, self.console.encoding)
+        """Return the text as this console can show it."""
+        return displayable(text, self.console.encoding)
 
     def _overall(self) -> Table:
         """Return the bar over all runs with the time."""
@@ -289,11 +289,11 @@ class LiveStudy:
         return grid
 
     def _rank(self, arm: str) -> int:
-        """Return an arm's place; one that was never announced comes last."""
+        """Return an arm's position; an unknown arm comes last."""
         return self.arms.index(arm) if arm in self.arms else len(self.arms)
 
     def _difference_text(self) -> str:
-        """Return the difference so far in words, with its interval as soon as there is one."""
+        """Return the difference so far in words, with its interval once there is one."""
         so_far = self._difference
         if so_far is None or not known(so_far.estimate):
             return "no difference yet"

@@ -1,8 +1,7 @@
 """Numbers as people read them: scores and differences in the metric's unit, levels, durations.
 
-Everything comes in as the study has it (scores in the metric's own unit, seconds, None or NaN where
-undefined) and leaves as text. Not here: which numbers to
-show. Called by `terminal`, `live`, `view` and `plots`.
+Input is what the study has (scores in the metric's own unit, seconds, None or NaN where undefined);
+output is text. Not here: which numbers to show. Called by `terminal`, `live`, `view` and `plots`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def known(value: float | None) -> TypeGuard[float]:
 
 @dataclass(frozen=True)
 class Units:
-    """How the scores and differences of a metric are written.
+    """The text of a metric's scores and differences.
 
     digits: decimals of every number, enough for the study's margin.
 
@@ -44,7 +43,7 @@ class Units:
 
     @classmethod
     def of(cls, metric: Metric, margin: float | None = None) -> Units:
-        """Return the units of a metric with the digits that its margin asks for.
+        """Return the units of a metric with the digits that its margin needs.
 
         >>> Units.of(Metric("AUC"), margin=0.005).difference(0.0123)
         '+0.0123'
@@ -91,7 +90,7 @@ class Units:
         return f"{self.difference(low)} to {self.difference(high)}"
 
     def margin(self, margin: float | None) -> str:
-        """Return a margin without its unit, with two digits or as many as it has.
+        """Return a margin without its unit, with two decimals or as many as it has.
 
         >>> from relucate.train.metric import ACCURACY
         >>> [Units(ACCURACY).margin(margin) for margin in (0.005, 0.00001, 1e-11, None)]
@@ -119,7 +118,7 @@ def level_percent(level: float) -> str:
 
 
 def plain(value: float | None, digits: int = 2) -> str:
-    """Return a number with fixed digits, as correlations and losses are shown.
+    """Return a number with fixed decimals, for correlations and losses.
 
     >>> plain(0.412), plain(None)
     ('0.41', '-')
@@ -130,7 +129,7 @@ def plain(value: float | None, digits: int = 2) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a length of time in words short enough for a table's caption.
+    """Return a duration as short text.
 
     >>> duration(2.34), duration(61.2), duration(7260), duration(None)
     ('2.3 s', '1 min 1 s', '2 h 1 min', '-')
@@ -146,7 +145,7 @@ def duration(seconds: float | None) -> str:
 
 
 def clock(seconds: float | None) -> str:
-    """Return a length of time as a clock shows it.
+    """Return a duration in the format of a clock.
 
     >>> clock(21.4), clock(3725), clock(None)
     ('0:21', '1:02:05', '-:--')

@@ -1,7 +1,7 @@
-"""How far a study is and how long it will still take, from the epochs trained so far.
+"""Progress of a study and its remaining time, estimated from the epochs trained so far.
 
-Runs in flight count with their partial epochs, runs taken from the store don't count as work, and a
-run that diverged leaves none behind. Not here: anything on the screen. Called by `live`.
+Running runs count with their partial epochs. Runs taken from the store don't count as work, and a
+run that diverged has no epochs left. Not here: the display. Called by `live`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass
 class _Flight:
-    """A run in progress: its start, its last report, and the epochs it had done by then."""
+    """A run in progress: its start, its last report, and its epochs at that time."""
 
     epochs: int
     started: float
@@ -58,7 +58,7 @@ class Pace:
         flight.epochs = epochs or flight.epochs
 
     def finish(self, key: Hashable) -> None:
-        """Note that the run `key` is over; one that never began was in the store already."""
+        """Note that the run `key` is over; a run that never began was already in the store."""
         self.finished += 1
         flight = self._flights.pop(key, None)
         if flight is not None and flight.epoch > 0:
@@ -73,7 +73,7 @@ class Pace:
         return seconds / trained if trained else None
 
     def left(self) -> float | None:
-        """Return the seconds still to go, or None before the first epoch has ended."""
+        """Return the remaining seconds, or None before the first epoch has ended."""
         seconds = self.epoch_seconds()
         if seconds is None:
             return None
@@ -82,17 +82,17 @@ class Pace:
 
     @property
     def share(self) -> float:
-        """The part of the study that is done, 0..1, partial runs included."""
+        """The finished part of the study, 0..1, including partial runs."""
         return 1 - self._open() / max(1, self.runs * self.epochs)
 
     def _open(self) -> float:
-        """Return the epochs still to train, as reported."""
+        """Return the remaining epochs, as reported."""
         waiting = max(0, self.runs - self.finished - len(self._flights))
         flights = sum(flight.epochs - flight.epoch for flight in self._flights.values())
         return waiting * self.epochs + max(0.0, flights)
 
     def _underway(self, epoch_seconds: float) -> float:
-        """Return the epochs begun since the last reports, each estimated below one whole epoch."""
+        """Return the estimated epochs since the last reports, at most one per run."""
         now = self._clock()
         if epoch_seconds <= 0:
             return 0.0

@@ -1,9 +1,9 @@
 """The look of an arm and of a plot's parts: colours for light and dark, markers, dashes.
 
-Colours are Okabe and Ito's (Color Universal Design, 2008), some darkened to stand on white, so
-that colour-blind readers tell them apart; each arm has its own marker and dashes as well. Plots are
-drawn in stand-in colours that become CSS variables: one drawing serves a light page, a dark page
-and print. Called by `plots`, `view` and `html`.
+Colours are Okabe and Ito's (Color Universal Design, 2008), which colour-blind readers can
+distinguish; some are darkened for white pages. Each arm has its own marker and dashes as well.
+Plots use placeholder colours that become CSS variables: one drawing serves a light page, a dark
+page and print. Called by `plots`, `view` and `html`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ARM_LOOKS = (
     ArmLook("#5d5d6b", "#b9b9c6", "P", (3, 3), "M4 1h4v3h3v4h-3v3h-4v-3h-3v-4h3z"),
 )
 
-# What isn't an arm: CSS variable -> (light, dark).
+# Colours of everything but the arms: CSS variable -> (light, dark).
 PAGE_COLOURS = {
     "paper": ("#fdfdfb", "#16181d"),
     "card": ("#ffffff", "#1c1f26"),
@@ -61,10 +61,10 @@ def colours() -> dict[str, tuple[str, str]]:
     return {**PAGE_COLOURS, **arms}
 
 
-def stand_in(variable: str) -> str:
-    """Return the colour that a plot uses in the place of a CSS variable.
+def placeholder(variable: str) -> str:
+    """Return the colour that a plot uses for a CSS variable.
 
-    >>> stand_in("ink") != stand_in("muted"), len(stand_in("arm-0"))
+    >>> placeholder("ink") != placeholder("muted"), len(placeholder("arm-0"))
     (True, 7)
     """
     return f"#0a0b{16 + list(colours()).index(variable):02x}"
@@ -80,11 +80,11 @@ def arm_variable(arm: int) -> str:
 
 
 def themed(svg: str) -> str:
-    """Return a drawing with each stand-in replaced by its CSS variable (light where none is set).
+    """Return a drawing with CSS variables for its placeholders (light colours by default).
 
-    >>> themed(f'fill: {stand_in("arm-0")}')
+    >>> themed(f'fill: {placeholder("arm-0")}')
     'fill: var(--arm-0, #0072b2)'
     """
     for variable, (light, _) in colours().items():
-        svg = svg.replace(stand_in(variable), f"var(--{variable}, {light})")
+        svg = svg.replace(placeholder(variable), f"var(--{variable}, {light})")
     return svg

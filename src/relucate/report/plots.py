@@ -1,8 +1,8 @@
 """The report's figures as SVG text: paired differences, one arm against another, learning curves.
 
-Each function takes parts of the study's dict and returns one `<svg>` element, to be put inline: no
-file, no pyplot state, no text of the user's that could be markup or mathematics. Not here:
-captions, legends, the page (`html`). matplotlib is imported inside, since only a report needs it.
+Each function takes parts of the study's dict and returns one `<svg>` element for an HTML page: no
+file, no pyplot state, no user's text that could be markup or mathematics. Not here: captions,
+legends, the page (`html`). Functions import matplotlib, because only a report needs it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import numpy as np
 from markupsafe import escape
 
 from relucate.report.numbers import Units, known
-from relucate.report.palette import arm_variable, look, stand_in, themed
+from relucate.report.palette import arm_variable, look, placeholder, themed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 4.9  # inches: drawn for a phone's width, so that a phone need not shrink the letters
+WIDTH = 4.9  # inches: a phone's width, so that a phone need not shrink the letters
 LONGEST_NAME = 26
 MOST_SEED_LABELS = 40
 FEW_EPOCHS = 16  # up to here every epoch gets its marker
-SMALLEST_REACH = 0.001  # of an axis of differences on which all is zero
+SMALLEST_REACH = 0.001  # of an axis of differences that are all zero
 LOG_FROM = 30.0  # a loss that falls by this factor is drawn on a logarithmic axis
 DECADES = 4  # a longer logarithmic axis labels powers of ten alone
 
@@ -64,9 +64,9 @@ def differences_svg(
 
     Args:
         comparison: one of the study's comparisons.
-        arms: places of the arm and of the one it is compared against, which give the colours: a
-            dot has the look of the arm that was ahead with that seed.
-        units: what is drawn of the metric.
+        arms: positions of the arm and of the arm it is compared with. They give the colours: a dot
+            looks like the arm that was ahead with that seed.
+        units: of the metric.
         margin: half the width of the band of equivalence, in the metric's own unit.
         reach: how far the axis goes to either side, in the metric's own unit (`reach_of`).
         name: prefix of every id in the drawing. alt: what a screen reader says.
@@ -82,7 +82,7 @@ def differences_svg(
         for arm in arms:
             chosen = (ahead == arm) & (values != 0)
             _dots(axes, values[chosen], rows[chosen], arm)
-        axes.plot(values[values == 0], rows[values == 0], ".", color=stand_in("ink"))
+        axes.plot(values[values == 0], rows[values == 0], ".", color=placeholder("ink"))
         _mean_row(axes, comparison["difference"], scale)
         _seed_ticks(axes, rows, [pair["seed"] for pair in pairs])
         _who_is_ahead(axes, comparison, lower)
@@ -90,7 +90,7 @@ def differences_svg(
 
 
 def reach_of(comparisons: Sequence[dict[str, Any]], margin: float | None = None) -> float:
-    """Return how far an axis must go to show every difference, interval and margin.
+    """Return the half-length of an axis that shows every difference, interval and margin.
 
     >>> difference = {"low": -0.01, "high": 0.02}
     >>> reach = reach_of([{"differences": [{"seed": 0, "value": -0.05}], "difference": difference}])
@@ -126,7 +126,7 @@ def scatter_svg(study: dict[str, Any], *, name: str, alt: str) -> str:
 
 
 def marked_seeds(study: dict[str, Any]) -> dict[str, list[int]]:
-    """Return the seeds with two results, by each arm that is compared with the first."""
+    """Return the seeds with two results, for each arm that is compared with the first."""
     metrics = _metrics_by_arm(study)
     first, *others = [metrics.get(arm["label"], {}) for arm in study["arms"]]
     return {
@@ -139,7 +139,7 @@ def curves_svg(study: dict[str, Any], quantity: str, *, name: str, alt: str) -> 
     """Return the learning curves of all arms: the mean over seeds, with a band of one sd.
 
     quantity: a key of the runs' curves: "train_loss" or the metric's name.
-    An epoch that only some seeds reached is the mean of those; one seed alone has no band.
+    If only some seeds reached an epoch, their mean is shown; a single seed has no band.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -159,7 +159,7 @@ def curves_svg(study: dict[str, Any], quantity: str, *, name: str, alt: str) -> 
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         score = f"test {safe_name(metric.name, 'metric')}{_bracketed(metric.value_unit)}"
         axes.set_ylabel("training loss" if loss else score)
-        axes.grid(axis="y", color=stand_in("rule"), linewidth=0.6)
+        axes.grid(axis="y", color=placeholder("rule"), linewidth=0.6)
         return _svg(figure, name, alt)
 
 
@@ -172,7 +172,7 @@ def rates_svg(study: dict[str, Any], *, name: str, alt: str) -> str:
         figure, axes = _figure(3.0)
         for place, arm in enumerate(found["arms"]):
             tried = arm["curve"]
-            style, colour = look(place), stand_in(arm_variable(place))
+            style, colour = look(place), placeholder(arm_variable(place))
             x = [point["lr"] for point in tried]
             y = [metric.scale * point["score"] for point in tried]
             (line,) = axes.plot(x, y, color=colour, linewidth=1.4, zorder=3)
@@ -182,7 +182,7 @@ def rates_svg(study: dict[str, Any], *, name: str, alt: str) -> str:
             for rate, score, point in zip(x, y, tried, strict=True):
                 size = 7 if point["epochs"] == longest else 4
                 axes.plot(rate, score, marker=style.marker, markersize=size, color=colour, zorder=4)
-        axes.axvline(found["same_rate"]["lr"], color=stand_in("muted"), linewidth=0.9, zorder=1)
+        axes.axvline(found["same_rate"]["lr"], color=placeholder("muted"), linewidth=0.9, zorder=1)
         axes.set_xscale("log")
         rates = [point["lr"] for point in found["arms"][0]["curve"]]
         axes.set_xticks(rates)
@@ -191,7 +191,7 @@ def rates_svg(study: dict[str, Any], *, name: str, alt: str) -> str:
         axes.set_xlabel("learning rate")
         score = f"{safe_name(metric.name, 'metric')}{_bracketed(metric.value_unit)}"
         axes.set_ylabel(f"held-out {score}")
-        axes.grid(axis="y", color=stand_in("rule"), linewidth=0.6)
+        axes.grid(axis="y", color=placeholder("rule"), linewidth=0.6)
         return _svg(figure, name, alt)
 
 
@@ -200,7 +200,7 @@ def mean_curve(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return epochs, mean and standard deviation over runs, each of shape (epochs,).
 
-    The deviation is NaN where fewer than two runs have a finite value; epochs without any are left
+    The deviation is NaN for fewer than two runs with a finite value; epochs without any are left
     out.
 
     >>> runs = [{"curve": {"epoch": [1, 2], "accuracy": [0.5, 0.7]}},
@@ -222,10 +222,9 @@ def mean_curve(
 
 
 def safe_name(text: str, otherwise: str) -> str:
-    """Return a user's name as a figure may show it, or `otherwise`.
+    """Return a user's name if a figure can show it, else `otherwise`.
 
-    Figures take printable ASCII only: the drawing is laid out with one font, which lacks most
-    scripts and would warn.
+    Figures take printable ASCII only: they are drawn with one font, which lacks most scripts.
 
     >>> safe_name("linear-act-norm", "second arm"), safe_name("\\u6fc0\\u6d3b", "second arm")
     ('linear-act-norm', 'second arm')
@@ -236,7 +235,7 @@ def safe_name(text: str, otherwise: str) -> str:
 
 
 def _bracketed(unit: str) -> str:
-    """Return a unit for an axis, or nothing where there is none that a figure may show."""
+    """Return a unit for an axis, or "" if there is none that a figure can show."""
     shown = safe_name(unit, "")
     return f" ({shown})" if shown else ""
 
@@ -246,13 +245,13 @@ def _bracketed(unit: str) -> str:
 
 @contextlib.contextmanager
 def _style() -> Iterator[None]:
-    """Draw figures in our style alone, whatever matplotlibrc says, and leave no setting behind."""
+    """Draw figures in our style only, without matplotlibrc, and restore all settings."""
     import matplotlib
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        settings: Any = matplotlib.rcParams  # its type lists every key, ours are plain strings
-        settings.update({**_STYLE, **dict.fromkeys(_INKED, stand_in("ink"))})
+        settings: Any = matplotlib.rcParams  # its type lists every key; our keys are plain strings
+        settings.update({**_STYLE, **dict.fromkeys(_INKED, placeholder("ink"))})
         yield
 
 
@@ -275,8 +274,8 @@ def _dots(axes: Axes, x: Any, y: Any, arm: int) -> None:
         linestyle="none",
         marker=look(arm).marker,
         markersize=5.5,
-        color=stand_in(arm_variable(arm)),
-        markeredgecolor=stand_in("card"),
+        color=placeholder(arm_variable(arm)),
+        markeredgecolor=placeholder("card"),
         markeredgewidth=0.6,
         zorder=4,
     )
@@ -287,8 +286,10 @@ def _difference_axis(axes: Axes, units: Units, margin: float | None, reach: floa
     scale = units.metric.scale
     axes.set_xlim(-scale * reach, scale * reach)
     if margin is not None and known(margin):
-        axes.axvspan(-scale * margin, scale * margin, color=stand_in("band"), linewidth=0, zorder=0)
-    axes.axvline(0, color=stand_in("ink"), linewidth=0.9, zorder=1)
+        axes.axvspan(
+            -scale * margin, scale * margin, color=placeholder("band"), linewidth=0, zorder=0
+        )
+    axes.axvline(0, color=placeholder("ink"), linewidth=0.9, zorder=1)
     axes.set_xlabel(f"difference{_bracketed(units.metric.words[1])}")
     axes.spines["left"].set_visible(False)
 
@@ -297,7 +298,7 @@ def _mean_row(axes: Axes, difference: dict[str, Any], scale: float) -> None:
     """Draw the mean with its interval in the row below the seeds."""
     if not known(difference["estimate"]):
         return
-    ink = stand_in("ink")
+    ink = placeholder("ink")
     low, high = difference["low"], difference["high"]
     if known(low) and known(high):
         axes.plot([scale * low, scale * high], [0.3, 0.3], color=ink, linewidth=2.2, zorder=3)
@@ -307,7 +308,7 @@ def _mean_row(axes: Axes, difference: dict[str, Any], scale: float) -> None:
 
 
 def _seed_ticks(axes: Axes, rows: np.ndarray, seeds: Sequence[int]) -> None:
-    """Label the rows with their seeds (every few, where there are many) and the mean's row."""
+    """Label the rows with their seeds (not all, if there are many) and the mean's row."""
     step = 1 + len(seeds) // MOST_SEED_LABELS
     ticks = [0.3, *rows[::step]]
     axes.set_yticks(ticks, ["mean", *(f"seed {seed}" for seed in seeds[::step])])
@@ -316,12 +317,12 @@ def _seed_ticks(axes: Axes, rows: np.ndarray, seeds: Sequence[int]) -> None:
 
 
 def _who_is_ahead(axes: Axes, comparison: dict[str, Any], lower_is_better: bool) -> None:
-    """Say above the plot which side favours which arm."""
+    """Write above the plot which arm is ahead on which side."""
     left = safe_name(comparison["against"], "against")
     right = safe_name(comparison["arm"], "arm")
     if lower_is_better:
         left, right = right, left
-    colour = stand_in("muted")
+    colour = placeholder("muted")
     for x, side, text in ((0, "left", f"← {left} ahead"), (1, "right", f"{right} ahead →")):
         axes.text(
             x, 1.0, text, transform=axes.transAxes, ha=side, va="bottom", fontsize=8, color=colour
@@ -335,7 +336,7 @@ def _square(axes: Axes, values: Sequence[float], least: float) -> None:
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     room = max(0.08 * (high - low), least) if high > low else 5 * least
     ends = (low - room, high + room)
-    axes.plot(ends, ends, color=stand_in("muted"), linewidth=0.9, dashes=(4, 3), zorder=1)
+    axes.plot(ends, ends, color=placeholder("muted"), linewidth=0.9, dashes=(4, 3), zorder=1)
     axes.set_xlim(ends)
     axes.set_ylim(ends)
     axes.set_aspect("equal")
@@ -351,11 +352,11 @@ def _curve(
     (line,) = axes.plot(
         epochs,
         mean,
-        color=stand_in(arm_variable(arm)),
+        color=placeholder(arm_variable(arm)),
         linewidth=1.6,
         marker=style.marker,
         markersize=4,
-        markeredgecolor=stand_in("card"),
+        markeredgecolor=placeholder("card"),
         markeredgewidth=0.5,
         markevery=max(1, -(-len(epochs) // FEW_EPOCHS)),
         zorder=3,
@@ -364,12 +365,18 @@ def _curve(
         line.set_dashes(style.dashes)
     low = np.maximum(mean - sd, 0.1 * mean) if positive else mean - sd
     axes.fill_between(
-        epochs, low, mean + sd, color=stand_in(arm_variable(arm)), alpha=0.18, linewidth=0, zorder=2
+        epochs,
+        low,
+        mean + sd,
+        color=placeholder(arm_variable(arm)),
+        alpha=0.18,
+        linewidth=0,
+        zorder=2,
     )
 
 
 def _logarithmic(axes: Axes, ratio: float) -> None:
-    """Make the upright axis logarithmic, with plain numbers (the default labels are formulas).
+    """Make the vertical axis logarithmic, with plain numbers (the default labels are formulas).
 
     ratio: of the largest to the smallest value.
     """
@@ -405,8 +412,8 @@ def _svg(figure: Figure, name: str, alt: str) -> str:
 def _inline(svg: str, name: str, alt: str) -> str:
     """Return a stand-alone SVG file's text as an element: no prologue, own ids, no fixed size.
 
-    matplotlib numbers its ids afresh in every figure and writes a global style; two figures on one
-    page would share both.
+    matplotlib restarts its ids in every figure and writes a global style; two figures on one page
+    would share both.
     """
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

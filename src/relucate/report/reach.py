@@ -1,6 +1,6 @@
-"""How far a difference reaches: new test examples, what limits it, what pairing gained, p values.
+"""Figures besides the verdict: new test examples, limits, gain of pairing, p values.
 
-Rows of (name, text) for the page, and a line for the terminal. Nothing of it decides the verdict.
+Rows of (name, text) for the page, and a line for the terminal. None of them decides the verdict.
 Not here: the numbers (`stats.crossed`, `stats.classical`). Called by `view` and `terminal`.
 """
 
@@ -25,7 +25,7 @@ SHORT = {
 
 
 def rows(comparison: dict[str, Any], units: Units) -> list[tuple[str, str]]:
-    """Return what is known beside the verdict of a comparison as (name, text) rows."""
+    """Return the figures besides the verdict of a comparison as (name, text) rows."""
     return [
         *_examples(comparison, units),
         *_learning(comparison, units),
@@ -35,7 +35,7 @@ def rows(comparison: dict[str, Any], units: Units) -> list[tuple[str, str]]:
 
 
 def line(comparison: dict[str, Any], units: Units) -> str:
-    """Return the interval that counts the test examples as a sample too, or an empty text.
+    """Return the interval that treats the test examples as a sample too, or "".
 
     >>> from relucate.train.metric import ACCURACY
     >>> line({"examples": None}, Units(ACCURACY))
@@ -113,14 +113,14 @@ def _pairing(comparison: dict[str, Any]) -> list[tuple[str, str]]:
     gain = comparison.get("pairing_gain")
     if not known(gain):
         return []
-    said = (
+    text = (
         f"unpaired, {gain:.1f} times as many runs would be as exact"
         if gain >= 1.05
         else "none: unpaired runs would be as exact"
     )
     correlation = plain(comparison["correlation"])
-    told = "not defined" if correlation == MISSING else correlation
-    return [("gain of pairing", f"{said} (correlation {told})")]
+    correlation = "not defined" if correlation == MISSING else correlation
+    return [("gain of pairing", f"{text} (correlation {correlation})")]
 
 
 def _classical(comparison: dict[str, Any], units: Units) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
-"""An audit as SARIF 2.1.0, the format in which code hosts take findings to annotate source lines.
+"""An audit as SARIF 2.1.0, the format that code hosts read to annotate source lines.
 
-Each finding names its layer as a logical location, and the model's file, and line where there is
-one, as the physical one. Source: OASIS, Static Analysis Results Interchange Format 2.1.0, 2020.
+Each finding has its layer as its logical location, and the model's file and line, if known, as its
+physical location. Source: OASIS, Static Analysis Results Interchange Format 2.1.0, 2020.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def sarif(
     Args:
         rules: code, name, severity and summary of every rule.
         version: of relucate.
-        file, line: where the model is made, the file as a path relative to the repository.
+        file, line: of the code that builds the model; file is relative to the repository.
     """
     index = {rule["code"]: number for number, rule in enumerate(rules)}
     driver = {"name": "relucate", "version": version, "rules": [_rule(rule) for rule in rules]}

@@ -1,7 +1,7 @@
 """An interval drawn in one line of text: zero, the margin, the estimate and its interval.
 
-The axis is symmetric around zero, so that the eye finds zero in the middle. Not here: the numbers
-in words, colours. Called by `terminal` and `live`.
+The axis is symmetric, so that zero is in the middle. Not here: the numbers in words, colours.
+Called by `terminal` and `live`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from relucate.report.numbers import Units, known
 
 @dataclass(frozen=True)
 class Marks:
-    """The characters of a strip; `*_inside` are drawn where the interval covers the mark."""
+    """The characters of a strip; `*_inside` replace marks that the interval covers."""
 
     axis: str
     interval: str
@@ -26,8 +26,8 @@ class Marks:
 
 LINES = Marks("─", "━", "┊", "╋", "│", "┿", "●")
 ASCII = Marks("-", "=", ":", "+", "|", "#", "o")
-NARROWEST = 27  # with two axis labels, about a dozen cells: fewer say nothing
-NO_REACH = 0.001  # of an axis on which all is zero
+NARROWEST = 27  # with two axis labels, about a dozen cells: fewer are of no use
+NO_REACH = 0.001  # of an axis on which all values are zero
 
 
 def interval_strip(
@@ -40,7 +40,7 @@ def interval_strip(
     width: int = 40,
     marks: Marks = LINES,
 ) -> str:
-    """Return the interval as one line of `width` characters, or "" where there is nothing to draw.
+    """Return the interval as one line of `width` characters, or "" if there is nothing to draw.
 
     Args:
         estimate, low, high: a difference and its interval in the metric's own unit; None where
@@ -58,17 +58,12 @@ def interval_strip(
     if estimate is None or not known(estimate) or width < NARROWEST:
         return ""
     ends = (low, high) if known(low) and known(high) else (estimate, estimate)
-    reach = _reach([estimate, *ends, margin])
+    shown = [abs(value) for value in (estimate, *ends, margin) if known(value)]
+    reach = 1.15 * max(shown) or NO_REACH
     end = f"{units.metric.scale * reach:.{units.digits - 1}f}"
     left, right = f"-{end} ", f" +{end}"
     half = (width - len(left) - len(right) - 1) // 2
     return left + _axis(half, reach, estimate, ends, margin, marks) + right
-
-
-def _reach(values: list[float | None]) -> float:
-    """Return how far the axis goes to either side: past the largest value by a seventh."""
-    largest = max(abs(value) for value in values if value is not None and known(value))
-    return 1.15 * largest or NO_REACH
 
 
 def _axis(

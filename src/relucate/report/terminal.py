@@ -1,13 +1,13 @@
 """A comparison study as terminal text: the verdict, the arms, the difference with its interval.
 
-Legible without colour, at 80 columns and below; numbers in the metric's unit. Not here: any
-number's computation, the HTML report, progress. Called by the command line and by the
-study's `__str__`.
+Legible without colour, at 80 columns and below; numbers in the metric's unit. Not here: computing
+numbers, the HTML report, progress. Called by the command line and by the study's `__str__`. Its
+`rendered`, `simple_table` and `displayable` serve `audit` and `transform` too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +23,13 @@ from relucate.errors import printable
 from relucate.phrases import count
 from relucate.report import reach, tuning, varied
 from relucate.report.facts import (
+    arm_verdict,
     bare_sentence,
     current,
     difference_text,
     failed_runs,
     sole_winner,
     span,
-    standing,
 )
 from relucate.report.numbers import MISSING, Units, duration, level_percent, plain
 from relucate.report.strip import ASCII, LINES, interval_strip
@@ -42,11 +42,11 @@ VERDICT_STYLE = {
 }
 INDENT = (0, 0, 0, 2)
 STRIP_WIDTH = 60
-UNBOUNDED = 1000  # columns: how wide a table would be if it could
+UNBOUNDED = 1000  # columns: the width of a table without a limit
 
 
 def verdict_table(study: dict[str, Any]) -> StudyView:
-    """Return a study (schema relucate.compare) as something rich can print at any width."""
+    """Return a study (schema relucate.compare) as an object that rich prints at any width."""
     return StudyView(current(study))
 
 
@@ -57,25 +57,42 @@ def print_study(study: dict[str, Any], console: Console) -> None:
 
 @dataclass(frozen=True)
 class StudyView:
-    """A study that rich lays out for the width and the encoding it finds."""
+    """A study that rich lays out for the console's width and encoding."""
 
     study: dict[str, Any]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
-        study = speakable(self.study, options.encoding or "utf-8")
-        parts = Group(*_parts(study, console, options))
-        for line in console.render_lines(parts, options, pad=False):
-            yield from stripped(line)
-            yield Segment.line()
+        study = displayable(self.study, options.encoding or "utf-8")
+        yield from rendered(_parts(study, console, options), console, options)
 
 
-def stripped(line: list[Segment]) -> Iterator[Segment]:
-    """Yield a line without the blanks at its end, which only get in the way when it is copied."""
-    length = len("".join(segment.text for segment in line).rstrip())
-    for segment in line:
-        if length > 0:
-            yield Segment(segment.text[:length], segment.style, segment.control)
-        length -= len(segment.text)
+def rendered(
+    parts: Iterable[RenderableType], console: Console, options: ConsoleOptions
+) -> Iterator[Segment]:
+    """Yield the parts line by line, without blanks at the ends of lines (they spoil a copy)."""
+    for line in console.render_lines(Group(*parts), options, pad=False):
+        length = len("".join(segment.text for segment in line).rstrip())
+        for segment in line:
+            if length > 0:
+                yield Segment(segment.text[:length], segment.style, segment.control)
+            length -= len(segment.text)
+        yield Segment.line()
+
+
+def simple_table(
+    headings: Iterable[tuple[str, Any]], rows: Iterable[Sequence[str | Text]], gap: int = 3
+) -> Table:
+    """Return a table with one rule under its headings (text, "left" or "right").
+
+    gap: blanks between columns; with 3, cells may fold.
+    """
+    padding = (0, 1, 0, 0) if gap == 2 else (0, 1)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=padding)
+    for heading, justify in headings:
+        table.add_column(heading, justify=justify, overflow="fold" if gap == 3 else "ellipsis")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return table
 
 
 def _parts(
@@ -95,21 +112,21 @@ def _parts(
     yield from _closing(study)
 
 
-def speakable(value: Any, encoding: str = "utf-8") -> Any:
-    """Return a copy whose texts hold only what a terminal of that encoding can show.
+def displayable(value: Any, encoding: str = "utf-8") -> Any:
+    """Return a copy whose texts hold only characters that a terminal of that encoding can show.
 
-    Control characters (an escape sequence in a file's name, say) become "?", as does what the
-    encoding lacks.
+    Control characters (for example an escape sequence in a file's name) and characters that the
+    encoding lacks become "?".
 
-    >>> speakable({"name": "a\\x1b[31mb", "size": 3})
+    >>> displayable({"name": "a\\x1b[31mb", "size": 3})
     {'name': 'a?[31mb', 'size': 3}
     """
     if isinstance(value, str):
         return printable(value).encode(encoding, "replace").decode(encoding)
     if isinstance(value, dict):
-        return {key: speakable(item, encoding) for key, item in value.items()}
+        return {key: displayable(item, encoding) for key, item in value.items()}
     if isinstance(value, list):
-        return [speakable(item, encoding) for item in value]
+        return [displayable(item, encoding) for item in value]
     return value
 
 
@@ -117,11 +134,6 @@ def _fits(renderable: RenderableType, console: Console, options: ConsoleOptions)
     """Return whether a table fits without breaking any of its words."""
     wanted = Measurement.get(console, options.update(max_width=UNBOUNDED), renderable).maximum
     return wanted <= options.max_width
-
-
-def _table() -> Table:
-    """Return an empty table with one rule under its heading and two blanks between columns."""
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def _headline(study: dict[str, Any]) -> Text:
@@ -133,16 +145,13 @@ def _headline(study: dict[str, Any]) -> Text:
 
 
 def _arm_table(study: dict[str, Any]) -> Table:
-    """Return one row per arm; columns that say nothing (no alias, label = order) are left out."""
-    arms = study["arms"]
-    table = _table()
+    """Return one row per arm, without empty columns (no alias, label = order)."""
     columns = _arm_columns(study)
-    for heading, justify, _ in columns:
-        table.add_column(heading, justify=justify)
-    for arm in arms:
+    rows = []
+    for arm in study["arms"]:
         style = "bold" if arm["label"] == sole_winner(study) else ""
-        table.add_row(*(Text(show(arm), style=style) for _, _, show in columns))
-    return table
+        rows.append([Text(show(arm), style=style) for _, _, show in columns])
+    return simple_table([column[:2] for column in columns], rows, gap=2)
 
 
 def _arm_columns(study: dict[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -189,7 +198,7 @@ def _arm_lines(study: dict[str, Any]) -> RenderableType:
 
 
 def _hanging(text: str) -> Table:
-    """Return text behind a dash, its further lines indented."""
+    """Return text after a dash, its further lines indented."""
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_row("-", Text(text))
     return grid
@@ -209,7 +218,8 @@ def _differences(
         yield from _factors(study, console, options)
     table = Padding(_comparison_table(comparisons, units), INDENT)
     if len(comparisons) > 1 and _fits(table, console, options):
-        yield Text(f"minus {comparisons[0]['against']}{_in(units.metric.unit)}:")
+        unit = f", in {units.metric.unit}" if units.metric.unit else ""
+        yield Text(f"minus {comparisons[0]['against']}{unit}:")
         yield table
         yield _indented(f"{_margin_text(study, units)}, {_interval_text(study)}")
         return
@@ -218,13 +228,10 @@ def _differences(
         found, pairs = comparison["difference"], comparison["pairs"]
         yield _indented(difference_text(found, study["level"], pairs, units))
         yield from _strip(found, study["margin"], units, options)
-        yield _indented(f"{_margin_text(study, units)}, {_pair_text(comparison)}")
-        if reach.line(comparison, units):
-            yield _indented(reach.line(comparison, units))
-
-
-def _in(unit: str) -> str:
-    return f", in {unit}" if unit else ""
+        correlation = f"correlation {plain(comparison['correlation'])}"
+        yield _indented(f"{_margin_text(study, units)}, {count(pairs, 'pair')}, {correlation}")
+        if line := reach.line(comparison, units):
+            yield _indented(line)
 
 
 def _factors(
@@ -232,12 +239,8 @@ def _factors(
 ) -> Iterator[RenderableType]:
     """Yield the table of all choices and the interactions of a study that varies several things."""
     headings, rows = varied.table(study)
-    table = _table()
-    for heading, justify in headings:
-        table.add_column(heading, justify=justify)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    shown, metric = Padding(table, INDENT), Units.of_study(study).metric
+    shown = Padding(simple_table(headings, rows, gap=2), INDENT)
+    metric = Units.of_study(study).metric
     score = f"{metric.name} in {metric.words[0]}" if metric.unit else metric.name
     effect = f" in {metric.unit}" if metric.unit else ""
     yield Text(f"{score}, effect of the order{effect}:")
@@ -270,7 +273,7 @@ def _strip(
 
 
 def _margin_text(study: dict[str, Any], units: Units) -> str:
-    """Return the margin in words, and the direction where it isn't the usual one."""
+    """Return the margin in words, and the direction if lower is better."""
     direction = f", a lower {units.metric.name} is better" if units.metric.lower_is_better else ""
     return f"margin {units.metric.amount(units.margin(study['margin']))}{direction}"
 
@@ -282,29 +285,24 @@ def _interval_text(study: dict[str, Any]) -> str:
     return f"{level} intervals ({'; '.join(methods)})"
 
 
-def _pair_text(comparison: dict[str, Any]) -> str:
-    """Return the pairs and the correlation between the two arms in words."""
-    return f"{count(comparison['pairs'], 'pair')}, correlation {plain(comparison['correlation'])}"
-
-
 def _comparison_table(comparisons: list[dict[str, Any]], units: Units) -> Table:
     """Return one row per comparison against the first arm."""
-    table = _table()
-    for heading in ("arm", "verdict"):
-        table.add_column(heading)
-    for heading in ("difference", "interval", "pairs", "correlation"):
-        table.add_column(heading, justify="right")
+    headings = [(name, "left") for name in ("arm", "verdict")]
+    headings += [(name, "right") for name in ("difference", "interval", "pairs", "correlation")]
+    rows = []
     for comparison in comparisons:
-        difference, word = comparison["difference"], standing(comparison)
-        table.add_row(
-            Text(comparison["arm"]),
-            Text(word, style=VERDICT_STYLE.get(word, "")),
-            units.difference(difference["estimate"]),
-            span(difference, comparison["pairs"], units),
-            str(comparison["pairs"]),
-            plain(comparison["correlation"]),
+        difference, word = comparison["difference"], arm_verdict(comparison)
+        rows.append(
+            [
+                comparison["arm"],
+                Text(word, style=VERDICT_STYLE.get(word, "")),
+                units.difference(difference["estimate"]),
+                span(difference, comparison["pairs"], units),
+                str(comparison["pairs"]),
+                plain(comparison["correlation"]),
+            ]
         )
-    return table
+    return simple_table(headings, rows, gap=2)
 
 
 def _closing(study: dict[str, Any]) -> Iterator[RenderableType]:

@@ -1,45 +1,39 @@
-"""What fold, convert or rebuild did, as terminal text and as a notebook fragment.
+"""A report of fold, convert or rebuild as terminal text and as a notebook fragment.
 
-Takes the JSON-ready dict (schemas relucate.fold/1, .convert/1, .rebuild/1). Old order beside new,
-what was skipped with its reason, the certificate. Not here: any judgement.
+Takes the JSON-ready dict (schemas relucate.fold/1, .convert/1, .rebuild/1) and shows the old and
+the new order of each norm, the reasons of skipped norms, the certificate. Not here: judgements.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
-from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
-from rich.segment import Segment
-from rich.table import Table
 from rich.text import Text
 
 from ..phrases import count
-from .audit import FEW, named
-from .terminal import speakable, stripped
+from .audit import FEW, named, sided
+from .html import render
+from .terminal import displayable, rendered, simple_table
 
 _PAST = {"fold": "folded", "convert": "converted", "rebuild": "rebuilt"}
 
 
 @dataclass(frozen=True)
 class TransformView:
-    """A report that rich lays out for the width and the encoding it finds."""
+    """A report that rich lays out for the console's width and encoding."""
 
     report: dict[str, Any]
     every: bool = False
     planned: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
-        report = speakable(self.report, options.encoding or "utf-8")
-        parts = Group(*_parts(report, self.every, self.planned))
-        for line in console.render_lines(parts, options, pad=False):
-            yield from stripped(line)
-            yield Segment.line()
+        report = displayable(self.report, options.encoding or "utf-8")
+        yield from rendered(_parts(report, self.every, self.planned), console, options)
 
 
 def print_transform(
@@ -53,21 +47,15 @@ def _parts(report: dict[str, Any], every: bool, planned: bool) -> Iterator[Rende
     yield Text(headline(report, planned), style="bold")
     header, rows = table(report, every)
     if rows:
-        drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for name in header:
-            right = name == "norms"
-            drawn.add_column(name, justify="right" if right else "left", overflow="fold")
-        for row in rows:
-            drawn.add_row(*map(Text, row))
         yield Text("")
-        yield Padding(drawn, (0, 0, 0, 2))
+        yield Padding(simple_table(sided(header), rows), (0, 0, 0, 2))
     yield Text("")
     for line in closing(report, planned):
         yield Text(line)
 
 
 def headline(report: dict[str, Any], planned: bool = False) -> str:
-    """Return one sentence: how many norms were changed, of how many."""
+    """Return one sentence: the number of changed norms and of all norms."""
     done, skipped = report["summary"]["done"], report["summary"]["skipped"]
     verb = report["verb"] if "verb" in report else report["schema"].split(".")[1].split("/")[0]
     to = f" to {named(report['order'])}" if report["order"] else ""
@@ -80,7 +68,7 @@ def headline(report: dict[str, Any], planned: bool = False) -> str:
 
 
 def table(report: dict[str, Any], every: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows: each norm, or groups of equal ones where there are many."""
+    """Return header and rows: one per norm, or per group of equal norms if there are many."""
     rows = report["sites"]
     if len(rows) <= FEW or every:
         return ["norm", "so far", "then", "how"], [
@@ -99,7 +87,7 @@ def table(report: dict[str, Any], every: bool = False) -> tuple[list[str], list[
 
 
 def _without_names(reason: str) -> str:
-    """Return a reason without the layers that it names, so that equal ones are shown together.
+    """Return a reason without layer names, so that equal reasons are grouped.
 
     >>> _without_names("'conv1' is read by others (conv1, add)")
     '... is read by others'
@@ -132,29 +120,41 @@ def closing(report: dict[str, Any], planned: bool) -> list[str]:
         lines.append(f"Weights are new (seed {report['seed']}).")
     elif planned:
         lines.append("Nothing was written (dry run).")
+    if renamed := report.get("renamed"):
+        lines.append(renamed_line(renamed))
     return lines + [f"Warning: {text}" for text in report["warnings"]]
+
+
+def renamed_line(renamed: Mapping[str, str]) -> str:
+    """Return which modules have other names now, as their weights in the state dict have.
+
+    >>> renamed_line({"act": "norm", "norm": "act"})
+    "Modules changed places: 'act' is what was 'norm', 'norm' is what was 'act'."
+    """
+    named = [f"'{new}' is what was '{old}'" for new, old in renamed.items()]
+    more = f" and {len(named) - 4} more" if len(named) > 4 else ""
+    return f"Modules changed places: {', '.join(named[:4])}{more}."
 
 
 def certificate_line(found: dict[str, Any]) -> str:
     """Return a certificate in one line."""
     verdict = "Verified: same function" if found["passed"] else "NOT the same function"
     if found["max_rel"] is None:
-        numbers = "outputs of other shapes, or not finite"
+        numbers = "outputs have different shapes or are not finite"
     else:
         numbers = (
             f"largest difference {found['max_rel']:.1e} of the output's scale "
             f"(allowed {found['tolerance']:.0e}) over {found['inputs']} inputs, {found['dtype']}"
         )
-    where = f"; they part at '{found['worst']}'" if found["worst"] else ""
+    where = f"; they first differ at '{found['worst']}'" if found["worst"] else ""
     return f"{verdict}: {numbers}{where}."
 
 
 def transform_html(report: dict[str, Any]) -> str:
     """Return a report as an HTML fragment for notebooks; every text is escaped."""
-    loader = jinja2.PackageLoader("relucate.report", "templates")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
     header, rows = table(report)
-    return environment.get_template("audit.html.j2").render(
+    return render(
+        "audit.html.j2",
         headline=headline(report),
         header=header,
         rows=rows,

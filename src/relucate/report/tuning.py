@@ -1,6 +1,6 @@
-"""What tuning the learning rate found, in words and rows: called by `terminal`, `view` and `html`.
+"""The results of tuning the learning rate, in words and rows.
 
-Not here: any number's computation, the figure (`plots`).
+Called by `terminal`, `view` and `html`. Not here: computing numbers, the figure (`plots`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from relucate.report.numbers import Units
 
 
 def lines(study: dict[str, Any]) -> list[str]:
-    """Return the best rates and the comparisons at one rate in sentences; none without tuning."""
+    """Return sentences on the best rates and the comparisons at one rate, if rates were tuned."""
     found = study.get("tuning")
     return [*_chosen(found, study), *_same_rate(found["same_rate"])] if found else []
 
 
 def scored(arm: dict[str, Any], study: dict[str, Any]) -> bool:
-    """Return whether any of an arm's tuning runs came to more than the metric's worst score.
+    """Return whether any of an arm's tuning runs did better than the metric's worst score.
 
     >>> scored({"curve": [{"score": 0.0}, {"score": 0.4}]}, {"metric": {"worst": 0.0}})
     True
@@ -38,15 +38,15 @@ def _chosen(found: dict[str, Any], study: dict[str, Any]) -> list[str]:
     edges = [arm["label"] for arm in good if arm["edge"]]
     if edges:
         said.append(
-            f"the best rate of {' and of '.join(edges)} is at the end of those tried: a better one "
-            "may lie beyond (--rates)"
+            f"the best rate of {' and of '.join(edges)} is the smallest or largest tried: a better "
+            "one may lie beyond it (--rates)"
         )
     worst = f"{study['metric']['scale'] * (study['metric'].get('worst') or 0.0):g}"
     return said + [_lost(arm, found, worst) for arm in found["arms"] if not scored(arm, study)]
 
 
 def _lost(arm: dict[str, Any], found: dict[str, Any], worst: str) -> str:
-    """Return that an arm has no best rate, and what it was trained with."""
+    """Return the sentence on an arm without a best rate: why, and the rate it was trained with."""
     curve = arm["curve"]
     diverged = all(point.get("diverged", 0) == point["runs"] for point in curve)
     why = "every tuning run diverged" if diverged else f"every tuning run scored {worst}"
@@ -57,7 +57,7 @@ def _lost(arm: dict[str, Any], found: dict[str, Any], worst: str) -> str:
 
 
 def _same_rate(same: dict[str, Any]) -> list[str]:
-    """Return every comparison of the arms at one and the same rate."""
+    """Return a sentence per comparison of the arms at the same rate."""
     opening = f"all arms at the rate {rate(same['lr'])}"
     if len(same["comparisons"]) == 1:
         return [f"{opening}: {same['sentence']}"]
@@ -68,7 +68,7 @@ def _same_rate(same: dict[str, Any]) -> list[str]:
 
 
 def table(study: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a row per learning rate with every arm's score there, the best one marked."""
+    """Return a row per learning rate with every arm's score, the best one marked."""
     found = study.get("tuning")
     if not found:
         return []
@@ -91,7 +91,7 @@ def table(study: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _trained(point: dict[str, Any]) -> str:
-    """Return how long and how often a rate was tried."""
+    """Return for how many epochs and in how many runs a rate was tried."""
     said = f"{count(point['epochs'], 'epoch')}, {count(point['runs'], 'run')}"
     return said + (f", {point['diverged']} diverged" if point.get("diverged") else "")
 

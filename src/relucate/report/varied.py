@@ -1,7 +1,7 @@
 """The table of a study that varies more than the order, in the shape of caffenet-benchmark's.
 
 A row per choice of values; a column per order with its score, then the effect of each further
-order with its interval. Called by `terminal` and `view`. Not here: any number's computation.
+order with its interval. Called by `terminal` and `view`. Not here: computing numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Heading = tuple[str, Any]  # text, and left or right
 
 
 def table(study: dict[str, Any]) -> tuple[list[Heading], list[list[str]]]:
-    """Return headings and rows of text; both are empty where only the order varies."""
+    """Return headings and rows of text; both are empty if only the order varies."""
     if not study.get("factors"):
         return [], []
     units = Units.of_study(study)
@@ -30,7 +30,7 @@ def table(study: dict[str, Any]) -> tuple[list[Heading], list[list[str]]]:
         headings += [(name, "right"), ("interval", "right")]
     rows = []
     for row in study["table"]:
-        texts = [_told(row["values"][name]) for name in names]
+        texts = [_text(row["values"][name]) for name in names]
         texts += [units.value(cell["mean"]) for cell in row["cells"]]
         for effect in row["effects"]:
             interval = span(effect, study["pairs"], units)
@@ -40,9 +40,9 @@ def table(study: dict[str, Any]) -> tuple[list[Heading], list[list[str]]]:
 
 
 def sentences(study: dict[str, Any]) -> list[str]:
-    """Return what is known of how the order's effect depends on what is varied."""
+    """Return the sentences on how the order's effect depends on the varied options."""
     return [found["sentence"] for found in study.get("interactions") or []]
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

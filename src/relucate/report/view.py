@@ -1,6 +1,6 @@
-"""A study's dict as the rows and words of the HTML page, so that the template only places them.
+"""A study's dict as the rows and words of the HTML page; the template only places them.
 
-Numbers arrive here in the metric's own unit and leave as text with a true minus sign. Not here:
+Numbers come in the metric's own unit and are returned as text with a true minus sign. Not here:
 escaping (the template's), figures (`plots`). Called by `html`.
 """
 
@@ -12,12 +12,12 @@ from typing import Any
 from relucate.phrases import count
 from relucate.report import reach, tuning, varied
 from relucate.report.facts import (
+    arm_verdict,
     bare_sentence,
     failed_runs,
     identical,
     sole_winner,
     span,
-    standing,
 )
 from relucate.report.numbers import Units, duration, known, level_percent, plain
 from relucate.report.palette import arm_variable, look
@@ -28,7 +28,7 @@ OPEN_ROWS = 24  # longer tables start folded
 
 
 def typographic(text: str) -> str:
-    """Return a number's text with true minus signs, and an en dash where nothing is known.
+    """Return a number's text with true minus signs, and an en dash for an unknown number.
 
     >>> typographic("-0.35 to +0.87") == "\\u22120.35 to +0.87", typographic("-") == "\\u2013"
     (True, True)
@@ -37,7 +37,7 @@ def typographic(text: str) -> str:
 
 
 def minus(text: str) -> str:
-    """Return words with true minus signs in front of their numbers; hyphens stay.
+    """Return words with true minus signs before their numbers; hyphens stay.
 
     >>> minus("linear-act: -0.35 to +0.87") == "linear-act: \\u22120.35 to +0.87"
     True
@@ -46,7 +46,7 @@ def minus(text: str) -> str:
 
 
 def page(study: dict[str, Any]) -> dict[str, Any]:
-    """Return all that the page says about a study, figures excepted."""
+    """Return everything that the page says about a study, except the figures."""
     return {
         "title": title(study),
         "units": units(study),
@@ -77,7 +77,7 @@ def page(study: dict[str, Any]) -> dict[str, Any]:
 
 
 def units(study: dict[str, Any]) -> dict[str, str]:
-    """Return the units of values and differences, to be put behind a heading.
+    """Return the units of values and differences, to append to a heading.
 
     >>> from relucate.train.metric import ACCURACY
     >>> units({"metric": ACCURACY.to_dict()})
@@ -104,7 +104,7 @@ def verdict(study: dict[str, Any]) -> dict[str, str]:
 
 
 def key_numbers(study: dict[str, Any]) -> list[dict[str, str]]:
-    """Return the numbers that the verdict rests on: name, value and a word on what it is."""
+    """Return the numbers that the verdict is based on: name, value and a short explanation."""
     difference, units = study["difference"], Units.of_study(study)
     unit, name = units.metric.unit, units.metric.name
     direction = f"a lower {name} is better" if units.metric.lower_is_better else ""
@@ -132,7 +132,7 @@ def _about_interval(study: dict[str, Any], unit: str) -> str:
 
 
 def legend(study: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return each arm's name with its colour variable and marker, in the arms' order."""
+    """Return each arm's name with its colour variable and marker, in the order of the arms."""
     return [
         {"name": arm["label"], "colour": arm_variable(k), "path": look(k).path}
         for k, arm in enumerate(study["arms"])
@@ -171,7 +171,7 @@ def comparison_table(study: dict[str, Any]) -> list[dict[str, str]]:
     rows, units = [], Units.of_study(study)
     for comparison in study["comparisons"]:
         difference = comparison["difference"]
-        word = standing(comparison)
+        word = arm_verdict(comparison)
         rows.append(
             {
                 "arm": comparison["arm"],
@@ -188,7 +188,7 @@ def comparison_table(study: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def tuning_heads(study: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the legend with the arms' names before a learning rate was chosen for each."""
+    """Return the legend with the arms' names without their learning rates."""
     arms = (study.get("tuning") or {}).get("arms", [])
     return [
         {**entry, "name": arm["label"]} for entry, arm in zip(legend(study), arms, strict=False)
@@ -196,7 +196,7 @@ def tuning_heads(study: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def varied_table(study: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the table of a study that varies more than the order, None for others."""
+    """Return the table of a study that varies more than the order, otherwise None."""
     headings, rows = varied.table(study)
     if not rows:
         return None
@@ -208,7 +208,7 @@ def varied_table(study: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def reach_tables(study: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return, by comparison, what is known beside its verdict as rows of (name, text)."""
+    """Return, by comparison, the figures besides its verdict as rows of (name, text)."""
     units = Units.of_study(study)
     tables = [
         {
@@ -221,7 +221,7 @@ def reach_tables(study: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def pair_table(study: dict[str, Any]) -> dict[str, Any]:
-    """Return a row per seed: every arm's metric (or what became of the run), then differences."""
+    """Return a row per seed: every arm's metric (or the run's status), then differences."""
     units = Units.of_study(study)
     runs = {(run["seed"], run["arm"]): run for run in study["runs"]}
     by_seed = [
@@ -249,7 +249,7 @@ def _metric(run: dict[str, Any] | None, units: Units) -> dict[str, str]:
 
 
 def run_table(study: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return one row per run with everything that is known about it, curves excepted."""
+    """Return one row per run with everything known about it, except its curves."""
     units = Units.of_study(study)
     return [
         {
@@ -281,24 +281,24 @@ def facts(study: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def engine(study: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the training engine and why it was taken as (name, value) rows."""
+    """Return the training engine and the reason for it as (name, value) rows."""
     return flat({key.replace("name", "engine"): v for key, v in study["engine"].items()})
 
 
 def flat(values: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return (name, value) rows of a flat dict; what isn't set is left out.
+    """Return (name, value) rows of a flat dict without those that are None.
 
     >>> flat({"batch_size": 64, "nesterov": True, "clip": None, "augment": ["flip", "crop"]})
     [('batch size', '64'), ('nesterov', 'yes'), ('augment', 'flip, crop')]
     """
     return [
-        (str(key).replace("_", " "), _told(value))
+        (str(key).replace("_", " "), _text(value))
         for key, value in values.items()
         if value is not None
     ]
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
@@ -307,7 +307,7 @@ def _told(value: Any) -> str:
 
 
 def pairing(study: dict[str, Any]) -> dict[str, Any]:
-    """Return what the arms of a pair share, and what only one of them has."""
+    """Return what the arms of a pair share, and which tensors only one of them has."""
     shared = study.get("pairing") or {}
     only = [(arm, names) for arm, names in (shared.get("only") or {}).items() if names]
     tensors, same = shared.get("tensors"), shared.get("shared")
@@ -321,7 +321,7 @@ def pairing(study: dict[str, Any]) -> dict[str, Any]:
 
 
 def words(study: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return one line per term that the page uses."""
+    """Return one line per term used on the page."""
     level, metric = level_percent(study["level"]), Metric.from_dict(study["metric"])
     unit = f", in {metric.words[1]}" if metric.unit else ""
     direction = f" A lower {metric.name} is better." if metric.lower_is_better else ""
@@ -334,18 +334,18 @@ def words(study: dict[str, Any]) -> list[tuple[str, str]]:
          "and they see the same data in the same order."),
         ("difference", f"one arm's {metric.name} minus the other's, averaged over pairs{unit}."
          f"{direction}"),
-        ("interval", f"a range made so that, over many such studies, {level} of the ranges hold "
-         "the true mean difference."),
+        ("interval", f"a range computed so that, over many such studies, {level} of the ranges "
+         "contain the true mean difference."),
         ("margin", "the smallest difference that matters, chosen before the first run."),
-        ("correlation", "how far the arms do well with the same seeds: 0 not at all, 1 in step. "
-         "The higher, the more pairing narrows the interval."),
-        ("verdict", "equivalent: the whole interval lies inside the margin. Better: otherwise, it "
-         "lies on one side of zero. Inconclusive: neither, or too few pairs."),
+        ("correlation", "how far the arms do well with the same seeds, from 0 (not at all) to 1. "
+         "The higher it is, the more pairing narrows the interval."),
+        ("verdict", "equivalent: the whole interval is inside the margin. Better: it isn't, but it "
+         "is on one side of zero. Inconclusive: neither, or too few pairs."),
         ("how far it reaches", "the verdict's interval is about new seeds on these test examples. "
-         "The wider one counts the test examples as a sample, too. Student's t, Wilcoxon and TOST "
-         "are shown for readers who expect them; they hold for a number of pairs fixed beforehand, "
-         "and the verdict doesn't rest on them."),
+         "The wider one treats the test examples as a sample, too. Student's t, Wilcoxon and TOST "
+         "are shown for readers who expect them. They are valid for a number of pairs fixed "
+         "beforehand, and the verdict doesn't use them."),
         ("sd", f"standard deviation over seeds{unit}."),
         ("diverged", f"the loss became infinite or undefined; the run counts with {metric.named} "
-         f"of {worst}, so that no arm gains by it."),
+         f"of {worst}, so that no arm benefits from it."),
     ]  # fmt: skip

@@ -1,7 +1,7 @@
-"""Figures that readers expect beside a verdict: t, Wilcoxon, probability that b wins, TOST.
+"""Figures that readers expect next to a verdict: t, Wilcoxon, probability that b wins, TOST.
 
-All are for a number of pairs fixed beforehand: after early stopping they describe the data, while
-the verdict's own interval is what holds. Not here: verdicts. Called by `study`.
+All assume a number of pairs that was fixed beforehand. After early stopping they only describe the
+data; the verdict's own interval stays valid. Not here: verdicts. Called by `study`.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from .paired import (
 from .verdict import check_margin
 
 WILCOXON_PAIRS = 6  # with five, the smallest two-sided p is 0.0625
-WILCOXON_EXACT = 200  # up to here the distribution is counted, beyond it is taken as normal
+WILCOXON_EXACT = 200  # exact distribution up to here, normal approximation beyond
 
 
 @dataclass(frozen=True)
 class Classical:
-    """Classical figures of b - a over n pairs; what is undefined is None, never NaN.
+    """Classical figures of b - a over n pairs; undefined figures are None, never NaN.
 
     t_low, t_high, t_p: Student's interval and two-sided p value of no difference (n >= 2; the p
         value is None where all differences are identical).
-    wilcoxon_p: two-sided p value of the signed-rank test (at least 6 differences that aren't zero).
+    wilcoxon_p: two-sided p value of the signed-rank test (at least 6 nonzero differences).
     superiority, superiority_low, superiority_high: share of pairs in which b is ahead (ties count
-        half), as an estimate of the probability that b beats a with the same seed.
-    tost_p: p value of two one-sided tests: of a difference at or beyond the margin.
+        half), which estimates the probability that b beats a with the same seed.
+    tost_p: p value of the two one-sided tests of a difference at or beyond the margin.
     margin, level, n: as asked.
     """
 
@@ -134,11 +134,11 @@ def tost_p(a: Scores, b: Scores, *, margin: float) -> float | None:
 def wilcoxon_p(a: Scores, b: Scores) -> float | None:
     """Return the two-sided p value of Wilcoxon's signed-rank test.
 
-    The sum of the ranks of |d| where d > 0, against all ways to give the ranks signs. Zeros are
-    left out, equal |d| share the mean of their ranks (equal up to the rounding of float32 scores).
-    Up to 200 differences the ways are counted, so that p is exact given the ties; beyond it comes
-    from the normal distribution with the variance sum(rank^2) / 4. None with fewer than 6
-    differences that aren't zero.
+    The sum of the ranks of |d| where d > 0, compared with all assignments of signs to the ranks.
+    Zeros are left out; equal |d| (up to the rounding of float32 scores) share the mean of their
+    ranks. Up to 200 differences all assignments are counted, so p is exact given the ties. Beyond,
+    p comes from the normal distribution with the variance sum(rank^2) / 4. None with fewer than 6
+    nonzero differences.
 
     Raises:
         InputError: as in `paired_difference`.
@@ -149,7 +149,8 @@ def wilcoxon_p(a: Scores, b: Scores) -> float | None:
     0.03125
     """
     a, b = checked_pairs(a, b)
-    d = _without_zeros(a, b)
+    d = _clear(a, b)
+    d = d[d != 0]
     if len(d) < WILCOXON_PAIRS:
         return None
     doubled = _doubled_ranks(np.abs(d), resolution_of(a, b))
@@ -179,7 +180,7 @@ def superiority_interval(a: Scores, b: Scores, *, level: float = 0.95) -> tuple[
 
     Quantiles of beta distributions, with x = wins + ties / 2 successes out of n:
     low = B((1 - level) / 2; x, n - x + 1), high = B((1 + level) / 2; x + 1, n - x), 0 and 1 where
-    undefined. Without ties it covers at least at its level for any n. With ties it is an
+    undefined. Without ties its coverage is at least `level` for any n. With ties it is an
     extension to halves, and wider than needed: halves vary less than wins and losses.
 
     Raises:
@@ -215,15 +216,10 @@ def _clear(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64
     return np.where(np.abs(d) > resolution_of(a, b), d, 0.0)
 
 
-def _without_zeros(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    d = _clear(a, b)
-    return d[d != 0]
-
-
 def _doubled_ranks(sizes: NDArray[np.float64], resolution: float) -> NDArray[np.int64]:
-    """Return twice the rank of each size, 2 for the smallest; what is equal shares the mean.
+    """Return twice the rank of each size, 2 for the smallest; equal sizes share the mean.
 
-    A size equals its neighbour in order if they are no further apart than the resolution.
+    Neighbours in order are equal if they differ by no more than the resolution.
     """
     order = np.argsort(sizes, kind="stable")
     starts = np.append(True, np.diff(sizes[order]) > resolution)
@@ -236,7 +232,7 @@ def _doubled_ranks(sizes: NDArray[np.float64], resolution: float) -> NDArray[np.
 
 
 def _sign_distribution(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return P(sum of the positive ranks = k), k = 0, 1, ..., when all signs are tossed."""
+    """Return P(sum of the positive ranks = k), k = 0, 1, ..., if all signs are random."""
     chance = np.zeros(int(ranks.sum()) + 1)
     chance[0] = 1.0
     for rank in ranks:

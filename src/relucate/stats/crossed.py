@@ -1,8 +1,8 @@
-"""Two sources of noise: seeds and test examples. How far a difference reaches beyond this test set.
+"""Two sources of noise: seeds and test examples. Does a difference hold beyond this test set?
 
-A verdict's interval speaks of new seeds on the same test examples. From the score of every run on
-every example (right or wrong, or a number) this module adds the examples: an interval for new seeds
-and new examples, the crossed bootstrap, and which of the two limits the claim. Called by `study`.
+A verdict's interval is about new seeds on the same test examples. From the score of every run on
+every example (right or wrong, or a number) this module computes an interval for new seeds and new
+examples, the crossed bootstrap, and which of the two sources limits the claim. Called by `study`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Source = Literal["seed", "example", "interaction"]
 Matrix = NDArray[np.float64]
 Scored = NDArray[np.bool_ | np.floating]
 
-CHUNK = 2_000_000  # drawn examples at a time, to keep the memory small
+CHUNK = 2_000_000  # examples drawn at a time, to limit the memory
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,7 @@ class Split:
 
     @property
     def parts(self) -> dict[Source, float]:
-        """What each source adds to the variance of the mean difference.
-
-        seed / n, example / m, interaction / (n m).
-        """
+        """The variance that each source adds to the mean: seed/n, example/m, interaction/(n m)."""
         n, m = self.pairs, self.examples
         return {
             "seed": self.seed / n,
@@ -56,7 +53,7 @@ class Split:
 
     @property
     def limit(self) -> Source | None:
-        """The source that adds most, or None where there is no variance at all.
+        """The source that adds most variance, or None if there is no variance at all.
 
         seed: more pairs help. example: more test examples help. interaction: either helps.
         """
@@ -70,7 +67,7 @@ class Crossed:
     """The difference b - a with intervals that count seeds and test examples.
 
     estimate: mean of b - a over all pairs and examples.
-    low, high: interval for new seeds and new examples; this is the one to report.
+    low, high: interval for new seeds and new examples; report this one.
     bootstrap_low, bootstrap_high: percentiles of the crossed bootstrap.
     level: coverage. split: variance components. resamples: of the bootstrap.
     """
@@ -103,13 +100,13 @@ def crossed(
     """Estimate b - a with intervals for new seeds and new test examples.
 
     estimate ± sqrt(half_width^2 + z^2 example / m): the verdict's own half-width, which holds for
-    new seeds on the same examples, and beside it the variance that the examples add (`split`).
-    z is the normal quantile. So the interval is never narrower than the verdict's.
+    new seeds on the same examples, plus the variance that the examples add (`split`). z is the
+    normal quantile. The interval is therefore never narrower than the verdict's.
 
     The bootstrap resamples seeds and examples at once, each with replacement, and takes
     percentiles. It counts the interaction three times and the seeds (n - 1) / n times, without
-    Student's correction: too narrow with few pairs where seeds limit, too wide where the
-    interaction does. docs/statistics.md has both intervals' coverage.
+    Student's correction. It is too narrow with few pairs if seeds limit the claim, and too wide if
+    the interaction does. docs/statistics.md has the coverage of both intervals.
 
     Args:
         a, b: (n, m) score of run i of the arm on test example j, n and m at least 2: booleans
@@ -137,8 +134,11 @@ def crossed(
     if resamples < 100:
         raise InputError(f"expected at least 100 resamples, got {resamples}: the default is 2,000.")
     split = variance_split(d)
-    half = _half_width(d, level) if half_width is None else _checked(half_width)
-    both = math.hypot(half, _normal_quantile(level) * math.sqrt(split.parts["example"]))
+    if half_width is None:
+        half_width = t_half_width(float(d.mean(1).std(ddof=1)), len(d), level)
+    if not (half_width >= 0 and math.isfinite(half_width)):
+        raise InputError(f"expected a half-width of 0 or more, got {half_width}.")
+    both = math.hypot(half_width, _normal_quantile(level) * math.sqrt(split.parts["example"]))
     estimate = float(d.mean())
     means = resampled_means(d, resamples, seed)
     ends = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
@@ -157,7 +157,7 @@ def crossed(
 def variance_split(d: Matrix) -> Split:
     """Estimate the variance components of d by the two-way random-effects ANOVA.
 
-    With the mean squares of rows MS_r, columns MS_c and what is left MS_e:
+    With the mean squares of rows MS_r, columns MS_c and residuals MS_e:
     interaction = MS_e, seed = (MS_r - MS_e) / m, example = (MS_c - MS_e) / n, each at least 0.
     Unbiased before the truncation.
 
@@ -197,8 +197,8 @@ def variance_split(d: Matrix) -> Split:
 def resampled_means(d: Matrix, resamples: int, seed: int) -> Matrix:
     """Return the mean of d under the crossed bootstrap; shape (resamples,).
 
-    sum over i, j of w[i] v[j] d[i, j] / (n m): w and v say how often each seed and each example was
-    drawn. So a resample costs one row of a matrix product, and nothing is copied.
+    sum over i, j of w[i] v[j] d[i, j] / (n m), where w and v count how often each seed and each
+    example was drawn. A resample costs one row of a matrix product, and nothing is copied.
 
     >>> d = np.array([[0.0, 1.0], [1.0, 0.0]])
     >>> float(resampled_means(d, 1000, seed=1).mean().round(1))
@@ -268,17 +268,7 @@ def _multiplicities(random: np.random.Generator, drawn: NDArray[np.int64], size:
     return np.bincount(rows + picks, minlength=count * size).reshape(count, size).astype(float)
 
 
-def _half_width(d: Matrix, level: float) -> float:
-    return t_half_width(float(d.mean(1).std(ddof=1)), len(d), level)
-
-
 def _normal_quantile(level: float) -> float:
     from scipy.special import ndtri
 
     return float(ndtri((1 + level) / 2))
-
-
-def _checked(half_width: float) -> float:
-    if not (half_width >= 0 and math.isfinite(half_width)):
-        raise InputError(f"expected a half-width of 0 or more, got {half_width}.")
-    return half_width

@@ -1,7 +1,8 @@
-"""What a learning curve says beside its end: the area under it, and the steps to a target score.
+"""Two figures of a learning curve besides its end: area under it, and steps to a target score.
 
-An order may win early and tie late. Both are numbers per run, so that arms are compared in pairs as
-with any score. Called by `study`. Not here: the curve (the trainers'), the interval (`paired`).
+An order may win early and tie late. Each figure is one number per run, so arms are compared in
+pairs as with any score. Called by `study`. Not here: the curve (the trainers), the interval
+(`paired`).
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ def common_target(ends: Sequence[float], *, lower_is_better: bool = False) -> fl
 
 
 def epochs_to(scores: Curve, target: float, *, lower_is_better: bool = False) -> float | None:
-    """Return after how many epochs a curve first reaches `target`, None if it never does.
+    """Return the number of epochs after which a curve first reaches `target`, None if never.
 
-    scores[e - 1] is the score after epoch e. Between two epochs the curve is a straight line; if
-    the first score reaches the target already, it is 1: nothing is known before it.
+    scores[e - 1] is the score after epoch e. Between two epochs the curve is a straight line. If
+    the first score already reaches the target, the result is 1: nothing is known before it.
 
     >>> epochs_to([0.5, 0.7, 0.9], 0.6), epochs_to([0.5, 0.7], 0.5), epochs_to([0.5], 0.6)
     (1.5, 1.0, None)

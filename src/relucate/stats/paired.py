@@ -1,4 +1,4 @@
-"""Paired differences between two arms: estimate, t interval, correlation, what pairing saved.
+"""Paired differences between two arms: estimate, t interval, correlation, gain of pairing.
 
 Runs with the same seed form a pair; the difference is b minus a, in the metric's own unit.
 Not here: what a difference means (`verdict`), the score of a diverged run (`scores`), and stopping
@@ -19,8 +19,8 @@ Scores = Sequence[float] | np.ndarray
 
 FIXED_N = "paired t, fixed number of pairs"
 
-# Scores are ratios of counts, often computed in float32. Differences that are equal as counts then
-# differ in their last bits; a spread of that size is rounding and must not pass for precision.
+# Scores are ratios of counts, often computed in float32. Differences that are equal as counts can
+# differ in their last bits. A spread of that size is rounding, not precision.
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
 
 LARGEST = 1e150  # squares of scores beyond this overflow
@@ -30,8 +30,8 @@ LARGEST = 1e150  # squares of scores beyond this overflow
 class PairedDifference:
     """Mean of the paired differences b - a with its interval.
 
-    estimate, low, high, sd: in the metric's own unit. low and high are None where no interval is
-    defined (a single pair), and so is sd.
+    estimate, low, high, sd: in the metric's own unit. low, high and sd are None where no interval
+    is defined (a single pair).
     level: coverage of the interval, in (0, 1).
     method: how the interval was computed, in words.
     n: number of pairs.
@@ -49,7 +49,7 @@ class PairedDifference:
 
     @property
     def degenerate(self) -> bool:
-        """Whether all differences are identical: the interval is a point and says little."""
+        """Whether all differences are identical, so that the interval is a single point."""
         return self.sd == 0.0
 
     def to_dict(self) -> dict[str, float | int | str | bool | None]:
@@ -61,9 +61,7 @@ class PairedDifference:
         return {**asdict(self), "degenerate": self.degenerate}
 
 
-def paired_difference(
-    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, *, level: float = 0.95
-) -> PairedDifference:
+def paired_difference(a: Scores, b: Scores, *, level: float = 0.95) -> PairedDifference:
     """Estimate the mean of b - a over pairs, with Student's t interval.
 
     mean(d) ± t(n - 1, (1 + level) / 2) * sd(d) / sqrt(n), where d = b - a and sd divides by n - 1.
@@ -114,7 +112,7 @@ def t_half_width(sd: float, n: int, level: float) -> float:
     return float(stdtrit(n - 1, (1 + level) / 2) * sd / np.sqrt(n))
 
 
-def correlation(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float | None:
+def correlation(a: Scores, b: Scores) -> float | None:
     """Return Pearson's correlation of the arms' scores, or None where it is undefined.
 
     Undefined for fewer than three pairs and where an arm's scores are all the same (up to the
@@ -135,14 +133,12 @@ def correlation(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray
     return float(np.clip(np.dot(_unit(a), _unit(b)), -1.0, 1.0))
 
 
-def saved_by_pairing(
-    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray
-) -> float | None:
-    """Return how many times as many runs an unpaired comparison needs for the same interval.
+def saved_by_pairing(a: Scores, b: Scores) -> float | None:
+    """Return the factor by which an unpaired comparison needs more runs for the same interval.
 
-    (var(a) + var(b)) / var(b - a): the variance of the difference if the runs were independent,
-    over what it is. Above 1 pairing saved runs, below 1 it cost some. With equal variances and
-    correlation r it is 1 / (1 - r).
+    (var(a) + var(b)) / var(b - a): the variance that the difference of independent runs would have,
+    divided by the actual variance. Above 1, pairing saved runs; below 1, it cost some. With equal
+    variances and correlation r it is 1 / (1 - r).
 
     Args:
         a, b: (n,) scores, finite; same seed, same index.
@@ -173,7 +169,7 @@ def check_level(level: float) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Return whether a value is a real number; True and False aren't meant as such.
+    """Return whether a value is a real number; True and False don't count.
 
     >>> is_number(0.5), is_number("0.5"), is_number(True)
     (True, False, False)
@@ -181,9 +177,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def checked_pairs(
-    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def checked_pairs(a: Scores, b: Scores) -> tuple[np.ndarray, np.ndarray]:
     """Return both arms as (n,) float64, n >= 1, checked."""
     a, b = _scores("a", a), _scores("b", b)
     if len(a) != len(b):
@@ -196,7 +190,7 @@ def checked_pairs(
     return a, b
 
 
-def _scores(arm: str, values: Sequence[float] | np.ndarray) -> np.ndarray:
+def _scores(arm: str, values: Scores) -> np.ndarray:
     """Return one arm's scores as (n,) float64, all finite."""
     try:
         scores = np.asarray(values, np.float64)
@@ -231,7 +225,7 @@ def _unit(scores: np.ndarray) -> np.ndarray:
 
 
 def mean_and_sd(d: np.ndarray, resolution: float) -> tuple[float, float | None]:
-    """Return mean and sd of the differences; what is below the resolution of the scores is 0."""
+    """Return mean and sd of the differences; values below the scores' resolution become 0."""
     estimate = float(d.mean())
     if len(d) == 1:
         return estimate, None

@@ -1,7 +1,7 @@
-"""What a score is to the statistics: a metric's direction, unit and scale, and divergence.
+"""What the statistics know about a score: its direction, unit and scale, and divergence.
 
 The rule for diverged runs: a run whose loss turned NaN or infinite gets the metric's worst score
-and counts. It is never dropped, because an arm that diverges more often would look better for it.
+and counts. It is never dropped: otherwise an arm that diverges more often would look better.
 Not here: which metrics there are (`train.metric`), differences between arms (`paired`) and
 sentences (`wording`). Called by `study`.
 """
@@ -17,7 +17,7 @@ from relucate.errors import InputError
 
 
 class Metric(Protocol):
-    """What statistics need to know of a metric; `train.metric.Metric` is one."""
+    """The part of a metric that the statistics need; `train.metric.Metric` has it."""
 
     @property
     def name(self) -> str: ...
@@ -45,7 +45,7 @@ def score_runs(
         scores: one per run, in the metric's own unit. The score of a diverged run is ignored and
             may be None or NaN.
         diverged: one flag per run.
-        metric: gives the worst score.
+        metric: its worst score is used.
 
     Returns:
         (n,) float64. A missing score of a run that did not diverge stays NaN, so that

@@ -1,8 +1,8 @@
-"""Looking after every pair and stopping as soon as the answer stands, with the error under control.
+"""Looking after every pair and stopping as soon as the answer is certain, at a controlled error.
 
-`Monitor` is to a study that may stop early what `paired_difference` and `decide` are to a number of
-pairs fixed beforehand: same answers, wider intervals. Not here: the critical values (`spending`),
-running pairs (`study`). Called by `families`, and by `study` after every pair.
+`Monitor` replaces `paired_difference` and `decide` in a study that may stop early: the same
+answers, wider intervals. Not here: the critical values (`spending`), running pairs (`study`).
+Called by `study` after every pair.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .spending import FIRST, LAST, critical_value
 from .verdict import MOST_PAIRS, Verdict, check_margin, decide
 
 MONITORED = "paired t, looks after every pair"
-HORIZONS = (30, 120, 300, LAST)  # of the search for pairs; a level's values are computed up to one
+HORIZONS = (30, 120, 300, LAST)  # a level's critical values are computed up to one of these
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,14 @@ class Monitor:
 
     level: probability that the intervals of all looks together cover the true difference, 0.5 to
         0.9999.
-    most: stop here even without an answer, 3 to 1,000. It has no part in the bounds: a study may
-        stop earlier, and one that is inconclusive at `most` may go on with a larger one, without
-        any correction. The plan keeps 13 % of the error budget for pairs after the 30th.
+    most: stop here even without an answer, 3 to 1,000. The bounds don't depend on it: a study may
+        stop earlier, and one that is inconclusive at `most` may continue with a larger value,
+        without any correction. The plan keeps 13 % of the error budget for pairs after the 30th.
 
     Exact for independent normal differences. The order of the pairs must not depend on their
     scores: with runs side by side, take finished pairs in the order of their seeds. The estimate
-    at an early stop is too large on average, since large ones stop early; its interval still holds.
+    at an early stop is too large on average, because large estimates stop early; the interval still
+    holds.
 
     Raises:
         InputError: level or most out of range.
@@ -78,8 +79,8 @@ class Monitor:
             a, b: (n,) scores, finite, n at most 1,000; b[i] ran with the same seed as a[i].
 
         Returns:
-            As `paired_difference`, with other ends and another `method`. Fewer than three pairs are
-            before the first look: low and high are None.
+            As `paired_difference`, with other ends and another `method`. Before the first look, at
+            three pairs, low and high are None.
 
         Raises:
             InputError: as in `paired_difference`, or more than 1,000 pairs.
@@ -103,10 +104,10 @@ class Monitor:
         diverged: tuple[int, int] = (0, 0),
         lower_is_better: bool = False,
     ) -> Verdict:
-        """Return the verdict on b - a at this look; the answers mean what they mean in `decide`.
+        """Return the verdict on b - a at this look; the answers mean the same as in `decide`.
 
         Two things differ. `pairs_needed` counts with the wider bounds. Identical differences need
-        as many pairs as a sign test at this look's own share of the error takes (9 at level 0.95).
+        the pairs of a sign test at this look's own share of the error (9 at level 0.95).
 
         Args:
             a, b: (n,) scores, finite; same seed, same index.
@@ -133,21 +134,21 @@ class Monitor:
     def goes_on(self, verdict: Verdict) -> bool:
         """Return whether another pair should run: no answer yet, and fewer than `most` pairs.
 
-        A study in which all runs of the first three pairs diverged ends too: pairs don't help.
+        A study ends too if all runs of its first three pairs diverged: more pairs don't help.
         """
         n = verdict.difference.n
         hopeless = verdict.reason == "all runs diverged" and n >= FIRST
         return verdict.reason is not None and n < self.most and not hopeless
 
     def pairs_needed(self, sd: float, estimate: float, margin: float) -> int | None:
-        """Return about how many pairs in all would settle it, if estimate and sd stay as they are.
+        """Return about how many pairs in total give an answer, if estimate and sd stay the same.
 
-        The smallest n >= 3 with c(n) sd / sqrt(n) < max(|estimate|, margin - |estimate|), c(n)
-        beyond 1,000 being c(1000). A guess for planning: the next pairs will move both. With sd = 0
-        it is what the sign test takes.
+        The smallest n >= 3 with c(n) sd / sqrt(n) < max(|estimate|, margin - |estimate|), with
+        c(1000) for c(n) beyond 1,000. A guess for planning: the next pairs will move both. With
+        sd = 0 it is the number of the sign test.
 
         Returns:
-            The number of pairs, `most` or not, or None if it is over 10,000.
+            The number of pairs, which may exceed `most`, or None if it is over 10,000.
 
         Raises:
             InputError: the margin is not above 0.
@@ -173,10 +174,10 @@ class Monitor:
 
 
 def sign_test_pairs(level: float) -> int:
-    """Return how many identical differences are an answer when looking after every pair.
+    """Return how many identical differences make an answer if one looks after every pair.
 
     The smallest n with 2 * (1/2)^n <= 2 P(T > c(n)), T with n - 1 degrees of freedom: the chance of
-    n equal signs is no larger than what a t test at this look alone may err.
+    n equal signs is at most the error of a t test at this look alone.
 
     >>> sign_test_pairs(0.95)
     9

@@ -1,8 +1,8 @@
-"""Critical values for looking after every pair: how the error budget is spent, and what that costs.
+"""Critical values for looking after every pair: how the error budget is spent.
 
-The budget 1 - level is spent over the looks n = 3, 4, 5, ... by a fixed plan that never uses it up,
-so the bound at n does not depend on when anybody means to stop: a study may stop at any look and
-may be continued at any time. The values are exact for normal differences, by recursion over looks.
+The budget 1 - level is spent over the looks n = 3, 4, 5, ... by a fixed plan that never uses it up.
+So the bound at n does not depend on when the study is going to stop: it may stop at any look and
+may continue at any time. The values are exact for normal differences, by recursion over looks.
 Not here: intervals (`sequential`). `bounds.py` holds the values for the usual levels.
 """
 
@@ -21,17 +21,17 @@ from .paired import check_level
 Array = NDArray[np.float64]
 
 FIRST = 3  # the first look; with two pairs the sd has one degree of freedom
-LAST = 1000  # the plan goes on for ever, its stored and computed values end here
-LEVELS = (0.5, 0.9999)  # where the recursion's grid is fine enough
+LAST = 1000  # the plan has no end, its stored and computed values end here
+LEVELS = (0.5, 0.9999)  # the recursion's grid is fine enough between these
 PACE = 16.0  # larger: the budget lasts longer and early verdicts are rarer
 
 GRID = 500  # points over |r|; the stored values were made with 4,000
-REACH = 10.0  # |r| beyond this has a probability below 1e-20
+REACH = 10.0  # a larger |r| has a probability below 1e-20
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(40)
 
 
 def spent(n: int, level: float) -> float:
-    """Return the share of studies without a difference that may have crossed by look n.
+    """Return the share of studies without a difference that may cross the bound by look n.
 
     A(n) = (1 - level) * (1 - (16 / (n + 14))^2) for n >= 3, and 0 before.
 
@@ -89,8 +89,8 @@ def critical_values(level: float, last: int, grid: int = GRID) -> Array:
     With d normal and mean 0, r(n) = sum(d) / sqrt(sum(d^2)) is a Markov chain and independent of
     sum(d^2); t is a growing function of r. Let g(r) be the probability of no crossing before look
     n given r(n) = r. Then g of the next look is an integral of this one over the values of r(n)
-    between the bounds, weighted by their density given r(n + 1); and c(n) is where the integral
-    of g times the density of r(n) over |r| beyond the bound is what look n may spend.
+    between the bounds, weighted by their density given r(n + 1); and c(n) is the bound
+    beyond which the integral of g times the density of r(n) equals what look n may spend.
 
     Raises:
         InputError: `last` or `level` out of range.
@@ -120,13 +120,13 @@ def _carry(n: int, s: Array, before: tuple[Array, Array], bound: float) -> Array
     u, the newest difference over sqrt(sum of squares), is given r
         u = r / n + h b,  h = sqrt((1 - s^2) m / n),
     where b is a coordinate of a point on the unit sphere in n - 1 dimensions: with b = sin(phi)
-    the density of phi is proportional to cos(phi)^(n - 3). The r before
-    was (r - u) / sqrt(1 - u^2), within its bound for u between the roots of a quadratic.
+    the density of phi is proportional to cos(phi)^(n - 3). The earlier r is
+    (r - u) / sqrt(1 - u^2), which is within its bound for u between the roots of a quadratic.
     """
     m = n - 1
     r = s * math.sqrt(n)
     centre, h = r / n, np.sqrt(np.maximum(1 - s * s, 1e-300) * m / n)
-    limit = bound * bound * m  # of the r before, squared
+    limit = bound * bound * m  # of the earlier r, squared
     root = np.sqrt(np.maximum(r * r - (1 + limit) * (r * r - limit), 0))
     widest = min(math.pi / 2, 12 / math.sqrt(max(n - 3, 1)))  # beyond, the density is below 1e-30
     low, high = (
@@ -167,7 +167,7 @@ def _circle(power: int) -> float:
 def _cubic(x: Array, grid: Array, values: Array) -> Array:
     """Return values at x by cubic interpolation through the four points around; the grid is even.
 
-    Linear interpolation is biased where g is convex, and a thousand looks add the bias up.
+    Linear interpolation is biased where g is convex, and the bias adds up over a thousand looks.
     """
     position = x / grid[1]
     at = np.clip(position.astype(int), 1, len(grid) - 3)

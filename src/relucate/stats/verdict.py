@@ -1,7 +1,7 @@
 """From a paired difference to one of three answers: better, equivalent or inconclusive.
 
-The margin, stated beforehand, is the smallest difference that matters. This module decides for any
-interval it is given; it is the interval's method that says whether stopping early is allowed.
+The margin, chosen beforehand, is the smallest difference that matters. This module accepts any
+interval; the method of the interval says whether stopping early is allowed.
 Not here: the interval (`paired`), the sentence for people (`wording`). Called by `study`.
 """
 
@@ -19,21 +19,21 @@ Answer = Literal["better", "equivalent", "inconclusive"]
 Reason = Literal["too few pairs", "all runs diverged", "identical differences", "interval too wide"]
 
 MIN_PAIRS = 3  # with two, the sd has one degree of freedom and the interval is 13 times as wide
-MOST_PAIRS = 10_000  # beyond this, "about how many pairs" is no help to anyone
+MOST_PAIRS = 10_000  # a larger "about how many pairs" is of no use
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer of a comparison, together with all that it rests on.
+    """The answer of a comparison, with everything that it is based on.
 
     verdict: 'better', 'equivalent' or 'inconclusive'.
     winner: 'a' or 'b' if the verdict is 'better', else None.
     clears_margin: whether the whole interval lies beyond the margin (only with 'better').
-    excludes_zero: whether the verdict is settled and the interval excludes zero. Together with
-        'equivalent' it means a difference that is real but smaller than the margin.
+    excludes_zero: whether there is an answer and the interval excludes zero. With 'equivalent' it
+        means a difference that is real but smaller than the margin.
     reason: why the verdict is 'inconclusive', else None.
-    pairs_needed: about how many pairs in all would settle an inconclusive verdict; None if it is
-        settled, if that is more than 10,000, or if pairs don't help (all runs diverged).
+    pairs_needed: about how many pairs in total an inconclusive verdict needs for an answer; None if
+        it has one, needs over 10,000, or if more pairs don't help (all runs diverged).
     difference: estimate and interval of b - a, in the metric's own unit.
     margin: smallest difference that matters, same unit.
     diverged: how many runs of a and of b diverged (they count with the worst score).
@@ -73,15 +73,15 @@ def decide(
 ) -> Verdict:
     """Return the verdict on b - a.
 
-    - *equivalent*: the interval lies inside (-margin, margin). This word wins over *better* where
-      the interval excludes zero too: such a difference is real, but the margin says that it does
-      not matter, so naming a winner would mislead. `excludes_zero` keeps the fact.
+    - *equivalent*: the interval lies inside (-margin, margin). It takes precedence over *better*
+      if the interval excludes zero too: such a difference is real, but the margin says that it
+      does not matter, so naming a winner would mislead. `excludes_zero` records the fact.
     - *better*: the interval excludes zero; `clears_margin` says whether all of it is beyond.
     - *inconclusive*: anything else, fewer than 3 pairs, or every run of both arms diverged.
 
-    Identical differences (sd 0) have no usable t interval: scores are counts out of a test set, so
-    that a few pairs can agree by chance. There the sign test stands in: the answer needs n pairs
-    with 2 * (1/2)^n <= 1 - level (6 at 95 %), before that it is inconclusive.
+    Identical differences (sd 0) have no usable t interval: scores are counts on a test set, so a
+    few pairs can agree by chance. The sign test replaces it: an answer needs n pairs with
+    2 * (1/2)^n <= 1 - level (6 at 95 %); with fewer the verdict is inconclusive.
 
     The interval is the two-sided one at its level also for *equivalent*, which is stricter than
     two one-sided tests at the same error (those use the 1 - 2 alpha interval).
@@ -121,12 +121,12 @@ def decide(
 
 
 def pairs_needed(sd: float, estimate: float, margin: float, level: float = 0.95) -> int | None:
-    """Return about how many pairs in all would settle it, if estimate and sd stay as they are.
+    """Return about how many pairs in total give an answer, if estimate and sd stay the same.
 
     The smallest n >= 3 at which the t interval either excludes zero or fits into the margin:
     t(n - 1, (1 + level) / 2) * sd / sqrt(n) < max(|estimate|, margin - |estimate|).
-    With sd = 0 it is the number that the sign test needs. A guess for planning, not a power
-    analysis: the next pairs will move both estimate and sd.
+    With sd = 0 it is the number of the sign test. A guess for planning, not a power analysis: the
+    next pairs will move both estimate and sd.
 
     Args:
         sd: standard deviation of the paired differences.
@@ -175,7 +175,8 @@ def _answer(
 ) -> tuple[Answer, Reason | None]:
     if reason := _undecidable(difference, diverged):
         return "inconclusive", reason
-    if _is_inside(difference, margin):
+    low, high = difference.low, difference.high
+    if low is not None and high is not None and -margin < low and high < margin:
         return "equivalent", None
     if _is_beyond(difference, 0.0):
         return "better", None
@@ -196,11 +197,6 @@ def _undecidable(difference: PairedDifference, diverged: tuple[int, int]) -> Rea
 def _sign_test_pairs(level: float) -> int:
     """Return the smallest n >= 3 with 2 * (1/2)^n <= 1 - level."""
     return max(MIN_PAIRS, math.ceil(1 - math.log2(1 - level)))
-
-
-def _is_inside(difference: PairedDifference, margin: float) -> bool:
-    low, high = difference.low, difference.high
-    return low is not None and high is not None and -margin < low and high < margin
 
 
 def _is_beyond(difference: PairedDifference, margin: float) -> bool:

@@ -1,7 +1,7 @@
 """A verdict as plain language: what was found, how sure it is, and what to do if it isn't.
 
 Every number comes with its interval, the number of pairs and the margin, in the metric's unit.
-Differences are told from the side of the arm that is ahead, so that no reader has to decode a sign.
+Differences are stated from the side of the arm that is ahead, so readers need not decode a sign.
 Not here: deciding (`verdict`), tables and plots (`report`). Called by `study`, `report` and `cli`.
 """
 
@@ -16,13 +16,12 @@ from relucate.stats.verdict import MIN_PAIRS, MOST_PAIRS, Verdict
 
 
 def sentence(verdict: Verdict, label_a: str, label_b: str, metric: Metric) -> str:
-    """Return the verdict in one sentence, plus one for what it would take and one for divergence.
+    """Return the verdict in a sentence, with one on the pairs needed and one on diverged runs.
 
     Args:
         verdict: from `decide`.
         label_a, label_b: what to call the arms, such as 'linear-norm-act'.
-        metric: what was scored; differences are told in its unit, and its direction says which arm
-            is ahead.
+        metric: what was scored; it gives the unit of differences and decides which arm is ahead.
 
     >>> from relucate.stats import decide, paired_difference
     >>> from relucate.train.metric import Metric
@@ -32,9 +31,9 @@ def sentence(verdict: Verdict, label_a: str, label_b: str, metric: Metric) -> st
     >>> print(text.split(", and ")[0])
     before is better than after: MAE lower by 0.28 mm (95 % interval 0.20 to 0.35, 4 pairs)
     """
-    told = _told(verdict, (label_a, label_b), metric, metric.lower_is_better)
+    view = _view(verdict, (label_a, label_b), metric, metric.lower_is_better)
     forms = {"better": _better, "equivalent": _equivalent, "inconclusive": _inconclusive}
-    return forms[verdict.verdict](told) + _divergence(told)
+    return forms[verdict.verdict](view) + _divergence(view)
 
 
 def dependence(
@@ -46,14 +45,14 @@ def dependence(
     metric: Metric,
     diverged: tuple[int, int] = (0, 0),
 ) -> str:
-    """Return in one sentence whether an order's effect depends on a factor.
+    """Return a sentence on whether an order's effect depends on a factor.
 
     Args:
         verdict: on the effect (score of `order` minus that of `first`) with the second value
             minus the effect with the first value.
-        factor, values: what is varied, and the two values.
+        factor, values: the varied option, and its two values.
         metric: what was scored.
-        diverged: how many runs with each value did.
+        diverged: number of diverged runs with each value.
 
     >>> from relucate.stats import decide, paired_difference
     >>> d = paired_difference([0.00, 0.01, 0.00, 0.01], [0.03, 0.03, 0.03, 0.04])
@@ -63,35 +62,33 @@ def dependence(
     >>> text.partition(": ")[0]
     'The effect of after against before depends on act'
     """
-    told = _told(verdict, values, metric, lower_is_better=False)  # which effect is the larger
+    view = _view(verdict, values, metric, lower_is_better=False)  # the larger effect leads
     effect = f"effect of {order} against {first}"
     if verdict.reason == "all runs diverged":
         lost = " or ".join(values[k] for k in (0, 1) if diverged[k] == max(diverged))
-        return (
-            f"Whether the {effect} depends on {factor} can't be told: every run with {lost} "
-            "diverged."
-        )
+        why = f"every run with {lost} diverged"
+        return f"It is unknown whether the {effect} depends on {factor}: {why}."
     counts = [f"{count(k, 'run')} with {v}" for k, v in zip(diverged, values, strict=True) if k]
     tail = f" {' and '.join(counts)} diverged and count with the worst score." if counts else ""
     above = (
-        f"with {told.ahead} it is {metric.amount('+' + told.number(told.lead))} above what it is "
-        f"with {told.behind}"
+        f"with {view.ahead} it is {metric.amount('+' + view.number(view.lead))} above what it is "
+        f"with {view.behind}"
     )
     if verdict.verdict == "better":
-        return f"The {effect} depends on {factor}: {above} ({told.evidence}).{tail}"
+        return f"The {effect} depends on {factor}: {above} ({view.evidence}).{tail}"
     if verdict.verdict == "equivalent":
         return (
-            f"The {effect} doesn't depend on {factor} by more than the margin of {told.margin}: "
-            f"{above} ({told.evidence}).{tail}"
+            f"The {effect} doesn't depend on {factor} by more than the margin of {view.margin}: "
+            f"{above} ({view.evidence}).{tail}"
         )
     return (
-        f"Whether the {effect} depends on {factor} stays open: {above} ({told.evidence}). "
-        f"{_outlook(told)}{tail}"
+        f"Whether the {effect} depends on {factor} stays open: {above} ({view.evidence}). "
+        f"{_outlook(view)}{tail}"
     )
 
 
 @dataclass(frozen=True)
-class _Told:
+class _View:
     """A verdict seen from the side of the arm that is ahead, in the unit of sentences."""
 
     verdict: Verdict
@@ -106,13 +103,13 @@ class _Told:
 
     @property
     def amount(self) -> str:
-        """The lead with its unit and the metric's name, of a metric where higher is better."""
+        """The lead with its unit and the name of the metric, if higher is better."""
         of = " of" if self.metric.unit else ""
         return f"{self.metric.amount(self.number(self.lead))}{of} {self.metric.name}"
 
     @property
     def lower(self) -> str:
-        """The lead in a metric where lower is better."""
+        """The lead of a metric where lower is better."""
         return f"{self.metric.name} lower by {self.metric.amount(self.number(self.lead))}"
 
     @property
@@ -152,9 +149,9 @@ class _Told:
         return text.lstrip("-") if float(text) == 0 else text
 
 
-def _told(
+def _view(
     verdict: Verdict, labels: tuple[str, str], metric: Metric, lower_is_better: bool
-) -> _Told:
+) -> _View:
     d, scale = verdict.difference, metric.scale
     low, high = (None if end is None else end * scale for end in (d.low, d.high))
     first_leads = d.estimate > 0 if lower_is_better else d.estimate < 0
@@ -163,11 +160,11 @@ def _told(
     ahead, behind = labels if first_leads else labels[::-1]
     lead = abs(d.estimate) * scale
     digits = _decimals(decimals(verdict.margin * scale), low, high)
-    return _Told(verdict, metric, labels, ahead, behind, lead, low, high, digits)
+    return _View(verdict, metric, labels, ahead, behind, lead, low, high, digits)
 
 
 def decimals(margin: float | None) -> int:
-    """Return how many decimals show differences of the size of a margin: 2, or 3 to 6 for a small.
+    """Return the decimals for differences of the size of a margin: 2, or 3 to 6 if it is small.
 
     >>> decimals(5.0), decimals(0.5), decimals(0.002), decimals(None)
     (2, 2, 4, 2)
@@ -176,78 +173,78 @@ def decimals(margin: float | None) -> int:
 
 
 def _decimals(least: int, *ends: float | None) -> int:
-    """Return `least`, or up to two more where an interval's end above 0 would be printed as 0."""
+    """Return `least`, or up to two more if an end of the interval would round to 0."""
     smallest = min((abs(end) for end in ends if end), default=1.0)
     more = (digits for digits in (least, least + 1) if round(smallest, digits) > 0)
     return next(more, least + 2)
 
 
-def _better(told: _Told) -> str:
-    whole = "it" if told.verdict.difference.degenerate else "the whole interval"
+def _better(view: _View) -> str:
+    whole = "it" if view.verdict.difference.degenerate else "the whole interval"
     tail = (
-        f"and {whole} lies beyond the margin of {told.margin}"
-        if told.verdict.clears_margin
-        else f"but the gain may be smaller than the margin of {told.margin}"
+        f"and {whole} lies beyond the margin of {view.margin}"
+        if view.verdict.clears_margin
+        else f"but the gain may be smaller than the margin of {view.margin}"
     )
-    gain = told.lower if told.metric.lower_is_better else f"+{told.amount}"
-    return f"{told.ahead} is better than {told.behind}: {gain} ({told.evidence}), {tail}."
+    gain = view.lower if view.metric.lower_is_better else f"+{view.amount}"
+    return f"{view.ahead} is better than {view.behind}: {gain} ({view.evidence}), {tail}."
 
 
-def _equivalent(told: _Told) -> str:
-    a, b = told.labels
-    start = f"{a} and {b} are equivalent within the margin of {told.margin}: "
-    if told.verdict.excludes_zero:
+def _equivalent(view: _View) -> str:
+    a, b = view.labels
+    start = f"{a} and {b} are equivalent within the margin of {view.margin}: "
+    if view.verdict.excludes_zero:
         return start + (
-            f"{told.is_ahead} ({told.evidence}), a real difference but smaller than the margin."
+            f"{view.is_ahead} ({view.evidence}), a real difference but smaller than the margin."
         )
-    return f"{start}{_standing(told)} ({told.evidence})."
+    return f"{start}{_who_leads(view)} ({view.evidence})."
 
 
-def _inconclusive(told: _Told) -> str:
+def _inconclusive(view: _View) -> str:
     forms = {
         "all runs diverged": _all_diverged,
         "too few pairs": _too_few,
         "identical differences": _identical,
     }
-    return "Inconclusive: " + forms.get(told.verdict.reason or "", _too_wide)(told)
+    return "Inconclusive: " + forms.get(view.verdict.reason or "", _too_wide)(view)
 
 
-def _all_diverged(told: _Told) -> str:
+def _all_diverged(view: _View) -> str:
     return (
-        f"every run of both arms diverged ({told.pairs}), so there is nothing to compare: "
+        f"every run of both arms diverged ({view.pairs}), so there is nothing to compare: "
         "try a lower learning rate."
     )
 
 
-def _too_few(told: _Told) -> str:
-    n = told.verdict.difference.n
+def _too_few(view: _View) -> str:
+    n = view.verdict.difference.n
     return (
         f"a verdict needs at least {MIN_PAIRS} pairs, and there {'is' if n == 1 else 'are'} {n}; "
-        f"so far {_standing(told)} ({_so_far(told)}, margin {told.margin})."
+        f"so far {_who_leads(view)} ({_so_far(view)}, margin {view.margin})."
     )
 
 
-def _so_far(told: _Told) -> str:
-    n = told.verdict.difference.n
-    return f"the same in {n} pairs" if told.verdict.difference.degenerate else told.interval
+def _so_far(view: _View) -> str:
+    n = view.verdict.difference.n
+    return f"the same in {n} pairs" if view.verdict.difference.degenerate else view.interval
 
 
-def _identical(told: _Told) -> str:
+def _identical(view: _View) -> str:
     return (
-        f"{_standing(told)}, the same in all {told.pairs}, so the spread can't be estimated "
-        f"(margin {told.margin}). With {told.verdict.pairs_needed} such pairs a sign test decides."
+        f"{_who_leads(view)}, the same in all {view.pairs}, so the spread can't be estimated "
+        f"(margin {view.margin}). With {view.verdict.pairs_needed} such pairs a sign test decides."
     )
 
 
-def _too_wide(told: _Told) -> str:
+def _too_wide(view: _View) -> str:
     return (
-        f"{_standing(told)} ({told.evidence}), which neither excludes zero nor fits within the "
-        f"margin of {told.margin}. {_outlook(told)}"
+        f"{_who_leads(view)} ({view.evidence}), which neither excludes zero nor fits within the "
+        f"margin of {view.margin}. {_outlook(view)}"
     )
 
 
-def _outlook(told: _Told) -> str:
-    needed = told.verdict.pairs_needed
+def _outlook(view: _View) -> str:
+    needed = view.verdict.pairs_needed
     if needed is None:
         return f"It would take more than {MOST_PAIRS:,} pairs to settle it."
     return (
@@ -256,17 +253,17 @@ def _outlook(told: _Told) -> str:
     )
 
 
-def _standing(told: _Told) -> str:
-    if told.is_tie:
-        return f"both have the same {told.metric.name} on average"
-    return told.is_ahead
+def _who_leads(view: _View) -> str:
+    if view.is_tie:
+        return f"both have the same {view.metric.name} on average"
+    return view.is_ahead
 
 
-def _divergence(told: _Told) -> str:
-    n, metric = told.verdict.difference.n, told.metric
-    if told.verdict.reason == "all runs diverged" or not any(told.verdict.diverged):
+def _divergence(view: _View) -> str:
+    n, metric = view.verdict.difference.n, view.metric
+    if view.verdict.reason == "all runs diverged" or not any(view.verdict.diverged):
         return ""
-    arms = zip(told.verdict.diverged, told.labels, strict=True)
+    arms = zip(view.verdict.diverged, view.labels, strict=True)
     counts = [f"{lost} of {count(n, 'run')} of {label}" for lost, label in arms if lost]
     worst = f"{metric.scale * (metric.worst or 0.0):g} {metric.value_unit}".rstrip()
     return (

@@ -11,13 +11,17 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from ..errors import InputError
 from ..train.run import RunResult, RunSpec
+from ..train.task import Classification
+from ..train.task import Task as TrainTask
 from .display import Display
 from .executors.perform import inspection, training
 from .executors.protocol import Died, Done, Epoch, Event, Executor, Failed, Silent, Task
+from .identity import code_digest
 from .plan import StudyPlan
 from .results import StudyResults
 from .store import Store
@@ -107,7 +111,15 @@ def make_spec(plan: StudyPlan, inspection: Inspection, index: int, seed: int) ->
         recipe=plan.recipe_of(plan.arms[index]).to_dict(),
         engine={**engine, "threads": plan.threads},
         versions=inspection.versions,
+        task=_task(plan.task),
     )
+
+
+def _task(task: TrainTask) -> dict[str, Any]:
+    """Return what identifies a task; nothing for the one that older stores know."""
+    if type(task) is Classification:
+        return {}
+    return {"name": task.name, "metric": asdict(task.metric), "code": code_digest(task)}
 
 
 def _resume(outcome: StudyResults, store: Store, display: Display) -> None:

@@ -1,7 +1,7 @@
 """What a user may ask of a comparison: each option with its default and its help, as plain data.
 
 The command line makes its options from these fields. `relucate.compare` takes the same names with
-the same defaults (a test compares them). Imports nothing: `--help` reads this file.
+the same defaults (a test compares them). Imports no NumPy: `--help` reads this file.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..option import option
+from ..train.metric import ACCURACY, margin_of
 
 STUDY, TRAINING, MODEL, RUNNING = (
     "The comparison",
@@ -42,15 +43,19 @@ class StudyOptions:
         panel=STUDY,
     )
     first_seed: int = option(0, "The first pair's seed.", panel=STUDY)
-    margin: float = option(
-        0.005,
+    margin: float | None = option(
+        None,
         "Smallest difference that matters, in points of accuracy.",
         panel=STUDY,
-        percent=True,
+        shown=f"{ACCURACY.scale * margin_of(ACCURACY):g}",
+        scale=ACCURACY.scale,
     )
     level: float = option(0.95, "Coverage of the interval.", panel=STUDY)
     target: float | None = option(
-        None, "Compare the steps to this accuracy, in percent.", panel=STUDY, percent=True
+        None,
+        "Compare the steps to this accuracy, in percent.",
+        panel=STUDY,
+        scale=ACCURACY.scale,
     )
     tune: str | None = option(
         None,

@@ -15,8 +15,9 @@ from ..stats.paired import check_level, is_number
 from ..stats.sequential import Monitor
 from ..stats.spending import LAST, LEVELS
 from ..stats.verdict import check_margin
-from ..train.metric import ACCURACY, Metric, margin_of
+from ..train.metric import Metric, margin_of
 from ..train.recipe import Recipe
+from ..train.task import CLASSIFICATION, Task
 from .arms import Arm
 from .display import Display
 from .executors import EXECUTORS, Executor, Setup
@@ -31,6 +32,7 @@ class StudyPlan:
 
     looks: decide after every pair, from the third on, and stop as soon as every answer stands;
         `pairs` is then the most. Otherwise all pairs run, and only then is it decided.
+    task: what the networks are trained for; metric: its metric.
     margin: in the metric's own unit; None: the metric's usual one, if it has one.
     factors: what is varied besides the order, as `vary.arms_from` had it.
     target: a score; the steps to it are reported.
@@ -48,7 +50,8 @@ class StudyPlan:
     threads: int = 1
     jobs: int = 0  # 0: one per core
     looks: bool = False
-    metric: Metric = ACCURACY
+    task: Task = CLASSIFICATION
+    metric: Metric = None  # type: ignore[assignment]  # the task's, from __post_init__ on
     margin: float = None  # type: ignore[assignment]  # a number from __post_init__ on
     factors: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     target: float | None = None
@@ -78,6 +81,8 @@ class StudyPlan:
         if self.executor not in EXECUTORS:
             raise unknown("executor", self.executor, EXECUTORS)
         check_level(self.level)
+        if self.metric is None:
+            object.__setattr__(self, "metric", self.task.metric)
         if self.margin is None:
             object.__setattr__(self, "margin", margin_of(self.metric))
         check_margin(self.margin)
@@ -159,7 +164,9 @@ class StudyPlan:
     def open_executor(self, display: Display) -> Executor:
         """Return the executor of this plan, to be entered."""
         display.say(f"starting {self.workers} worker process{'' if self.workers == 1 else 'es'}")
-        return EXECUTORS[self.executor](Setup(self.source, self.data, self.workers, self.threads))
+        return EXECUTORS[self.executor](
+            Setup(self.source, self.data, self.workers, self.threads, self.task)
+        )
 
     @property
     def seeds(self) -> list[int]:

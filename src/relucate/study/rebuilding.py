@@ -12,12 +12,11 @@ from typing import Any
 
 from ..errors import InputError, Refused
 from ..frameworks import owner
-from ..graph import Graph
 from ..order import Order
 from ..surgery.audit import hidden_text
-from ..surgery.draft import Edit
+from ..surgery.draft import Edit, plan_writable
 from ..surgery.rebuild import rebuild_graph
-from ..train.framework import Framework
+from ..train.framework import Framework, ReadModel
 
 
 def framework_of(model: Any) -> Framework:
@@ -52,11 +51,12 @@ def rebuilt(
     fresh = random.getrandbits(31) if trained else None
     framework = framework_of(model)
     read = framework.read(model, framework.example(input_shape))
-    plan = _plan(read.graph, order, bias)
+    plan = _plan(read, order, bias)
     return read.write(plan.graph, fresh), _sentence(plan, order)
 
 
-def _plan(graph: Graph, order: str, bias: str) -> Edit:
+def _plan(read: ReadModel, order: str, bias: str) -> Edit:
+    graph = read.graph
     if not any(node.kind == "norm" for node in graph):
         if graph.hidden_norms:
             raise Refused(f"{hidden_text(graph.hidden_norms)}. Give a builder that takes `order`.")
@@ -64,7 +64,7 @@ def _plan(graph: Graph, order: str, bias: str) -> Edit:
             f"'{graph.name}' has no norms, and its builder takes no `order`: there is nothing to "
             "put into another order."
         )
-    plan = rebuild_graph(graph, order, bias)
+    plan = plan_writable(lambda left: rebuild_graph(graph, order, bias, left), read.unwritable)
     if not _there(plan, order):
         reasons = "; ".join(dict.fromkeys(outcome.reason for outcome in plan.outcomes))
         raise Refused(

@@ -209,7 +209,7 @@ def _from_function(function: Builder, options: dict[str, Any]) -> ModelSource:
         inner = inner.func
     name = f"{inner.__module__}.{getattr(inner, '__qualname__', 'builder')}"
     try:
-        payload = _pickled(function, inner.__module__)
+        payload = pickled(function, inner.__module__)
     except Exception as error:  # cloudpickle raises whatever the object's __reduce__ raises
         raise InputError(
             f"the builder {name} can't be sent to a worker process ({error}): make it a function "
@@ -218,15 +218,15 @@ def _from_function(function: Builder, options: dict[str, Any]) -> ModelSource:
     return ModelSource("function", name, options, code_digest(function), payload)
 
 
-def _pickled(function: Builder, module: str | None) -> bytes:
-    """Pickle a function: by name if a worker can import its module, else with its code."""
+def pickled(thing: Any, module: str | None) -> bytes:
+    """Pickle what a module defines: by name if a worker can import it, else with its code."""
     import cloudpickle
 
     if module is None or module == "__main__" or _is_importable(module):
-        return cloudpickle.dumps(function)
+        return cloudpickle.dumps(thing)
     cloudpickle.register_pickle_by_value(sys.modules[module])
     try:
-        return cloudpickle.dumps(function)
+        return cloudpickle.dumps(thing)
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[module])
 

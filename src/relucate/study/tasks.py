@@ -20,6 +20,7 @@ from ..frameworks import FRAMEWORKS, HOST, lower, named
 from ..train.framework import Framework
 from ..train.recipe import Recipe
 from ..train.run import EpochReport, OnEpoch, RunResult, RunSpec
+from ..train.task import CLASSIFICATION, Task
 from .arms import Arm, Built, build_paired
 from .fingerprint import Behaviour, behaviour, fingerprint
 from .norm_settings import described
@@ -201,6 +202,7 @@ def execute(
     source: ModelSource,
     data: Dataset,
     on_epoch: OnEpoch = lambda report: None,
+    task: Task = CLASSIFICATION,
 ) -> RunResult:
     """Train one run and return its result; whatever the training does, this gives an answer."""
     start = time.perf_counter()
@@ -217,6 +219,7 @@ def execute(
         on_epoch=on_epoch,
         device=spec.engine["device"],
         channels_first=framework.channels_first(built.model, data.input_shape),
+        task=task,
     )
     result.shared, result.tensors = len(paired.shared), len(built.tensors)
     result.seconds["total"] = time.perf_counter() - start

@@ -31,7 +31,7 @@ from .blocks import (
 from .borders import check_strategy, warnings_of
 from .channels import Blocked
 from .draft import Draft, Edit, SiteResult
-from .fold import absorb_norm, fold_graph, norm_calls, norm_channels
+from .fold import absorb_norm, check_left, fold_graph, norm_calls, norm_channels
 from .moments import Moments
 from .paths import Paths
 from .sites import Site, site_calls
@@ -66,7 +66,7 @@ def convert_graph(
     """
     wanted = check_order(order, "convert")
     if not wanted.has_norm:
-        return fold_graph(graph, strategy)
+        return fold_graph(graph, strategy, left)
     check_strategy(strategy)
     paths, draft = Paths(graph), Draft(graph)
     by_node = {site.nodes[0]: site for site in site_calls(graph, paths)}
@@ -100,13 +100,6 @@ def _outcome(
 ) -> SiteResult:
     old = task.sites[0].order
     return SiteResult(task.layer, status, reason, strategy, old, new or old)
-
-
-def check_left(calls: Collection[str], left: Mapping[str, str] | None) -> None:
-    """Raise Blocked for a norm that an earlier plan showed to be better left alone."""
-    for reason in ((left or {}).get(name) for name in calls):
-        if reason:
-            raise Blocked(reason)
 
 
 def unproved(graph: Graph, outcomes: Mapping[str, SiteResult]) -> dict[str, str]:

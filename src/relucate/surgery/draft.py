@@ -7,12 +7,13 @@ Not here: what to edit (`fold`, `convert`), the algebra (`algebra`).
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Set
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from ..errors import Refused
 from ..graph import Graph, Node
 from ..graph.nodes import is_floating
 
@@ -44,17 +45,39 @@ class Edit:
 
     placed: the norms that `convert` put elsewhere as the identity (node names).
     warnings: what users of the new graph have to know, in whole sentences.
+    left: norms that the framework couldn't write elsewhere, by their first node, and why.
     """
 
     graph: Graph
     outcomes: tuple[SiteResult, ...]
     placed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    left: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def done(self) -> tuple[SiteResult, ...]:
         """The norms that something was done to."""
         return tuple(outcome for outcome in self.outcomes if outcome.status == "done")
+
+
+def plan_writable(
+    plan: Callable[[Mapping[str, str]], Edit], unwritable: Callable[[Graph], Mapping[str, str]]
+) -> Edit:
+    """Return a plan that leaves those norms alone whose edit the framework can't write.
+
+    Args:
+        plan: makes an Edit that leaves some norms alone (first node -> why).
+        unwritable: of `ReadModel`.
+    Raises: Refused: nothing is left to do.
+    """
+    left: dict[str, str] = {}
+    edit = plan(left)
+    while more := {n: why for n, why in unwritable(edit.graph).items() if n not in left}:
+        left.update(more)
+        edit = plan(left)
+    if left and not edit.done:
+        raise Refused(f"nothing can be done: {next(iter(left.values()))}.")
+    return replace(edit, left=left)
 
 
 class Draft:
@@ -73,15 +96,26 @@ class Draft:
         for node in graph:
             for key in node.arrays.values():
                 self._users.setdefault(key, set()).add(node.name)
+        self._kin: dict[str, set[str]] = {}  # what tensors are made of -> these tensors
+        for key in graph.tensors:
+            for part in self._parts(key):
+                self._kin.setdefault(part, set()).add(key)
+
+    def _parts(self, key: str) -> frozenset[str]:
+        return self.source.made_of.get(key) or frozenset({key})
 
     def readers(self, name: str) -> list[Node]:
         """Return the nodes that read a value, once per use."""
         return [self.nodes[reader] for reader in self._readers[name]]
 
     def sharing(self, node: Node) -> frozenset[str]:
-        """Return the nodes that use a tensor of this one, itself included (a reused layer)."""
-        users = (self._users[key] for key in node.arrays.values())
-        return frozenset({node.name}).union(*users)
+        """Return the nodes that use a tensor of this one, itself included (a reused layer).
+
+        A tensor that is made of the same weights (tied, transposed) counts as the same.
+        """
+        parts = (part for key in node.arrays.values() for part in self._parts(key))
+        kin = {key for part in parts for key in self._kin.get(part, ())} | {*node.arrays.values()}
+        return frozenset({node.name}).union(*(self._users.get(key, ()) for key in kin))
 
     def users(self, node: Node, role: str) -> frozenset[str]:
         """Return the nodes that use one tensor of this node, itself included."""

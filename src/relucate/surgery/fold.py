@@ -14,7 +14,7 @@ Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018 (backward 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,10 @@ from .draft import Draft, Edit, SiteResult
 from .sites import sites
 
 
-def fold_graph(graph: Graph, strategy: str = "auto") -> Edit:
+def fold_graph(graph: Graph, strategy: str = "auto", left: Mapping[str, str] | None = None) -> Edit:
     """Return a graph without the norms that could be absorbed exactly, and what became of each.
 
+    Args: left: norms that stay, by their first node, and why.
     Raises: InputError: there is no such strategy.
     """
     check_strategy(strategy)
@@ -43,10 +44,17 @@ def fold_graph(graph: Graph, strategy: str = "auto") -> Edit:
         tried = len(groups)
         for calls in groups:
             old = orders.get(calls[0], "norm")
-            outcomes[calls[0]] = _fold_one(draft, calls, strategy, old)
+            outcomes[calls[0]] = _fold_one(draft, calls, strategy, old, left)
         groups = [calls for calls in groups if outcomes[calls[0]].status != "done"]
     results = tuple(outcomes.values())
     return Edit(draft.finish(), results, warnings=warnings_of(graph, results))
+
+
+def check_left(calls: Collection[str], left: Mapping[str, str] | None) -> None:
+    """Raise Blocked for a norm that an earlier plan showed to be better left alone."""
+    for reason in ((left or {}).get(name) for name in calls):
+        if reason:
+            raise Blocked(reason)
 
 
 def norm_calls(graph: Graph) -> list[tuple[str, ...]]:
@@ -59,9 +67,12 @@ def norm_calls(graph: Graph) -> list[tuple[str, ...]]:
     return [tuple(names) for names in groups.values()]
 
 
-def _fold_one(draft: Draft, calls: Sequence[str], strategy: str, old: str) -> SiteResult:
+def _fold_one(
+    draft: Draft, calls: Sequence[str], strategy: str, old: str, left: Mapping[str, str] | None
+) -> SiteResult:
     layer = draft.nodes[calls[0]].layer_name
     try:
+        check_left(calls, left)
         into, chosen = absorb_norm(draft, calls, strategy)
     except Blocked as blocked:
         return SiteResult(layer, "skipped", str(blocked), old=old, new=old)
@@ -119,9 +130,10 @@ def norm_channels(draft: Draft, calls: Sequence[str]) -> Channels:
 
 
 def _one_norm_channels(draft: Draft, node: Node) -> Channels:
-    if node.op != "batch_norm":
-        raise Blocked(f"a {node.op.replace('_', ' ')} depends on the data at inference")
     mean, variance = draft.array(node, "moving_mean"), draft.array(node, "moving_variance")
+    if node.op != "batch_norm" and (node.op != "instance_norm" or mean is None):
+        kind = f"{'an' if node.op[0] in 'aeiou' else 'a'} {node.op.replace('_', ' ')}"
+        raise Blocked(f"{kind} depends on the data at inference")
     if mean is None or variance is None or node.attrs.get("forced") is True:
         raise Blocked("it uses the batch's own statistics at inference")
     for attr, what in (("renorm", "renorm"), ("time_distributed", "TimeDistributed")):

@@ -33,9 +33,9 @@ from .blocks import (
     place,
 )
 from .channels import Blocked
-from .convert import check_left, check_wanted, read_again, unproved
+from .convert import check_wanted, read_again, unproved
 from .draft import Draft, Edit, SiteResult
-from .fold import norm_calls
+from .fold import check_left, norm_calls
 from .paths import Paths
 from .sites import Site, site_calls
 

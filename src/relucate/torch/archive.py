@@ -1,10 +1,10 @@
 """Look into a .pt2 archive before PyTorch loads it: one that would run code is refused.
 
-`torch.export.load` unpickles weights, constants and sample inputs that say so, evaluates sizes and
-guards as Python, writes the names of inputs into the code that it generates, looks up what a node
-calls by its dotted name, and imports the modules that a tree of inputs names. Whoever wrote the
-file chose all of that. What passes here is copied into a new archive without its guards (they only
-check inputs), and only the copy is loaded, so that both readers see the same bytes. Called by
+`torch.export.load` unpickles weights, constants and sample inputs that are marked so, evaluates
+sizes and guards as Python, writes the names of inputs into generated code, finds the function of a
+node by its dotted name, and imports the modules that a tree of inputs names. All of that is chosen
+by the author of the file. An archive that passes is copied into a new one without guards (they only
+check inputs), and only the copy is loaded, so both readers get the same bytes. Called by
 `running`.
 """
 
@@ -55,7 +55,7 @@ class _Unsafe(Exception):
 
 
 def checked(path: Path) -> io.BytesIO:
-    """Return the archive at `path`, looked through and copied.
+    """Return a checked copy of the archive at `path`.
 
     Raises: InputError: it isn't a zip archive, is damaged, or could run code when it is loaded.
     """
@@ -71,7 +71,7 @@ def checked(path: Path) -> io.BytesIO:
     except _Unsafe as why:
         raise InputError(
             f"'{path}' isn't loaded: {why}. Loading it could run code from the file. Export the "
-            "model again with torch.export.save, or give the function that builds it "
+            "model again with torch.export.save, or give the function that builds the model "
             "(file.py:build)."
         ) from None
     except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
@@ -91,7 +91,7 @@ def _check_names(archive: zipfile.ZipFile) -> None:
 def _checked(name: str, content: bytes) -> bytes:
     """Return one file of the archive, without guards.
 
-    Raises: _Unsafe: with what it holds; ValueError: JSON that can't be read.
+    Raises: _Unsafe: what makes it unsafe. ValueError: JSON that can't be read.
     """
     parts = name.split("/")
     if "aotinductor" in parts:
@@ -114,12 +114,12 @@ def _checked(name: str, content: bytes) -> bytes:
 def _check_tensors(name: str, content: bytes) -> None:
     try:
         torch.load(io.BytesIO(content), weights_only=True)
-    except Exception:  # whatever the restricted unpickler stumbles over
+    except Exception:  # the restricted unpickler raises many kinds
         raise _Unsafe(f"'{name}' holds pickled objects besides tensors") from None
 
 
 def _check_plain(value: Any) -> None:
-    """Check what a JSON file says, in texts that are JSON themselves (trees of inputs) too."""
+    """Check the contents of a JSON file, also of texts that are JSON (trees of inputs)."""
     for key, found in _items(value):
         if key == "use_pickle" and found:
             raise _Unsafe("a weight or constant is marked as pickled")
@@ -176,7 +176,7 @@ def _check_expression(text: str) -> None:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, MemoryError):
         raise _Unsafe(f"the size {text[:60]!r} isn't arithmetic") from None
-    named = {id(node.args[0]) for node in ast.walk(tree) if _makes_symbol(node)}
+    named = {id(name) for node in ast.walk(tree) if (name := _name_of_symbol(node))}
     for node in ast.walk(tree):
         fine = (
             isinstance(node, _EXPRESSION)
@@ -189,17 +189,18 @@ def _check_expression(text: str) -> None:
             raise _Unsafe(f"the size {text[:60]!r} isn't arithmetic")
 
 
-def _makes_symbol(node: ast.AST) -> bool:
-    """Return whether this is Symbol('s0', ...), whose text is a name and nothing else."""
+def _name_of_symbol(node: ast.AST) -> ast.expr | None:
+    """Return the text of Symbol('s0', ...), if it is a name and nothing else."""
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
-        return False
+        return None
     first = node.args[0]
     text = first.value if isinstance(first, ast.Constant) else None
-    return node.func.id == "Symbol" and isinstance(text, str) and text.isidentifier()
+    named = node.func.id == "Symbol" and isinstance(text, str) and text.isidentifier()
+    return first if named else None
 
 
 def _check_target(text: str) -> None:
-    """Check that a node calls an operator of PyTorch's, or arithmetic."""
+    """Check that a node calls an operator of PyTorch or arithmetic."""
     parts = text.split(".")
     plain = all(part.isidentifier() and not part.startswith("__") for part in parts)
     operators = parts[:2] == ["torch", "ops"] and len(parts) >= 4
@@ -207,4 +208,4 @@ def _check_target(text: str) -> None:
     arithmetic = parts[0] == "_operator" and parts[1:] and parts[1] in _OPERATORS
     fine = operators or sizes or (len(parts) == 2 and (arithmetic or parts[0] == "math"))
     if parts[0].startswith(("_operator", "torch", "math", "#")) and not (plain and fine):
-        raise _Unsafe(f"a node calls '{text[:60]}', which is no operator of PyTorch's")
+        raise _Unsafe(f"a node calls '{text[:60]}', which is no operator of PyTorch")

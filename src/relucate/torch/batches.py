@@ -1,7 +1,7 @@
 """Training data as tensors on the device, batched and augmented without per-example Python.
 
-Images stay (n, height, width, channels) in memory, so that a batch moved to (n, channels, height,
-width) is in channels-last layout for free. Not here: where the arrays come from.
+Images stay (n, height, width, channels) in memory, so a batch viewed as (n, channels, height,
+width) is in channels-last layout without a copy. Not here: loading the arrays.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Blocks of linear layer, norm, activation and dropout in any order, for PyTorch.
 
 A block's children are called `linear`, `norm`, `act` and `drop` and registered in data-flow order:
-two orders share their state-dict keys, and whoever walks the children meets them as the data does.
-Not here: what an activation argument means and the norms (`pieces`), a norm for modules that exist
-(`stealing`), changing a whole model (`surgery`).
+two orders share their state-dict keys, and `children()` yields them in the order of the data flow.
+Not here: activation arguments and norms (`pieces`), a norm for existing modules (`lasagne`),
+changing a whole model (`surgery`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 class _Block(nn.Module):
-    """What conv and dense blocks share: children in data-flow order, called one after another."""
+    """The common part of conv and dense blocks: children in data-flow order, called in turn."""
 
     linear: nn.Module
 
@@ -88,19 +88,19 @@ class ConvBlock(_Block):
     Args:
         in_channels, out_channels, kernel_size, stride, dilation, groups, padding_mode: of
             `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d`.
-        padding: "same" keeps the size at stride 1 (dilation · (kernel - 1) / 2 on either side; an
-            even kernel has no such half, so only at stride 1), "valid" is 0, or a number or tuple.
+        padding: "same" keeps the size at stride 1 (dilation · (kernel - 1) / 2 on each side; even
+            kernels need stride 1), "valid" is 0, or a number or tuple.
         order: an order such as "before", "after", "norm-act-linear", "linear-norm-act-drop".
         activation: a name from `ACTIVATIONS`, a module class (called without arguments), a module
             (copied with its weights, so that blocks don't share them), a function of one tensor, or
             None for none.
         norm: "batch", "instance", "group", "layer" (over the channels at each position) or "none".
-        dropout: rate of the `drop` token; an order without the token takes no dropout.
+        dropout: rate of the `drop` token; must be 0 if the order has no such token.
         bias: of the convolution; None follows the bias rule: no bias only where a norm that
             subtracts a mean per channel directly follows (`relucate.order.bias_is_redundant`).
         affine: whether the norm has weight and bias.
-        eps, momentum: in PyTorch's convention, momentum being the share of the new statistic (Keras
-            says 1 - momentum).
+        eps, momentum: in PyTorch's convention: momentum is the share of the new statistic (Keras's
+            is 1 - momentum).
         norm_groups: of the group norm, lowered to the largest divisor of the channels; -1 is one
             per channel; None is 32, with at least four channels in each.
         init: "auto" (below), "torch" for PyTorch's own, or a function that fills the weight.
@@ -113,16 +113,16 @@ class ConvBlock(_Block):
 
         std = gain / sqrt(fan_in),   gain = 1 / sqrt(E f(z)²),  z normal with variance 1
 
-    where f is what the linear layer's input went through last, in a chain of such blocks: the
-    activation if it comes nearest before the linear layer, going around the block (so in "before",
-    "none" and "norm-act-linear": gain sqrt(2) for ReLU, He's), and nothing if a norm does ("after",
-    "norm-linear-act": its output has variance 1 already, gain 1). So the linear layer's output
-    keeps variance about 1 in every order. Where it feeds an activation without a norm between, as
-    in "after", that is what keeps a tanh from saturating. The bias starts at 0.
+    where f is the last function before the linear layer in a chain of such blocks: the activation
+    if it is nearest before the linear layer, continuing with the previous block (so in "before",
+    "none" and "norm-act-linear": gain sqrt(2) for ReLU, as He et al.), none if a norm is nearest
+    ("after", "norm-linear-act": its output already has variance 1, gain 1). So the variance of the
+    linear layer's output is about 1 in every order. In "after", where no norm is between the linear
+    layer and the activation, this keeps a tanh from saturating. The bias starts at 0.
 
     Raises: InputError: an unknown norm, activation or init, a dropout rate without a `drop` token
-        or outside [0, 1), norm_groups below 1, an even kernel with "same" and a stride, dims; at
-        the call, an input without its batch axis (its height could pass for the channels).
+        or outside [0, 1), norm_groups below 1, an even kernel with "same" and a stride, other dims;
+        at the call, an input without batch axis (its height could be taken for the channels).
     Source: Ioffe and Szegedy, Batch Normalization, 2015; He et al., Delving Deep into Rectifiers,
         2015 (the gain).
 
@@ -158,7 +158,7 @@ class ConvBlock(_Block):
     ) -> None:
         super().__init__()
         if dims not in (1, 2, 3):
-            raise InputError(f"a convolution has 1, 2 or 3 dims, got {dims!r}.")
+            raise InputError(f"dims must be 1, 2 or 3, got {dims!r}.")
         kernel, steps, holes = (_tuple(v, dims) for v in (kernel_size, stride, dilation))
 
         def make_linear(with_bias: bool) -> nn.Module:
@@ -190,8 +190,8 @@ class ConvBlock(_Block):
         self.dims = dims
 
     def forward(self, x: Tensor) -> Tensor:
-        # Convolutions take an image without a batch axis; a group norm would take its height for
-        # the channels, and say nothing if the two are equal.
+        # Convolutions accept an image without a batch axis; a group norm would then take its height
+        # for the channels, without an error if the two are equal.
         if self.norm_kind == "group":
             _need_rank(self, x, self.dims + 2, "(batch, channels, *spatial)")
         return super().forward(x)
@@ -200,9 +200,9 @@ class ConvBlock(_Block):
 class DenseBlock(_Block):
     """A linear layer, a norm, an activation and dropout in the given order.
 
-    As `ConvBlock`, for tensors (batch, features). With norm "layer" or "none" any leading axes will
-    do; PyTorch's batch and group norm take axis 1 for the features, so with them another rank is
-    refused: flatten it first. There is no instance norm: it would have one value per instance.
+    As `ConvBlock`, for tensors (batch, features). Norm "layer" and "none" accept any leading axes;
+    PyTorch's batch and group norm use axis 1 for the features, so with them another rank is
+    refused: flatten it first. There is no instance norm: it would normalize single values.
 
     >>> block = DenseBlock(64, 100, order="linear-norm-act-drop", dropout=0.2)
     >>> block(torch.ones(8, 64)).shape, block.linear.bias is None
@@ -228,7 +228,7 @@ class DenseBlock(_Block):
         super().__init__()
         if norm == "instance":
             raise InputError(
-                "a dense block has no instance norm: it would normalize one value by itself. "
+                "a dense block has no instance norm: it would normalize single values. "
                 "Choose from: batch, group, layer, none."
             )
 
@@ -254,11 +254,11 @@ class DenseBlock(_Block):
 
 
 def _present(order: Order, norm: str, act: nn.Module | None, dropout: float) -> tuple[str, ...]:
-    """Return the tokens that the block will have, or raise what doesn't fit together."""
+    """Return the tokens that the block will have, or raise which arguments don't fit."""
     if norm not in NORMS:
         raise unknown("norm", norm, NORMS)
     if not 0.0 <= dropout < 1.0:
-        raise InputError(f"dropout is a rate in [0, 1), got {dropout!r}.")
+        raise InputError(f"dropout must be a rate in [0, 1), got {dropout!r}.")
     if dropout and not order.has_drop:
         raise InputError(
             f"dropout={dropout} has no place in the order '{order}': add a drop token, "
@@ -286,7 +286,7 @@ def _initialise(linear: Any, tokens: Sequence[str], act: nn.Module | None, init:
 
 
 def _input_gain(tokens: Sequence[str], act: nn.Module | None) -> float:
-    """Return the gain for what comes nearest before the linear layer, going around the block."""
+    """Return the gain of the nearest token before the linear layer, in a chain of such blocks."""
     at = tokens.index("linear")
     before = [*tokens[at + 1 :], *tokens[:at]]
     nearest = next((token for token in reversed(before) if token != "drop"), "")
@@ -294,7 +294,7 @@ def _input_gain(tokens: Sequence[str], act: nn.Module | None) -> float:
 
 
 def _need_rank(block: nn.Module, x: Any, rank: int, layout: str) -> None:
-    # torch.fx traces with a stand-in that has no rank.
+    # torch.fx traces with a proxy, which has no rank.
     if isinstance(x, Tensor) and x.dim() != rank:
         raise InputError(
             f"{type(block).__name__} with this norm takes {layout}, got {tuple(x.shape)}."
@@ -326,6 +326,6 @@ def _padding(
     if any(s != 1 for s in stride):
         raise InputError(
             f"padding='same' with the even kernel {kernel} and stride {stride} would need more on "
-            "one side than on the other: give a number, or pad by yourself."
+            "one side than on the other: give a number, or pad the input yourself."
         )
     return "same"

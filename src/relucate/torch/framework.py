@@ -1,6 +1,6 @@
 """All that relucate knows of PyTorch, as one class (the protocol is `train.framework`'s).
 
-Its methods are short: what takes more than a few lines stands in the files of this room.
+Its methods are short: anything longer than a few lines is in the other files of this room.
 """
 
 from __future__ import annotations
@@ -8,22 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 
 from ..errors import InputError, Refused
 from ..graph import Graph
 from ..train.framework import Framework, Lowerable, ReadModel
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
+from ..train.task import Task
 from . import trainer
 from .lowering.check import lower_checked
+from .modules import is_norm
 from .reading.reader import read, read_with_modules, same_calls_in_training, unread
-from .running import export, other_sizes, outputs, tapped
+from .running import export, other_sizes, output_class, outputs, tapped
 from .writing.copying import backward_hooks
-from .writing.writer import write, write_tapped
+from .writing.proving import Proof
+from .writing.writer import unwritable, write_tapped
 
 
 class _ReadModel:
@@ -33,9 +37,16 @@ class _ReadModel:
         self.graph = self._reading.graph
         self.dtypes = frozenset(str(p.dtype).removeprefix("torch.") for p in model.parameters())
         self.limits = ()
+        self._written: WeakKeyDictionary[nn.Module, Proof] = WeakKeyDictionary()
 
     def write(self, graph: Graph, fresh: int | None = None) -> Any:
-        return write(graph, self._model, self._reading, fresh=fresh)
+        made = write_tapped(graph, self._model, self._reading, fresh=fresh)
+        if made.proof:
+            self._written[made.module] = made.proof
+        return made.module
+
+    def unwritable(self, graph: Graph) -> Mapping[str, str]:
+        return unwritable(graph, self._model, self._reading)
 
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         return outputs(model, inputs, self._example)
@@ -43,16 +54,17 @@ class _ReadModel:
     def taps(
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
     ) -> Iterator[dict[str, np.ndarray]]:
-        model, paths = write_tapped(graph, self._model, self._reading)
-        wanted = {name: paths[name] for name in names if name in paths}
+        made = write_tapped(graph, self._model, self._reading)
+        wanted = {name: made.paths[name] for name in names if name in made.paths}
         for batch in batches:
-            yield tapped(model, wanted, batch, self._example)
+            yield tapped(made.module, wanted, batch, self._example)
 
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         return other_sizes(inputs)
 
     def reread(self, model: Any) -> Graph:
-        return read(model, self._example, leaves=self._leaves)
+        proof = self._written.get(model)
+        return proof.graph if proof else read(model, self._example, leaves=self._leaves)
 
     def notes(self, model: Any) -> tuple[str, ...]:
         found = []
@@ -63,6 +75,12 @@ class _ReadModel:
                 "the forward does something else in training mode (behind self.training); the new "
                 "module always does what eval mode does."
             )
+        if isinstance(model, fx.GraphModule) and type(model) is not type(self._model):
+            old, new = (output_class(one, self._example) for one in (self._model, model))
+            if old is not new:
+                found.append(
+                    f"the new module returns a {new.__name__}, not a {old.__name__} as the source."
+                )
         if paths := unread(self._reading, self._model):
             named = ", ".join(f"'{path}'" for path in paths)
             found.append(
@@ -73,6 +91,10 @@ class _ReadModel:
             named = ", ".join(f"'{path}'" for path in paths)
             found.append(f"the new module has no backward hooks; the source has, at {named}.")
         return tuple(found)
+
+    def renamed(self, model: Any) -> Mapping[str, str]:
+        proof = self._written.get(model)
+        return proof.moved if proof else {}
 
     def lowerable(self) -> Lowerable:
         raise Refused("a torch.nn.Module is trained as it is, not lowered.")
@@ -144,9 +166,7 @@ class _Torch:
         )
 
     def norms(self, model: Any) -> Iterator[Any]:
-        for module in model.modules():
-            if "norm" in type(module).__name__.lower():
-                yield module
+        yield from filter(is_norm, model.modules())
 
     def momentum(self, norm: Any, kept: float) -> float | None:
         return 1 - kept if isinstance(norm, nn.modules.batchnorm._NormBase) else None
@@ -180,6 +200,7 @@ class _Torch:
         on_epoch: OnEpoch,
         device: str,
         channels_first: bool,
+        task: Task,
     ) -> RunResult:
         return trainer.train(
             model,
@@ -189,6 +210,7 @@ class _Torch:
             on_epoch=on_epoch,
             device=device,
             channels_first=channels_first,
+            task=task,
         )
 
     def seed(self, seed: int) -> None:

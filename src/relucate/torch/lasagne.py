@@ -1,7 +1,7 @@
 """Lasagne's `batch_norm(layer)` for PyTorch: a linear module, or one with its activation, normed.
 
-PyTorch's layers have no activation of their own, so it is stolen from the `nn.Sequential` that
-holds both. Here: which modules that goes for, and the copies. Not here: blocks made from numbers
+PyTorch's layers have no activation of their own, so it is taken from the `nn.Sequential` that
+holds both. Here: which modules are accepted, and the copies. Not here: blocks made from numbers
 (`blocks`), whole models (`surgery`). The argument is never changed: the stack owns copies.
 """
 
@@ -48,8 +48,8 @@ def batch_norm(module: nn.Module, order: str | Order = "before", **arguments: An
         before:  y = act(norm(W x))        after:  y = norm(act(W x + b))
 
     Args:
-        module: nn.Linear, nn.Conv1d to Conv3d, their transposes; or an nn.Sequential of one of them
-            and then an activation, a dropout or both, in any order (identities are left out).
+        module: nn.Linear, nn.Conv1d to Conv3d, their transposes; or an nn.Sequential of one of
+            these, then an activation, a dropout or both, in any order (identities are left out).
         order: an order of linear, norm, act and drop; without norm ("none") the stack has no norm.
             A dropout at the end stays there if the order doesn't mention it.
         arguments: of the batch norm, in PyTorch's convention: eps, momentum, affine,
@@ -57,17 +57,17 @@ def batch_norm(module: nn.Module, order: str | Order = "before", **arguments: An
 
     Returns: an `nn.Sequential` of PyTorch's own modules, named `linear`, `norm`, `act` and `drop`
         as in `ConvBlock`, in data-flow order: their state-dict keys are the same in every order.
-        The copies keep weights, device, dtype and mode; the bias goes only where the bias rule says
-        so, that is where the norm directly follows and takes the batch's own mean. The norm has
+        The copies keep weights, device, dtype and mode. The bias is removed only where the bias
+        rule says so: the norm directly follows and subtracts the batch's own mean. The norm has
         in_channels if it comes before the linear module, else out_channels.
     Raises:
-        InputError: a wrong order or argument, an order that says nowhere to put what there is.
+        InputError: a wrong order or argument, or an order without a token for one of the modules.
         Refused: recurrent and attention modules, softmax and glu activations, norms, subclasses
-            with their own forward, lazy modules, and whatever else isn't known, by its name.
+            with their own forward, lazy modules, and any other unknown module, by its name.
 
     The norm of a linear module takes (batch, features) and refuses other ranks when it is called.
-    It is fresh, so a trained module's function changes; `relucate.convert` keeps it.
-    Source: Lasagne, `lasagne.layers.batch_norm`, which changes its argument and knows one order.
+    It is untrained, so a trained module's function changes; `relucate.convert` keeps it.
+    Source: Lasagne, `lasagne.layers.batch_norm`, which changes its argument and has one order.
 
     >>> stack = batch_norm(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()))
     >>> [name for name, _ in stack.named_children()], list(stack.state_dict())[:2]
@@ -83,7 +83,7 @@ def batch_norm(module: nn.Module, order: str | Order = "before", **arguments: An
     if order.has_norm:
         copies["norm"] = _norm(linear, order, arguments)
         if bias_is_redundant(order, "batch"):
-            _drop_bias(linear)
+            linear.register_parameter("bias", None)
     if "act" in copies:
         _place_activation(copies["act"], linear, order)
     stack = nn.Sequential(OrderedDict((token, copies[token]) for token in order.tokens))
@@ -94,9 +94,9 @@ def batch_norm(module: nn.Module, order: str | Order = "before", **arguments: An
 
 
 def _parts(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the linear module, activation and dropout by token, in the order they came in."""
+    """Return the linear module, activation and dropout by token, in their given order."""
     if type(module) is nn.Sequential:
-        if _has_hooks(module):
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
             raise Refused("batch_norm can't take this Sequential: its hooks would be lost.")
         children = [m for m in module if type(m) is not nn.Identity]
     else:
@@ -114,13 +114,13 @@ def _parts(module: nn.Module) -> dict[str, nn.Module]:
         found = ", ".join(type(m).__name__ for m in children) or "nothing"
         raise Refused(
             "batch_norm takes a linear module and then its activation and dropout, "
-            f"got {found}: it doesn't begin with one of {_names(_LINEAR)}."
+            f"got {found}: the first must be one of {_names(_LINEAR)}."
         )
     return parts
 
 
 def _token(module: Any) -> str:
-    """Return which token a module is, or raise why it is none."""
+    """Return the token of a module, or raise why it has none."""
     if not isinstance(module, nn.Module):
         raise InputError(f"batch_norm takes a module, got {module!r} ({type(module).__name__}).")
     kind = type(module)
@@ -144,8 +144,8 @@ def _why_not(module: nn.Module) -> str:
         return "its activations work inside the attention"
     if isinstance(module, _MIXING):
         return (
-            "it mixes the channels or changes their number, so a norm on its other side is another "
-            "network; apply it behind the stack"
+            "it mixes the channels or changes their number, so a norm on its other side gives "
+            "another network; apply it after the stack"
         )
     if isinstance(module, LazyModuleMixin):
         return "it has no sizes yet; call it once on data"
@@ -165,12 +165,8 @@ def _names(kinds: tuple[type, ...]) -> str:
     return ", ".join(kind.__name__ for kind in kinds)
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
-
-
 def _effective(order: Order, parts: Mapping[str, nn.Module]) -> Order:
-    """Return the order of what the stack will have; what has no place in it is an error."""
+    """Return the order of the parts that the stack will have, or raise which part has no place."""
     if "drop" in parts and not order.has_drop:
         if list(parts)[-1] != "drop":
             raise InputError(
@@ -211,17 +207,12 @@ def _norm(linear: Any, order: Order, arguments: Mapping[str, Any]) -> nn.Module:
     return conv_batch_norm(dims, channels, **place, **arguments)
 
 
-def _drop_bias(linear: nn.Module) -> None:
-    if linear.bias is not None:
-        linear.register_parameter("bias", None)
-
-
 def _place_activation(act: nn.Module, linear: Any, order: Order) -> None:
-    """Make the activation fit where it goes: not in place on the caller's tensor, same channels."""
+    """Check an activation at its new place: not in place on the caller's tensor, same channels."""
     at = order.tokens.index("act")
     keep_input(act, order.tokens)
     if at < order.tokens.index("linear") and any(p.numel() > 1 for p in act.parameters()):
         raise Refused(
             f"{act} has a weight for each of the linear module's outputs, but in the order "
-            f"'{order}' it would see its inputs."
+            f"'{order}' it would get its inputs."
         )

@@ -1,4 +1,4 @@
-"""The few modules that a lowered network needs beside PyTorch's own.
+"""The few modules that a lowered network needs besides PyTorch's own.
 
 They keep Keras's arithmetic: moving statistics with the population variance, asymmetric "same"
 padding, average pooling that doesn't count the padding. Tensors are (batch, channels, *spatial).
@@ -24,8 +24,9 @@ class BatchNorm(nn.Module):
                     moving = momentum · moving + (1 - momentum) · statistic of the batch
         inference:  the same with the moving statistics
 
-    The moving variance takes the population variance, as Keras's does; PyTorch's own module takes
-    the unbiased one (n / (n - 1) larger). `frozen` always normalises with the moving statistics.
+    The moving variance averages the population variance, as Keras's does; PyTorch's own module
+    averages the unbiased one (n / (n - 1) times it). A `frozen` norm always uses the moving
+    statistics.
     """
 
     running_mean: Tensor
@@ -64,7 +65,9 @@ class BatchNorm(nn.Module):
         count = x.numel() // x.shape[1]
         if count == 1:
             return self._single(x)
-        if count > _NAIVE and x.dtype == torch.float32 and _summed_naively(x):
+        # PyTorch adds up channels-last memory on a CPU one value after another.
+        naive = x.device.type == "cpu" and not x.is_contiguous()
+        if count > _NAIVE and x.dtype == torch.float32 and naive:
             return self._exact(x)
         kept = self.running_var * self.momentum
         y = torch.batch_norm(
@@ -78,8 +81,8 @@ class BatchNorm(nn.Module):
             self.epsilon,
             False,
         )
-        # PyTorch added (1 - momentum) · var · n / (n - 1); take the surplus n-th back out. `.data`,
-        # because autograd counts changes of what it saved, though it only reads it at inference.
+        # PyTorch added (1 - momentum) · var · n / (n - 1); this removes the surplus n-th. `.data`,
+        # because autograd counts changes of saved tensors, though it reads this one in eval only.
         self.running_var.data.lerp_(kept, 1.0 / count)
         return y
 
@@ -102,10 +105,6 @@ class BatchNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.running_mean.numel()}, momentum={self.momentum}, epsilon={self.epsilon}"
-
-
-def _summed_naively(x: Tensor) -> bool:
-    return x.device.type == "cpu" and not x.is_contiguous()
 
 
 class _ExactBatchNorm(torch.autograd.Function):
@@ -139,7 +138,7 @@ class _ExactBatchNorm(torch.autograd.Function):
 
 
 class GroupNorm(nn.GroupNorm):
-    """PyTorch's group norm with gamma and beta each there or not, and any number of values."""
+    """PyTorch's group norm with or without gamma and beta each, for any number of values."""
 
     def __init__(self, groups: int, channels: int, epsilon: float, roles: Collection[str]) -> None:
         super().__init__(groups, channels, epsilon)
@@ -156,14 +155,14 @@ class GroupNorm(nn.GroupNorm):
         if self.weight is None and self.bias is not None:  # PyTorch 2.13 has no backward for that
             y = torch.group_norm(input, self.num_groups, eps=self.eps)
             return y + self.bias.reshape(1, -1, *[1] * (input.ndim - 2))
-        # nn.GroupNorm's own forward refuses one value per group, where the norm gives beta.
+        # nn.GroupNorm's own forward refuses one value per group, where the norm returns beta.
         return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class LayerNorm(nn.Module):
     """Layer norm over given axes of a tensor (a population variance inside the root).
 
-    Axes from the end stay so: a shared layer may see tensors of several ranks.
+    Negative axes stay negative: a shared layer may be called on tensors of several ranks.
     """
 
     def __init__(
@@ -189,7 +188,7 @@ class LayerNorm(nn.Module):
         return y if self.bias is None else y + self.bias.reshape(full)
 
 
-# What a norm is, for decay, counts and refusals: PyTorch's own classes, ours and their subclasses.
+# The norms, for decay, counts and refusals: PyTorch's own classes, ours and their subclasses.
 # _NormBase is the base of batch, synchronized and instance norms.
 NORMS = (
     BatchNorm,
@@ -199,6 +198,24 @@ NORMS = (
     nn.RMSNorm,
     nn.modules.batchnorm._NormBase,
 )
+STATISTICS = ("running_mean", "running_var")
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Return whether a module is a norm: one of `NORMS`, or one that another library brings.
+
+    That one has running statistics, or its class's name says norm. By name alone a linear layer is
+    no norm, nor is a module that only holds others, nor a class of PyTorch's own: its spectral norm
+    changes a kernel.
+    """
+    if isinstance(module, NORMS) or all(hasattr(module, name) for name in STATISTICS):
+        return True
+    kind = type(module)
+    if "norm" not in kind.__name__.lower() or kind.__module__.startswith("torch."):
+        return False
+    own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    holds_others = not own and any(True for _ in module.children())
+    return not (holds_others or isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)))
 
 
 class PReLU(nn.Module):
@@ -232,7 +249,7 @@ class AvgPoolSame(nn.Module):
     """Average pooling with "same" padding that isn't counted: sum of values / number of values.
 
     Only for windows that reach over the border by different amounts on the two sides: PyTorch's
-    own pooling pads both sides alike.
+    own pooling pads both sides equally.
     """
 
     def __init__(self, window: Sequence[int], strides: Sequence[int], pads: list[int]) -> None:
@@ -244,10 +261,10 @@ class AvgPoolSame(nn.Module):
         return self._pool(F.pad(x, self.pads)) / self._share(x)
 
     def _share(self, x: Tensor) -> Tensor:
-        """Return the share of each window that lies inside the image, kept for the next call."""
+        """Return the share of each window that is inside the image, cached for the next call."""
         size = x.shape[2:]
         if self._kept is None or self._kept[0] != size or self._kept[1].device != x.device:
-            with torch.inference_mode(False):  # what is kept may serve in training next
+            with torch.inference_mode(False):  # the cached tensor may be used in training next
                 ones = torch.ones((1, 1, *size), device=x.device)
                 self._kept = size, self._pool(F.pad(ones, self.pads))
         return self._kept[1]
@@ -260,8 +277,8 @@ class AvgPoolSame(nn.Module):
 class FixedOffset(nn.Module):
     """y + offset, with one offset per position, where y was made from an x of one size only.
 
-    Plain addition would broadcast an offset of one pixel; and with strides images of two sizes may
-    give outputs of one, whose borders differ.
+    Plain addition would broadcast an offset of one pixel. And with strides, images of two sizes may
+    give outputs of the same size, whose borders differ.
     """
 
     offset: Tensor
@@ -275,7 +292,7 @@ class FixedOffset(nn.Module):
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(
                 f"expected values of shape {('n', *self.shape)}, got {tuple(x.shape)}: the model "
-                "was folded by the strategy map, for inputs of one size. Give inputs of that size, "
+                "was folded with strategy='map', for inputs of one size. Give inputs of that size, "
                 "or fold it with strategy='shift'."
             )
         return y + self.offset
@@ -285,7 +302,7 @@ class FixedOffset(nn.Module):
 
 
 class Pad(nn.Module):
-    """Pad the spatial axes with a constant (what asymmetric "same" padding needs)."""
+    """Pad the spatial axes with a constant, as asymmetric "same" padding needs."""
 
     def __init__(self, pads: list[int], value: float = 0.0) -> None:
         super().__init__()
@@ -299,7 +316,7 @@ _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def channels_last_weights(module: nn.Module) -> None:
-    """Store image and volume kernels channels last: convolutions then keep activations so too."""
+    """Store image and volume kernels channels last: then convolutions return channels last too."""
     for parameter in module.parameters():
         if parameter.ndim in _LAYOUTS:
             parameter.data = parameter.data.contiguous(memory_format=_LAYOUTS[parameter.ndim])

@@ -1,7 +1,7 @@
-"""The parts that a block is made of beside the linear layer: activation, norm, gain of the start.
+"""The parts of a block besides the linear layer: activation, norm, gain of the initial weights.
 
-Here: what an `activation` argument means, the norms that PyTorch lacks or leaves unguarded. Called
-by `blocks` and `stealing`, which decide where each goes.
+Here: the module of an `activation` argument, and norms that PyTorch lacks or doesn't check. Called
+by `blocks` and `lasagne`, which decide where each part goes.
 """
 
 from __future__ import annotations
@@ -76,9 +76,10 @@ class Function(nn.Module):
 
 
 def activation_module(activation: Any) -> nn.Module | None:
-    """Return a module of its own for an `activation` argument; None is none.
+    """Return a new module for an `activation` argument; None for None.
 
-    Raises: InputError: an unknown name, what isn't callable, or a GLU (it halves the channels).
+    Raises: InputError: an unknown name, an object that isn't callable, or a GLU (it halves the
+        channels).
     """
     if activation is None:
         return None
@@ -94,22 +95,22 @@ def activation_module(activation: Any) -> nn.Module | None:
         module = Function(activation)  # type: ignore[arg-type]
     else:
         raise InputError(
-            "an activation is a name, a module, its class, a function or None; got "
+            "an activation must be a name, a module, its class, a function or None; got "
             f"{activation!r} ({type(activation).__name__})."
         )
     if isinstance(module, nn.GLU) or getattr(activation, "__name__", "") == "glu":
         raise InputError(
-            "glu halves the channels, so a norm behind it would have another width: put it after "
+            "glu halves the channels, so a norm after it would have another width: put it after "
             "the block."
         )
     return module
 
 
 def keep_input(act: nn.Module, tokens: Sequence[str]) -> None:
-    """Switch off what an activation does in place, if it would reach the block's own input.
+    """Switch off an activation's in-place mode, if it would change the block's own input.
 
-    Nothing but a dropout, which passes its input on at inference, lies between the two: it would
-    overwrite the caller's tensor, a residual branch for one.
+    That is so if there is nothing before it except a dropout, which returns its input at inference:
+    the activation would overwrite the caller's tensor, such as a residual branch.
     Raises: InputError: a function that works in place (PyTorch's names for them end in `_`).
     """
     if set(tokens[: tokens.index("act")]) - {"drop"}:
@@ -128,11 +129,11 @@ def keep_input(act: nn.Module, tokens: Sequence[str]) -> None:
 def dense_batch_norm(features: int, **arguments: Any) -> nn.BatchNorm1d:
     """Return a batch norm for (batch, features) that refuses tensors of three axes.
 
-    `nn.Linear` works on the last axis, `nn.BatchNorm1d` on axis 1: on (batch, time, features) the
-    two mean different axes, and where both are equally long nothing would say so.
+    `nn.Linear` works on the last axis, `nn.BatchNorm1d` on axis 1. On (batch, time, features) these
+    are different axes, and if both have the same size there would be no error.
     """
     norm = nn.BatchNorm1d(features, **arguments)
-    # On the instance, not in a subclass: to torch.fx and to everybody it is still PyTorch's own.
+    # On the instance, not in a subclass: for torch.fx and others it is still PyTorch's own class.
     norm._check_input_dim = _check_features  # type: ignore[method-assign]
     return norm
 
@@ -140,8 +141,8 @@ def dense_batch_norm(features: int, **arguments: Any) -> nn.BatchNorm1d:
 def conv_batch_norm(dims: int, channels: int, **arguments: Any) -> nn.Module:
     """Return a batch norm for (batch, channels, *spatial) that refuses another number of axes.
 
-    `nn.Conv1d` takes (channels, length) too, where `nn.BatchNorm1d` would see (batch, channels).
-    The other dims' own check is strict already.
+    `nn.Conv1d` also accepts (channels, length), which `nn.BatchNorm1d` would take for (batch,
+    channels). The norms of other dims have a strict check already.
     """
     norm = _BATCH_NORMS[dims - 1](channels, **arguments)
     if dims == 1:
@@ -166,18 +167,16 @@ def _check_sequence(input: Tensor) -> None:
 
 
 def divisor(groups: int | None, channels: int) -> int:
-    """Return how many groups a group norm gets: the largest divisor of the channels up to `groups`.
+    """Return a group norm's number of groups: the largest divisor of the channels up to `groups`.
 
-    Raises: InputError: groups below 1 that isn't -1 (one per channel).
+    Raises: InputError: groups is below 1 and isn't -1 (one per channel).
     """
     if groups == -1:
         return channels
     if groups is None:
         groups = max(min(_GROUPS, channels // 4), 1)
     if groups < 1:
-        raise InputError(
-            f"norm_groups is a number above 0, or -1 for one per channel; got {groups}."
-        )
+        raise InputError(f"norm_groups must be above 0, or -1 for one per channel; got {groups}.")
     return next(g for g in range(min(groups, channels), 0, -1) if channels % g == 0)
 
 
@@ -185,7 +184,7 @@ def gain_of(act: nn.Module) -> float:
     """Return 1 / sqrt(E f(z)²) of an activation f, with z normal of mean 0 and variance 1.
 
     By the trapezoidal rule from -8 to 8; sqrt(2) for ReLU, 1 for the identity and SELU, 1.59 for
-    tanh. Raises: InputError: f can't take a tensor (points, channels), or gives only zeros.
+    tanh. Raises: InputError: f doesn't accept a tensor (points, channels), or returns only zeros.
 
     >>> round(gain_of(nn.ReLU()), 5), round(gain_of(nn.Tanh()), 3)
     (1.41421, 1.593)

@@ -15,6 +15,8 @@ from torch.utils import _pytree as pytree
 from ..errors import InputError, Refused
 from .archive import checked
 from .reading.exported import silent
+from .reading.nested import plain
+from .reading.reader import example_of
 from .state import unchanged
 
 
@@ -23,7 +25,19 @@ def outputs(model: nn.Module, inputs: Sequence[np.ndarray], example: Any) -> lis
     with _evaluating(model):
         found = _call(model, inputs, example)
         # Copies: an output may be a view of a buffer, which gets its old values back.
-        return [_numpy(x).copy() for x in pytree.tree_leaves(found) if isinstance(x, Tensor)]
+        arrays = [
+            _numpy(x).copy() for x in pytree.tree_leaves(plain(found)) if isinstance(x, Tensor)
+        ]
+    if not arrays:
+        raise Refused(f"the model's output ({type(found).__name__}) has no tensors to be seen.")
+    return arrays
+
+
+def output_class(model: nn.Module, example: Any) -> type:
+    """Return the class of what a module gives for its example, in eval mode."""
+    with _evaluating(model):
+        args, kwargs = example_of(model, example)
+        return type(model(*args, **kwargs))
 
 
 def other_sizes(inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
@@ -111,9 +125,7 @@ def load_exported(path: Path) -> tuple[nn.Module, Any]:
 
 
 def _examples(model: nn.Module, example: Any) -> list[Tensor]:
-    from .reading.reader import _example
-
-    args, kwargs = _example(model, example)
+    args, kwargs = example_of(model, example)
     return [*args, *kwargs.values()]
 
 
@@ -126,18 +138,38 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _call(model: nn.Module, inputs: Sequence[np.ndarray], example: Any) -> Any:
+    """Call a module with arrays in place of the tensors of its example, whatever holds these."""
     like = next((p for p in model.parameters() if p.is_floating_point()), None)
-    tensors = [_tensor(x, like) for x in inputs]
-    if isinstance(example, Mapping):
-        return model(**dict(zip(example, tensors, strict=True)))
-    return model(*tensors)
+    if example is None:
+        return model(*(_tensor(x, like, None) for x in inputs))
+    leaves, spec = pytree.tree_flatten(example_of(model, example))
+    arrays = iter(inputs)
+    filled = [_tensor(next(arrays), like, x) if isinstance(x, Tensor) else x for x in leaves]
+    args, kwargs = pytree.tree_unflatten(filled, spec)
+    return model(*args, **kwargs)
 
 
-def _tensor(array: np.ndarray, like: Tensor | None) -> Tensor:
+def _tensor(array: np.ndarray, like: Tensor | None, example: Tensor | None) -> Tensor:
+    """Return an array as a tensor of the example's kind, in the type of the model's weights."""
     made = torch.from_numpy(np.ascontiguousarray(array))
+    device = made.device if like is None else like.device
+    if example is not None and not example.is_floating_point():
+        return _as_kind(made, example).to(device)
     if array.dtype.kind in "iub":
-        return made.long() if like is None else made.long().to(like.device)
-    return made.float() if like is None else made.to(like.device, like.dtype)
+        return made.long().to(device)
+    return made.float() if like is None else made.to(device, like.dtype)
+
+
+def _as_kind(made: Tensor, example: Tensor) -> Tensor:
+    """Return numbers as bools, complex numbers, or integers in the example's range."""
+    if not made.is_floating_point():
+        return made.to(example.dtype)
+    if example.dtype == torch.bool:
+        return made > 0
+    if example.is_complex():
+        return torch.complex(made, made.roll(1)).to(example.dtype)
+    low, high = int(example.min()), int(example.max())
+    return (low + (made.abs() * 1000).long() % (high - low + 1)).to(example.dtype)
 
 
 def _numpy(value: Tensor) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Call a module that belongs to somebody else and leave it as it was.
+"""Call a user's module and leave it unchanged.
 
 A forward may set attributes, count its calls in a buffer, update statistics or draw random numbers,
-in eval mode too. Called by `running` and `reader` around everything that runs a user's module.
+even in eval mode. Called by `running` and `reader` around all code that runs a user's module.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _CONTAINERS = (dict, list, set)
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Put a module's tensors, attributes and modes, and the random numbers, back afterwards.
+    """Restore a module's tensors, attributes and modes, and the random state, afterwards.
 
-    What its attributes refer to beyond lists, dicts and sets of their own isn't looked at.
+    Of objects in its attributes, only lists, dicts and sets are restored.
     """
     kept = [_Kept(module) for module in model.modules()]
     tensors = {id(x): x for one in kept for x in one.tensors()}
@@ -37,7 +37,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
 
 def _restore(tensor: Tensor, value: Tensor) -> None:
-    # `.data`, because autograd counts changes of what somebody's backward pass may still need.
+    # `.data`, because autograd counts changes of tensors that a backward pass may still need.
     if tensor.shape != value.shape:
         tensor.data = value
     elif not torch.equal(tensor, value):
@@ -45,25 +45,31 @@ def _restore(tensor: Tensor, value: Tensor) -> None:
 
 
 class _Kept:
-    """One module's attributes: the dict itself, and what its containers held."""
+    """One module's attributes: a copy of the dict, and of the contents of its containers."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._attributes = dict(vars(module))
+        self._training = module.training  # which a ScriptModule doesn't keep in its attributes
         held = [value for value in self._attributes.values() if isinstance(value, _CONTAINERS)]
         self._contents = [(value, value.copy()) for value in held]
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield the tensors that the module holds and that have values."""
+        if isinstance(self._module, torch.jit.ScriptModule):
+            yield from self._module.parameters(recurse=False)
+            yield from self._module.buffers(recurse=False)
         for value in self._attributes.values():
             inner = value.values() if isinstance(value, dict) else (value,)
             inner = value if isinstance(value, (list, tuple)) else inner
             yield from (x for x in inner if isinstance(x, Tensor) and _has_values(x))
 
     def put_back(self) -> None:
-        """Give the module its attributes back, and its containers what they held."""
+        """Restore the module's attributes and the contents of its containers."""
         vars(self._module).clear()
         vars(self._module).update(self._attributes)
+        if self._module.training != self._training:
+            self._module.training = self._training
         for container, before in self._contents:
             _refill(container, before)
 

@@ -1,9 +1,9 @@
 """Re-estimate batch-norm statistics before evaluation.
 
 Moving averages lag behind the weights (after a few hundred steps at momentum 0.99 they are mostly
-their initial values), so a short run would be scored on statistics of a network that no longer
-exists. Source: Ioffe and Szegedy, Batch Normalization, 2015, Algorithm 2 (population statistics
-after training).
+their initial values), so a short run would be scored with the statistics of an earlier network.
+Source: Ioffe and Szegedy, Batch Normalization, 2015, Algorithm 2 (population statistics after
+training).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def norms_with_statistics(model: nn.Module) -> list[nn.Module]:
 def reestimate(model: nn.Module, inputs: Iterable[Tensor]) -> None:
     """Replace every batch norm's statistics by averages over `inputs`, batch by batch.
 
-    Only the norms are in training mode: dropout is off, as it will be at evaluation. Averages over
-    k batches weigh each batch alike: statistic = (1/k) Σ_b statistic_b. Everything else is left as
-    it was: modes, momenta, PyTorch's count of batches.
+    Only the norms are in training mode: dropout is off, as at evaluation. Averages over k batches
+    give each batch the same weight: statistic = (1/k) Σ_b statistic_b. Everything else is restored:
+    modes, momenta, PyTorch's count of batches.
 
     >>> norm = nn.BatchNorm1d(1)
     >>> reestimate(norm, [torch.tensor([[0.0], [2.0]]), torch.tensor([[3.0], [5.0]])])
@@ -52,7 +52,7 @@ def reestimate(model: nn.Module, inputs: Iterable[Tensor]) -> None:
 
 
 def _set_share(norm: nn.Module, count: int) -> None:
-    """Let the next batch weigh 1 / (count + 1)."""
+    """Give the next batch the weight 1 / (count + 1)."""
     if isinstance(norm, BatchNorm):
         norm.momentum = count / (count + 1)
     else:
@@ -62,7 +62,11 @@ def _set_share(norm: nn.Module, count: int) -> None:
 @contextmanager
 def _averaging(model: nn.Module, norms: list[nn.Module]) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
-    kept = [(norm, norm.momentum, _counter(norm)) for norm in norms]
+    counts = (getattr(norm, "num_batches_tracked", None) for norm in norms)
+    kept = [
+        (norm, norm.momentum, count.clone() if isinstance(count, Tensor) else None)
+        for norm, count in zip(norms, counts, strict=True)
+    ]
     model.eval()
     for norm in norms:
         norm.train()
@@ -71,12 +75,7 @@ def _averaging(model: nn.Module, norms: list[nn.Module]) -> Iterator[None]:
     finally:
         for norm, momentum, count in kept:
             norm.momentum = momentum  # type: ignore[assignment]
-            if count is not None:  # a norm with momentum None averages by it
+            if count is not None:  # a norm with momentum None uses it for its average
                 norm.num_batches_tracked.copy_(count)  # type: ignore[operator, union-attr]
         for module, training in modes:
             module.training = training
-
-
-def _counter(norm: nn.Module) -> Tensor | None:
-    count = getattr(norm, "num_batches_tracked", None)
-    return count.clone() if isinstance(count, Tensor) else None

@@ -1,7 +1,7 @@
 """The torch engine: train any `torch.nn.Module` that maps a batch to class logits.
 
-A plain loop over tensors that are already on the device; nothing in it is done per example. The
-same code serves a lowered Keras model and the user's own module. Not here: which model, which arm.
+A plain loop over tensors that are already on the device, without any work per example. The same
+code trains a lowered Keras model and the user's own module. Not here: which model, which arm.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def train(
     Args:
         model: maps (batch, ...) to (batch, classes) logits. A `Lowered` model takes channels last;
             any other module takes images as (batch, channels, height, width).
-        seed: decides the data order, augmentation and dropout; initial values are the caller's.
+        seed: decides the data order, augmentation and dropout, not the initial values.
         device: "cpu", "cuda", ...
-        task: what is trained for.
+        task: gives the loss and the score.
 
     Returns: score and loss on all test examples after the last epoch, the learning curve (test
         score on `recipe.curve` evenly spread test examples after each epoch), seconds, and the
@@ -65,7 +65,7 @@ def train(
     if held is not None:
         labels["held"] = held.y_test
     first = not isinstance(model, Lowered) if channels_first is None else channels_first
-    # cuDNN may choose other algorithms in every run, which give other bits.
+    # cuDNN may choose other algorithms in every run, with different rounding.
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         engine = _Engine(model, data, held, recipe, seed, torch.device(device), first, task)
         trained = len(data.y_train)
@@ -73,7 +73,7 @@ def train(
 
 
 class _Engine:
-    """One model on a device, its tensors and optimizer: what the training loop asks for."""
+    """One model on a device, its tensors and optimizer, as the training loop uses them."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class _Engine:
         step = number * (len(self.train_set) // recipe.batch_size)
         first = step
         total = torch.zeros((), device=self.device)
-        penalty = model.penalty if isinstance(model, Lowered) else _no_penalty
+        penalty = model.penalty if isinstance(model, Lowered) else lambda: None
         autocast = self._autocast()
         for x, y in self.train_set.epoch(self.seed, number, recipe.batch_size, recipe.augment):
             for group in optimizer.param_groups:
@@ -134,7 +134,7 @@ class _Engine:
         with self._autocast():
             reestimate(self.model, map(self.train_set.inputs, full))
 
-    @torch.no_grad()  # not inference_mode: a module may keep a tensor that it made on the way
+    @torch.no_grad()  # not inference_mode: a module may keep a tensor for later training
     def outputs(self, part: str, index: np.ndarray | None) -> np.ndarray:
         """Return the model's outputs on a part, (n, classes) float32."""
         self.model.eval()
@@ -163,7 +163,7 @@ _LOSSES = {"cross-entropy": _cross_entropy}  # by the name that a task gives
 
 
 def _placed(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move `model` to the device, kernels channels last: the fast layout."""
+    """Move `model` to the device, with kernels channels last, the fast layout."""
     model.to(device)
     channels_last_weights(model)
     return model
@@ -186,12 +186,8 @@ def _owned_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, boo
             yield name, parameter, isinstance(module, NORMS)
 
 
-def _no_penalty() -> Tensor | None:
-    return None
-
-
 def check_logits(outputs: object, classes: int, task: Task = CLASSIFICATION) -> None:
-    """Refuse what a model gave unless it can be logits that fit the task."""
+    """Refuse a model's outputs unless they can be logits that fit the task."""
     if not isinstance(outputs, Tensor):
         raise Refused(
             f"the model's output is no tensor ({type(outputs).__name__}); expected one tensor of "
@@ -200,7 +196,7 @@ def check_logits(outputs: object, classes: int, task: Task = CLASSIFICATION) -> 
     task.check_outputs(tuple(outputs.shape), classes)
     if are_probabilities(outputs.detach().float().cpu().numpy()):
         raise Refused(
-            "the model's outputs are probabilities (each row sums to 1), but the loss takes "
+            "the model's outputs are probabilities (each row sums to 1), but the loss needs "
             "logits: leave the final softmax out."
         )
 
@@ -235,10 +231,10 @@ def split_decay(model: nn.Module, decay_all: bool) -> tuple[list[nn.Parameter], 
 
 
 def key_dropout(model: nn.Module, seed: int) -> None:
-    """Give every dropout module its own random stream, named by the module and its call number.
+    """Give every dropout module its own random stream, keyed by its name and the call number.
 
-    Two arms whose dropout layer has the same name and input shape then drop the same units in the
-    same step, whatever else the arms draw.
+    So two arms whose dropout layer has the same name and input shape drop the same units in the
+    same step, even if the arms draw other random numbers as well.
     """
     for name, module in model.named_modules():
         if isinstance(module, (nn.modules.dropout._DropoutNd, SpatialDropout)):

@@ -1,7 +1,7 @@
-"""What augmentation decides at random, once for every engine; each engine applies it its own way.
+"""The random decisions of augmentation, the same for every engine.
 
-The decisions depend on seed, epoch and step alone, so both arms of a pair see the same images, on
-any device. Not here: moving pixels (`torch/batches.py`, `keras/trainer.py`).
+They depend on seed, epoch and step alone, so both arms of a pair see the same images, on any
+device. Not here: changing the pixels (`torch/batches.py`, `keras/trainer.py`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ CROP = 4  # pixels of zero border that a random crop shifts over
 
 @dataclass(frozen=True)
 class Decisions:
-    """An epoch's decisions for every step and example; None where the recipe doesn't ask.
+    """An epoch's decisions for every step and example; None for what the recipe doesn't ask for.
 
     flip: (steps, examples) bool, mirror left and right. shift: (steps, 2, examples) int64, the
-    first row and column that a crop takes from the image with CROP zeros around it.
+    first row and column of the crop, in the image with CROP zeros around it.
     """
 
     flip: np.ndarray | None
@@ -31,8 +31,8 @@ class Decisions:
 def decisions(names: Sequence[str], seed: int, epoch: int, steps: int, examples: int) -> Decisions:
     """Return what augmentation does to each example of an epoch's batches.
 
-    The stream is MT19937 with its original seeding, which NumPy's RandomState freezes; a step takes
-    32 bits an example for flips, then two numbers an example for rows and columns.
+    The stream is MT19937 with its original seeding, which NumPy's RandomState keeps unchanged. Each
+    step draws 32 bits per example for flips, then two numbers per example for rows and columns.
 
     >>> found = decisions(["crop"], 0, 0, steps=3, examples=2)
     >>> found.flip, found.shift.shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def decays(role: str, *, in_norm: bool, decay_all: bool) -> bool:
-    """Say whether weight decay applies to a trained parameter.
+    """Return whether weight decay applies to a trained parameter.
 
     Args:
         role: the parameter's own name in its layer: kernel, weight, bias, bias_ih_l0, alpha, ...

@@ -1,8 +1,8 @@
-"""What a framework has to do for relucate: all that is known of one is behind this protocol.
+"""The protocol of a framework: all knowledge about a framework is behind it.
 
 `keras/framework.py` and `torch/framework.py` implement it, and `relucate.frameworks` finds the one
-that a model belongs to. A new framework is a new room with such a class; nothing else asks which
-framework a model is of. Not here: any framework.
+that a model belongs to. A new framework is a new folder with such a class; no other code asks which
+framework a model belongs to.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import numpy as np
 from ..graph import Graph
 from .recipe import Recipe
 from .run import OnEpoch, RunResult
+from .task import Task
 
 
 @dataclass(frozen=True)
 class Lowerable:
-    """A model as another framework needs it, to train it in its own way and to check that first.
+    """What another framework needs to train a model in its own way, and to check that first.
 
     graph: with the model's weights; title: what computes it, in words; call: returns the output for
         one batch in the graph's layout, (inputs, training mode); tensors: returns the weights and
         statistics by their keys in the graph; load: sets them; cause: why the framework is known to
-        compute something else than the graph says, as the end of a sentence, or nothing.
+        compute something other than the graph, as the end of a sentence, or nothing.
     """
 
     graph: Graph
@@ -38,43 +39,51 @@ class Lowerable:
 
 
 class ReadModel(Protocol):
-    """A model that was read, once, and what its framework needs to write it in another form."""
+    """A model, read once, with what its framework needs to write it in another form."""
 
     graph: Graph
-    dtypes: frozenset[str]  # that the model's weights have and its layers compute in
-    limits: tuple[str, ...]  # why its outputs are less precise than that
+    dtypes: frozenset[str]  # of the model's weights, and those that its layers compute in
+    limits: tuple[str, ...]  # why its outputs are less precise than these
 
     def write(self, graph: Graph, fresh: int | None = None) -> Any:
         """Return a new model that computes what `graph` says; fresh: a seed for new weights.
 
-        Raises: Refused: an edit that the framework can't express.
+        Raises: Refused: the framework can't express an edit.
         """
         ...
 
+    def unwritable(self, graph: Graph) -> Mapping[str, str]:
+        """Return the norms whose edit `write` can't express: by their first node, and why."""
+        ...
+
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the outputs, at inference, of this model or of one that was written."""
+        """Return the outputs at inference of this model or of a written one."""
         ...
 
     def taps(
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Write `graph` and yield, batch by batch, what the nodes `names` read first."""
+        """Write `graph` and yield, for each batch, the first inputs of the nodes `names`."""
         ...
 
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-        """Return inputs of other sizes that the model may take, though its graph has one."""
+        """Return inputs of other sizes that the model may take, though its graph has one size."""
         ...
 
     def reread(self, model: Any) -> Graph:
-        """Return the Graph of a model that was written."""
+        """Return the Graph of a written model; `fresh` weights may not be in it yet."""
         ...
 
     def notes(self, model: Any) -> tuple[str, ...]:
-        """Return what else to know about a model that was written."""
+        """Return notes on a written model."""
+        ...
+
+    def renamed(self, model: Any) -> Mapping[str, str]:
+        """Return the layers of a model that was written whose place was another one's: new, old."""
         ...
 
     def lowerable(self) -> Lowerable:
-        """Return the model as another framework needs it; only if `Framework.lowers`."""
+        """Return the model for another framework; only if `Framework.lowers`."""
         ...
 
 
@@ -82,10 +91,10 @@ class Framework(Protocol):
     """One framework: stateless.
 
     name: of its package, and of the engine that trains its models.
-    noun: one of its models, in words.
-    ending: of the files that its models are saved in.
+    noun: what to call one of its models.
+    ending: file name ending of its saved models.
     lowers: whether another framework may train its models.
-    images_first: whether its images have the channels first unless a model says otherwise.
+    images_first: whether its images have the channels first by default.
     """
 
     name: str
@@ -101,17 +110,17 @@ class Framework(Protocol):
         ...
 
     def is_model(self, model: Any) -> bool:
-        """Return whether what it owns is a whole model, not a layer of one."""
+        """Return whether `model`, which it owns, is a whole model, not a layer."""
         ...
 
     def example(self, input_shape: tuple[int, ...]) -> Any:
-        """Return what `read` needs for examples of this shape (channels last), or None."""
+        """Return the `example` that `read` needs for this shape (channels last), or None."""
         ...
 
     def read(self, model: Any, example: Any = None, leaves: Sequence[str] = ()) -> ReadModel:
         """Read a model.
 
-        Raises: InputError: no example where one is needed. Refused: it can't be read.
+        Raises: InputError: a missing example. Refused: it can't be read.
         """
         ...
 
@@ -123,9 +132,9 @@ class Framework(Protocol):
         ...
 
     def structure(self, model: Any, read: Callable[[], ReadModel]) -> Any:
-        """Return what tells a built model apart from others, besides its tensors and outputs.
+        """Return what distinguishes a built model from others, besides its tensors and outputs.
 
-        Args: read: gives the model as it was read, or raises Refused.
+        Args: read: returns the read model, or raises Refused.
         """
         ...
 
@@ -134,7 +143,7 @@ class Framework(Protocol):
         ...
 
     def is_compiled(self, model: Any) -> bool:
-        """Return whether the model brings its own optimizer and loss."""
+        """Return whether the model has its own optimizer and loss."""
         ...
 
     def tensors(self, model: Any) -> dict[str, np.ndarray]:
@@ -145,7 +154,7 @@ class Framework(Protocol):
         ...
 
     def load(self, model: Any, values: Mapping[str, np.ndarray]) -> None:
-        """Set the tensors that are named."""
+        """Set the named tensors."""
         ...
 
     def count(self, model: Any) -> dict[str, int]:
@@ -153,17 +162,17 @@ class Framework(Protocol):
         ...
 
     def biases(self, model: Any) -> int:
-        """Return the number of trainable biases, those of norms left out."""
+        """Return the number of trainable biases, without those of norms."""
         ...
 
     def norms(self, model: Any) -> Iterator[Any]:
-        """Yield the layers or modules that call themselves norms."""
+        """Yield the norms: known ones, and those of other libraries, as far as they can be seen."""
         ...
 
     def momentum(self, norm: Any, kept: float) -> float | None:
-        """Return the momentum that keeps this share of the old average, as this norm spells it.
+        """Return this norm's value of momentum that keeps this share of the old average.
 
-        None: a norm of an unknown kind.
+        None: an unknown kind of norm.
         """
         ...
 
@@ -177,22 +186,22 @@ class Framework(Protocol):
         ...
 
     def call(self, model: Any, x: np.ndarray, *, training: bool) -> Any:
-        """Return what a model gives for a batch (channels last), its randomness seeded."""
+        """Return the outputs for a batch (channels last), with seeded randomness."""
         ...
 
     def check(self, model: Any, input_shape: tuple[int, ...], classes: int) -> None:
-        """Refuse, before any call, a model that doesn't fit such data."""
+        """Refuse a model that doesn't fit such data, before it is called."""
         ...
 
     def check_outputs(self, outputs: Any, classes: int) -> None:
-        """Refuse what `call` gave, if no loss of this framework's engine takes it."""
+        """Refuse outputs of `call` that no loss of this framework's engine takes."""
         ...
 
     def lower(self, source: Lowerable, *, check: bool = True) -> Any:
-        """Return a model of this framework that computes and trains as `source`.
+        """Return a model of this framework that computes and trains like `source`.
 
-        Args: check: compare the two before anything relies on it.
-        Raises: Refused: it can't, or the two differ.
+        Args: check: compare the two first.
+        Raises: Refused: it is impossible, or the two differ.
         """
         ...
 
@@ -206,27 +215,28 @@ class Framework(Protocol):
         on_epoch: OnEpoch,
         device: str,
         channels_first: bool,
+        task: Task,
     ) -> RunResult:
         """Train `model` in place on a `relucate.data.Dataset` and score it on the test part."""
         ...
 
-    # The process.
+    # This process.
 
     def seed(self, seed: int) -> None:
         """Seed the framework's random numbers."""
         ...
 
     def backend(self) -> str:
-        """Return the package that computes."""
+        """Return the name of the package that computes."""
         ...
 
     def device(self, wanted: str) -> str:
-        """Return where its engine computes; "auto" is the framework's choice.
+        """Return the device of its engine; "auto" is the framework's choice.
 
         Raises: InputError: a device that it doesn't have.
         """
         ...
 
     def limit_threads(self, threads: int) -> None:
-        """Let the framework compute with so many threads in this process."""
+        """Limit the framework's threads in this process."""
         ...

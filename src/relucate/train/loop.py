@@ -1,6 +1,6 @@
-"""The training loop, once for every engine: epochs, learning curve, best epoch, score, divergence.
+"""The training loop of every engine: epochs, learning curve, best epoch, score, divergence.
 
-An engine trains an epoch, re-estimates statistics and gives outputs; everything else is decided
+An engine trains an epoch, re-estimates statistics and returns outputs; everything else is decided
 here. Not here: tensors, optimizers, models. Called by `keras/trainer.py` and `torch/trainer.py`.
 """
 
@@ -20,7 +20,7 @@ from .task import CLASSIFICATION, Task
 
 
 class Engine(Protocol):
-    """What the loop needs of whoever trains one model."""
+    """What the loop needs from the engine that trains one model."""
 
     def epoch(self, number: int) -> float:
         """Train epoch `number`, counted from 0; return its mean training loss."""
@@ -29,19 +29,19 @@ class Engine(Protocol):
     def reestimate(self, sample: np.ndarray) -> None:
         """Average the norms' statistics over the training examples at `sample`, (count,) int64.
 
-        Nothing else may change, and the same sample gives the same statistics again.
+        Nothing else may change, and the same sample must give the same statistics.
         """
         ...
 
     def outputs(self, part: str, index: np.ndarray | None) -> np.ndarray:
         """Return the model's outputs at inference, (n, ...) floats, on the host.
 
-        Args: part: "test", or "held" for what was held out; index: which examples, None for all.
+        Args: part: "test", or "held" for the held-out part; index: which examples, None: all.
         """
         ...
 
     def counts(self) -> dict[str, int]:
-        """Return `parameters` and `norm_parameters`: trainable scalars, of all and of the norms."""
+        """Return the numbers of trainable scalars: `parameters`, `norm_parameters` of them."""
         ...
 
 
@@ -59,11 +59,11 @@ def run(
 
     Args:
         labels: of the "test" part, and of the "held" part if something was held out.
-        trained: number of examples that are trained on.
-        seed: decides which of them statistics are re-estimated on.
+        trained: number of training examples.
+        seed: decides on which of them statistics are re-estimated.
 
-    Returns: the score after the last epoch, or that of the epoch that did best on what was held
-        out. A loss that isn't finite ends the run as `diverged`.
+    Returns: the score after the last epoch, or that of the best epoch on the held-out part. A loss
+        that isn't finite ends the run as `diverged`.
     """
     return _Run(engine, recipe, labels, trained, seed, on_epoch, task).result()
 
@@ -85,9 +85,9 @@ class _Run:
         self.labels, self.held = labels, "held" in labels
         self.sample = statistics_sample(seed, trained, recipe.reestimate)
         self.curve_set = curve_sample(len(labels["test"]), recipe.curve)
-        self.estimated = 0  # examples of the sample that the statistics rest on, this epoch
+        self.estimated = 0  # examples of the sample in the statistics, this epoch
         self.final: np.ndarray | None = None  # outputs on the test part after the last epoch
-        self.best: tuple[float, dict[str, Any]] | None = None  # on what was held out; the result
+        self.best: tuple[float, dict[str, Any]] | None = None  # held-out score, result
         self.curve: dict[str, list[Any]] = {"epoch": [], "train_loss": [], task.metric.name: []}
         self.seconds = {"train": 0.0, "evaluate": 0.0}
 
@@ -125,7 +125,7 @@ class _Run:
         if not self.recipe.curve:
             return None
         last = epoch == self.recipe.epochs - 1
-        if last and not self.held:  # the score follows: it is the same outputs
+        if last and not self.held:  # the score needs the same outputs
             self.final = self._outputs("test")
             outputs = self.final[self.curve_set]
         else:
@@ -134,7 +134,7 @@ class _Run:
         return self.task.score(outputs, self.labels["test"][self.curve_set])
 
     def _keep_best(self, epoch: int) -> None:
-        """Score the test part if this epoch is the best so far on what was held out."""
+        """Score the test part if this epoch is the best so far on the held-out part."""
         outputs = self._outputs("held")
         score = self.task.score(outputs, self.labels["held"])
         better = self.best is None or self.task.better(score, self.best[0])
@@ -155,7 +155,7 @@ class _Run:
     def _outputs(
         self, part: str, index: np.ndarray | None = None, sample: np.ndarray | None = None
     ) -> np.ndarray:
-        """Return outputs with statistics that rest on `sample`, by default the whole of it."""
+        """Return outputs with statistics of `sample`, by default all of `self.sample`."""
         sample = self.sample if sample is None else sample
         if len(sample) not in (0, self.estimated):
             self.engine.reestimate(sample)

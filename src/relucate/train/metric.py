@@ -1,7 +1,7 @@
-"""What a run is scored by: a metric's name, direction, unit, scale and worst value.
+"""The metric of a run: its name, direction, unit, scale and worst value.
 
-One record that loop, store, statistics, documents and reports share; a new metric is a new record.
-Not here: how a score is computed from outputs (`task`), how it is put into words (`stats`).
+The loop, the store, statistics, documents and reports share this record; a new metric is a new
+record. Not here: computing a score from outputs (`task`), sentences about it (`stats`).
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any
 
 from ..errors import InputError
 
-NOT_SCORES = ("epoch", "train_loss")  # what a learning curve holds besides the metric, by name
+NOT_SCORES = ("epoch", "train_loss")  # the entries of a learning curve besides the metric
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What a run is scored by: its name, direction, unit, scale and worst value.
+    """The metric of a run: its name, direction, unit, scale and worst value.
 
     Args:
         name: as documents and reports show it.
         lower_is_better: True for a loss or an error.
         unit: of a difference, as shown: "points" for accuracy.
         scale: shown value = scale * value: 100 for accuracy. Above 0.
-        worst: what a diverged run counts; None where no such value is known.
+        worst: the score of a diverged run; None if no such value is known.
 
     Raises: InputError: an empty name, a scale that isn't above 0, a worst value that isn't finite.
 
@@ -45,9 +45,11 @@ class Metric:
         if self.name in NOT_SCORES:
             raise InputError(f"a metric can't be called '{self.name}': a curve has that already.")
         if not isinstance(self.lower_is_better, bool):
-            raise InputError(f"lower_is_better is True or False, got {self.lower_is_better!r}.")
+            raise InputError(
+                f"lower_is_better must be True or False, got {self.lower_is_better!r}."
+            )
         if not isinstance(self.unit, str):
-            raise InputError(f"unit is a text such as 'points', got {self.unit!r}.")
+            raise InputError(f"unit must be a text such as 'points', got {self.unit!r}.")
         if not (_is_number(self.scale) and self.scale > 0):
             raise InputError(f"scale must be a finite number above 0, got {self.scale!r}.")
         if self.worst is not None and not _is_number(self.worst):
@@ -60,7 +62,7 @@ class Metric:
 
     @property
     def value_unit(self) -> str:
-        """The unit of a value: percent where differences are in points, else the unit itself."""
+        """The unit of a value: percent if differences are in points, else the unit itself."""
         return "%" if self.unit == "points" else self.unit
 
     @property
@@ -74,7 +76,7 @@ class Metric:
         return percent if self.unit == "points" else (self.unit, self.unit)
 
     def amount(self, number: str) -> str:
-        """Return a number of the unit of differences.
+        """Return a number with the unit of differences.
 
         >>> ACCURACY.amount("0.5"), ACCURACY.amount("1"), Metric("AUC").amount("0.01")
         ('0.5 points', '1 point', '0.01')
@@ -84,12 +86,12 @@ class Metric:
 
     @property
     def named(self) -> str:
-        """The name with its article; capitals are spelt out: an accuracy, an MAE, a loss."""
+        """The name with its article, capitals read letter by letter: an accuracy, an MAE."""
         vowels = "AEFHILMNORSX" if self.name.isupper() else "aeiouAEIOU"
         return f"{'an' if self.name[0] in vowels else 'a'} {self.name}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return name, unit, scale and direction as JSON-ready data: what documents carry."""
+        """Return name, unit, scale and direction as JSON-ready data, for documents."""
         return {
             "name": self.name,
             "unit": self.unit,
@@ -99,14 +101,14 @@ class Metric:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Metric:
-        """Return the metric of a document's data; `worst` is None unless the data has it.
+        """Return the metric from a document's data; `worst` is None unless the data has it.
 
         >>> Metric.from_dict(Metric("auc").to_dict()) == Metric("auc")
         True
         """
         direction = values.get("direction", "higher")
         if direction not in ("higher", "lower"):
-            raise InputError(f"direction is 'higher' or 'lower', got {direction!r}.")
+            raise InputError(f"direction must be 'higher' or 'lower', got {direction!r}.")
         return cls(
             values["name"],
             lower_is_better=direction == "lower",
@@ -120,20 +122,17 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-MARGIN_OF_ACCURACY = 0.005
-
-
 def margin_of(metric: Metric) -> float:
-    """Return the smallest difference that matters where the user names none.
+    """Return a metric's default margin: the smallest difference that matters.
 
-    Raises: InputError: the metric isn't accuracy: only its user knows what matters.
+    Raises: InputError: the metric isn't accuracy, so it has no default.
     """
     if metric != ACCURACY:
         raise InputError(
             f"a margin is needed for '{metric.name}': the smallest difference that matters to you, "
             "in the metric's own unit."
         )
-    return MARGIN_OF_ACCURACY
+    return 0.005
 
 
 ACCURACY = Metric("accuracy", unit="points", scale=100.0, worst=0.0)

@@ -1,7 +1,7 @@
-"""Which initial values an arm takes from the arms before it.
+"""The initial values that an arm takes from the arms before it.
 
-Pairing: the same seed means the same initial value for every tensor whose name and shape agree
-across arms. The first arm that has the tensor gives the value. Pure NumPy; the engines load it.
+Pairing: the same seed gives the same initial value to every tensor whose name and shape agree
+across arms. The first arm that has the tensor provides the value. Pure NumPy; the engines load it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 
 Tensors = Mapping[str, np.ndarray]
 
-_LARGE = 256  # elements from which on two spreads can be told apart
+_LARGE = 256  # elements that a tensor needs for its spread to be compared
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Initial values of one arm, and which of its tensors it shares with an arm before it."""
+    """Initial values of one arm, and the tensors that it shares with an earlier arm."""
 
     values: dict[str, np.ndarray]
     shared: tuple[str, ...]
@@ -28,9 +28,9 @@ class Paired:
 def pair_initial(own: Tensors, before: Sequence[Tensors]) -> Paired:
     """Return an arm's initial values: an earlier arm's where name and shape agree, else its own.
 
-    Args: own: the arm's tensors by name; before: those of the arms before it, in order.
-    A note names each shared tensor whose own initial values came from visibly another
-    distribution, because the arm then trains from the earlier arm's.
+    Args: own: the arm's tensors by name; before: those of the earlier arms, in order.
+    A note names each shared tensor whose own initial values came from a visibly different
+    distribution, because the arm then starts from the earlier arm's.
 
     >>> a, b = {"w": np.zeros(2)}, {"w": np.ones(2), "v": np.ones(1)}
     >>> pair_initial(b, [a]).shared

@@ -1,6 +1,6 @@
 """How a run trains, as plain data: one Recipe, the same for every arm unless a study varies it.
 
-Not here: what is trained (the model), on what (the data), or by which engine.
+Not here: the model, the data, the engine.
 """
 
 from __future__ import annotations
@@ -16,20 +16,24 @@ from ..option import option
 
 AUGMENTATIONS = ("flip", "crop")
 _LEARNING_RATES = {"sgd": 0.1, "adamw": 2e-3}
-_ABOVE_0 = (sys.float_info.min, math.inf, "a number above 0")  # from, up to but without, in words
+_ABOVE_0 = (
+    sys.float_info.min,
+    math.inf,
+    "a number above 0",
+)  # least, upper bound, words
 _FROM_0 = (0.0, math.inf, "a number, 0 or more")
 _BELOW_1 = (0.0, 1.0, "a number in [0, 1)")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything about training that isn't the model or the data.
+    """All settings of training, besides the model and the data.
 
-    Each option is written down once, here: its default, its check, and its help, which
-    `relucate compare --help` shows. lr=None takes the optimizer's usual rate.
+    Each option is defined once, here: its default, its check, and its help for `relucate compare
+    --help`. lr=None takes the optimizer's usual rate.
 
-    Values are kept in one form (ints, floats, augmentations in one order), so that equal recipes
-    are equal as plain data too. Raises: InputError, naming the option and what it takes.
+    Values are normalised (ints, floats, augmentations in one order), so that equal recipes are also
+    equal as plain data. Raises: InputError, naming the option and its allowed values.
 
     >>> Recipe(lr=1, augment="flip").to_dict()["augment"], Recipe(lr=1) == Recipe(lr=1.0)
     (['flip'], True)
@@ -98,7 +102,7 @@ class Recipe:
             self._set(field.name, _checked(field, getattr(self, field.name)))
 
     def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)  # how a frozen dataclass brings its fields into form
+        object.__setattr__(self, name, value)  # the dataclass is frozen
 
     @property
     def rate(self) -> float:
@@ -106,7 +110,7 @@ class Recipe:
         return _LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
 
     def trained(self, examples: int) -> int:
-        """Return how many of the training examples are trained on.
+        """Return the number of training examples that aren't held out.
 
         >>> Recipe(validation=0.2).trained(101)
         80
@@ -114,10 +118,10 @@ class Recipe:
         return examples - math.ceil(round(examples * self.validation, 6))
 
     def check_fits(self, examples: int, input_shape: tuple[int, ...]) -> None:
-        """Refuse data on which the recipe can't train: too few examples, nothing to augment.
+        """Refuse data that don't fit the recipe.
 
-        Raises: InputError: a batch larger than the training set; flips or crops of what isn't an
-        image (height, width, channels).
+        Raises: InputError: a batch larger than the training set; flips or crops of examples that
+        aren't images (height, width, channels).
         """
         if self.batch_size > self.trained(examples):
             kept = " that aren't held out" if self.validation else ""
@@ -137,7 +141,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
-        """Return the recipe that `to_dict` came from; an unknown option is an error."""
+        """Return the recipe of `to_dict`'s data; an unknown option is an error."""
         _check_names(values)
         return cls(**values)
 
@@ -155,7 +159,7 @@ def _check_names(values: dict[str, Any]) -> None:
 
 
 def _augmentations(given: Any) -> tuple[str, ...]:
-    """Return the augmentations in the order in which they are applied, each once."""
+    """Return the augmentations, each once, in the order of their application."""
     names = [given] if isinstance(given, str) else list(given or ())
     for name in names:
         if name not in AUGMENTATIONS:
@@ -169,7 +173,7 @@ def _checked(field: Field[Any], value: Any) -> Any:
     if "least" in field.metadata:
         return _count(field.name, value, field.metadata["least"])
     if isinstance(field.default, bool) and not isinstance(value, bool):
-        raise InputError(f"{field.name} is True or False, got {value!r}.")
+        raise InputError(f"{field.name} must be True or False, got {value!r}.")
     return value
 
 
@@ -179,7 +183,7 @@ def _number(name: str, value: Any, least: float, below: float, words: str) -> fl
     except (TypeError, ValueError):
         number = math.nan
     if not least <= number < below:  # false for NaN
-        raise InputError(f"{name} is {words}, got {value!r}.")
+        raise InputError(f"{name} must be {words}, got {value!r}.")
     return number
 
 
@@ -189,5 +193,5 @@ def _count(name: str, value: Any, least: int) -> int:
     except TypeError:
         count = least - 1
     if count < least:
-        raise InputError(f"{name} is a whole number of at least {least}, got {value!r}.")
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
     return count

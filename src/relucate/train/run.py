@@ -1,7 +1,7 @@
-"""One run as plain data: what is to be trained (spec), what came out (result).
+"""One run as plain data: what to train (the spec), and the result.
 
 A spec has a content hash: the same hash means the same bits on the same machine, so a finished run
-is never repeated. Engines take a spec's parts and give a result; the study's driver stores it.
+is never repeated. Engines take a spec's parts and return a result; the study's driver stores it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import numpy as np
 class RunSpec:
     """One training run, as JSON-ready data.
 
-    model: where the builder comes from (name, options, source hash); arm: order and options;
-    before: the arms whose initial values come first (pairing); seed; data: name, fingerprint and
-    sizes; recipe; engine: `torch` or `keras`, backend, device, threads; versions: of what computes.
+    model: the builder (name, options, source hash); arm: order and options; before: the arms whose
+    initial values come first (pairing); seed; data: fingerprint and sizes; recipe; engine: `torch`
+    or `keras`, backend, device, threads; versions: of the packages that compute; task: what
+    identifies a task other than the usual one (`train.task.CLASSIFICATION`).
     """
 
     model: Mapping[str, Any]
@@ -33,6 +34,7 @@ class RunSpec:
     recipe: Mapping[str, Any]
     engine: Mapping[str, Any]
     versions: Mapping[str, str]
+    task: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as JSON-ready data."""
@@ -45,6 +47,7 @@ class RunSpec:
             "recipe": dict(self.recipe),
             "engine": dict(self.engine),
             "versions": dict(self.versions),
+            **({"task": dict(self.task)} if self.task else {}),
         }
 
     @property
@@ -56,7 +59,7 @@ class RunSpec:
 
 @dataclass
 class RunResult:
-    """What a run gave. `metric` is the task's score on the test part, None without an end."""
+    """A run's result. `metric` is the task's score on the test part, None if the run has none."""
 
     status: str  # done | diverged | failed
     metric: float | None = None
@@ -65,10 +68,10 @@ class RunResult:
     seconds: dict[str, float] = field(default_factory=dict)
     parameters: int = 0
     norm_parameters: int = 0
-    shared: int = 0  # tensors that pairing made equal
+    shared: int = 0  # number of tensors that pairing made equal
     tensors: int = 0
     note: str = ""
-    epoch: int | None = None  # the epoch that was scored, if it was chosen on held-out data
+    epoch: int | None = None  # the scored epoch, if it was chosen on held-out data
     per_example: np.ndarray | None = None  # (test examples,) bool or float
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,7 +81,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What the training loop reports after each epoch."""
+    """The training loop's report after each epoch."""
 
     epoch: int
     epochs: int
@@ -90,7 +93,7 @@ OnEpoch = Callable[[EpochReport], None]
 
 
 def array_digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Return a short digest of named arrays: the identity of an initial state."""
+    """Return a short digest of named arrays, which identifies an initial state."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])

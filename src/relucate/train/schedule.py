@@ -1,4 +1,4 @@
-"""Learning rates as one table per run: the same numbers for every engine."""
+"""The learning rate of every step of a run, the same numbers for every engine."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Standardise inputs with the training set's statistics: the same numbers wherever data are used.
+"""Standardise inputs with the training set's statistics, in the same way for every use of the data.
 
-Called by both engines and by what measures statistics on a data set (`convert --data`).
+Called by both engines, and to measure statistics on a data set (`convert --data`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Standard:
 
     @classmethod
     def of(cls, x_train: np.ndarray, standardize: bool = True) -> Standard:
-        """Return the standard of a training set; without `standardize`, values stay as they are."""
+        """Return a training set's standard; without `standardize`, values stay unchanged."""
         if standardize:
             return cls(*channel_moments(x_train))
         width = x_train.shape[-1]
@@ -38,8 +38,8 @@ class Standard:
 def channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and 1 / standard deviation for each last-axis channel, each (channels,), float32.
 
-    Images (n, height, width, channels) get them per channel. Feature vectors (n, features) get one
-    mean and one deviation over all features, so that a feature that never varies stays finite.
+    Images (n, height, width, channels) have them per channel. Feature vectors (n, features) have
+    one mean and one deviation over all features, so that a constant feature stays finite.
 
     >>> channel_moments(np.array([[1.0, 3.0]]))[0].tolist()
     [2.0, 2.0]

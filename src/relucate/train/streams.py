@@ -1,8 +1,8 @@
-"""Random streams by name: what makes two arms of one seed a pair.
+"""Random streams by name: they make two arms with one seed a pair.
 
 Every use of randomness in a run (initial values, data order, augmentation, dropout) draws from its
-own stream, which depends on the seed and the stream's name only. So one arm's extra draws never
-shift another stream, and the same seed means the same order of examples in both arms.
+own stream, which depends only on the seed and the stream's name. So one arm's extra draws never
+shift another stream, and the same seed gives both arms the same order of examples.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _LEAST = 256  # examples for a point of the learning curve
 
 
 def derive(seed: int, *path: str | int) -> int:
-    """Return the 63-bit seed of one stream; the same arguments always give the same number.
+    """Return the 63-bit seed of one stream: always the same number for the same arguments.
 
     >>> derive(0, "order", 1) == derive(0, "order", 1) != derive(1, "order", 1)
     True
@@ -41,9 +41,10 @@ def epoch_order(seed: int, epoch: int, examples: int) -> np.ndarray:
 
 
 def statistics_sample(seed: int, examples: int, count: int) -> np.ndarray:
-    """Return which training examples batch-norm statistics are re-estimated on: (count,) int64.
+    """Return the training examples for re-estimated batch-norm statistics, (count,) int64.
 
-    Drawn at random, because data are often stored class by class. The same for both arms.
+    They are drawn at random, because data are often stored class by class, and are the same for
+    both arms.
 
     >>> sorted(statistics_sample(0, 3, 5).tolist())
     [0, 1, 2]
@@ -52,10 +53,10 @@ def statistics_sample(seed: int, examples: int, count: int) -> np.ndarray:
 
 
 def curve_statistics(sample: Any, last: bool) -> Any:
-    """Return the part of a statistics sample that serves for a point of the learning curve.
+    """Return the part of a statistics sample that a point of the learning curve uses.
 
-    A quarter of it, at least 256 examples: nothing is decided there, and evaluating would take a
-    fifth of a short run. The last point is the score's and has the whole sample.
+    It is a quarter, at least 256 examples: no decision depends on the curve, and with the whole
+    sample it would take a fifth of a short run. The last point is the score and uses all.
 
     >>> len(curve_statistics(range(2048), last=False)), len(curve_statistics(range(300), False))
     (512, 256)
@@ -64,9 +65,9 @@ def curve_statistics(sample: Any, last: bool) -> Any:
 
 
 def curve_sample(examples: int, count: int) -> np.ndarray:
-    """Return which test examples draw the learning curve: evenly spread, ascending, int64.
+    """Return the test examples of the learning curve: evenly spread, ascending, int64.
 
-    At most `count` of them, the same in every run and for every engine.
+    There are at most `count`, the same in every run and for every engine.
 
     >>> curve_sample(5, 3).tolist()
     [0, 2, 4]

@@ -1,7 +1,7 @@
-"""What a run is trained for: its loss, its metric, which outputs fit, how they are scored.
+"""The task of a run: its loss, its metric, which outputs fit, and how they are scored.
 
-One class for one task; CLASSIFICATION is single-label classification. Pure NumPy: the engines train
-with their own implementation of `training_loss` and hand over outputs to be scored here.
+Each task is a class; CLASSIFICATION is single-label classification. Pure NumPy: the engines train
+with their own implementation of `training_loss`, and their outputs are scored here.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _Loss = TypeVar("_Loss")
 
 
 class Task:
-    """What the training loop and the engines ask of a task. Subclass it for another one.
+    """What the training loop and the engines need from a task. Subclass it for another task.
 
     Attributes:
         name: of the task.
-        metric: what `score` returns: its name, direction, unit, scale and worst value.
-        training_loss: name of the loss to train with; each engine has an implementation.
+        metric: the name, direction, unit, scale and worst value of what `score` returns.
+        training_loss: name of the training loss, which each engine implements.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Task:
     def loss_among(self, losses: Mapping[str, _Loss]) -> _Loss:
         """Return an engine's implementation of the training loss.
 
-        Raises: InputError: the engine has none of that name.
+        Raises: InputError: the engine doesn't have it.
         """
         if self.training_loss not in losses:
             raise unknown("training loss", self.training_loss, losses)
@@ -48,25 +48,25 @@ class Task:
         raise NotImplementedError
 
     def per_example(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
-        """Return one value per example, (n,) bool or float32, None if the task has no such."""
+        """Return one value per example, (n,) bool or float32, or None if the task has none."""
         return None
 
     def score(self, outputs: np.ndarray, labels: np.ndarray) -> float:
-        """Return the metric on all examples: by default the mean of the values per example."""
+        """Return the metric on all examples, by default the mean of `per_example`."""
         values = self.per_example(outputs, labels)
         if values is None:
-            raise NotImplementedError(f"{type(self).__name__} has to define score.")
+            raise NotImplementedError(f"{type(self).__name__} must define score.")
         return float(values.mean(dtype=np.float64))
 
     def better(self, a: float, b: float) -> bool:
-        """Say whether score `a` is better than `b`; a tie isn't."""
+        """Return whether score `a` is better than `b`; False for a tie."""
         return a < b if self.metric.lower_is_better else a > b
 
 
 class Classification(Task):
     """One label out of several classes: softmax cross-entropy, scored by accuracy.
 
-    Outputs are (batch, classes) logits, or probabilities where an engine can train with them.
+    Outputs are (batch, classes) logits, or probabilities if an engine can train with them.
     """
 
     name = "classification"
@@ -77,7 +77,7 @@ class Classification(Task):
         """Refuse outputs that aren't one logit or probability per class."""
         if not isinstance(shape, tuple) or shape[1:] != (classes,):
             raise Refused(
-                f"the model's output is of shape {shape}; expected (batch, {classes}): one logit "
+                f"the model's output has shape {shape}; expected (batch, {classes}): one logit "
                 "(Keras: or probability) per class."
             )
 
@@ -96,12 +96,12 @@ class Classification(Task):
         return float(-logs[np.arange(len(labels)), labels].mean())
 
     def per_example(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return which examples were right, (n,) bool."""
+        """Return which examples were classified correctly, (n,) bool."""
         return outputs.argmax(1) == labels
 
 
 def are_probabilities(outputs: np.ndarray) -> bool:
-    """Say whether each row of outputs (n, classes) is non-negative and sums to 1."""
+    """Return whether each row of outputs (n, classes) is non-negative and sums to 1."""
     return bool((outputs >= 0).all() and np.allclose(outputs.sum(-1), 1.0, atol=1e-3))
 
 

@@ -1,6 +1,6 @@
-"""What one call adds to its layer: a `training` that it sets, masks, further arguments.
+"""What one call adds to its layer: a `training` of its own, masks, further arguments.
 
-Called by `read` for each node of a Keras model; what it can't account for makes the call opaque.
+Called by `read` for each node of a Keras model. Arguments that aren't known make a call opaque.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def _parameters(kind: Any) -> dict[str, Any]:
 def forced_training(node: Any) -> bool | None:
     """Return the `training` that a call sets itself, or None.
 
-    Keras writes the default of `call` into every node (Dropout's is False), where it means no more
-    than None: the model's own `training` replaces it.
+    Keras writes the default of `call` into every node (Dropout's is False). There it means the same
+    as None: the model's own `training` replaces it.
     """
     training = node.arguments.kwargs.get("training")
     if training is None or training == _parameters(type(node.operation)).get("training"):
@@ -39,7 +39,7 @@ def forced_training(node: Any) -> bool | None:
 
 
 def depends_on_training(step: Step) -> bool:
-    """Say whether a step computes something else in training mode than at inference."""
+    """Return whether a step computes something else in training mode than at inference."""
     if step.op == "attention":
         return bool(step.attrs.get("rate"))
     differs = OPERATIONS[step.op].training != "same"
@@ -47,7 +47,7 @@ def depends_on_training(step: Step) -> bool:
 
 
 def inputs_of(node: Any) -> list[Any]:
-    """Return the tensors that a layer computes its output from (a mask isn't one of them)."""
+    """Return the tensors that a layer computes its output from, without masks."""
     if isinstance(node.operation, _ATTENTION) or not isinstance(node.operation, kl.Layer):
         return node.arguments.keras_tensors
     kwargs = {k: v for k, v in node.arguments.kwargs.items() if k != "mask"}
@@ -56,14 +56,14 @@ def inputs_of(node: Any) -> list[Any]:
 
 
 def has_mask(node: Any) -> bool:
-    """Say whether a mask is among a call's arguments."""
+    """Return whether a mask is among a call's arguments."""
     return any(leaf is not None for leaf in keras.tree.flatten(node.arguments.kwargs.get("mask")))
 
 
 def odd_arguments(node: Any) -> str:
     """Return why a call isn't just layer(tensors), or an empty string."""
     if isinstance(node.operation, _ATTENTION):
-        return ""  # nobody evaluates it, and its masks are tensors that it reads
+        return ""  # it is never evaluated, and its masks are tensors that it reads
     arguments, given = node.arguments, list(node.arguments.args)
     extra = {k: v for k, v in arguments.kwargs.items() if v is not None and k not in _CONTROL}
     first = next(iter(_parameters(type(node.operation))), "")
@@ -79,8 +79,10 @@ def odd_arguments(node: Any) -> str:
 
 
 def _reads_mask(layer: Any) -> bool:
-    """Say whether a mask changes what a layer gives at inference."""
+    """Return whether a mask changes a layer's output at inference."""
     if type(layer) is kl.TimeDistributed:
         inner: Any = type(layer.layer)
         return "mask" in _parameters(inner)
-    return type(layer) is not kl.BatchNormalization  # its statistics in training alone
+    return (
+        type(layer) is not kl.BatchNormalization
+    )  # there it changes the statistics in training only

@@ -1,7 +1,7 @@
 """What each activation function means: `keras.activations`, and `keras.ops` used as one.
 
-Functions are recognised by identity, never by name (somebody else's `relu` may be another). Called
-by `layers` for `activation=` arguments and Activation layers.
+Functions are recognised by identity, never by name (a user's `relu` may be another function).
+Called by `layers` for `activation=` arguments and Activation layers.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def _options(function: Any) -> list[inspect.Parameter]:
 
 
 def _known(space: Any, names: Mapping[str, str]) -> dict[Any, tuple[str, Mapping[str, Any]]]:
-    """Return the activations of a module: function -> op, and the attributes that it sets itself.
+    """Return the activations of a module: function -> op and the attributes that its defaults set.
 
-    Attributes have the names of the functions' own options. `names`: where its names differ.
+    Attributes have the names of the functions' own options. `names`: op -> name, where they differ.
     """
     found = {}
     for op in sorted(select(kind="act")):
@@ -33,7 +33,7 @@ def _known(space: Any, names: Mapping[str, str]) -> dict[Any, tuple[str, Mapping
         if function is None or any(option.default is option.empty for option in options):
             continue
         attrs = {o.name: o.default for o in options if o.default is not None and o.default != 0}
-        # Its threshold takes the sum of all partial sums, the published one the last.
+        # Keras's threshold uses the sum of all partial sums; the published one uses the last.
         found[function] = op, {**attrs, **({"form": "keras"} if op == "sparsemax" else {})}
     return found
 
@@ -46,7 +46,7 @@ _KNOWN = tuple({**_OPERATIONS, **FUNCTIONS}.items())
 def function_step(function: Any, suffix: str = "") -> Step | None:
     """Return the step of an activation function, or None if it isn't known.
 
-    A `functools.partial` of a known function counts if all that it sets are its own options.
+    A `functools.partial` of a known function is known if it sets only that function's options.
     """
     more: dict[str, Any] = {}
     if isinstance(function, functools.partial) and not function.args:

@@ -1,8 +1,8 @@
 """What each Keras layer means as Graph nodes: one small function per family of layers.
 
 A function gets the layer and returns `Step`s: the logical operations of one call, in order. Types
-are matched exactly (a subclass may override `call`, so it is somebody else's layer). What isn't in
-the table becomes one opaque step. Called by `read`; decides nothing about placement.
+are matched exactly, because a subclass may override `call`. A type that isn't in the table becomes
+one opaque step. Called by `read`; decides nothing about placement.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def activation(function: Any, suffix: str = "") -> list[Step]:
 def _activation_layer(layer: Any, suffix: str) -> list[Step]:
     try:
         found = steps(layer)
-    except AttributeError:  # Keras builds it at the first call on data, not with its owner
+    except AttributeError:  # Keras builds it at the first call on data, not with its layer
         found = [opaque(layer, "has no weights yet: call the model once on data")]
     return [Step(s.op, s.attrs, s.variables, suffix and s.op, s.constants) for s in found]
 
@@ -66,7 +66,7 @@ def _window(layer: Any) -> dict[str, Any]:
 
 
 def _kernel(layer: Any, role: str = "kernel", name: str = "kernel") -> dict[str, Any]:
-    """Return what a linear step says of its kernel: attributes, variables and constants."""
+    """Return a linear step's attributes, variables and constants that describe its kernel."""
     mode = getattr(layer, "quantization_mode", None)
     plain = getattr(layer, f"_{name}", None)  # the variable, where the public name is a property
     plain = getattr(layer, name) if plain is None else plain
@@ -172,7 +172,7 @@ def _global_pool(op: str) -> _Steps:
 
 def _adaptive_pool(kind: str) -> Callable[[Any, Shape], list[Step]]:
     def steps_of(layer: Any, shape: Shape) -> list[Step]:
-        """Windows that divide the input evenly are a pool's; one window is a global pool's."""
+        """Return a pool if windows divide the input evenly, a global pool for one window."""
         first, wanted = layer.data_format == "channels_first", tuple(layer.output_size)
         sizes = shape[2:] if first else shape[1:-1]
         if set(wanted) == {1}:
@@ -267,7 +267,7 @@ def _fixed(op: str) -> _Steps:
 
 
 def _merge(op: str) -> _Steps:
-    # A merging layer lines up batch axes: lower ranks get their missing axes right behind it.
+    # A merging layer aligns batch axes: lower ranks get their missing axes right after it.
     return lambda layer: [Step(op, {"fill_axis": 1})]
 
 
@@ -331,7 +331,7 @@ LAYERS: dict[type, _Steps] = {
 
 
 def _spectral(layer: Any, shape: Shape) -> list[Step]:
-    """Return the inner layer's steps: at inference its kernel is what training last made of it."""
+    """Return the inner layer's steps: at inference it uses the kernel of the last training step."""
     found = steps(layer.layer, shape)
     if found[0].op not in select(kind="linear") | {"embedding"}:
         return [opaque(layer, f"around a {type(layer.layer).__name__}")]
@@ -363,7 +363,7 @@ def _attention(layer: Any) -> list[Step]:
 _ATTENTION = [kl.Attention, kl.AdditiveAttention, kl.MultiHeadAttention, kl.GroupQueryAttention]
 LAYERS.update(dict.fromkeys(_ATTENTION, _attention))
 
-# These need the shape of what they read, too.
+# These need the shape of their input, too.
 SHAPED: dict[type, Callable[[Any, Shape], list[Step]]] = {
     kl.RepeatVector: _repeat,
     kl.SpectralNormalization: _spectral,
@@ -375,16 +375,10 @@ SHAPED: dict[type, Callable[[Any, Shape], list[Step]]] = {
         if hasattr(kl, f"Adaptive{word}Pooling{rank}D")
     },
 }
-if hasattr(kl, "ReversibleEmbedding"):  # called backwards it has an argument more: not read
+if hasattr(
+    kl, "ReversibleEmbedding"
+):  # a call in reverse has an extra argument, which makes it opaque
     LAYERS[kl.ReversibleEmbedding] = _embedding
-
-
-def _layer_scale(layer: Any) -> list[Step]:
-    return [Step("affine", {}, {"scale": layer.gamma})]
-
-
-def _stochastic_depth(layer: Any) -> list[Step]:
-    return [Step("stochastic_depth", {"rate": float(layer.drop_path_rate)})]
 
 
 def _custom_scale(layer: Any) -> list[Step]:
@@ -396,10 +390,14 @@ def _custom_scale(layer: Any) -> list[Step]:
     ]
 
 
-# Layers that keras.applications makes for itself, by where they are defined.
+# Layers that keras.applications defines for itself, by module and name.
 _APPLICATIONS: dict[str, _Steps] = {
-    "keras.src.applications.convnext.LayerScale": _layer_scale,
-    "keras.src.applications.convnext.StochasticDepth": _stochastic_depth,
+    "keras.src.applications.convnext.LayerScale": lambda layer: [
+        Step("affine", {}, {"scale": layer.gamma})
+    ],
+    "keras.src.applications.convnext.StochasticDepth": lambda layer: [
+        Step("stochastic_depth", {"rate": float(layer.drop_path_rate)})
+    ],
     "keras.src.applications.inception_resnet_v2.CustomScaleLayer": _custom_scale,
 }
 _WHY_OPAQUE: dict[type, str] = {

@@ -1,4 +1,4 @@
-"""What each norm layer and each fixed affine layer of Keras means: one function per layer."""
+"""What each norm layer and each fixed affine layer of Keras means as Graph nodes."""
 
 from __future__ import annotations
 
@@ -98,9 +98,25 @@ _NORMS = tuple(kind for kind in NORM_LAYERS if kind not in {kl.Normalization, kl
 
 def norms_inside(layer: Any) -> tuple[str, ...]:
     """Return the norm layers within a layer, itself included: by class, or by moving statistics."""
-    found = (x for x in layer._flatten_layers() if isinstance(x, _NORMS) or _has_statistics(x))
-    return tuple(dict.fromkeys(x.path or x.name for x in found))
+    return tuple(dict.fromkeys(x.path or x.name for x in layer._flatten_layers() if _is_known(x)))
 
 
-def _has_statistics(layer: Any) -> bool:
-    return all(hasattr(layer, name) for name in ("moving_mean", "moving_variance"))
+def _is_known(layer: Any) -> bool:
+    statistics = all(hasattr(layer, name) for name in ("moving_mean", "moving_variance"))
+    return statistics or isinstance(layer, _NORMS)
+
+
+def is_norm(layer: Any) -> bool:
+    """Return whether a layer is a norm: one of Keras's norms, or one that another library brings.
+
+    That one has moving statistics, or its class's name says norm. By name alone a layer with a
+    kernel is no norm, nor is a layer or model that only holds others, nor a class of Keras's own:
+    its SpectralNormalization changes a kernel, its Normalization prepares inputs.
+    """
+    if _is_known(layer):
+        return True
+    kind = type(layer)
+    if "norm" not in kind.__name__.lower() or kind.__module__.startswith("keras."):
+        return False
+    holds_others = bool(layer._layers) and not layer._trainable_variables
+    return not (holds_others or getattr(layer, "kernel", None) is not None)

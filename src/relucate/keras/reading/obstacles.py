@@ -1,6 +1,6 @@
-"""Why training a model's graph elsewhere would not be the same training: what a Graph can't say.
+"""Why training a model's graph elsewhere would not be the same: what a Graph can't hold.
 
-Called by `read`, which puts the answers into `Graph.penalties` and `Graph.obstacles`.
+Called by `read`, which puts the results into `Graph.penalties` and `Graph.obstacles`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def penalties(variables: Mapping[str, Any]) -> list[Penalty]:
 
 
 def obstacles(variables: Mapping[str, Any], operations: Iterable[Any]) -> list[str]:
-    """Return constraints, other regularizers and other dtypes, in words that name the layer."""
+    """Return constraints, other regularizers and other dtypes, as texts that name the layer."""
     found = []
     for key, variable in variables.items():
         if getattr(variable, "constraint", None) is not None:

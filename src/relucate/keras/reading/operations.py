@@ -1,7 +1,7 @@
 """What raw operations mean: `keras.ops` and `keras.activations` called on symbolic tensors.
 
-An operation isn't a layer: constants, arrays and variables may stand beside its tensors, and it may
-touch the batch axis (then it stays opaque: nothing here says what a batch is made of). Called by
+Unlike a layer, an operation may have constants, arrays and variables among its arguments, and it
+may change the batch axis (then it stays opaque: a Graph's nodes keep the batch axis). Called by
 `read`; shapes and slices are in `reshaping`.
 """
 
@@ -25,7 +25,7 @@ _HOMES = ("keras.src.ops.", "keras.src.activations.")
 def read_operation(node: Any) -> Branches:
     """Return the steps of a call of a raw operation, for each of its outputs.
 
-    One opaque step stands for what isn't known.
+    A call that isn't known becomes one opaque step.
     """
     operation = node.operation
     read = _OPERATIONS.get(type(operation).__name__)
@@ -52,7 +52,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _constant(value: Any) -> np.ndarray:
-    """Return a number or an array that stands beside the tensors."""
+    """Return a number or an array among the arguments."""
     if keras.ops.is_tensor(value):
         value = keras.ops.convert_to_numpy(value)
     try:
@@ -72,7 +72,7 @@ def _number(value: Any) -> float:
 
 
 def _operands(**values: Any) -> dict[str, Any]:
-    """Return the Step arguments that say which of these are variables and which constants."""
+    """Return the Step arguments `variables` and `constants` for these values, by role."""
     given = {role: value for role, value in values.items() if value is not None}
     if any(_is_tensor(value) for value in given.values()):
         raise Unreadable("its weights are computed")
@@ -121,7 +121,7 @@ def _with_constant(op: str, constant: np.ndarray, swapped: bool) -> Step:
 
 
 def _extreme(op: str) -> Callable[[Call], list[Step]]:
-    """Return a merge; beside a number it is a cut: `maximum(x, 0)` is a ReLU."""
+    """Read a merge of two tensors; with a number it clips: `maximum(x, 0)` is a ReLU."""
 
     def read(call: Call) -> list[Step]:
         left, right = call.bound["x1"], call.bound["x2"]
@@ -134,7 +134,7 @@ def _extreme(op: str) -> Callable[[Call], list[Step]]:
 
 
 def _cut(low: float, high: float, written: str) -> Step:
-    # `written`: at the bounds the gradient isn't that of the activation with this name.
+    # `written`: at the bounds the gradient differs from that of the activation with this name.
     if low == 0.0 and high == 6.0:
         return Step("relu6", {"written": written})
     if low == 0.0:
@@ -152,10 +152,6 @@ def _clip(call: Call) -> list[Step]:
             "clip",
         )
     ]
-
-
-def _negative(call: Call) -> list[Step]:
-    return [scaled(-1.0, 0.0)]
 
 
 # Linear operations.
@@ -249,7 +245,9 @@ def _batch_norm(call: Call) -> list[Step]:
         beta=bound["offset"],
     )
     attrs = {"axis": call.operation.axis, "epsilon": _epsilon(call), "momentum": None}
-    return [Step("batch_norm", {**attrs, "frozen": True}, **found)]  # nothing moves its statistics
+    return [
+        Step("batch_norm", {**attrs, "frozen": True}, **found)
+    ]  # nothing updates its statistics
 
 
 def _layer_norm(call: Call) -> list[Step]:
@@ -272,11 +270,11 @@ def _unit_norm(call: Call) -> list[Step]:
     return [Step("unit_norm", attrs)]
 
 
-# Activations, and what does nothing at inference.
+# Activations, and operations that do nothing at inference.
 
 
 def _activation(op: str) -> Callable[[Call], list[Step]]:
-    """Read the attributes of the op from those of the operation, which have the same names."""
+    """Read the op's attributes from the operation's, which have the same names."""
 
     def read(call: Call) -> list[Step]:
         names = [name for name in OPERATIONS[op].attrs if hasattr(call.operation, name)]
@@ -324,7 +322,7 @@ _OPERATIONS: Mapping[str, Callable[[Call], list[Step] | Branches]] = {
     "Multiply": _arithmetic("multiply"),
     "Divide": _arithmetic("divide"),
     "TrueDivide": _arithmetic("divide"),
-    "Negative": _negative,
+    "Negative": lambda call: [scaled(-1.0, 0.0)],
     "Maximum": _extreme("maximum"),
     "Minimum": _extreme("minimum"),
     "Clip": _clip,
@@ -339,7 +337,7 @@ _OPERATIONS: Mapping[str, Callable[[Call], list[Step] | Branches]] = {
     "LayerNorm": _layer_norm,
     "RMSNorm": _rms_norm,
     "Normalize": _unit_norm,
-    # Keras names the classes of its activations as their functions: HardSilu, hard_silu.
+    # Keras names the classes of its activations after their functions: HardSilu, hard_silu.
     **{
         op.title().replace("_", ""): _activation(op)
         for op in sorted(select(kind="act"))

@@ -1,8 +1,8 @@
 """Read a Keras functional or sequential model into a Graph.
 
-Data flow decides: the model's own nodes are walked, nested models are inlined, a shared layer
-gives one node per call. What `layers` and `operations` don't know becomes an opaque node. Not here:
-lowering, surgery, building.
+Only data flow counts: the model's own nodes are read in order, nested models are inlined, and a
+shared layer gives one node per call. Calls that `layers` and `operations` don't know become opaque
+nodes. Not here: lowering, surgery, building.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def read(model: keras.Model) -> Graph:
     """Return the Graph of a built functional or sequential model.
 
     Weights are copied as NumPy arrays in Keras's layouts, under `<layer>/<name>`.
-    Raises: Refused: a subclassed model, or a sequential one that isn't built (no graph to read).
+    Raises: Refused: a subclassed model, or a sequential model that isn't built (it has no graph).
 
     >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation="relu")])
     >>> [node.op for node in read(net)]
@@ -78,7 +78,7 @@ def _numpy(variable: Any) -> np.ndarray:
 def functional(model: Any) -> Any:
     """Return the functional model that holds the graph of `model`.
 
-    Raises: Refused: there is none, or a method of the user's own decides what is computed.
+    Raises: Refused: there is none, or a method that isn't Keras's decides what is computed.
     """
     if not isinstance(model, keras.Model):
         raise Refused(f"expected a Keras model, got {type(model).__name__}: {model!r}.")
@@ -102,7 +102,7 @@ def functional(model: Any) -> Any:
 
 
 def _overridden(model: Any, names: tuple[str, ...]) -> str:
-    """Return the first of these methods that isn't Keras's own, or an empty string."""
+    """Return the name of the first method that isn't Keras's own, or an empty string."""
     for name in names:
         owner = next((c for c in type(model).__mro__ if name in vars(c)), None)
         if owner is not None and not owner.__module__.startswith("keras.src."):
@@ -117,14 +117,14 @@ def _own_training(model: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where in the nest of models a node is read, and what the calls around it decide."""
+    """Where in nested models a node is read, and what the calls around it set."""
 
     prefix: str = ""
     training: bool | None = None  # what a call around it sets
     time: tuple[int | None, ...] = ()  # the time axis of a TimeDistributed around
 
     def inside(self, name: str, training: bool | None) -> _Place:
-        """Return the place within a nested model; the outer call's `training` wins (as Keras's)."""
+        """Return the place within a nested model; as in Keras, the outer call's `training` wins."""
         return replace(
             self,
             prefix=f"{self.prefix}{name}/",
@@ -132,7 +132,7 @@ class _Place:
         )
 
     def shape(self, shape: Any) -> tuple[int | None, ...]:
-        """Return a shape with the time axis that only the layers around see."""
+        """Return a shape with the time axis, which only the layers around it have."""
         return (*shape[:1], *self.time, *shape[1:])
 
 
@@ -145,7 +145,7 @@ class _Reader:
         self.names: dict[int, str] = {}  # id(KerasTensor) -> node name
         self.variables: dict[str, Any] = {}  # key -> keras.Variable
         self.constants: dict[str, np.ndarray] = {}  # key -> array
-        self.keys: dict[Any, str] = {}  # id(keras.Variable), or whose constant it is -> key
+        self.keys: dict[Any, str] = {}  # id(keras.Variable), or the owner of a constant -> key
         self.calls: dict[int, int] = {}  # id(layer) -> calls seen
         self.layer_names: dict[int, str] = {}
         self.operations: dict[int, Any] = {}  # id(operation) -> operation, in the order of reading
@@ -153,10 +153,12 @@ class _Reader:
         self.masked: set[str] = set()
         self.recorded: list[Call] = []
         self.layers_of_inputs: dict[str, Any] = {}  # node -> InputLayer
-        self.indices: dict[int, int] = {}  # id(KerasTensor) -> which output, where not the first
+        self.indices: dict[
+            int, int
+        ] = {}  # id(KerasTensor) -> number of the output, if not the first
 
     def walk(self, function: Any, place: _Place, given: list[str] | None) -> None:
-        """Read every node of `function`; `given` names what its inputs are (nested models)."""
+        """Read every node of `function`; `given`: the nodes of a nested model's inputs."""
         if given is not None:
             for tensor, name in zip(function.inputs, given, strict=True):
                 self.names[id(tensor)] = name
@@ -231,7 +233,7 @@ class _Reader:
             self.indices[id(tensor)] = self.indices.get(id(other), 0)
 
     def _joined(self, node: Any, place: _Place, calls: list[Call]) -> Call:
-        """Make one call of those within a model that a TimeDistributed applies."""
+        """Return one call for all the calls within a model that a TimeDistributed applies."""
         names = tuple(name for call in calls for name in call.names)
         tensors = tuple(self.value(t) for t in node.arguments.keras_tensors)
         return Call(
@@ -247,7 +249,7 @@ class _Reader:
         )
 
     def value(self, tensor: Any) -> Value:
-        """Return what a symbolic tensor was read as."""
+        """Return the value that a symbolic tensor was read as."""
         return Value(self.names[id(tensor)], self.indices.get(id(tensor), 0))
 
     def _next_call(self, operation: Any) -> int:
@@ -395,12 +397,12 @@ def _shape(operation: Any, step: Step, output: Any) -> tuple[int | None, ...]:
         return step.shape
     shape = list(output.shape)
     if step.op == "depthwise_conv" and step.suffix == "depthwise":
-        # The depthwise half of a separable layer: the layer's own extent, its own channels.
+        # The depthwise half of a separable layer: the layer's spatial sizes, but its own channels.
         kernel = step.variables["kernel"].shape
         axis = 1 if step.attrs["data_format"] == "channels_first" else -1
         shape[axis] = kernel[-2] * kernel[-1]
     if step.op == "glu" and isinstance(operation, kl.Layer):
-        # Keras forgets that a glu given as a layer's activation halves its channels.
+        # Keras's shape ignores that a glu as a layer's activation halves the channels.
         axis = step.attrs["axis"]
         shape[axis] = shape[axis] and shape[axis] // 2
     return tuple(shape)

@@ -1,7 +1,7 @@
-"""What reading a Keras model keeps besides the Graph: which call made which nodes, and how.
+"""What reading a Keras model returns besides the Graph: which call became which nodes, and how.
 
-The writer repeats the calls that nobody edited. Not here: walking the model (`reader`), what has
-changed (`writing.whole`).
+The writer repeats the calls that were not edited. Not here: reading the model (`reader`), finding
+what has changed (`writing.whole`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .steps import Branches, Step
 
 @dataclass(frozen=True)
 class Value:
-    """One tensor of a Keras model: the node that it is read as, and which of the call's outputs.
+    """One tensor of a Keras model: the node that it is read as, and its number among the outputs.
 
     Only a call that isn't known has several outputs in one node.
     """
@@ -43,7 +43,7 @@ class Call:
 
     @property
     def inner(self) -> tuple[str, ...]:
-        """The nodes whose values nothing outside the call can read."""
+        """The nodes whose values can't be read outside the call."""
         return tuple(name for name in self.names if name not in self.heads)
 
 
@@ -71,7 +71,7 @@ class Reading:
 
 
 def positions_read(node: Any, sources: int) -> tuple[int, ...]:
-    """Return which of a call's tensors its nodes read: all of them, or all but the mask."""
+    """Return which of a call's tensors its nodes read: all of them, or all except the mask."""
     tensors = node.arguments.keras_tensors
     if sources == len(tensors):
         return tuple(range(sources))
@@ -80,7 +80,7 @@ def positions_read(node: Any, sources: int) -> tuple[int, ...]:
 
 
 def reads_of(branches: Branches, positions: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Return what each node of a call reads: positions, or -1, -2, ...: that many nodes before."""
+    """Return what each node of a call reads: positions, or -1 for the previous node, and so on."""
     return tuple(
         _step_reads(step, index, positions)
         for branch in branches
@@ -97,9 +97,9 @@ def _step_reads(step: Step, index: int, positions: tuple[int, ...]) -> tuple[int
 def reads_within(
     nodes: Mapping[str, Node], names: Sequence[str], outside: Sequence[str]
 ) -> tuple[tuple[int, ...], ...]:
-    """Return what each of the nodes `names` reads, as `Call.reads` has it.
+    """Return what each of the nodes `names` reads, in the form of `Call.reads`.
 
-    Args: outside: the node behind each of the call's tensors.
+    Args: outside: the node of each of the call's tensors.
     """
     return tuple(
         tuple(

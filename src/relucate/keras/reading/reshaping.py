@@ -1,6 +1,6 @@
-"""Raw operations that move, cut, join or sum up axes, as steps. Used by `operations`.
+"""Raw operations that move, slice, join or reduce axes, as steps. Used by `operations`.
 
-The batch axis stays where it is and whole, or the operation is unreadable.
+An operation that moves or splits the batch axis is unreadable.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _reshape(call: Call) -> list[Step]:
     sizes = [*before[1:], *after[1:]]
     if not after or before[0] != after[0]:
         raise Unreadable(_BATCH)
-    if before[0] is None:  # then it is the same axis if all the others hold as many values
+    if before[0] is None:  # it is the same axis if all others hold as many values
         if None in sizes:
             raise Unreadable("unknown sizes")
         if math.prod(before[1:]) != math.prod(after[1:]):
@@ -80,7 +80,7 @@ def _moved(function: Callable[..., Any], *names: str) -> Callable[[Call], list[S
 
     def read(call: Call) -> list[Step]:
         rank = len(call.bound["x"].shape)
-        marked = np.empty(tuple(range(2, rank + 2)), np.int8)  # sizes that tell the axes apart
+        marked = np.empty(tuple(range(2, rank + 2)), np.int8)  # a different size for each axis
         turned = function(marked, *(getattr(call.operation, name) for name in names))
         return _permuted([size - 2 for size in turned.shape])
 
@@ -138,7 +138,7 @@ def _placed(step: Step, suffix: str, shape: Shape) -> Step:
 
 
 def _get_item(call: Call) -> list[Step]:
-    """Read x[key] as one slice per axis that is cut, then a reshape for axes that come and go."""
+    """Read x[key] as one slice per sliced axis, then a reshape for added and removed axes."""
     shape = tuple(call.bound["x"].shape)
     found: list[Step] = []
     axis = 0

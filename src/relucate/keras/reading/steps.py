@@ -1,7 +1,7 @@
-"""The words in which a Keras call is described: `Step`s, one per logical operation.
+"""How a Keras call is described: as `Step`s, one per logical operation.
 
-A `Step` names an op of the Graph's contract (`graph/nodes.py`), its attributes and its weights.
-Made by `layers`, `norm_layers`, `wrappers` and `operations`; turned into nodes by `reader`.
+A `Step` names an op of the Graph (`graph/ops.py`), its attributes and its weights. Made by
+`layers`, `norm_layers` and `operations`; turned into nodes by `reader`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 class Step:
     """One logical operation of a call: suffix of the node's name, op, attributes, weights.
 
-    `inputs` says what it reads: numbers from 0 on are the call's own inputs, numbers below 0 the
-    steps before it (-1 is the previous one). None: the first step reads all inputs of the call,
-    any other the previous step.
+    `inputs`: what it reads. Numbers from 0 on are the call's own inputs, negative ones are earlier
+    steps (-1 is the previous one). None: the first step reads all inputs of the call, and any other
+    step reads the previous one.
     """
 
     op: str
@@ -36,7 +36,7 @@ class Step:
 
 
 def opaque(thing: Any, why: str = "") -> Step:
-    """Return the step for what isn't known: its type (and why) goes into every message."""
+    """Return the step of an unknown operation: messages name its type and the reason."""
     return Step("opaque", {"type": type(thing).__name__, "why": why})
 
 
@@ -57,9 +57,9 @@ def scaled(scale: Any, offset: Any, suffix: str = "") -> Step:
 
 
 def reshaped(shape: Sequence[int | None], suffix: str = "") -> Step | None:
-    """Return the step that gives a tensor this shape, batch axis first, or None.
+    """Return the step that gives a tensor this shape, batch axis first.
 
-    None: more than one size is unknown, so that the target can't be written down.
+    None: more than one size is unknown, so there is no target.
     """
     if list(shape[1:]).count(None) > 1:
         return None
@@ -72,7 +72,7 @@ Branches = list[list[Step]]  # the steps of each output of a call
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a raw operation: its arguments by name, and the symbolic tensors it gave."""
+    """One call of a raw operation: its arguments by name, and the symbolic tensors it returned."""
 
     operation: Any
     bound: Mapping[str, Any]

@@ -1,1 +1,1 @@
-"""The parts of `write`: which calls are whole, copies of layers, layers from nodes, weights."""
+"""The parts of `write`: unchanged calls, copies of layers, layers from nodes, weights."""

@@ -1,8 +1,8 @@
-"""New Keras layers like old ones: from their config, with some of it changed, weights apart.
+"""Copies of Keras layers, made from their config with changes, without their weights.
 
-Nothing is shared with the old layer. For a fresh model every initialiser gets a seed of its own,
-made of the model's seed and the layer's name, so that a layer of the same name and shape starts
-with the same values whatever stands around it. Not here: which layer is to change (`writer`).
+Nothing is shared with the old layer. For a newly initialised model every initialiser gets its own
+seed, made from the model's seed and the layer's name, so that layers with the same name and shape
+start with the same values in every model. Not here: which layer is changed (`writer`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ...errors import Refused
 def clone(layer: Any, name: str, changes: Mapping[str, Any], fresh: int | None) -> Any:
     """Return a new layer (or raw operation) from the config of an old one.
 
-    Raises: Refused: its class can't be made from its own config.
+    Raises: Refused: the layer can't be made from its own config.
     """
     if "call" in vars(layer):
         raise Refused(f"'{layer.name}' ({type(layer).__name__}): its call was replaced.")
@@ -48,11 +48,11 @@ def clone(layer: Any, name: str, changes: Mapping[str, Any], fresh: int | None) 
 
 
 def _config(layer: Any) -> dict[str, Any]:
-    """Return a copy of a layer's configuration, the user's own activation function in it.
+    """Return a copy of a layer's configuration that holds the user's own activation function.
 
-    By its name Keras would find that function again only where it is registered.
+    Keras would find that function by its name only if it is registered.
     """
-    with warnings.catch_warnings():  # nothing is loaded from it
+    with warnings.catch_warnings():  # it is never loaded
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
         config = copy.deepcopy(layer.get_config())
     function = getattr(layer, "activation", None)
@@ -62,7 +62,7 @@ def _config(layer: Any) -> dict[str, Any]:
 
 
 def _lambda(layer: Any, name: str) -> Any:
-    """Return a Lambda of the same function: its configuration would be that function's bytes."""
+    """Return a Lambda of the same function; its configuration would hold that function's bytes."""
     made = keras.layers.Lambda(
         layer.function,
         output_shape=layer._output_shape,
@@ -77,13 +77,13 @@ def _lambda(layer: Any, name: str) -> Any:
 
 def _refused(layer: Any, error: Exception) -> Refused:
     return Refused(
-        f"'{layer.name}' ({type(layer).__name__}) can't be made anew from its get_config: {error}. "
-        "Give the class a get_config that has every argument of its __init__."
+        f"'{layer.name}' ({type(layer).__name__}) can't be made again from its get_config: "
+        f"{error}. Give the class a get_config with every argument of its __init__."
     )
 
 
 def _seed(config: Any, fresh: int, path: str) -> None:
-    """Give every initialiser and dropout in a config a seed made of `fresh` and its path."""
+    """Give every initialiser and dropout in a config a seed made from `fresh` and its path."""
     items: Any = ()
     if isinstance(config, dict):
         if "seed" in config and (config["seed"] is None or isinstance(config["seed"], int)):

@@ -1,9 +1,8 @@
-"""Keras layers for nodes that no layer of the source stands for: the linear ones, norms, merges.
+"""Keras layers for nodes that are no layer of the source: linear layers, norms, merges.
 
-For what a planner inserted, for the parts of a layer that was split, and for a graph without a
-source. Everything is stock Keras, so that the written model is saved and loaded without relucate.
-Not here: what has no weights and is simpler as a raw operation (`raw`), layers that stay as they
-were (`cloning`).
+These nodes were inserted by a planner, are parts of a layer that was split, or belong to a graph
+without a source. Only Keras's own layers are used, so the written model can be saved and loaded
+without relucate. Not here: operations without weights (`raw`), unchanged layers (`cloning`).
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ Pairs = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Made:
-    """A layer for a node, unbuilt, and weightless layers in front of it and behind it.
+    """A layer for a node, not built yet, and layers without weights before and after it.
 
-    `node` is what the layer itself does: without the padding, say, that a layer in front does.
+    `node`: what the layer itself does, without the padding that a layer before it does.
     """
 
     layer: Any
@@ -43,7 +42,7 @@ class Made:
 def make_layer(node: Node, graph: Graph, common: Mapping[str, Any]) -> Made:
     """Return the stock layer of a node; `common`: its name, dtype, trainable.
 
-    Raises: Refused: no layer does that.
+    Raises: Refused: Keras has no such layer.
     """
     if node.op not in LAYERS:
         raise Refused(f"'{node.name}' ({node.op}) can't be written as a Keras layer of its own.")
@@ -63,7 +62,9 @@ def _window(node: Node, graph: Graph) -> tuple[int, ...]:
 
 def _pick(node: Node, rank: int, *classes: Any) -> Any:
     if not 0 < rank <= len(classes):
-        raise Refused(f"'{node.name}' ({node.op}) has {rank} spatial axes: Keras has no layer.")
+        raise Refused(
+            f"'{node.name}' ({node.op}) has {rank} spatial axes: Keras has no such layer."
+        )
     return classes[rank - 1]
 
 
@@ -100,7 +101,7 @@ def _depthwise(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
 
 
 def _padded(node: Node, make: Callable[[], Any], common: dict[str, Any]) -> Made:
-    """Put a layer of zeros in front: Keras's own layers know "same" and "valid" alone."""
+    """Put a layer of zeros before it: Keras's own layers have only "same" and "valid"."""
     name = f"{common['name']}_pad"
     pad = zero_pad(node, {**common, "name": name})
     inside = replace(node, attrs={**node.attrs, "padding": "valid"})
@@ -112,13 +113,13 @@ def _transpose(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
     rank = kernel.ndim - 2
     kind = _pick(node, rank, kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose)
     if node.attrs.get("groups", 1) != 1:
-        raise Refused(f"'{node.name}' ({node.op}) has groups, which Keras's layer has not.")
+        raise Refused(f"'{node.name}' ({node.op}) has groups, but Keras's layer has no groups.")
     extra = node.attrs.get("output_padding")
     more = {**_arguments(node, graph), "output_padding": extra, **common}
     if isinstance(padding, str):
         return kind(kernel.shape[-2], **more)
     if extra is not None:
-        raise Refused(f"'{node.name}' ({node.op}) cuts off {padding} and pads {extra}, too.")
+        raise Refused(f"'{node.name}' ({node.op}) crops {padding} and also pads {extra}.")
     layer = kind(kernel.shape[-2], **{**more, "padding": "valid"})
     inside = replace(node, attrs={**node.attrs, "padding": "valid"})
     return Made(layer, inside, after=crop(node, padding, f"{common['name']}_crop", common))
@@ -162,13 +163,13 @@ def zero_pad(node: Node, common: dict[str, Any]) -> Any:
 
 
 def crop(node: Node, pairs: Pairs, name: str, common: dict[str, Any]) -> Any:
-    """Return the layer that cuts off `pairs` along the spatial axes."""
+    """Return the layer that crops `pairs` along the spatial axes."""
     classes = (kl.Cropping1D, kl.Cropping2D, kl.Cropping3D)
     return _spatial(node, pairs, classes, {**common, "name": name})
 
 
 def _layout(node: Node) -> str:
-    """Return a node's data format; Keras's own default is a setting of the user's."""
+    """Return a node's data format; Keras's own default depends on the user's settings."""
     return node.attrs.get("data_format") or "channels_last"
 
 
@@ -187,7 +188,9 @@ def _upsample(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
 
 def _batch_norm(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
     if "moving_mean" not in node.arrays:
-        raise Refused(f"'{node.name}' ({node.op}) has no moving statistics: no Keras layer.")
+        raise Refused(
+            f"'{node.name}' ({node.op}) has no moving statistics: Keras has no such layer."
+        )
     momentum = node.attrs.get("momentum")
     frozen = {"trainable": False} if node.attrs.get("frozen") else {}
     return kl.BatchNormalization(

@@ -1,7 +1,7 @@
 """Raw Keras operations for nodes without trainable weights: slices, constants, activations.
 
-They are saved in the model's configuration as `keras.ops` calls, exactly: no custom layer, and
-arrays as numbers. Not here: layers (`making`).
+A saved model holds them as `keras.ops` calls in its configuration, exactly: arrays as numbers, and
+no custom layers. Not here: layers (`making`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def apply_raw(node: Node, graph: Graph, inputs: Sequence[Any], free: Callable[[s
 
 
 def _affine(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
-    """Return x · scale + offset; half precision is left for it and taken again behind it."""
+    """Return x · scale + offset; half precision is computed in float32 and cast back."""
     value, dtype = inputs[0], keras.backend.standardize_dtype(inputs[0].dtype)
     half = dtype in {"float16", "bfloat16"}
     for role, function in (("scale", ops.multiply), ("offset", ops.add)):
@@ -75,10 +75,6 @@ def _unit_norm(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
     return ops.normalize(inputs[0], axis=axes, order=2, epsilon=node.attrs["epsilon"])
 
 
-def _divide(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
-    return ops.divide(*inputs)
-
-
 def _activation(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
     attrs = {key: value for key, value in node.attrs.items() if key not in _IGNORED}
     (x,) = inputs
@@ -92,11 +88,11 @@ def _activation(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
     function = getattr(keras.activations, node.op, None)
     options = [] if function is None else list(inspect.signature(function).parameters)[1:]
     if function is None or not set(attrs) <= set(options):
-        raise Refused(f"'{node.name}' ({node.op}) has options that Keras has not: {attrs}.")
+        raise Refused(f"'{node.name}' ({node.op}) has options that Keras doesn't have: {attrs}.")
     return function(x, **attrs)
 
 
-# What doesn't change values, or says only how the source spelled the activation.
+# Attributes that don't change values, or say only how the source spelled the activation.
 _IGNORED = frozenset({"written", "data_format", "form", "forced"})
 _RAW: Mapping[str, Callable[[Node, Graph, Sequence[Any]], Any]] = {
     "affine": _affine,
@@ -104,5 +100,5 @@ _RAW: Mapping[str, Callable[[Node, Graph, Sequence[Any]], Any]] = {
     "reduce": _reduce,
     **dict.fromkeys(["global_avg_pool", "global_max_pool"], _global),
     "unit_norm": _unit_norm,
-    "divide": _divide,
+    "divide": lambda node, graph, inputs: ops.divide(*inputs),
 }

@@ -1,6 +1,6 @@
-"""The weights of the layers that were made: from the Graph, or from the source where it has none.
+"""The weights of new layers: from the Graph, or from the source where the Graph has none.
 
-What a layer computes is compared with its nodes, too: what it can't do is refused, never left out.
+Here each new layer is also compared with its nodes: what it can't compute is refused.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from ..reading.layers import steps
 from ..reading.record import Reading
 from ..reading.steps import Step
 
-# What a node says of its call or of its place, not of what the layer computes.
+# Attributes of a node's call or place, not of what the layer computes.
 _APART = frozenset({"forced", "time_distributed", "frozen", "written", "target", "momentum"})
 
 
 @dataclass(frozen=True)
 class Built:
-    """A layer of the new model, the one that it stands for, and the nodes of one of its calls."""
+    """A layer of the new model, the old layer that it replaces, and the nodes of one call."""
 
     layer: Any
     old: Any
     nodes: Sequence[Node]
 
-    trainable: bool = True  # of a layer that stands for none
+    trainable: bool = True  # of a layer that replaces none
 
     def restore_trainable(self, model: keras.Model) -> None:
         """Give the layer, the layers in it and their variables their `trainable`.
 
-        The model's setter sets all, those that LoRA or the user froze one by one, too.
+        The model's setter sets all of them, even those that LoRA or the user froze one by one.
         """
         if self.old is None:
             self.layer.trainable = self.trainable and model.trainable
@@ -57,7 +57,7 @@ def _restore_variables(old: Any, new: Any) -> None:
 
 
 def assign(built: Built, graph: Graph, reading: Reading, fresh: int | None) -> None:
-    """Set a layer's weights; a fresh one keeps those that it made, but for adapted statistics."""
+    """Set a layer's weights; with `fresh` only adapted statistics: the others are new already."""
     if fresh is not None and not hasattr(built.layer, "adapt"):
         return
     _build_activation(built)
@@ -65,21 +65,21 @@ def assign(built: Built, graph: Graph, reading: Reading, fresh: int | None) -> N
         _copy(built, graph, reading)
     _assign_nodes(built, graph)
     if hasattr(built.layer, "finalize_state"):
-        built.layer.finalize_state()  # what it computes with is made of its weights
+        built.layer.finalize_state()  # it computes with values derived from its weights
 
 
 def _build_activation(built: Built) -> None:
-    """Build a layer that is another one's activation; Keras does it at a call on data."""
+    """Build a layer that is another layer's activation; Keras does it at a call on data."""
     inner, old = (getattr(x, "activation", None) for x in (built.layer, built.old))
     if isinstance(inner, keras.layers.Layer) and not inner.built and getattr(old, "built", False):
         inner.build(built.nodes[0].shape)
 
 
 def _copy(built: Built, graph: Graph, reading: Reading) -> None:
-    """Copy what the graph doesn't have, and what opaque layers hold."""
+    """Copy the weights that the graph doesn't have, and those of opaque layers."""
     layer, old = built.layer, built.old
     if len(layer.weights) != len(old.weights):
-        return  # a bias, gamma or beta came or went: such layers are known to the graph
+        return  # a bias, gamma or beta was added or removed: the graph knows such layers
     known = {id(variable): key for key, variable in reading.variables.items()}
     for new, variable in zip(layer.weights, old.weights, strict=True):
         tensor = graph.tensors.get(known.get(id(variable), ""))
@@ -91,7 +91,7 @@ def _copy(built: Built, graph: Graph, reading: Reading) -> None:
 def _assign_nodes(built: Built, graph: Graph) -> None:
     first = built.nodes[0]
     if isinstance(getattr(built.layer, "layer", None), keras.Model):
-        return  # a whole model within a TimeDistributed: copied
+        return  # a whole model within a TimeDistributed was copied
     shape = graph.nodes[first.inputs[0]].shape if first.inputs else ()
     found = steps(built.layer, tuple(shape))
     if first.op == "opaque":
@@ -108,7 +108,7 @@ def _assign_nodes(built: Built, graph: Graph) -> None:
             if role not in node.arrays:
                 raise Refused(
                     f"'{node.name}' ({node.op}) has no {role}, but its Keras layer "
-                    f"({type(built.layer).__name__}) always has."
+                    f"({type(built.layer).__name__}) always has one."
                 )
             _set(variable, graph.tensors[node.arrays[role]], node)
 
@@ -118,7 +118,7 @@ def _check(node: Node, step: Step) -> None:
     for key, value in wanted.items():
         if key in step.attrs and _plain(step.attrs[key]) != _plain(value):
             raise Refused(
-                f"'{node.name}' ({node.op}) has {key} = {value}, its Keras layer would have "
+                f"'{node.name}' ({node.op}) has {key} = {value}, but its Keras layer would have "
                 f"{step.attrs[key]}."
             )
     missing = set(node.arrays) - set(step.variables) - set(step.constants)
@@ -133,7 +133,7 @@ def _plain(value: Any) -> Any:
 def _set(variable: Any, array: np.ndarray, node: Node) -> None:
     if tuple(variable.shape) != tuple(array.shape):
         raise Refused(
-            f"'{node.name}' ({node.op}) has a weight of shape {tuple(array.shape)} where its Keras "
+            f"'{node.name}' ({node.op}) has a weight of shape {tuple(array.shape)}, but its Keras "
             f"layer has {tuple(variable.shape)}."
         )
     variable.assign(keras.ops.convert_to_tensor(array, variable.dtype))

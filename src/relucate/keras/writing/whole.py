@@ -1,8 +1,8 @@
-"""Which calls of the source an edited Graph still has as they were, so that they can be repeated.
+"""Which calls of the source are unchanged in an edited Graph, so that they can be repeated.
 
-A call is whole if its nodes are all there, with their ops and attributes, wired to each other as
-before, and nothing reads what was inside it. A bias, gamma or beta may have come or gone, if the
-layer has a switch for it. Not here: repeating them (`writer`).
+A call is whole if all of its nodes are still there, with the same ops, attributes and connections,
+and nothing outside reads its inner nodes. A bias, gamma or beta may have been added or removed, if
+the layer has an option for it. Not here: repeating the calls (`writer`).
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import numpy as np
 from ...graph import Graph, Node
 from ..reading.record import Call, Reading
 
-ROLES = {"bias": "use_bias", "gamma": "scale", "beta": "center"}  # role -> switch in the config
+ROLES = {"bias": "use_bias", "gamma": "scale", "beta": "center"}  # role -> option in the config
 
 
 def whole_operations(reading: Reading, graph: Graph) -> set[int]:
-    """Return the ids of the operations all of whose calls can be repeated as they are."""
+    """Return the ids of the operations whose calls can all be repeated as they are."""
     broken = {id(call.operation) for call in reading.calls if not _is_whole(reading, graph, call)}
     return {id(call.operation) for call in reading.calls} - broken
 
 
 def changed_constants(reading: Reading, graph: Graph, node: Node) -> bool:
-    """Return whether a tensor of a node is changed that no variable of a layer holds."""
+    """Return whether a node's constant (a tensor that no variable holds) has changed."""
     before = reading.graph.tensors
     keys = {key for key in node.arrays.values() if key not in reading.variables and key in before}
     return not all(_same(before[key], graph.tensors[key]) for key in keys)
@@ -71,7 +71,7 @@ def _one_source_per_position(graph: Graph, call: Call) -> bool:
 def _tensors_fit(reading: Reading, graph: Graph, call: Call, name: str) -> bool:
     old, new = reading.graph.nodes[name], graph.nodes[name]
     if not isinstance(call.operation, keras.layers.Layer):
-        # Its tensors are among its arguments: they are repeated with it.
+        # Its tensors are arguments of the call: repeating the call repeats them.
         same = dict(old.arrays) == dict(new.arrays)
         return same and all(
             _same(reading.graph.tensors[key], graph.tensors[key]) for key in new.arrays.values()

@@ -1,10 +1,10 @@
 """Write an edited Graph back as a new Keras model.
 
-Calls of layers that nobody edited are repeated: the layer is made anew from its config, called with
-the same arguments. A layer whose bias, gamma or beta came or went gets that changed in its config.
-A layer that was split (a norm now stands between a convolution and its fused activation) becomes
-one layer per step, and what planners inserted becomes stock layers and raw operations: the model is
-saved, loaded and run without relucate. Nothing is shared with the source; it isn't compiled.
+Calls of unedited layers are repeated: a copy of the layer is made from its config and called with
+the same arguments. If a layer's bias, gamma or beta was added or removed, its config is changed. A
+layer that was split (a norm is now between a convolution and its fused activation) becomes one
+layer per step. Inserted nodes become Keras's own layers and raw operations, so the model can be
+saved, loaded and run without relucate. Nothing is shared with the source; the model isn't compiled.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ def write(graph: Graph, reading: Reading | None = None, *, fresh: int | None = N
 
     Args:
         graph: the Graph of `reading`, edited by a planner.
-        reading: what `read_with_calls` gave; neither the model in it nor the model's layers are
-            changed or shared. None: there is no model, and every node of the graph becomes a stock
-            layer or operation.
-        fresh: a seed: weights are initialised anew by each layer's own initialisers, reproducibly
-            (a layer starts alike in every model where its name and shapes are the same); None: they
-            are those of the graph.
-    Raises: Refused: a layer that can't be made from its config, or an edit that no Keras layer can
-        express; with its name.
+        reading: the result of `read_with_calls`; neither its model nor the model's layers are
+            changed or shared. None: there is no model, and every node of the graph becomes one of
+            Keras's own layers or operations.
+        fresh: a seed: each layer's own initialisers make new weights, reproducibly (a layer starts
+            with the same values in every model where its name and shapes are the same). None: the
+            weights are those of the graph.
+    Raises: Refused: a layer can't be made from its config, or no Keras layer can express an edit;
+        the message names the layer.
 
-    Layer names stay; those of nested models become `outer_inner`, and the model is one flat
-    functional model. Compile it anew.
+    Layer names stay the same; those in nested models become `outer_inner`, and the new model is one
+    flat functional model. It isn't compiled.
     """
     return write_tapped(graph, reading, (), fresh=fresh)[0]
 
@@ -57,7 +57,7 @@ def write(graph: Graph, reading: Reading | None = None, *, fresh: int | None = N
 def write_tapped(
     graph: Graph, reading: Reading | None, taps: Sequence[str], *, fresh: int | None = None
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the model, and the symbolic tensors that the nodes named in `taps` read first."""
+    """Return the model, and the symbolic tensor of the first input of each node in `taps`."""
     with _own_random(fresh):
         reading = reading or Reading(None, _EMPTY, (), {}, {}, {}, ())
         if fresh is not None:
@@ -68,18 +68,18 @@ def write_tapped(
 
 
 def _check_initialisable(reading: Reading) -> None:
-    """Refuse layers whose kernels no initialiser makes, those within other layers, too."""
+    """Refuse layers whose kernels no initialiser makes, also those within other layers."""
     layers = (x for x in reading.operations.values() if isinstance(x, keras.layers.Layer))
     for layer in (inner for outer in layers for inner in outer._flatten_layers()):
         lora = getattr(layer, "lora_enabled", False)
         if lora or getattr(layer, "quantization_mode", None):
             what = "has LoRA's weights" if lora else f"is quantized to {layer.quantization_mode}"
-            raise Refused(f"'{layer.name}' {what}: it can't be initialised anew.")
+            raise Refused(f"'{layer.name}' {what}: it can't be initialised again.")
 
 
 @contextmanager
 def _own_random(fresh: int | None) -> Iterator[None]:
-    """Leave Python's random numbers, which Keras takes default seeds from, as they were."""
+    """Restore Python's random state afterwards: Keras draws default seeds from it."""
     state = random.getstate()
     random.seed(derived_seed(fresh or 0, "write"))
     try:
@@ -89,7 +89,7 @@ def _own_random(fresh: int | None) -> Iterator[None]:
 
 
 class _Writer:
-    """State of one writing: which Keras tensor is which node's value, which layers are made."""
+    """State of one writing: the Keras tensor of each node's value, and the layers made so far."""
 
     def __init__(self, graph: Graph, reading: Reading, fresh: int | None) -> None:
         self.graph, self.reading, self.fresh = graph, reading, fresh
@@ -146,7 +146,7 @@ class _Writer:
             name=self.reading.model.name,
         )
         model.trainable = self.reading.model.trainable
-        for built in self.built:  # the line above set them all
+        for built in self.built:  # the line above changed all of them
             built.restore_trainable(model)
         return model
 
@@ -157,7 +157,7 @@ class _Writer:
             raise Refused(f"an output of '{value.node}' is gone, but still needed.") from None
 
     def _free(self, wanted: str) -> str:
-        """Return a name that no other layer has and that Keras allows."""
+        """Return a name that Keras allows and that no other layer has."""
         base = name = wanted.replace("/", "_").replace("@", "_")
         number = 1
         while name in self.names:
@@ -165,7 +165,7 @@ class _Writer:
         self.names.add(name)
         return name
 
-    # Calls as they were.
+    # Unchanged calls.
 
     def _write_node(self, node: Node) -> None:
         call = self.calls.get(node.name)
@@ -181,12 +181,12 @@ class _Writer:
             layer = self._layer_of(node, call)
             many = len(inputs) > 1 or node.op == "concat"
             forced = None if call is None else call.training
-            more = {"training": forced} if forced is not None and _is_moody(node) else {}
+            more = {"training": forced} if forced is not None and _has_mode(node) else {}
             value = layer(inputs if many else inputs[0], **more)
         if call is None and _masked(inputs) and not _masked([value]):
             raise Refused(
                 f"'{node.name}' ({node.op}) can't be inserted: a mask (of Masking or Embedding) "
-                "passes there, and would be lost."
+                "passes through this place and would be lost."
             )
         self.values[node.name, 0] = value
 
@@ -201,7 +201,7 @@ class _Writer:
         return not (fused or same) or changed_constants(self.reading, self.graph, node)
 
     def _repeat(self, call: Call) -> None:
-        """Make a call of the source again."""
+        """Repeat a call of the source."""
         key = id(call.operation)
         if key not in self.made:
             self.made[key] = self._clone(call)
@@ -210,15 +210,13 @@ class _Writer:
         args: Any = keras.tree.map_structure(_own_constant, filled[0])
         kwargs: Any = keras.tree.map_structure(_own_constant, filled[1])
         layer = isinstance(call.operation, keras.layers.Layer)
-        if layer and call.training is not None and self._depends(call):
+        modes = any(_has_mode(self.reading.graph.nodes[name]) for name in call.names)
+        if layer and call.training is not None and modes:
             kwargs["training"] = call.training
         flat = keras.tree.flatten(operation(*args, **kwargs))
         for place, head in enumerate(call.heads):
             same = [h for h in call.heads[:place] if h == head]
             self.values[head, len(same)] = flat[place]
-
-    def _depends(self, call: Call) -> bool:
-        return any(_is_moody(self.reading.graph.nodes[name]) for name in call.names)
 
     def _arguments(self, call: Call) -> dict[int, Any]:
         """Return the new tensor for each symbolic tensor among a call's arguments, by its id."""
@@ -265,11 +263,11 @@ class _Writer:
     def _split(self, node: Node, call: Call) -> Any:
         operation, old = call.operation, self.reading.graph.nodes[node.name]
         if len(call.heads) > 1:
-            raise Refused(f"'{node.layer}' has several outputs: it can't be taken apart.")
+            raise Refused(f"'{node.layer}' has several outputs: it can't be split.")
         if call.timed:
             raise Refused(
-                f"'{node.layer}' stands in a model that a TimeDistributed applies: that can't be "
-                "taken apart."
+                f"'{node.layer}' is in a model that a TimeDistributed applies: that "
+                "model can't be split."
             )
         if node.kind == "act" and len(call.names) > 1:
             return self._fused_activation(node, operation)
@@ -279,7 +277,7 @@ class _Writer:
         return self._new(node, operation)
 
     def _is_main(self, node: Node, call: Call) -> bool:
-        """Return whether a node is the one step of its layer besides a fused activation."""
+        """Return whether a node is the only step of its layer besides a fused activation."""
         nodes = self.reading.graph.nodes
         return [name for name in call.names if nodes[name].kind != "act"] == [node.name]
 
@@ -296,7 +294,7 @@ class _Writer:
     def _fused_activation(self, node: Node, operation: Any) -> Any:
         function = getattr(operation, "activation", None)
         if function is None:
-            raise Refused(f"'{node.name}' ({node.op}) can't be taken out of its layer.")
+            raise Refused(f"'{node.name}' ({node.op}) can't be separated from its layer.")
         name = self._free(node.name)
         if isinstance(function, keras.layers.Layer):
             layer = clone(function, name, {}, self.fresh)
@@ -305,7 +303,7 @@ class _Writer:
         return keras.layers.Activation(function, name=name, dtype=self._policy(operation))
 
     def _new(self, node: Node, operation: Any) -> Made:
-        """Return a layer made from a node's attributes; the rest is as its old layer had it."""
+        """Return a layer made from a node's attributes; the rest is as in its old layer."""
         linear = node.kind in {"linear", "norm"}
         name = self._free(node.layer if linear and node.layer else node.name)
         common: dict[str, Any] = {"name": name, "dtype": self._policy(operation)}
@@ -321,7 +319,7 @@ class _Writer:
         return made
 
     def _policy(self, operation: Any) -> Any:
-        """Return the dtype policy for a new layer: that of its own, or of the first computing one.
+        """Return the dtype policy for a new layer: its old layer's, or the first computing layer's.
 
         Layers at the input often compute in full precision where the others don't.
         """
@@ -337,7 +335,7 @@ class _Writer:
 
 
 def _inherited(layer: Any, operation: Any) -> dict[str, Any]:
-    """Return initialisers, regularizers and constraints that a new layer takes from its old one."""
+    """Return the initialisers, regularizers and constraints of the old layer for the new one."""
     if not isinstance(operation, keras.layers.Layer):
         return {}
     old, found = operation.get_config(), {}
@@ -349,12 +347,12 @@ def _inherited(layer: Any, operation: Any) -> dict[str, Any]:
     return found
 
 
-def _is_moody(node: Node) -> bool:
+def _has_mode(node: Node) -> bool:
     return depends_on_training(Step(node.op, node.attrs))
 
 
 def _own_constant(value: Any) -> Any:
-    """Return a copy of a variable that is among a call's arguments: nothing may be shared."""
+    """Return a copy of a variable among a call's arguments: nothing may be shared."""
     if isinstance(value, keras.Variable):
         return np.array(keras.ops.convert_to_numpy(value.value))
     return value

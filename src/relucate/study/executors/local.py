@@ -27,6 +27,7 @@ from typing import IO
 from ...backend import choose_backend
 from ...errors import InputError
 from ...files import temporary_folder
+from ..source import pickled
 from .protocol import Died, Epoch, Event, Failed, Setup, Silent, Task
 
 _START_LIMIT = 120.0  # seconds for a worker to connect, and to import what it needs
@@ -136,6 +137,7 @@ class LocalExecutor:
             "source": self.setup.source,
             "data": str(self._folder / "data"),
             "threads": self.setup.threads,
+            "task": pickled(self.setup.task, type(self.setup.task).__module__),
             "path": _import_path(),
         }
         listening = self._listener._listener._socket  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from typing import Any
 from ...data.dataset import Dataset
 from ...errors import InputError, Refused, RelucateError, unknown
 from ...train.run import OnEpoch, RunSpec
+from ...train.task import CLASSIFICATION, Task
 from ..arms import Arm
 from ..source import ModelSource
 from ..tasks import execute, inspect_arms
@@ -28,14 +29,23 @@ def training(spec: RunSpec) -> dict[str, Any]:
     return {"task": "run", "spec": spec.to_dict()}
 
 
-def perform(work: dict[str, Any], source: ModelSource, data: Dataset, on_epoch: OnEpoch) -> Any:
-    """Do a task's work and return its answer: an `Inspection` or a `RunResult`."""
+def perform(
+    work: dict[str, Any],
+    source: ModelSource,
+    data: Dataset,
+    on_epoch: OnEpoch,
+    task: Task = CLASSIFICATION,
+) -> Any:
+    """Do the work and return its answer: an `Inspection` or a `RunResult`.
+
+    task: what the networks are trained for.
+    """
     if work["task"] not in _WORK:
         raise unknown("task", work["task"], _WORK)
-    return _WORK[work["task"]](work, source, data, on_epoch)
+    return _WORK[work["task"]](work, source, data, on_epoch, task)
 
 
-def _inspect(work: dict[str, Any], source: ModelSource, data: Dataset, _: OnEpoch) -> Any:
+def _inspect(work: dict[str, Any], source: ModelSource, data: Dataset, *_: Any) -> Any:
     return inspect_arms(
         source,
         [Arm.from_dict(arm) for arm in work["arms"]],
@@ -46,8 +56,10 @@ def _inspect(work: dict[str, Any], source: ModelSource, data: Dataset, _: OnEpoc
     )
 
 
-def _train(work: dict[str, Any], source: ModelSource, data: Dataset, on_epoch: OnEpoch) -> Any:
-    return execute(RunSpec(**work["spec"]), source, data, on_epoch)
+def _train(
+    work: dict[str, Any], source: ModelSource, data: Dataset, on_epoch: OnEpoch, task: Task
+) -> Any:
+    return execute(RunSpec(**work["spec"]), source, data, on_epoch, task)
 
 
 _WORK: dict[str, Callable[..., Any]] = {"inspect": _inspect, "run": _train}

@@ -13,6 +13,8 @@ from typing import Any, Protocol, Self
 from ...data.dataset import Dataset
 from ...errors import RelucateError
 from ...train.run import EpochReport
+from ...train.task import CLASSIFICATION
+from ...train.task import Task as TrainTask
 from ..source import ModelSource
 
 
@@ -24,6 +26,7 @@ class Setup:
     data: Dataset
     jobs: int = 1  # tasks at the same time
     threads: int = 1  # of each
+    task: TrainTask = CLASSIFICATION  # what the networks are trained for
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,18 @@ from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Client, Connection
 from typing import Any
 
+import cloudpickle
+
 from ... import frameworks
 from ...backend import use_backend
 from ...data.dataset import Dataset
 from ...frameworks import HOST
 from ...train.run import EpochReport
+from ...train.task import Task
 from ..source import ModelSource
 from .perform import as_ours, perform
-from .protocol import Done, Epoch, Event, Failed, Task
+from .protocol import Done, Epoch, Event, Failed
+from .protocol import Task as Work
 
 # What Keras imports if it is there, for plots, wrappers and checkpoints: half of its import's time.
 _EXTRAS = ("jax", "matplotlib", "pandas", "scipy", "sklearn")
@@ -45,6 +49,7 @@ class _Prepared:
         self.backend = use_backend()
         frameworks.limit_threads(setup["threads"])
         self.data = Dataset.open(setup["data"])
+        self.task: Task = cloudpickle.loads(setup["task"])
 
     def warm_up(self) -> None:
         """Import what the first task will need: seconds that pass for all workers at once."""
@@ -133,13 +138,13 @@ class _Server:
         self._prepared = self._prepared or _Prepared(self._setup)
         return self._prepared
 
-    def _answer(self, task: Task) -> Event:
+    def _answer(self, task: Work) -> Event:
         def on_epoch(report: EpochReport) -> None:
             self._say(Epoch(task.key, report))
 
         try:
             prepared = self._prepare()
-            done = perform(task.work, prepared.source, prepared.data, on_epoch)
+            done = perform(task.work, prepared.source, prepared.data, on_epoch, prepared.task)
             return Done(task.key, done)
         except (BrokenPipeError, ConnectionResetError):
             raise

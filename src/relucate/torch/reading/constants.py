@@ -6,12 +6,14 @@ Weights of a model stay as they are: a function that changes its argument gets a
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .detached import meta_copy
+from .nested import map_nested
 from .program import Data, Parts, Stopped
 
 
@@ -46,12 +48,25 @@ def run_without_values(target: Any, args: Any, kwargs: Any) -> Any:
     """
     try:
         with torch.no_grad():
+            if isinstance(target, torch.jit.ScriptModule):  # its code knows no meta device
+                return _without_values(_called_on_zeros(target, args, kwargs))
             args, kwargs = _without_values(args), _without_values(kwargs)
             if isinstance(target, nn.Module):
                 return meta_copy(target)(*args, **kwargs)
             return _call(target, args, kwargs)
     except Exception as error:
         raise Stopped(f"{type(error).__name__}: {error}") from error
+
+
+def _called_on_zeros(module: Any, args: Any, kwargs: Any) -> Any:
+    twin = copy.deepcopy(module).eval()
+    device = next((p.device for p in twin.parameters()), torch.device("cpu"))
+
+    def zeros(x: Any) -> Any:
+        return torch.zeros_like(x, device=device) if isinstance(x, Tensor) else x
+
+    args, kwargs = (map_nested(zeros, _without_values(given)) for given in (args, kwargs))
+    return twin(*args, **kwargs)
 
 
 def _without_values(value: Any) -> Any:

@@ -185,7 +185,9 @@ def _copy_tree(
         made = copies[id(module)]
         if made is module:
             continue
-        children = {name: m and copies[id(m)] for name, m in module._modules.items()}
+        children = {  # an empty nn.Sequential counts as false
+            name: None if m is None else copies[id(m)] for name, m in module._modules.items()
+        }
         made.__dict__["_modules"] = children
         if isinstance(made, _Through):
             continue
@@ -268,6 +270,8 @@ def failing_call(model: nn.Module, args: Any, kwargs: Any) -> str:
         return ""
     inside: list[tuple[str, str]] = []
     for path, module in twin.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):  # which take no hooks
+            continue
         module.register_forward_pre_hook(_entering(path, inside))
         module.register_forward_hook(_leaving(inside))
     try:

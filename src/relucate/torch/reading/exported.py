@@ -12,12 +12,14 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from .detached import View
+from .nested import plain
 from .program import Call, Program, Stopped
 from .targets import canonical
 
@@ -31,7 +33,7 @@ def export(
     """
     state = torch.get_rng_state()
     try:
-        with warnings.catch_warnings(), silent(), torch.no_grad():
+        with warnings.catch_warnings(), silent(), torch.no_grad(), _plain_outputs(view.root):
             warnings.simplefilter("ignore")
             found = torch.export.export(view.root, tuple(args), dict(kwargs), strict=False)
     except Exception as error:
@@ -39,6 +41,18 @@ def export(
     finally:
         torch.set_rng_state(state)
     return _Builder(view, is_leaf, found).program
+
+
+@contextmanager
+def _plain_outputs(root: nn.Module) -> Iterator[None]:
+    """Let a module give dicts where it gives classes that torch.export doesn't know."""
+    own, forward = dict(vars(root)), root.forward
+    vars(root)["forward"] = wraps(forward)(lambda *args, **kwargs: plain(forward(*args, **kwargs)))
+    try:
+        yield
+    finally:
+        del vars(root)["forward"]
+        vars(root).update({"forward": own["forward"]} if "forward" in own else {})
 
 
 @contextmanager

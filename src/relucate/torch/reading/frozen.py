@@ -19,15 +19,20 @@ from .program import Data, need_data
 from .translator import Translator
 
 _HELD = {"weight", "bias", "running_mean", "running_var"}
-_known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+_known: WeakKeyDictionary[nn.Module, float | None] = WeakKeyDictionary()
 
 
 def is_frozen_batch_norm(module: nn.Module) -> bool:
     """Say whether a module computes a batch norm with its moving statistics in both modes."""
+    return _epsilon(module) is not None
+
+
+def _epsilon(module: nn.Module) -> float | None:
+    """Return the epsilon of a frozen batch norm; None: it is none."""
     if type(module).__module__.startswith("torch.nn.modules.") or not _looks_like_one(module):
-        return False
+        return None
     if module not in _known:
-        _known[module] = _computes_one(module)
+        _known[module] = _found_epsilon(module)
     return _known[module]
 
 
@@ -41,11 +46,7 @@ def _looks_like_one(module: Any) -> bool:
     return len(sizes) == 1 and len(sizes.pop()) == 1
 
 
-def _epsilon(module: Any) -> float:
-    return float(getattr(module, "eps", 0.0))
-
-
-def _computes_one(module: Any) -> bool:
+def _found_epsilon(module: Any) -> float | None:
     generator = torch.Generator().manual_seed(0)
     size = module.running_mean.numel()
     x = torch.randn(3, size, 2, 2, generator=generator, dtype=module.running_mean.dtype)
@@ -57,14 +58,25 @@ def _computes_one(module: Any) -> bool:
                 if name in _HELD:  # whatever it holds, the formula has to be seen
                     value.copy_(torch.rand(size, generator=generator) + 0.5)
             before = {name: getattr(twin, name).clone() for name in _HELD}
-            expected = _formula(x, before, _epsilon(module))
             found = [twin.train(mode)(x) for mode in (True, False)]
             same = all(torch.equal(getattr(twin, name), before[name]) for name in _HELD)
+            epsilon = _seen_epsilon(twin, x)
     except Exception:  # whatever its code does with an input of this shape, it isn't one
-        return False
+        return None
     finally:
         torch.set_rng_state(state)
-    return same and all(_close(y, expected) for y in found)
+    expected = _formula(x, before, epsilon)
+    return epsilon if same and all(_close(y, expected) for y in found) else None
+
+
+def _seen_epsilon(twin: Any, x: Tensor) -> float:
+    """Return the epsilon that a batch norm adds: its `eps`, or seen where the variance is 0."""
+    if isinstance(held := getattr(twin, "eps", None), float):
+        return held
+    for name in _HELD:
+        getattr(twin, name).fill_(float(name == "weight"))
+    found = (x.double() / twin(x).double()).square().median().item()
+    return float(f"{found:.5g}")
 
 
 def _formula(x: Tensor, held: dict[str, Tensor], epsilon: float) -> Tensor:

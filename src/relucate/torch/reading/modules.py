@@ -1,7 +1,7 @@
 """Which modules are read as a whole: torch.nn's own, and batch norms that are frozen by design.
 
-A module that `find` doesn't know is traced into. A subclass counts as its base only where it
-changes nothing of what the base computes. Called by `reader` and, through `find`, by `translator`.
+A module that `find` doesn't know is traced inside. A subclass counts as its base only if it changes
+nothing that the base computes. Called by `reader` and, through `find`, by `translator`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ _TRACED_INTO = (
 
 
 def find(module: nn.Module) -> Handler | None:
-    """Return how a module is read as a whole, or None if the reader doesn't know it."""
+    """Return the handler that reads a module as a whole, or None if the reader doesn't know it."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return None
     if is_frozen_batch_norm(module):
         return read_frozen
     base = _base(module)
@@ -43,7 +45,7 @@ def find(module: nn.Module) -> Handler | None:
 
 
 def is_known_whole(module: nn.Module) -> bool:
-    """Say whether a module becomes nodes as a whole, though it may be an opaque one."""
+    """Return whether a module becomes nodes as a whole, also if it is opaque."""
     if find(module) is not None or isinstance(module, torch.jit.ScriptModule):
         return True
     home = type(module).__module__

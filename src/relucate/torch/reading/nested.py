@@ -5,13 +5,25 @@ Called by `translator`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .program import Data, Parts, Stopped
+
+
+def plain(value: Any) -> Any:
+    """Return a model's outputs with dicts in place of dataclasses and of dicts of its own."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, (type, Mapping)):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+        return [plain(item) for item in value]
+    return value
 
 
 def data_in(value: Any) -> Iterator[Data]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import linecache
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Reading:
         reads: name of a call in `traced` (or "output") -> what each name among its arguments stands
             for there: a node of the graph.
         bound: a name in `traced` -> the node of the graph that it was made as.
+        example, leaves: what the module was read by.
     """
 
     graph: Graph
@@ -64,6 +65,8 @@ class Reading:
     origins: Mapping[str, str]
     reads: Mapping[str, Mapping[str, str]]
     bound: Mapping[str, str]
+    example: Any = None
+    leaves: tuple[str, ...] = ()
 
 
 def read(model: nn.Module, example: Any, *, leaves: Sequence[str] = ()) -> Graph:
@@ -103,7 +106,7 @@ def read_with_modules(model: nn.Module, example: Any, *, leaves: Sequence[str] =
 
 
 def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
-    args, kwargs = _example(model, example)
+    args, kwargs = example_of(model, example)
     whole = materialized(model, args, kwargs)
     view = View(whole)
     _check_leaves(view, leaves)
@@ -124,7 +127,8 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
     }
     origins = {name: translator.origins.get(name, "") for name in graph.nodes}
     links = (translator.reads, translator.bound)
-    return Reading(graph, modules, bindings, program.way, program.traced, origins, *links)
+    given = (example, tuple(leaves))
+    return Reading(graph, modules, bindings, program.way, program.traced, origins, *links, *given)
 
 
 def same_calls_in_training(model: nn.Module, example: Any, leaves: Sequence[str] = ()) -> bool:
@@ -138,7 +142,7 @@ def same_calls_in_training(model: nn.Module, example: Any, leaves: Sequence[str]
 
 
 def _same_calls(model: nn.Module, example: Any, leaves: Sequence[str]) -> bool:
-    args, kwargs = _example(model, example)
+    args, kwargs = example_of(model, example)
     found = []
     for training in (False, True):
         view = View(materialized(model, args, kwargs))
@@ -173,7 +177,11 @@ def unread(reading: Reading, model: nn.Module) -> tuple[str, ...]:
 # The example.
 
 
-def _example(model: nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def example_of(model: nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and named arguments that an example stands for.
+
+    Raises: InputError: no example, or one that isn't understood.
+    """
     if example is None:
         raise InputError(
             "a PyTorch module is read by an example of its input: give example=, a tensor or a "
@@ -200,6 +208,8 @@ def _tensor(model: nn.Module, value: Any) -> Any:
         return value.detach()
     if isinstance(value, (tuple, list)) and not _is_shape(value):
         return type(value)(_tensor(model, item) for item in value)
+    if isinstance(value, Mapping):
+        return {name: _tensor(model, item) for name, item in value.items()}
     if not _is_shape(value):
         raise InputError(
             f"expected an example tensor or a shape of numbers, batch axis first, got {value!r}."
@@ -225,9 +235,11 @@ def _check_leaves(view: View, leaves: Sequence[str]) -> None:
 
 def _leaf_test(view: View, leaves: frozenset[str]) -> Callable[[str, nn.Module], bool]:
     paths = {view.path_of(leaf) for leaf in leaves}
+    # Now, because it may call modules, which is no call of the model that is traced later.
+    whole = {path: is_known_whole(module) for path, module in view.modules.items()}
 
     def is_leaf(path: str, module: nn.Module) -> bool:
-        return path in paths or type(module).__name__ in leaves or is_known_whole(module)
+        return path in paths or type(module).__name__ in leaves or whole[path]
 
     return is_leaf
 
@@ -370,7 +382,18 @@ def _graph(
         trainable=_trainable(view, translator, tensors),
         obstacles=(*view.obstacles, *dict.fromkeys(translator.obstacles), *_other_dtypes(view)),
         framework="torch",
+        made_of=_made_of(translator, tensors),
     )
+
+
+def _made_of(translator: Translator, keys: Iterable[str]) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for key in keys:
+        name = translator.bindings[key][0]
+        parts = frozenset({name}) if name else translator.derived_from[key]
+        if parts and parts != {key}:
+            found[key] = parts
+    return found
 
 
 def _trainable(view: View, translator: Translator, keys: Mapping[str, Any]) -> frozenset[str]:

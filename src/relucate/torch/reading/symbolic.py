@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -160,8 +161,9 @@ class _Snapshot:
     """The attributes of all modules of a view, which a forward may set while it is traced."""
 
     def __init__(self, view: View) -> None:
-        self._attributes = [(m, path, dict(vars(m))) for path, m in view.modules.items()]
-        self._held = [(m, {k: dict(vars(m)[k]) for k in _HELD}) for m in view.modules.values()]
+        plain = {p: m for p, m in view.modules.items() if not isinstance(m, torch.jit.ScriptModule)}
+        self._attributes = [(m, path, dict(vars(m))) for path, m in plain.items()]
+        self._held = [(m, {k: dict(vars(m)[k]) for k in _HELD}) for m in plain.values()]
 
     def put_back(self) -> list[str]:
         """Undo all changes; return the names of the buffers that were set."""
@@ -212,12 +214,32 @@ def _program(view: View, graph: fx.Graph, constants: Mapping[str, Any]) -> Progr
                 found = _attribute(view.root, node.target)
             program.tensors[node] = found
         elif node.op == "output":
-            program.results = node.args[0]
+            program.results = _opened(node.args[0])
+        elif is_output_class(node):  # its arguments are the outputs
+            continue
         else:
             module = node.op == "call_module"
             call = Call(node.target, module, node.args, node.kwargs, (node,), owner, owner_call)
             program.calls.append(call)
     return program
+
+
+def is_output_class(node: Any) -> bool:
+    """Return whether a traced call makes the dataclass that holds a model's outputs."""
+    called = isinstance(node, fx.Node) and node.op == "call_function"
+    is_class = called and isinstance(node.target, type) and is_dataclass(node.target)
+    return is_class and all(user.op == "output" or is_output_class(user) for user in node.users)
+
+
+def _opened(value: Any) -> Any:
+    """Return traced outputs with what is in their dataclasses in place of these."""
+    if is_output_class(value):
+        return {"args": _opened(list(value.args)), **_opened(dict(value.kwargs))}
+    if isinstance(value, (list, tuple)):
+        return [_opened(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _opened(item) for key, item in value.items()}
+    return value
 
 
 def _attribute(root: nn.Module, path: str) -> Any:

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from ...errors import Refused
 from ...graph import Node
 from ...graph.inference import Mismatch
-from ..modules import NORMS
+from ..modules import NORMS, STATISTICS
 from .builder import Builder, Scope, Weight
 from .constants import NotConstant, compute, run_without_values
 from .detached import View
@@ -35,7 +35,6 @@ from .program import Call, Data, Parts, Program, Rearranged, Stopped, Unknown
 from .targets import canonical, describe, is_random, place_of
 
 _NORMS = (*NORMS, nn.LocalResponseNorm, nn.CrossMapLRN2d)
-_STATISTICS = ("running_mean", "running_var")
 _FIELDS = {"values": 0, "indices": 1}
 
 
@@ -113,6 +112,8 @@ class Translator(Builder):
                 value = self._function(call, args, kwargs)
         except Mismatch as error:
             raise Mismatch(self._located(call, args, str(error))) from error
+        except RuntimeError as error:  # of PyTorch: the shapes don't fit
+            raise Mismatch(self._located(call, args, str(error).partition("\n")[0])) from error
         except Stopped as error:
             error.place = error.place or place_of(call)
             raise
@@ -295,6 +296,8 @@ class Translator(Builder):
         if module is not None and type(module).__module__.startswith("torch.ao."):
             attrs["quantized"] = True
         weights = {name: Weight(p) for name, p in _weights(module)}
+        own = [x for x in tensors_in(args) if self._made_of(x)] if module is None else []
+        weights.update((f"argument_{number}", Weight(x)) for number, x in enumerate(own))
         return self._several(self._outputs_of(args, module), "opaque", inputs, attrs, weights, kind)
 
     def _outputs_of(self, args: Any, module: nn.Module | None) -> Any:
@@ -312,7 +315,7 @@ def norms_inside(module: nn.Module, layer: str) -> tuple[str, ...]:
     found = (
         f"{layer}.{path}" if path else layer
         for path, one in module.named_modules()
-        if isinstance(one, _NORMS) or all(hasattr(one, name) for name in _STATISTICS)
+        if isinstance(one, _NORMS) or all(hasattr(one, name) for name in STATISTICS)
     )
     return tuple(found)
 

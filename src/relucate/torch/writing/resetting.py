@@ -8,7 +8,7 @@ plain module is, then taken apart. Called by `writer`.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -24,9 +24,10 @@ from .copying import OWN_HOOKS
 _ITERATIONS = 15  # of the power method: as many as PyTorch does for a new spectral norm
 
 
-def reset(model: nn.Module, fresh: int) -> None:
+def reset(model: nn.Module, fresh: int, moved: Mapping[str, str] | None = None) -> None:
     """Initialise all parameters anew, reproducibly, and leave the global generator alone.
 
+    Args: moved: path -> the path that gives the seed: that the module had in the source.
     Raises: Refused: a module that has parameters and no such method, or that computes its weight in
         another way.
     """
@@ -35,8 +36,17 @@ def reset(model: nn.Module, fresh: int) -> None:
     with torch.random.fork_rng(devices=devices), torch.no_grad():
         for path, module in model.named_modules():
             if id(module) not in inside:
-                torch.manual_seed(zlib.crc32(f"{fresh}:{path}".encode()))
+                origin = _origin(path, moved or {})
+                torch.manual_seed(zlib.crc32(f"{fresh}:{origin}".encode()))
                 _reset_one(path, module)
+
+
+def _origin(path: str, moved: Mapping[str, str]) -> str:
+    parts = path.split(".")
+    for n in range(len(parts), 0, -1):
+        if source := moved.get(".".join(parts[:n])):
+            return ".".join([source, *parts[n:]])
+    return path
 
 
 def _parametrizations(model: nn.Module) -> list[nn.Module]:

@@ -1,15 +1,18 @@
 """Write an edited Graph back as a new PyTorch module.
 
-Where norms only went away and parameters only changed, it is a copy of the same class, with
-nn.Identity where a norm was: the state dict keeps its names. Otherwise it is a torch.fx.GraphModule
-over copies of the same submodules, at the same paths: every call that nobody edited is made again
-as it was, what was inserted stands at paths of its own. Nothing is shared with the source.
+Where modules under other names are all that is needed (`exchanging`), it is a copy of the same
+class: norm and activation at each other's paths, nn.Identity where a norm went. Otherwise it is a
+torch.fx.GraphModule over copies of the same submodules, at the same paths: every call that nobody
+edited is made again as it was, what was inserted has paths of its own. Nothing is shared with the
+source.
 """
 
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,9 +24,13 @@ from ...graph import Graph, Node
 from ..modules import FixedOffset
 from ..reading.detached import unwrap
 from ..reading.reader import Reading
+from ..reading.symbolic import is_output_class
 from ..reading.targets import canonical
 from .copying import copied, copy_modes
+from .exchanging import Exchange, exchange, stuck_norms
+from .keeping import keep
 from .making import make_module, tie
+from .proving import Proof, prove
 from .resetting import reset
 from .tensors import (
     NAMES,
@@ -48,41 +55,101 @@ def write(
         reading: what `read_with_modules` gave.
         fresh: a seed: parameters are initialised anew by each module's own `reset_parameters`, from
             a seed of its path; None: they are those of the graph.
-    Raises: Refused: an edit that can't be written, with the layer's name; among them anything but
-        removed norms and changed parameters in a model that only torch.export could read.
+    Raises: Refused: an edit that can't be written, with the layer's name; among them, in a model
+        that only torch.export could read, whatever modules under other names can't express.
 
     The traced forward is that of eval mode: code behind `if self.training` isn't in a GraphModule.
     """
-    return write_tapped(graph, model, reading, fresh=fresh)[0]
+    return write_tapped(graph, model, reading, fresh=fresh).module
+
+
+@dataclass(frozen=True)
+class Written:
+    """A module that was written.
+
+    Attributes: paths: of each batch norm that is a module, node -> path; proof: where modules
+        changed places.
+    """
+
+    module: nn.Module
+    paths: Mapping[str, str]
+    proof: Proof | None = None
 
 
 def write_tapped(
     graph: Graph, model: nn.Module, reading: Reading, *, fresh: int | None = None
-) -> tuple[nn.Module, Mapping[str, str]]:
-    """Return the module, and for each batch norm that is a module, node -> its path."""
+) -> Written:
+    """Return the module, and where in it is what; arguments as for `write`."""
     whole = unwrap(model)
-    twin = copied(whole)
-    set_values(twin, reading.graph, graph, reading.bindings)
-    edits = _Edits(graph, whole, twin, reading)
-    made = edits.in_place() if edits.only_modules() else edits.retraced()
+    found = find_exchange(graph, whole, reading)
+    why = "; ".join(f"'{name}': {reason}" for name, reason in found.failing.items())
+    if not why:
+        edits = _Edits(graph, whole, reading)
+        made = edits.exchanged(found)
+        proof = prove(made, whole, reading, graph, found) if found.moved else None
+        if not (why := proof.failure if proof else ""):
+            if fresh is not None:
+                reset(made, fresh, found.moved)
+            return Written(made, edits.paths, proof)
+    if reading.way != "fx":
+        raise Refused(
+            "torch.fx can't trace the forward of this model, so that nothing can be put into it, "
+            f"and modules that change places can't do it ({why})."
+        )
+    edits = _Edits(graph, whole, reading)
+    made = edits.retraced()
     if fresh is not None:
         reset(made, fresh)
     copy_modes(made, whole)
-    return made, edits.paths
+    return Written(made, edits.paths)
+
+
+def find_exchange(graph: Graph, whole: nn.Module, reading: Reading) -> Exchange:
+    """Return how modules that change places make the model compute `graph`, or why they can't.
+
+    Where torch.fx traces the model, linear layers keep their names: those of their weights pair
+    the arms of a study.
+    """
+    found = exchange(reading.graph, graph, reading.modules)
+    failing = dict(found.failing)
+    names = Counter(id(m) for _, m in whole.named_modules(remove_duplicate=False))
+    held = dict(whole.named_modules())
+    for layer, source in found.moved.items():
+        places = [n for n, content in found.nodes.items() if reading.graph.nodes[n].layer == layer]
+        linear = graph.nodes[str(found.nodes[places[0]])].kind == "linear"
+        if {layer, source} - held.keys() or names[id(held[layer])] > 1:
+            failing.update(dict.fromkeys(places, "its module has several names"))
+        elif linear and reading.way == "fx":
+            failing.update(dict.fromkeys(places, "a linear layer would change its name"))
+    return replace(found, failing=failing)
+
+
+def unwritable(graph: Graph, model: nn.Module, reading: Reading) -> dict[str, str]:
+    """Return the norms whose edit can't be written: first node -> why.
+
+    torch.fx writes any; in what it can't trace, modules have to do (`exchanging`).
+    """
+    if reading.way == "fx":
+        return {}
+    found = find_exchange(graph, unwrap(model), reading)
+    stuck = stuck_norms(reading.graph, graph, found)
+    why = "torch.fx can't trace the forward of this model, and modules alone can't do it"
+    return {norm: f"{why} ({reason})" for norm, reason in stuck.items()}
 
 
 class _Edits:
     """What differs between two graphs, and how the copy is changed for it."""
 
-    def __init__(self, graph: Graph, whole: nn.Module, twin: nn.Module, reading: Reading) -> None:
+    def __init__(self, graph: Graph, whole: nn.Module, reading: Reading) -> None:
         self.new, self.old, self.reading = graph, reading.graph, reading
-        self.whole, self.twin = whole, twin
+        self.whole, self.twin = whole, copied(whole)
+        set_values(self.twin, reading.graph, graph, reading.bindings)
         self.paths: dict[str, str] = {}
         self.calls: dict[str, list[str]] = {}  # traced call -> the nodes that it made
         for name, call in reading.origins.items():
             self.calls.setdefault(call, []).append(name)
         self.traced = self._traced_nodes()
-        self.like = next((p for p in twin.parameters() if p.is_floating_point()), None)
+        self.like = next((p for p in self.twin.parameters() if p.is_floating_point()), None)
         self.holders: dict[str, fx.Node] = {}
         for traced, name in reading.bound.items():
             if traced in self.traced:
@@ -92,7 +159,7 @@ class _Edits:
         self._building = fx.Graph()
         self._refitted: set[str] = set()
         self._known = {
-            (key, binding.layout): find(twin, binding.parameter)
+            (key, binding.layout): find(self.twin, binding.parameter)
             for key, binding in reading.bindings.items()
         }
 
@@ -103,53 +170,36 @@ class _Edits:
 
     # A copy of the same class.
 
-    def only_modules(self) -> bool:
-        """Return whether replacing modules is all that is needed."""
-        if set(self.new.nodes) - set(self.old.nodes):
-            return False
-        gone = [self.old.nodes[name] for name in self.old.nodes if name not in self.new.nodes]
-        for node in gone:
-            if node.layer not in self.reading.modules or not self._all_gone(node):
-                return False
-        if any(self._rewired(node) for node in self.new):
-            return False
-        return all(
-            node.layer in self.reading.modules
-            for node in self.new
-            if changed_shape(self.old, self.new, node.name)
-        )
-
-    def _all_gone(self, node: Node) -> bool:
-        """Return whether a module made nothing but nodes that are gone."""
-        same = [other.name for other in self.old if other.layer == node.layer]
-        return not any(name in self.new.nodes for name in same)
-
-    def _rewired(self, node: Node) -> bool:
-        """Return whether a node reads something else, gone norms aside."""
-        before = self.old.nodes[node.name].inputs
-        return tuple(self._resolved(name) for name in before) != node.inputs
-
-    def _resolved(self, name: str) -> str:
-        while name not in self.new.nodes:
-            name = self.old.nodes[name].inputs[0]
-        return name
-
-    def in_place(self) -> nn.Module:
-        """Exchange the modules of norms that are gone, and refit those whose tensors changed."""
-        for node in self.old:
-            if node.name not in self.new.nodes:
-                self._exchange(self._path(node), nn.Identity())
-            elif changed_shape(self.old, self.new, node.name):
-                self._refit(self._path(node), self.new.nodes[node.name])
+    def exchanged(self, found: Exchange) -> nn.Module:
+        """Return the copy with modules at other paths, and nn.Identity where a norm went."""
         for node in self.new:
-            if node.op == "batch_norm" and node.layer in self.reading.modules:
-                self.paths[node.name] = self._path(node)
+            if node.layer not in self.reading.modules:
+                continue
+            path = self._path(node)
+            if changed_shape(self.old, self.new, node.name):
+                self._refit(path, node)
+            elif node.op == "prelu":
+                refit_slopes(self.twin.get_submodule(path), node, self.new)
             self._not_in_place(node)
+        taken = {layer: self.twin.get_submodule(layer) for layer in found.moved.values()}
+        for layer in found.gone:
+            self._exchange(self._path(self._node_of(layer)), nn.Identity())
+        for layer, source in found.moved.items():
+            parent, _, name = layer.rpartition(".")
+            self.twin.get_submodule(parent)._modules[name] = taken[source]
+        for place, name in found.nodes.items():
+            node = self.old.nodes[place]
+            norm = name is not None and self.new.nodes[name].kind == "norm"
+            if name and norm and node.layer in self.reading.modules:
+                self.paths[name] = self._path(node)
         return self.twin
+
+    def _node_of(self, layer: str) -> Node:
+        return next(node for node in self.old if node.layer == layer)
 
     def _path(self, node: Node) -> str:
         """Return the path of the module that a node came from; a root's nodes have its name."""
-        root = unwrap(self.reading.modules[node.layer]) is self.whole
+        root = self.reading.modules[node.layer] is self.whole
         return "" if root else node.layer
 
     def _exchange(self, path: str, module: nn.Module) -> None:
@@ -157,6 +207,7 @@ class _Edits:
             kind = type(self.twin).__name__
             raise Refused(f"the {kind} is the model itself: it can't be taken out.")
         original = self.twin.get_submodule(path)
+        module.training = original.training
         for parent in list(self.twin.modules()):
             for name, child in list(parent._modules.items()):
                 if child is original:
@@ -172,18 +223,26 @@ class _Edits:
         if node.layer not in self.reading.modules or not node.inputs:
             return
         module: Any = self.twin.get_submodule(self._path(node))
-        if getattr(module, "inplace", False) and len(self.new.consumers[node.inputs[0]]) > 1:
+        if getattr(module, "inplace", False) and not self._alone(node):
             module.inplace = False
+
+    def _alone(self, node: Node) -> bool:
+        """Return whether a node may change what it reads: nobody else reads it, nor gave it."""
+        source = node.inputs[0]
+        given = self.new.nodes[source].op == "input" and self.old.nodes[node.name].inputs != (
+            source,
+        )
+        return len(self.new.consumers[source]) == 1 and not given
 
     # A new forward.
 
+    def _resolved(self, name: str) -> str:
+        while name not in self.new.nodes:
+            name = self.old.nodes[name].inputs[0]
+        return name
+
     def retraced(self) -> nn.Module:
         """Return a GraphModule: the traced calls again, with the edits among them."""
-        if self.reading.way != "fx":
-            raise Refused(
-                "torch.fx can't trace the forward of this model, so that nothing can be put into "
-                "it: only what needs no new layers can be done (such as folding backwards)."
-            )
         traced_inputs = [n for n in self.reading.traced.nodes if n.op == "placeholder"]
         for name, old in zip(self.new.inputs, traced_inputs, strict=True):
             label = name if name.isidentifier() else old.name
@@ -197,6 +256,8 @@ class _Edits:
         def final(arg: fx.Node) -> fx.Node:
             if arg.name in reads:
                 return self._value(outputs[reads[arg.name]])
+            if is_output_class(arg):
+                return self._building.node_copy(arg, final)
             return self._copy(arg)
 
         self._building.output(fx.map_arg(output.args[0], final))
@@ -204,6 +265,7 @@ class _Edits:
         made.graph.eliminate_dead_code()
         made.recompile()
         made.delete_all_unused_submodules()
+        keep(made, self.twin)
         return made
 
     def _new_outputs(self) -> dict[str, str]:
@@ -289,7 +351,7 @@ class _Edits:
                 node = self.new.nodes[name]
                 if changed_shape(self.old, self.new, name):
                     self._refit(path, node)
-                if node.op == "batch_norm":
+                if node.kind == "norm":
                     self.paths[name] = path
                 if node.op == "prelu":
                     refit_slopes(self.twin.get_submodule(path), node, self.new)
@@ -299,9 +361,8 @@ class _Edits:
         nodes = [self.new.nodes[name] for name in made if name in self.new.nodes]
         if not nodes or not nodes[0].inputs:
             return
-        alone = len(self.new.consumers[nodes[0].inputs[0]]) == 1
         same = nodes[0].inputs == self.old.nodes[nodes[0].name].inputs
-        if alone or nodes[0].op == "opaque":
+        if self._alone(nodes[0]) or nodes[0].op == "opaque":
             return
         if node.op == "call_module":
             module: Any = self.twin.get_submodule(str(node.target))

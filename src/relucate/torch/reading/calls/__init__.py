@@ -1,4 +1,4 @@
-"""What the reader makes of PyTorch's functions and modules, by what they do.
+"""How PyTorch's functions and modules are read, in one file per kind.
 
 `FUNCTIONS` has the handler of each canonical name (`targets.canonical`), `MODULES` that of each
 class of torch.nn.

@@ -1,6 +1,6 @@
 """Reshapes, permutations and slices of PyTorch as nodes of a Graph.
 
-The Graph's operations leave the batch axis alone; a call that doesn't is `Unknown`.
+The Graph's operations keep the batch axis; a call that changes it is `Unknown`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _squeeze(t: Translator, input: Any, dim: Any = None) -> Data:
     given = range(rank) if dim is None else [dim] if isinstance(dim, int) else dim
     gone = {axis % rank for axis in given if x.shape[axis] == 1}
     if 0 in gone:
-        raise Rearranged("it takes the batch axis away")
+        raise Rearranged("it removes the batch axis")
     return reshape(t, x, [n for axis, n in enumerate(x.shape) if axis not in gone])
 
 
@@ -162,7 +162,7 @@ def cut(t: Translator, x: Data, axis: int, start: Any, stop: Any, step: Any = No
 
 
 def select(t: Translator, input: Any, dim: int, index: int) -> Data:
-    """Emit x[..., index, ...] along one axis, which goes."""
+    """Emit x[..., index, ...] along one axis, which is removed."""
     x = need_data(input)
     axis = dim % len(x.shape)
     if not isinstance(index, int):
@@ -209,11 +209,11 @@ def _getitem(t: Translator, input: Any, index: Any) -> Any:
     return x
 
 
-# What images do with their channels: reshape, permute, reshape.
+# Pixel and channel shuffles: reshape, permute, reshape.
 
 
 def _pixel_shuffle(t: Translator, input: Any, upscale_factor: int) -> Data:
-    """Emit what a pixel shuffle is: reshape, permute, reshape."""
+    """Emit a pixel shuffle: reshape, permute, reshape."""
     x, r = need_data(input), upscale_factor
     if len(x.shape) != 4 or x.shape[1] % (r * r):
         raise Unknown("not images with a multiple of r² channels")
@@ -224,7 +224,7 @@ def _pixel_shuffle(t: Translator, input: Any, upscale_factor: int) -> Data:
 
 
 def _pixel_unshuffle(t: Translator, input: Any, downscale_factor: int) -> Data:
-    """Emit what undoes a pixel shuffle."""
+    """Emit the inverse of a pixel shuffle."""
     x, r = need_data(input), downscale_factor
     if len(x.shape) != 4 or x.shape[2] % r or x.shape[3] % r:
         raise Unknown("not images whose sides are multiples of r")
@@ -235,7 +235,7 @@ def _pixel_unshuffle(t: Translator, input: Any, downscale_factor: int) -> Data:
 
 
 def _channel_shuffle(t: Translator, input: Any, groups: int) -> Data:
-    """Emit what a channel shuffle is: reshape, permute, reshape."""
+    """Emit a channel shuffle: reshape, permute, reshape."""
     x = need_data(input)
     b, c, *sizes = x.shape
     y = reshape(t, x, [b, groups, c // groups, *sizes])

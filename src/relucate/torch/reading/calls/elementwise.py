@@ -16,7 +16,7 @@ from .handler import NUMBERS, Handler, module_as, numbered
 
 
 def _activation(op: str, **named: Any) -> Handler:
-    """An activation without arguments, or with those in `named`: argument -> (attr, default)."""
+    """Return an activation's handler; `named`: argument -> (attr, default)."""
     names = list(named)
 
     def handler(t: Translator, input: Any, *args: Any, **kwargs: Any) -> Data:
@@ -137,7 +137,7 @@ def _dropout(op: str, spatial: bool = False) -> Handler:
 def _emit_dropout(
     t: Translator, op: str, x: Data, p: float, spatial: bool, *, forced: bool = False
 ) -> Data:
-    """Emit a dropout; `forced`: it drops even in eval mode."""
+    """Emit a dropout; `forced`: it is active even in eval mode."""
     attrs: dict[str, Any] = {"rate": float(p)}
     if spatial:
         attrs["spatial"] = 1
@@ -213,7 +213,7 @@ def _as_rescale(op: str, number: float, first: bool) -> tuple[float, float]:
 
 
 def _refuse_batch(t: Translator, *numbers: float) -> None:
-    # The batch that the model is read with is a prime number that models don't use.
+    # The model is read with a batch size that is a prime number which models don't use.
     sizes = {float(t.batch), 1.0 / t.batch}
     if t.batch > 1 and sizes & {abs(number) for number in numbers}:
         raise Unknown("with a number that depends on the size of the batch")

@@ -1,8 +1,8 @@
-"""What the files of handlers share.
+"""Helpers for the handlers.
 
-A handler of a function takes the Translator and the function's arguments, with PyTorch's names
-(aten's functions have the same); one of a module the Translator, the module and its input. Each
-emits nodes or says `Unknown`.
+A function's handler takes the Translator and the function's arguments, with PyTorch's names (aten's
+functions have the same names); a module's handler takes the Translator, the module and its input.
+Each emits nodes or raises `Unknown`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NUMBERS = (1, 2, 3)  # of spatial axes
 
 
 def need_weight(w: Any) -> Weight | None:
-    """Return a tensor of the model's own as a weight.
+    """Return one of the model's own tensors as a weight.
 
     Raises: Unknown: it depends on the input.
     """
@@ -40,5 +40,5 @@ def module_as(function: Handler, *attributes: str) -> Handler:
 
 
 def numbered(name: str, make: Callable[[int], Handler]) -> dict[type, Handler]:
-    """Return the handlers of a module that there is for one, two and three spatial axes."""
+    """Return the handlers of a module that exists for one, two and three spatial axes."""
     return {getattr(nn, f"{name}{n}d"): make(n) for n in NUMBERS if hasattr(nn, f"{name}{n}d")}

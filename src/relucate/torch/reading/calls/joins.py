@@ -1,4 +1,4 @@
-"""Joining values and taking them apart: PyTorch's functions as nodes of a Graph."""
+"""PyTorch's functions that join and split values, as nodes of a Graph."""
 
 from __future__ import annotations
 

@@ -16,13 +16,13 @@ from .resizing import pad
 
 
 def numbers(value: Any, rank: int) -> tuple[int, ...]:
-    """Return one number per spatial axis, as PyTorch spreads a single one."""
+    """Return one number per spatial axis; a single number is for all of them, as in PyTorch."""
     found = (value,) if isinstance(value, int) else tuple(value)
     return found * rank if len(found) == 1 else found
 
 
 def spatial_padding(padding: Any, rank: int) -> Any:
-    """Return PyTorch's padding in the Graph's words: "valid", "same" or pairs."""
+    """Return PyTorch's padding in the Graph's form: "valid", "same" or pairs."""
     if isinstance(padding, str):
         return padding
     pads = numbers(padding, rank)
@@ -87,7 +87,7 @@ def _conv_module(rank: int) -> Handler:
 
 
 def _conv_transpose(rank: int) -> Handler:
-    """Emit a transposed conv: of its full output, `padding` is cut off on both sides."""
+    """Emit a transposed conv: its full output is cropped by `padding` on both sides."""
 
     def handler(
         t: Translator,

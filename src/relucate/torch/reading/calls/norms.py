@@ -39,9 +39,9 @@ def _batch_norm(
 
 
 def _mode(t: Translator, running_mean: Any, momentum: float | None) -> dict[str, Any]:
-    """Return momentum and frozen: of the norm module that owns the statistics, if one does.
+    """Return momentum and frozen: of the norm module that owns the statistics, if there is one.
 
-    In eval mode such modules hand over a momentum that isn't the one they train with.
+    In eval mode such modules pass a momentum that isn't the one of their training.
     """
     owner: Any = t.owner_of(running_mean)
     if owner is not None and hasattr(owner, "momentum"):

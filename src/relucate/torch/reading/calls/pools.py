@@ -102,7 +102,7 @@ def _reduction(function: str) -> Handler:
 
 
 def reduced(t: Translator, function: str, x: Data, dim: Any, keepdims: bool) -> Data:
-    """Emit a reduction; the mean and maximum over all of an image are a global pool."""
+    """Emit a reduction; a mean or maximum over a whole image is a global pool."""
     rank = len(x.shape)
     if dim is None or (not isinstance(dim, int) and not len(dim)):
         raise Unknown("over all axes, the batch axis too")

@@ -1,4 +1,4 @@
-"""Padding and scaling of images: PyTorch's functions as nodes of a Graph."""
+"""PyTorch's functions that pad and scale images, as nodes of a Graph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 def pad(t: Translator, input: Any, pad: Any, mode: str = "constant", value: Any = None) -> Data:
-    """Emit F.pad: its pairs go from the last axis to the first; negative ones cut off."""
+    """Emit F.pad: its pairs go from the last axis to the first; negative ones crop."""
     x = need_data(input)
     if not isinstance(pad, (list, tuple)) or not all(isinstance(n, int) for n in pad):
         raise Unknown("by something that isn't made of numbers")
@@ -34,7 +34,7 @@ def pad(t: Translator, input: Any, pad: Any, mode: str = "constant", value: Any 
 
 def _cropped(t: Translator, x: Data, pairs: Sequence[tuple[int, int]]) -> Data:
     if any(before > 0 or after > 0 for before, after in pairs):
-        raise Unknown("it pads and cuts off")
+        raise Unknown("it pads and crops")
     for axis, (before, after) in enumerate(pairs):
         x = cut(t, x, axis, -before, x.shape[axis] + after)
     return x
@@ -47,7 +47,7 @@ def _padded(
     if mode != "constant" and mode not in _MODES:
         raise Unknown(f"the mode {mode}")
     spatial = {"padding": tuple(pairs[2:]), "data_format": "channels_first"}
-    # Axis 1 counts as an image axis where the last axis is taken for the channels.
+    # Axis 1 counts as an image axis if the last axis is the channel axis.
     channels = {"padding": (pairs[1], *((0, 0) for _ in pairs[2:-1]))}
     for attrs in (channels, spatial):
         if not any(n for pair in attrs["padding"] for n in pair):

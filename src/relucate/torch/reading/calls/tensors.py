@@ -1,4 +1,4 @@
-"""What PyTorch's functions ask of a tensor (numbers are the answer) and copies of its values."""
+"""PyTorch's functions that return a tensor's sizes and properties, and copies of its values."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _size(t: Translator, input: Any, dim: int | None = None) -> Any:
 
 
 def _nothing(t: Translator, *args: Any, **kwargs: Any) -> None:
-    """A check, which gives nothing."""
+    """A check, which returns nothing."""
 
 
 # Copies: the same values.
@@ -74,7 +74,7 @@ def _cast(kind: torch.dtype) -> Handler:
 
 
 def _as_type(x: Data, kind: torch.dtype) -> Data:
-    """Return x as another floating-point type: the Graph doesn't tell them apart."""
+    """Return x as another floating-point type: for the Graph they are the same."""
     if kind == x.dtype:
         return x
     if not (kind.is_floating_point and x.dtype.is_floating_point):

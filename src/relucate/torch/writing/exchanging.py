@@ -1,0 +1,165 @@
+"""Which modules of a model have to change places so that it computes an edited Graph.
+
+Where a linear layer, its norm and its activation are modules that are called one after the other,
+another order of the three is the same class with the same forward, and other modules under the
+names that it calls; a norm that went leaves nn.Identity. Pure: two Graphs and the modules that a
+reading found. Called by `writer`; that what it says is what happens is shown by `proving`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...graph import Graph
+from .tensors import changed_shape
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """How two graphs differ, as far as modules under other names can express that.
+
+    Attributes:
+        nodes: each node of the old graph -> the node of the new graph that is computed in its
+            place; None where nothing is left.
+        moved: a layer of the old graph -> the layer whose module takes its place.
+        gone: the layers whose place nn.Identity takes.
+        failing: nodes of either graph -> why modules alone can't express what became of them.
+    """
+
+    nodes: Mapping[str, str | None]
+    moved: Mapping[str, str]
+    gone: frozenset[str]
+    failing: Mapping[str, str]
+
+    def place(self, old: Graph, name: str) -> str:
+        """Return the node of the old graph whose value a reader of `name` gets now."""
+        while self.nodes[name] is None:
+            name = old.nodes[name].inputs[0]
+        return name
+
+
+def exchange(old: Graph, new: Graph, modules: Mapping[str, Any]) -> Exchange:
+    """Return what has to change places, and what stands against it.
+
+    Args: modules: a node's `layer` -> its module, for nodes that came from a module of their own.
+    """
+    nodes = _arranged(old, new)
+    failing = {name: "it is a new layer" for name in new.nodes if name not in old.nodes}
+    moved: dict[str, str] = {}
+    gone: set[str] = set()
+    for layer, places in _places(old, modules).items():
+        targets = {_layer(old, nodes[name]) for name in places}
+        if targets == {layer}:
+            continue
+        target = next(iter(targets))
+        if len(targets) > 1:
+            failing.update(dict.fromkeys(places, f"'{layer}' is used at several places"))
+        elif target is None:
+            gone.add(layer)
+        elif target not in modules or not _is_single(old, places):
+            failing.update(dict.fromkeys(places, "it is no module of its own"))
+        else:
+            moved[layer] = target
+    for name, content in nodes.items():
+        if old.nodes[name].layer not in modules and name != content:
+            failing[name] = "it is no module of its own"
+    if set(moved) != set(moved.values()):
+        failing.update(dict.fromkeys(moved, "its module is used at several places"))
+    failing.update(_wrong(old, new, Exchange(nodes, moved, frozenset(gone), {}), modules))
+    return Exchange(nodes, moved, frozenset(gone), failing)
+
+
+def _places(old: Graph, modules: Mapping[str, Any]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for node in old:
+        if node.layer in modules:
+            found.setdefault(node.layer, []).append(node.name)
+    return found
+
+
+def _layer(old: Graph, name: str | None) -> str | None:
+    return None if name is None else old.nodes[name].layer
+
+
+def _is_single(old: Graph, names: list[str]) -> bool:
+    """Return whether each call of a module made one node, with one input."""
+    calls = Counter(old.nodes[name].call for name in names)
+    return set(calls.values()) == {1} and all(len(old.nodes[n].inputs) == 1 for n in names)
+
+
+def _rows(old: Graph) -> list[list[str]]:
+    """Return the nodes with one input, in rows in which each is read by the next alone."""
+    rows: dict[str, list[str]] = {}  # by the last node
+    for node in old:
+        if len(node.inputs) != 1:
+            continue
+        (source,) = node.inputs
+        alone = old.consumers[source] == (node.name,) and source not in old.outputs
+        row = rows.pop(source) if alone and source in rows else []
+        rows[node.name] = [*row, node.name]
+    return list(rows.values())
+
+
+def _arranged(old: Graph, new: Graph) -> dict[str, str | None]:
+    """Return for each node of the old graph the one that has its place in the new graph's row."""
+    rank = {name: number for number, name in enumerate(new.nodes)}
+    found: dict[str, str | None] = {name: name if name in rank else None for name in old.nodes}
+    for row in _rows(old):
+        kept = [name for name in row if name in rank]
+        found.update(zip(kept, sorted(kept, key=rank.__getitem__), strict=True))
+    return found
+
+
+def _wrong(
+    old: Graph, new: Graph, found: Exchange, modules: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Yield the nodes that wouldn't read what the new graph has them read, and why."""
+    for node in old:
+        name = found.nodes[node.name]
+        if name is None:
+            if len(node.inputs) != 1:
+                yield node.name, "it has several inputs"
+            continue
+        if any(len(old.nodes[s].inputs) != 1 for s in node.inputs if found.nodes[s] is None):
+            continue
+        reads = tuple(found.nodes[found.place(old, source)] for source in node.inputs)
+        if reads != new.nodes[name].inputs:
+            yield name, "what it reads is read by others too"
+        if old.nodes[name].layer not in modules and changed_shape(old, new, name):
+            yield name, "its weights are no module's"
+    ends = tuple(found.nodes[found.place(old, name)] for name in old.outputs)
+    for end in new.outputs if ends != new.outputs else ():
+        yield end, "it makes the model's output"
+
+
+def stuck_norms(old: Graph, new: Graph, found: Exchange) -> dict[str, str]:
+    """Return the norms whose edit modules alone can't express: first node -> why.
+
+    Every failing node belongs to norms: itself; what it was made for; those that changed places
+    with it; else all that changed.
+    """
+    parts = {name: part for row in _rows(old) for part in _parts(row, found) for name in part}
+    changed = [n.name for n in old if n.kind == "norm" and found.nodes[n.name] != n.name]
+    stuck: dict[str, str] = {}
+    for name, why in found.failing.items():
+        near = parts.get(name, {name}) if name in old.nodes else {new.nodes[name].added_for}
+        norms = [other for other in changed if other in near] or changed
+        for norm in norms:
+            stuck.setdefault(norm, f"'{name}': {why}")
+    return stuck
+
+
+def _parts(row: list[str], found: Exchange) -> Iterator[set[str]]:
+    """Cut a row where the nodes so far are the same in both graphs."""
+    part: set[str] = set()
+    after: set[str] = set()
+    for name in row:
+        part.add(name)
+        if (content := found.nodes[name]) is not None:
+            after.add(content)
+        if {n for n in part if found.nodes[n] is not None} == after:
+            yield part
+            part, after = set(), set()
