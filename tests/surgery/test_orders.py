@@ -78,9 +78,9 @@ def test_bias_rule(old):
 def test_a_norm_in_its_place_keeps_it_and_its_bias_is_settled():
     (first, second) = rebuild_graph(read(chain(BEFORE, bias=True)), BEFORE).outcomes
     assert (first.status, first.old, first.new) == ("done", BEFORE, BEFORE)
-    assert "redundant bias goes" in first.reason
+    assert "redundant bias is removed" in first.reason
     (first, second) = rebuild_graph(read(chain(AFTER, bias=False)), AFTER).outcomes
-    assert "missing bias comes" in first.reason
+    assert "missing bias is added" in first.reason
     assert second.status == "done"
 
 
@@ -400,7 +400,7 @@ def test_kernels_that_no_initialiser_makes(attr):
     graph = read(chain(BEFORE))
     nodes = {**graph.nodes}
     nodes["head"] = replace(nodes["head"], attrs={attr: "int8"})
-    with pytest.raises(Refused, match=r"'head' .* can't be initialised again"):
+    with pytest.raises(Refused, match=r"'head' .* can't be initialised from scratch"):
         rebuild_graph(replace(graph, nodes=nodes), AFTER)
 
 

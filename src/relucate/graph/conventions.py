@@ -1,4 +1,4 @@
-"""What a graph's framework decides and the graph doesn't show, as data: one row per framework."""
+"""Facts about a graph's framework that the graph doesn't show, as data: a row per framework."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 It is the oracle that readers, lowering and surgery are tested against; nothing trains or serves
 with it. Tensors keep the graph's own layout (channels last unless a node says otherwise). The
-operations stand in `activations`, `norms`, `spatial` and `shapes`; here they are put together.
+operations are in `activations`, `norms`, `spatial` and `shapes`; here they are put together.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def evaluate(
         unread: computes nodes that have no meaning here, from what they read.
     Raises:
         InputError: another number of arrays than the graph has inputs.
-        Refused: an opaque node stands on the way, or one that has no meaning at inference (its name
-            is in the message).
+        Refused: the outputs depend on an opaque node, or on one that has no meaning at inference
+            (the message names it).
     """
     if len(inputs) != len(graph.inputs):
         raise InputError(

@@ -1,7 +1,7 @@
-"""The shape of what each known operation gives, from its attributes and the shapes it reads.
+"""The output shape of each known operation, from its attributes and its input shapes.
 
-Plain arithmetic, so that reading a large model needs no computation at all; what doesn't fit
-together is a `Mismatch` that says what was expected. Called by the PyTorch reader.
+Plain arithmetic, so that reading a large model computes no values; shapes that don't fit together
+raise a `Mismatch` that says what was expected. Called by the PyTorch reader.
 """
 
 from __future__ import annotations

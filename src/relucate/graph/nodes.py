@@ -1,9 +1,9 @@
 """A network as plain data: nodes in topological order, edges by name, weights as NumPy arrays.
 
-A Graph says what is computed, not by which framework: readers (`relucate.keras.read`,
-`relucate.torch.read`) make it, planners and `relucate.torch.lower` consume it, `graph.evaluate` is
-its slow and obvious meaning. What a reader doesn't know becomes an `opaque` node: kept, never
-guessed at. Not here: any framework, any decision.
+A Graph holds what is computed, in no framework's terms: readers (`relucate.keras.read`,
+`relucate.torch.read`) make it, planners and `relucate.torch.lower` consume it, `graph.evaluate`
+defines its meaning, slowly and obviously. A layer that a reader doesn't know becomes an `opaque`
+node: kept, never guessed. Not here: any framework, any decision.
 
 What each op is, its attributes and the layouts of its tensors are in `ops`.
 """
@@ -25,7 +25,7 @@ class Node:
     """One computation of one call of one layer.
 
     A layer with a fused activation gives two nodes with the same `layer`; a layer that is called
-    twice gives one node per call, told apart by `call`, which name the same tensors.
+    twice gives one node per call, numbered by `call`; all of them name the same tensors.
     """
 
     name: str  # unique in the graph
@@ -45,12 +45,12 @@ class Node:
 
     @property
     def layer_name(self) -> str:
-        """What people know it by: its layer, or its own name if it has none."""
+        """The name that messages use: of its layer, or its own if it has none."""
         return self.layer or self.name
 
     @property
     def operation(self) -> Operation:
-        """What its op is."""
+        """The record of its op in the registry."""
         return OPERATIONS[self.op]
 
     @property
@@ -110,8 +110,8 @@ class Graph:
     tensors: Mapping[str, np.ndarray]
     trainable: frozenset[str] = frozenset()
     penalties: tuple[Penalty, ...] = ()
-    obstacles: tuple[str, ...] = ()  # why training it elsewhere would not be the same training
-    framework: str = "keras"  # of the source: how its users spell things
+    obstacles: tuple[str, ...] = ()  # why training it elsewhere would be different training
+    framework: str = "keras"  # of the source, whose spelling messages use
     masked: frozenset[str] = frozenset()  # nodes whose values carry a mask (Keras's Masking)
     # Tensors that are computed from others, or are one of them turned: what they are made of.
     made_of: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -135,7 +135,7 @@ class Graph:
 
     @property
     def hidden_norms(self) -> dict[str, tuple[str, ...]]:
-        """The norm layers inside layers that the reader didn't know, by layer: no nodes here."""
+        """The norms inside layers that the reader didn't know, by layer; they are no nodes."""
         found = ((node.layer_name, node.attrs.get("norms")) for node in self.opaque)
         return {layer: tuple(norms) for layer, norms in found if norms}
 

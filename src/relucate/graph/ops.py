@@ -1,4 +1,4 @@
-"""What each operation of a Graph is: one record for each, and the only place that says so.
+"""The registry of a Graph's operations: one record each, the only home of these facts.
 
 Readers, planners, rules and lowering ask `OPERATIONS` (or `Node.operation`), or take a set of names
 from `select`. What an operation computes is in `evaluate` (NumPy), the shape that it gives in
@@ -42,7 +42,7 @@ COMMON = frozenset("time_distributed forced written dtype reparametrized quantiz
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation. What is said about scale, shift and sign holds at inference.
+    """One operation. The facts about scale, shift and sign hold at inference.
 
     `scale` and `shift` are about one number s or t per channel, the same at each position; for a
     merge every input is scaled or shifted alike. Linear layers, norms and `affine` have "none".
@@ -53,7 +53,7 @@ class Operation:
     attrs: Attrs = field(default_factory=dict)  # name -> default
     arrays: tuple[str, ...] = ()  # roles that its tensors may have
     # How its output's shape is found: as the input's, by broadcasting the inputs, by a rule of
-    # `inference`, or given by whoever makes the node.
+    # `inference`, or given by the code that makes the node.
     shape: Literal["same", "broadcast", "rule", "given"] = "same"
     # f(s x) = s f(x) for any s, for s > 0 only, or not.
     scale: Scale | Callable[[Attrs], Scale] = "none"
@@ -66,11 +66,11 @@ class Operation:
     spatial: bool = False  # works along the image's axes, of which the channels may be one
     pads: bool = False  # may pad its input with zeros before it computes
     head: bool = False  # at the model's output it makes probabilities: no block's activation
-    unknown: bool = False  # it may be a norm's linear layer, its activation, or another norm
-    transparent: bool = False  # looked through on the walk between a layer and its norm
+    unknown: bool = False  # it may be a norm's linear layer, its activation or another norm
+    transparent: bool = False  # the walk between a layer and its norm passes it
     absorbs: bool = False  # its kernel and bias can take over a scale and a shift per channel
     centers: Literal["", "channel", "group", "axes"] = ""  # a norm: over what it subtracts a mean
-    # What it does otherwise in training: nothing; multiplies by random numbers; adds them; more.
+    # Its difference in training: none; multiplies by random numbers; adds them; another one.
     training: Literal["same", "multiplies", "adds", "other"] = "same"
     lowers: bool = False  # `torch.lower` has an emitter for it
     not_lowered: tuple[str, ...] = ()  # attributes that the emitter doesn't honour
@@ -126,7 +126,7 @@ _CONV = {**_WINDOW, "dilation": None, "groups": 1}
 _KERNEL: _Facts = {"arrays": "kernel bias", "shape": "rule"}
 _LINEAR = [
     _op("conv", "linear", _CONV, "mixes pads absorbs lowers", **_KERNEL),
-    # One group per channel, whatever `groups` says.
+    # One group per channel; `groups` is ignored.
     _op("depthwise_conv", "linear", _CONV, "pads absorbs lowers", **_KERNEL),
     # Pairs as padding say how much of the full output is cut off.
     _op("conv_transpose", "linear", _CONV | {"output_padding": None}, "mixes absorbs", **_KERNEL),
@@ -284,7 +284,7 @@ _SLICE = {"axis": REQUIRED, "start": None, "stop": None, "step": None}
 _RESIZED = {"method": REQUIRED, **_IMAGE, "factors": None, "align_corners": None}
 
 
-# What they pad is a value of the input; other modes of NumPy's compute it (linear_ramp, maximum).
+# They pad with values of the input; NumPy's other modes compute new ones (linear_ramp, maximum).
 _COPIES = frozenset({"reflect", "symmetric", "edge", "wrap"})
 # Averages of values of the input, with weights >= 0 that sum to 1.
 _AVERAGES = frozenset({"nearest", "nearest-exact", "linear", "bilinear", "trilinear", "area"})

@@ -1,4 +1,4 @@
-"""How many zeros stand before and after one spatial axis, and what a transposed conv cuts off.
+"""How many zeros go before and after one spatial axis, and what a transposed conv cuts off.
 
 Used by the NumPy evaluator and by the lowering, so that one rule serves both.
 """

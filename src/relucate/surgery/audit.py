@@ -6,12 +6,13 @@ Pure: no framework, no printing (`report`), no loading of models (`api`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError, unknown
 from ..graph import Graph
+from ..phrases import some
 from .paths import Paths, is_unknown
 from .rules import RULES, SEVERITIES, Facts, Finding, Rule
 from .sites import Site, sites
@@ -99,12 +100,8 @@ def hidden_text(hidden: Mapping[str, tuple[str, ...]]) -> str:
     """
     names = [name for norms in hidden.values() for name in norms]
     count = "1 norm is" if len(names) == 1 else f"{len(names)} norms are"
-    where = _few([f"'{layer}'" for layer in hidden])
-    return f"{count} inside {where}, which couldn't be read: {_few(names)}" if names else ""
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    where = some([f"'{layer}'" for layer in hidden], 5)
+    return f"{count} inside {where}, which couldn't be read: {some(names, 5)}" if names else ""
 
 
 def choose(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> Iterator[Rule]:

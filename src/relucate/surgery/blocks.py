@@ -1,8 +1,8 @@
 """Where a norm's places are in its block, and whether it may go from one to the other.
 
 A block is a linear layer, an activation, and the norm that belongs to them (`sites`). Its norm may
-move across the linear layer or the activation if what it moves across is read by the block alone:
-otherwise the move would change what somebody else reads. Shared by `convert` and `rebuild`.
+move across the linear layer or the activation if only the block reads the values in between:
+otherwise the move would change the input of another layer. Shared by `convert` and `rebuild`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def check_crossing(graph: Graph, paths: Paths, site: Site, wanted: Order) -> Non
 def check_act(graph: Graph, paths: Paths, site: Site) -> None:
     """Check that the activation treats channels apart, so that a norm may change places with it.
 
-    Raises: Blocked: glu, softmax and their like: before them a norm is another thing than behind.
+    Raises: Blocked: glu, softmax and the like: a norm before them computes something else.
     """
     act = site.act_node or ""
     for name in (act, *paths.gate(act)):
@@ -97,7 +97,7 @@ def check_whole_steps(graph: Graph, sites: Collection[Site]) -> None:
 
 
 def check_own(draft: Draft, calls: Collection[str]) -> None:
-    """Check that no other layer uses a norm's tensors, which it gets anew.
+    """Check that no other layer uses a norm's tensors, because they will be replaced.
 
     Raises: Blocked: with the tensor's role and the other layer.
     """
@@ -129,8 +129,8 @@ def _check_chain(graph: Graph, paths: Paths, start: str, end: str) -> None:
 def place(draft: Draft, paths: Paths, site: Site, wanted: Order) -> Place:
     """Return where the norm of a site goes; the norm itself has been taken out of the draft.
 
-    The one place that depends on the norm is between linear layer and activation: where they are
-    apart (a flatten) it goes to the side that has its rank.
+    Only the place between linear layer and activation depends on the norm: if a flatten separates
+    them, the norm goes to the side that has its rank.
     """
     tokens = list(wanted.tokens)
     at = tokens.index("norm")
@@ -155,7 +155,7 @@ def check_same(sites: Collection[Site], sizes: Sequence[Mapping[str, tuple[int, 
 
 
 def fit(draft: Draft, paths: Paths, site: Site, wanted: Order) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a norm's tensors where `place` will have it: before anything is changed.
+    """Return the shapes that a norm's tensors will have at its new `place`, before any change.
 
     Raises: Blocked: it doesn't fit there (`norm_sizes`).
     """
@@ -208,7 +208,7 @@ def _at_act(draft: Draft, paths: Paths, site: Site) -> Place:
         return Place(draft.nodes[act].inputs[0], (act,))
     source = paths.source(paths.graph.nodes[act])
     sources = {s for name in (*inside, act) for s in draft.nodes[name].inputs}
-    # The norm that stood there is gone: x is now what it read.
+    # The norm that was there is gone: x is now its input.
     source = source if source in sources else _only(sources - {*inside, act})
     readers = [node.name for node in draft.readers(source) if node.name in {*inside, act}]
     return Place(source, tuple(dict.fromkeys(readers)))

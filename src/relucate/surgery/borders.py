@@ -2,10 +2,10 @@
 
     W (s · x + t) + b  =  (W s) x + b + W t
 
-A convolution that sees only x takes W t into its bias. At a zero-padded border it sees zeros too,
+A convolution that reads only x takes W t into its bias. At a zero-padded border it reads zeros too,
 which are not shifted: there W t must be computed with the zeros, or the shift must stay where it
 is. Each class below is one way to do that, and `BORDERS` is the table that `strategy=` chooses
-from; `auto` takes the cheapest way that offers itself. To add a way, write a subclass of `Border`
+from; `auto` takes the cheapest way that is possible. To add a way, write a subclass of `Border`
 and add it to the table: nothing else needs to know its name.
 
 Called by `fold`. Not here: borders of norms that go backwards (a shift of outputs needs none).
@@ -63,7 +63,7 @@ class Crossing:
 def crossing(draft: Draft, calls: Sequence[str], channels: Channels) -> Crossing:
     """Return how a norm's scale and shift reach the linear layers behind it.
 
-    Raises: Blocked: they don't, or a layer that would take them is used elsewhere too.
+    Raises: Blocked: they don't reach any, or such a layer is used elsewhere too.
     """
     found = _merged([a for name in calls for a in ahead(draft, name, channels)])
     check_shared(draft, found)
@@ -94,8 +94,8 @@ class Border(ABC):
     """A way to absorb a norm whose shift meets padded zeros.
 
     Attributes:
-        name: how `strategy=` calls it.
-        exact: whether the result computes the same everywhere.
+        name: its name as a `strategy=`.
+        exact: whether the result computes the same function, borders included.
     """
 
     name: str
@@ -106,7 +106,7 @@ class Border(ABC):
         return False
 
     def why_not(self, norm: Crossing) -> str:
-        """Return why it can't be used here, or nothing if it can."""
+        """Return why it can't be used here, "" if it can."""
         return ""
 
     @abstractmethod
@@ -117,17 +117,17 @@ class Border(ABC):
     def apply(self, norm: Crossing) -> Sequence[Absorption]:
         """Edit the draft so that the norm can be removed from it.
 
-        Nodes that are inserted are marked by `added_for`, and with that recognised later.
+        Inserted nodes have `added_for`, by which later walks recognise them.
         Returns: what is left to absorb as plain weights, kernel and bias.
         """
 
     def warning(self, graph: Graph, layers: Sequence[str]) -> str:
-        """Return what to know of the new graph where it was used for these norms, or nothing."""
+        """Return what users of the new graph have to know if it was used for these norms, or ""."""
         return ""
 
 
 class LayerBorder(Border):
-    """A way that corrects each layer behind the padding by itself.
+    """A way that corrects each layer behind the padding separately.
 
     A layer's kernel W becomes W s; K = W t, the kernel that a constant one needs, comes in by
     `correct`, tap by tap.
@@ -197,7 +197,7 @@ class Map(LayerBorder):
         return kernel
 
     def warning(self, graph: Graph, layers: Sequence[str]) -> str:
-        """Say so if the model took images of any size before."""
+        """Return a sentence if the model took images of any size before."""
         if not conventions(graph).sized_by_example:
             return ""
         return (
@@ -207,7 +207,7 @@ class Map(LayerBorder):
 
 
 class Ones(LayerBorder):
-    """Put a channel of ones beside x, padded with zeros like the rest; its taps are K."""
+    """Put a channel of ones next to x, padded with zeros like the rest; its taps are K."""
 
     name = "ones"
 
@@ -234,7 +234,7 @@ class Ones(LayerBorder):
         return sum(_size(_widened(norm.point(a), a.channels.axis)) for a in readers)
 
     def _readers(self, norm: Crossing) -> dict[str, Absorption]:
-        """Return who reads the further channel: layers, and a zero_pad once for all its layers."""
+        """Return the readers of the further channel: layers, and a zero_pad once for its layers."""
         found: dict[str, Absorption] = {}
         for absorption in norm.borders:
             found.setdefault(absorption.pad or absorption.node, absorption)
@@ -285,7 +285,7 @@ class Branch(LayerBorder):
     def correct(
         self, norm: Crossing, absorption: Absorption, kernel: np.ndarray, taps: np.ndarray
     ) -> np.ndarray:
-        """Add the branch; the layer itself has its scaled kernel."""
+        """Add the branch; the layer itself gets the scaled kernel."""
         draft, node = norm.draft, norm.draft.nodes[absorption.node]
         source = _ones(norm, absorption)
         if absorption.pad:
@@ -408,7 +408,7 @@ def choose(norm: Crossing, strategy: str) -> Border:
 
 
 def warnings_of(graph: Graph, outcomes: Iterable[SiteResult]) -> tuple[str, ...]:
-    """Return what to know of the borders that were used in a graph."""
+    """Return what users of a graph have to know about the borders in it."""
     layers: dict[str, list[str]] = {}
     for outcome in outcomes:
         if outcome.strategy:
@@ -417,7 +417,7 @@ def warnings_of(graph: Graph, outcomes: Iterable[SiteResult]) -> tuple[str, ...]
     return tuple(warning for warning in found if warning)
 
 
-# What the classes have in common.
+# Shared by the classes.
 
 
 def along(node: Node, axis: int, values: np.ndarray) -> np.ndarray:
@@ -430,7 +430,7 @@ def _size(shape: Sequence[int | None]) -> int:
 
 
 def _masked(norm: Crossing) -> str:
-    """Return why no channel of ones can be made, or nothing."""
+    """Return why no channel of ones can be made, else ""."""
     masked = norm.is_masked(norm.point(absorption).name for absorption in norm.borders)
     return "a mask passes there, which the channel of ones would lose" if masked else ""
 

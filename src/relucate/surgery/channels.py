@@ -2,9 +2,9 @@
 
 `behind` walks from a value up to the linear layers that made it, `ahead` from a value down to every
 linear layer that takes it. Both only plan: they return Absorptions, or raise Blocked with the
-reason. What is exact: scale and shift commute with whatever treats channels apart and positions
-alike; a max pool lets only scales >= 0 through; zeros that are padded in are not shifted, so that
-the layer behind them needs more than a bias (`border`). Not here: carrying a plan out (`fold`).
+reason. Exact: scale and shift commute with every operation that treats channels separately and
+positions alike; a max pool lets only scales >= 0 through; padded zeros are not shifted, so the
+layer behind them needs more than a bias (`border`). Not here: carrying a plan out (`fold`).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Absorption:
 
 
 def check_shared(draft: Draft, plan: Sequence[Absorption]) -> None:
-    """Check that every call of a reused layer is to absorb the same.
+    """Check that all calls of a reused layer would absorb the same.
 
     Raises: Blocked: another call, or a tied weight, would change too.
     """
@@ -88,7 +88,7 @@ def check_shared(draft: Draft, plan: Sequence[Absorption]) -> None:
 
 
 def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
-    """Edit to scale and shift the value `name` by changing what made it: linear layers.
+    """Plan to scale and shift the value `name` by changing the linear layers that made it.
 
     An `affine` that an earlier fold left behind such a layer (its border) is changed with it.
     """
@@ -108,7 +108,7 @@ def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
         inner = (channels.scale * offset + channels.shift - offset) / scale
         return behind(draft, node.inputs[0], replace(channels, shift=inner))
     if node.op == "affine" and node.added_for:
-        # A planner's own: s (a x + m) + t = a (s x) + (s m + t), whatever the shapes of a and m.
+        # A planner's own: s (a x + m) + t = a (s x) + (s m + t), for any shapes of a and m.
         inner = behind(draft, node.inputs[0], channels.unshifted())
         return [*inner, Absorption(name, True, channels)]
     if len(node.inputs) != 1 or node.op == "slice":
@@ -136,7 +136,7 @@ def _behind_merge(draft: Draft, node: Node, channels: Channels) -> list[Absorpti
 
 
 def ahead(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
-    """Edit to leave out a scale and shift of the value `name`: every taker absorbs it."""
+    """Plan to leave out a scale and shift of the value `name`: every reader absorbs it."""
     if name in draft.outputs:
         raise Blocked("it is the model's output")
     readers = {node.name: node for node in draft.readers(name)}
@@ -160,7 +160,7 @@ def _ahead_one(draft: Draft, node: Node, name: str, channels: Channels) -> list[
     if node.op == "rescale":
         scale, offset = node.attrs["scale"], node.attrs["offset"]
         if not scale:
-            return []  # it forgets its input
+            return []  # its output does not depend on its input
         shift = scale * channels.shift + offset * (1 - channels.scale)
         return ahead(draft, node.name, replace(channels, shift=shift))
     if node.op == "slice" and node.attrs["axis"] % len(node.shape) == channels.axis:

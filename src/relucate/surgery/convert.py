@@ -1,8 +1,8 @@
 """Convert: the trained network in another order, computing the same function at inference.
 
-First every norm that is to move is absorbed by the linear layers around it (`fold`); then it is put
-where the order has it, as the identity. So training goes on from the same function, in the other
-order. The identity has the statistics of what it reads, where they were measured:
+First the linear layers around it absorb every norm that is to move (`fold`); then the norm is put
+where the order has it, as the identity. So training continues from the same function, in the other
+order. The identity has the statistics of its input, if they were measured:
 
     mean = m, variance = v, gamma = sqrt(v + eps), beta = m       (neutral: m = 0, v = 1)
 
@@ -42,7 +42,7 @@ _IDENTITY = 8 * float(np.finfo(np.float32).eps)
 
 @dataclass(frozen=True)
 class _Task:
-    """A norm with all its calls: what it is and, if it can't be moved, why."""
+    """A norm to move, with all its calls."""
 
     calls: tuple[str, ...]
     sites: tuple[Site, ...]
@@ -60,8 +60,7 @@ def convert_graph(
 
     Args:
         strategy: as for `fold_graph`, for norms that are absorbed forwards through zero padding.
-        moments: by node name, of what the placed norms read (in a plan without them); all neutral
-            otherwise.
+        moments: of the inputs of the placed norms, by node name; norms without them are neutral.
         left: norms that stay, by their first node, and why.
     Raises: InputError: an order without activation or with dropout, an unknown strategy.
     """
@@ -104,7 +103,7 @@ def _outcome(
 
 
 def unproved(graph: Graph, outcomes: Mapping[str, SiteResult]) -> dict[str, str]:
-    """Return the norms that moved to where unknown layers decide about their order, and why not.
+    """Return the norms whose new order would depend on unknown layers, with the reason.
 
     Args: graph: the result; outcomes: by the norm's first node.
     """
@@ -120,7 +119,7 @@ def unproved(graph: Graph, outcomes: Mapping[str, SiteResult]) -> dict[str, str]
 def read_again(graph: Graph, outcomes: Mapping[str, SiteResult]) -> tuple[SiteResult, ...]:
     """Return the outcomes, each norm with the order that an audit of `graph` finds.
 
-    In places two orders are the same layers, and the layers around a block decide how it reads. So
+    Two orders can be the same layers; then the layers around a block decide how it reads. So
     a norm that stays may read differently once its neighbours have moved: its reason says so.
     Args: outcomes: by the norm's first node.
     """
@@ -136,7 +135,7 @@ def read_again(graph: Graph, outcomes: Mapping[str, SiteResult]) -> tuple[SiteRe
 
 
 def why_not(site: Site, wanted: Order) -> str:
-    """Return why there is nothing to do at a site, or nothing: its order is right, or is none."""
+    """Return why there is nothing to do at a site: its order is right, or incomplete; else ""."""
     if site.unknown:
         return _unknown(site, wanted)
     if site.order == str(wanted):
@@ -149,9 +148,9 @@ def why_not(site: Site, wanted: Order) -> str:
 
 
 def _unknown(site: Site, wanted: Order) -> str:
-    """Return why a norm stays whose order depends on a layer that couldn't be read, or nothing.
+    """Return why a norm stays whose order depends on a layer that couldn't be read, else "".
 
-    It moves if its own layers are known and it isn't in the wanted order whatever that layer is.
+    It moves if its own layers are known and no guess about that layer gives the wanted order.
     """
     names = " and ".join(f"'{name}'" for name in site.unknown)
     depends = f"{names}, which couldn't be read"
@@ -180,7 +179,7 @@ def check_wanted(sites: Collection[Site], wanted: Order) -> None:
 def _take_out(
     draft: Draft, paths: Paths, task: _Task, wanted: Order, strategy: str
 ) -> tuple[str, str | None]:
-    """Let linear layers absorb a norm; the draft is as it was if that is Blocked."""
+    """Let linear layers absorb a norm; if that is Blocked, the draft is unchanged."""
     check_wanted(task.sites, wanted)
     check_whole_steps(draft.source, task.sites)
     for site in task.sites:
@@ -225,7 +224,7 @@ def _identity(
 ) -> dict[str, np.ndarray]:
     mean = np.zeros(size) if measured is None else measured.mean
     variance = np.ones(size) if measured is None else measured.variance
-    # As the framework will see them: then gamma is the root of the very number it divides by.
+    # Rounded as the framework rounds them, so that gamma is the root of exactly its divisor.
     mean, variance = (np.asarray(a, np.float32).astype(np.float64) for a in (mean, variance))
     return {
         "gamma": np.sqrt(variance + epsilon),
@@ -243,7 +242,7 @@ def _carried(draft: Draft, task: _Task, wanted: Order) -> np.ndarray | None:
     node = draft.nodes[task.sites[0].linears[0]]
     bias = draft.array(node, "bias")
     if bias is None or draft.sharing(node) != set(linears):
-        return None  # other layers, or other calls, need it
+        return None  # other layers or calls need it
     for name, site in linears.items():
         readers = draft.readers(name)
         if name in draft.outputs or len(readers) != 1:

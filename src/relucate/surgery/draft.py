@@ -1,6 +1,6 @@
-"""A Graph that is being edited: nodes go, come and change, and a new Graph comes out.
+"""A Graph that is being edited: nodes are removed, added and changed; the result is a new Graph.
 
-The graph that it started from is never changed. Tensors are float64 while they are worked on and
+The original graph is never changed. Tensors are float64 while they are worked on and
 cast once, at the end. A planner returns an Edit: the new Graph and a SiteResult for every norm.
 Not here: what to edit (`fold`, `convert`), the algebra (`algebra`).
 """
@@ -23,7 +23,7 @@ class SiteResult:
     """What happens to one norm layer: done or skipped, and why.
 
     strategy: how zero padding behind the norm is treated, where it matters (`fold`).
-    old, new: the order of its block so far, and then.
+    old, new: the order of its block before and after.
     """
 
     name: str
@@ -41,10 +41,10 @@ class SiteResult:
 
 @dataclass(frozen=True)
 class Edit:
-    """The graph that a verb would give back, and how it came to be.
+    """The graph that a verb returns, and what happened to each norm.
 
-    placed: of `convert`, the nodes of the norms that were put elsewhere as the identity.
-    warnings: what to know about the new graph, in whole sentences.
+    placed: the norms that `convert` put elsewhere as the identity (node names).
+    warnings: what users of the new graph have to know, in whole sentences.
     left: norms that the framework couldn't write elsewhere, by their first node, and why.
     """
 
@@ -81,7 +81,7 @@ def plan_writable(
 
 
 class Draft:
-    """A copy of a graph, open to edits; every edit keeps it a valid graph but for its order."""
+    """A copy of a graph that can be edited; only the order of its nodes may be wrong meanwhile."""
 
     def __init__(self, graph: Graph) -> None:
         self.source = graph
@@ -156,7 +156,7 @@ class Draft:
         self.trainable.discard(key)
 
     def remove(self, name: str) -> None:
-        """Take out a node with one input: whoever read it reads its input instead."""
+        """Take out a node with one input: its readers read its input instead."""
         self._unhook(name)
         del self._readers[name]
         self._release(self.nodes.pop(name))
@@ -171,7 +171,7 @@ class Draft:
         self.outputs = [source if output == name else output for output in self.outputs]
 
     def move(self, name: str, source: str, readers: Iterable[str] | None = None) -> None:
-        """Put a node with one input elsewhere: behind `source`, read by all who read that so far.
+        """Put a node with one input behind `source`, read by all readers that `source` had.
 
         Args: readers: only these then read the moved node; None: all, and the model's output.
         """
@@ -195,7 +195,7 @@ class Draft:
         readers: Iterable[str] | None = None,
         arrays: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """Put a node of the graph at the start, since removed, back in: behind `source`.
+        """Put a node that was removed back in, behind `source`.
 
         Args:
             readers: only these then read it; None: all that read `source`, and the model's output.

@@ -3,9 +3,9 @@
     behind a linear layer:       s · (W x + b) + t = (s W) x + (s b + t)
     in front of linear layers:   W (s · x + t) + b = (W s) x + (b + W t)
 
-Backwards first (it needs no more than a bias), else forwards into every taker. Where zero padding
-comes between a norm and a convolution, the shift is no bias at the border: `borders` has the ways
-to carry it through, all but one exact for any statistics, gammas of zero included.
+Backwards first (it needs only a bias), else forwards into every layer that reads the norm. If zero
+padding is between a norm and a convolution, the shift is no bias at the border: `borders` has the
+ways to carry it through, all but one exact for any statistics, gammas of zero included.
 
 Pure: Graph to Graph and a report. Not here: checking the result (`verify`), writing it back.
 Sources: Ioffe and Szegedy, Batch Normalization, 2015; Jacob et al., Quantization and Training of
@@ -32,7 +32,7 @@ def fold_graph(graph: Graph, strategy: str = "auto", left: Mapping[str, str] | N
     """Return a graph without the norms that could be absorbed exactly, and what became of each.
 
     Args: left: norms that stay, by their first node, and why.
-    Raises: InputError: a strategy that doesn't exist.
+    Raises: InputError: there is no such strategy.
     """
     check_strategy(strategy)
     draft = Draft(graph)
@@ -40,7 +40,7 @@ def fold_graph(graph: Graph, strategy: str = "auto", left: Mapping[str, str] | N
     groups = norm_calls(graph)
     outcomes: dict[str, SiteResult] = {}
     tried = len(groups) + 1
-    while 0 < len(groups) < tried:  # a norm that went may have been in another one's way
+    while 0 < len(groups) < tried:  # a norm that was folded may have blocked another
         tried = len(groups)
         for calls in groups:
             old = orders.get(calls[0], "norm")
@@ -87,7 +87,7 @@ def absorb_norm(
 
     Args: only: "backwards" or "forwards"; None tries the first, then the second.
     Returns: the layers that absorbed it, and the border strategy where one was needed.
-    Raises: Blocked: with the reason; the draft is as it was.
+    Raises: Blocked: with the reason; the draft is unchanged.
     """
     channels = norm_channels(draft, calls)
     backwards = ""
@@ -120,8 +120,8 @@ def _absorb_backwards(draft: Draft, calls: Sequence[str], channels: Channels) ->
 def norm_channels(draft: Draft, calls: Sequence[str]) -> Channels:
     """Return a norm's scale and shift at inference.
 
-    Raises: Blocked: it has none: its statistics depend on the data, or it insists on a mode; or
-    its calls do different things.
+    Raises: Blocked: its statistics depend on the data, its call forces training mode, or its calls
+    do different things.
     """
     first, *others = (_one_norm_channels(draft, draft.nodes[name]) for name in calls)
     if not all(first.equals(other) for other in others):

@@ -1,10 +1,10 @@
-"""Who a norm's neighbours are, by data flow: up and down a Graph through what doesn't matter.
+"""A norm's neighbours by data flow: up and down a Graph, past the nodes that don't matter.
 
-Looked through are nodes that neither mix in another layer's decision nor bend a value: dropout,
-pooling, padding, cropping, reshaping, resizing, a fixed scale, identity. A walk stops at a linear
-layer, an activation, a norm, a merge, an input, an output, and at whatever is unknown. An
-activation written as x · sigmoid(x) is one activation, not a merge. `Paths(graph, guess)` walks as
-if the unknown nodes were of one kind. Not here: what the neighbours mean (`sites`).
+A walk passes transparent nodes: dropout, pooling, padding, cropping, reshaping, resizing, a fixed
+scale, identity. It stops at a linear layer, an activation, a norm, a merge, an input, an output and
+an unknown node. An activation written as x · sigmoid(x) is one activation, not a merge.
+`Paths(graph, guess)` walks as if the unknown nodes were of one kind. Not here: what the neighbours
+mean (`sites`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from functools import cached_property
 
 from ..graph import Graph, Node
 
-# What the first, the middle and the last of several unknown nodes in a row are, in the guesses that
-# let as many norms as possible read with the layer behind them. There a single one is a norm, but
-# to what it follows an activation, or a linear layer behind an activation.
+# The first, the middle and the last of several unknown nodes in a row, in the guesses that let as
+# many norms as possible read with the layer behind them. A single unknown node is a norm there, but
+# for the norm in front of it an activation, or behind an activation a linear layer.
 _FORWARD = {
     "forward": ("norm", "transparent", "act"),
     "norm first": ("norm", "transparent", "transparent"),
@@ -41,7 +41,7 @@ def is_unknown(node: Node) -> bool:
 
 
 def is_transparent(node: Node) -> bool:
-    """Return whether a walk looks through this node (a mean over positions is a pool)."""
+    """Return whether a walk passes this node (a mean over positions is a pool)."""
     return node.operation.transparent
 
 
@@ -52,10 +52,10 @@ def _halves(one: Node, two: Node) -> bool:
 
 
 class Paths:
-    """The walks over one graph, each remembered.
+    """The walks over one graph; results are cached.
 
-    guess: what unknown nodes are taken for, one of GUESSES: a wall, where a walk stops, is what
-    they are if nothing is guessed. Products of two values, and nodes with several inputs, are a
+    guess: what unknown nodes are taken for, one of GUESSES; without a guess they are a wall, where
+    a walk stops. Products of two values, and nodes with several inputs, are a
     linear layer or a wall.
     """
 
@@ -66,7 +66,7 @@ class Paths:
 
     @cached_property
     def _gates(self) -> dict[str, tuple[Node, str]]:
-        """For each product x · act(x): the activation, and where x comes from."""
+        """For each product x · act(x): the activation, and the node that makes x."""
         found = {}
         for node in self.graph:
             if node.op == "multiply" and len(set(node.inputs)) == 2:
@@ -91,7 +91,7 @@ class Paths:
 
     @cached_property
     def _gating(self) -> frozenset[str]:
-        """The nodes inside such products: of them only the product counts."""
+        """The nodes inside such products; a walk sees only the product."""
         inside: set[str] = set()
         for product, (_, goal) in self._gates.items():
             for name in self.graph.nodes[product].inputs:
@@ -101,7 +101,7 @@ class Paths:
         return frozenset(inside)
 
     def kind(self, node: Node) -> str:
-        """Return what a walk takes this node for."""
+        """Return the kind that a walk takes this node for."""
         if node.op == "attention":
             return "linear"  # it begins and ends with projections
         if self._guessed(node):
@@ -122,7 +122,7 @@ class Paths:
 
     @cached_property
     def _roles(self) -> dict[str, str]:
-        """What each of several unknown nodes in a row is, in a guess of _FORWARD."""
+        """The kind of each of several unknown nodes in a row, in a guess of _FORWARD."""
         found: dict[str, str] = {}
         first, middle, last = _FORWARD.get(self.guess, ("", "", ""))
         for node in self.graph if self.guess in _FORWARD else ():
@@ -136,7 +136,7 @@ class Paths:
         return found
 
     def is_transparent(self, node: Node) -> bool:
-        """Return whether a walk looks through this node, by what is guessed of unknown ones."""
+        """Return whether a walk passes this node, with the guess about unknown ones."""
         if self._guessed(node):
             return self.kind(node) == "transparent"
         return is_transparent(node) or bool(node.attrs.get("rearranges"))
@@ -157,7 +157,7 @@ class Paths:
         return node
 
     def source(self, node: Node) -> str:
-        """Return the name of what an activation or a norm is applied to."""
+        """Return the name of the node that an activation or a norm is applied to."""
         return self._gates[node.name][1] if node.name in self._gates else node.inputs[0]
 
     def act_op(self, node: Node) -> str:
@@ -170,14 +170,14 @@ class Paths:
         )
 
     def back(self, name: str) -> End:
-        """Return what made the value of node `name`, looking through transparent nodes."""
+        """Return the node that made the value of node `name`, past transparent nodes."""
         node = self.graph.nodes[name]
         while self.is_transparent(node) and node.inputs:
             node = self.graph.nodes[node.inputs[0]]
         return End(self.kind(node), node)
 
     def ahead(self, name: str) -> tuple[End, ...]:
-        """Return everything that takes the value of node `name`, in topological order.
+        """Return all nodes that take the value of node `name`, in topological order.
 
         The model's output is an end too: of kind `output`, at the node that is put out.
         """
@@ -224,7 +224,7 @@ class Paths:
         return tuple(inside)
 
     def takers(self, name: str) -> tuple[str, ...]:
-        """Return who reads a value, once each; a product x · act(x) counts as one reader."""
+        """Return the readers of a value, once each; a product x · act(x) counts as one reader."""
         found = []
         for reader in self.graph.consumers[name]:
             while reader in self._gating:

@@ -1,13 +1,13 @@
-"""Rebuild: the same architecture in another order, to be trained anew.
+"""Rebuild: the same architecture in another order, to be trained from scratch.
 
-Norms move, with the activation where the order asks for that; a bias goes where a norm that
-subtracts a mean per channel now follows directly, and comes where none does any longer. What stays,
-and is said so: norms whose activation follows behind an addition (the last of a residual branch),
-norms without a linear layer of their own, values that others read too, and blocks whose linear
-layer makes the network's output. Without a norm in the order every norm goes.
+Norms move, and the activation too if the order needs it. A bias is removed where a norm that
+subtracts a mean per channel now follows directly, and added where none does any longer. Some norms
+stay, and the report says why: the activation follows behind an addition (the last norm of a
+residual branch), the norm has no linear layer of its own, a value in between is read elsewhere too,
+or the linear layer makes the network's output. An order without a norm removes every norm.
 
-Weights are the framework's to initialise (`fresh` of `ReadModel.write`). Not here: keeping the
-function (`convert`).
+The framework initialises the weights (`fresh` of `ReadModel.write`). Not here: keeping the function
+(`convert`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def rebuild_graph(
 ) -> Edit:
     """Return the graph with its norms where `order` has them, and what became of each.
 
-    Tensors keep their shapes where they can and their values mean nothing any more.
+    Tensors keep their shapes where they can; their values are meaningless.
     Args: bias: "rule" drops and adds biases by the bias rule, "keep" leaves them as they are; left:
         norms that stay, by their first node, and why.
     Raises: InputError: an order without activation or with dropout, an unknown `bias`; Refused: a
@@ -65,7 +65,7 @@ def rebuild_graph(
     outcomes: dict[str, SiteResult] = {}  # by the norm's first node
     moving: list[tuple[str, Site]] = []
     touched: dict[str, None] = {}
-    settled: dict[str, list[Site]] = {}  # of norms that are right already
+    settled: dict[str, list[Site]] = {}  # norms that have the order already
     for calls in norm_calls(graph):
         sites = [by_node[name] for name in calls]
         node, old = graph.nodes[calls[0]], sites[0].order
@@ -75,7 +75,7 @@ def rebuild_graph(
             how = _check(draft, paths, sites, wanted)
         except Blocked as blocked:
             outcomes[calls[0]] = SiteResult(layer, "skipped", str(blocked), old=old, new=old)
-            if all(site.order == str(wanted) for site in sites):  # its biases follow the rule, too
+            if all(site.order == str(wanted) for site in sites):  # its biases follow the rule too
                 settled[calls[0]] = sites
                 touched.update(dict.fromkeys(name for site in sites for name in site.linears))
             continue
@@ -106,7 +106,7 @@ def rebuild_graph(
 def check_promised(planned: Iterable[SiteResult], found: Iterable[SiteResult]) -> None:
     """Refuse a network where a norm that moved, and one that stays, don't read as planned.
 
-    Then the rest of the model decides between two readings, and not for the one that was asked for.
+    The same layers then have two readings, and the rest of the model decides for the other one.
     """
     other = [(was, now) for was, now in zip(planned, found, strict=True) if was.new != now.new]
     moved = [pair for pair in other if pair[0].old != pair[0].new]
@@ -120,13 +120,13 @@ def check_promised(planned: Iterable[SiteResult], found: Iterable[SiteResult]) -
 
 
 def _check_plain(graph: Graph) -> None:
-    """Refuse kernels that no initialiser makes: those that are quantized, or merged (LoRA)."""
+    """Refuse kernels that no initialiser makes: quantized ones, and those with LoRA's weights."""
     for node in graph:
         for attr, what in (("quantized", "is quantized to"), ("lora", "has LoRA")):
             if node.attrs.get(attr):
                 raise Refused(
                     f"'{node.layer_name}' {what} {node.attrs[attr]}: such a layer can't "
-                    "be initialised anew. Rebuild the model that it was made from."
+                    "be initialised from scratch. Rebuild the model that it was made from."
                 )
 
 
@@ -205,7 +205,7 @@ def _check_turn(draft: Draft, paths: Paths, site: Site, old: list[str]) -> None:
         own_pad = graph.nodes[name].operation.kind == "pad" and paths.takers(name) == (front,)
         steps += name not in members and graph.nodes[name].kind != "drop" and not own_pad
     if steps:
-        raise Blocked("pooling, padding or reshaping stands between its parts")
+        raise Blocked("pooling, padding or reshaping is between its parts")
     if old[0] == "act" and _makes_output(paths, linear):
         raise Blocked(f"'{graph.nodes[linear].layer}' makes the network's output")
 
@@ -250,13 +250,13 @@ def _put_back(draft: Draft, paths: Paths, site: Site, call: str, wanted: Order) 
 
 
 def _set_biases(draft: Draft, linears: Iterable[str]) -> dict[str, str]:
-    """Drop and add biases as the rule has it; return what was done, by node."""
+    """Drop and add biases by the bias rule; return what was done, by node."""
     done: set[str] = set()
     changed: dict[str, str] = {}
     for name in linears:
         node = draft.nodes[name]
         if node.attrs.get("time_distributed"):
-            continue  # it is written as it was
+            continue  # it is written unchanged
         axis = node.channel_axis
         if name in done or axis is None or "kernel" not in node.arrays:
             continue
@@ -265,17 +265,17 @@ def _set_biases(draft: Draft, linears: Iterable[str]) -> dict[str, str]:
         redundant = all(_is_redundant(draft, draft.nodes[call]) for call in calls)
         if redundant and "bias" in node.arrays:
             draft.drop_array(name, "bias")
-            changed.update(dict.fromkeys(calls, "only its layer's redundant bias goes"))
+            changed.update(dict.fromkeys(calls, "only its layer's redundant bias is removed"))
         elif not redundant and "bias" not in node.arrays:
             draft.set_array(name, "bias", np.zeros(node.shape[axis] or 0))
-            changed.update(dict.fromkeys(calls, "only its layer's missing bias comes"))
+            changed.update(dict.fromkeys(calls, "only its layer's missing bias is added"))
     return changed
 
 
 def _is_redundant(draft: Draft, node: Node) -> bool:
     """Return whether a norm that subtracts a mean per channel directly follows, and nothing else.
 
-    Pooling, padding and the like between them let a bias through only in part.
+    Pooling, padding and the like between them may change a bias at the border.
     """
     readers = draft.readers(node.name)
     if len(readers) != 1 or node.name in draft.outputs:

@@ -3,12 +3,14 @@
 A norm with a linear layer right before it reads as linear-norm-act, and one behind an activation
 as linear-act-norm; where the layer before belongs to an earlier norm already, it belongs to the
 layer behind it (norm-act-linear, norm-linear-act). In a plain chain both readings fit every norm
-but those at the ends, so that the ends decide; where they don't, the rest of the model does, and at
-last the commoner reading (linear first). Only data flow counts, never names or registration order.
+except those at the ends, so the ends decide; if they fit both too, the rest of the model decides,
+and then the commoner reading (linear first). Only data flow counts, never names or the order of
+registration.
 
-An unknown node is no reason to look on the other side of a norm: it may be the norm's linear layer,
-its activation, or the end of a chain. So the graph is read once for each thing that unknown nodes
-can be. A norm that reads the same every time is known; the others name what they depend on.
+An unknown node may be the norm's linear layer, its activation, or the end of a chain, so the norm
+does not simply belong to the layer on its other side. The graph is read once for each kind that
+unknown nodes can be. A norm that reads the same every time is known; the others name the layers
+that they depend on.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class Site:
     order: tokens in data-flow order, without dropout: an order such as linear-norm-act, or part of
     one where there is no linear layer or no activation on its path (linear-norm, norm-act, norm),
     or an unknown one.
-    unknown: layers that couldn't be read and that the order depends on; then it is one of `orders`.
+    unknown: layers that couldn't be read and that the order depends on; it may be any of `orders`.
     """
 
     name: str  # the norm's layer
@@ -63,12 +65,12 @@ class _Norm:
     ends: tuple[End, ...]
     prev: Node | None = None
     prev_act: Node | None = None  # the activation between prev and the norm
-    lone_act: Node | None = None  # one right before, that belongs to no block before it
+    lone_act: Node | None = None  # one right before the norm that belongs to no block
     act: Node | None = None  # the activation right behind the norm
     next: list[Node] = field(default_factory=list)
-    forward: bool = False  # reads with `next`
-    unknown: bool = False  # what is in front isn't known, so that it reads with nothing
-    lends: bool = False  # `next` is the layer of the norm behind it
+    forward: bool = False  # belongs to `next`
+    unknown: bool = False  # the node in front is unknown, so it belongs to no layer
+    lends: bool = False  # `next` belongs to the norm behind it
 
     @property
     def direct(self) -> bool:
@@ -109,7 +111,7 @@ def _read(paths: Paths, unknown: bool = False) -> dict[str, Site]:
 
 
 def _settled(paths: Paths, site: Site, guesses: Sequence[Site]) -> Site:
-    """Return the site that all guesses agree on, or what is known of it and what it depends on."""
+    """Return the site that all guesses agree on, else what is known and what it depends on."""
     first = guesses[0]
     if all(
         (g.order, g.linears, g.act_node) == (first.order, first.linears, first.act_node)
@@ -172,7 +174,7 @@ def _neighbours(paths: Paths, node: Node, unknown: bool) -> _Norm:
         norm.unknown = unknown and is_unknown(up.node)
     acts = [end.node for end in norm.ends if end.kind == "act"]
     norm.act = acts[0] if acts else None
-    # Of several activations all count: which is the first is an accident of how nodes are listed.
+    # All of several activations count: their order in the graph means nothing.
     ends = [end for act in acts for end in paths.ahead(act.name)] if acts else norm.ends
     takers = (paths.whole(end.node) for end in ends if end.kind == "linear")
     norm.next = list({node.name: node for node in takers}.values())
@@ -180,7 +182,7 @@ def _neighbours(paths: Paths, node: Node, unknown: bool) -> _Norm:
 
 
 def _resolve(paths: Paths, norms: Sequence[_Norm]) -> None:
-    """Decide for each norm whether it reads with the linear layer before or behind it."""
+    """Decide for each norm whether it belongs to the linear layer before or behind it."""
     anchored: Counter[bool] = Counter()
     open_chains = []
     for chain in _chains(norms):
@@ -309,7 +311,7 @@ def _act_behind(paths: Paths, linears: Iterable[Node]) -> Node | None:
 
 
 def _note(paths: Paths, norm: _Norm) -> str:
-    """Return where the activation is, if it follows behind a merge, or may be there."""
+    """Return where the activation is if it follows behind a merge, or may do so."""
     unknown = ""
     for merge in (end.node for end in norm.ends if end.kind == "merge"):
         for beyond in paths.ahead(merge.name):

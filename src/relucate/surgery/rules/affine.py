@@ -135,7 +135,7 @@ def _keeps_constant(graph: Graph, node: Node, axis: int) -> bool:
     shift = what.shift_of(attrs)
     if node.op == "concat":
         return _along(node, axis)
-    if what.kind == "merge":  # of which one input alone has the constant
+    if what.kind == "merge":  # one of its inputs has the constant
         same = all(graph.nodes[name].shape == node.shape for name in node.inputs)
         return what.scale == "any" and same
     if what.training in ("multiplies", "other"):
@@ -213,14 +213,14 @@ def missing_bias(facts: Facts) -> Iterator[Hit]:
       can shift most units. Such networks train. That is why `norm-linear-act` is a note.
     - A shift is left out on purpose, for example to keep a network homogeneous.
 
-    Not reported: `norm-linear-act` with a layer or RMS norm, because transformers without biases
-    are built so on purpose; a layer with a learned shift of its own behind it. To leave the rule
+    Not reported: `norm-linear-act` with a layer or RMS norm, because some transformers
+    omit biases on purpose; a layer with a learned shift of its own behind it. To leave the rule
     out: `--ignore N102`.
 
     ## Reference
 
-    - mmcv, `ConvModule(bias="auto")`, and fastai, `ConvLayer(bias=None)`: the bias goes with any
-      norm, whatever the order (source as of 2026).
+    - mmcv, `ConvModule(bias="auto")`, and fastai, `ConvLayer(bias=None)`: any norm removes the
+      bias, in every order (source as of 2026).
     - MONAI, issue 2768: drop it only if the norm comes first.
     """
     seen: set[str] = set()
@@ -314,7 +314,7 @@ def absorbable_scale(facts: Facts) -> Iterator[Hit]:
 
     ## When it is fine
 
-    Nearly always: it is a note. Gamma changes how a network trains though not what it can compute.
+    Nearly always: it is a note. Gamma changes how a network trains but not what it can compute.
     Weight decay acts on it apart from the kernel, and a gamma that starts at zero opens a branch
     slowly. Most published networks keep it; Keras's Inception v3 and TF-slim leave it out.
 

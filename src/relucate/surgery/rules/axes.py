@@ -26,7 +26,7 @@ def bias_axis(graph: Graph, node: Node) -> int | None:
 
 
 def input_axis(graph: Graph, node: Node) -> int | None:
-    """Return the axis of a linear layer's input that its kernel tells apart, None if unknown."""
+    """Return the axis of a linear layer's input that its kernel indexes, None if unknown."""
     rank = len(graph.nodes[node.inputs[0]].shape)
     if node.op == "dense":
         return rank - 1
@@ -35,7 +35,7 @@ def input_axis(graph: Graph, node: Node) -> int | None:
 
 
 def norm_axes(node: Node) -> tuple[int, ...]:
-    """Return the axes that a norm keeps apart (its channels), in its input's own numbering.
+    """Return the axes that a norm treats separately (its channels), in its input's own numbering.
 
     For layer and RMS norm: the axes that it normalizes over.
     """
@@ -75,7 +75,7 @@ def carried(graph: Graph, node: Node, axis: int) -> int | None:
 
 
 def _reshaped(before: _Shape, after: _Shape, axis: int) -> int | None:
-    """Return which axis tells the index along `axis` after a reshape in C order."""
+    """Return which axis determines the index along `axis` after a reshape in C order."""
     if None not in before[1 : axis + 1] and before[1 : axis + 1] == after[1 : axis + 1]:
         return axis
     inner = _product(before[axis + 1 :])

@@ -1,4 +1,4 @@
-"""Rules about what other tools make of the model when they fold its norms."""
+"""Rules about how other tools fold the model's norms."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def mixed_orders(facts: Facts) -> Iterator[Hit]:
 
     One block with its layers swapped is easy to write and hard to see. Weights load, shapes fit,
     training works a little worse. Which order is better depends on network, activation and data, so
-    measure it with `relucate compare`; that both stand in one network is seldom meant.
+    measure it with `relucate compare`; a network with both is seldom intended.
 
     ## Example
 
@@ -84,7 +84,7 @@ def mixed_orders(facts: Facts) -> Iterator[Hit]:
     - Keras, issues 4618 and 5465: Inception v3 in another order than its paper.
     """
     full = [s for s in facts.sites if s.order.count("-") == 2 and not s.unknown]
-    # A transformer's layer norms keep to an order of their own beside the batch norms of a stem.
+    # A transformer's layer norms have an order of their own, other than a stem's batch norms.
     yield from _odd([site for site in full if site.kind in CHANNEL_NORMS])
     yield from _odd([site for site in full if site.kind not in CHANNEL_NORMS])
 
@@ -156,7 +156,7 @@ def norm_at_output(facts: Facts) -> Iterator[Hit]:
 
     - The model puts out features that should be normalized: face recognition ends in a norm (an
       embedding), and some self-supervised heads do.
-    - It is one part of a larger network, and the next part goes on from the norm.
+    - It is one part of a larger network, and the next part reads the norm.
 
     Not reported: norm, then activation, then output (a body without its top); layer norms, which
     many transformers end with. To leave the rule out: `--ignore N202`.
@@ -288,13 +288,13 @@ def no_activation(facts: Facts) -> Iterator[Hit]:
     ## What it finds
 
     A batch, instance or group norm with a linear layer before it and only linear layers behind it;
-    or a norm with neither a linear layer nor an activation beside it.
+    or a norm with neither a linear layer nor an activation next to it.
 
     ## Why
 
     At inference linear layer, batch norm, linear layer is one linear map: the second layer adds
-    nothing but cost. (With group and instance norms it is not one, and the message doesn't say so.)
-    Mostly the activation was forgotten.
+    nothing but cost. (With group and instance norms it is not one linear map, and the
+    message does not claim it.) In most cases the activation was forgotten.
 
     ## Example
 
@@ -341,7 +341,7 @@ def no_activation(facts: Facts) -> Iterator[Hit]:
       blocks).
 
     Not reported: an activation behind a sum, a max pool between, a layer norm between (which is not
-    linear), a norm beside a layer that can't be looked into. To leave the rule out:
+    linear), a norm next to a layer that could not be read. To leave the rule out:
     `--ignore N204`.
 
     ## Reference
@@ -379,7 +379,7 @@ def no_activation(facts: Facts) -> Iterator[Hit]:
 
 
 def _open(facts: Facts, norm: Node) -> bool:
-    """Return whether a merge or an unknown layer stands next to a norm: what is beyond counts."""
+    """Return whether a merge or an unknown layer is next to a norm: layers beyond it count."""
     ends = [facts.paths.back(norm.inputs[0]), *facts.paths.ahead(norm.name)]
     return any(end.kind in {"merge", "other"} for end in ends)
 

@@ -1,6 +1,6 @@
 """What a rule is: a code, a severity, and a function from the model's facts to findings.
 
-Each rule's docstring starts with its one-line summary and is its page (`pages`).
+Each rule's docstring starts with its one-line summary; it is also the rule's page (`pages`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rules about how norms are set: epsilon, momentum, and calls that insist on a mode."""
+"""Rules about how norms are set: epsilon, momentum, and calls that force a mode."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def slow_statistics(facts: Facts) -> Iterator[Hit]:
     ## Fix
 
     A faster momentum: `momentum=0.9` in Keras, which is `momentum=0.1` in PyTorch. Or more steps.
-    Or estimate the statistics anew after training; `relucate compare` does that before each
+    Or re-estimate the statistics after training; `relucate compare` does that before each
     evaluation.
 
     ```python
@@ -168,8 +168,8 @@ def slow_statistics(facts: Facts) -> Iterator[Hit]:
 
     ## When it is fine
 
-    - The model goes on from trained weights, whose statistics fit already.
-    - The statistics are estimated anew after training.
+    - Training continues from trained weights, whose statistics fit already.
+    - The statistics are re-estimated after training.
 
     Not reported: frozen norms, norms without moving statistics, a plain average of all steps. To
     leave the rule out: `--ignore N402`.
@@ -209,7 +209,7 @@ def batch_at_inference(facts: Facts) -> Iterator[Hit]:
 
     ## Why
 
-    An example's output then depends on the examples beside it. One example alone is normalized by
+    An example's output then depends on the others in its batch. One example alone is normalized by
     itself, two runs with other batches give other answers, and the norm can't be folded.
 
     In a functional Keras model such a `training=True` holds only when you call the model yourself:
@@ -256,7 +256,7 @@ def batch_at_inference(facts: Facts) -> Iterator[Hit]:
       a support set.
     - The batch is one image, and an instance norm is meant. Then write one.
 
-    Not reported: a frozen norm in Keras, which uses its moving statistics whatever the call says.
+    Not reported: a frozen norm in Keras, which uses its moving statistics in every call.
     To leave the rule out: `--ignore N403`.
 
     ## Reference
@@ -267,20 +267,20 @@ def batch_at_inference(facts: Facts) -> Iterator[Hit]:
     seen: set[str] = set()
     for site in facts.sites:
         for node in (facts.graph.nodes[name] for name in site.nodes):
-            insists = node.attrs.get("forced") is True
-            on_batch = insists or "moving_mean" not in node.arrays
+            forced = node.attrs.get("forced") is True
+            on_batch = forced or "moving_mean" not in node.arrays
             frozen = node.attrs.get("frozen") and "moving_mean" in node.arrays
             if node.op != "batch_norm" or not on_batch or frozen or site.name in seen:
                 continue
             seen.add(site.name)
-            how, change = _on_batch(facts, insists)
+            how, change = _on_batch(facts, forced)
             yield Hit(site.name, how, f"{change}, unless that is wanted")
 
 
-def _on_batch(facts: Facts, insists: bool) -> tuple[str, str]:
+def _on_batch(facts: Facts, forced: bool) -> tuple[str, str]:
     """Return what a norm does that computes with its batch's statistics, and the change."""
     depends = "an example's output depends on the others in its batch"
-    if not insists:
+    if not forced:
         change = facts.say("keep moving statistics", "track_running_stats=True")
         return f"keeps no moving statistics: {depends}", change
     # In a functional Keras model, fit and predict put their own `training` in its place.

@@ -1,4 +1,4 @@
-"""Rules about a norm's values: statistics that never moved, broke, or tell of another order."""
+"""Rules about a norm's values: statistics that never moved, broke, or belong to another order."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def unmoved_statistics(facts: Facts) -> Iterator[Hit]:
     ## Why
 
     These are the values a norm starts with. It never saw a batch in training mode, or the weights
-    were loaded without the statistics. At inference it then passes its input on, scaled by gamma
-    and beta, while in training it normalized.
+    were loaded without the statistics. At inference it then only scales its input by
+    gamma and adds beta, while in training it normalized.
 
     ## Example
 
@@ -133,7 +133,7 @@ def dead_channels(facts: Facts) -> Iterator[Hit]:
 
     The norm's input is the same for all examples there: a dead relu before it, a filter of zeros, a
     constant input. Such a channel carries nothing. Dividing by the square root of a tiny variance
-    also makes whatever noise there is large, as far as epsilon lets it.
+    also amplifies noise, as far as epsilon allows.
 
     ## Example
 
@@ -420,7 +420,7 @@ def statistics_contradict_order(facts: Facts) -> Iterator[Hit]:
 
     ## Reference
 
-    - Lasagne Recipes, issue 78: negative means tell on which side of the relu a norm was.
+    - Lasagne Recipes, issue 78: negative means show on which side of the relu a norm was.
     """
     roles = Counter(site.name for site in facts.sites)
     for site, mean, _ in _statistics(facts):
