@@ -472,7 +472,7 @@ def test_compare_says_so_too():
     from relucate.study.rebuilding import rebuilt
 
     net, _ = hiding_keras(Block)
-    _, sentence = rebuilt(net, AFTER, (12, 12, 3))
+    sentence = rebuilt(net, AFTER, (12, 12, 3)).note
     assert sentence.startswith(f"rebuilt as {AFTER}, but 1 norm is inside 'inside'")
     with pytest.raises(Refused, match="1 norm is inside 'inside'"):
         rebuilt(hiding_keras(Block, known=False)[0], AFTER, (12, 12, 3))

@@ -302,3 +302,30 @@ class TestArm:
     def test_a_typo_is_an_input_error(self):
         with pytest.raises(InputError, match="aftr"):
             _ = Arm("aftr").order
+
+
+def with_slopes(input_shape, classes):
+    """Return a torch module without `order` whose norms and activations have equal shapes."""
+    import torch
+    from torch import nn
+
+    block = (nn.Linear(input_shape[0], 6), nn.BatchNorm1d(6), nn.PReLU(6))
+    net = nn.Sequential(*block, nn.Linear(6, classes))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.arange(1.0, 7.0))
+        net[1].bias.copy_(torch.arange(7.0, 13.0))
+    return net
+
+
+def test_modules_that_changed_places_are_paired_by_the_names_that_they_had():
+    source = resolve(with_slopes)
+    before, after = Arm("before"), Arm("after")
+    built, paired = build_paired(source, after, [before], 0, (5,), 3)
+    kinds = [type(part).__name__ for part in built.model.children()]
+    assert kinds == ["Linear", "PReLU", "BatchNorm1d", "Linear"]
+    assert {"1.weight", "1.bias", "1.running_mean", "2.weight", "3.weight"} <= set(paired.shared)
+    np.testing.assert_array_equal(built.model[1].weight.detach(), np.full(6, 0.25))
+    np.testing.assert_array_equal(built.model[2].weight.detach(), np.arange(1, 7))
+    np.testing.assert_array_equal(built.model[2].bias.detach(), np.arange(7, 13))
+    built.load({"2.weight": np.full(6, 0.5, np.float32)})
+    np.testing.assert_array_equal(built.model[1].weight.detach(), np.full(6, 0.5))

@@ -22,7 +22,7 @@ from ..train.framework import Framework, ReadModel
 from ..train.pairing import Paired, pair_initial
 from ..train.streams import derive
 from .norm_settings import equalise
-from .rebuilding import framework_of
+from .rebuilding import Made, framework_of
 from .source import ModelSource
 
 
@@ -83,12 +83,14 @@ class Built:
 
     model: Any
     framework: Framework
-    tensors: dict[str, np.ndarray]
+    names: dict[str, str]  # of the model's tensors -> the names that pair them across arms
+    tensors: dict[str, np.ndarray]  # by the names that pair them
     note: str = ""  # what to know about how it was built
 
     def load(self, values: Mapping[str, np.ndarray]) -> None:
-        """Set the tensors."""
-        self.framework.load(self.model, values)
+        """Set the tensors, which are given by the names that pair them."""
+        own = {name: values[paired] for name, paired in self.names.items() if paired in values}
+        self.framework.load(self.model, own)
 
     def read(self) -> ReadModel:
         """Read the model; the first call decides for all.
@@ -115,25 +117,37 @@ def build(
     Raises: InputError, Refused: what is wrong with the builder or with what it returned.
     """
     own = replace(source, options={**source.options, **arm.options})
-    model, note = _built_seeded(own, arm, derive(seed, "init") % 2**32, input_shape, classes)
+    model, note, renamed = _built_seeded(
+        own, arm, derive(seed, "init") % 2**32, input_shape, classes
+    )
     framework = framework_of(model)
     note = "; ".join(text for text in (note, equalise(model, framework, source.norms)) if text)
     if not framework.is_built(model):
         call(framework, model, np.zeros((2, *input_shape), np.float32), training=False)
-    return Built(model, framework, framework.tensors(model), note)
+    tensors = framework.tensors(model)
+    names = {name: _paired_name(name, renamed) for name in tensors}
+    return Built(model, framework, names, {names[key]: tensors[key] for key in tensors}, note)
+
+
+def _paired_name(name: str, renamed: Mapping[str, str]) -> str:
+    """Return a tensor's name, where its layer took another one's name with that layer's own."""
+    for new, old in renamed.items():
+        if name.startswith(f"{new}."):
+            return f"{old}{name.removeprefix(new)}"
+    return name
 
 
 def _built_seeded(
     source: ModelSource, arm: Arm, seed: int, input_shape: tuple[int, ...], classes: int
-) -> tuple[Any, str]:
-    loaded, model, note = None, None, ""
+) -> Made:
+    loaded, made = None, Made(None)
     while loaded != imported():  # a builder may import one, whose generator is unseeded then
         loaded = imported()
         seed_all(seed)
         random.seed(seed)
         np.random.seed(seed)
-        model, note = source.build_noted(arm.given, input_shape, classes)
-    return model, note
+        made = source.build_noted(arm.given, input_shape, classes)
+    return made
 
 
 def call(framework: Framework, model: Any, x: np.ndarray, *, training: bool) -> Any:

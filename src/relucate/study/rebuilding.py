@@ -8,7 +8,9 @@ training, so there every weight is initialised anew.
 from __future__ import annotations
 
 import random
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from ..errors import InputError, Refused
 from ..frameworks import owner
@@ -17,6 +19,17 @@ from ..surgery.audit import hidden_text
 from ..surgery.draft import Edit, plan_writable
 from ..surgery.rebuild import rebuild_graph
 from ..train.framework import Framework, ReadModel
+
+
+class Made(NamedTuple):
+    """A model that a builder made, what to know about it, and what pairing needs.
+
+    renamed: layers that were given another one's name: the new name -> the name that it had.
+    """
+
+    model: Any
+    note: str = ""
+    renamed: Mapping[str, str] = MappingProxyType({})
 
 
 def framework_of(model: Any) -> Framework:
@@ -40,8 +53,8 @@ def rebuilt(
     *,
     trained: bool = False,
     bias: str = "rule",
-) -> tuple[Any, str]:
-    """Return a model in another order, and a sentence on what could be moved.
+) -> Made:
+    """Return a model in another order, with a sentence on what could be moved.
 
     Args: input_shape: without the batch axis, channels last; trained: initialise all weights anew;
         bias: as for `rebuild`.
@@ -52,7 +65,8 @@ def rebuilt(
     framework = framework_of(model)
     read = framework.read(model, framework.example(input_shape))
     plan = _plan(read, order, bias)
-    return read.write(plan.graph, fresh, compiled=True), _sentence(plan, order)
+    made = read.write(plan.graph, fresh, compiled=True)
+    return Made(made, _sentence(plan, order), read.renamed(made))
 
 
 def _plan(read: ReadModel, order: str, bias: str) -> Edit:

@@ -30,7 +30,7 @@ from ..nets.user_code import (
     takes_all,
 )
 from .identity import code_digest
-from .rebuilding import rebuilt
+from .rebuilding import Made, rebuilt
 
 Builder = Callable[..., Any]
 
@@ -76,17 +76,15 @@ class ModelSource:
 
     def build(self, order: str, input_shape: tuple[int, ...], classes: int) -> Any:
         """Build the model in `order` and return it: Keras model or torch module."""
-        return self.build_noted(order, input_shape, classes)[0]
+        return self.build_noted(order, input_shape, classes).model
 
-    def build_noted(
-        self, order: str, input_shape: tuple[int, ...], classes: int
-    ) -> tuple[Any, str]:
+    def build_noted(self, order: str, input_shape: tuple[int, ...], classes: int) -> Made:
         """Return the model in `order`, and what to know about it.
 
         A saved model, and what a builder without `order` gives, is rebuilt in that order.
         """
         if self.kind == "net":
-            return nets.build(self.text, order, input_shape, classes, **self.options), ""
+            return Made(nets.build(self.text, order, input_shape, classes, **self.options))
         self._import()
         if self.kind == "saved":
             model, _ = load_saved(Path(self.text))
@@ -101,7 +99,7 @@ class ModelSource:
         given = arguments(builder, self.text, offered, options)
         model = call(builder, f"the builder '{self.text}'", given, f" for order '{order}'")
         if _takes_order(builder, self.text):
-            return model, ""
+            return Made(model)
         return rebuilt(model, order, input_shape, **own)
 
     def equal_biases(self) -> str:

@@ -77,7 +77,7 @@ class Classification(Task):
         """Refuse outputs that aren't one logit or probability per class."""
         if not isinstance(shape, tuple) or shape[1:] != (classes,):
             raise Refused(
-                f"the model's output has shape {shape}; expected (batch, {classes}): one logit "
+                f"the model's output is of shape {shape}; expected (batch, {classes}): one logit "
                 "(Keras: or probability) per class."
             )
 
