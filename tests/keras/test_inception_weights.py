@@ -429,11 +429,11 @@ def test_an_old_file_does_not_fit_todays_order_nor_the_other_way_round(
     old, new, blank, published, tmp_path
 ):
     write_keras_1(published, old)
-    message = r"of the order 'after' \(convolutions with biases, as in Keras 1.x\), the model has "
+    message = r"has the order 'after' \(convolutions with biases, as in Keras 1.x\), the model has "
     with pytest.raises(InputError, match=message + r"the order 'before': build it with order='af"):
         load(new, published, order="linear-norm-act")
     path = write_keras_2(tmp_path / "new.h5", new)
-    message = r"of the order 'before' \(convolutions without biases.*the order 'after': build it"
+    message = r"has the order 'before' \(convolutions without biases.*the order 'after': build it"
     with pytest.raises(InputError, match=message):
         load(blank, path)
     # The arrays would fit here, and make another function.

@@ -631,7 +631,6 @@ NOT_LOWERED = {
     "bilinear": (lambda: kl.UpSampling2D(2, interpolation="bilinear"), r"\(resize\)"),
     "resizing": (lambda: kl.Resizing(3, 4), r"\(resize\)"),
     "softmax over axes": (READ["softmax over axes"][1], "over several axes"),
-    "noise shape": (lambda: kl.Dropout(0.5, noise_shape=(None, 1, 1, 3)), "noise_shape="),
     "alpha dropout": (lambda: kl.AlphaDropout(0.4), r"\(alpha_dropout\)"),
     "noise": (lambda: kl.GaussianNoise(0.1), r"\(gaussian_noise\)"),
     "spectral": (
