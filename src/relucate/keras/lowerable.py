@@ -20,7 +20,7 @@ from .running import called, title
 
 
 def lowerable(reading: Reading) -> Lowerable:
-    """Return what stands for a model that was read."""
+    """Return a model that was read in the form that another framework trains."""
 
     def load(values: Any) -> None:
         for key, variable in reading.variables.items():

@@ -161,7 +161,7 @@ class _Missing:
         for event in executor.run(self._tasks()):
             self._hear(event)
             if isinstance(event, Done) and self.outcome.decided:
-                break  # runs that go on nevertheless are for pairs that nobody needs
+                break  # runs that go on are for pairs that aren't needed
 
     def _tasks(self) -> Iterator[Task | None]:
         """Yield the runs in the order of their pairs, one to be repeated before all others."""

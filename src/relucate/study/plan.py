@@ -30,7 +30,7 @@ from .tasks import ENGINES
 class StudyPlan:
     """A study to be run: everything that the user chose.
 
-    looks: decide after every pair, from the third on, and stop as soon as every answer stands;
+    looks: decide after every pair, from the third on, and stop once every question is answered;
         `pairs` is then the most. Otherwise all pairs run, and only then is it decided.
     task: what the networks are trained for; metric: its metric.
     margin: in the metric's own unit; None: the metric's usual one, if it has one.
@@ -151,7 +151,7 @@ class StudyPlan:
 
     @cached_property
     def interactions(self) -> tuple[Interaction, ...]:
-        """Whether each order's effect depends on each factor: questions beside the arms' own."""
+        """Whether each order's effect depends on each factor: questions besides the arms' own."""
         return interactions_of(self.arms, self.factors)
 
     @property

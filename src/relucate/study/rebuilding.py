@@ -2,7 +2,7 @@
 
 Both arms are rebuilt from the same model, so that layers keep their names and pairing finds them.
 A builder's own initial values are kept wherever a tensor keeps its shape; a saved model's are its
-training, so there every weight is initialised anew.
+training, so there every weight is initialised again.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def rebuilt(
 ) -> Made:
     """Return a model in another order, with a sentence on what could be moved.
 
-    Args: input_shape: without the batch axis, channels last; trained: initialise all weights anew;
+    Args: input_shape: without the batch axis, channels last; trained: initialise all weights;
         bias: as for `rebuild`.
     Raises: InputError: it has no norms. Refused: it can't be read or written, or none of its norms
     can be in that order.

@@ -22,7 +22,7 @@ _RECIPE = {field.name for field in fields(Recipe)}
 def arms_from(
     orders: Sequence[str], factors: Mapping[str, Sequence[Any]] | None = None
 ) -> tuple[Arm, ...]:
-    """Return an arm per choice of values and order; the orders of a choice stand together.
+    """Return an arm per choice of values and order; the orders of a choice are next to each other.
 
     A factor that is an option of the recipe (lr, weight_decay, ...) goes there, any other to the
     builder. Every order is parsed: a typo fails before anything runs.

@@ -67,7 +67,7 @@ class _ReadModel:
     ) -> list[np.ndarray]:
         try:
             return in_double(model, inputs, self._example, each)
-        except Exception:  # a forward that insists on float32, a module that can't be copied
+        except Exception:  # a forward that needs float32, a module that can't be copied
             return evaluate(self.reread(model), *inputs, each=each)
 
     def taps(

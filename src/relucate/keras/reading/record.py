@@ -35,7 +35,7 @@ class Call:
     keras_node: Any  # its arguments
     names: tuple[str, ...]  # the nodes that it became, in order
     reads: tuple[tuple[int, ...], ...]  # for each: which of `tensors`; numbers < 0: of `names`
-    heads: tuple[str, ...]  # for each output of the call: the node that stands for it
+    heads: tuple[str, ...]  # for each output of the call: the node that represents it
     tensors: tuple[Value, ...]  # every symbolic tensor among the arguments, in order
     training: bool | None  # that this call, or one around it, sets
     timed: bool = False  # of a whole model, by a TimeDistributed: `names` are all of its nodes

@@ -1,1 +1,1 @@
-"""The parts of the PyTorch reader (`relucate.torch.read`); what is public stands in `reader`."""
+"""The parts of the PyTorch reader (`relucate.torch.read`); what is public is in `reader`."""

@@ -80,7 +80,7 @@ class Builder:
             weights: role -> tensor; None where the layer has none.
             part: tells this node of a module apart from the module's main one.
             label: for a function, its name in the layer's name, where that isn't the operation's.
-            shape: of the output, where it can't be told from the attributes.
+            shape: of the output, where it doesn't follow from the attributes.
             alias: the output may share the input's memory.
 
         Raises: Mismatch: the shapes don't fit.
@@ -263,7 +263,7 @@ class Builder:
 
     @contextmanager
     def inside(self, path: str) -> Iterator[None]:
-        """Emit functions that stand in the forward of the module at `path`."""
+        """Emit functions that are in the forward of the module at `path`."""
         outer, self._scope = self._scope, Scope(path, self._calls[path] - 1, False)
         try:
             yield

@@ -1,4 +1,4 @@
-"""What a traced name stands for while a PyTorch model is read, and the program that is read.
+"""The value of a traced name while a PyTorch model is read, and the program that is read.
 
 Both ways into a model (`symbolic`, `exported`) end in a `Program`: calls of modules and functions
 in the order in which they ran. `translator` turns it into a Graph. Not here: any decision.
@@ -74,10 +74,10 @@ class Call:
 
     target: Any
     module: bool
-    args: tuple[Any, ...]  # with fx.Nodes where traced values stand
+    args: tuple[Any, ...]  # with fx.Nodes in the places of traced values
     kwargs: dict[str, Any]
     results: tuple[fx.Node, ...]  # the names that its outputs have
-    owner: str  # path of the module in whose forward it stands
+    owner: str  # path of the module in whose forward it is
     owner_call: int  # which call of that module
     outputs: tuple[Any, ...] | None = None  # fake tensors like the results, where they are known
 
@@ -92,4 +92,4 @@ class Program:
     tensors: dict[fx.Node, Tensor] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     results: Any = None  # nested, with fx.Nodes
-    changed: list[str] = field(default_factory=list)  # buffers that every call sets anew
+    changed: list[str] = field(default_factory=list)  # buffers that every call sets

@@ -34,7 +34,7 @@ from .program import Program, Stopped
 from .symbolic import trace
 from .translator import Translator
 
-# A batch size that no model has as another number, so that the batch axis is told from the others.
+# A batch size that no model has as another number, so that the batch axis differs from the others.
 _BATCHES = (17, 19, 23, 29, 31, 37, 41, 43, 47)
 
 
@@ -79,7 +79,7 @@ def read(model: nn.Module, example: Any, *, leaves: Sequence[str] = ()) -> Graph
         leaves: paths or class names of modules that become one opaque node each.
 
     Nodes are named by the module's path (`layer1.0.bn1`, second call `layer1.0.bn1@1`); functions
-    by the module in whose forward they stand (`layer1.0/add`). Images are channels first; weights
+    by the module in whose forward they are (`layer1.0/add`). Images are channels first; weights
     are copied, in the Graph's layouts, under their names in the state dict.
     Raises:
         InputError: not a module, no example, or one that doesn't fit (the layer is named).
@@ -134,7 +134,7 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
 def same_calls_in_training(model: nn.Module, example: Any, leaves: Sequence[str] = ()) -> bool:
     """Return whether the forward makes the same calls in training mode as in eval mode.
 
-    It doesn't where code stands behind `if self.training` (auxiliary heads, stochastic depth).
+    It doesn't where code depends on `if self.training` (auxiliary heads, stochastic depth).
     """
     model = unwrap(model)
     with unchanged(model):
@@ -157,7 +157,7 @@ def _same_calls(model: nn.Module, example: Any, leaves: Sequence[str]) -> bool:
 
 
 def unread(reading: Reading, model: nn.Module) -> tuple[str, ...]:
-    """Return the modules with parameters that stand in no call that torch.export read.
+    """Return the modules with parameters that no call read by torch.export uses.
 
     Such a module may be called for other inputs: torch.export follows one branch of a condition.
     What torch.fx reads has no such conditions, so that for it the answer is empty.
@@ -178,7 +178,7 @@ def unread(reading: Reading, model: nn.Module) -> tuple[str, ...]:
 
 
 def example_of(model: nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the positional and named arguments that an example stands for.
+    """Return the positional and named arguments that an example means.
 
     Raises: InputError: no example, or one that isn't understood.
     """

@@ -46,7 +46,7 @@ for _name in IN_PLACE:
 
 
 class _Tracer(fx.Tracer):
-    """Traces into what `is_leaf` doesn't name, and notes in whose forward each call stands."""
+    """Traces into what `is_leaf` doesn't name, and notes in whose forward each call is."""
 
     proxy_buffer_attributes = True
 
@@ -68,7 +68,7 @@ class _Tracer(fx.Tracer):
         return node
 
     def create_proxy(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> Any:
-        # What a library told torch.fx to keep whole may be plain code all the same.
+        # What a library registers with torch.fx as a whole may be plain code.
         if kind == "call_function" and not canonical(target, {})[0] and callable(target):
             try:
                 found = target(*args[0], **args[1])

@@ -36,7 +36,7 @@ _SYNONYMS = {
     "clip": "clamp",
     "_threshold": "threshold",
 }
-# Functions whose arguments stand in another order in torch.nn.functional.
+# Functions whose arguments have another order in torch.nn.functional.
 _OTHER_ORDER = {"batch_norm", "instance_norm", "embedding"}
 _OPERATOR_IN_PLACE = {"iadd", "isub", "imul", "itruediv", "ifloordiv", "ipow", "imod", "imatmul"}
 _KNOWN = {id(found) for space in (torch, F, torch.linalg) for found in vars(space).values()}
@@ -90,7 +90,7 @@ def describe(target: Any) -> str:
 
 
 def place_of(call: Call) -> str:
-    """Return the line of the model's code that a call stands in, where torch.export kept it."""
+    """Return the line of the model's code that makes a call, where torch.export kept it."""
     found = re.findall(
         r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]*)', call.results[0].stack_trace or ""
     )

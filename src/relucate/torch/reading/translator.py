@@ -63,7 +63,7 @@ class Translator(Builder):
     def run(self, program: Program, inputs: Sequence[tuple[str, Tensor]]) -> list[Data]:
         """Translate all calls; return the outputs.
 
-        Raises: Stopped: something can't be told in this way. Mismatch: shapes don't fit.
+        Raises: Stopped: something can't be found out in this way. Mismatch: shapes don't fit.
         """
         for name in program.changed:
             self._note_change(name)
@@ -129,7 +129,7 @@ class Translator(Builder):
         return f"{where} got an input of shape {', '.join(shapes)}: {message}"
 
     def resolve(self, value: Any) -> Any:
-        """Return nested arguments with the values that the traced names stand for."""
+        """Return nested arguments with the values of the traced names."""
         if isinstance(value, fx.Node):
             if value in self._stale:
                 raise Stopped(
@@ -264,7 +264,7 @@ class Translator(Builder):
         self.obstacles.append(f"every call changes '{name}', in eval mode too")
 
     def _changed(self, target: Any, value: Any) -> Any:
-        """Let everybody who reads `target` later get `value`, and nobody a stale view of it."""
+        """Let all later readers of `target` get `value`, and none a stale view of it."""
         if not isinstance(target, Data) or not isinstance(value, Data):
             raise Stopped("it changes part of a tensor in place")
         where = describe(self._current.target) if self._current else ""

@@ -42,7 +42,7 @@ class Exchange:
 
 
 def exchange(old: Graph, new: Graph, modules: Mapping[str, Any]) -> Exchange:
-    """Return what has to change places, and what stands against it.
+    """Return what has to change places, and what prevents it.
 
     Args: modules: a node's `layer` -> its module, for nodes that came from a module of their own.
     """

@@ -1,4 +1,4 @@
-"""Initialise the parameters of a written model anew, each module from a seed of its own path.
+"""Initialise the parameters of a written model again, each module from a seed of its own path.
 
 By each module's own `reset_parameters`; what the model's __init__ does to them afterwards isn't
 known. A weight that PyTorch's weight_norm or spectral_norm computes is initialised as that of the
@@ -32,7 +32,7 @@ def reset(
     moved: Mapping[str, str] | None = None,
     init: Init | None = None,
 ) -> None:
-    """Initialise all parameters anew, reproducibly, and leave the global generator alone.
+    """Initialise all parameters again, reproducibly, and leave the global generator alone.
 
     Args:
         moved: path -> the path that gives the seed: that the module had in the source.

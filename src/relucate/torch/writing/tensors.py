@@ -129,7 +129,7 @@ def _check_computed(module: nn.Module, node: Node, name: str, shape: tuple[int, 
 
 
 def refit_slopes(module: nn.Module, node: Node, graph: Graph) -> None:
-    """Give a PReLU that stands in front of other channels now a slope for each, as it starts."""
+    """Give a PReLU that now reads other channels a slope for each, as it starts."""
     channels = node.shape[1] or 0
     if graph.tensors[node.arrays["alpha"]].size in (1, channels):
         return

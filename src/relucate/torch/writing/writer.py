@@ -58,7 +58,7 @@ def write(
         graph: what reading gave, edited by a planner.
         model: the module that was read; it isn't changed.
         reading: what `read_with_modules` gave.
-        fresh: a seed: parameters are initialised anew by each module's own `reset_parameters`, from
+        fresh: a seed: each module's own `reset_parameters` initialises its parameters again, from
             a seed of its path; None: they are those of the graph.
         init: initialises, if there is `fresh`, a module that has no such method.
     Raises: Refused: an edit that can't be written, with the layer's name; among them, in a model
@@ -238,7 +238,7 @@ class _Edits:
             module.inplace = False
 
     def _alone(self, node: Node) -> bool:
-        """Return whether a node may change what it reads: nobody else reads it, nor gave it."""
+        """Return whether a node may change its input: nothing else reads it, no caller owns it."""
         source = node.inputs[0]
         given = self.new.nodes[source].op == "input" and self.old.nodes[node.name].inputs != (
             source,
@@ -301,7 +301,7 @@ class _Edits:
         if call is None or call.op == "call_module" or node.op == "opaque":
             return False
         if node.op == "batch_norm" and "moving_mean" in node.arrays:
-            # The call holds on to the mode that was traced; it may insist on training mode.
+            # The call holds on to the mode that was traced; it may set training mode.
             return node.attrs.get("forced") is not True
         if node.op == "dropout" and call.op == "call_function":
             return True
@@ -397,7 +397,7 @@ class _Edits:
     # Convolutions that pad by reflection and the like: one call, two nodes.
 
     def _is_apart(self, made: Sequence[str]) -> bool:
-        """Return whether something stands between a convolution and its own padding now."""
+        """Return whether something is between a convolution and its own padding now."""
         if len(made) != 2 or made[1] not in self.new.nodes or self.old.nodes[made[0]].op != "pad":
             return False
         return self.new.nodes[made[1]].inputs[0] != made[0]
