@@ -23,6 +23,7 @@ from ..study.plan import StudyPlan
 from ..study.running import run
 from ..study.source import resolve
 from ..study.vary import arms_from, check_dropout, check_factors
+from ..train.metric import ACCURACY, margin_of
 from ..train.recipe import Recipe
 from .shown import Shown
 
@@ -161,6 +162,7 @@ def compare(
     >>> study.difference["method"], len(study.to_dict()["runs"])
     ('paired t, fixed number of pairs', 6)
     """
+    margin = margin_of(ACCURACY) if margin is None else margin
     _check(margin, pairs, max_pairs, target, tune, rates)
     factors = check_factors({} if vary is None else vary)
     arms = arms_from(_orders(orders), factors)
@@ -193,7 +195,7 @@ def compare(
 
 
 def _check(
-    margin: float | None,
+    margin: float,
     pairs: int | None,
     max_pairs: int,
     target: float | None,
@@ -201,8 +203,7 @@ def _check(
     rates: Any,
 ) -> None:
     """Refuse wrong arguments before any work is done."""
-    if margin is not None:
-        check_margin(margin)
+    check_margin(margin)
     whole = isinstance(max_pairs, int) and not isinstance(max_pairs, bool)
     if pairs is None and not (whole and 3 <= max_pairs <= 1000):
         raise InputError(f"max_pairs must be a whole number from 3 to 1,000, got {max_pairs!r}.")
