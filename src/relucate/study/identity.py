@@ -77,9 +77,6 @@ class _Described:
         digest = hashlib.sha256(np.ascontiguousarray(thing).tobytes()).hexdigest()
         return "array", str(thing.dtype), thing.shape, digest
 
-    def _module(self, thing: Any, depth: int) -> Any:
-        return "module", thing.__name__
-
     def _code(self, thing: Any, depth: int) -> Any:
         names = (thing.co_names, thing.co_varnames, thing.co_freevars, thing.co_flags)
         return "code", thing.co_code.hex(), names, self._all(thing.co_consts, depth)
@@ -111,9 +108,6 @@ class _Described:
         members = {name: value for name, value in vars(thing).items() if name not in _IGNORED}
         return "class", thing.__qualname__, bases, self._items(members, depth)
 
-    def _builtin(self, thing: Any, depth: int) -> Any:
-        return "builtin", _name(thing)
-
     def _object(self, thing: Any, depth: int) -> Any:
         if hasattr(thing, "__array__") and not isinstance(thing, type):
             try:
@@ -129,11 +123,11 @@ _DESCRIBERS: tuple[tuple[Any, Callable[..., Any]], ...] = (
     ((set, frozenset), _Described._set),
     (Mapping, _Described._mapping),
     (np.ndarray, _Described._array),
-    (ModuleType, _Described._module),
+    (ModuleType, lambda _, thing, depth: ("module", thing.__name__)),
     (CodeType, _Described._code),
     (FunctionType, _Described._function),
     (MethodType, _Described._method),
-    (BuiltinFunctionType, _Described._builtin),
+    (BuiltinFunctionType, lambda _, thing, depth: ("builtin", _name(thing))),
     (functools.partial, _Described._partial),
     ((staticmethod, classmethod), _Described._wrapped),
     (property, _Described._property),
