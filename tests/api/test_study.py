@@ -39,7 +39,7 @@ class TestErrors:
             ({"orders": None}, "orders must be texts, .* got None"),
             ({"store": 3}, "store must be the path of a file, got 3"),
             ({"options": {"dropout": 0.3}}, "drop token, so that 0.3 does nothing in"),
-            ({"norm_eps": -1.0}, "norm_eps is a number above 0"),
+            ({"norm_eps": -1.0}, "norm_eps must be above 0"),
             ({"pairs": 0}, "pairs.*at least 1, got 0"),
             ({"level": 95}, "level.*95"),
             ({"jobs": -2}, "jobs.*-2"),
@@ -61,7 +61,7 @@ class TestErrors:
 
     def test_a_model_instead_of_a_builder_is_refused(self):
         torch = pytest.importorskip("torch")
-        with pytest.raises(Refused, match=r"because every run starts anew; got a Linear"):
+        with pytest.raises(Refused, match=r"because every run starts from scratch; got a Linear"):
             compare(torch.nn.Linear(3, 2), progress=False)
 
 

@@ -97,7 +97,7 @@ def test_report_shows_a_finished_study_again(finished, tmp_path, capsys):
         (["--margin", "0"], "margin"),
         (["--level", "1.5"], "level"),
         (["--pairs", "0"], "pairs"),
-        (["--pairs", "100000"], "pairs is a whole number of at most 1,000, got 100,000"),
+        (["--pairs", "100000"], "pairs must be at most 1,000, got 100,000"),
         (["--run-timeout", "0"], "run_timeout must be a number of seconds above 0, got 0"),
         (["--jobs", "-1"], "jobs"),
         (["--engine", "pytorch"], "did you mean 'torch'"),

@@ -75,7 +75,7 @@ def test_they_reach_what_is_trained_and_the_run_s_identity():
 
 @pytest.mark.parametrize(
     ("eps", "momentum", "message"),
-    [(0, None, "norm_eps is a number above 0"), (-1.0, None, "got -1.0"),
+    [(0, None, "norm_eps must be above 0"), (-1.0, None, "got -1.0"),
      (float("nan"), None, "got nan"), (None, 1.0, "from 0 to below 1"),
      (None, -0.1, r"PyTorch's 0\.1")],
 )  # fmt: skip

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relucate.errors import InputError
@@ -200,7 +200,7 @@ plain = st.recursive(
 
 
 class TestValues:
-    @settings(max_examples=40)
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
     @given(st.dictionaries(st.text(), plain, max_size=4).filter(lambda d: "status" not in d))
     def test_plain_data_round_trips_bit_for_bit(self, tmp_path_factory, result):
         path = tmp_path_factory.getbasetemp() / "roundtrip.sqlite"

@@ -96,5 +96,8 @@ def test_rates_that_are_none(plan, rates, tmp_path):
 
 def test_a_rate_is_tuned_or_varied(plan, tmp_path):
     varied = replace(plan, arms=arms_from(["before", "after"], {"lr": [0.1, 0.2]}))
-    with Store.open(tmp_path / "s") as store, pytest.raises(InputError, match="tuned or varied"):
+    with (
+        Store.open(tmp_path / "s") as store,
+        pytest.raises(InputError, match="tuned and varied"),
+    ):
         tune(varied, store, NoDisplay(), [0.1, 0.2])

@@ -248,7 +248,7 @@ def test_a_dropout_rate_that_does_nothing_is_refused(orders, options, factors, r
     if not refused:
         check_dropout(resolve("mlp", options), arms, factors)
         return
-    with pytest.raises(InputError, match="does nothing in linear-norm-act: name where it stands"):
+    with pytest.raises(InputError, match="does nothing in linear-norm-act: name its place"):
         check_dropout(resolve("mlp", options), arms, factors)
 
 

@@ -167,7 +167,7 @@ def compare(
     >>> study.difference["method"], len(study.to_dict()["runs"])
     ('paired t, fixed number of pairs', 6)
     """
-    _check(margin, pairs, max_pairs, target, tune, rates)
+    margin = _checked(margin, task, pairs, max_pairs, target, tune, rates)
     factors = check_factors({} if vary is None else vary)
     arms = arms_from(_orders(orders), factors)
     source = resolve(model, options, imports or ())
@@ -182,7 +182,7 @@ def compare(
         task=task,
         pairs=max_pairs if pairs is None else pairs,
         looks=pairs is None,
-        margin=margin_of(task.metric) if margin is None else margin,
+        margin=margin,
         factors=factors,
         target=target,
         first_seed=first_seed,
@@ -198,17 +198,18 @@ def compare(
     return Study(run(plan, displays, _path(store), tuned=tuned, rates=rates, command=command))
 
 
-def _check(
+def _checked(
     margin: float | None,
+    task: Task,
     pairs: int | None,
     max_pairs: int,
     target: float | None,
     tune: str | None,
     rates: Any,
-) -> None:
-    """Refuse wrong arguments before any work is done."""
-    if margin is not None:
-        check_margin(margin)
+) -> float:
+    """Return the margin; refuse wrong arguments before any work is done."""
+    margin = margin_of(task.metric) if margin is None else margin
+    check_margin(margin)
     whole = isinstance(max_pairs, int) and not isinstance(max_pairs, bool)
     if pairs is None and not (whole and 3 <= max_pairs <= 1000):
         raise InputError(f"max_pairs must be a whole number from 3 to 1,000, got {max_pairs!r}.")
@@ -218,6 +219,7 @@ def _check(
         raise unknown("thing to tune", tune, ("lr",))
     if rates is not None and tune is None:
         raise InputError("rates= needs tune='lr' (--rates needs --tune lr).")
+    return margin
 
 
 def _path(store: Any) -> Path | None:

@@ -144,13 +144,10 @@ def _status(entry: os.DirEntry[str]) -> os.stat_result:
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not _is_hidden(entry.name)]
+            shown = (e for e in entries if not e.name.startswith("."))
+            return [e for e in shown if e.name.casefold() not in IGNORED]
     except OSError as error:
         raise InputError(f"can't list folder {folder}: {error.strerror}.") from error
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.casefold() in IGNORED
 
 
 def _check_single(folder: Path, classes: dict[str, list[File]]) -> None:

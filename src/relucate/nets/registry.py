@@ -22,10 +22,7 @@ def options(name: str) -> dict[str, Any]:
 
 
 def find(name: str) -> Callable[..., Any]:
-    """Return the function of a net.
-
-    Raises: InputError: an unknown name, with the most similar one.
-    """
+    """Return the function of a net; an unknown name is an InputError."""
     if name not in NETS:
         raise unknown("net", name, NETS)
     from ..keras import networks
@@ -43,10 +40,7 @@ def build(name: str, order: str, input_shape: tuple[int, ...], classes: int, **c
 
 
 def check_options(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options in the types of their defaults.
-
-    Raises: InputError: an unknown option, or a value of another type.
-    """
+    """Return the options in the types of their defaults; others are an InputError."""
     defaults = options(name)
     checked = {}
     for option, value in chosen.items():

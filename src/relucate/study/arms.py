@@ -1,7 +1,7 @@
-"""Arms: what is compared. Building them in a worker, pairing their initial values.
+"""Arms, the things that are compared: building them in a worker, pairing their initial values.
 
-The driver uses `Arm`, which is plain data; the rest runs inside worker processes. Not here: telling
-built arms apart (`fingerprint`).
+The driver uses `Arm`, which is plain data; the rest runs inside worker processes. Not here:
+distinguishing built arms (`fingerprint`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .source import ModelSource
 class Arm:
     """One thing to compare: an order, as the user wrote it (`given`) and in canonical form.
 
-    options: of the builder, and recipe: of the training, where this arm has its own.
+    options: this arm's own options of the builder; recipe: its own options of the training.
     """
 
     given: str
@@ -55,16 +55,16 @@ class Arm:
 
     @property
     def network(self) -> Arm:
-        """The arm without its recipe: what is built, whatever the training."""
+        """The arm without its recipe: the network alone."""
         return replace(self, recipe={}) if self.recipe else self
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what is built as JSON-ready data; how it is trained is the recipe's."""
+        """Return the network as JSON-ready data, without the recipe."""
         return {"given": self.given, "order": str(self.order), "options": dict(self.options)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Arm:
-        """Return the network that `to_dict` came from."""
+        """Return the network of `to_dict`'s data."""
         return cls(values["given"], values["options"])
 
 
@@ -79,13 +79,13 @@ def shown(value: Any) -> str:
 
 @dataclass
 class Built:
-    """A freshly built model and its tensors by name, whatever the framework."""
+    """A newly built model of any framework, and its tensors by name."""
 
     model: Any
     framework: Framework
     names: dict[str, str]  # of the model's tensors -> the names that pair them across arms
     tensors: dict[str, np.ndarray]  # by the names that pair them
-    note: str = ""  # what to know about how it was built
+    note: str = ""  # on how it was built
 
     def load(self, values: Mapping[str, np.ndarray]) -> None:
         """Set the tensors, which are given by the names that pair them."""
@@ -93,7 +93,7 @@ class Built:
         self.framework.load(self.model, own)
 
     def read(self) -> ReadModel:
-        """Read the model; the first call decides for all.
+        """Return the read model; it is read once.
 
         Raises: Refused: it can't be read.
         """
@@ -112,9 +112,9 @@ class Built:
 def build(
     source: ModelSource, arm: Arm, seed: int, input_shape: tuple[int, ...], classes: int
 ) -> Built:
-    """Build one arm's model with the seed's own random state; no other arm's draws shift it.
+    """Build one arm's model with the seed's own random state; other arms' draws don't change it.
 
-    Raises: InputError, Refused: what is wrong with the builder or with what it returned.
+    Raises: InputError, Refused: the builder fails, or doesn't return a model.
     """
     own = replace(source, options={**source.options, **arm.options})
     model, note, renamed = _built_seeded(
@@ -141,7 +141,7 @@ def _built_seeded(
     source: ModelSource, arm: Arm, seed: int, input_shape: tuple[int, ...], classes: int
 ) -> Made:
     loaded, made = None, Made(None)
-    while loaded != imported():  # a builder may import one, whose generator is unseeded then
+    while loaded != imported():  # the builder may import another, whose generator is then unseeded
         loaded = imported()
         seed_all(seed)
         random.seed(seed)
@@ -175,7 +175,7 @@ def build_paired(
     input_shape: tuple[int, ...],
     classes: int,
 ) -> tuple[Built, Paired]:
-    """Build an arm and give it the initial values that it shares with the arms before it."""
+    """Build an arm and give it the initial values that it shares with earlier arms."""
     earlier: list[dict[str, np.ndarray]] = []
     for other in before:
         built = build(source, other, seed, input_shape, classes)

@@ -1,4 +1,4 @@
-"""What a study reports while it runs: the live progress display listens to it, for one."""
+"""What a study reports while it runs, such as to the live progress display."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Display(Protocol):
-    """Hears what happens while a study runs."""
+    """Gets the events of a running study."""
 
     def say(self, text: str) -> None: ...
     def run_started(self, arm: str, seed: int, pair_index: int) -> None: ...
@@ -36,5 +36,5 @@ class NoDisplay:
 
 
 def as_context(display: Any) -> AbstractContextManager[Display]:
-    """Return a display as a context manager, which it need not be itself."""
+    """Return a display as a context manager, even if it isn't one itself."""
     return display if hasattr(type(display), "__enter__") else nullcontext(display)

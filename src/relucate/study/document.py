@@ -1,4 +1,4 @@
-"""From a study's results to the one document that all else shows (schema relucate.compare/2).
+"""From a study's results to the document that every report shows (schema relucate.compare/2).
 
 Pure data in, JSON-ready data out. Not here: running (`driver`), deciding (`stats`), showing
 (`report`).
@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import InputError
 from ..frameworks import HOST
 from ..phrases import count
-from ..stats import PairedDifference, Verdict, dependence, sentence
+from ..stats import PairedDifference, dependence, sentence
 from ..stats.classical import classical
 from ..stats.crossed import crossed
 from ..stats.curves import area, common_target, epochs_to
@@ -30,7 +30,7 @@ NORMS_HINT = " (--norm-eps, --norm-momentum make them equal)"
 
 
 def document(outcome: StudyResults, *, command: str) -> dict[str, Any]:
-    """Return the study as JSON-ready data: verdict, arms, runs, and how they came about."""
+    """Return the study as JSON-ready data: verdict, arms, runs, and their settings."""
     plan = outcome.plan
     seeds = outcome.finished_pairs()
     if not seeds:
@@ -87,7 +87,7 @@ def _comparison(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, 
         "arm": arm.label,
         "against": first.label,
         "verdict": verdict.verdict,
-        "winner": _winner(verdict, first, arm),
+        "winner": {"a": first.label, "b": arm.label}.get(verdict.winner or ""),
         "sentence": sentence(verdict, first.label, arm.label, outcome.plan.metric),
         "pairs": found.n,
         "pairs_needed": verdict.pairs_needed,
@@ -121,9 +121,9 @@ def _classical(
 
 
 def _gain(outcome: StudyResults, arm: Arm, seeds: list[int]) -> float | None:
-    """Return how many times as many unpaired runs would give the same standard error.
+    """Return the factor of unpaired runs over paired ones for the same standard error.
 
-    (var(a) + var(b)) / var(b - a); below 1 where the arms are correlated negatively.
+    (var(a) + var(b)) / var(b - a); below 1 if the arms are correlated negatively.
     """
     if len(seeds) < 3:
         return None
@@ -135,7 +135,7 @@ def _gain(outcome: StudyResults, arm: Arm, seeds: list[int]) -> float | None:
 def _examples(
     outcome: StudyResults, arm: Arm, seeds: list[int], found: PairedDifference
 ) -> dict[str, Any] | None:
-    """Return how far the difference reaches beyond these test examples, where that is known."""
+    """Return how far the difference holds beyond these test examples, if that is known."""
     first, examples = outcome.plan.arms[0], len(outcome.plan.data.y_test)
     if len(seeds) < 3 or examples < 2 or found.degenerate:
         return None
@@ -227,9 +227,9 @@ def ends(found: PairedDifference) -> dict[str, float | None]:
 def _learning(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, Any] | None:
     """Return the differences in area under the learning curve and in steps to a target score.
 
-    A run that diverged has the worst score in every epoch that it lacks and takes all steps; so
-    does one that doesn't reach the target. The target, unless it was given, is 5 % short of the
-    worse arm's mean last score on the curve (an arm that lost every run aside).
+    A diverged run has the worst score in every epoch that it lacks. It takes all steps, and so does
+    a run that doesn't reach the target. The default target is 5 % short of the worse arm's mean
+    last score on the curve, without arms of which every run diverged.
     """
     first, metric = outcome.plan.arms[0], outcome.plan.metric
     lower = metric.lower_is_better
@@ -262,10 +262,6 @@ def _learning(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, An
     }
 
 
-def _winner(verdict: Verdict, a: Arm, b: Arm) -> str | None:
-    return {"a": a.label, "b": b.label}.get(verdict.winner or "")
-
-
 def _arm(outcome: StudyResults, index: int, seeds: list[int]) -> dict[str, Any]:
     arm = outcome.plan.arms[index]
     report = outcome.report(arm)
@@ -294,7 +290,7 @@ def _runs(outcome: StudyResults) -> list[dict[str, Any]]:
     places = {label: place for place, label in enumerate(arms)}
     rows = []
     found = {**outcome.results, **outcome.failed}.items()
-    if outcome.plan.looks:  # those of pairs beyond the look that decided don't count
+    if outcome.plan.looks:  # pairs after the deciding look don't count
         last = outcome.finished_pairs()[-1]
         found = [item for item in found if item[0][1] <= last]
     results = sorted(found, key=lambda item: (item[0][1], places[item[0][0]]))
@@ -336,7 +332,7 @@ def _notes(outcome: StudyResults) -> list[str]:
             f"{100 * outcome.plan.level:.4g} %"
         )
     notes += _coarse(outcome)
-    if len(outcome.plan.arms) > 2:  # with two the verdict's sentence says it
+    if len(outcome.plan.arms) > 2:  # with two, the verdict's sentence reports it
         notes += _lost(outcome)
     engine = outcome.inspection.engine
     if engine["name"] != HOST:
@@ -361,13 +357,13 @@ def _coarse(outcome: StudyResults) -> list[str]:
 
 
 def _lost(outcome: StudyResults) -> list[str]:
-    """Return a note on the arms whose runs diverged, if any did."""
+    """Return a note on diverged runs, if there are any."""
     seeds = outcome.finished_pairs()
     lost = [(outcome.diverged(arm, seeds), arm.label) for arm in outcome.plan.arms]
-    told = ", ".join(f"{runs} of {len(seeds)} of {label}" for runs, label in lost if runs)
+    counts = ", ".join(f"{runs} of {len(seeds)} of {label}" for runs, label in lost if runs)
     metric = outcome.plan.metric
     worst = f"{metric.scale * (metric.worst or 0.0):g} {metric.value_unit}".rstrip()
-    return [f"diverged runs: {told}; each counts with the worst score, {worst}"] if told else []
+    return [f"diverged runs: {counts}; each counts with the worst score, {worst}"] if counts else []
 
 
 def _differing(outcome: StudyResults) -> list[str]:
@@ -380,17 +376,17 @@ def _differing(outcome: StudyResults) -> list[str]:
     labels = [report["label"] for report in reports]
     counts, biases, settings = each("parameters"), each("biases"), each("settings")
     if len(set(counts)) > 1:
-        told = ", ".join(f"{a} {n:,}" for a, n in zip(labels, counts, strict=True))
+        shares = ", ".join(f"{a} {n:,}" for a, n in zip(labels, counts, strict=True))
         differ = None not in biases and len(set(biases)) > 1
         option = outcome.inspection.equal_biases
         hint = f"; --bias {option} makes them equal" if option else ""
         why = f" (biases: {', '.join(f'{n:,}' for n in biases)}{hint})" if differ else ""
-        notes.append(f"the arms differ in trainable parameters: {told}{why}")
+        notes.append(f"the arms differ in trainable parameters: {shares}{why}")
     with_norms = [(a, found) for a, found in zip(labels, settings, strict=True) if found]
     if any(found != with_norms[0][1] for _, found in with_norms):
-        told = "; ".join(f"{a} {', '.join(found)}" for a, found in with_norms)
+        each_arm = "; ".join(f"{a} {', '.join(found)}" for a, found in with_norms)
         notes.append(
-            f"the arms differ in their norms' settings: {told}"
+            f"the arms differ in their norms' settings: {each_arm}"
             + ("" if outcome.plan.source.norms else NORMS_HINT)
         )
     if outcome.plan.recipe.decay_all and outcome.plan.recipe.weight_decay:

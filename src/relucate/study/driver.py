@@ -1,9 +1,9 @@
 """The driver: arms × seeds -> run specs -> executor -> store -> results.
 
-It alone writes the store; every finished run is committed at once, and runs that the store already
-holds are taken from there. A run whose process died is repeated once. It knows of the executor only
-its protocol and its events. Not here: training (`tasks`), the verdict's statistics (`stats`), words
-and pictures (`report`).
+Only the driver writes the store. Every finished run is committed at once, and runs that the store
+already has are taken from there. A run whose process died is repeated once. The driver uses only
+the executor's protocol and events. Not here: training (`tasks`), the verdict's statistics
+(`stats`), words and pictures (`report`).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .results import StudyResults
 from .store import Store
 from .tasks import Inspection
 
-PREPARING = 60.0  # seconds that building all arms may take at least, whatever the limit of a run
-QUIET = 60.0  # seconds of a run's silence that are worth a word: an epoch may take long
-LOST = 2  # runs of one arm lost in a row, each twice: the next ones would be too
+PREPARING = 60.0  # least limit in seconds for building all arms, also if a run's limit is smaller
+QUIET = 60.0  # seconds of a run's silence before it is reported: an epoch may take long
+LOST = 2  # runs of one arm lost in a row, each twice: the next runs would be lost, too
 
 _KEPT = "Finished runs are kept: the same command continues."
 
@@ -44,16 +44,16 @@ def run_study(
     *,
     need_all: bool = False,
 ) -> StudyResults:
-    """Run every pair that the store doesn't hold yet and return the outcome.
+    """Run every pair that the store doesn't have yet and return the outcome.
 
-    A run that is lost twice (its process died, or took longer than `plan.run_timeout`) is failed,
-    and its pair doesn't count. The study ends where `LOST` runs of an arm in a row are, or no pair
-    is left.
+    A run that is lost twice (its process died, or took longer than `plan.run_timeout`) has failed,
+    and its pair doesn't count. The study ends if `LOST` runs of an arm in a row fail, or no pair is
+    left.
 
-    executor: one of a plan with the same source and data, entered; need_all: every run has to
-    finish, the first that is lost twice ends the study.
-    Raises: InputError or Refused: an error in a run, runs that were lost (the finished runs are
-    kept in the store); KeyboardInterrupt likewise.
+    executor: entered, of a plan with the same source and data; need_all: the first failed run ends
+    the study.
+    Raises: InputError or Refused: an error in a run, or failed runs; KeyboardInterrupt. The store
+    keeps the finished runs.
     """
     start = time.perf_counter()
     display.say("building all arms")
@@ -90,7 +90,7 @@ def _sentence(text: str) -> str:
 
 
 def make_spec(plan: StudyPlan, inspection: Inspection, index: int, seed: int) -> RunSpec:
-    """Return the spec of arm `index` at `seed`: everything that decides the run's bits."""
+    """Return the spec of arm `index` at `seed`: everything that determines the run's bits."""
     data = {
         "fingerprint": plan.data.fingerprint,
         "input_shape": list(plan.data.input_shape),
@@ -143,28 +143,28 @@ def _resume(outcome: StudyResults, store: Store, display: Display) -> None:
 
 @dataclass
 class _Missing:
-    """The runs that the store doesn't hold, under way."""
+    """The runs that the store doesn't have, while they run."""
 
     outcome: StudyResults
     store: Store
     display: Display
-    bearable: int  # runs of one arm lost in a row that end the study
+    most_lost: int  # runs of one arm lost in a row that end the study
     specs: dict[Key, RunSpec] = field(default_factory=dict)
-    running: set[Key] = field(default_factory=set)  # given, and neither finished nor lost
+    running: set[Key] = field(default_factory=set)  # started, and neither finished nor lost
     again: deque[Key] = field(default_factory=deque)  # to be repeated
     repeated: set[Key] = field(default_factory=set)
     quiet: set[Key] = field(default_factory=set)  # whose silence was shown
     lost: Counter[str] = field(default_factory=Counter)  # by arm, since its last finished run
 
     def run(self, executor: Executor) -> None:
-        """Run them until all are there, or every question is answered."""
+        """Run until all are finished, or every question is answered."""
         for event in executor.run(self._tasks()):
             self._hear(event)
             if isinstance(event, Done) and self.outcome.decided:
-                break  # runs that go on are for pairs that aren't needed
+                break  # runs that are still going are for pairs that aren't needed
 
     def _tasks(self) -> Iterator[Task | None]:
-        """Yield the runs in the order of their pairs, one to be repeated before all others."""
+        """Yield the runs in the order of their pairs, but a run to repeat before all others."""
         plan = self.outcome.plan
         for pair, seed in enumerate(plan.seeds):
             if self.outcome.decided:
@@ -230,7 +230,7 @@ class _Missing:
         self.outcome.failed[key] = RunResult("failed", note=note).to_dict()
         self.display.run_finished(*key, None, "failed", None)
         self.lost[key[0]] += 1
-        if self.lost[key[0]] == self.bearable:
+        if self.lost[key[0]] == self.most_lost:
             raise InputError(f"{name} failed: {reason} {_KEPT}")
 
 

@@ -1,8 +1,8 @@
-"""What was built: its structure, and what it computes with random weights and norm statistics.
+"""Identify a built model: its structure, and its outputs with random weights and norm statistics.
 
-Fresh statistics are the identity and hide the order. The two tell arms apart, also those whose
-structure looks alike, and find a model that can't be trained before any run starts. Not here:
-building (`arms`), what is done about arms that are the same (`tasks`). Runs in worker processes.
+Initial statistics are the identity and would hide the order. Structure and outputs distinguish
+arms, even if their structures look alike, and show before any run starts that a model can't be
+trained. Runs in worker processes. Not here: building (`arms`), handling equal arms (`tasks`).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Behaviour:
 
 
 def fingerprint(built: Built, behaves: Behaviour) -> str:
-    """Return a digest of what was built: structure, tensors, and what the model computes.
+    """Return a digest of what was built: structure, tensors and behaviour.
 
     Two builds with the same seed agree only if they would train the same network. The structure
-    alone can't tell (a layer may hide its order in compiled code), nor can outputs alone (a
-    regularizer, an optimizer), so both count.
+    alone isn't enough (a layer may hide its order in compiled code), nor are outputs alone (a
+    regularizer, an optimizer).
     """
     structure = built.framework.structure(built.model, built.read)
     text = code_digest(structure) + array_digest(built.tensors) + behaves.digest
@@ -42,7 +42,7 @@ def fingerprint(built: Built, behaves: Behaviour) -> str:
 
 
 def behaviour(built: Built, input_shape: tuple[int, ...], classes: int) -> Behaviour:
-    """Return what `built` computes; its tensors are as before afterwards.
+    """Return what `built` computes; its tensors are restored afterwards.
 
     Args: input_shape: of one example, channels last.
     Raises: InputError: the model fails on such a batch. Refused: its outputs aren't logits (Keras:
@@ -64,7 +64,7 @@ def behaviour(built: Built, input_shape: tuple[int, ...], classes: int) -> Behav
 def random_like(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return other values for float tensors, the same for the same name and shape.
 
-    What is positive (a variance) stays so; zeros (a bias, a last kernel) become something else.
+    Positive values (a variance) stay positive; zeros (a bias, a last kernel) become nonzero.
     """
     return {name: _random_like(name, array) for name, array in tensors.items()}
 

@@ -1,8 +1,8 @@
-"""What identifies a piece of the user's code: not its file or its address, but what it does.
+"""The identity of a piece of the user's code: not its file or its address, but what it does.
 
 Bytecode, constants, defaults, closures, and the user's own functions, classes and values that it
-reaches; installed packages count by name alone, because a run's versions tell them apart. Called
-by `source` (a builder's digest) and `fingerprint` (are two built models the same?).
+reaches; installed packages count only by name, because a run's versions identify them. Called by
+`source` (a builder's digest) and `fingerprint` (are two built models the same?).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import numpy as np
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
 _CONSTANT = (tuple, frozenset, CodeType)
-_DEPTH = 12  # objects that hold objects: beyond this only their types count
+_DEPTH = 12  # of nested objects: deeper ones count only by their types
 
 
 def code_digest(thing: Any) -> str:
     """Return a sha256 (hex) of what a function, class or value does; the same in every process.
 
-    Line numbers, comments and docstrings' places don't count; constants, closures and the user's
-    own functions that it calls do.
+    Line numbers, comments and the places of docstrings don't count; constants, closures and the
+    user's own functions that it calls do.
 
     >>> code_digest({"width": 8}) == code_digest({"width": 8}) != code_digest({"width": 16})
     True
@@ -37,17 +37,17 @@ def code_digest(thing: Any) -> str:
 
 
 class _Described:
-    """One description: nested tuples of text. Objects already on the way become references."""
+    """One description: nested tuples of text. Objects seen before become references."""
 
     def __init__(self) -> None:
         self.seen: dict[int, int] = {}
-        self.kept: list[Any] = []  # so that no id is used twice
+        self.kept: list[Any] = []  # keeps the objects alive, so that no id is used twice
 
     def of(self, thing: Any, depth: int = 0) -> Any:
         """Return the description of anything."""
         if isinstance(thing, _PLAIN):
             return type(thing).__name__, repr(thing)
-        if not isinstance(thing, _CONSTANT):  # whether equal constants are one object varies
+        if not isinstance(thing, _CONSTANT):  # equal constants may or may not be one object
             if id(thing) in self.seen:
                 return "again", self.seen[id(thing)]
             self.seen[id(thing)] = len(self.seen)
@@ -77,9 +77,6 @@ class _Described:
         digest = hashlib.sha256(np.ascontiguousarray(thing).tobytes()).hexdigest()
         return "array", str(thing.dtype), thing.shape, digest
 
-    def _module(self, thing: Any, depth: int) -> Any:
-        return "module", thing.__name__
-
     def _code(self, thing: Any, depth: int) -> Any:
         names = (thing.co_names, thing.co_varnames, thing.co_freevars, thing.co_flags)
         return "code", thing.co_code.hex(), names, self._all(thing.co_consts, depth)
@@ -108,10 +105,8 @@ class _Described:
         if not _is_own(thing.__module__):
             return "class", _name(thing)
         bases = self._all(thing.__bases__, depth)
-        return "class", thing.__qualname__, bases, self._items(_own_members(thing), depth)
-
-    def _builtin(self, thing: Any, depth: int) -> Any:
-        return "builtin", _name(thing)
+        members = {name: value for name, value in vars(thing).items() if name not in _IGNORED}
+        return "class", thing.__qualname__, bases, self._items(members, depth)
 
     def _object(self, thing: Any, depth: int) -> Any:
         if hasattr(thing, "__array__") and not isinstance(thing, type):
@@ -128,24 +123,20 @@ _DESCRIBERS: tuple[tuple[Any, Callable[..., Any]], ...] = (
     ((set, frozenset), _Described._set),
     (Mapping, _Described._mapping),
     (np.ndarray, _Described._array),
-    (ModuleType, _Described._module),
+    (ModuleType, lambda _, thing, depth: ("module", thing.__name__)),
     (CodeType, _Described._code),
     (FunctionType, _Described._function),
     (MethodType, _Described._method),
-    (BuiltinFunctionType, _Described._builtin),
+    (BuiltinFunctionType, lambda _, thing, depth: ("builtin", _name(thing))),
     (functools.partial, _Described._partial),
     ((staticmethod, classmethod), _Described._wrapped),
     (property, _Described._property),
     (type, _Described._class),
 )
-_UNTOLD = frozenset(
+_IGNORED = frozenset(
     "__dict__ __weakref__ __doc__ __module__ __firstlineno__ __static_attributes__ __slotnames__ "
     "__annotations__ _abc_impl".split()
 )
-
-
-def _own_members(kind: type) -> dict[str, Any]:
-    return {name: value for name, value in vars(kind).items() if name not in _UNTOLD}
 
 
 def _name(thing: Any) -> str:
@@ -180,7 +171,7 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 @functools.cache
 def _is_own(module: str | None) -> bool:
-    """Say whether a module is the user's: neither an installed package nor the standard library."""
+    """Return whether a module is the user's: not an installed package or the standard library."""
     if module is None or module == "__main__":
         return True
     if module.partition(".")[0] == __name__.partition(".")[0]:

@@ -1,4 +1,4 @@
-"""Questions besides the arms' own: does the effect of an order depend on what is varied?"""
+"""Further questions of a study: does the effect of an order depend on a varied factor?"""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .arms import Arm
 class Interaction:
     """A question: does the effect of an order depend on a factor?
 
-    Arms that differ in nothing else, with the factor's first value (`low`) and another (`high`):
-    rows of (the first order's arm, this order's arm), one per choice of all other factors.
+    The arms differ in nothing else. `low` has the factor's first value, `high` another: rows of
+    (the first order's arm, this order's arm), one per choice of all other factors.
     """
 
     factor: str
@@ -24,7 +24,7 @@ class Interaction:
 
     @property
     def orders(self) -> tuple[str, str]:
-        """The first order, and the one whose effect against it is asked for."""
+        """The first order, and the order whose effect against it is the question."""
         first, arm = self.low[0]
         return str(first.order), str(arm.order)
 
@@ -32,7 +32,7 @@ class Interaction:
 def interactions_of(
     arms: Sequence[Arm], factors: Mapping[str, Sequence[Any]]
 ) -> tuple[Interaction, ...]:
-    """Return the questions of a study: for each factor its first value against each other one.
+    """Return the questions of a study: for each factor, its first value against each other value.
 
     >>> arms = [Arm(o, {"act": a}) for a in ("relu", "tanh", "elu") for o in ("before", "after")]
     >>> [found.values for found in interactions_of(arms, {"act": ["relu", "tanh", "elu"]})]
@@ -51,7 +51,7 @@ def interactions_of(
 
 
 def grid(arms: Sequence[Arm], factors: Mapping[str, Any]) -> list[list[Arm]]:
-    """Return the arms as rows of one choice of the factors each (a tuned rate is no factor)."""
+    """Return the arms in rows, one row per choice of the factors (a tuned rate isn't a factor)."""
     rows: dict[tuple[Any, ...], list[Arm]] = {}
     for arm in arms:
         rows.setdefault(tuple(repr(arm.varied[name]) for name in factors), []).append(arm)

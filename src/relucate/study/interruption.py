@@ -1,6 +1,6 @@
-"""SIGTERM and SIGHUP, which schedulers and closed terminals send, act as Ctrl-C while a study runs.
+"""SIGTERM and SIGHUP, which schedulers and closed terminals send, act as Ctrl-C during a study.
 
-Called by whoever runs a study. Not here: what happens on an interruption (every `with` on the way).
+Called where a study is run. Not here: what happens on an interruption (each `with` block's job).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _SIGNALS = [
 
 @contextmanager
 def interruptible(*, last: bool = False) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt once, and further ones do nothing.
+    """Let the first SIGINT, SIGTERM or SIGHUP raise KeyboardInterrupt, and ignore later ones.
 
-    Cleaning up is short, and a second Ctrl-C in the middle of it would leave it undone. Only in the
-    main thread, and only for signals for which the program has no handler of its own (`nohup`'s
-    ignored SIGHUP stays ignored).
+    Cleaning up is short, and a second Ctrl-C would interrupt it. This applies only in the main
+    thread, and only to signals for which the program has no handler of its own (a SIGHUP that
+    `nohup` ignores stays ignored).
 
-    last: the process ends after an interruption, so that further signals stay without effect.
+    last: the process ends after an interruption, so later signals stay ignored.
     """
-    taken = _ours_to_take()
+    taken = _free_signals()
     interrupted = False
 
     def interrupt(*_: object) -> None:
@@ -46,7 +46,8 @@ def interruptible(*, last: bool = False) -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def _ours_to_take() -> dict[int, Any]:
+def _free_signals() -> dict[int, Any]:
+    """Return the signals without a handler of the program's own, with their present handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}

@@ -1,4 +1,4 @@
-"""How a study whose pairs weren't enough goes on: about how many more, and the command for it."""
+"""How to continue an undecided study: about how many pairs it needs, and the command."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from .results import StudyResults
 
 
 def next_steps(outcome: StudyResults, seeds: Sequence[int], command: str) -> list[str]:
-    """Return how to go on where a question of the study is still open and pairs would help.
+    """Return how to continue if a question of the study is open and more pairs would help.
 
-    A number that was fixed beforehand isn't raised: to look and then to add pairs makes "better"
-    too easy. With looks the bounds allow for it.
+    A number that was fixed in advance isn't raised: adding pairs after a look makes "better" too
+    likely. With looks the bounds allow for it.
     """
     open_ones = [v for v in outcome.verdicts(list(seeds)) if v.verdict == "inconclusive"]
     needed = [v.pairs_needed for v in open_ones if v.reason != "all runs diverged"]
     done, looks = len(seeds), outcome.plan.looks
     undecided = f"undecided after {count(done, 'pair')}"
     if not needed or (looks and done < outcome.plan.pairs):
-        return []  # with looks, fewer pairs than allowed: another question ended it
+        return []  # with looks and pairs left, another question ended the study
     known = [number for number in needed if number]
     if len(known) < len(needed) or max(known) > LAST:
         return [

@@ -1,4 +1,4 @@
-"""The settings of a built model's norms, eps and momentum: to tell arms apart, or to equalise them.
+"""The settings of a built model's norms, eps and momentum: to report them, or to equalise them.
 
 Runs inside worker processes.
 """
@@ -16,12 +16,12 @@ SETTINGS = ("eps", "momentum")
 
 
 def check_norm_settings(eps: float | None, momentum: float | None) -> dict[str, float]:
-    """Return what was given, by name.
+    """Return the given settings by name.
 
-    Raises: InputError: an eps that isn't a positive number, a momentum outside [0, 1).
+    Raises: InputError: an eps outside (0, 1), a momentum outside [0, 1).
     """
     if eps is not None and not (is_number(eps) and 0 < eps < 1):
-        raise InputError(f"norm_eps is a number above 0 and below 1, got {eps!r}.")
+        raise InputError(f"norm_eps must be above 0 and below 1, got {eps!r}.")
     if momentum is not None and not (is_number(momentum) and 0 <= momentum < 1):
         raise InputError(
             "norm_momentum is the share of the old average that a step keeps, from 0 to below 1 "
@@ -43,7 +43,7 @@ def described(norm: Any) -> str:
 
 
 def equalise(model: Any, framework: Framework, wanted: Mapping[str, float]) -> str:
-    """Give every norm of a model the eps and the momentum that all arms are to have.
+    """Set the eps and the momentum of every norm of a model to `wanted`.
 
     momentum is Keras's, the share of the old average that is kept; PyTorch's is one minus that.
     Returns: a sentence on the norms that keep their own, or nothing.
@@ -57,7 +57,7 @@ def equalise(model: Any, framework: Framework, wanted: Mapping[str, float]) -> s
 
 
 def _set(framework: Framework, norm: Any, name: str, value: float) -> bool:
-    """Set one setting; False: the norm has it, but who knows in which sense."""
+    """Set one setting; return False if the norm has it, but in an unknown form."""
     if name == "eps":
         attr = next((a for a in ("epsilon", "eps") if hasattr(norm, a)), None)
         if attr is not None and isinstance(getattr(norm, attr), float):

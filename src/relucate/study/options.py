@@ -1,4 +1,4 @@
-"""What a user may ask of a comparison: each option with its default and its help, as plain data.
+"""The options of a comparison: each with its default and its help, as plain data.
 
 The command line makes its options from these fields. `relucate.compare` takes the same names with
 the same defaults (a test compares them). Imports no NumPy: `--help` reads this file.
@@ -24,7 +24,7 @@ class StudyOptions:
     """The options of `relucate.compare`, besides the model, the data and the recipe."""
 
     orders: tuple[str, ...] = option(
-        ("before", "after"), "What to compare, against the first: a,b or more.", panel=STUDY
+        ("before", "after"), "Orders to compare, each against the first: a,b or more.", panel=STUDY
     )
     vary: list[str] | None = option(
         None,
@@ -33,7 +33,7 @@ class StudyOptions:
     )
     pairs: int | None = option(
         None,
-        "Seeds per order, fixed beforehand.",
+        "Seeds per order, fixed in advance.",
         panel=STUDY,
         shown="look after every pair, stop as soon as the answer is certain",
     )

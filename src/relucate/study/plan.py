@@ -1,4 +1,4 @@
-"""A study to be run: everything that the user chose, checked before anything starts."""
+"""The plan of a study: all of the user's choices, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from .tasks import ENGINES
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A study to be run: everything that the user chose.
+    """The plan of a study: all of the user's choices.
 
-    looks: decide after every pair, from the third on, and stop once every question is answered;
-        `pairs` is then the most. Otherwise all pairs run, and only then is it decided.
+    looks: look after every pair, from the third on, and stop as soon as every answer is certain;
+        `pairs` is then the maximum. Otherwise all pairs run before the verdict.
     task: what the networks are trained for; metric: its metric.
-    margin: in the metric's own unit; None: the metric's usual one, if it has one.
-    factors: what is varied besides the order, as `vary.arms_from` had it.
+    margin: in the metric's own unit; None: the metric's default, if it has one.
+    factors: what varies besides the order, as given to `vary.arms_from`.
     target: a score; the steps to it are reported.
     """
 
@@ -61,20 +61,22 @@ class StudyPlan:
     def __post_init__(self) -> None:
         labels = [arm.label for arm in self.arms]
         if len(self.arms) < 2:
-            raise InputError(f"a comparison takes at least two arms, got {labels}.")
+            raise InputError(f"a comparison needs at least two arms, got {labels}.")
         for label in labels:
             given = [arm.given for arm in self.arms if arm.label == label]
             if len(given) > 1:
                 raise InputError(
                     f"the arm '{label}' is given twice (as {' and '.join(map(repr, given))}): "
-                    "a comparison takes different ones."
+                    "the arms must differ."
                 )
         for name, least in (("pairs", 1), ("threads", 1), ("jobs", 0), ("first_seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InputError(f"{name} is a whole number of at least {least}, got {value!r}.")
+                raise InputError(
+                    f"{name} must be a whole number of at least {least}, got {value!r}."
+                )
         if self.pairs > LAST:
-            raise InputError(f"pairs is a whole number of at most {LAST:,}, got {self.pairs:,}.")
+            raise InputError(f"pairs must be at most {LAST:,}, got {self.pairs:,}.")
         limit = self.run_timeout
         if limit is not None and not (is_number(limit) and 0 < limit < inf):
             raise InputError(f"run_timeout must be a number of seconds above 0, got {limit!r}.")
@@ -95,7 +97,8 @@ class StudyPlan:
             self.data.check_held_out(recipe.validation)
             if self.target is not None and not recipe.curve:
                 raise InputError(
-                    "a target is read off the learning curve: leave curve=0 (--curve 0) out."
+                    "target= needs a learning curve, and curve=0 turns it off: remove one of the "
+                    "two."
                 )
 
     def _check_looks(self) -> None:
@@ -110,7 +113,7 @@ class StudyPlan:
 
     @property
     def networks(self) -> list[Arm]:
-        """What is built: the arms without their recipes, each once."""
+        """The networks to build: the arms without their recipes, each once."""
         found: list[Arm] = []
         for arm in self.arms:
             if arm.network not in found:
@@ -136,10 +139,10 @@ class StudyPlan:
 
     @property
     def intervals(self) -> int:
-        """How many intervals a study shows.
+        """The number of intervals that a study shows.
 
-        Each arm against the first; where something is varied also the effect of each order at each
-        further choice of it, and how that effect changes with each further value.
+        They are: each arm against the first; with factors also the effect of each order at each
+        further choice of values, and the change of that effect with each further value.
         """
         against_first = len(self.arms) - 1
         if not self.factors:
@@ -151,18 +154,18 @@ class StudyPlan:
 
     @cached_property
     def interactions(self) -> tuple[Interaction, ...]:
-        """Whether each order's effect depends on each factor: questions besides the arms' own."""
+        """The questions whether each order's effect depends on each factor."""
         return interactions_of(self.arms, self.factors)
 
     @property
     def workers(self) -> int:
-        """How many worker processes run side by side."""
+        """The number of parallel worker processes."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         wanted = self.jobs or max(1, (cores or 1) // self.threads)
         return min(wanted, self.pairs * len(self.arms))
 
     def open_executor(self, display: Display) -> Executor:
-        """Return the executor of this plan, to be entered."""
+        """Return the executor of this plan, not entered yet."""
         display.say(f"starting {self.workers} worker process{'' if self.workers == 1 else 'es'}")
         return EXECUTORS[self.executor](
             Setup(self.source, self.data, self.workers, self.threads, self.task)

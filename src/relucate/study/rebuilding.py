@@ -1,8 +1,8 @@
-"""Builders that take no `order`: what they build is rebuilt in each arm's order.
+"""Rebuild in each arm's order what builders without an `order` argument return.
 
 Both arms are rebuilt from the same model, so that layers keep their names and pairing finds them.
-A builder's own initial values are kept wherever a tensor keeps its shape; a saved model's are its
-training, so there every weight is initialised again.
+A builder's own initial values are kept where a tensor keeps its shape. A saved model's values are
+trained, so there all weights are initialised again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Made(NamedTuple):
 def framework_of(model: Any) -> Framework:
     """Return the framework of what a builder returned.
 
-    Raises: InputError: no model.
+    Raises: InputError: it isn't a model.
     """
     found = owner(model)
     if found is None or not found.is_model(model):
@@ -54,12 +54,12 @@ def rebuilt(
     trained: bool = False,
     bias: str = "rule",
 ) -> Made:
-    """Return a model in another order, with a sentence on what could be moved.
+    """Return a model in another order, with a sentence on norms that could not be moved.
 
-    Args: input_shape: without the batch axis, channels last; trained: initialise all weights;
+    Args: input_shape: without the batch axis, channels last; trained: initialise all weights again;
         bias: as for `rebuild`.
     Raises: InputError: it has no norms. Refused: it can't be read or written, or none of its norms
-    can be in that order.
+    can be put into that order.
     """
     fresh = random.getrandbits(31) if trained else None
     framework = framework_of(model)
@@ -89,7 +89,7 @@ def _plan(read: ReadModel, order: str, bias: str) -> Edit:
 
 
 def _there(plan: Edit, order: str) -> int:
-    """Return how many norms are in the order now, moved or not."""
+    """Return the number of norms in that order, moved or not."""
     if not Order(order).has_norm:
         return len(plan.done)
     return sum(outcome.new == str(Order(order)) for outcome in plan.outcomes)

@@ -1,6 +1,6 @@
-"""What a study has so far: results by arm and seed, and the verdicts that they give.
+"""The results of a study so far, by arm and seed, and the verdicts that they give.
 
-Not here: running (`driver`), the document that others show (`document`).
+Not here: running (`driver`), the document for reports (`document`).
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from .tasks import Inspection
 
 @dataclass
 class StudyResults:
-    """What a study has so far: results by arm label and seed, and how they came about."""
+    """The results of a study so far, by arm label and seed."""
 
     plan: StudyPlan
     inspection: Inspection
     results: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     per_example: dict[tuple[str, int], np.ndarray | None] = field(default_factory=dict)
     hashes: dict[tuple[str, int], str] = field(default_factory=dict)
-    failed: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)  # no result at all
+    failed: dict[tuple[str, int], dict[str, Any]] = field(
+        default_factory=dict
+    )  # runs without a result
     resumed: int = 0
     seconds: float = 0.0
-    _open: int = FIRST  # no look before that of so many pairs decided
+    _open: int = FIRST  # no look with fewer pairs decided the study
 
     def finished_pairs(self) -> list[int]:
         """Return the seeds that count: those for which every arm has a result.
 
-        With looks only those in the order of the seeds, up to the look at which it was decided:
-        which pairs count must not depend on which run was the quicker. The pair of a failed run
-        never counts.
+        With looks only the first ones in the order of the seeds, up to the look that decided: which
+        pairs count must not depend on which run was faster. A failed run's pair never counts.
         """
         labels = [arm.label for arm in self.plan.arms]
         done = {s for s in self.plan.seeds if all((a, s) in self.results for a in labels)}
@@ -69,7 +70,7 @@ class StudyResults:
 
     @property
     def decided(self) -> bool:
-        """Whether no further pair is to run (with looks)."""
+        """Whether no further pair needs to run (with looks)."""
         if not self.plan.looks:
             return False
         seeds = self.finished_pairs()
@@ -78,7 +79,7 @@ class StudyResults:
     def example_scores(self, arm: Arm, seeds: list[int]) -> np.ndarray | None:
         """Return the score of each run of an arm on each test example, shape (seeds, examples).
 
-        A diverged run has the worst score on all. None where a run didn't keep them, or its score
+        A diverged run has the worst score on all. None if a run didn't keep them, or its score
         isn't their mean.
         """
         examples = len(self.plan.data.y_test)
@@ -115,7 +116,7 @@ class StudyResults:
         return paired_difference(a, b, level=self.plan.share)
 
     def curve(self, arm: Arm, seed: int) -> list[float | None]:
-        """Return a run's test score after each epoch; the worst where a diverged run has none."""
+        """Return a run's test score after each epoch; the worst if a diverged run has none."""
         result, worst = self.results[arm.label, seed], self.plan.metric.worst
         scores = list(result["curve"].get(self.plan.metric.name, []))
         if result["status"] == "diverged" and any(score is not None for score in scores):
@@ -124,11 +125,11 @@ class StudyResults:
         return scores
 
     def report(self, arm: Arm) -> dict[str, Any]:
-        """Return what the inspection found of an arm's network."""
+        """Return the inspection's report on an arm's network."""
         return self.inspection.arms[self.plan.networks.index(arm.network)]
 
     def diverged(self, arm: Arm, seeds: list[int]) -> int:
-        """Return how many of an arm's runs diverged."""
+        """Return the number of an arm's diverged runs."""
         return sum(self.results[arm.label, seed]["status"] == "diverged" for seed in seeds)
 
     def scores(self, arm: Arm, seeds: list[int]) -> Any:
@@ -140,7 +141,7 @@ class StudyResults:
         return score_runs([result["metric"] for result in results], diverged, self.plan.metric)
 
     def _check_metric(self, result: dict[str, Any]) -> None:
-        """Refuse a run that was scored by another metric than the study's."""
+        """Refuse a run whose metric isn't the study's."""
         names = [name for name in result["curve"] if name not in NOT_SCORES]
         if names and self.plan.metric.name not in names:
             raise InputError(
@@ -149,7 +150,7 @@ class StudyResults:
             )
 
     def effects(self, asked: Interaction, seeds: list[int]) -> tuple[Any, Any]:
-        """Return an order's effect with either value, averaged over rows: (seeds,) twice."""
+        """Return an order's effect with each value, averaged over rows: (seeds,) twice."""
         first, second = (
             np.mean([self.scores(b, seeds) - self.scores(a, seeds) for a, b in rows], axis=0)
             for rows in (asked.low, asked.high)
@@ -157,7 +158,7 @@ class StudyResults:
         return first, second
 
     def lost(self, asked: Interaction, seeds: list[int]) -> tuple[int, int]:
-        """Return how many runs with either value diverged."""
+        """Return the number of diverged runs with each of the two values."""
         first, second = (
             sum(self.diverged(arm, seeds) for row in rows for arm in row)
             for rows in (asked.low, asked.high)
@@ -168,7 +169,7 @@ class StudyResults:
         """Return the verdict: better (it depends), equivalent (not by more than the margin), open.
 
         Per seed s: (order - first order | w)_s - (order - first order | v)_s, with the study's
-        interval. Where every run with a value diverged there is no effect to compare.
+        interval. If every run with a value diverged, there is no effect to compare.
         """
         lost = len(seeds) * 2 * len(asked.low) in self.lost(asked, seeds)
         diverged = (len(seeds), len(seeds)) if lost else (0, 0)

@@ -1,6 +1,6 @@
 """A whole study, from the plan to its document: executor, store, tuning, driver.
 
-Called by `api`, which made the plan and knows what displays there are. Not here: each of the parts.
+Called by `api`, which makes the plan and chooses the displays. Not here: the parts themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .plan import StudyPlan
 from .store import Store
 from .tuning import at_best, tune
 
-Displays = Callable[[StudyPlan], Any]  # the display of a plan, a context manager or not
+Displays = Callable[[StudyPlan], Any]  # returns the display of a plan, a context manager or not
 
 
 def run(
@@ -34,7 +34,7 @@ def run(
 ) -> dict[str, Any]:
     """Run a study and return its document.
 
-    displays: returns the display of a plan; store: file of finished runs, None: for this call only;
+    displays: returns the display of a plan; store: file of finished runs, None: a temporary one;
     tuned: find each arm's best learning rate among `rates` first, and add the comparison at the
     plan's rate as `tuning.same_rate`.
     Raises: as `run_study` and `Store.open`.
@@ -63,7 +63,7 @@ def _tuned(
     rates: Sequence[float] | None,
     command: str,
 ) -> dict[str, Any]:
-    """Return the document of the arms at their best rates, the same-rate comparison in it."""
+    """Return the document of the arms at their best rates, with the same-rate comparison."""
     with as_context(displays(plan)) as display:
         tuned = tune(plan, store, display, rates)
     best = replace(plan, arms=at_best(plan.arms, tuned))

@@ -1,6 +1,6 @@
-"""The builder of a comparison's arms: what MODEL or a Python function gives, in any order.
+"""The builder of a comparison's arms: builds what MODEL or a Python function gives, in any order.
 
-It can travel to a worker process, and knows what identifies it. Not here: what MODEL means
+It can be sent to a worker process, and knows its identity. Not here: what MODEL means
 (`nets.models`), importing and calling the user's code (`nets.user_code`), the arms (`arms`).
 """
 
@@ -37,7 +37,7 @@ Builder = Callable[..., Any]
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A builder that can travel to another process, and what identifies it.
+    """A builder that can be sent to another process, and its identity.
 
     kind: net | file | module | function | saved; text: as the user named it; options: extra keyword
     arguments; digest: of the builder's source file or code; payload: a pickled function; norms:
@@ -54,7 +54,7 @@ class ModelSource:
     imports: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
-        """Return what a run's hash knows of the builder."""
+        """Return the builder's part of a run's hash."""
         return {
             "kind": self.kind,
             "name": self.text,
@@ -70,7 +70,7 @@ class ModelSource:
 
     @property
     def description(self) -> str:
-        """A word for reports."""
+        """A description for reports."""
         words = {"net": "built-in net", "saved": "saved model, rebuilt"}
         return words.get(self.kind, f"builder ({self.kind})")
 
@@ -79,9 +79,9 @@ class ModelSource:
         return self.build_noted(order, input_shape, classes).model
 
     def build_noted(self, order: str, input_shape: tuple[int, ...], classes: int) -> Made:
-        """Return the model in `order`, and what to know about it.
+        """Return the model in `order`, and a note on it.
 
-        A saved model, and what a builder without `order` gives, is rebuilt in that order.
+        A saved model, and the model of a builder without `order`, is rebuilt in that order.
         """
         if self.kind == "net":
             return Made(nets.build(self.text, order, input_shape, classes, **self.options))
@@ -103,9 +103,9 @@ class ModelSource:
         return rebuilt(model, order, input_shape, **own)
 
     def equal_biases(self) -> str:
-        """Return the option `bias` that gives every order the same biases; "" where there is none.
+        """Return the option `bias` that gives every order the same biases; "" if there is none.
 
-        It imports the builder.
+        This imports the builder.
         """
         if self.kind == "net":
             return "always" if "bias" in nets.options(self.text) else ""
@@ -118,7 +118,8 @@ class ModelSource:
     def code(self) -> str:
         """Return a digest of the builder's code and of the user's code that it reaches.
 
-        It imports the builder. Empty for a built-in net, which the version tells, and for a file.
+        This imports the builder. Empty for a built-in net, which the version identifies, and for a
+        saved model.
         """
         return "" if self.kind in {"net", "saved"} else code_digest(self._load())
 
@@ -132,7 +133,7 @@ class ModelSource:
             return load_callable(self.text)
         import cloudpickle
 
-        # Importing what the function needs runs the user's own code.
+        # This imports what the function needs, which runs the user's own code.
         with reported(f"the builder {self.text} can't be loaded in a worker process"):
             return cloudpickle.loads(self.payload)
 
@@ -144,8 +145,8 @@ def resolve(
 
     Args: options: keyword arguments of the builder; imports: files or modules to import first.
 
-    Raises: InputError: an unknown net (with the nearest), a builder or file that isn't there,
-    options that aren't plain data. Refused: a model object: give its builder, or save it.
+    Raises: InputError: an unknown net, a missing builder or file, options that aren't plain data.
+    Refused: a model object: give its builder, or save it.
 
     >>> resolve("cnn", {"width": 8}).description
     'built-in net'
@@ -162,9 +163,9 @@ def resolve(
     if callable(model) and (inspect.isroutine(model) or isinstance(model, functions)):
         return _from_function(model, chosen)
     raise Refused(
-        f"compare needs a function that builds the model, because every run starts anew; got a "
-        f"{type(model).__name__}. Give the builder itself, a saved .keras file, or a name from "
-        "`relucate nets`."
+        "compare needs a function that builds the model, because every run starts from scratch; "
+        f"got a {type(model).__name__}. Give the builder itself, a saved .keras file, or a name "
+        "from `relucate nets`."
     )
 
 
@@ -208,7 +209,7 @@ def _from_function(function: Builder, options: dict[str, Any]) -> ModelSource:
     name = f"{inner.__module__}.{getattr(inner, '__qualname__', 'builder')}"
     try:
         payload = pickled(function, inner.__module__)
-    except Exception as error:  # cloudpickle raises whatever the object's __reduce__ raises
+    except Exception as error:  # any error of an object's __reduce__
         raise InputError(
             f"the builder {name} can't be sent to a worker process ({error}): make it a function "
             "at the top of a module."
@@ -230,7 +231,7 @@ def pickled(thing: Any, module: str | None) -> bytes:
 
 
 def _is_importable(module: str) -> bool:
-    """Say whether a fresh interpreter with this `sys.path` finds the same file by that name."""
+    """Return whether a new interpreter with this `sys.path` finds the same file by that name."""
     parts, path, spec = module.split("."), None, None
     for end in range(1, len(parts) + 1):
         spec = _find_spec(".".join(parts[:end]), path)
@@ -242,7 +243,7 @@ def _is_importable(module: str) -> bool:
 
 
 def _find_spec(name: str, path: Any) -> Any:
-    """As importlib.util.find_spec, which trusts `sys.modules`."""
+    """Like importlib.util.find_spec, but without a look into `sys.modules`."""
     specs = (finder.find_spec(name, path) for finder in sys.meta_path)
     return next((spec for spec in specs if spec is not None), None)
 

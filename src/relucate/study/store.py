@@ -1,9 +1,9 @@
 """The finished runs of studies, in one SQLite file: every run is committed the moment it ends.
 
-A run is found by the content hash of its spec, so that the same command continues where it stopped.
-The file is a plain rollback-journal database: between two runs it is complete, and can be copied.
-Not here: what specs and results mean (`train`), and who runs them (`study`, whose driver is the
-only writer; any number of processes may read).
+The content hash of a run's spec is its key, so that the same command continues where it stopped.
+The file is a plain rollback-journal database: between two runs it is complete and can be copied.
+Only the study's driver writes it; any number of processes may read. Not here: the meaning of specs
+and results (`train`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SCHEMA_VERSION = 2
 
 
 def _any_score_per_example(connection: sqlite3.Connection) -> None:
-    """From schema 1, which kept bits alone, in a column named for them."""
+    """Migrate from schema 1, which kept only bits, in a column named for them."""
     connection.execute("ALTER TABLE runs RENAME COLUMN correct TO per_example")
     connection.execute("ALTER TABLE runs ADD COLUMN kind TEXT")
     connection.execute("UPDATE runs SET kind = 'bits' WHERE per_example IS NOT NULL")
@@ -35,7 +35,7 @@ def _any_score_per_example(connection: sqlite3.Connection) -> None:
 # MIGRATIONS[i] takes an open connection from schema version i + 1 to i + 2.
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_any_score_per_example,)
 
-# kind: how per_example holds a run's score on each test example, NULL where it isn't kept;
+# kind: how per_example holds a run's score on each test example, NULL if it isn't kept;
 # 'bits' (right or wrong, numpy.packbits) or 'floats' (float64, little-endian).
 _CREATE = """
 CREATE TABLE runs (
@@ -95,13 +95,13 @@ class Store:
     def open(cls, path: str | Path, *, timeout: float = 5.0, read_only: bool = False) -> Store:
         """Open the store at `path`; create it, and the folders above it, if there is none.
 
-        Unless `read_only`, it makes sure that the file can be written to: better now than after the
+        Unless `read_only`, this checks that the file can be written to: better now than after the
         first run.
 
         Args:
             path: the file; by convention its name ends in .sqlite.
             timeout: seconds to wait for another process that is writing.
-            read_only: never write, and don't create anything.
+            read_only: don't write or create anything.
 
         Raises:
             InputError: the path is a folder or can't be created, the file is not a SQLite file,
@@ -146,7 +146,7 @@ class Store:
     def get_per_example(self, run_hash: str, examples: int) -> np.ndarray | None:
         """Return a run's score on each test example, bool or float64 of shape (examples,).
 
-        None if the run, or its scores, or scores of so many examples aren't stored.
+        None if the run, its scores, or scores of that many examples aren't stored.
         """
         kind, data = self._row("kind, per_example", run_hash) or (None, None)
         if data is not None and kind == "floats" and len(data) == 8 * examples:
@@ -162,25 +162,24 @@ class Store:
         result: dict[str, Any],
         per_example: np.ndarray | None,
     ) -> None:
-        """Store a finished run and commit it; returns when it is safe on disk.
+        """Store a finished run and commit it; return when it is safe on disk.
 
-        A run whose stored status is 'done' is left as it is, so that putting twice is harmless; one
+        A run whose stored status is 'done' stays as it is, so putting it twice is harmless; a run
         with any other status is replaced.
 
         Args:
             run_hash: content hash of the spec.
             spec: plain data (str keys, None, bool, int, finite float, str, list, dict).
             result: plain data; its 'status' ('done' if it has none) is kept as a column. NaN and
-                infinite floats become null, on purpose: JSON has no such numbers, and a reader
-                must not take the last loss of a diverged run for a number. Finite floats come back
-                bit for bit.
+                infinite floats become null: JSON has no such numbers, and a reader must not take
+                the last loss of a diverged run for a number. Finite floats are read back exactly.
             per_example: (examples,) score on each test example, bool (right or wrong) or floating
                 point, or None.
 
         Raises:
-            InputError: the run can't be stored (disk full, locked, read-only, damaged). The runs
-                stored before are kept.
-            ValueError, TypeError: spec or result is not plain data.
+            InputError: the run can't be stored (disk full, locked, read-only, damaged). Runs
+                that were stored earlier are kept.
+            ValueError, TypeError: spec or result isn't plain data.
         """
         kept = (None, None) if per_example is None else _packed(per_example)
         row = (run_hash, result.get("status", "done"), _canonical(spec), _json(result), *kept)
@@ -207,7 +206,7 @@ def _packed(per_example: np.ndarray) -> tuple[bytes, str]:
 
 
 def _prepare(path: Path, read_only: bool) -> None:
-    """Make the folders above the file, and refuse a path that can't be one."""
+    """Make the folders above the file, and refuse a path that can't be a file."""
     try:
         if path.is_dir():
             raise InputError(
@@ -307,7 +306,7 @@ def _check_writable(connection: sqlite3.Connection) -> None:
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
-    """Run as one: commit at the end, or roll back on any exception (Ctrl-C too).
+    """Make one transaction: commit at the end, or roll back on any exception, also Ctrl-C.
 
     kind: DEFERRED to read from one snapshot, IMMEDIATE to hold the write lock from the start.
     """
@@ -335,8 +334,8 @@ def _explained(path: Path, what: str) -> Iterator[None]:
 def _reason(error: sqlite3.Error) -> str:
     """Return what went wrong and what to do, by the extended error code or its low byte."""
     code = getattr(error, "sqlite_errorcode", 0)
-    said = f"SQLite says: {error}. Check the file, or {_ELSEWHERE}."
-    return _EXPLAINED.get(code) or _EXPLAINED.get(code & 0xFF) or said
+    other = f"SQLite says: {error}. Check the file, or {_ELSEWHERE}."
+    return _EXPLAINED.get(code) or _EXPLAINED.get(code & 0xFF) or other
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -1,6 +1,6 @@
-"""The work that a worker process does: inspect a study's arms, or train one run.
+"""The work of a worker process: inspect a study's arms, or train one run.
 
-Both take and give plain data. Not here: processes and pipes (`executors`), storing.
+Both take and return plain data. Not here: processes and pipes (`executors`), storing.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from ..errors import InputError, Refused
 from ..frameworks import FRAMEWORKS, HOST, lower, named
 from ..train.framework import Framework
 from ..train.recipe import Recipe
-from ..train.run import EpochReport, OnEpoch, RunResult, RunSpec
+from ..train.run import OnEpoch, RunResult, RunSpec
 from ..train.task import CLASSIFICATION, Task
 from .arms import Arm, Built, build_paired
 from .fingerprint import Behaviour, behaviour, fingerprint
 from .norm_settings import described
 from .source import ModelSource
 
-# An engine trains the models of its own framework; HOST's trains others that can be lowered, too.
+# An engine trains its own framework's models; HOST's also trains others that can be lowered.
 ENGINES = ("auto", HOST, *(name for name in FRAMEWORKS if name != HOST))
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What the driver has to know of the arms before it can write run specs."""
+    """What the driver must know about the arms before it can write run specs."""
 
     engine: dict[str, Any]  # name, reason, backend, device
     versions: dict[str, str]
     arms: tuple[dict[str, Any], ...]  # fingerprint, parameters, norm_parameters, shared, tensors
     notes: tuple[str, ...]
     code: str = ""  # digest of the builder's code and of the user's code that it reaches
-    equal_biases: str = ""  # the option `bias` that would give every arm the same, if there is one
+    equal_biases: str = ""  # the option `bias` that would give every arm the same biases
 
 
 def inspect_arms(
@@ -51,10 +51,10 @@ def inspect_arms(
     engine: str,
     device: str,
 ) -> Inspection:
-    """Build every arm once, choose the engine for all of them, and tell the arms apart.
+    """Build every arm once, choose the engine for all of them, and check that the arms differ.
 
-    Raises: InputError: two arms come out identical, an arm fails on a batch, the device isn't
-    there. Refused: `engine` can't train an arm.
+    Raises: InputError: two arms are identical, an arm fails on a batch, the device isn't available.
+    Refused: `engine` can't train an arm.
     """
     looked = [
         _look_at(source, arms[: index + 1], input_shape, classes, engine)
@@ -90,7 +90,7 @@ class _Look:
 def _look_at(
     source: ModelSource, arms: list[Arm], input_shape: tuple[int, ...], classes: int, engine: str
 ) -> _Look:
-    """Build the last of `arms`, paired with those before it, and look at it."""
+    """Build the last of `arms`, paired with those before it, and inspect it."""
     arm = arms[-1]
     built, paired = build_paired(source, arm, arms[:-1], 0, input_shape, classes)
     framework, model = built.framework, built.model
@@ -126,7 +126,7 @@ def _refuse_twins(source: ModelSource, looked: list[_Look]) -> None:
 
 
 def _alike(looked: list[_Look]) -> list[str]:
-    """Return a note for each arm that computes what an arm before it computes."""
+    """Return a note for each arm that computes the same as an earlier arm."""
     notes, seen = [], {}
     for look in looked:
         twin = seen.setdefault(look.behaviour.digest, look.arm)
@@ -139,7 +139,7 @@ def _alike(looked: list[_Look]) -> list[str]:
 
 
 def _one_engine(looked: list[_Look]) -> tuple[str, str]:
-    """Return the engine that trains all arms: not HOST's as soon as one of them needs another."""
+    """Return the engine that trains all arms: HOST's, unless one of them needs another."""
     own = next((look for look in looked if look.engine[0] != HOST), None)
     if own is None:
         return looked[0].engine
@@ -155,7 +155,7 @@ def _one_engine(looked: list[_Look]) -> tuple[str, str]:
 
 
 def choose_engine(built: Built, wanted: str) -> tuple[str, str]:
-    """Return the engine for one built arm and the reason in a sentence.
+    """Return the engine for one built arm, and the reason in words.
 
     Args: wanted: one of `ENGINES`.
     """
@@ -184,9 +184,9 @@ def choose_engine(built: Built, wanted: str) -> tuple[str, str]:
 
 
 def versions(used: Iterable[str] = ()) -> dict[str, str]:
-    """Return the versions of what computes: they are part of a run's identity.
+    """Return the versions of the packages that compute: they are part of a run's identity.
 
-    Args: used: the frameworks that take part; what else is installed doesn't matter.
+    Args: used: the frameworks in use; other installed packages don't matter.
     """
     found = {"python": platform.python_version(), "machine": platform.machine()}
     distributions = {"tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-macos")}
@@ -204,7 +204,7 @@ def execute(
     on_epoch: OnEpoch = lambda report: None,
     task: Task = CLASSIFICATION,
 ) -> RunResult:
-    """Train one run and return its result; whatever the training does, this gives an answer."""
+    """Train one run and return its result."""
     start = time.perf_counter()
     arm = Arm.from_dict(spec.arm)
     before = [Arm.from_dict(values) for values in spec.before]
@@ -226,6 +226,3 @@ def execute(
     for name, value in framework.count(built.model).items():
         setattr(result, name, value)
     return result
-
-
-__all__ = ["EpochReport", "Inspection", "execute", "inspect_arms"]

@@ -1,8 +1,8 @@
-"""The learning rate at which each arm is at its best, found by successive halving.
+"""Find each arm's best learning rate by successive halving.
 
-Per-arm rates may differ tenfold, so that one rate for all may favour an arm. Scores come from a
-part held out of the training data, with seeds that the comparison doesn't use: the test data and
-the pairs know nothing of the choice. Called by `api`. Not here: the comparison (`driver`).
+The best rates may differ tenfold, so one rate for all may favour an arm. Scores come from a part
+held out of the training data, with seeds that the comparison doesn't use: the test data and the
+pairs don't influence the choice. Called by `running`. Not here: the comparison (`driver`).
 
 Source: Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter
 Optimization, 2016.
@@ -31,7 +31,7 @@ GRID = 7  # rates, half a decade apart, around the recipe's
 
 
 def default_rates(rate: float) -> list[float]:
-    """Return the rates that are tried, half a decade apart, the given one in their middle.
+    """Return the rates to try, half a decade apart, with the given one in the middle.
 
     >>> [round(rate, 4) for rate in default_rates(0.1)]
     [0.0032, 0.01, 0.0316, 0.1, 0.3162, 1.0, 3.1623]
@@ -40,7 +40,7 @@ def default_rates(rate: float) -> list[float]:
 
 
 def rounds(rates: int, epochs: int) -> list[tuple[int, int, int]]:
-    """Return (rates that take part, epochs, seeds) of each round.
+    """Return (number of rates, epochs, seeds) of each round.
 
     All rates for a quarter of the epochs, the better half for a half, the best quarter (at least
     two) for all epochs and with two seeds.
@@ -59,17 +59,17 @@ def rounds(rates: int, epochs: int) -> list[tuple[int, int, int]]:
 def tune(
     plan: StudyPlan, store: Store, display: Display, rates: Sequence[float] | None = None
 ) -> dict[str, Any]:
-    """Return each arm's best learning rate, and its score at every rate that was tried.
+    """Return each arm's best learning rate, and its score at every tried rate.
 
-    A diverged run has the metric's worst score. Of rates that score alike, the one nearest to the
+    A diverged run has the metric's worst score. Of rates with equal scores, the one nearest to the
     recipe's is taken.
 
     Raises: InputError: rates that aren't different numbers above 0, fewer than two of them, an arm
-    that varies the rate itself; else as `run_study`.
+    that varies the rate itself; otherwise as `run_study`.
     """
     tried = _checked(default_rates(plan.recipe.rate) if rates is None else rates)
     if any("lr" in arm.recipe for arm in plan.arms):
-        raise InputError("the learning rate is either tuned or varied: leave one of them out.")
+        raise InputError("the learning rate can't be both tuned and varied: remove one of the two.")
     data = plan.data.validation(SHARE)
     held = replace(plan, data=data, looks=False, factors={}, first_seed=plan.first_seed + SEEDS)
     found: dict[str, dict[float, dict[str, Any]]] = {arm.label: {} for arm in plan.arms}
@@ -87,15 +87,15 @@ def tune(
                     entry = {"lr": rate, "score": float(np.mean(scores)), "epochs": epochs}
                     lost = outcome.diverged(_trying(arm, rate, epochs), round_plan.seeds)
                     found[arm.label][rate] = {**entry, "runs": seeds, "diverged": lost}
-    arms = [_told(arm, found[arm.label], tried, plan) for arm in plan.arms]
-    for told in arms:
-        display.say(f"{told['label']}: learning rate {shown(told['lr'])}")
+    arms = [_report(arm, found[arm.label], tried, plan) for arm in plan.arms]
+    for report in arms:
+        display.say(f"{report['label']}: learning rate {shown(report['lr'])}")
     return {"held_out": len(data.y_test), "first_seed": held.first_seed, "arms": arms}
 
 
 def at_best(arms: Sequence[Arm], tuned: dict[str, Any]) -> tuple[Arm, ...]:
     """Return the arms, each with its best rate."""
-    rates = {told["label"]: told["lr"] for told in tuned["arms"]}
+    rates = {report["label"]: report["lr"] for report in tuned["arms"]}
     return tuple(replace(arm, recipe={**arm.recipe, "lr": rates[arm.label]}) for arm in arms)
 
 
@@ -104,7 +104,7 @@ def _trying(arm: Arm, rate: float, epochs: int) -> Arm:
 
 
 def _best(found: dict[float, dict[str, Any]], count: int, plan: StudyPlan) -> list[float]:
-    """Return the best rates of those that came furthest, in the order of the grid."""
+    """Return the best of the rates with the most epochs, in the order of the grid."""
     furthest = max((entry["epochs"] for entry in found.values()), default=0)
     rates = [rate for rate, entry in found.items() if entry["epochs"] == furthest]
 
@@ -116,7 +116,7 @@ def _best(found: dict[float, dict[str, Any]], count: int, plan: StudyPlan) -> li
     return sorted(sorted(rates, key=rank)[:count])
 
 
-def _told(
+def _report(
     arm: Arm, found: dict[float, dict[str, Any]], tried: list[float], plan: StudyPlan
 ) -> dict[str, Any]:
     (best,) = _best(found, 1, plan)
@@ -133,13 +133,13 @@ def _checked(rates: Sequence[float]) -> list[float]:
         numbers = sorted(float(rate) for rate in rates)
     except (TypeError, ValueError):
         raise InputError(
-            f"tuning takes several learning rates, numbers above 0, got {rates!r}."
+            f"tuning needs several learning rates, numbers above 0, got {rates!r}."
         ) from None
     usable = all(0 < rate < math.inf for rate in numbers)
     if len({shown(rate) for rate in numbers}) < 2 or not usable:
         raise InputError(
-            f"tuning takes at least two learning rates, numbers above 0, got {list(rates)}."
+            f"tuning needs at least two learning rates, numbers above 0, got {list(rates)}."
         )
     if len({shown(rate) for rate in numbers}) < len(numbers):
-        raise InputError(f"tuning takes different learning rates, got {list(rates)}.")
+        raise InputError(f"tuning needs different learning rates, got {list(rates)}.")
     return numbers

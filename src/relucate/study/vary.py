@@ -1,4 +1,4 @@
-"""What is varied besides the order: arms from orders and factors.
+"""Arms from orders and factors, the options that vary besides the order.
 
 With factors such as act = relu, tanh every order is trained with every value. Called by `api`.
 """
@@ -22,10 +22,10 @@ _RECIPE = {field.name for field in fields(Recipe)}
 def arms_from(
     orders: Sequence[str], factors: Mapping[str, Sequence[Any]] | None = None
 ) -> tuple[Arm, ...]:
-    """Return an arm per choice of values and order; the orders of a choice are next to each other.
+    """Return an arm per choice of values and order; the orders of one choice follow each other.
 
-    A factor that is an option of the recipe (lr, weight_decay, ...) goes there, any other to the
-    builder. Every order is parsed: a typo fails before anything runs.
+    A factor that is an option of the recipe (lr, weight_decay, ...) goes to the recipe, any other
+    to the builder. Every order is parsed, so that a typo fails before anything runs.
 
     >>> [arm.label for arm in arms_from(["before", "none"], {"act": ["relu", "tanh"]})][2:]
     ['linear-norm-act (act=tanh)', 'linear-act (act=tanh)']
@@ -48,18 +48,18 @@ def check_factors(factors: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, 
     """
     if not isinstance(factors, Mapping):
         raise InputError(
-            f"vary is a mapping of names to values, such as {{'act': ['relu', 'tanh']}}, got "
+            f"vary must be a mapping of names to values, such as {{'act': ['relu', 'tanh']}}, got "
             f"{factors!r}."
         )
     if "order" in factors:
-        raise InputError("orders are compared as such: name them with --orders, not with vary.")
+        raise InputError("vary can't take orders: name them with orders= (--orders).")
     checked = {}
     for name, values in factors.items():
         if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
-            raise InputError(f"vary takes several values for {name}, got {values!r}.")
+            raise InputError(f"vary needs several values for {name}, got {values!r}.")
         if len(values) < 2:
             raise InputError(
-                f"vary takes at least two values for {name}, got {list(values)}: give a single one "
+                f"vary needs at least two values for {name}, got {list(values)}: give a single one "
                 "as an ordinary option."
             )
         if len({repr(value) for value in values}) < len(values):
@@ -71,9 +71,9 @@ def check_factors(factors: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, 
 def check_dropout(
     source: ModelSource, arms: Sequence[Arm], factors: Mapping[str, Sequence[Any]]
 ) -> None:
-    """Check that a dropout rate acts: in a built-in net it is the rate of the order's drop token.
+    """Check that a dropout rate has an effect: in a built-in net it is that of the drop token.
 
-    Raises: InputError: no order has the token, or, where the rate is varied, one hasn't.
+    Raises: InputError: no order has the token, or, if the rate is varied, one order lacks it.
     """
     if source.kind != "net" or "dropout" not in nets.options(source.text):
         return
@@ -84,5 +84,5 @@ def check_dropout(
     what = f"{list(factors['dropout'])}" if "dropout" in factors else f"{given}"
     raise InputError(
         f"dropout is the rate of an order's drop token, so that {what} does nothing in "
-        f"{without[0]}: name where it stands, such as {without[0]}-drop."
+        f"{without[0]}: name its place, such as {without[0]}-drop."
     )

@@ -1,4 +1,4 @@
-"""Where a study's runs run: one protocol, one file for each executor, and their names."""
+"""Where a study's runs run: a protocol, one file per executor, and their names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from .local import LocalExecutor
 from .protocol import Died, Done, Epoch, Event, Executor, Failed, Setup, Silent, Task
 
-# The name that a plan gives -> what makes the executor.
+# The name in a plan -> the class of the executor.
 EXECUTORS: dict[str, Callable[[Setup], Executor]] = {"local": LocalExecutor}
 
 __all__ = [

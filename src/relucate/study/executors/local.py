@@ -1,9 +1,9 @@
-"""Run tasks side by side in worker processes: the local executor.
+"""The local executor: runs tasks in parallel worker processes.
 
-Workers are fresh interpreters (`python -m relucate.study.executors.worker`) that connect back over
-a local socket, so a script needs no `__main__` guard and no state is inherited. A worker that dies
-takes its task with it, not the study: the next task gets a new one. Not here: what a task does
-(`perform`), whether it is repeated and what is stored (`driver`).
+Workers are new interpreters (`python -m relucate.study.executors.worker`) that connect back over a
+local socket, so a script needs no `__main__` guard and no state is inherited. If a worker dies,
+only its task is lost: the next task gets a new worker. Not here: what a task does (`perform`),
+whether it is repeated and what is stored (`driver`).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from ..source import pickled
 from .protocol import Died, Epoch, Event, Failed, Setup, Silent, Task
 
 _START_LIMIT = 120.0  # seconds for a worker to connect, and to import what it needs
-_PATH_LIMIT = 100  # bytes that every system takes for a socket's path
+_PATH_LIMIT = 100  # bytes that every system allows for a socket's path
 _KEPT = str(2**32)  # bytes: no block is larger
-_TAIL = 10_000  # bytes of a worker's output that are looked at
+_TAIL = 10_000  # bytes at the end of a worker's output that are read
 _NOTHING = Task(None, {})
 
 
@@ -41,17 +41,17 @@ _NOTHING = Task(None, {})
 class _Worker:
     number: int
     process: subprocess.Popen[bytes]
-    log: IO[bytes]  # its output; open, so that it can be read even if the folder is gone
+    log: IO[bytes]  # its output; kept open, so that it can be read even if the folder is gone
     connection: Connection | None = None
     task: Task = _NOTHING
     busy: bool = False
-    wanted: bool = True  # False: the `run` that gave the task was left
+    wanted: bool = True  # False: the `run` that gave the task has ended
     deadline: float = float("inf")
-    heard: float = 0.0  # when it said something last
-    patience: float = 0.0  # seconds of silence after which that is an event
+    heard: float = 0.0  # time of its last message
+    patience: float = 0.0  # seconds of silence until an event reports it
 
     def give(self, task: Task, patience: float) -> None:
-        """Send it a task; until it says that it takes it up it may still be starting."""
+        """Send it a task; until its first message it may still be starting."""
         self.task, self.busy, self.wanted = task, True, True
         self.listen(patience)
         self.deadline = self.heard + max(task.limit or float("inf"), _START_LIMIT)
@@ -59,12 +59,12 @@ class _Worker:
             self.connection.send(task)
 
     def listen(self, patience: float) -> None:
-        """Note that it said something now."""
+        """Note that it sent a message now."""
         self.heard, self.patience = time.monotonic(), patience
 
     @property
     def next_look(self) -> float:
-        """When its silence becomes worth something."""
+        """The time of the next event without a message from it."""
         return min(self.deadline, self.heard + self.patience)
 
 
@@ -73,9 +73,9 @@ class LocalExecutor:
     """`setup.jobs` worker processes with `setup.threads` threads each.
 
     environment: variables for the workers besides this process's; patience: seconds after which a
-    task's silence becomes an event, and again after twice as many. Use as a context manager:
-    leaving it ends the workers and what they started, whatever they are doing; a driver that is
-    killed takes them along.
+    task's silence becomes an event, and again after twice as many. Use it as a context manager:
+    leaving it ends the workers and the processes that they started at once; they also end if the
+    driver is killed.
     """
 
     setup: Setup
@@ -114,18 +114,18 @@ class LocalExecutor:
             with log.open("wb") as stream:
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "relucate.study.executors.worker"],
-                    stdin=subprocess.PIPE,  # stays open: its end says that the driver is gone
+                    stdin=subprocess.PIPE,  # stays open: it closes when the driver is gone
                     stdout=stream,
                     stderr=subprocess.STDOUT,
                     env={**_environment(self.setup.threads), **self.environment},
-                    start_new_session=True,  # Ctrl-C goes to the driver alone, which ends them
+                    start_new_session=True,  # Ctrl-C reaches only the driver, which ends them
                 )
             output = log.open("rb")
         except OSError as error:
             raise InputError(f"a worker process can't be started: {error}.") from error
         hello = {"address": self._listener.address, "key": self._key.hex(), "number": number}
         if process.stdin is not None:  # it is a pipe
-            with contextlib.suppress(OSError):  # it died at once: `_connect` finds that
+            with contextlib.suppress(OSError):  # it died at once: `_connect` reports that
                 process.stdin.write(json.dumps(hello).encode() + b"\n")
                 process.stdin.flush()
         return _Worker(number, process, output)
@@ -156,19 +156,19 @@ class LocalExecutor:
     def run(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
         """Run tasks and yield what happens (see `Executor`).
 
-        A worker that is still busy with a task of an earlier `run` finishes that first.
+        A worker that is still busy with a task of an earlier `run` finishes it first.
         """
         source = iter(tasks)
         for worker in self.workers:
             worker.wanted = False
         while events := self._feed(source) or self._hear():
-            # What is finished comes first: the caller may leave at an error.
+            # Finished tasks come first: the caller may leave at an error.
             for event in sorted(events, key=lambda event: isinstance(event, Failed | Died)):
                 if event is not None:
                     yield event
 
     def _feed(self, source: Iterator[Task | None]) -> list[Event | None]:
-        """Give each free worker a task; return an event for each that turns out to be dead."""
+        """Give each free worker a task; return an event for each worker that is dead."""
         events: list[Event | None] = []
         for worker in sorted(self.workers, key=lambda worker: worker.connection is None):
             if worker.busy:
@@ -185,9 +185,9 @@ class LocalExecutor:
         return events
 
     def _hear(self) -> list[Event | None]:
-        """Wait until something happens to a busy worker; None: nothing to report. Empty: none is.
+        """Wait for news of the busy workers; return an entry for each: an event, or None.
 
-        Every busy worker has its entry.
+        Empty: no worker is busy.
         """
         busy = {w.connection: w for w in self.workers if w.busy and w.connection is not None}
         pause = min((worker.next_look for worker in busy.values()), default=0) - time.monotonic()
@@ -203,14 +203,14 @@ class LocalExecutor:
         except (EOFError, OSError):
             return self._bury(worker)
         worker.listen(self.patience)
-        if event is None:  # it takes up its task now
+        if event is None:  # it starts its task now
             worker.deadline = worker.heard + (worker.task.limit or float("inf"))
             return None
         worker.busy = isinstance(event, Epoch)  # before it is yielded: the caller may leave
         return event if worker.wanted else None
 
     def _watch(self, worker: _Worker) -> Event | None:
-        """Return the event that a worker's silence is by now, if it is one."""
+        """Return an event if a worker has been silent too long."""
         now = time.monotonic()
         if now >= worker.deadline:
             limit = worker.task.limit
@@ -223,7 +223,7 @@ class LocalExecutor:
         return Silent(worker.task.key, now - worker.heard) if worker.wanted else None
 
     def _bury(self, worker: _Worker, reason: str = "") -> Event | None:
-        """Take a worker that hung up, or took too long, out of service."""
+        """End a worker that closed its connection or took too long; return the event."""
         if worker.connection is not None:
             worker.connection.close()
         worker.connection, worker.busy = None, False
@@ -243,12 +243,12 @@ class LocalExecutor:
 
     @property
     def alive(self) -> int:
-        """How many workers still work."""
+        """The number of living workers."""
         return sum(worker.connection is not None for worker in self.workers)
 
 
 def _listen(folder: Path, key: bytes, backlog: int) -> Listener:
-    """Listen where only this user can connect; over TCP (with the same key) if the path is long."""
+    """Listen where only this user can connect, or over TCP with the key if the path is long."""
     address = str(folder / "driver")
     if hasattr(socket, "AF_UNIX") and len(os.fsencode(address)) <= _PATH_LIMIT:
         return Listener(address, "AF_UNIX", backlog=backlog, authkey=key)
@@ -258,9 +258,9 @@ def _listen(folder: Path, key: bytes, backlog: int) -> Listener:
 def _environment(threads: int) -> dict[str, str]:
     """Return this process's environment, with the number of threads for every framework.
 
-    glibc gives large blocks back to the system as soon as they are free, and has every page of the
-    next one zeroed again: a tenth of a training step, a third of an evaluation on a CPU. Here it
-    keeps them (other systems don't read these variables).
+    By default glibc returns large free blocks to the system at once, which then zeroes every page
+    of the next block: that takes a tenth of a training step, a third of an evaluation on a CPU.
+    Here glibc keeps them (other systems don't read these variables).
     """
     count = str(threads)
     environment = {
@@ -283,18 +283,18 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 def _import_path() -> list[str]:
-    """Return `sys.path` for another process: an interactive session's own folder has no name."""
+    """Return `sys.path` for another process, where "" would mean another folder."""
     return [path or os.getcwd() for path in sys.path]
 
 
 def _end(worker: _Worker) -> None:
-    """Kill a worker and what the user's code started in it; a second time does nothing."""
+    """Kill a worker and all processes of the user's code in it; a second call does nothing."""
     process = worker.process
     if worker.log.closed:
         return
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
+            os.killpg(process.pid, signal.SIGKILL)  # it leads its own group
     process.kill()
     process.wait()
     worker.log.close()

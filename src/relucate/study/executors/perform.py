@@ -1,4 +1,4 @@
-"""What a task does, wherever it runs: inspect all arms of a study, or train one run.
+"""The work of a task, in any executor: inspect all arms of a study, or train one run.
 
 Called by executors. Not here: building and training (`tasks`).
 """
@@ -20,8 +20,8 @@ from ..tasks import execute, inspect_arms
 
 def inspection(arms: list[Arm], engine: str, device: str) -> dict[str, Any]:
     """Return the work of inspecting a study's networks as plain data."""
-    told = [arm.to_dict() for arm in arms]
-    return {"task": "inspect", "arms": told, "engine": engine, "device": device}
+    plain = [arm.to_dict() for arm in arms]
+    return {"task": "inspect", "arms": plain, "engine": engine, "device": device}
 
 
 def training(spec: RunSpec) -> dict[str, Any]:
@@ -66,9 +66,9 @@ _WORK: dict[str, Callable[..., Any]] = {"inspect": _inspect, "run": _train}
 
 
 def as_ours(error: BaseException) -> RelucateError:
-    """Return an error as one of relucate's: its own words, or where it came from.
+    """Return an error as one of relucate's: with its own message, or with its traceback.
 
-    The same kinds in every process: an error of another class might not survive the way back.
+    An error of another class might not survive pickling.
     """
     if isinstance(error, Refused):
         return Refused(str(error))

@@ -1,7 +1,7 @@
-"""What a study needs of an executor, and what an executor reports: tasks in, events out.
+"""What a study needs from an executor, and what an executor reports: tasks in, events out.
 
 A new executor is one class with `run`, used as a context manager, and an entry in `EXECUTORS`.
-Not here: what a task does (`perform`), what becomes of an event (`driver`).
+Not here: what a task does (`perform`), what an event leads to (`driver`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..source import ModelSource
 
 @dataclass(frozen=True)
 class Setup:
-    """What all tasks of a study have in common."""
+    """The settings that all tasks of a study share."""
 
     source: ModelSource
     data: Dataset
@@ -31,9 +31,9 @@ class Setup:
 
 @dataclass(frozen=True)
 class Task:
-    """Something to do: `work` is plain data for `perform`.
+    """One task: `work` is plain data for `perform`.
 
-    key: names it in events (hashable, can be pickled); limit: seconds after which it is given up.
+    key: identifies it in events (hashable, can be pickled); limit: seconds after which it is ended.
     """
 
     key: Any
@@ -43,7 +43,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Epoch:
-    """A run has trained for one more epoch."""
+    """A run has finished an epoch."""
 
     key: Any
     report: EpochReport
@@ -59,7 +59,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """A task raised an error: it would do so again."""
+    """A task raised an error; repeating it would raise the error again."""
 
     key: Any
     error: RelucateError
@@ -75,7 +75,7 @@ class Died:
 
 @dataclass(frozen=True)
 class Silent:
-    """A task goes on, but nothing was heard of it for so many seconds."""
+    """A task is running, but has sent no message for so many seconds."""
 
     key: Any
     seconds: float
@@ -93,10 +93,10 @@ class Executor(Protocol):
     def run(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
         """Run tasks, started in the order given, and yield what happens.
 
-        Every task ends with one of `Done`, `Failed` and `Died`. The iterable is drawn from lazily,
-        when a task can start, and after the events of earlier ones: a caller that has seen enough
-        stops giving, or leaves. None: there is nothing to start before the next event. After an
-        early end nothing of the old tasks shows up in the next `run`.
+        Every task ends with one of `Done`, `Failed` and `Died`. A task is taken from the iterable
+        only when it can start, after the events of earlier tasks, so a caller may stop yielding
+        tasks, or leave, at any time. None: there is nothing to start before the next event. After
+        an early end the next `run` reports nothing about old tasks.
 
         Raises: InputError: no task can be run any more.
         """

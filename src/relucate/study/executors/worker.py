@@ -1,8 +1,8 @@
 """A worker process: connect to the local executor, take tasks, answer with events.
 
 Started by `local` as `python -m relucate.study.executors.worker`, with one line on standard input:
-where to connect, key, number. Whatever goes wrong in a task becomes an answer; the process lives
-on. It ends when the driver does, even in the middle of a task: standard input closes then.
+where to connect, key, number. Any error in a task becomes an answer, and the process continues. It
+ends when the driver ends, even in the middle of a task: standard input closes then.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from .perform import as_ours, perform
 from .protocol import Done, Epoch, Event, Failed
 from .protocol import Task as Work
 
-# What Keras imports if it is there, for plots, wrappers and checkpoints: half of its import's time.
+# Keras imports these, if installed, for plots, wrappers, checkpoints: half of its import time.
 _EXTRAS = ("jax", "matplotlib", "pandas", "scipy", "sklearn")
 
 # Ends the worker's process group when standard input closes. A thread can't do that while the
-# user's code holds the GIL in a long C call; and a parent-death signal would end the worker alone,
-# not what the user's code started in it.
+# user's code holds the GIL in a long C call; and a parent-death signal would end only the worker,
+# not the processes that the user's code started.
 _GUARD = "exec 3<&0; { while read -r line; do :; done <&3; kill -KILL 0; } >/dev/null 2>&1 &"
 
 
@@ -52,18 +52,18 @@ class _Prepared:
         self.task: Task = cloudpickle.loads(setup["task"])
 
     def warm_up(self) -> None:
-        """Import what the first task will need: seconds that pass for all workers at once."""
+        """Import what the first task will need, which takes seconds, in all workers in parallel."""
         if self.source.kind in {"net", "saved"}:
             with _left_out(_EXTRAS if self.backend == HOST else ()):
                 importlib.import_module("keras")
         else:
-            self.source.code()  # loads the builder, and with it what that imports
+            self.source.code()  # loads the builder and its imports
         frameworks.warm_up()
 
 
 @contextlib.contextmanager
 def _left_out(names: Iterable[str]) -> Iterator[None]:
-    """Let packages seem not to be installed, for an import that can do without them."""
+    """Hide packages from an import that doesn't need them."""
     hidden = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type] # None: an import fails
     try:
@@ -74,14 +74,14 @@ def _left_out(names: Iterable[str]) -> Iterator[None]:
 
 
 def main() -> None:
-    """Serve tasks until the driver hangs up."""
+    """Answer tasks until the driver closes the connection."""
     hello = json.loads(_take_over_stdin())
     address = hello["address"]
     connection = Client(
         tuple(address) if isinstance(address, list) else address,
         authkey=bytes.fromhex(hello["key"]),
     )
-    if hasattr(os, "register_at_fork"):  # a child of the user's must not keep the line open
+    if hasattr(os, "register_at_fork"):  # a child process of the user's code must not keep it open
         os.register_at_fork(after_in_child=connection.close)
     try:
         connection.send(hello["number"])
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def _take_over_stdin() -> bytes:
-    """Return the driver's line; then follow its end of the pipe, and leave user code no input."""
+    """Return the driver's line; then watch the pipe for its end, and give user code no input."""
     pipe = os.dup(0)
     with open(0, "rb", buffering=0, closefd=False) as stream:
         line = stream.readline()
@@ -108,7 +108,7 @@ def _take_over_stdin() -> bytes:
 
 
 def _follow(pipe: int) -> None:
-    """End this process, and what the user's code started in it, as soon as the driver is gone."""
+    """End this process, and the user's processes in it, as soon as the driver is gone."""
     while os.read(pipe, 1):
         pass
     if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
@@ -117,7 +117,7 @@ def _follow(pipe: int) -> None:
 
 
 class _Server:
-    """Takes tasks from the driver and answers them, in this process only."""
+    """Takes tasks from the driver and answers them, only in this process."""
 
     def __init__(self, connection: Connection, setup: dict[str, Any]) -> None:
         self._connection = connection
@@ -126,12 +126,12 @@ class _Server:
         self._prepared: _Prepared | None = None
 
     def serve(self) -> None:
-        """Answer tasks for ever."""
-        with contextlib.suppress(Exception, SystemExit):  # a task fails with the same, and says so
+        """Answer tasks in an endless loop."""
+        with contextlib.suppress(Exception, SystemExit):  # a task reports the same error
             self._prepare().warm_up()
         while True:
             task = self._connection.recv()
-            self._connection.send(None)  # taken up: what the driver waits for is now this task
+            self._connection.send(None)  # started: from now on the driver waits for this task
             self._say(self._answer(task))
 
     def _prepare(self) -> _Prepared:
@@ -152,7 +152,7 @@ class _Server:
             return Failed(task.key, as_ours(error))
 
     def _say(self, event: Event) -> None:
-        if os.getpid() != self._process:  # a child that the user's code forked came back here
+        if os.getpid() != self._process:  # this is a child that the user's code forked
             os._exit(0)
         self._connection.send(event)
 
