@@ -358,3 +358,17 @@ def test_runs_that_diverged_are_told_of_every_arm():
 def test_a_handful_of_test_examples_is_said():
     notes = document(outcome([[0.8] * 3, [0.9, 0.8, 0.9]]), command="x")["notes"]
     assert any("with 8 test examples, one more right answer is 12.5 points" in n for n in notes)
+
+
+def test_a_note_on_arms_with_other_numbers_of_steps():
+    made = outcome(CASES["three pairs"])
+    note = "the arms take different numbers of steps"
+    assert not any(note in text for text in document(made, command="")["notes"])
+    first, second = made.plan.arms
+    large = replace(second, recipe={"batch_size": 8})
+    made.plan = replace(made.plan, arms=(first, large), recipe=Recipe(batch_size=2))
+    for found in (made.results, made.hashes):
+        for seed in range(3):
+            found[large.label, seed] = found.pop((second.label, seed))
+    (text,) = [text for text in document(made, command="")["notes"] if note in text]
+    assert "from 10 (linear-act-norm (batch_size=8)) to 40 (linear-norm-act)" in text

@@ -131,6 +131,25 @@ class TestBits:
         assert outcome.finished_pairs() == [0, 1, 2]
 
 
+def rescaled(order):
+    """Build a Keras model that scales its inputs itself."""
+    import keras
+
+    norm, act = keras.layers.BatchNormalization(), keras.layers.ReLU()
+    steps = (norm, act) if order == "before" else (act, norm)
+    first = (keras.Input((5,)), keras.layers.Rescaling(0.5), keras.layers.Dense(6))
+    return keras.Sequential([*first, *steps, keras.layers.Dense(4)])
+
+
+def test_inputs_are_not_scaled_twice(plan, tmp_path):
+    own = replace(plan, source=resolve(rescaled), pairs=1)
+    outcome = ran(own, tmp_path / "own.sqlite")
+    assert not outcome.plan.recipe.standardize
+    assert any("aren't standardised" in note for note in document(outcome, command="")["notes"])
+    asked = replace(own, recipe=own.recipe.changed(standardize=False))
+    assert ran(asked, tmp_path / "asked.sqlite").hashes == outcome.hashes
+
+
 class InProcess:
     """An executor of a few lines: every task in this process, one after the other."""
 

@@ -121,6 +121,9 @@ class _Keras:
     def is_compiled(self, model: Any) -> bool:
         return getattr(model, "compiled", False)
 
+    def own_training(self, model: Any) -> tuple[str, ...]:
+        return ()  # `fit` uses a model's own train_step, and such a model isn't lowered
+
     def tensors(self, model: Any) -> dict[str, np.ndarray]:
         found = _variables(model)
         return {key: np.array(keras.ops.convert_to_numpy(v.value)) for key, v in found.items()}

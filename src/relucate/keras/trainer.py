@@ -102,6 +102,12 @@ class _Engine:
         history = self.model.fit(
             self.batches, initial_epoch=number, epochs=number + 1, verbose=_QUIET, shuffle=False
         )
+        if "loss" not in history.history:
+            raise Refused(
+                f"the model's own train_step returns {', '.join(history.history) or 'nothing'}, "
+                "not 'loss', so this engine can't follow it: give the training function itself, "
+                "compare(run=...) or --run."
+            )
         return float(history.history["loss"][0])
 
     def reestimate(self, sample: np.ndarray) -> None:

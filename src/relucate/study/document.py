@@ -337,6 +337,7 @@ def _notes(outcome: StudyResults) -> list[str]:
     engine = outcome.inspection.engine
     if engine["name"] != HOST:
         notes.append(f"trained by the {engine['name']} engine: {engine['reason']}")
+    notes += _steps(outcome)
     notes += _differing(outcome)
     notes += sorted({r["note"] for r in outcome.results.values() if r["note"]})
     notes += [result["note"] for result in outcome.failed.values()]
@@ -353,6 +354,23 @@ def _coarse(outcome: StudyResults) -> list[str]:
     return [
         f"with {count(number, 'test example')}, one more right answer is {step}, more than the "
         f"margin of {metric.scale * margin:g}: take more test examples or a larger margin"
+    ]
+
+
+def _steps(outcome: StudyResults) -> list[str]:
+    """Return a note if some arms take less than half the optimizer steps of others."""
+    trained = len(outcome.plan.data.y_train)
+    steps = {}
+    for arm in outcome.plan.arms:
+        recipe = outcome.plan.recipe_of(arm)
+        steps[arm.label] = recipe.epochs * (recipe.trained(trained) // recipe.batch_size)
+    most, least = max(steps, key=steps.__getitem__), min(steps, key=steps.__getitem__)
+    if steps[most] <= 2 * steps[least]:
+        return []
+    return [
+        f"the arms take different numbers of steps, from {steps[least]:,} ({least}) to "
+        f"{steps[most]:,} ({most}): what looks like an effect of the batch size may be one of "
+        "shorter training"
     ]
 
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..errors import InputError
+from ..phrases import some
 from ..train.run import RunResult, RunSpec
 from ..train.task import Classification
 from ..train.task import Task as TrainTask
@@ -57,13 +58,26 @@ def run_study(
     """
     start = time.perf_counter()
     display.say("building all arms")
-    outcome = StudyResults(plan, _inspect(plan, executor, display))
+    inspection = _inspect(plan, executor, display)
+    outcome = StudyResults(*_scaled_once(plan, inspection))
     _resume(outcome, store, display)
     _Missing(outcome, store, display, 1 if need_all else LOST).run(executor)
     if outcome.failed and not outcome.finished_pairs():
         raise InputError(f"no pair has finished: {next(iter(outcome.failed.values()))['note']}")
     outcome.seconds = time.perf_counter() - start
     return outcome
+
+
+def _scaled_once(plan: StudyPlan, inspection: Inspection) -> tuple[StudyPlan, Inspection]:
+    """Leave out the standardisation of the data for models that scale their inputs themselves."""
+    layers = inspection.input_scaling
+    if not layers or not plan.recipe.standardize:
+        return plan, inspection
+    note = (
+        f"the data aren't standardised, because the model scales its inputs itself ({some(layers)})"
+    )
+    plan = replace(plan, recipe=plan.recipe.changed(standardize=False))
+    return plan, replace(inspection, notes=(*inspection.notes, note))
 
 
 def _inspect(plan: StudyPlan, executor: Executor, display: Display) -> Inspection:

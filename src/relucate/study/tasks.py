@@ -40,6 +40,7 @@ class Inspection:
     notes: tuple[str, ...]
     code: str = ""  # digest of the builder's code and of the user's code that it reaches
     equal_biases: str = ""  # the option `bias` that would give every arm the same biases
+    input_scaling: tuple[str, ...] = ()  # layers that scale the inputs themselves
 
 
 def inspect_arms(
@@ -72,6 +73,7 @@ def inspect_arms(
         tuple(dict.fromkeys([note for look in looked for note in look.notes] + _alike(looked))),
         source.code(),
         source.equal_biases(),
+        tuple(dict.fromkeys(layer for look in looked for layer in look.input_scaling)),
     )
 
 
@@ -85,6 +87,7 @@ class _Look:
     behaviour: Behaviour
     report: dict[str, Any]
     notes: tuple[str, ...]
+    input_scaling: tuple[str, ...]
 
 
 def _look_at(
@@ -109,8 +112,26 @@ def _look_at(
         "biases": framework.biases(model),
         "settings": sorted({described(norm) for norm in framework.norms(model)}),
     }
-    notes = (*paired.notes, built.note) if built.note else paired.notes
-    return _Look(arm, framework, chosen, behaves, report, notes)
+    own = framework.own_training(model)
+    notes = [*paired.notes, built.note, _unused(own) if own else ""]
+    kept = tuple(note for note in notes if note)
+    return _Look(arm, framework, chosen, behaves, report, kept, _input_scaling(built))
+
+
+def _unused(names: tuple[str, ...]) -> str:
+    return (
+        f"the model's own {' and '.join(names)} {'is' if len(names) == 1 else 'are'} not used: the "
+        "recipe trains it and the task scores it. To train it your way, give the training function "
+        "itself: compare(run=...), --run"
+    )
+
+
+def _input_scaling(built: Built) -> tuple[str, ...]:
+    """Return the layers that scale the inputs; none of a module, which isn't read to be trained."""
+    try:
+        return built.read().graph.input_scaling if built.framework.lowers else ()
+    except Refused:
+        return ()
 
 
 def _refuse_twins(source: ModelSource, looked: list[_Look]) -> None:

@@ -154,6 +154,10 @@ class _Torch:
     def is_compiled(self, model: Any) -> bool:
         return False
 
+    def own_training(self, model: Any) -> tuple[str, ...]:
+        names = ("training_step", "train_step", "configure_optimizers")  # Lightning's and others'
+        return tuple(name for name in names if callable(getattr(model, name, None)))
+
     def tensors(self, model: Any) -> dict[str, np.ndarray]:
         lazy = (nn.UninitializedParameter, nn.UninitializedBuffer)
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):

@@ -177,6 +177,10 @@ class Framework(Protocol):
         """Return whether the model has its own optimizer and loss."""
         ...
 
+    def own_training(self, model: Any) -> tuple[str, ...]:
+        """Return the model's own methods for training that this framework's engine doesn't use."""
+        ...
+
     def tensors(self, model: Any) -> dict[str, np.ndarray]:
         """Return copies of all weights and statistics by name.
 
