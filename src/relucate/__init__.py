@@ -8,6 +8,7 @@ from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .api.audit import AuditReport, audit
+    from .api.evidence import EvidenceTable, evidence
     from .api.study import Study, compare
     from .api.transform import TransformReport, convert, fold, rebuild, verify
     from .errors import InputError, Refused, RelucateError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AuditReport",
     "Certificate",
+    "EvidenceTable",
     "InputError",
     "Metric",
     "Order",
@@ -30,6 +32,7 @@ __all__ = [
     "audit",
     "compare",
     "convert",
+    "evidence",
     "fold",
     "rebuild",
     "verify",
@@ -39,6 +42,8 @@ _HOMES = {
     "Order": "order",
     "audit": "api.audit",
     "AuditReport": "api.audit",
+    "evidence": "api.evidence",
+    "EvidenceTable": "api.evidence",
     "compare": "api.study",
     "Study": "api.study",
     "TransformReport": "api.transform",

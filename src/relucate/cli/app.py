@@ -14,6 +14,7 @@ from .audit import audit
 from .compare import compare
 from .convert import convert
 from .data import data
+from .evidence import evidence
 from .fold import fold
 from .nets import nets
 from .rebuild import rebuild
@@ -52,7 +53,7 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for verb in (audit, compare, rebuild, convert, fold, verify, rules, report, nets, data):
+for verb in (audit, compare, rebuild, convert, fold, verify, evidence, rules, report, nets, data):
     kind = WithStrategies if verb in (convert, fold) else None
     app.command(cls=kind)(_guarded(verb))
 
