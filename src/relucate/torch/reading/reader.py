@@ -301,11 +301,8 @@ class _Attempts:
         self, program: Program, example: Any, batch: int
     ) -> tuple[Program, Translator, list[Any]]:
         self.inputs = list(_named_inputs(self._view.root, example))
-        translator = Translator(self._view, batch, self._handler, FUNCTIONS)
+        translator = Translator(self._view, batch, find, FUNCTIONS)
         return program, translator, translator.run(program, self.inputs)
-
-    def _handler(self, module: nn.Module) -> Callable[..., Any] | None:
-        return find(module)
 
 
 def _with_batch(x: Any, batch: int) -> Any:
