@@ -7,27 +7,10 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-BN, IN = kl.BatchNormalization, partial(kl.GroupNormalization, groups=-1)
-FIRST = {"data_format": "channels_first"}
+from .rows import BN, FIRST, Conv, branches, row
+
+IN = partial(kl.GroupNormalization, groups=-1)
 IMAGE = (6, 6, 4)
-
-
-def Conv(filters=4, size=3, **options):
-    return kl.Conv2D(filters, size, **{"padding": "same", **options})
-
-
-def branches(*functions):
-    """Several branches from one tensor, none of them dropped: their outputs are all put out."""
-    return lambda x: [function(x) for function in functions]
-
-
-def row(*layers):
-    def run(x):
-        for layer in layers:
-            x = layer(x)
-        return x
-
-    return run
 
 
 def each(layer):
