@@ -1,4 +1,4 @@
-"""The local executor: whatever a worker does (or the user's code in it), the driver hears of it."""
+"""The local executor: the driver gets an event for all that a worker or the user's code does."""
 
 import os
 import pickle

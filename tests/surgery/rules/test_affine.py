@@ -419,7 +419,7 @@ CAN_STAY_EQUAL = {"no gamma", "noise", "alpha dropout", "spectral norm", "layer 
 
 
 def axes_of(layer):
-    """The axis of the input that the kernel tells apart, and the kernel's own axis for it."""
+    """The axis of the input that the kernel distinguishes, and the kernel's own axis for it."""
     if isinstance(layer, kl.EinsumDense):
         return (2, 0) if layer.equation.startswith("abc,c") else (1, 0)
     return (

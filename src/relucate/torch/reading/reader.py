@@ -51,8 +51,8 @@ class Reading:
         way: "fx" or "export".
         traced: the torch.fx Graph or the ExportedProgram that was read.
         origins: a node's name -> the name of the call in `traced` that made it.
-        reads: name of a call in `traced` (or "output") -> what each name among its arguments stands
-            for there: a node of the graph.
+        reads: name of a call in `traced` (or "output") -> the node of the graph that each name
+            among its arguments means there.
         bound: a name in `traced` -> the node of the graph that it was made as.
         example, leaves: what the module was read by.
     """
@@ -332,7 +332,7 @@ def _refused(stopped: Sequence[Stopped]) -> Refused:
     at = f" It stopped at {where}." if where else ""
     return Refused(
         f"the model can't be read, neither by torch.fx nor by torch.export: {reason.rstrip('.')}."
-        f"{at} If that code stands in a submodule, read the model with leaves=('its.path',): the "
+        f"{at} If that code is in a submodule, read the model with leaves=('its.path',): the "
         "submodule becomes one opaque node."
     )
 
