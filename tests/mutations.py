@@ -1,9 +1,9 @@
 """Break each formula of the surgery once and see the tests go red: `python tests/mutations.py`.
 
-Not collected by pytest: it takes some minutes. Each entry is a file, a piece of its text, and what
-stands there in the mutant, which is a copy of the source in a temporary folder. A mutant that no
-test sees is an error of the tests; so is an entry whose text isn't there any more. Words after the
-command choose the mutants whose file or text has one of them.
+Not collected by pytest: it takes some minutes. Each entry is a file, a piece of its text, and the
+mutant's text in its place. A mutant is a copy of the source in a temporary folder. A mutant that
+no test notices is an error of the tests; so is an entry whose text no longer exists. Words after
+the command choose the mutants whose file or text has one of them.
 """
 
 import os

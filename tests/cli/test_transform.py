@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import relucate
-from relucate.cli import main
 from relucate.surgery.borders import BORDERS, Branch
 
 MINE = """
@@ -35,16 +34,6 @@ MINE = """
 def _folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(textwrap.dedent(MINE))
-
-
-@pytest.fixture
-def call(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            main(list(arguments))
-        return stopped.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 def test_convert_writes_a_file_that_computes_the_same(call, tmp_path):

@@ -1,4 +1,4 @@
-"""Random networks with random statistics: converting keeps the function, whatever the order."""
+"""Random networks with random statistics: converting keeps the function in every order."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ LOOSE = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
 def sound(graph):
-    """Edges lead to nodes that stand before, tensors are used, shapes of norms fit."""
+    """Edges lead to earlier nodes, tensors are used, shapes of norms fit."""
     seen = set()
     for node in graph:
         assert set(node.inputs) <= seen

@@ -1,6 +1,6 @@
 """What the terminal shows: golden texts at 80 columns, any width, any text, any null.
 
-After an intended change, write the golden files anew with the printed text and look at the diff.
+After an intended change, write the golden files again with the printed text and look at the diff.
 """
 
 import io

@@ -201,7 +201,7 @@ def looking(metrics, orders=("before", "after"), pairs=30):
     return made
 
 
-# Far apart: after some pairs the answer stands, and the pairs behind it don't count.
+# Far apart: after some pairs the answer is final, and later pairs don't count.
 APART = [
     [0.80, 0.81, 0.79, 0.80, 0.82, 0.81, 0.1, 0.9],
     [0.90, 0.92, 0.90, 0.91, 0.92, 0.91, 0.9, 0.1],

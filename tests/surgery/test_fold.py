@@ -11,7 +11,7 @@ from relucate.surgery.fold import fold_graph
 
 
 def behind_an_activation(*between, negative=False, window=(1, 1), first=False):
-    """relu, norm, what stands between, conv; statistics are random, gammas positive or not."""
+    """relu, norm, what is between, conv; statistics are random, gammas positive or not."""
     net = Net(3, first, np.float64)
     net.add("relu")
     size = net.channels()

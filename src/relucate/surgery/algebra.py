@@ -28,7 +28,7 @@ def scale_inputs(node: Node, kernel: np.ndarray, scale: np.ndarray) -> np.ndarra
     """Return the kernel of W (s · x): scale has one entry per input channel."""
     if node.op == "conv_transpose":
         return kernel * scale  # inputs last
-    # A depthwise kernel has one group per channel, whatever `groups` says: on its own axis.
+    # A depthwise kernel has one group per channel, on an axis of its own; `groups` doesn't count.
     return _by_group(kernel, scale, 1 if node.op == "depthwise_conv" else _groups(node))
 
 

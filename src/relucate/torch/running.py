@@ -164,7 +164,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _call(model: nn.Module, inputs: Sequence[np.ndarray], example: Any) -> Any:
-    """Call a module with arrays in place of the tensors of its example, whatever holds these."""
+    """Call a module with arrays in place of the tensors of its example, which may be nested."""
     like = next((p for p in model.parameters() if p.is_floating_point()), None)
     if example is None:
         return model(*(_tensor(x, like, None) for x in inputs))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,18 +27,27 @@ def plain(value: Any) -> Any:
     return value
 
 
-def data_in(value: Any) -> Iterator[Data]:
-    """Yield the Data in nested arguments (what several outputs hold counts as read)."""
-    if isinstance(value, Data):
-        yield value
-    elif isinstance(value, Parts):
-        for index in range(len(value)):
-            yield from data_in(value.get(index))
-    elif isinstance(value, (list, tuple)):
+def flat(value: Any, dicts: bool = True) -> Iterator[Any]:
+    """Yield the items of nested values; all parts of several outputs count as read."""
+    if isinstance(value, Parts):
+        value = [value.get(index) for index in range(len(value))]
+    elif isinstance(value, dict) and dicts:
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
         for item in value:
-            yield from data_in(item)
-    elif isinstance(value, dict):
-        yield from data_in(list(value.values()))
+            yield from flat(item, dicts)
+    else:
+        yield value
+
+
+def data_in(value: Any) -> Iterator[Data]:
+    """Yield the Data in nested arguments."""
+    return (item for item in flat(value) if isinstance(item, Data))
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """Yield the items of nested outputs that aren't None, a number or a text."""
+    return (x for x in flat(value) if x is not None and not isinstance(x, (int, float, str)))
 
 
 def has_data(value: Any) -> bool:
@@ -78,23 +88,8 @@ def as_parts(made: Any) -> Any:
     if callable(made):
         return made()
     if isinstance(made, list):
-        return Parts([_later(item) for item in made])
+        return Parts([partial(as_parts, item) for item in made])
     return made
-
-
-def _later(item: Any) -> Callable[[], Any]:
-    return lambda: as_parts(item)
-
-
-def flat_parts(value: Any) -> Iterator[Any]:
-    if isinstance(value, Parts):
-        for index in range(len(value)):
-            yield from flat_parts(value.get(index))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from flat_parts(item)
-    else:
-        yield value
 
 
 def take(remaining: list[Any], shape: tuple[int, ...]) -> Any:
@@ -102,16 +97,3 @@ def take(remaining: list[Any], shape: tuple[int, ...]) -> Any:
         if isinstance(value, Data) and value.shape == shape:
             return remaining.pop(index)
     raise Stopped("a module's outputs can't be told apart")
-
-
-def leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, Parts):
-        for index in range(len(value)):
-            yield from leaves(value.get(index))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from leaves(item)
-    elif isinstance(value, dict):
-        yield from leaves(list(value.values()))
-    elif value is not None and not isinstance(value, (int, float, str, bool)):
-        yield value

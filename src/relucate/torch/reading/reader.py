@@ -51,8 +51,8 @@ class Reading:
         way: "fx" or "export".
         traced: the torch.fx Graph or the ExportedProgram that was read.
         origins: a node's name -> the name of the call in `traced` that made it.
-        reads: name of a call in `traced` (or "output") -> what each name among its arguments stands
-            for there: a node of the graph.
+        reads: name of a call in `traced` (or "output") -> the node of the graph that each name
+            among its arguments means there.
         bound: a name in `traced` -> the node of the graph that it was made as.
         example, leaves: what the module was read by.
     """
@@ -301,11 +301,8 @@ class _Attempts:
         self, program: Program, example: Any, batch: int
     ) -> tuple[Program, Translator, list[Any]]:
         self.inputs = list(_named_inputs(self._view.root, example))
-        translator = Translator(self._view, batch, self._handler, FUNCTIONS)
+        translator = Translator(self._view, batch, find, FUNCTIONS)
         return program, translator, translator.run(program, self.inputs)
-
-    def _handler(self, module: nn.Module) -> Callable[..., Any] | None:
-        return find(module)
 
 
 def _with_batch(x: Any, batch: int) -> Any:
@@ -335,7 +332,7 @@ def _refused(stopped: Sequence[Stopped]) -> Refused:
     at = f" It stopped at {where}." if where else ""
     return Refused(
         f"the model can't be read, neither by torch.fx nor by torch.export: {reason.rstrip('.')}."
-        f"{at} If that code stands in a submodule, read the model with leaves=('its.path',): the "
+        f"{at} If that code is in a submodule, read the model with leaves=('its.path',): the "
         "submodule becomes one opaque node."
     )
 

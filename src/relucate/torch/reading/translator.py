@@ -24,7 +24,7 @@ from .constants import NotConstant, compute, run_without_values
 from .detached import View
 from .nested import (
     data_in,
-    flat_parts,
+    flat,
     has_data,
     leaves,
     part,
@@ -150,7 +150,7 @@ class Translator(Builder):
         if not together or (len(call.results) == 1 and isinstance(value, Data)):
             self._bind(call.results[0], value)
             return
-        remaining = list(flat_parts(value))
+        remaining = list(flat(value, dicts=False))
         for node, output in zip(call.results, call.outputs or (), strict=True):
             self._bind(node, take(remaining, tuple(output.shape)))
 

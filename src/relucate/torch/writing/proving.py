@@ -120,7 +120,7 @@ def _recorded(
         with torch.no_grad():
             torch.manual_seed(0)
             model(*_fresh(args), **_fresh(kwargs))
-    except Exception:  # whatever the user's code does with the example
+    except Exception:  # the user's code may raise any error
         return None
     finally:
         for handle in handles:

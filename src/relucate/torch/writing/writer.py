@@ -2,8 +2,8 @@
 
 Where modules under other names are all that is needed (`exchanging`), it is a copy of the same
 class: norm and activation at each other's paths, nn.Identity where a norm went. Otherwise it is a
-torch.fx.GraphModule over copies of the same submodules, at the same paths: every call that nobody
-edited is made again as it was, what was inserted has paths of its own. Nothing is shared with the
+torch.fx.GraphModule over copies of the same submodules, at the same paths: unedited calls
+stay as they were, and inserted ones have paths of their own. Nothing is shared with the
 source.
 """
 
@@ -62,7 +62,7 @@ def write(
             a seed of its path; None: they are those of the graph.
         init: initialises, if there is `fresh`, a module that has no such method.
     Raises: Refused: an edit that can't be written, with the layer's name; among them, in a model
-        that only torch.export could read, whatever modules under other names can't express.
+        that only torch.export could read, one that modules under other names can't express.
 
     The traced forward is that of eval mode: code behind `if self.training` isn't in a GraphModule.
     """

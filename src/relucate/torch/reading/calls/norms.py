@@ -9,9 +9,15 @@ import torch
 from torch import nn
 
 from ....graph.inference import Mismatch
+from ..builder import Weight
 from ..program import Data, Unknown, need_data
 from ..translator import Translator
 from .handler import Handler, module_as, need_weight, numbered
+
+
+def _state(gamma: Any, beta: Any, mean: Any, variance: Any) -> dict[str, Weight | None]:
+    roles = {"gamma": gamma, "beta": beta, "moving_mean": mean, "moving_variance": variance}
+    return {role: need_weight(value) for role, value in roles.items()}
 
 
 def _batch_norm(
@@ -27,12 +33,7 @@ def _batch_norm(
     cudnn_enabled: bool = False,
 ) -> Data:
     x = need_data(input)
-    weights = {
-        "gamma": need_weight(weight),
-        "beta": need_weight(bias),
-        "moving_mean": need_weight(running_mean),
-        "moving_variance": need_weight(running_var),
-    }
+    weights = _state(weight, bias, running_mean, running_var)
     forced = True if training and running_mean is not None else None
     attrs = {"axis": 1, "epsilon": float(eps), "forced": forced}
     return t.emit("batch_norm", [x], attrs | _mode(t, running_mean, momentum), weights)
@@ -71,12 +72,7 @@ def _batch_norm_module(*ranks: int) -> Handler:
         x = need_data(input)
         if ranks and len(x.shape) not in ranks:
             raise Mismatch(f"expected {' or '.join(map(str, ranks))} axes")
-        weights = {
-            "gamma": need_weight(m.weight),
-            "beta": need_weight(m.bias),
-            "moving_mean": need_weight(m.running_mean),
-            "moving_variance": need_weight(m.running_var),
-        }
+        weights = _state(m.weight, m.bias, m.running_mean, m.running_var)
         attrs = {"axis": 1, "epsilon": float(m.eps), "forced": None}
         if isinstance(m, nn.SyncBatchNorm):
             attrs["synchronized"] = True
@@ -99,10 +95,10 @@ def _instance_norm(
     eps: float,
     cudnn_enabled: bool = False,
 ) -> Data:
-    weights = {"gamma": need_weight(weight), "beta": need_weight(bias)}
-    if not use_input_stats:
-        weights["moving_mean"] = need_weight(running_mean)
-        weights["moving_variance"] = need_weight(running_var)
+    if use_input_stats:
+        weights = {"gamma": need_weight(weight), "beta": need_weight(bias)}
+    else:
+        weights = _state(weight, bias, running_mean, running_var)
     return t.emit("instance_norm", [need_data(input)], {"axis": 1, "epsilon": float(eps)}, weights)
 
 
