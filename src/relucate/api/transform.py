@@ -101,11 +101,12 @@ def fold(
         s · (W x + b) + t = (s W) x + (s b + t)      W (s · x + t) + b = (W s) x + (b + W t)
 
     The next layers absorb a norm after the activation, also through concatenation, pooling and zero
-    padding. Padded zeros lack the shift. Strategies for that: "map" (adds the convolution of the
-    constant shift, needs a known image size), "ones" (adds a channel of ones to the input),
-    "branch" (the same in a separate convolution), "shift" (folds only the scale); "auto" chooses
-    for each site the one that moves the fewest values. All are exact. "approximate" makes the shift
-    a bias, which is wrong at the border, and the certificate measures the error.
+    padding; a parallel convolution absorbs that of an identity branch (RepVGG). Padded zeros lack
+    the shift. Strategies for that: "map" (adds the convolution of the constant shift, needs a known
+    image size), "ones" (adds a channel of ones to the input), "branch" (the same in a separate
+    convolution), "shift" (folds only the scale); "auto" chooses for each site the one that moves
+    the fewest values. All are exact. "approximate" makes the shift a bias, which is wrong at the
+    border, and the certificate measures the error.
 
     Args:
         model: a Keras functional or sequential model, or a torch.nn.Module. It isn't changed.

@@ -45,6 +45,21 @@ def shift_kernel(node: Node, kernel: np.ndarray, shift: np.ndarray) -> np.ndarra
     return scale_inputs(node, kernel, shift).sum(axis=-2, keepdims=True)
 
 
+def add_identity(
+    node: Node, kernel: np.ndarray, tap: tuple[int, ...], scale: np.ndarray
+) -> np.ndarray:
+    """Return the kernel of W x + s · x: `tap` reads the position of the output itself.
+
+    Not for conv_transpose; the layer has as many outputs as inputs.
+    """
+    made, outputs = kernel.copy(), np.arange(len(scale))
+    if node.op == "depthwise_conv":
+        made[(*tap, outputs, 0)] += scale
+    else:
+        made[(*tap, outputs % kernel.shape[-2], outputs)] += scale  # its place within its group
+    return made
+
+
 def _by_group(kernel: np.ndarray, scale: np.ndarray, groups: int) -> np.ndarray:
     """Scale the last axis but one of a kernel, of which each group of the last has its share."""
     parts = zip(np.split(kernel, groups, axis=-1), np.split(scale, groups), strict=True)

@@ -3,9 +3,10 @@
     behind a linear layer:       s · (W x + b) + t = (s W) x + (s b + t)
     in front of linear layers:   W (s · x + t) + b = (W s) x + (b + W t)
 
-Backwards first (it needs only a bias), else forwards into every layer that reads the norm. If zero
-padding is between a norm and a convolution, the shift is no bias at the border: `borders` has the
-ways to carry it through, all but one exact for any statistics, gammas of zero included.
+Backwards first (it needs only a bias), else forwards into every layer that reads the norm, else
+into a linear layer in parallel with it (`parallel`). If zero padding is between a norm and a
+convolution, the shift is no bias at the border: `borders` has the ways to carry it through, all but
+one exact for any statistics, gammas of zero included.
 
 Pure: Graph to Graph and a report. Not here: checking the result (`verify`), writing it back.
 Sources: Ioffe and Szegedy, Batch Normalization, 2015; Jacob et al., Quantization and Training of
@@ -25,6 +26,7 @@ from . import algebra
 from .borders import along, check_strategy, choose, crossing, warnings_of
 from .channels import Absorption, Blocked, Channels, behind, check_shared
 from .draft import Draft, Edit, SiteResult
+from .parallel import absorb_parallel
 from .sites import sites
 
 
@@ -73,11 +75,21 @@ def _fold_one(
     layer = draft.nodes[calls[0]].layer_name
     try:
         check_left(calls, left)
-        into, chosen = absorb_norm(draft, calls, strategy)
+        into, chosen = _absorb_anywhere(draft, calls, strategy)
     except Blocked as blocked:
         return SiteResult(layer, "skipped", str(blocked), old=old, new=old)
     new = "-".join(token for token in old.split("-") if token != "norm")
     return SiteResult(layer, "done", f"into {into}", chosen, old, new)
+
+
+def _absorb_anywhere(draft: Draft, calls: Sequence[str], strategy: str) -> tuple[str, str | None]:
+    """Let linear layers behind or in front of a norm absorb it, else one in parallel."""
+    try:
+        return absorb_norm(draft, calls, strategy)
+    except Blocked:
+        if into := absorb_parallel(draft, calls, norm_channels(draft, calls)):
+            return into, None
+        raise
 
 
 def absorb_norm(

@@ -249,7 +249,8 @@ class _Edits:
 
     def _resolved(self, name: str) -> str:
         while name not in self.new.nodes:
-            name = self.old.nodes[name].inputs[0]
+            inputs = self.old.nodes[name].inputs  # of a sum that is gone, the term that is left
+            name = next((source for source in inputs if source in self.new.nodes), inputs[0])
         return name
 
     def retraced(self) -> nn.Module:
