@@ -188,9 +188,7 @@ def _known_kind(array: np.ndarray, what: str) -> np.ndarray:
 def _is_unicode(array: np.ndarray) -> bool:
     """Return whether text read from a file has only characters that Python can hold."""
     native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
-    return (
-        not native.size or int(native.reshape(-1).view(np.uint32).max(initial=0)) <= sys.maxunicode
-    )
+    return not native.nbytes or int(native.reshape(-1).view(np.uint32).max()) <= sys.maxunicode
 
 
 def _is_one_hot(array: np.ndarray) -> bool:
