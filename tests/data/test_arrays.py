@@ -170,3 +170,12 @@ def test_labels_that_int64_cannot_hold_are_refused():
     with pytest.raises(InputError, match="18446744073709551615"):
         encode(np.array([0, 2**64 - 1], np.uint64), "y")
     assert encode(np.array([3, 7, 3], np.uint64), "y")[1] == ("3", "7")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_text_beyond_unicode_is_refused(order):
+    text = np.array([0x61, 0x110000, 0x62], f"{order}u4").view(f"{order}U1")
+    with pytest.raises(InputError, match="y holds text that isn't Unicode"):
+        encode(text, "y")
+    names = np.array(["\U0010ffff", "", "b"], f"{order}U1")
+    assert encode(names, "y")[1] == ("", "b", "\U0010ffff")

@@ -573,6 +573,37 @@ class TestDamaged:
         with pytest.raises(InputError, match=r"runs\.sqlite: .*damaged: restore a copy"):
             Store.open(big)
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "result = replace(result, '0.9694', '7.9694')",
+            "result = replace(result, '0.9694', 'NaN')",
+            "result = replace(result, '0.9694', '\"x\"')",
+            "spec = replace(spec, 'linear-act-norm', 'linear-norm-act')",
+            "status = 'diverged'",
+            "per_example = x'ffff'",
+            "kind = 'floats'",
+            "hash = 'bb'",
+            "digest = NULL",
+        ],
+    )
+    def test_a_run_that_was_edited_is_not_a_result(self, kept, change):
+        foreign(kept, f"UPDATE runs SET {change}")
+        with Store.open(kept) as opened:
+            (name,) = column(opened, "hash")
+            for read in (opened.get, lambda name: opened.get_per_example(name, 16)):
+                with pytest.raises(InputError, match=rf"run {name}: it was changed after"):
+                    read(name)
+
+    def test_runs_of_schema_2_get_their_digest(self, kept):
+        foreign(kept, "ALTER TABLE runs DROP COLUMN digest", "PRAGMA user_version = 2")
+        with Store.open(kept) as opened:
+            assert opened.get("aa") == DONE
+            same(opened.get_per_example("aa", 16), RIGHT)
+        foreign(kept, "UPDATE runs SET status = 'diverged'")
+        with Store.open(kept) as opened, pytest.raises(InputError, match="was changed"):
+            opened.get("aa")
+
     def test_text_that_is_not_json(self, kept):
         foreign(kept, "UPDATE runs SET result = '{\"status'")
         with Store.open(kept) as opened, pytest.raises(InputError, match=r"run aa: .*damaged"):

@@ -35,11 +35,12 @@ def verify(
 ) -> None:
     """Compare two models on random and border-stressing inputs; exit with 1 if they differ."""
     from ..api.transform import verify as run
+    from ..data.npz import load_arrays
 
     one, other = load(a, options), load(b, options)
     if tolerance is not None and not tolerance > 0:
         raise InputError(f"--tolerance must be above 0, got {tolerance}.")
-    arrays = None if inputs is None else _arrays(inputs)
+    arrays = None if inputs is None else load_arrays(inputs)
     found = run(one.model, other.model, arrays, example=one.example, tolerance=tolerance)
     if format is TextOrJson.json:
         print(json.dumps({"schema": "relucate.verify/1", **found.to_dict()}, indent=1))
@@ -48,13 +49,3 @@ def verify(
             print(printable(line))
     if not found.passed:
         raise typer.Exit(1)
-
-
-def _arrays(path: Path) -> object:
-    import numpy as np
-
-    try:
-        held = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"can't read '{path}' as .npy or .npz: {error}.") from error
-    return [held[name] for name in held.files] if hasattr(held, "files") else held

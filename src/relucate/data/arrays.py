@@ -7,6 +7,7 @@ here: where arrays come from, the split into train and test. Called by `dataset`
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -179,7 +180,15 @@ def _known_kind(array: np.ndarray, what: str) -> np.ndarray:
             ) from error
     if array.dtype.kind not in NUMBERS + "U":
         raise InputError(f"{what} holds {array.dtype} labels; expected integers or text.")
+    if array.dtype.kind == "U" and not _is_unicode(array):
+        raise InputError(f"{what} holds text that isn't Unicode; the file may be damaged.")
     return array
+
+
+def _is_unicode(array: np.ndarray) -> bool:
+    """Return whether text read from a file has only characters that Python can hold."""
+    native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    return not native.nbytes or int(native.reshape(-1).view(np.uint32).max()) <= sys.maxunicode
 
 
 def _is_one_hot(array: np.ndarray) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..phrases import some
-from ..train.run import RunResult, RunSpec
+from ..train.run import RunResult, RunSpec, check_result
 from ..train.task import Classification
 from ..train.task import Task as TrainTask
 from .display import Display
@@ -144,6 +144,7 @@ def _resume(outcome: StudyResults, store: Store, display: Display) -> None:
             outcome.hashes[arm.label, seed] = spec.hash
             result = store.get(spec.hash)
             if result is not None:
+                _check_kept(result, spec.hash, store)
                 outcome.results[arm.label, seed] = result
                 examples = len(plan.data.y_test)
                 outcome.per_example[arm.label, seed] = store.get_per_example(spec.hash, examples)
@@ -153,6 +154,15 @@ def _resume(outcome: StudyResults, store: Store, display: Display) -> None:
                     arm.label, seed, result["metric"], result["status"], None, resumed=True
                 )
     _show_difference(outcome, display)
+
+
+def _check_kept(result: Any, run_hash: str, store: Store) -> None:
+    try:
+        check_result(result)
+    except InputError as error:
+        raise InputError(
+            f"{store.path}: run {run_hash}: {error} The file was changed: use another one."
+        ) from error
 
 
 @dataclass

@@ -8,10 +8,11 @@ and results (`train`).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from relucate.errors import InputError
 from relucate.stats.crossed import pack, unpack
 
 APPLICATION_ID = 0x72656C75  # "relu": marks the file as ours, also for `file` and other tools
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def _any_score_per_example(connection: sqlite3.Connection) -> None:
@@ -32,11 +33,23 @@ def _any_score_per_example(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE runs SET kind = 'bits' WHERE per_example IS NOT NULL")
 
 
+def _with_digests(connection: sqlite3.Connection) -> None:
+    """Migrate from schema 2, whose rows could change without a trace."""
+    connection.execute("ALTER TABLE runs ADD COLUMN digest TEXT")
+    connection.create_function("row_digest", -1, lambda *row: _digest(row), deterministic=True)
+    connection.execute(f"UPDATE runs SET digest = row_digest({_ROW})")
+
+
 # MIGRATIONS[i] takes an open connection from schema version i + 1 to i + 2.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_any_score_per_example,)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    _any_score_per_example,
+    _with_digests,
+)
 
 # kind: how per_example holds a run's score on each test example, NULL if it isn't kept;
 # 'bits' (right or wrong, numpy.packbits) or 'floats' (float64, little-endian).
+# digest: `_digest` of the row, so that a changed run is never taken for a finished one.
+_ROW = "hash, status, spec, result, per_example, kind"
 _CREATE = """
 CREATE TABLE runs (
     hash TEXT PRIMARY KEY,
@@ -45,16 +58,18 @@ CREATE TABLE runs (
     result TEXT NOT NULL,
     per_example BLOB,
     kind TEXT,
+    digest TEXT,
     stored_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
 )
 """
 
 # A run that is done is never overwritten: the same spec would give the same bits.
-_PUT = """
-INSERT INTO runs (hash, status, spec, result, per_example, kind) VALUES (?, ?, ?, ?, ?, ?)
+_PUT = f"""
+INSERT INTO runs ({_ROW}, digest) VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (hash) DO UPDATE SET
     status = excluded.status, spec = excluded.spec, result = excluded.result,
-    per_example = excluded.per_example, kind = excluded.kind, stored_at = excluded.stored_at
+    per_example = excluded.per_example, kind = excluded.kind, digest = excluded.digest,
+    stored_at = excluded.stored_at
 WHERE runs.status <> 'done'
 """
 
@@ -133,13 +148,14 @@ class Store:
         """Return the result stored under the hash, or None if there is none.
 
         Raises:
-            InputError: the file can't be read (locked or damaged).
+            InputError: the file can't be read (locked or damaged), or the run was changed after it
+                was stored.
         """
-        row = self._row("result", run_hash)
+        row = self._row(run_hash)
         if row is None:
             return None
         try:
-            return json.loads(row[0])
+            return json.loads(row[3])
         except ValueError as error:
             raise InputError(f"{self.path}: could not read run {run_hash}: {_DAMAGED}") from error
 
@@ -148,7 +164,7 @@ class Store:
 
         None if the run, its scores, or scores of that many examples aren't stored.
         """
-        kind, data = self._row("kind, per_example", run_hash) or (None, None)
+        *_, data, kind = self._row(run_hash) or (None, None)
         if data is not None and kind == "floats" and len(data) == 8 * examples:
             return np.frombuffer(data, "<f8").astype(float)
         if data is not None and kind == "bits" and len(data) == -(-examples // 8):
@@ -185,12 +201,27 @@ class Store:
         row = (run_hash, result.get("status", "done"), _canonical(spec), _json(result), *kept)
         what = f"could not store run {run_hash} (the runs finished before it are kept)"
         with _explained(self.path, what):
-            self._connection.execute(_PUT, row)
+            self._connection.execute(_PUT, (*row, _digest(row)))
 
-    def _row(self, columns: str, run_hash: str) -> tuple[Any, ...] | None:
+    def _row(self, run_hash: str) -> tuple[Any, ...] | None:
+        """Return the values of `_ROW` of a run, as they were stored."""
         with _explained(self.path, f"could not read run {run_hash}"):
-            query = f"SELECT {columns} FROM runs WHERE hash = ?"
-            return self._connection.execute(query, (run_hash,)).fetchone()
+            query = f"SELECT {_ROW}, digest FROM runs WHERE hash = ?"
+            found = self._connection.execute(query, (run_hash,)).fetchone()
+        if found is None:
+            return None
+        *row, digest = found
+        if digest != _digest(row):
+            raise InputError(
+                f"{self.path}: could not read run {run_hash}: it was changed after it was stored; "
+                f"{_DAMAGED}"
+            )
+        return tuple(row)
+
+
+def _digest(row: Iterable[Any]) -> str:
+    """Return the sha256 of a row's values (text, bytes or None)."""
+    return hashlib.sha256(ascii(tuple(row)).encode()).hexdigest()
 
 
 def _packed(per_example: np.ndarray) -> tuple[bytes, str]:
@@ -240,7 +271,7 @@ def _check_ours(path: Path, connection: sqlite3.Connection, read_only: bool) -> 
     connection.execute("PRAGMA synchronous = FULL")
     _check_owner(path, connection)
     _check_version(path, connection, read_only)
-    connection.execute("SELECT hash, status, spec, result, per_example, kind FROM runs LIMIT 0")
+    connection.execute(f"SELECT {_ROW}, digest FROM runs LIMIT 0")
     if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         raise InputError(f"{path}: could not open the store of runs: {_DAMAGED}")
     if not read_only:

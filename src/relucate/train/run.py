@@ -9,11 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from ..errors import InputError
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,32 @@ class RunResult:
     def to_dict(self) -> dict[str, Any]:
         """Return everything but `per_example` as JSON-ready data."""
         return {k: v for k, v in self.__dict__.items() if k != "per_example"}
+
+
+def check_result(result: Any) -> None:
+    """Check that plain data, such as a store's, is what `RunResult.to_dict` gives.
+
+    Raises: InputError: it isn't; the message names the entry.
+    """
+    kept = result if isinstance(result, dict) else {}
+    curve, seconds = kept.get("curve"), kept.get("seconds")
+    fits = {
+        "status": kept.get("status") in ("done", "diverged", "failed"),
+        "metric": _is_number(kept.get("metric")),
+        "loss": _is_number(kept.get("loss")),
+        "curve": isinstance(curve, dict)
+        and all(isinstance(part, list) and all(map(_is_number, part)) for part in curve.values()),
+        "seconds": isinstance(seconds, dict) and all(map(_is_number, seconds.values())),
+        "note": isinstance(kept.get("note"), str),
+    }
+    for name, fine in fits.items():
+        if not fine:
+            raise InputError(f"'{name}' of the run's result can't be {kept.get(name)!r:.60}.")
+
+
+def _is_number(value: object) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value is None or (number and math.isfinite(value))
 
 
 @dataclass(frozen=True)
