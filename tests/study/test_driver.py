@@ -374,7 +374,7 @@ class TestTrouble:
         monkeypatch.setitem(EXECUTORS, "local", partial(LocalExecutor, patience=0.2))
         monkeypatch.setattr(driver, "QUIET", 1.0)
         options = {"trouble": "hang 6 6", "counter": str(tmp_path / "builds")}
-        hanging = replace(plan, source=resolve(builder, options), run_timeout=5)
+        hanging = replace(plan, source=resolve(builder, options), run_timeout=10)
         ear = Ear()
         outcome = ran(hanging, tmp_path / "runs.sqlite", ear)
         assert bits(outcome) == bits(finished[0])
@@ -382,7 +382,7 @@ class TestTrouble:
         name = "run of 'linear-act-norm' with seed 0"
         assert any(re.match(rf"{name}: no sign of life for \d s", each) for each in said)
         assert (
-            f"{name} is repeated: it took longer than 5 seconds (--run-timeout) and was ended."
+            f"{name} is repeated: it took longer than 10 seconds (--run-timeout) and was ended."
             in said
         )
 

@@ -19,8 +19,8 @@ from .html import render
 from .terminal import displayable, rendered, simple_table
 
 _BEFORE, _AFTER = ALIASES["before"], ALIASES["after"]
-_HEADER = ("network", "data", "act", "before", "after", "after - before", "runs")
-_RIGHT = {"before", "after", "after - before", "runs"}
+_HEADER = ("network", "data", "act", "before", "after", "difference", "runs")
+_RIGHT = {"before", "after", "difference", "runs"}
 _NONE = "-"
 _LEGEND = (
     "Accuracy in percent unless the source says otherwise. A positive difference: after is better. "
