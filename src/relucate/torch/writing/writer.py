@@ -44,31 +44,6 @@ from .tensors import (
 )
 
 
-def write(
-    graph: Graph,
-    model: nn.Module,
-    reading: Reading,
-    *,
-    fresh: int | None = None,
-    init: Init | None = None,
-) -> nn.Module:
-    """Return a new module that computes what `graph` says; it trains, too.
-
-    Args:
-        graph: what reading gave, edited by a planner.
-        model: the module that was read; it isn't changed.
-        reading: what `read_with_modules` gave.
-        fresh: a seed: each module's own `reset_parameters` initialises its parameters again, from
-            a seed of its path; None: they are those of the graph.
-        init: initialises, if there is `fresh`, a module that has no such method.
-    Raises: Refused: an edit that can't be written, with the layer's name; among them, in a model
-        that only torch.export could read, one that modules under other names can't express.
-
-    The traced forward is that of eval mode: code behind `if self.training` isn't in a GraphModule.
-    """
-    return write_tapped(graph, model, reading, fresh=fresh, init=init).module
-
-
 @dataclass(frozen=True)
 class Written:
     """A module that was written.
@@ -82,7 +57,7 @@ class Written:
     proof: Proof | None = None
 
 
-def write_tapped(
+def write(
     graph: Graph,
     model: nn.Module,
     reading: Reading,
@@ -90,7 +65,20 @@ def write_tapped(
     fresh: int | None = None,
     init: Init | None = None,
 ) -> Written:
-    """Return the module, and where in it is what; arguments as for `write`."""
+    """Return a new module that computes what `graph` says, and where in it is what.
+
+    Args:
+        graph: what reading gave, edited by a planner.
+        model: the module that was read; it isn't changed.
+        reading: what `read_with_modules` gave.
+        fresh: a seed: each module's own `reset_parameters` initialises its parameters again, from
+            a seed of its path; None: they are those of the graph.
+        init: initialises, if there is `fresh`, a module that has no such method.
+    Raises: Refused: an edit that can't be written, with the layer's name; among them, in a model
+        that only torch.export could read, one that modules under other names can't express.
+
+    The traced forward is that of eval mode: code behind `if self.training` isn't in a GraphModule.
+    """
     whole = unwrap(model)
     found = find_exchange(graph, whole, reading)
     why = "; ".join(f"'{name}': {reason}" for name, reason in found.failing.items())
