@@ -147,7 +147,8 @@ class _Edits:
         self.calls: dict[str, list[str]] = {}  # traced call -> the nodes that it made
         for name, call in reading.origins.items():
             self.calls.setdefault(call, []).append(name)
-        self.traced = self._traced_nodes()
+        traced = reading.traced.nodes if reading.way == "fx" else ()
+        self.traced: dict[str, fx.Node] = {node.name: node for node in traced}
         self.like = next((p for p in self.twin.parameters() if p.is_floating_point()), None)
         self.holders: dict[str, fx.Node] = {}
         for traced, name in reading.bound.items():
@@ -161,11 +162,6 @@ class _Edits:
             (key, binding.layout): find(self.twin, binding.parameter)
             for key, binding in reading.bindings.items()
         }
-
-    def _traced_nodes(self) -> dict[str, fx.Node]:
-        if self.reading.way != "fx":
-            return {}
-        return {node.name: node for node in self.reading.traced.nodes}
 
     # A copy of the same class.
 
@@ -182,7 +178,9 @@ class _Edits:
             self._not_in_place(node)
         taken = {layer: self.twin.get_submodule(layer) for layer in found.moved.values()}
         for layer in found.gone:
-            self._exchange(self._path(self._node_of(layer)), nn.Identity())
+            self._exchange(
+                self._path(next(node for node in self.old if node.layer == layer)), nn.Identity()
+            )
         for layer, source in found.moved.items():
             parent, _, name = layer.rpartition(".")
             self.twin.get_submodule(parent)._modules[name] = taken[source]
@@ -192,9 +190,6 @@ class _Edits:
             if name and norm and node.layer in self.reading.modules:
                 self.paths[name] = self._path(node)
         return self.twin
-
-    def _node_of(self, layer: str) -> Node:
-        return next(node for node in self.old if node.layer == layer)
 
     def _path(self, node: Node) -> str:
         """Return the path of the module that a node came from; a root's nodes have its name."""
@@ -251,7 +246,8 @@ class _Edits:
             if node.name in self.holders or node.name not in self.old.nodes:
                 self._value(node.name)
         output = next(n for n in self.reading.traced.nodes if n.op == "output")
-        reads, outputs = self.reading.reads["output"], self._new_outputs()
+        reads = self.reading.reads["output"]
+        outputs = dict(zip(self.old.outputs, self.new.outputs, strict=True))
 
         def final(arg: fx.Node) -> fx.Node:
             if arg.name in reads:
@@ -267,9 +263,6 @@ class _Edits:
         made.delete_all_unused_submodules()
         keep(made, self.twin)
         return made
-
-    def _new_outputs(self) -> dict[str, str]:
-        return dict(zip(self.old.outputs, self.new.outputs, strict=True))
 
     def _value(self, name: str) -> fx.Node:
         """Return the new traced node that holds a graph node's value."""
