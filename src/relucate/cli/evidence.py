@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .fields import options_of
-from .options import TextOrJson
+from .options import Format, TextOrJson
 from .transforming import ModelOptions, load
 
 
@@ -27,9 +27,7 @@ def evidence(
     every: Annotated[
         bool, typer.Option("--all", help="Also list the sources, and how they were checked.")
     ] = False,
-    format: Annotated[
-        TextOrJson, typer.Option(help="text or json on standard output.")
-    ] = TextOrJson.text,
+    format: Format = TextOrJson.text,
     **options: Any,
 ) -> None:
     """Show published results and our own: which order was ahead, for which network, by how much."""

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from ..errors import InputError
 from ..option import option
@@ -19,6 +21,9 @@ class TextOrJson(StrEnum):
 
     text = "text"
     json = "json"
+
+
+Format = Annotated[TextOrJson, typer.Option(help="text or json, on standard output.")]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError, printable
 from .fields import options_of
-from .options import TextOrJson
+from .options import Format, TextOrJson
 from .transforming import Model, ModelOptions, load
 
 
@@ -28,9 +28,7 @@ def verify(
         float | None,
         typer.Option(help="Allowed difference, relative to the output's scale; 1e-5 for float32."),
     ] = None,
-    format: Annotated[
-        TextOrJson, typer.Option(help="text or json, on standard output.")
-    ] = TextOrJson.text,
+    format: Format = TextOrJson.text,
     **options: Any,
 ) -> None:
     """Compare two models on random and border-stressing inputs; exit with 1 if they differ."""

@@ -218,15 +218,11 @@ def _all_diverged(view: _View) -> str:
 
 def _too_few(view: _View) -> str:
     n = view.verdict.difference.n
+    so_far = f"the same in {n} pairs" if view.verdict.difference.degenerate else view.interval
     return (
         f"a verdict needs at least {MIN_PAIRS} pairs, and there {'is' if n == 1 else 'are'} {n}; "
-        f"so far {_who_leads(view)} ({_so_far(view)}, margin {view.margin})."
+        f"so far {_who_leads(view)} ({so_far}, margin {view.margin})."
     )
-
-
-def _so_far(view: _View) -> str:
-    n = view.verdict.difference.n
-    return f"the same in {n} pairs" if view.verdict.difference.degenerate else view.interval
 
 
 def _identical(view: _View) -> str:

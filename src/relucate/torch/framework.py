@@ -28,7 +28,7 @@ from .reading.reader import read, read_with_modules, same_calls_in_training, unr
 from .running import export, in_double, other_sizes, output_class, outputs, tapped
 from .writing.copying import backward_hooks
 from .writing.proving import Proof
-from .writing.writer import unwritable, write_tapped
+from .writing.writer import unwritable, write
 
 
 class _ReadModel:
@@ -48,7 +48,7 @@ class _ReadModel:
         *,
         compiled: bool = False,
     ) -> Any:
-        made = write_tapped(graph, self._model, self._reading, fresh=fresh, init=init)
+        made = write(graph, self._model, self._reading, fresh=fresh, init=init)
         if made.proof:
             self._written[made.module] = made.proof
         return made.module
@@ -73,7 +73,7 @@ class _ReadModel:
     def taps(
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
     ) -> Iterator[dict[str, np.ndarray]]:
-        made = write_tapped(graph, self._model, self._reading)
+        made = write(graph, self._model, self._reading)
         wanted = {name: made.paths[name] for name in names if name in made.paths}
         for batch in batches:
             yield tapped(made.module, wanted, batch, self._example)

@@ -44,31 +44,6 @@ from .tensors import (
 )
 
 
-def write(
-    graph: Graph,
-    model: nn.Module,
-    reading: Reading,
-    *,
-    fresh: int | None = None,
-    init: Init | None = None,
-) -> nn.Module:
-    """Return a new module that computes what `graph` says; it trains, too.
-
-    Args:
-        graph: what reading gave, edited by a planner.
-        model: the module that was read; it isn't changed.
-        reading: what `read_with_modules` gave.
-        fresh: a seed: each module's own `reset_parameters` initialises its parameters again, from
-            a seed of its path; None: they are those of the graph.
-        init: initialises, if there is `fresh`, a module that has no such method.
-    Raises: Refused: an edit that can't be written, with the layer's name; among them, in a model
-        that only torch.export could read, one that modules under other names can't express.
-
-    The traced forward is that of eval mode: code behind `if self.training` isn't in a GraphModule.
-    """
-    return write_tapped(graph, model, reading, fresh=fresh, init=init).module
-
-
 @dataclass(frozen=True)
 class Written:
     """A module that was written.
@@ -82,7 +57,7 @@ class Written:
     proof: Proof | None = None
 
 
-def write_tapped(
+def write(
     graph: Graph,
     model: nn.Module,
     reading: Reading,
@@ -90,7 +65,20 @@ def write_tapped(
     fresh: int | None = None,
     init: Init | None = None,
 ) -> Written:
-    """Return the module, and where in it is what; arguments as for `write`."""
+    """Return a new module that computes what `graph` says, and where in it is what.
+
+    Args:
+        graph: what reading gave, edited by a planner.
+        model: the module that was read; it isn't changed.
+        reading: what `read_with_modules` gave.
+        fresh: a seed: each module's own `reset_parameters` initialises its parameters again, from
+            a seed of its path; None: they are those of the graph.
+        init: initialises, if there is `fresh`, a module that has no such method.
+    Raises: Refused: an edit that can't be written, with the layer's name; among them, in a model
+        that only torch.export could read, one that modules under other names can't express.
+
+    The traced forward is that of eval mode: code behind `if self.training` isn't in a GraphModule.
+    """
     whole = unwrap(model)
     found = find_exchange(graph, whole, reading)
     why = "; ".join(f"'{name}': {reason}" for name, reason in found.failing.items())
@@ -159,7 +147,8 @@ class _Edits:
         self.calls: dict[str, list[str]] = {}  # traced call -> the nodes that it made
         for name, call in reading.origins.items():
             self.calls.setdefault(call, []).append(name)
-        self.traced = self._traced_nodes()
+        traced = reading.traced.nodes if reading.way == "fx" else ()
+        self.traced: dict[str, fx.Node] = {node.name: node for node in traced}
         self.like = next((p for p in self.twin.parameters() if p.is_floating_point()), None)
         self.holders: dict[str, fx.Node] = {}
         for traced, name in reading.bound.items():
@@ -173,11 +162,6 @@ class _Edits:
             (key, binding.layout): find(self.twin, binding.parameter)
             for key, binding in reading.bindings.items()
         }
-
-    def _traced_nodes(self) -> dict[str, fx.Node]:
-        if self.reading.way != "fx":
-            return {}
-        return {node.name: node for node in self.reading.traced.nodes}
 
     # A copy of the same class.
 
@@ -194,7 +178,9 @@ class _Edits:
             self._not_in_place(node)
         taken = {layer: self.twin.get_submodule(layer) for layer in found.moved.values()}
         for layer in found.gone:
-            self._exchange(self._path(self._node_of(layer)), nn.Identity())
+            self._exchange(
+                self._path(next(node for node in self.old if node.layer == layer)), nn.Identity()
+            )
         for layer, source in found.moved.items():
             parent, _, name = layer.rpartition(".")
             self.twin.get_submodule(parent)._modules[name] = taken[source]
@@ -204,9 +190,6 @@ class _Edits:
             if name and norm and node.layer in self.reading.modules:
                 self.paths[name] = self._path(node)
         return self.twin
-
-    def _node_of(self, layer: str) -> Node:
-        return next(node for node in self.old if node.layer == layer)
 
     def _path(self, node: Node) -> str:
         """Return the path of the module that a node came from; a root's nodes have its name."""
@@ -263,7 +246,8 @@ class _Edits:
             if node.name in self.holders or node.name not in self.old.nodes:
                 self._value(node.name)
         output = next(n for n in self.reading.traced.nodes if n.op == "output")
-        reads, outputs = self.reading.reads["output"], self._new_outputs()
+        reads = self.reading.reads["output"]
+        outputs = dict(zip(self.old.outputs, self.new.outputs, strict=True))
 
         def final(arg: fx.Node) -> fx.Node:
             if arg.name in reads:
@@ -279,9 +263,6 @@ class _Edits:
         made.delete_all_unused_submodules()
         keep(made, self.twin)
         return made
-
-    def _new_outputs(self) -> dict[str, str]:
-        return dict(zip(self.old.outputs, self.new.outputs, strict=True))
 
     def _value(self, name: str) -> fx.Node:
         """Return the new traced node that holds a graph node's value."""

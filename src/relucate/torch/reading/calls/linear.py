@@ -11,7 +11,7 @@ from ....graph.inference import Mismatch
 from ..builder import Weight
 from ..program import Data, Unknown, need_data
 from ..translator import Translator
-from .handler import NUMBERS, Handler, module_as, need_weight, numbered
+from .handler import NUMBERS, Handler, functional, module_as, need_weight, numbered
 from .resizing import pad
 
 
@@ -164,24 +164,10 @@ def _embedding(t: Translator, weight: Any, indices: Any, *rest: Any, **named: An
     return t.emit("embedding", [need_data(indices)], {}, weights, dtype=weight.dtype)
 
 
-def _functional_embedding(
-    t: Translator,
-    input: Any,
-    weight: Any,
-    padding_idx: Any = None,
-    max_norm: Any = None,
-    *rest: Any,
-    **named: Any,
-) -> Data:
+def _looked_up(t: Translator, input: Any, weight: Any, max_norm: Any, **_: Any) -> Data:
     if max_norm is not None:
         raise Unknown("max_norm changes the table at every call")
     return _embedding(t, weight, input)
-
-
-def _embedding_module(t: Translator, m: Any, input: Any) -> Data:
-    if m.max_norm is not None:
-        raise Unknown("max_norm changes the table at every call")
-    return _embedding(t, m.weight, input)
 
 
 def _attention(t: Translator, query: Any, key: Any, value: Any, *rest: Any, **named: Any) -> Data:
@@ -198,7 +184,7 @@ FUNCTIONS: dict[str, Handler] = {
     **dict.fromkeys(("matmul", "bmm", "mm"), _matmul),
     "einsum": _einsum,
     "embedding": _embedding,
-    "functional_embedding": _functional_embedding,
+    "functional_embedding": functional(nn.functional.embedding, _looked_up),
     "scaled_dot_product_attention": _attention,
 }
 MODULES: dict[type, Handler] = {
@@ -206,5 +192,5 @@ MODULES: dict[type, Handler] = {
     **numbered("ConvTranspose", lambda n: module_as(_conv_transpose(n), *_TRANSPOSED)),
     nn.Linear: module_as(_linear, "weight", "bias"),
     nn.modules.linear.NonDynamicallyQuantizableLinear: module_as(_linear, "weight", "bias"),
-    nn.Embedding: _embedding_module,
+    nn.Embedding: module_as(_looked_up, "weight", "max_norm"),
 }

@@ -12,7 +12,7 @@ from ....graph.inference import Mismatch
 from ..builder import Weight
 from ..program import Data, Unknown, need_data
 from ..translator import Translator
-from .handler import Handler, module_as, need_weight, numbered
+from .handler import Handler, functional, module_as, need_weight, numbered
 
 
 def _state(gamma: Any, beta: Any, mean: Any, variance: Any) -> dict[str, Weight | None]:
@@ -52,21 +52,6 @@ def _mode(t: Translator, running_mean: Any, momentum: float | None) -> dict[str,
     return {"momentum": kept, "frozen": frozen}
 
 
-def _functional_batch_norm(
-    t: Translator,
-    input: Any,
-    running_mean: Any,
-    running_var: Any,
-    weight: Any = None,
-    bias: Any = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Data:
-    state = (weight, bias, running_mean, running_var)
-    return _batch_norm(t, input, *state, training, momentum, eps)
-
-
 def _batch_norm_module(*ranks: int) -> Handler:
     def handler(t: Translator, m: Any, input: Any) -> Data:
         x = need_data(input)
@@ -100,21 +85,6 @@ def _instance_norm(
     else:
         weights = _state(weight, bias, running_mean, running_var)
     return t.emit("instance_norm", [need_data(input)], {"axis": 1, "epsilon": float(eps)}, weights)
-
-
-def _functional_instance_norm(
-    t: Translator,
-    input: Any,
-    running_mean: Any = None,
-    running_var: Any = None,
-    weight: Any = None,
-    bias: Any = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Data:
-    state = (weight, bias, running_mean, running_var)
-    return _instance_norm(t, input, *state, use_input_stats, momentum, eps)
 
 
 def _instance_norm_module(rank: int) -> Handler:
@@ -198,9 +168,9 @@ def _local_response_norm(
 
 FUNCTIONS: dict[str, Handler] = {
     "batch_norm": _batch_norm,
-    "functional_batch_norm": _functional_batch_norm,
+    "functional_batch_norm": functional(nn.functional.batch_norm, _batch_norm),
     "instance_norm": _instance_norm,
-    "functional_instance_norm": _functional_instance_norm,
+    "functional_instance_norm": functional(nn.functional.instance_norm, _instance_norm),
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
