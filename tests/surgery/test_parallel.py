@@ -102,7 +102,8 @@ def test_a_whole_block_folds_in_one_call():
     assert [node.op for node in graph] == ["input", "relu", "conv", "conv", "add", "relu"]
 
 
-BUILDS = ["minus norm", "minus conv", "minus both", "scaled", "dropped", "higher"]
+BUILDS = ["minus norm", "minus conv", "minus both", "scaled", "rescaled", "dropped", "higher"]
+HALF = {"scale": 0.5, "offset": 1.0}
 
 
 @pytest.mark.parametrize("build", BUILDS)
@@ -118,6 +119,9 @@ def test_signs_and_scales_of_the_terms_count(build):
         net.add("subtract", net.add("subtract", at, one), two)
     elif build == "scaled":
         net.add("add", net.add("rescale", one, attrs={"scale": 3.0, "offset": 0.0}), two)
+    elif build == "rescaled":
+        two = net.add("rescale", two, attrs={"scale": -2.0, "offset": 0.5})
+        net.add("add", net.add("rescale", net.add("subtract", at, two), attrs=HALF), one)
     elif build == "dropped":
         net.add("add", net.add("dropout", one, attrs={"rate": 0.5}), net.add("identity", two))
     else:

@@ -83,13 +83,47 @@ def _fold_one(
 
 
 def _absorb_anywhere(draft: Draft, calls: Sequence[str], strategy: str) -> tuple[str, str | None]:
-    """Let linear layers behind or in front of a norm absorb it, else one in parallel."""
+    """Let linear layers around a norm absorb it, else one in parallel, else the next norm."""
     try:
         return absorb_norm(draft, calls, strategy)
     except Blocked:
-        if into := absorb_parallel(draft, calls, norm_channels(draft, calls)):
-            return into, None
-        raise
+        channels = norm_channels(draft, calls)
+        into = absorb_parallel(draft, calls, channels) or _absorb_in_norm(draft, calls, channels)
+        if not into:
+            raise
+        return into, None
+
+
+def _absorb_in_norm(draft: Draft, calls: Sequence[str], channels: Channels) -> str:
+    """Let the norm that alone reads a norm (s, t) absorb it; "" if there is none.
+
+    Its own scale and shift S, T become S s and S t + T; its statistics stay:
+    gamma' = gamma s, beta' = S t + T + mean S s.
+    """
+    readers = [draft.readers(name) for name in calls]
+    if any(len(r) != 1 or r[0].kind != "norm" for r in readers) or {*calls} & {*draft.outputs}:
+        return ""
+    node, names = readers[0][0], [reader.name for (reader,) in readers]
+    try:
+        own = norm_channels(draft, names)
+    except Blocked:
+        return ""
+    gamma, beta, mean = (draft.array(node, role) for role in ("gamma", "beta", "moving_mean"))
+    shared = draft.sharing(node) != {*names} or own.axis != channels.axis
+    if gamma is None or beta is None or mean is None or shared or _computed(draft, node):
+        return ""
+    scale = own.scale * channels.scale
+    for name in calls:
+        draft.remove(name)
+    draft.set_array(node.name, "gamma", gamma * channels.scale)
+    draft.set_array(node.name, "beta", own.scale * channels.shift + own.shift + mean * scale)
+    return node.layer_name
+
+
+def _computed(draft: Draft, node: Node) -> bool:
+    """Return whether a norm's gamma or beta is computed, or is another tensor, too."""
+    keys = [node.arrays[role] for role in ("gamma", "beta")]
+    return any(key in draft.source.made_of for key in keys) or len({*keys}) < len(keys)
 
 
 def absorb_norm(

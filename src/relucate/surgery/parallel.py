@@ -14,6 +14,7 @@ An Improved One Millisecond Mobile Backbone, 2023.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ..graph import Node
 from ..graph.padding import explicit_padding
@@ -24,90 +25,114 @@ from .draft import Draft
 _LAYERS = ("conv", "depthwise_conv", "dense")
 
 
+@dataclass(frozen=True)
+class _Branch:
+    """A norm's call and what passes its value on, up to a sum.
+
+    channels: what the branch does to x as a whole; the sum adds it.
+    """
+
+    source: str
+    nodes: tuple[str, ...]
+    sum: str
+    channels: Channels
+
+
 def absorb_parallel(draft: Draft, calls: Sequence[str], channels: Channels) -> str:
     """Take a norm (all its calls) out of a draft and let a parallel linear layer absorb it.
 
     Returns: the layer that absorbed it, "" if no linear layer reads the norm's input and is added
         to its output; then the draft is unchanged.
     """
-    found = [_parallel(draft, name, channels) for name in calls]
-    for first in found[0]:
-        shared = draft.sharing(draft.nodes[first])
-        if _fits_all(draft, shared, found):
-            _absorb(draft, first, channels, found[0][first])
-            for name in calls:
-                _take_out(draft, name)
+    branches = [branch for name in calls if (branch := _branch(draft, name, channels))]
+    if len(branches) < len(calls):
+        return ""
+    found = [_partners(draft, branch) for branch in branches]
+    for first, shares in found[0].items():
+        if _fits_all(draft, draft.sharing(draft.nodes[first]), found):
+            _absorb(draft, draft.nodes[first], shares)
+            for branch in branches:
+                draft.drop_input(branch.sum, branch.nodes[-1])
+                for name in reversed(branch.nodes):
+                    draft.remove(name)
             return draft.nodes[first].layer_name
     return ""
 
 
-def _fits_all(draft: Draft, shared: frozenset[str], found: Sequence[Mapping[str, float]]) -> bool:
-    """Return whether the calls of one layer are in parallel with a norm's, one with each."""
-    partners = [name for parallel in found for name in parallel if name in shared]
-    weights = {parallel[name] for parallel in found for name in parallel if name in shared}
-    tensors = {tuple(sorted(draft.nodes[name].arrays.items())) for name in shared}
-    one_each = len(partners) == len(found) and all(shared & parallel.keys() for parallel in found)
-    return one_each and set(partners) == shared and len(weights) == len(tensors) == 1
+def _branch(draft: Draft, name: str, channels: Channels) -> _Branch | None:
+    """Return what leads from a norm to a sum that would be the same but for that term."""
+    norm, nodes = draft.nodes[name], [name]
+    if name in draft.source.masked or norm.attrs.get("time_distributed"):
+        return None
+    while len(readers := draft.readers(name)) == 1 and name not in draft.outputs:
+        (node,) = readers
+        if node.op in ("add", "subtract"):
+            others = [draft.nodes[other] for other in node.inputs if other != name]
+            adds = node.op == "add" or node.inputs[1] == name
+            if not adds or any(other.shape != node.shape for other in others):
+                return None
+            return _Branch(_unwrapped(draft, norm.inputs[0]), tuple(nodes), node.name, channels)
+        if node.op == "rescale":
+            factor, offset = node.attrs["scale"], node.attrs["offset"]
+            channels = _times(channels, factor)
+            channels = replace(channels, shift=channels.shift + offset)
+        elif node.op != "identity":
+            return None
+        name = node.name
+        nodes.append(name)
+    return None
 
 
-def _absorb(draft: Draft, name: str, channels: Channels, weight: float) -> None:
-    node, bias = draft.nodes[name], draft.array(draft.nodes[name], "bias")
-    kernel, tap = draft.array(node, "kernel"), _own_tap(draft, node)
-    if kernel is None or tap is None:
-        raise Blocked(f"'{node.layer}' has no kernel")
-    kernel = algebra.add_identity(node, kernel, tap, weight * channels.scale)
-    draft.set_array(name, "kernel", kernel)
-    if channels.shifts:
-        shift = weight * channels.shift
-        draft.set_array(name, "bias", shift if bias is None else bias + shift)
+def _times(channels: Channels, factor: float) -> Channels:
+    return replace(channels, scale=channels.scale * factor, shift=channels.shift * factor)
 
 
-def _take_out(draft: Draft, name: str) -> None:
-    """Remove a norm, what passes its value on unchanged, and the term that this is of a sum."""
-    branch = [name]
-    while (reader := draft.readers(branch[-1])[0]).op == "identity":
-        branch.append(reader.name)
-    draft.drop_input(reader.name, branch[-1])
-    for node in reversed(branch):
-        draft.remove(node)
+def _partners(draft: Draft, branch: _Branch) -> dict[str, Channels]:
+    """Return the linear layers that can absorb a branch, and the scale and shift for each.
 
-
-def _parallel(draft: Draft, name: str, channels: Channels) -> dict[str, float]:
-    """Return the linear layers that can absorb one call of a norm, with s's factor for each.
-
-    It is -1 where the norm's term and the layer's have opposite signs.
+    They change their sign where the branch's term and the layer's have opposite ones.
     """
-    norm, found, weight = draft.nodes[name], {}, 1.0
-    source = _unwrapped(draft, norm.inputs[0])
-    if not _is_term(draft, norm):
-        return {}
+    found, weight, name = {}, 1.0, branch.nodes[-1]
     while len(readers := draft.readers(name)) == 1 and name not in draft.outputs:
         (node,) = readers
         if node.op in ("add", "subtract"):
             weight *= _sign(node, node.inputs.index(name))
             for place, other in enumerate(node.inputs):
                 for layer, factor in _terms(draft, other, _sign(node, place)):
-                    if other != name and _fits(draft, layer, source, channels):
-                        found[layer.name] = weight / factor
+                    if other != name and _fits(draft, layer, branch):
+                        found[layer.name] = _times(branch.channels, weight / factor)
+        elif node.op == "rescale":
+            weight *= node.attrs["scale"]
         elif node.op != "identity":
             break
         name = node.name
     return found
 
 
-def _is_term(draft: Draft, norm: Node) -> bool:
-    """Return whether a sum would be the same without a norm's output, but for that term."""
-    name = norm.name
-    if name in draft.source.masked or norm.attrs.get("time_distributed"):
-        return False
-    while len(readers := draft.readers(name)) == 1 and name not in draft.outputs:
-        (node,) = readers
-        if node.op != "identity":
-            others = [draft.nodes[other] for other in node.inputs if other != name]
-            adds = node.op == "add" or (node.op == "subtract" and node.inputs[1] == name)
-            return adds and all(other.shape == node.shape for other in others)
-        name = node.name
-    return False
+def _fits_all(
+    draft: Draft, shared: frozenset[str], found: Sequence[Mapping[str, Channels]]
+) -> bool:
+    """Return whether the calls of one layer are in parallel with a norm's, one with each."""
+    own = [(name, shares) for one in found for name, shares in one.items() if name in shared]
+    tensors = {tuple(sorted(draft.nodes[name].arrays.items())) for name in shared}
+    one_each = len(own) == len(found) and all(shared & one.keys() for one in found)
+    same = all(shares.equals(own[0][1]) for _, shares in own)
+    return one_each and same and len(tensors) == 1 and {name for name, _ in own} == shared
+
+
+def _absorb(draft: Draft, node: Node, channels: Channels) -> None:
+    kernel, bias, tap = (
+        draft.array(node, "kernel"),
+        draft.array(node, "bias"),
+        _own_tap(draft, node),
+    )
+    if kernel is None or tap is None:
+        raise Blocked(f"'{node.layer}' has no kernel")
+    draft.set_array(node.name, "kernel", algebra.add_identity(node, kernel, tap, channels.scale))
+    if channels.shifts:
+        draft.set_array(
+            node.name, "bias", channels.shift if bias is None else bias + channels.shift
+        )
 
 
 def _sign(node: Node, place: int) -> float:
@@ -137,20 +162,20 @@ def _adds_constant(node: Node) -> bool:
     return fixed or drops or node.op == "identity"
 
 
-def _fits(draft: Draft, layer: Node, source: str, channels: Channels) -> bool:
+def _fits(draft: Draft, layer: Node, branch: _Branch) -> bool:
     """Return whether a layer reads x, and its output has x's size and channels, in place."""
     try:
         check_untimed(layer)
-        check_linear(draft, layer, channels)
+        check_linear(draft, layer, branch.channels)
     except Blocked:
         return False
     kernel = draft.array(layer, "kernel")
-    if kernel is None or _own_tap(draft, layer) is None or _read(draft, layer) != source:
+    if kernel is None or _own_tap(draft, layer) is None or _read(draft, layer) != branch.source:
         return False
     inputs, outputs = kernel.shape[-2:]
-    groups = layer.attrs.get("groups", 1)
-    kept = outputs == 1 if layer.op == "depthwise_conv" else inputs * groups == outputs
-    return kept and len(channels.scale) == (inputs if layer.op == "depthwise_conv" else outputs)
+    if layer.op == "depthwise_conv":
+        return outputs == 1
+    return inputs * layer.attrs.get("groups", 1) == outputs
 
 
 def _own_tap(draft: Draft, layer: Node) -> tuple[int, ...] | None:
