@@ -11,7 +11,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ROOMS = (
     "cli api report study nets records frameworks keras torch data train surgery stats graph"
 ).split()
-CELLAR = set("order affine block errors backend files lazy option phrases version".split())
+CELLAR = set(
+    "order affine arguments block errors backend files lazy option phrases version".split()
+)
 FRAMEWORKS = {"keras", "torch"}
 # `frameworks` finds a model's framework; `backend` chooses Keras's, before Keras is imported.
 LOOKUPS = {SOURCE / "frameworks.py", SOURCE / "backend.py"}

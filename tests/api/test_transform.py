@@ -348,6 +348,17 @@ def test_data_that_does_not_fit(data, message):
         relucate.convert(chain(BEFORE), "after", data=data)
 
 
+def test_norms_that_have_the_order_already_are_counted():
+    first = keras.Input((8, 8, 3))
+    x = kl.BatchNormalization()(kl.ReLU()(kl.Conv2D(4, 3)(first)))
+    x = kl.ReLU()(kl.BatchNormalization()(kl.Conv2D(4, 3)(x)))
+    net = keras.Model(first, kl.Conv2D(2, 3)(x))
+    _, report = relucate.convert(net, "after")
+    text = " ".join(str(report).split())
+    expected = "1 of 2 norms converted to linear-act-norm (after); 1 had that order already"
+    assert expected in text
+
+
 def test_reports_are_shown():
     _, report = relucate.convert(residual(), "after")
     text = str(report)

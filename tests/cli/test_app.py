@@ -96,6 +96,20 @@ def main_ok(*arguments):
     assert stopped.value.code == 0
 
 
+def test_a_builder_that_forks_is_answered_once(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "import os, torch\n"
+        "def build():\n"
+        "    os.fork()\n"
+        "    return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))\n"
+    )
+    command = [sys.executable, "-m", "relucate", "audit", "net.py:build", "--input-shape", "4"]
+    found = subprocess.run(
+        [*command, "--format", "json"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert json.loads(found.stdout)["schema"] == "relucate.audit/1"
+
+
 NET = """
 import sys, torch
 

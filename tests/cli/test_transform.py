@@ -136,6 +136,12 @@ def test_own_inputs(call, tmp_path):
             2,
             "seed must be a whole",
         ),
+        (["fold", "cnn", "--input-shape", "-3x8x8"], 2, "sizes without the batch axis"),
+        (["fold", "cnn", "--input-shape", "0x8x3"], 2, "sizes without the batch axis"),
+        (["fold", "cnn", "--input-shape", "3x8xa"], 2, "sizes without the batch axis"),
+        (["fold", "mine.py:net", "--input-shape", "3x1000000x1000000"], 2, "more than 2,147,483"),
+        (["fold", "cnn", "--input-shape", f"{10**25}x8x3"], 2, "more than 2,147,483,648 values"),
+        (["fold", "mlp", "--input-shape", "2000000000"], 2, "net 'mlp' can't be built for inputs"),
     ],
 )
 def test_wrong_input(call, tmp_path, arguments, code, message):

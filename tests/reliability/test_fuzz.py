@@ -30,6 +30,7 @@ from tests.reliability.fuzz import (
 
 from relucate.cli import verify as verify_verb
 from relucate.cli.app import app
+from relucate.cli.report import read_study
 from relucate.data import make
 from relucate.nets.models import Loaded
 from relucate.report import print_study, repr_html
@@ -74,17 +75,27 @@ def test_study(count, tmp_path):
         text = dumped(mutated_json(rng.choice(originals), rng))
         return mutated_bytes(text, rng) if rng.random() < 0.2 else text
 
-    def look(path):  # no figures: they take most of the time
-        if count == FULL:
-            run("report", path)
-        else:
-            from relucate.cli.report import _read
+    campaign(writing(tmp_path / "study.json", mutate), look_at_study, count)
 
-            study = _read(path)
-            print_study(study, Console(file=io.StringIO(), width=100))
-            repr_html(study)
 
-    campaign(writing(tmp_path / "study.json", mutate), look, count)
+@pytest.mark.parametrize("count", [pytest.param(200, marks=NIGHTLY.marks)])
+def test_study_with_its_figures(count, tmp_path):
+    originals = json.loads((HERE / "studies.json").read_text())
+    campaign(
+        writing(
+            tmp_path / "study.json", lambda rng: dumped(mutated_json(rng.choice(originals), rng))
+        ),
+        lambda path: run("report", path),
+        count,
+        first=FULL,
+    )
+
+
+def look_at_study(path):
+    """Look at everything but the figures, which take most of the time."""
+    study = read_study(path)
+    print_study(study, Console(file=io.StringIO(), width=100))
+    repr_html(study)
 
 
 def saved(model, path):

@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..arguments import one_of, texts
 from ..data import Dataset, load
-from ..errors import InputError, unknown
+from ..errors import InputError
 from ..order import Order
 from ..stats.paired import is_number
 from ..stats.verdict import check_margin
@@ -29,6 +30,8 @@ from ..train.task import CLASSIFICATION, Task
 from .shown import Shown
 
 DEFAULT_ORDERS = ("before", "after")
+
+_EVENTS = ("say", "run_started", "run_progress", "run_finished", "difference")  # of a `Display`
 
 
 class Study(Shown):
@@ -167,10 +170,10 @@ def compare(
     >>> study.difference["method"], len(study.to_dict()["runs"])
     ('paired t, fixed number of pairs', 6)
     """
-    margin = _checked(margin, task, pairs, max_pairs, target, tune, rates)
+    margin = _checked(margin, task, pairs, max_pairs, target, tune, rates, command)
     factors = check_factors({} if vary is None else vary)
     arms = arms_from(_orders(orders), factors)
-    source = resolve(model, options, imports or ())
+    source = resolve(model, options, texts(() if imports is None else imports, "imports"))
     source = replace(source, norms=check_norm_settings(norm_eps, norm_momentum))
     check_dropout(source, arms, factors)
     dataset = load_data(data)
@@ -206,17 +209,24 @@ def _checked(
     target: float | None,
     tune: str | None,
     rates: Any,
+    command: Any,
 ) -> float:
     """Return the margin; refuse wrong arguments before any work is done."""
+    if not isinstance(task, Task):
+        raise InputError(
+            f"task must be an instance of a subclass of relucate.train.task.Task, got {task!r:.80}."
+        )
     margin = margin_of(task.metric) if margin is None else margin
     check_margin(margin)
-    whole = isinstance(max_pairs, int) and not isinstance(max_pairs, bool)
-    if pairs is None and not (whole and 3 <= max_pairs <= 1000):
+    count = isinstance(max_pairs, int) and not isinstance(max_pairs, bool)
+    if pairs is None and not (count and 3 <= max_pairs <= 1000):
         raise InputError(f"max_pairs must be a whole number from 3 to 1,000, got {max_pairs!r}.")
     if target is not None and not (is_number(target) and 0 < target <= 1):
         raise InputError(f"target must be an accuracy above 0 and at most 1, got {target!r}.")
-    if tune not in (None, "lr"):
-        raise unknown("thing to tune", tune, ("lr",))
+    if tune is not None:
+        one_of(tune, "thing to tune", ("lr",))
+    if not isinstance(command, str):
+        raise InputError(f"command must be a text, got {command!r:.80}.")
     if rates is not None and tune is None:
         raise InputError("rates= needs tune='lr' (--rates needs --tune lr).")
     return margin
@@ -269,7 +279,12 @@ def default_recipe(data: Dataset) -> dict[str, Any]:
 def _display(display: Any, progress: bool, plan: StudyPlan) -> Any:
     """Return the display of a plan: the user's own, the live one, or none."""
     if display is not None:
+        lacks = [name for name in _EVENTS if not callable(getattr(display, name, None))]
+        if lacks:
+            raise InputError(f"display must have {', '.join(lacks)}, got {display!r:.80}.")
         return display
+    if not isinstance(progress, bool):
+        raise InputError(f"progress must be True or False, got {progress!r:.80}.")
     if not progress:
         return NoDisplay()
     from rich.console import Console

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import typer
 from ..errors import InputError
 from ..option import option
 from .fields import given_values
+
+_MOST_VALUES = 2**31  # of an input: 8 GiB
 
 
 class TextOrJson(StrEnum):
@@ -134,5 +137,10 @@ def _shape(text: str) -> tuple[int, ...]:
     if not sizes or min(sizes) < 1:
         raise InputError(
             f"--input-shape must be sizes without the batch axis, such as 3x224x224, got '{text}'."
+        )
+    if math.prod(sizes) > _MOST_VALUES:
+        raise InputError(
+            f"--input-shape {text} makes inputs of more than {_MOST_VALUES:,} values; take a "
+            "smaller size."
         )
     return sizes

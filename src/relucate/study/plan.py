@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import inf, prod
+from math import prod
 from typing import Any
 
+from ..arguments import one_of, positive, whole
 from ..data.dataset import Dataset
-from ..errors import InputError, unknown
-from ..stats.paired import check_level, is_number
+from ..errors import InputError
+from ..stats.paired import check_level
 from ..stats.sequential import Monitor
 from ..stats.spending import LAST, LEVELS
 from ..stats.verdict import check_margin
@@ -24,6 +25,14 @@ from .executors import EXECUTORS, Executor, Setup
 from .interaction import Interaction, interactions_of
 from .source import ModelSource
 from .tasks import ENGINES
+
+# Whole numbers with their least and largest values; JSON readers keep seeds up to 2^53.
+_COUNTS = (
+    ("pairs", 1, LAST),
+    ("threads", 1, 1024),
+    ("jobs", 0, 1024),
+    ("first_seed", 0, 2**53 - LAST),
+)
 
 
 @dataclass(frozen=True)
@@ -69,19 +78,13 @@ class StudyPlan:
                     f"the arm '{label}' is given twice (as {' and '.join(map(repr, given))}): "
                     "the arms must differ."
                 )
-        for name, least in (("pairs", 1), ("threads", 1), ("jobs", 0), ("first_seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InputError(
-                    f"{name} must be a whole number of at least {least}, got {value!r}."
-                )
-        if self.pairs > LAST:
-            raise InputError(f"pairs must be at most {LAST:,}, got {self.pairs:,}.")
-        limit = self.run_timeout
-        if limit is not None and not (is_number(limit) and 0 < limit < inf):
-            raise InputError(f"run_timeout must be a number of seconds above 0, got {limit!r}.")
-        if self.executor not in EXECUTORS:
-            raise unknown("executor", self.executor, EXECUTORS)
+        for name, least, most in _COUNTS:
+            object.__setattr__(self, name, whole(getattr(self, name), name, least, most))
+        if self.run_timeout is not None:
+            positive(self.run_timeout, "run_timeout", "a number of seconds")
+        one_of(self.executor, "executor", EXECUTORS)
+        if not isinstance(self.device, str):
+            raise InputError(f"device must be a text such as 'cpu', got {self.device!r:.80}.")
         check_level(self.level)
         if self.metric is None:
             object.__setattr__(self, "metric", self.task.metric)
@@ -90,8 +93,7 @@ class StudyPlan:
         check_margin(self.margin)
         if self.looks:
             self._check_looks()
-        if self.engine not in ENGINES:
-            raise unknown("engine", self.engine, ENGINES)
+        one_of(self.engine, "engine", ENGINES)
         for recipe in map(self.recipe_of, self.arms):
             recipe.check_fits(len(self.data.y_train), self.data.input_shape)
             self.data.check_held_out(recipe.validation)

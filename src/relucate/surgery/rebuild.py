@@ -17,7 +17,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import Refused, unknown
+from ..arguments import one_of
+from ..errors import Refused
 from ..graph import Graph, Node
 from ..order import Order
 from .blocks import (
@@ -57,8 +58,7 @@ def rebuild_graph(
         layer is quantized or has LoRA's weights.
     """
     wanted = check_order(order, "rebuild")
-    if bias not in BIASES:
-        raise unknown("choice of bias for a rebuilt model", bias, BIASES)
+    one_of(bias, "choice of bias for a rebuilt model", BIASES)
     _check_plain(graph)
     paths, draft = Paths(graph), Draft(graph)
     by_node = {site.nodes[0]: site for site in site_calls(graph, paths)}

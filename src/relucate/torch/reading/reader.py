@@ -218,9 +218,12 @@ def _tensor(model: nn.Module, value: Any) -> Any:
     if any(n < 1 for n in shape):
         raise InputError(f"expected a shape of positive numbers, got {tuple(value)}.")
     like = next((p for p in model.parameters() if p.is_floating_point()), None)
-    if like is None or isinstance(like, nn.parameter.UninitializedParameter):
-        return torch.zeros(shape)
-    return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    try:
+        if like is None or isinstance(like, nn.parameter.UninitializedParameter):
+            return torch.zeros(shape)
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    except (RuntimeError, TypeError) as error:  # out of memory, or beyond 64 bits
+        raise InputError(f"an example of shape {shape} can't be made: it is too large.") from error
 
 
 # Leaves.
