@@ -150,11 +150,10 @@ def _is_share(metric: Metric) -> bool:
 def _check_share(found: Scores, runs: Sequence[tuple[str, Seed, float | None]]) -> None:
     for arm, seed, value in runs:
         if value is not None and not 0 <= value <= 1:
-            name = found.metric.name
             raise InputError(
-                f"{found.where[arm, seed]}: expected a {name} from 0 to 1, got {value:g}. If the "
-                f"scores are percent, divide them by 100, or say so: unit='%' (--unit %), with the "
-                "margin in percent too."
+                f"{found.where[arm, seed]}: expected {found.metric.named} from 0 to 1, got "
+                f"{value:g}. If the scores are percent, divide them by 100, or say so: unit='%' "
+                "(--unit %), with the margin in percent too."
             )
 
 

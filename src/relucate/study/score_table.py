@@ -147,14 +147,14 @@ def _csv(path: Path, text: str, more: dict[str, Any]) -> Table:
 
 
 def _header(path: Path, cells: list[str]) -> list[str]:
-    twice = [name for name, number in Counter(cells).items() if number > 1]
-    if twice:
-        raise InputError(f"'{path}' has several columns called '{twice[0]}'.")
     if all(re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", cell, re.IGNORECASE) for cell in cells):
         raise InputError(
             f"'{path}' must name its columns in the first line, such as arm,seed,score; got "
             f"{','.join(cells)}."
         )
+    twice = [name for name, number in Counter(cells).items() if number > 1]
+    if twice:
+        raise InputError(f"'{path}' has several columns called '{twice[0]}'.")
     return cells
 
 
