@@ -51,6 +51,7 @@ def test_every_form_says_the_same(tmp_path):
         pandas.DataFrame(LONG),
         pandas.DataFrame(WIDE),
         SimpleNamespace(to_dicts=lambda: LONG),  # polars
+        SimpleNamespace(to_native=lambda: pandas.DataFrame(LONG)),  # narwhals
         SimpleNamespace(to_pylist=lambda: WIDE),  # pyarrow
         written(tmp_path, csv(LONG)),
         str(written(tmp_path, "\ufeff" + csv(WIDE).replace("\n", "\r\n"), "wide.csv")),

@@ -79,7 +79,7 @@ def verdict(
     if isinstance(scores, Mapping):
         if len(metrics) > 1:
             raise InputError("scores of several metrics need a table: a data frame or a file.")
-        origin = {"source": "scores", "rows": None, "fingerprint": None}
+        origin: dict[str, Any] = {"source": None, "rows": None, "fingerprint": None}
         found = [of_mapping(scores, metrics[0])]
     else:
         table = read(scores)

@@ -42,13 +42,13 @@ def read(scores: Any) -> Table:
     """Return the records of a file, a data frame or a sequence of mappings.
 
     A data frame of any library that returns its rows as mappings: pandas (`to_dict`), polars
-    (`to_dicts`), pyarrow (`to_pylist`).
+    (`to_dicts`), pyarrow (`to_pylist`), and what narwhals wraps (`to_native`).
 
     Raises: InputError: it is something else, a file that can't be read, or there are no records.
     """
     if isinstance(scores, (str, Path)):
         return _of_file(Path(scores))
-    rows = _rows_of(scores)
+    rows = _rows_of(scores.to_native() if hasattr(scores, "to_native") else scores)
     if rows is None:
         raise InputError(
             "scores must be {arm: {seed: score}}, {arm: [score, ...]}, a data frame, a sequence of "
