@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .api.evidence import EvidenceTable, evidence
     from .api.study import Study, compare
     from .api.transform import TransformReport, convert, fold, rebuild, verify
+    from .api.verdict import verdict
     from .errors import InputError, Refused, RelucateError
     from .order import Order
     from .surgery.verify import Certificate
@@ -35,6 +36,7 @@ __all__ = [
     "evidence",
     "fold",
     "rebuild",
+    "verdict",
     "verify",
 ]
 
@@ -50,6 +52,7 @@ _HOMES = {
     "convert": "api.transform",
     "fold": "api.transform",
     "rebuild": "api.transform",
+    "verdict": "api.verdict",
     "verify": "api.transform",
     "Certificate": "surgery.verify",
     "Metric": "train.metric",

@@ -246,7 +246,7 @@ def blobs_plan():
     data = make("blobs", x[:40], y[:40], x[40:], y[40:])
     arms = arms_from(["before", "after"])
     source = resolve("mlp", {"width": 4, "depth": 1})
-    return StudyPlan(source, arms, data, Recipe(epochs=2, batch_size=16), pairs=4, jobs=1)
+    return StudyPlan(arms, source, data, Recipe(epochs=2, batch_size=16), pairs=4, jobs=1)
 
 
 def answers_of(plan):

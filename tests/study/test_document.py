@@ -65,7 +65,7 @@ def outcome(metrics, orders=("before", "after"), **given):
     data = make("toy", x, y, x, y, notes=["a note of the data's"])
     arms = arms_from(list(orders))
     pairs = max(1, *(len(row) for row in metrics))
-    plan = StudyPlan(resolve("mlp"), arms, data, Recipe(epochs=2, batch_size=4), pairs=pairs)
+    plan = StudyPlan(arms, resolve("mlp"), data, Recipe(epochs=2, batch_size=4), pairs=pairs)
     made = StudyResults(plan, inspection(arms, **given))
     for arm, row in zip(arms, metrics, strict=True):
         for seed, metric in enumerate(row):
@@ -269,7 +269,7 @@ def test_pairs_do_not_help_where_all_runs_diverged():
 
 
 def test_looks_that_went_by_are_not_looked_at_again(monkeypatch):
-    rows = (0.8 + 0.1 * np.random.default_rng(0).standard_normal((2, 100))).tolist()
+    rows = (0.5 + 0.1 * np.random.default_rng(0).standard_normal((2, 100))).tolist()
     whole, made, looks = looking(rows, pairs=100), looking([[], []], pairs=100), []
     verdict = StudyResults.verdict
     monkeypatch.setattr(StudyResults, "verdict", lambda *args: looks.append(1) or verdict(*args))

@@ -21,6 +21,7 @@ from .rebuild import rebuild
 from .report import report
 from .rules import rules
 from .transforming import WithStrategies
+from .verdict import verdict
 from .verify import verify
 
 app = typer.Typer(
@@ -53,7 +54,10 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for verb in (audit, compare, rebuild, convert, fold, verify, evidence, rules, report, nets, data):
+_TRANSFORMING = (rebuild, convert, fold, verify)
+_LISTS = (rules, report, nets, data)
+
+for verb in (audit, compare, verdict, *_TRANSFORMING, evidence, *_LISTS):
     kind = WithStrategies if verb in (convert, fold) else None
     app.command(cls=kind)(_guarded(verb))
 

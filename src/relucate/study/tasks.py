@@ -43,6 +43,9 @@ class Inspection:
     input_scaling: tuple[str, ...] = ()  # layers that scale the inputs themselves
 
 
+NOTHING = Inspection({}, {}, (), ())  # of scores that exist already
+
+
 def inspect_arms(
     source: ModelSource,
     arms: list[Arm],
