@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 
 from ..errors import InputError, Refused
-from ..graph import Graph
+from ..graph import Graph, Node
 from ..graph.evaluate import evaluate
 from ..train.framework import Framework, Init, Lowerable, ReadModel
 from ..train.recipe import Recipe
@@ -76,7 +76,8 @@ class _ReadModel:
         made = write_tapped(graph, self._model, self._reading)
         wanted = {name: made.paths[name] for name in names if name in made.paths}
         for batch in batches:
-            yield tapped(made.module, wanted, batch, self._example)
+            found = tapped(made.module, wanted, batch, self._example)
+            yield {name: _ranked(value, graph.nodes[name]) for name, value in found.items()}
 
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         return other_sizes(inputs)
@@ -117,6 +118,12 @@ class _ReadModel:
 
     def lowerable(self) -> Lowerable:
         raise Refused("a torch.nn.Module is trained as it is, not lowered.")
+
+
+def _ranked(value: np.ndarray, node: Node) -> np.ndarray:
+    """Return what a norm reads with as many axes as its node has: it may have merged some."""
+    missing = len(node.shape) - value.ndim
+    return np.expand_dims(value, tuple(range(1, 1 + missing))) if missing else value
 
 
 class _Torch:

@@ -137,6 +137,22 @@ class _ExactBatchNorm(torch.autograd.Function):
         return *(g if wanted else None for g, wanted in zip(found, ctx.wanted, strict=True)), None
 
 
+class TokenBatchNorm(nn.BatchNorm1d):
+    """PyTorch's batch norm over the last axis of tokens (batch, ..., channels), not over axis 1."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.flatten(0, -2)).reshape(input.shape)
+
+    @classmethod
+    def like(cls, norm: nn.Module) -> nn.Module:
+        """Return `norm`, a plain batch norm that got merged tokens, with another forward."""
+        if type(norm) is nn.BatchNorm1d:
+            made = object.__new__(cls)
+            vars(made).update(vars(norm))
+            return made
+        return norm
+
+
 class GroupNorm(nn.GroupNorm):
     """PyTorch's group norm with or without gamma and beta each, for any number of values."""
 

@@ -8,7 +8,8 @@ followed: whoever reads a changed tensor later gets the changed one. Called by `
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -47,8 +48,9 @@ class Translator(Builder):
         batch: int,
         modules: Callable[[nn.Module], Callable[..., Any] | None],
         functions: Mapping[str, Callable[..., Any]],
+        kept: Collection[str] = (),
     ) -> None:
-        super().__init__(view, batch)
+        super().__init__(view, batch, kept)
         self._modules, self._functions = modules, functions
         self.obstacles: list[str] = []
         self._env: dict[fx.Node, Any] = {}
@@ -57,6 +59,7 @@ class Translator(Builder):
         # For who writes the model back: traced name -> node, at each call and when it was made.
         self.reads: dict[str, dict[str, str]] = {}
         self.bound: dict[str, str] = {}
+        self.together: set[str] = set()  # traced names of tensors whose leading axes are merged
 
     # The program.
 
@@ -96,7 +99,7 @@ class Translator(Builder):
 
     def _output(self, value: Any) -> Data:
         if isinstance(value, Data):
-            return value
+            return self.merged_by_a_node(value)
         raise Refused("one of the model's outputs doesn't depend on its input: there is no node.")
 
     def _run(self, call: Call) -> None:
@@ -160,6 +163,8 @@ class Translator(Builder):
             self._stored.setdefault(value.storage, []).append(node)
             self.origins.setdefault(value.name, node.name)
             self.bound.setdefault(node.name, value.name)
+            if value.lead:
+                self.together.add(node.name)
 
     # Calls.
 
@@ -268,10 +273,10 @@ class Translator(Builder):
         if not isinstance(target, Data) or not isinstance(value, Data):
             raise Stopped("it changes part of a tensor in place")
         where = describe(self._current.target) if self._current else ""
-        changed = Data(value.name, value.shape, value.dtype, target.storage)
+        changed = replace(value, storage=target.storage)
         for node in self._stored.get(target.storage, ()):
             old = self._env[node]
-            if old.name == target.name and old.shape == target.shape:
+            if (old.name, old.shape, old.lead) == (target.name, target.shape, target.lead):
                 self._env[node] = changed
             else:
                 self._stale[node] = where

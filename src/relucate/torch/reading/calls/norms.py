@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ....graph.inference import Mismatch
+from ...modules import TokenBatchNorm
 from ..program import Data, Unknown, need_data
 from ..translator import Translator
 from .handler import Handler, module_as, need_weight, numbered
@@ -66,7 +67,7 @@ def _functional_batch_norm(
     return _batch_norm(t, input, *state, training, momentum, eps)
 
 
-def _batch_norm_module(*ranks: int) -> Handler:
+def _batch_norm_module(*ranks: int, axis: int = 1) -> Handler:
     def handler(t: Translator, m: Any, input: Any) -> Data:
         x = need_data(input)
         if ranks and len(x.shape) not in ranks:
@@ -77,7 +78,7 @@ def _batch_norm_module(*ranks: int) -> Handler:
             "moving_mean": need_weight(m.running_mean),
             "moving_variance": need_weight(m.running_var),
         }
-        attrs = {"axis": 1, "epsilon": float(m.eps), "forced": None}
+        attrs = {"axis": axis % len(x.shape), "epsilon": float(m.eps), "forced": None}
         if isinstance(m, nn.SyncBatchNorm):
             attrs["synchronized"] = True
         mode = _mode(t, m.running_mean, m.momentum)
@@ -216,6 +217,7 @@ MODULES: dict[type, Handler] = {
     nn.BatchNorm2d: _batch_norm_module(4),
     nn.BatchNorm3d: _batch_norm_module(5),
     nn.SyncBatchNorm: _batch_norm_module(),
+    TokenBatchNorm: _batch_norm_module(axis=-1),
     **numbered("InstanceNorm", _instance_norm_module),
     nn.LayerNorm: module_as(_layer_norm, "normalized_shape", "weight", "bias", "eps"),
     nn.RMSNorm: module_as(_rms_norm, "normalized_shape", "weight", "eps"),
