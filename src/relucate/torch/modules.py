@@ -334,6 +334,21 @@ class FixedOffset(nn.Module):
         return f"x of {self.shape}"
 
 
+class FixedArgument(nn.Module):
+    """Refuse another value for an argument than that which a forward was traced with."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        super().__init__()
+        self.name, self.value = name, value
+
+    def forward(self, value: Any) -> None:
+        if value != self.value:
+            raise ValueError(
+                f"expected {self.name}={self.value!r}, got {value!r}: the forward of this module "
+                "was traced, for that value only."
+            )
+
+
 class Pad(nn.Module):
     """Pad the spatial axes with a constant, as asymmetric "same" padding needs."""
 

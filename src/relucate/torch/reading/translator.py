@@ -8,6 +8,7 @@ followed: whoever reads a changed tensor later gets the changed one. Called by `
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -56,6 +57,7 @@ class Translator(Builder):
         self._env: dict[fx.Node, Any] = {}
         self._stored: dict[int, list[fx.Node]] = {}  # storage -> names that may share it
         self._stale: dict[fx.Node, str] = {}
+        self._alone: set[int] = set()
         # For who writes the model back: traced name -> node, at each call and when it was made.
         self.reads: dict[str, dict[str, str]] = {}
         self.bound: dict[str, str] = {}
@@ -81,7 +83,9 @@ class Translator(Builder):
             name = self.view.names.get(id(tensor))
             if name is not None:
                 self._sources[id(tensor)] = (tensor, frozenset({name}))
-        for call in _live(program):
+        calls = _live(program)
+        self._alone = _alone(calls)
+        for call in calls:
             self._run(call)
         self._note_reads("output", program.results)
         return [self._output(value) for value in leaves(self.resolve(program.results))]
@@ -150,7 +154,7 @@ class Translator(Builder):
 
     def _assign(self, call: Call, value: Any) -> None:
         together = call.module and call.outputs is not None  # a group of exported nodes
-        if not together or (len(call.results) == 1 and isinstance(value, Data)):
+        if not together or (len(call.results) == 1 and isinstance(value, (Data, Tensor))):
             self._bind(call.results[0], value)
             return
         remaining = list(flat_parts(value))
@@ -213,7 +217,21 @@ class Translator(Builder):
         except Unknown as error:
             kind, moves = name or describe(call.target), isinstance(error, Rearranged)
             value = self.opaque(kind, str(error), [args, kwargs], rearranges=moves)
+        if isinstance(value, Data) and id(call) in self._alone:
+            value = self._as_module(call, value)
         return self._changed(args[0], value) if in_place else value
+
+    def _as_module(self, call: Call, value: Data) -> Data:
+        """Name an activation by the module that does nothing else, as if PyTorch had that class."""
+        node, module = self.nodes[value.name], self.view.modules[call.owner]
+        holds = any(True for _ in (*module.children(), *module.parameters(), *module.buffers()))
+        if node.kind != "act" or node.arrays or holds or not call.owner:
+            return value
+        name = call.owner + (f"@{call.owner_call}" if call.owner_call else "")
+        del self.nodes[value.name]
+        self.nodes[name] = replace(node, name=name, layer=call.owner)
+        self.origins[name] = self.origins.pop(value.name)
+        return replace(value, name=name)
 
     def _checked(self, call: Call, args: Any, value: Any) -> Any:
         """Compare with what torch.export says: the shape, and whether there is one output.
@@ -361,6 +379,12 @@ def _live(program: Program) -> list[Call]:
             _collect(call.kwargs, wanted)
             kept.append(call)
     return kept[::-1]
+
+
+def _alone(calls: Sequence[Call]) -> set[int]:
+    """Return the ids of the functions that are all that one call of a module does."""
+    owners = Counter((call.owner, call.owner_call) for call in calls if not call.module)
+    return {id(c) for c in calls if not c.module and owners[c.owner, c.owner_call] == 1}
 
 
 def _collect(value: Any, into: set[fx.Node]) -> None:

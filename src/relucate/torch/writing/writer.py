@@ -117,6 +117,23 @@ def find_exchange(graph: Graph, whole: nn.Module, reading: Reading) -> Exchange:
     return replace(found, failing=failing)
 
 
+def functions_moved(graph: Graph, whole: nn.Module, reading: Reading) -> set[str]:
+    """Return the submodules that call, as a function, an activation that has to change places.
+
+    Of a model that torch.fx traces there are none: it is traced as a whole.
+    """
+    if reading.way == "fx":
+        return set()
+    old = reading.graph
+    failing = [
+        old.nodes[name]
+        for name in find_exchange(graph, whole, reading).failing
+        if name in old.nodes
+    ]
+    acts = (node for node in failing if node.kind == "act" and node.layer not in reading.modules)
+    return {node.layer.rpartition("/")[0] for node in acts} - {""}
+
+
 def unwritable(graph: Graph, model: nn.Module, reading: Reading) -> dict[str, str]:
     """Return the norms whose edit can't be written: first node -> why.
 
