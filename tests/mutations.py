@@ -85,7 +85,7 @@ MUTANTS = [
         "            _set(variable, graph.tensors[node.arrays[role]], node)",
         "            pass",
     ),
-    ("torch/writing/writer.py", "module.inplace = False\n\n    def _al", "pass\n\n    def _al"),
+    ("torch/writing/edits.py", "module.inplace = False\n\n    def _al", "pass\n\n    def _al"),
     ("torch/writing/tensors.py", "target.copy_(tensor_like", "target.add_(0 * tensor_like"),
     # What is refused, what a scale and shift pass, and how they are seen there.
     ("graph/conventions.py", "Conventions(True, False, True)", "Conventions(True, False, False)"),

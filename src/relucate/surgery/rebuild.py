@@ -23,6 +23,7 @@ from ..graph import Graph, Node
 from ..order import Order
 from .blocks import (
     check_act,
+    check_axis,
     check_crossing,
     check_order,
     check_own,
@@ -141,6 +142,8 @@ def _check(draft: Draft, paths: Paths, sites: Collection[Site], wanted: Order) -
     check_whole_steps(draft.source, sites)
     _check_mode(draft, calls)
     check_own(draft, calls)
+    for site in sites:
+        check_axis(draft, site)
     new = [token for token in wanted.tokens if token != "norm"]
     turned = [_others(site) != new for site in sites]
     sizes = []

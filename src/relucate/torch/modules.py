@@ -137,6 +137,22 @@ class _ExactBatchNorm(torch.autograd.Function):
         return *(g if wanted else None for g, wanted in zip(found, ctx.wanted, strict=True)), None
 
 
+class TokenBatchNorm(nn.BatchNorm1d):
+    """PyTorch's batch norm over the last axis of tokens (batch, ..., channels), not over axis 1."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.flatten(0, -2)).reshape(input.shape)
+
+    @classmethod
+    def like(cls, norm: nn.Module) -> nn.Module:
+        """Return `norm`, a plain batch norm that got merged tokens, with another forward."""
+        if type(norm) is nn.BatchNorm1d:
+            made = object.__new__(cls)
+            vars(made).update(vars(norm))
+            return made
+        return norm
+
+
 class GroupNorm(nn.GroupNorm):
     """PyTorch's group norm with or without gamma and beta each, for any number of values."""
 
@@ -316,6 +332,21 @@ class FixedOffset(nn.Module):
 
     def extra_repr(self) -> str:
         return f"x of {self.shape}"
+
+
+class FixedArgument(nn.Module):
+    """Refuse another value for an argument than that which a forward was traced with."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        super().__init__()
+        self.name, self.value = name, value
+
+    def forward(self, value: Any) -> None:
+        if value != self.value:
+            raise ValueError(
+                f"expected {self.name}={self.value!r}, got {value!r}: the forward of this module "
+                "was traced, for that value only."
+            )
 
 
 class Pad(nn.Module):

@@ -17,14 +17,38 @@ from .program import Data, Parts, Stopped
 
 
 def plain(value: Any) -> Any:
-    """Return a model's outputs with dicts in place of dataclasses and of dicts of its own."""
+    """Return a model's outputs with dicts in place of dataclasses and of dicts of its own.
+
+    A library's container, such as a cache of keys and values, becomes a list of its tensors.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, (type, Mapping)):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
         return [plain(item) for item in value]
-    return value
+    return list(_held(value, set())) if _is_container(value) else value
+
+
+def _is_container(value: Any) -> bool:
+    known = isinstance(value, (Tensor, torch.nn.Module, type)) or callable(value)
+    home = type(value).__module__.partition(".")[0]
+    return hasattr(value, "__dict__") and not known and home not in ("torch", "enum")
+
+
+def _held(value: Any, seen: set[int]) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif id(value) not in seen:
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            inner = list(value.values())
+        elif isinstance(value, (list, tuple)):
+            inner = list(value)
+        else:
+            inner = list(vars(value).values()) if _is_container(value) else []
+        for item in inner:
+            yield from _held(item, seen)
 
 
 def flat(value: Any, dicts: bool = True) -> Iterator[Any]:
@@ -94,6 +118,6 @@ def as_parts(made: Any) -> Any:
 
 def take(remaining: list[Any], shape: tuple[int, ...]) -> Any:
     for index, value in enumerate(remaining):
-        if isinstance(value, Data) and value.shape == shape:
+        if isinstance(value, (Data, Tensor)) and tuple(value.shape) == shape:
             return remaining.pop(index)
     raise Stopped("a module's outputs can't be told apart")

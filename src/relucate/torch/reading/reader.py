@@ -55,6 +55,8 @@ class Reading:
             among its arguments means there.
         bound: a name in `traced` -> the node of the graph that it was made as.
         example, leaves: what the module was read by.
+        together: the names in `traced` of tensors whose leading axes are merged; the graph's nodes
+            have them apart.
     """
 
     graph: Graph
@@ -67,6 +69,7 @@ class Reading:
     bound: Mapping[str, str]
     example: Any = None
     leaves: tuple[str, ...] = ()
+    together: frozenset[str] = frozenset()
 
 
 def read(model: nn.Module, example: Any, *, leaves: Sequence[str] = ()) -> Graph:
@@ -128,7 +131,17 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
     origins = {name: translator.origins.get(name, "") for name in graph.nodes}
     links = (translator.reads, translator.bound)
     given = (example, tuple(leaves))
-    return Reading(graph, modules, bindings, program.way, program.traced, origins, *links, *given)
+    return Reading(
+        graph,
+        modules,
+        bindings,
+        program.way,
+        program.traced,
+        origins,
+        *links,
+        *given,
+        frozenset(translator.together),
+    )
 
 
 def same_calls_in_training(model: nn.Module, example: Any, leaves: Sequence[str] = ()) -> bool:
@@ -304,8 +317,18 @@ class _Attempts:
         self, program: Program, example: Any, batch: int
     ) -> tuple[Program, Translator, list[Any]]:
         self.inputs = list(_named_inputs(self._view.root, example))
-        translator = Translator(self._view, batch, find, FUNCTIONS)
-        return program, translator, translator.run(program, self.inputs)
+        kept: set[str] = set()
+        while True:
+            translator = Translator(self._view, batch, find, FUNCTIONS, kept)
+            try:
+                outputs = translator.run(program, self.inputs)
+            except (Mismatch, Stopped):
+                if not translator.needed:
+                    raise
+            else:
+                if not translator.needed:
+                    return program, translator, outputs
+            kept |= translator.needed
 
 
 def _with_batch(x: Any, batch: int) -> Any:

@@ -321,6 +321,12 @@ _AS_FUNCTIONS: dict[type, str] = {
     nn.LogSoftmax: "log_softmax dim",
     nn.GLU: "glu dim",
 }
+# Of a function, the class that does the same, and the names of the arguments that both have.
+AS_MODULES: dict[str, tuple[type, list[str]]] = {
+    name: (kind, attributes)
+    for kind, (name, *attributes) in ((kind, s.split()) for kind, s in _AS_FUNCTIONS.items())
+    if kind is not nn.PReLU
+}
 MODULES: dict[type, Handler] = {
     **{
         kind: module_as(FUNCTIONS[name], *attributes)

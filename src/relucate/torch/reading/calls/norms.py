@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ....graph.inference import Mismatch
+from ...modules import TokenBatchNorm
 from ..builder import Weight
 from ..program import Data, Unknown, need_data
 from ..translator import Translator
@@ -52,13 +53,13 @@ def _mode(t: Translator, running_mean: Any, momentum: float | None) -> dict[str,
     return {"momentum": kept, "frozen": frozen}
 
 
-def _batch_norm_module(*ranks: int) -> Handler:
+def _batch_norm_module(*ranks: int, axis: int = 1) -> Handler:
     def handler(t: Translator, m: Any, input: Any) -> Data:
         x = need_data(input)
         if ranks and len(x.shape) not in ranks:
             raise Mismatch(f"expected {' or '.join(map(str, ranks))} axes")
         weights = _state(m.weight, m.bias, m.running_mean, m.running_var)
-        attrs = {"axis": 1, "epsilon": float(m.eps), "forced": None}
+        attrs = {"axis": axis % len(x.shape), "epsilon": float(m.eps), "forced": None}
         if isinstance(m, nn.SyncBatchNorm):
             attrs["synchronized"] = True
         mode = _mode(t, m.running_mean, m.momentum)
@@ -182,6 +183,7 @@ MODULES: dict[type, Handler] = {
     nn.BatchNorm2d: _batch_norm_module(4),
     nn.BatchNorm3d: _batch_norm_module(5),
     nn.SyncBatchNorm: _batch_norm_module(),
+    TokenBatchNorm: _batch_norm_module(axis=-1),
     **numbered("InstanceNorm", _instance_norm_module),
     nn.LayerNorm: module_as(_layer_norm, "normalized_shape", "weight", "bias", "eps"),
     nn.RMSNorm: module_as(_rms_norm, "normalized_shape", "weight", "eps"),
