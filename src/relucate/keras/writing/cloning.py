@@ -64,14 +64,15 @@ def _config(layer: Any) -> dict[str, Any]:
 
 
 def _copied_operation(operation: Any, name: str) -> Any:
-    """Return a copy of a raw operation, or None for a layer and for an operation with variables.
+    """Return a copy of an operation or layer, or None if it holds variables or layers.
 
     Its configuration is missing if an argument isn't plain, such as a NumPy number in a shape.
     """
-    held = keras.tree.flatten(list(vars(operation).values()))
-    if isinstance(operation, keras.layers.Layer) or any(
-        isinstance(value, (keras.Variable, keras.layers.Layer)) for value in held
-    ):
+    layer = isinstance(operation, keras.layers.Layer)
+    if layer and (operation.variables or any(operation._flatten_layers(include_self=False))):
+        return None
+    held = [] if layer else keras.tree.flatten(list(vars(operation).values()))
+    if any(isinstance(value, (keras.Variable, keras.layers.Layer)) for value in held):
         return None
     made = object.__new__(type(operation))  # copy.copy would need the configuration, too
     vars(made).update(vars(operation))
