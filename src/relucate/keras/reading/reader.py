@@ -1,8 +1,8 @@
 """Read a Keras functional or sequential model into a Graph.
 
 Only data flow counts: the model's own nodes are read in order, nested models are inlined, as are
-layers that hold layers (`tracing`), and a shared layer gives one node per call. Calls that `layers` and `operations` don't know become opaque
-nodes. Not here: lowering, surgery, building.
+layers that hold layers (`tracing`), and a shared layer gives one node per call. Calls that `layers`
+and `operations` don't know become opaque nodes. Not here: lowering, surgery, building.
 """
 
 from __future__ import annotations
