@@ -50,18 +50,9 @@ class BatchNorm(nn.Module):
         self.momentum, self.epsilon, self.frozen = momentum, epsilon, frozen
 
     def forward(self, x: Tensor) -> Tensor:
+        state = (self.weight, self.bias, self.running_mean, self.running_var)
         if not self.training or self.frozen:
-            return torch.batch_norm(
-                x,
-                self.weight,
-                self.bias,
-                self.running_mean,
-                self.running_var,
-                False,
-                0.0,
-                self.epsilon,
-                False,
-            )
+            return torch.batch_norm(x, *state, False, 0.0, self.epsilon, False)
         count = x.numel() // x.shape[1]
         if count == 1:
             return self._single(x)
@@ -70,17 +61,7 @@ class BatchNorm(nn.Module):
         if count > _NAIVE and x.dtype == torch.float32 and naive:
             return self._exact(x)
         kept = self.running_var * self.momentum
-        y = torch.batch_norm(
-            x,
-            self.weight,
-            self.bias,
-            self.running_mean,
-            self.running_var,
-            True,
-            1.0 - self.momentum,
-            self.epsilon,
-            False,
-        )
+        y = torch.batch_norm(x, *state, True, 1.0 - self.momentum, self.epsilon, False)
         # PyTorch added (1 - momentum) · var · n / (n - 1); this removes the surplus n-th. `.data`,
         # because autograd counts changes of saved tensors, though it reads this one in eval only.
         self.running_var.data.lerp_(kept, 1.0 / count)
