@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.properties.test_fold import close, computed, nets
 
+from relucate.errors import Refused
 from relucate.surgery.convert import convert_graph
 from relucate.surgery.moments import Moments
 from relucate.surgery.rebuild import rebuild_graph
@@ -83,7 +84,12 @@ def test_there_and_back(net, order):
 @settings(max_examples=100, **LOOSE)
 def test_rebuilding_gives_a_sound_graph(net, order):
     graph = net.graph()
-    plan = rebuild_graph(graph, order)
+    try:
+        plan = rebuild_graph(graph, order)
+    except Refused as refused:  # norms that stay would read as another order
+        if "which stays" not in str(refused):
+            raise
+        return
     sound(plan.graph)
     x = np.random.default_rng(1).normal(size=net.values["x"].shape)
     expected, got = computed(graph, x), computed(plan.graph, x)
