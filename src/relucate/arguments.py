@@ -6,8 +6,8 @@ name and value, not a traceback from inside. Not here: checks that need more tha
 
 from __future__ import annotations
 
-import math
 import operator
+import sys
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -32,10 +32,19 @@ def whole(value: Any, name: str, least: int, most: int = 2**63 - 1) -> int:
     return number
 
 
+def is_finite(value: Any) -> bool:
+    """Return whether a value is a number that a float can hold; True and False aren't.
+
+    >>> is_finite(0.5), is_finite(True), is_finite("0.5"), is_finite(10**400)
+    (True, False, False, False)
+    """
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    return bool(number and abs(value) <= sys.float_info.max)  # type: ignore[operator]
+
+
 def positive(value: Any, name: str, what: str = "a finite number") -> float:
     """Return a finite number above 0; what: names the kind of number in the error."""
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if number and 0 < value < math.inf:
+    if is_finite(value) and value > 0:
         return float(value)
     raise InputError(f"{name} must be {what} above 0, got {value!r:.80}.")
 

@@ -358,6 +358,8 @@ def _explained(path: Path, what: str) -> Iterator[None]:
         yield
     except sqlite3.ProgrammingError:  # a closed store: the caller's mistake, not the file's state
         raise
+    except UnicodeDecodeError as error:  # damaged names of tables, in a message of SQLite
+        raise InputError(f"{path}: {what}: {_DAMAGED}") from error
     except sqlite3.Error as error:
         raise InputError(f"{path}: {what}: {_reason(error)}") from error
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ..arguments import is_finite
 from ..errors import InputError
 
 
@@ -104,8 +104,7 @@ def check_result(result: Any) -> None:
 
 
 def _is_number(value: object) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value is None or (number and math.isfinite(value))
+    return value is None or is_finite(value)
 
 
 @dataclass(frozen=True)
