@@ -62,6 +62,12 @@ class Study(Shown):
         """The verdict in plain language."""
         return self._document["sentence"]
 
+    @property
+    def metrics(self) -> dict[str, Study]:
+        """The verdict on each metric by its name; on this one alone unless several were asked."""
+        every = [self, *map(Study, self._document.get("further", ()))]
+        return {study._document["metric"]["name"]: study for study in every}
+
     def _data(self) -> dict[str, Any]:
         return self._document  # schema relucate.compare/2
 
@@ -175,8 +181,8 @@ def compare(
     check_dropout(source, arms, factors)
     dataset = load_data(data)
     plan = StudyPlan(
-        source,
         arms,
+        source,
         dataset,
         make_recipe(recipe, dataset),
         task=task,
