@@ -46,6 +46,11 @@ class Task:
     weights: np.ndarray | None = None
 
     @property
+    def is_usual(self) -> bool:
+        """Whether it is classification by accuracy, which the identity of a run doesn't name."""
+        return type(self) is Classification and self.metric == ACCURACY
+
+    @property
     def _is_known(self) -> bool:
         """Whether the metric is one that is computed here, not a subclass's own."""
         return bool(self.metrics) and self.metric.name in self.metrics
