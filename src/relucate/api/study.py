@@ -24,9 +24,10 @@ from ..study.plan import StudyPlan
 from ..study.running import run
 from ..study.source import resolve
 from ..study.vary import arms_from, check_dropout, check_factors
-from ..train.metric import margin_of
+from ..train.metric import ACCURACY, Metric
 from ..train.recipe import Recipe
-from ..train.task import CLASSIFICATION, Task
+from ..train.task import Task
+from ..train.tasks import task_for
 from .shown import Shown
 
 DEFAULT_ORDERS = ("before", "after")
@@ -100,7 +101,8 @@ def compare(
     norm_eps: float | None = None,
     norm_momentum: float | None = None,
     recipe: Recipe | Mapping[str, Any] | None = None,
-    task: Task = CLASSIFICATION,
+    task: Task | str | None = None,
+    metric: str | Metric | None = None,
     pairs: int | None = None,
     max_pairs: int = 30,
     first_seed: int = 0,
@@ -145,8 +147,11 @@ def compare(
         norm_eps, norm_momentum: set in the norms of every arm; momentum is Keras's, the share of
             the old average that a step keeps (PyTorch's is 1 - this).
         recipe: how to train; a mapping gives options of `Recipe`. None: defaults for the data.
-        task: what the networks are trained for and scored by, an instance of a subclass of
-            `train.task.Task`; single-label classification by accuracy unless given.
+        task: what the networks are trained for: "classification", "multilabel", "regression",
+            "segmentation", or an instance of a subclass of `train.task.Task`. None: what the
+            labels are for (integers: classes, floats: regression, ...), which a note says.
+        metric: what they are scored by, a metric of the task, such as "ROC AUC" or "RMSE". None:
+            the task's usual one (accuracy, mean average precision, MAE, mean IoU).
         pairs: seeds per arm, from `first_seed` on, fixed in advance. None: as many as the answer
             needs, at most `max_pairs`; a larger `max_pairs` continues an undecided study.
         margin: smallest difference that matters, in the metric's own unit (accuracy: a fraction).
@@ -176,13 +181,15 @@ def compare(
     >>> study.difference["method"], len(study.to_dict()["runs"])
     ('paired t, fixed number of pairs', 6)
     """
-    margin = _checked(margin, task, pairs, max_pairs, target, tune, rates, command)
+    _checked(margin, pairs, max_pairs, tune, rates, command)
     factors = check_factors({} if vary is None else vary)
     arms = arms_from(_orders(orders), factors)
     source = resolve(model, options, texts(() if imports is None else imports, "imports"))
     source = replace(source, norms=check_norm_settings(norm_eps, norm_momentum))
     check_dropout(source, arms, factors)
-    dataset = load_data(data)
+    dataset = load_data(data, **({"task": task} if isinstance(task, str) else {}))
+    task = task_for(task, dataset.labels, _metric_name(metric))
+    _check_target(target, task)
     plan = StudyPlan(
         arms,
         source,
@@ -209,33 +216,41 @@ def compare(
 
 def _checked(
     margin: float | None,
-    task: Task,
     pairs: int | None,
     max_pairs: int,
-    target: float | None,
     tune: str | None,
     rates: Any,
     command: Any,
-) -> float:
-    """Return the margin; refuse wrong arguments before any work is done."""
-    if not isinstance(task, Task):
-        raise InputError(
-            f"task must be an instance of a subclass of relucate.train.task.Task, got {task!r:.80}."
-        )
-    margin = margin_of(task.metric) if margin is None else margin
-    check_margin(margin)
+) -> None:
+    """Refuse wrong arguments before any work is done."""
+    if margin is not None:
+        check_margin(margin)
     count = isinstance(max_pairs, int) and not isinstance(max_pairs, bool)
     if pairs is None and not (count and 3 <= max_pairs <= 1000):
         raise InputError(f"max_pairs must be a whole number from 3 to 1,000, got {max_pairs!r}.")
-    if target is not None and not (is_number(target) and 0 < target <= 1):
-        raise InputError(f"target must be an accuracy above 0 and at most 1, got {target!r}.")
     if tune is not None:
         one_of(tune, "thing to tune", ("lr",))
     if not isinstance(command, str):
         raise InputError(f"command must be a text, got {command!r:.80}.")
     if rates is not None and tune is None:
         raise InputError("rates= needs tune='lr' (--rates needs --tune lr).")
-    return margin
+
+
+def _metric_name(metric: str | Metric | None) -> str | None:
+    """Return the name of a metric; the score of a built-in task can't be another's."""
+    if isinstance(metric, Metric):
+        raise InputError(
+            f"Metric('{metric.name}') is for scores of your own (run=, or a subclass of Task): a "
+            "built-in task takes the name of one of its metrics."
+        )
+    return metric
+
+
+def _check_target(target: float | None, task: Task) -> None:
+    if target is None or (is_number(target) and (task.metric != ACCURACY or 0 < target <= 1)):
+        return
+    what = "an accuracy above 0 and at most 1" if task.metric == ACCURACY else "a finite number"
+    raise InputError(f"target must be {what}, got {target!r}.")
 
 
 def _path(store: Any) -> Path | None:

@@ -20,7 +20,9 @@ from relucate.data.saved import PARTS
 from relucate.errors import InputError, briefly
 
 
-def load_npz(path: str | Path, *, test_split: float = 0.2, seed: int = 0) -> Dataset:
+def load_npz(
+    path: str | Path, *, test_split: float = 0.2, seed: int = 0, task: str | None = None
+) -> Dataset:
     """Return the data set in the .npz file at `path`; other arrays in it are left out with a note.
 
     Raises:
@@ -34,7 +36,7 @@ def load_npz(path: str | Path, *, test_split: float = 0.2, seed: int = 0) -> Dat
         raise InputError(f"{path} is not an .npz file (a zip of arrays, as np.savez writes it).")
     arrays, left = _read(path, _form)
     try:
-        return _dataset(path, arrays, left, test_split, seed)
+        return _dataset(path, arrays, left, {"test_split": test_split, "seed": seed}, task)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -63,16 +65,18 @@ def load_arrays(path: Path) -> list[np.ndarray]:
 
 
 def _dataset(
-    path: Path, arrays: dict[str, np.ndarray], left: list[str], test_split: float, seed: int
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    left: list[str],
+    splitting: dict[str, Any],
+    task: str | None,
 ) -> Dataset:
     notes = [f"arrays left out: {', '.join(left)}"] if left else []
     if "x_train" in arrays:
         x_train, y_train, x_test, y_test = (arrays[part] for part in PARTS)
-        return make(path.name, x_train, y_train, x_test, y_test, notes=notes)
-    note = f"the test part is a stratified {test_split:.0%} of x, y, seed {seed}"
-    return make_split(
-        path.name, arrays["x"], arrays["y"], test_split=test_split, seed=seed, notes=[note, *notes]
-    )
+        return make(path.name, x_train, y_train, x_test, y_test, notes=notes, task=task)
+    x, y = arrays["x"], arrays["y"]
+    return make_split(path.name, x, y, notes=notes, task=task, say=True, **splitting)
 
 
 def _read(

@@ -17,7 +17,6 @@ from typing import Any
 from ..errors import InputError
 from ..phrases import some
 from ..train.run import RunResult, RunSpec, check_result
-from ..train.task import Classification
 from ..train.task import Task as TrainTask
 from .display import Display
 from .executors.perform import inspection, training
@@ -131,7 +130,7 @@ def make_spec(plan: StudyPlan, inspection: Inspection, index: int, seed: int) ->
 
 def _task(task: TrainTask) -> dict[str, Any]:
     """Return what identifies a task; nothing for the one that older stores know."""
-    if type(task) is Classification:
+    if task.is_usual:
         return {}
     return {"name": task.name, "metric": asdict(task.metric), "code": code_digest(task)}
 

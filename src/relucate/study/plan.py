@@ -47,8 +47,13 @@ class StudyPlan(Comparison):
     executor: str = "local"  # a name in `executors.EXECUTORS`
 
     def __post_init__(self) -> None:
+        if self.task.labels != self.data.labels:
+            raise InputError(
+                f"the task {self.task.name} takes {self.task.labels}, and the data's labels are "
+                f"{self.data.labels}."
+            )
         if self.metric is None:
-            object.__setattr__(self, "metric", self.task.metric)
+            object.__setattr__(self, "metric", self._metric())
         super().__post_init__()
         for name, least in (("threads", 1), ("jobs", 0)):
             object.__setattr__(self, name, whole(getattr(self, name), name, least, 1024))
@@ -59,6 +64,7 @@ class StudyPlan(Comparison):
             raise InputError(f"device must be a text such as 'cpu', got {self.device!r:.80}.")
         one_of(self.engine, "engine", ENGINES)
         for recipe in map(self.recipe_of, self.arms):
+            self.task.check_recipe(recipe)
             recipe.check_fits(len(self.data.y_train), self.data.input_shape)
             self.data.check_held_out(recipe.validation)
             if self.target is not None and not recipe.curve:
@@ -66,6 +72,10 @@ class StudyPlan(Comparison):
                     "target= needs a learning curve, and curve=0 turns it off: remove one of the "
                     "two."
                 )
+
+    def _metric(self) -> Metric:
+        """Return the task's metric; the data give it the worst score that it doesn't have."""
+        return self.task.metric_on(self.data.y_train, self.data.y_test, self.data.classes)
 
     @property
     def networks(self) -> list[Arm]:
@@ -124,6 +134,11 @@ class StudyPlan(Comparison):
                 "train": len(self.data.y_train),
                 "test": len(self.data.y_test),
                 "fingerprint": self.data.fingerprint,
+                **({} if self.data.labels == "classes" else {"labels": self.data.labels}),
+            },
+            "task": {
+                "name": self.task.name,
+                "loss": self.recipe.loss or self.task.training_loss,
             },
             "recipe": self.recipe.to_dict(),
             "engine": {

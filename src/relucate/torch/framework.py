@@ -20,13 +20,21 @@ from ..graph.evaluate import evaluate
 from ..train.framework import Framework, Init, Lowerable, ReadModel
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
-from ..train.task import Task
+from ..train.task import CLASSIFICATION, Task
 from . import trainer
 from .lowering.check import lower_checked
 from .modules import is_norm
 from .reading.detached import unwrap
 from .reading.reader import read, read_with_modules, same_calls_in_training, unread
-from .running import export, in_double, other_sizes, output_class, outputs, tapped
+from .running import (
+    export,
+    in_double,
+    other_sizes,
+    output_class,
+    outputs,
+    takes_tokens,
+    tapped,
+)
 from .writing.copying import backward_hooks
 from .writing.functions import WithModules, with_modules
 from .writing.proving import Proof
@@ -163,9 +171,11 @@ class _Torch:
     def is_model(self, model: Any) -> bool:
         return True
 
-    def example(self, input_shape: tuple[int, ...]) -> Any:
-        if len(input_shape) > 1:
+    def example(self, input_shape: tuple[int, ...], model: Any = None) -> Any:
+        if len(input_shape) > 2:
             return 2, input_shape[-1], *input_shape[:-1]
+        if model is not None and takes_tokens(model, input_shape):
+            return (torch.zeros((2, *input_shape), dtype=torch.int64),)
         return 2, *input_shape
 
     def read(self, model: Any, example: Any = None, leaves: Sequence[str] = ()) -> ReadModel:
@@ -236,16 +246,29 @@ class _Torch:
         torch.manual_seed(0)
         batch = torch.from_numpy(x)
         with torch.no_grad():
-            return model(batch.movedim(-1, 1) if batch.ndim > 2 else batch)
+            return model(batch.movedim(-1, 1) if batch.ndim > 3 else batch)
 
-    def check(self, model: Any, input_shape: tuple[int, ...], classes: int) -> None:
+    def check(
+        self,
+        model: Any,
+        input_shape: tuple[int, ...],
+        classes: int,
+        task: Task = CLASSIFICATION,
+        label_shape: tuple[int, ...] = (),
+    ) -> None:
         pass  # a module doesn't say what it takes and gives: a call does
 
-    def check_outputs(self, outputs: Any, classes: int) -> None:
-        trainer.check_logits(outputs, classes)
+    def check_outputs(
+        self,
+        outputs: Any,
+        classes: int,
+        task: Task = CLASSIFICATION,
+        label_shape: tuple[int, ...] = (),
+    ) -> None:
+        trainer.check_logits(outputs, classes, task, label_shape)
 
-    def lower(self, source: Lowerable, *, check: bool = True) -> Any:
-        return lower_checked(source, check=check)
+    def lower(self, source: Lowerable, *, check: bool = True, task: Task = CLASSIFICATION) -> Any:
+        return lower_checked(source, check=check, task=task)
 
     def train(
         self,

@@ -34,6 +34,23 @@ def outputs(model: nn.Module, inputs: Sequence[np.ndarray], example: Any) -> lis
     return arrays
 
 
+def takes_tokens(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
+    """Return whether a module fails on floats of this shape and takes integers."""
+    if len(input_shape) != 1:
+        return False
+    batch = torch.zeros((2, *input_shape))
+    return not _runs(model, batch) and _runs(model, batch.long())
+
+
+def _runs(model: nn.Module, batch: Tensor) -> bool:
+    try:
+        with _evaluating(model):
+            model(batch)
+    except Exception:  # whatever the user's forward raises
+        return False
+    return True
+
+
 def output_class(model: nn.Module, example: Any) -> type:
     """Return the class of what a module gives for its example, in eval mode."""
     with _evaluating(model):

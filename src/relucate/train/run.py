@@ -75,6 +75,7 @@ class RunResult:
     tensors: int = 0
     note: str = ""
     epoch: int | None = None  # the scored epoch, if it was chosen on held-out data
+    constant: bool = False  # whether all test examples got the same prediction
     per_example: np.ndarray | None = None  # (test examples,) bool or float
 
     def to_dict(self) -> dict[str, Any]:
