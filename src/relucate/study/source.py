@@ -29,7 +29,7 @@ from ..nets.user_code import (
     reported,
     takes_all,
 )
-from .identity import code_digest
+from .identity import code_digest, find_spec
 from .rebuilding import Made, rebuilt
 
 Builder = Callable[..., Any]
@@ -232,20 +232,9 @@ def pickled(thing: Any, module: str | None) -> bytes:
 
 def _is_importable(module: str) -> bool:
     """Return whether a new interpreter with this `sys.path` finds the same file by that name."""
-    parts, path, spec = module.split("."), None, None
-    for end in range(1, len(parts) + 1):
-        spec = _find_spec(".".join(parts[:end]), path)
-        if spec is None:
-            return False
-        path = spec.submodule_search_locations
+    spec = find_spec(module)
     file = getattr(sys.modules.get(module), "__file__", None)
     return spec is not None and (file is None or spec.origin == file)
-
-
-def _find_spec(name: str, path: Any) -> Any:
-    """Like importlib.util.find_spec, but without a look into `sys.modules`."""
-    specs = (finder.find_spec(name, path) for finder in sys.meta_path)
-    return next((spec for spec in specs if spec is not None), None)
 
 
 def _imported_digest(name: str) -> str:
