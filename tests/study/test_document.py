@@ -65,7 +65,7 @@ def outcome(metrics, orders=("before", "after"), **given):
     data = make("toy", x, y, x, y, notes=["a note of the data's"])
     arms = arms_from(list(orders))
     pairs = max(1, *(len(row) for row in metrics))
-    plan = StudyPlan(resolve("mlp"), arms, data, Recipe(epochs=2, batch_size=4), pairs=pairs)
+    plan = StudyPlan(arms, resolve("mlp"), data, Recipe(epochs=2, batch_size=4), pairs=pairs)
     made = StudyResults(plan, inspection(arms, **given))
     for arm, row in zip(arms, metrics, strict=True):
         for seed, metric in enumerate(row):

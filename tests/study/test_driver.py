@@ -68,7 +68,7 @@ def data():
 def plan(data):
     recipe = Recipe(epochs=2, batch_size=16)
     return StudyPlan(
-        resolve(builder), arms_from(["before", "after"]), data, recipe, pairs=3, jobs=1
+        arms_from(["before", "after"]), resolve(builder), data, recipe, pairs=3, jobs=1
     )
 
 
@@ -104,7 +104,7 @@ def finished(data, tmp_path_factory):
     """A finished study with one worker: its outcome, its store and what the display heard."""
     recipe = Recipe(epochs=2, batch_size=16)
     plan = StudyPlan(
-        resolve(builder), arms_from(["before", "after"]), data, recipe, pairs=3, jobs=1
+        arms_from(["before", "after"]), resolve(builder), data, recipe, pairs=3, jobs=1
     )
     path, ear = tmp_path_factory.mktemp("study") / "runs.sqlite", Ear()
     return ran(plan, path, ear), path, ear
@@ -119,7 +119,7 @@ class TestBits:
     def test_nor_does_a_keras_nets(self, data, tmp_path):
         source = resolve("mlp", {"width": 6, "depth": 1, "dropout": 0.2})
         arms = arms_from(["linear-norm-act-drop", "linear-act-norm-drop"])
-        plan = StudyPlan(source, arms, data, Recipe(epochs=1, batch_size=16), pairs=1)
+        plan = StudyPlan(arms, source, data, Recipe(epochs=1, batch_size=16), pairs=1)
         one, two = (ran(replace(plan, jobs=n), tmp_path / f"{n}.sqlite") for n in (1, 2))
         assert bits(one) == bits(two)
         assert one.hashes == two.hashes
@@ -418,7 +418,7 @@ SCRIPT = """
     data = Dataset.open({data!r})
     recipe = Recipe(epochs=2, batch_size=16)
     arms = arms_from(["before", "after"])
-    plan = StudyPlan(resolve(builder), arms, data, recipe, pairs=400, jobs=2)
+    plan = StudyPlan(arms, resolve(builder), data, recipe, pairs=400, jobs=2)
     with interruptible(last=True), Store.open({store!r}) as store:
         with plan.open_executor(Display()) as executor:
             run_study(plan, store, Display(), executor)

@@ -54,7 +54,7 @@ def plan(**more):
     x = np.zeros((8, 4), np.float32)
     data = make("toy", x, np.arange(8) % 2, x, np.arange(8) % 2)
     recipe = Recipe(epochs=1, batch_size=4)
-    return StudyPlan(resolve("mlp"), arms_from(["before", "after"]), data, recipe, **more)
+    return StudyPlan(arms_from(["before", "after"]), resolve("mlp"), data, recipe, **more)
 
 
 INSPECTION = Inspection(

@@ -25,7 +25,7 @@ def plan(factors, orders=("before", "after"), looks=False, pairs=6):
     data = make("toy", x, y, x, y)
     factors = check_factors(factors)
     return StudyPlan(
-        resolve("mlp"), arms_from(orders, factors), data, Recipe(epochs=2, batch_size=4),
+        arms_from(orders, factors), resolve("mlp"), data, Recipe(epochs=2, batch_size=4),
         pairs=pairs, looks=looks, factors=factors,
     )  # fmt: skip
 
@@ -67,7 +67,7 @@ def test_a_rate_of_its_own_gives_the_run_of_a_study_with_that_rate():
     x = own.data.x_train
     data = make("toy", x, own.data.y_train, x, own.data.y_train)
     recipe = Recipe(epochs=2, batch_size=4, lr=0.01)
-    whole = StudyPlan(resolve("mlp"), arms_from(["before", "after"]), data, recipe, pairs=2)
+    whole = StudyPlan(arms_from(["before", "after"]), resolve("mlp"), data, recipe, pairs=2)
     look = inspection(whole.networks)
     for index in (0, 1):
         assert make_spec(own, look, index + 2, 1).hash == make_spec(whole, look, index, 1).hash

@@ -175,8 +175,8 @@ def compare(
     check_dropout(source, arms, factors)
     dataset = load_data(data)
     plan = StudyPlan(
-        source,
         arms,
+        source,
         dataset,
         make_recipe(recipe, dataset),
         task=task,

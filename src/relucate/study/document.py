@@ -7,29 +7,30 @@ Pure data in, JSON-ready data out. Not here: running (`driver`), deciding (`stat
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..frameworks import HOST
 from ..phrases import count
 from ..stats import PairedDifference, dependence, sentence
 from ..stats.classical import classical
 from ..stats.crossed import crossed
 from ..stats.curves import area, common_target, epochs_to
 from ..train.metric import ACCURACY
-from .arms import Arm, shown
+from .arms import shown
+from .compared import Compared
+from .comparison import Comparison, Seed
 from .interaction import Interaction, grid
 from .next_steps import next_steps
 from .results import StudyResults
 
 SCHEMA = "relucate.compare/2"
 IDENTICAL = "sign test, identical differences"
-NORMS_HINT = " (--norm-eps, --norm-momentum make them equal)"
 
 
-def document(outcome: StudyResults, *, command: str) -> dict[str, Any]:
+def document(outcome: StudyResults[Comparison], *, command: str) -> dict[str, Any]:
     """Return the study as JSON-ready data: verdict, arms, runs, and their settings."""
     plan = outcome.plan
     seeds = outcome.finished_pairs()
@@ -48,29 +49,7 @@ def document(outcome: StudyResults, *, command: str) -> dict[str, Any]:
         **_varied(outcome, seeds),
         "arms": [_arm(outcome, index, seeds) for index in range(len(plan.arms))],
         "runs": _runs(outcome),
-        "model": {
-            "name": plan.source.text,
-            "options": dict(plan.source.options),
-            "source": plan.source.description,
-            "norms": dict(plan.source.norms),
-        },
-        "data": {
-            "name": plan.data.name,
-            "input_shape": list(plan.data.input_shape),
-            "classes": plan.data.classes,
-            "train": len(plan.data.y_train),
-            "test": len(plan.data.y_test),
-            "fingerprint": plan.data.fingerprint,
-        },
-        "recipe": plan.recipe.to_dict(),
-        "engine": {
-            **outcome.inspection.engine,
-            "threads": plan.threads,
-            "jobs": plan.workers,
-            "precision": plan.recipe.precision,
-        },
-        "pairing": _pairing(outcome),
-        "versions": outcome.inspection.versions,
+        **plan.settings(outcome.inspection),
         "command": command,
         "seconds": outcome.seconds,
         "notes": _notes(outcome) + next_steps(outcome, seeds, command),
@@ -78,7 +57,9 @@ def document(outcome: StudyResults, *, command: str) -> dict[str, Any]:
     }
 
 
-def _comparison(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, Any]:
+def _comparison(
+    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed]
+) -> dict[str, Any]:
     first = outcome.plan.arms[0]
     verdict = outcome.verdict(arm, seeds)
     found = verdict.difference
@@ -111,7 +92,7 @@ def _comparison(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, 
 
 
 def _classical(
-    outcome: StudyResults, arm: Arm, seeds: list[int], found: PairedDifference
+    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed], found: PairedDifference
 ) -> dict[str, Any]:
     a, b = outcome.scores(outcome.plan.arms[0], seeds), outcome.scores(arm, seeds)
     plan = outcome.plan
@@ -120,7 +101,7 @@ def _classical(
     return {**figures, **(dict.fromkeys(("t_low", "t_high")) if found.degenerate else {})}
 
 
-def _gain(outcome: StudyResults, arm: Arm, seeds: list[int]) -> float | None:
+def _gain(outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed]) -> float | None:
     """Return the factor of unpaired runs over paired ones for the same standard error.
 
     (var(a) + var(b)) / var(b - a); below 1 if the arms are correlated negatively.
@@ -133,11 +114,11 @@ def _gain(outcome: StudyResults, arm: Arm, seeds: list[int]) -> float | None:
 
 
 def _examples(
-    outcome: StudyResults, arm: Arm, seeds: list[int], found: PairedDifference
+    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed], found: PairedDifference
 ) -> dict[str, Any] | None:
     """Return how far the difference holds beyond these test examples, if that is known."""
-    first, examples = outcome.plan.arms[0], len(outcome.plan.data.y_test)
-    if len(seeds) < 3 or examples < 2 or found.degenerate:
+    first = outcome.plan.arms[0]
+    if len(seeds) < 3 or (outcome.plan.examples or 0) < 2 or found.degenerate:
         return None
     if found.low is None or found.high is None:
         return None
@@ -148,7 +129,7 @@ def _examples(
     return crossed(a, b, level=found.level, half_width=half).to_dict()
 
 
-def _varied(outcome: StudyResults, seeds: list[int]) -> dict[str, Any]:
+def _varied(outcome: StudyResults[Comparison], seeds: list[Seed]) -> dict[str, Any]:
     """Return the table and the interactions of a study that varies more than the order."""
     factors = outcome.plan.factors
     if not factors:
@@ -160,7 +141,7 @@ def _varied(outcome: StudyResults, seeds: list[int]) -> dict[str, Any]:
     }
 
 
-def table(outcome: StudyResults, seeds: list[int]) -> list[dict[str, Any]]:
+def table(outcome: StudyResults[Comparison], seeds: list[Seed]) -> list[dict[str, Any]]:
     """Return a row per choice of values: every order's mean, and the orders' effects there.
 
     An effect is the order's score minus the first order's with the same values, with the study's
@@ -190,12 +171,14 @@ def table(outcome: StudyResults, seeds: list[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def interactions(outcome: StudyResults, seeds: list[int]) -> list[dict[str, Any]]:
+def interactions(outcome: StudyResults[Comparison], seeds: list[Seed]) -> list[dict[str, Any]]:
     """Return each question with its answer as JSON-ready data."""
     return [_answered(asked, outcome, seeds) for asked in outcome.plan.interactions]
 
 
-def _answered(asked: Interaction, outcome: StudyResults, seeds: list[int]) -> dict[str, Any]:
+def _answered(
+    asked: Interaction, outcome: StudyResults[Comparison], seeds: list[Seed]
+) -> dict[str, Any]:
     verdict = outcome.answer(asked, seeds)
     first, order = asked.orders
     values = (shown(asked.values[0]), shown(asked.values[1]))
@@ -224,7 +207,9 @@ def ends(found: PairedDifference) -> dict[str, float | None]:
     return {"estimate": found.estimate, "low": low, "high": high}
 
 
-def _learning(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, Any] | None:
+def _learning(
+    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed]
+) -> dict[str, Any] | None:
     """Return the differences in area under the learning curve and in steps to a target score.
 
     A diverged run has the worst score in every epoch that it lacks. It takes all steps, and so does
@@ -232,6 +217,8 @@ def _learning(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, An
     last score on the curve, without arms of which every run diverged.
     """
     first, metric = outcome.plan.arms[0], outcome.plan.metric
+    if outcome.plan.schedule(first) is None:
+        return None
     lower = metric.lower_is_better
     curves = [[outcome.curve(which, seed) for seed in seeds] for which in (first, arm)]
     nothing = {None, metric.worst}
@@ -249,11 +236,10 @@ def _learning(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, An
         target = common_target(kept, lower_is_better=lower)
     steps, reached = [], []
     for which, rows in zip((first, arm), curves, strict=True):
-        recipe = outcome.plan.recipe_of(which)
-        each = recipe.trained(len(outcome.plan.data.y_train)) // recipe.batch_size
+        epochs, each = outcome.plan.schedule(which) or (0, 0)
         found = [epochs_to(curve, target, lower_is_better=lower) for curve in rows]
         reached.append(sum(epoch is not None for epoch in found))
-        steps.append(np.array([each * (recipe.epochs if e is None else e) for e in found]))
+        steps.append(np.array([each * (epochs if e is None else e) for e in found]))
     return {
         "area": ends(outcome.interval(*areas)),
         "target": float(target),
@@ -262,43 +248,46 @@ def _learning(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, An
     }
 
 
-def _arm(outcome: StudyResults, index: int, seeds: list[int]) -> dict[str, Any]:
+def _arm(outcome: StudyResults[Comparison], index: int, seeds: list[Seed]) -> dict[str, Any]:
     arm = outcome.plan.arms[index]
-    report = outcome.report(arm)
+    report = outcome.plan.report(outcome.inspection, arm)
     scores = outcome.scores(arm, seeds)
     results = [outcome.results[arm.label, seed] for seed in seeds]
     seconds = [r["seconds"]["total"] for r in results if r["seconds"].get("total") is not None]
     losses = [r["loss"] for r in results if r["loss"] is not None]
     return {
         "label": arm.label,
-        "alias": arm.order.alias,
-        "order": str(arm.order),
+        "alias": arm.order and arm.order.alias,
+        "order": _order(arm),
         "options": arm.varied,
         "mean": float(scores.mean()),
         "sd": float(scores.std(ddof=1)) if len(scores) > 1 else None,
         "n": len(scores),
         "loss": float(np.mean(losses)) if losses else None,
-        "parameters": report["parameters"],
-        "norm_parameters": report["norm_parameters"],
+        "parameters": report.get("parameters"),
+        "norm_parameters": report.get("norm_parameters"),
         "seconds": float(np.mean(seconds)) if seconds else None,
         "diverged": outcome.diverged(arm, seeds),
     }
 
 
-def _runs(outcome: StudyResults) -> list[dict[str, Any]]:
+def _order(arm: Compared) -> str | None:
+    return None if arm.order is None else str(arm.order)
+
+
+def _runs(outcome: StudyResults[Comparison]) -> list[dict[str, Any]]:
     arms = {arm.label: arm for arm in outcome.plan.arms}
-    places = {label: place for place, label in enumerate(arms)}
-    rows = []
-    found = {**outcome.results, **outcome.failed}.items()
+    seeds, rows = outcome.plan.seeds, []
     if outcome.plan.looks:  # pairs after the deciding look don't count
-        last = outcome.finished_pairs()[-1]
-        found = [item for item in found if item[0][1] <= last]
-    results = sorted(found, key=lambda item: (item[0][1], places[item[0][0]]))
-    for (label, seed), result in results:
+        seeds = seeds[: seeds.index(outcome.finished_pairs()[-1]) + 1]
+    found = {**outcome.results, **outcome.failed}
+    for seed, label in product(seeds, arms):
+        if (result := found.get((label, seed))) is None:
+            continue
         rows.append(
             {
                 "arm": label,
-                "order": str(arms[label].order),
+                "order": _order(arms[label]),
                 "seed": seed,
                 "metric": result["metric"],
                 "loss": result["loss"],
@@ -306,24 +295,15 @@ def _runs(outcome: StudyResults) -> list[dict[str, Any]]:
                 "seconds": result["seconds"].get("total"),
                 "epochs": len(result["curve"].get("epoch", [])),
                 "curve": result["curve"],
-                "hash": outcome.hashes[label, seed],
+                "hash": outcome.hashes.get((label, seed)),
                 "note": result["note"],
             }
         )
     return rows
 
 
-def _pairing(outcome: StudyResults) -> dict[str, Any]:
-    arms = outcome.inspection.arms
-    return {
-        "shared": arms[-1]["shared"] if len(arms) == 1 else arms[1]["shared"],
-        "tensors": arms[-1]["tensors"] if len(arms) == 1 else arms[1]["tensors"],
-        "only": {arm["label"]: arm["only"] for arm in arms if arm["only"]},
-    }
-
-
-def _notes(outcome: StudyResults) -> list[str]:
-    notes = [*outcome.plan.data.notes, *outcome.inspection.notes]
+def _notes(outcome: StudyResults[Comparison]) -> list[str]:
+    notes, closing = outcome.plan.remarks(outcome.inspection)
     if outcome.plan.intervals > 1:
         what = "intervals" if outcome.plan.factors else "comparisons"
         notes.append(
@@ -334,20 +314,17 @@ def _notes(outcome: StudyResults) -> list[str]:
     notes += _coarse(outcome)
     if len(outcome.plan.arms) > 2:  # with two, the verdict's sentence reports it
         notes += _lost(outcome)
-    engine = outcome.inspection.engine
-    if engine["name"] != HOST:
-        notes.append(f"trained by the {engine['name']} engine: {engine['reason']}")
-    notes += _differing(outcome)
+    notes += closing
     notes += sorted({r["note"] for r in outcome.results.values() if r["note"]})
     notes += [result["note"] for result in outcome.failed.values()]
     return notes
 
 
-def _coarse(outcome: StudyResults) -> list[str]:
+def _coarse(outcome: StudyResults[Comparison]) -> list[str]:
     """Return a note if a share of right answers moves in steps larger than the margin."""
     metric, margin = outcome.plan.metric, outcome.plan.margin
-    number = len(outcome.plan.data.y_test)
-    if metric != ACCURACY or 1 / number <= margin:
+    number = outcome.plan.examples
+    if metric != ACCURACY or number is None or 1 / number <= margin:
         return []
     step = metric.amount(f"{metric.scale / number:.3g}")
     return [
@@ -356,7 +333,7 @@ def _coarse(outcome: StudyResults) -> list[str]:
     ]
 
 
-def _lost(outcome: StudyResults) -> list[str]:
+def _lost(outcome: StudyResults[Comparison]) -> list[str]:
     """Return a note on diverged runs, if there are any."""
     seeds = outcome.finished_pairs()
     lost = [(outcome.diverged(arm, seeds), arm.label) for arm in outcome.plan.arms]
@@ -364,34 +341,3 @@ def _lost(outcome: StudyResults) -> list[str]:
     metric = outcome.plan.metric
     worst = f"{metric.scale * (metric.worst or 0.0):g} {metric.value_unit}".rstrip()
     return [f"diverged runs: {counts}; each counts with the worst score, {worst}"] if counts else []
-
-
-def _differing(outcome: StudyResults) -> list[str]:
-    """Return a note for everything but the order in which the arms' networks differ."""
-    reports, notes = outcome.inspection.arms, []
-
-    def each(key: str) -> list[Any]:
-        return [report.get(key) for report in reports]
-
-    labels = [report["label"] for report in reports]
-    counts, biases, settings = each("parameters"), each("biases"), each("settings")
-    if len(set(counts)) > 1:
-        shares = ", ".join(f"{a} {n:,}" for a, n in zip(labels, counts, strict=True))
-        differ = None not in biases and len(set(biases)) > 1
-        option = outcome.inspection.equal_biases
-        hint = f"; --bias {option} makes them equal" if option else ""
-        why = f" (biases: {', '.join(f'{n:,}' for n in biases)}{hint})" if differ else ""
-        notes.append(f"the arms differ in trainable parameters: {shares}{why}")
-    with_norms = [(a, found) for a, found in zip(labels, settings, strict=True) if found]
-    if any(found != with_norms[0][1] for _, found in with_norms):
-        each_arm = "; ".join(f"{a} {', '.join(found)}" for a, found in with_norms)
-        notes.append(
-            f"the arms differ in their norms' settings: {each_arm}"
-            + ("" if outcome.plan.source.norms else NORMS_HINT)
-        )
-    if outcome.plan.recipe.decay_all and outcome.plan.recipe.weight_decay:
-        notes.append(
-            "weight decay acts on gamma, beta and biases too, which isn't the same thing in every "
-            "order; without --decay-all they are exempt"
-        )
-    return notes

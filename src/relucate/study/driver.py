@@ -43,7 +43,7 @@ def run_study(
     executor: Executor,
     *,
     need_all: bool = False,
-) -> StudyResults:
+) -> StudyResults[StudyPlan]:
     """Run every pair that the store doesn't have yet and return the outcome.
 
     A run that is lost twice (its process died, or took longer than `plan.run_timeout`) has failed,
@@ -122,7 +122,7 @@ def _task(task: TrainTask) -> dict[str, Any]:
     return {"name": task.name, "metric": asdict(task.metric), "code": code_digest(task)}
 
 
-def _resume(outcome: StudyResults, store: Store, display: Display) -> None:
+def _resume(outcome: StudyResults[StudyPlan], store: Store, display: Display) -> None:
     plan = outcome.plan
     for pair, seed in enumerate(plan.seeds):
         for index, arm in enumerate(plan.arms):
@@ -145,7 +145,7 @@ def _resume(outcome: StudyResults, store: Store, display: Display) -> None:
 class _Missing:
     """The runs that the store doesn't have, while they run."""
 
-    outcome: StudyResults
+    outcome: StudyResults[StudyPlan]
     store: Store
     display: Display
     most_lost: int  # runs of one arm lost in a row that end the study
@@ -234,7 +234,7 @@ class _Missing:
             raise InputError(f"{name} failed: {reason} {_KEPT}")
 
 
-def _show_difference(outcome: StudyResults, display: Display) -> None:
+def _show_difference(outcome: StudyResults[StudyPlan], display: Display) -> None:
     found = outcome.difference(outcome.plan.arms[1])
     if found is not None:
         display.difference(found.estimate, found.low, found.high, found.n)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from ..phrases import count
 from ..stats.spending import FIRST, LAST
+from .comparison import Comparison, Seed
 from .results import StudyResults
 
 
-def next_steps(outcome: StudyResults, seeds: Sequence[int], command: str) -> list[str]:
+def next_steps(outcome: StudyResults[Comparison], seeds: Sequence[Seed], command: str) -> list[str]:
     """Return how to continue if a question of the study is open and more pairs would help.
 
     A number that was fixed in advance isn't raised: adding pairs after a look makes "better" too

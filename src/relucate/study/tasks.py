@@ -42,6 +42,9 @@ class Inspection:
     equal_biases: str = ""  # the option `bias` that would give every arm the same biases
 
 
+NOTHING = Inspection({}, {}, (), ())  # of scores that exist already
+
+
 def inspect_arms(
     source: ModelSource,
     arms: list[Arm],
