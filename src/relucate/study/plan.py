@@ -1,10 +1,14 @@
-"""The plan of a study that trains networks: all of the user's choices, checked first."""
+"""The plan of a study whose runs an executor performs: all of the user's choices, checked first.
+
+`Executed` says what the driver needs of any such plan; `StudyPlan` trains networks, `own.OwnPlan`
+calls the user's own training.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from math import inf
 from typing import Any
 
@@ -14,19 +18,79 @@ from ..frameworks import HOST
 from ..stats.paired import is_number
 from ..train.metric import Metric
 from ..train.recipe import Recipe
-from ..train.task import CLASSIFICATION, Task
+from ..train.run import RunSpec
+from ..train.task import CLASSIFICATION, Classification, Task
 from .arms import Arm
 from .comparison import Comparison, Schedule, check_whole
 from .display import Display
 from .executors import EXECUTORS, Executor, Setup
+from .executors.perform import inspection, training
+from .identity import code_digest
 from .source import ModelSource
 from .tasks import ENGINES, Inspection
 
 NORMS_HINT = " (--norm-eps, --norm-momentum make them equal)"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Executed(Comparison):
+    """A comparison whose runs an executor performs.
+
+    jobs: worker processes, 0: one per core; threads: of each run; run_timeout: seconds after which
+    a run is given up; executor: a name in `executors.EXECUTORS`.
+    """
+
+    threads: int = 1
+    jobs: int = 0
+    run_timeout: float | None = None
+    executor: str = "local"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("threads", self.threads, 1)
+        check_whole("jobs", self.jobs, 0)
+        limit = self.run_timeout
+        if limit is not None and not (is_number(limit) and 0 < limit < inf):
+            raise InputError(f"run_timeout must be a number of seconds above 0, got {limit!r}.")
+        if self.executor not in EXECUTORS:
+            raise unknown("executor", self.executor, EXECUTORS)
+
+    @property
+    def workers(self) -> int:
+        """The number of parallel worker processes."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        wanted = self.jobs or max(1, (cores or 1) // self.threads)
+        return min(wanted, self.pairs * len(self.arms))
+
+    def open_executor(self, display: Display) -> Executor:
+        """Return the executor of this plan, not entered yet."""
+        display.say(f"starting {self.workers} worker process{'' if self.workers == 1 else 'es'}")
+        return EXECUTORS[self.executor](self.setup)
+
+    # ---- what each kind of plan has of its own
+
+    preparing = ""  # what the first task does, in words
+
+    @property
+    def setup(self) -> Setup:
+        """The settings that all tasks share."""
+        raise NotImplementedError
+
+    def inspection(self) -> dict[str, Any]:
+        """Return the work of the first task, whose answer is an `Inspection`."""
+        raise NotImplementedError
+
+    def spec(self, inspection: Inspection, index: int, seed: int) -> RunSpec:
+        """Return the spec of arm `index` at `seed`: everything that determines the run's bits."""
+        raise NotImplementedError
+
+    def work(self, spec: RunSpec) -> dict[str, Any]:
+        """Return the work of a run, whose answer is a `RunResult`."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class StudyPlan(Comparison):
+class StudyPlan(Executed):
     """The plan of a study that trains networks: all of the user's choices.
 
     task: what the networks are trained for; metric: by default its metric.
@@ -39,24 +103,13 @@ class StudyPlan(Comparison):
     _: KW_ONLY
     engine: str = "auto"
     device: str = "auto"
-    threads: int = 1
-    jobs: int = 0  # 0: one per core
     task: Task = CLASSIFICATION
     metric: Metric = None  # type: ignore[assignment]  # the task's, from __post_init__ on
-    run_timeout: float | None = None  # seconds after which a run is given up
-    executor: str = "local"  # a name in `executors.EXECUTORS`
 
     def __post_init__(self) -> None:
         if self.metric is None:
             object.__setattr__(self, "metric", self.task.metric)
         super().__post_init__()
-        check_whole("threads", self.threads, 1)
-        check_whole("jobs", self.jobs, 0)
-        limit = self.run_timeout
-        if limit is not None and not (is_number(limit) and 0 < limit < inf):
-            raise InputError(f"run_timeout must be a number of seconds above 0, got {limit!r}.")
-        if self.executor not in EXECUTORS:
-            raise unknown("executor", self.executor, EXECUTORS)
         if self.engine not in ENGINES:
             raise unknown("engine", self.engine, ENGINES)
         for recipe in map(self.recipe_of, self.arms):
@@ -82,17 +135,46 @@ class StudyPlan(Comparison):
         return self.recipe.changed(**arm.recipe)
 
     @property
-    def workers(self) -> int:
-        """The number of parallel worker processes."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        wanted = self.jobs or max(1, (cores or 1) // self.threads)
-        return min(wanted, self.pairs * len(self.arms))
+    def preparing(self) -> str:  # type: ignore[override]
+        """What the first task does, in words."""
+        return f"building all arms with '{self.source.text}'"
 
-    def open_executor(self, display: Display) -> Executor:
-        """Return the executor of this plan, not entered yet."""
-        display.say(f"starting {self.workers} worker process{'' if self.workers == 1 else 'es'}")
-        return EXECUTORS[self.executor](
-            Setup(self.source, self.data, self.workers, self.threads, self.task)
+    @property
+    def setup(self) -> Setup:
+        """The settings that all tasks share."""
+        return Setup(self.source, self.data, self.workers, self.threads, self.task)
+
+    def inspection(self) -> dict[str, Any]:
+        """Return the work of building all networks once."""
+        return inspection(self.networks, self.engine, self.device)
+
+    def work(self, spec: RunSpec) -> dict[str, Any]:
+        """Return the work of training a run."""
+        return training(spec)
+
+    def spec(self, inspection: Inspection, index: int, seed: int) -> RunSpec:
+        """Return the spec of arm `index` at `seed`: everything that determines the run's bits."""
+        data = {
+            "fingerprint": self.data.fingerprint,
+            "input_shape": list(self.data.input_shape),
+            "classes": self.data.classes,
+        }
+        engine = {key: inspection.engine[key] for key in ("name", "backend", "device")}
+        place = self.networks.index(self.arms[index].network)
+        *before, arm = (
+            {**network.to_dict(), "built": report["fingerprint"]}
+            for network, report in zip(self.networks[: place + 1], inspection.arms, strict=False)
+        )
+        return RunSpec(
+            model={**self.source.identity(), "code": inspection.code},
+            arm=arm,
+            before=tuple(before),
+            seed=seed,
+            data=data,
+            recipe=self.recipe_of(self.arms[index]).to_dict(),
+            engine={**engine, "threads": self.threads},
+            versions=inspection.versions,
+            task=_identity(self.task),
         )
 
     @property
@@ -149,6 +231,13 @@ class StudyPlan(Comparison):
                 "every order; without --decay-all they are exempt"
             )
         return [*self.data.notes, *inspection.notes], closing
+
+
+def _identity(task: Task) -> dict[str, Any]:
+    """Return what identifies a task; nothing for the one that older stores know."""
+    if type(task) is Classification:
+        return {}
+    return {"name": task.name, "metric": asdict(task.metric), "code": code_digest(task)}
 
 
 def _pairing(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class ModelSource:
         if self.kind == "saved":
             model, _ = load_saved(Path(self.text))
             return rebuilt(model, order, input_shape, trained=True, **self.options)
-        builder = self._load()
+        builder = self.load()
         options, own = dict(self.options), {}
         if self.equal_biases():
             own = {"bias": options.pop("bias", "rule")}
@@ -111,7 +111,7 @@ class ModelSource:
             return "always" if "bias" in nets.options(self.text) else ""
         if self.kind == "saved":
             return "keep"
-        builder = self._load()
+        builder = self.load()
         fixed = _takes_order(builder, self.text) or "bias" in parameters(builder, self.text)
         return "" if fixed else "keep"
 
@@ -121,20 +121,21 @@ class ModelSource:
         This imports the builder. Empty for a built-in net, which the version identifies, and for a
         saved model.
         """
-        return "" if self.kind in {"net", "saved"} else code_digest(self._load())
+        return "" if self.kind in {"net", "saved"} else code_digest(self.load())
 
     def _import(self) -> None:
         for name in self.imports:
             import_user_module(name)
 
-    def _load(self) -> Builder:
+    def load(self) -> Builder:
+        """Import or unpickle the function, which runs the user's own code, and return it."""
         self._import()
         if self.kind != "function":
             return load_callable(self.text)
         import cloudpickle
 
         # This imports what the function needs, which runs the user's own code.
-        with reported(f"the builder {self.text} can't be loaded in a worker process"):
+        with reported(f"'{self.text}' can't be loaded in a worker process"):
             return cloudpickle.loads(self.payload)
 
 
@@ -182,7 +183,7 @@ def _plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
         except (TypeError, ValueError):
             raise InputError(
                 f"option {name}={value!r} isn't plain data (text, finite number, True, False, "
-                "None, or a list of such): name it by text and make the object in the builder."
+                "None, or a list of such): name it by text and make the object in the function."
             ) from None
     return dict(options)
 
@@ -211,8 +212,8 @@ def _from_function(function: Builder, options: dict[str, Any]) -> ModelSource:
         payload = pickled(function, inner.__module__)
     except Exception as error:  # any error of an object's __reduce__
         raise InputError(
-            f"the builder {name} can't be sent to a worker process ({error}): make it a function "
-            "at the top of a module."
+            f"'{name}' can't be sent to a worker process ({error}): make it a function at the top "
+            "of a module."
         ) from None
     return ModelSource("function", name, options, code_digest(function), payload)
 
