@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from ..stats.paired import is_number
 from ..stats.verdict import check_margin
 from ..study.display import NoDisplay
 from ..study.norm_settings import check_norm_settings
-from ..study.plan import StudyPlan
-from ..study.running import run
+from ..study.own import OwnArm, own_source
+from ..study.own_plan import OwnPlan
+from ..study.plan import Executed, StudyPlan
+from ..study.running import run as carry_out
 from ..study.source import resolve
 from ..study.vary import arms_from, check_dropout, check_factors
-from ..train.metric import margin_of
+from ..train.metric import Metric, margin_of, metric_named
 from ..train.recipe import Recipe
 from ..train.task import CLASSIFICATION, Task
 from .shown import Shown
@@ -81,10 +84,12 @@ class Study(Shown):
 
 
 def compare(
-    model: Any = "cnn",
-    data: Any = "digits",
+    model: Any = None,
+    data: Any = None,
     *,
+    run: Any = None,
     orders: Sequence[str | Order] = DEFAULT_ORDERS,
+    arms: Sequence[str] | None = None,
     vary: Mapping[str, Sequence[Any]] | None = None,
     options: Mapping[str, Any] | None = None,
     imports: Sequence[str] | None = None,
@@ -92,6 +97,10 @@ def compare(
     norm_momentum: float | None = None,
     recipe: Recipe | Mapping[str, Any] | None = None,
     task: Task = CLASSIFICATION,
+    metric: str | Metric | None = None,
+    lower_is_better: bool | None = None,
+    worst: float | None = None,
+    key: str = "",
     pairs: int | None = None,
     max_pairs: int = 30,
     first_seed: int = 0,
@@ -123,9 +132,16 @@ def compare(
     Args:
         model: a name from `relucate nets`, "file.py:build", "package.module:build", or a function
             that takes `order` and returns a Keras model or a torch module with logits at the end.
+            None: "cnn".
         data: "digits", "folder:PATH", "npz:PATH", a name of keras.datasets, a Dataset, or arrays
-            ((x_train, y_train), (x_test, y_test)).
+            ((x_train, y_train), (x_test, y_test)). None: "digits".
+        run: your own training instead of model and data, for any task, metric and framework: a
+            function, or its name as "file.py:train". It is called as train(order="before", seed=0),
+            with the order as you wrote it, the options, and what varies, and returns the score: a
+            number, or a mapping with `metric` and any other scores, and optionally "curve" (a score
+            per epoch) and "per_example" (n,). A call that fails or returns no score is a lost run.
         orders: what to compare; the others are compared against the first.
+        arms: any other labels to compare instead of orders, with `run`: train(arm="small", seed=0).
         vary: values of options of the builder or of the recipe, such as {"act": ["relu", "tanh"]}:
             every order is trained with every value, and the study says whether the order's effect
             depends on them.
@@ -138,6 +154,11 @@ def compare(
         recipe: how to train; a mapping gives options of `Recipe`. None: defaults for the data.
         task: what the networks are trained for and scored by, an instance of a subclass of
             `train.task.Task`; single-label classification by accuracy unless given.
+        metric: what `run` returns: a name, such as "auc", or a Metric. lower_is_better: of a name
+            whose direction isn't known. worst: the score of a run that returns NaN, which is lost
+            otherwise.
+        key: any text that identifies what the code of `run` doesn't show, such as a version of the
+            data: with another key its runs aren't taken from the store.
         pairs: seeds per arm, from `first_seed` on, fixed in advance. None: as many as the answer
             needs, at most `max_pairs`; a larger `max_pairs` continues an undecided study.
         margin: smallest difference that matters, in the metric's own unit (accuracy: a fraction).
@@ -167,59 +188,106 @@ def compare(
     >>> study.difference["method"], len(study.to_dict()["runs"])
     ('paired t, fixed number of pairs', 6)
     """
-    margin = _checked(margin, task, pairs, max_pairs, target, tune, rates)
+    _check_numbers(pairs, max_pairs, tune, rates)
     factors = check_factors({} if vary is None else vary)
-    arms = arms_from(_orders(orders), factors)
-    source = resolve(model, options, imports or ())
-    source = replace(source, norms=check_norm_settings(norm_eps, norm_momentum))
-    check_dropout(source, arms, factors)
-    dataset = load_data(data)
-    plan = StudyPlan(
-        arms,
-        source,
-        dataset,
-        make_recipe(recipe, dataset),
-        task=task,
-        pairs=max_pairs if pairs is None else pairs,
-        looks=pairs is None,
-        margin=margin,
-        factors=factors,
-        target=target,
-        first_seed=first_seed,
-        level=level,
-        engine=engine,
-        device=device,
-        threads=threads,
-        jobs=jobs,
-        run_timeout=run_timeout,
-        executor=executor,
-    )
+    shared: dict[str, Any] = {
+        "pairs": max_pairs if pairs is None else pairs,
+        "looks": pairs is None,
+        "factors": factors,
+        "target": target,
+        "first_seed": first_seed,
+        "level": level,
+        "threads": threads,
+        "jobs": jobs,
+        "run_timeout": run_timeout,
+        "executor": executor,
+    }
+    plan: OwnPlan | StudyPlan
+    if run is not None:
+        ours: dict[str, Any] = {"model": model, "data": data, "recipe": recipe, "imports": imports}
+        ours |= {"norm_eps": norm_eps, "norm_momentum": norm_momentum, "tune": tune}
+        ours |= {"task": None if task is CLASSIFICATION else task}
+        chosen = {"engine": engine, "device": device}
+        ours |= {name: None if text == "auto" else text for name, text in chosen.items()}
+        _refuse(ours, "can't be used with run=, your own training")
+        scored = _metric(metric, lower_is_better, worst)
+        compared = _own_arms(orders, arms, factors)
+        shared |= {"metric": scored, "margin": margin, "key": _text("key", key)}
+        said = worst is not None or isinstance(metric, Metric)
+        shared["nan_diverges"] = said and scored.worst is not None
+        plan = OwnPlan(compared, own_source(run, options, compared), **shared)
+    else:
+        own = {"arms": arms, "metric": metric, "lower_is_better": lower_is_better, "worst": worst}
+        _refuse({**own, "key": key or None}, "needs run=, your own training")
+        shared |= {"margin": _checked(margin, task, target), "task": task}
+        source = resolve("cnn" if model is None else model, options, imports or ())
+        source = replace(source, norms=check_norm_settings(norm_eps, norm_momentum))
+        trained = arms_from(_orders(orders), factors)
+        check_dropout(source, trained, factors)
+        dataset = load_data("digits" if data is None else data)
+        taught = make_recipe(recipe, dataset)
+        plan = StudyPlan(trained, source, dataset, taught, engine=engine, device=device, **shared)
     displays, tuned = partial(_display, display, progress), tune is not None
-    return Study(run(plan, displays, _path(store), tuned=tuned, rates=rates, command=command))
+    return Study(carry_out(plan, displays, _path(store), tuned=tuned, rates=rates, command=command))
 
 
-def _checked(
-    margin: float | None,
-    task: Task,
-    pairs: int | None,
-    max_pairs: int,
-    target: float | None,
-    tune: str | None,
-    rates: Any,
-) -> float:
-    """Return the margin; refuse wrong arguments before any work is done."""
-    margin = margin_of(task.metric) if margin is None else margin
-    check_margin(margin)
+def _check_numbers(pairs: int | None, max_pairs: int, tune: str | None, rates: Any) -> None:
+    """Refuse wrong numbers before any work is done."""
     whole = isinstance(max_pairs, int) and not isinstance(max_pairs, bool)
     if pairs is None and not (whole and 3 <= max_pairs <= 1000):
         raise InputError(f"max_pairs must be a whole number from 3 to 1,000, got {max_pairs!r}.")
-    if target is not None and not (is_number(target) and 0 < target <= 1):
-        raise InputError(f"target must be an accuracy above 0 and at most 1, got {target!r}.")
     if tune not in (None, "lr"):
         raise unknown("thing to tune", tune, ("lr",))
     if rates is not None and tune is None:
         raise InputError("rates= needs tune='lr' (--rates needs --tune lr).")
+
+
+def _checked(margin: float | None, task: Task, target: float | None) -> float:
+    """Return the margin; refuse a wrong one, or a wrong target, before any work is done."""
+    margin = margin_of(task.metric) if margin is None else margin
+    check_margin(margin)
+    if target is not None and not (is_number(target) and 0 < target <= 1):
+        raise InputError(f"target must be an accuracy above 0 and at most 1, got {target!r}.")
     return margin
+
+
+def _refuse(given: Mapping[str, Any], why: str) -> None:
+    """Raise InputError if one of these arguments was given."""
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"{name}= {why}: leave one of the two out.")
+
+
+def _metric(metric: Any, lower_is_better: bool | None, worst: float | None) -> Metric:
+    """Return the metric of the user's own training."""
+    if metric is None:
+        raise InputError(
+            "run= needs metric=, the name of the score that it returns, such as 'auc'."
+        )
+    if isinstance(metric, Metric) and lower_is_better is None:
+        return metric if worst is None else replace(metric, worst=worst)
+    if isinstance(metric, Metric):
+        raise InputError("a Metric has its direction: leave out lower_is_better=.")
+    found = metric_named(metric, lower_is_better)
+    return found if worst is None else replace(found, worst=worst)
+
+
+def _own_arms(orders: Any, arms: Any, factors: Mapping[str, Sequence[Any]]) -> tuple[OwnArm, ...]:
+    """Return an arm per choice of values and order, or other label."""
+    if arms is not None and orders is not DEFAULT_ORDERS:
+        raise InputError("orders= and arms= both name what to compare: give one of the two.")
+    given = _orders(orders if arms is None else arms)
+    named = [OwnArm(text, is_order=arms is None) for text in given]
+    for arm in named:
+        _ = arm.order  # a typo fails before anything runs
+    choices = [dict(zip(factors, values, strict=True)) for values in product(*factors.values())]
+    return tuple(replace(arm, options=chosen) for chosen in choices for arm in named)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{name} must be a text, got {value!r}.")
+    return value
 
 
 def _path(store: Any) -> Path | None:
@@ -266,7 +334,7 @@ def default_recipe(data: Dataset) -> dict[str, Any]:
     return {"epochs": 10, "batch_size": 128}
 
 
-def _display(display: Any, progress: bool, plan: StudyPlan) -> Any:
+def _display(display: Any, progress: bool, plan: Executed) -> Any:
     """Return the display of a plan: the user's own, the live one, or none."""
     if display is not None:
         return display
@@ -276,12 +344,12 @@ def _display(display: Any, progress: bool, plan: StudyPlan) -> Any:
 
     from ..report import LiveStudy
 
-    labels = [arm.label for arm in plan.arms]
+    labels, schedule = [arm.label for arm in plan.arms], plan.schedule(plan.arms[0])
     return LiveStudy(
         Console(file=sys.stderr),
         plan.pairs,
         labels,
-        plan.recipe.epochs,
+        schedule.epochs if schedule else 1,
         metric=plan.metric,
         margin=plan.margin,
         level=plan.level,

@@ -43,10 +43,14 @@ class Arm:
         return Order(self.given)
 
     @property
+    def name(self) -> str:
+        """The canonical order."""
+        return str(self.order)
+
+    @property
     def label(self) -> str:
         """The arm's name in tables: its canonical order, and the options it varies."""
-        varied = ", ".join(f"{key}={shown(value)}" for key, value in self.varied.items())
-        return f"{self.order} ({varied})" if varied else str(self.order)
+        return label(self.name, self.varied)
 
     @property
     def varied(self) -> dict[str, Any]:
@@ -66,6 +70,16 @@ class Arm:
     def from_dict(cls, values: Mapping[str, Any]) -> Arm:
         """Return the network of `to_dict`'s data."""
         return cls(values["given"], values["options"])
+
+
+def label(name: str, varied: Mapping[str, Any]) -> str:
+    """Return an arm's label: its name, and what it varies besides.
+
+    >>> label("linear-act", {"act": "tanh"})
+    'linear-act (act=tanh)'
+    """
+    chosen = ", ".join(f"{key}={shown(value)}" for key, value in varied.items())
+    return f"{name} ({chosen})" if chosen else name
 
 
 def shown(value: Any) -> str:

@@ -155,13 +155,13 @@ def table(outcome: StudyResults[Comparison], seeds: list[Seed]) -> list[dict[str
             {
                 "values": {name: first.varied[name] for name in factors},
                 "cells": [
-                    {"arm": arm.label, "order": str(arm.order), "mean": float(found.mean())}
+                    {"arm": arm.label, "order": arm.name, "mean": float(found.mean())}
                     for arm, found in zip(arms, scores, strict=True)
                 ],
                 "effects": [
                     {
-                        "order": str(arm.order),
-                        "against": str(first.order),
+                        "order": arm.name,
+                        "against": first.name,
                         **ends(outcome.interval(scores[0], found)),
                     }
                     for arm, found in zip(arms[1:], scores[1:], strict=True)

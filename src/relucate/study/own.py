@@ -25,7 +25,7 @@ from ..nets.models import meaning
 from ..nets.user_code import arguments, parameters, place, takes_all, where
 from ..order import Order
 from ..train.run import RunResult, RunSpec
-from .arms import shown
+from .arms import label
 from .identity import packages
 from .returned import Unscored, read_score
 from .source import ModelSource, resolve
@@ -53,11 +53,14 @@ class OwnArm:
         return Order(self.given) if self.is_order else None
 
     @property
+    def name(self) -> str:
+        """The canonical order, or the label as given."""
+        return str(self.order or self.given)
+
+    @property
     def label(self) -> str:
-        """The arm's name in tables: its canonical order, and the options it varies."""
-        name = str(self.order or self.given)
-        chosen = ", ".join(f"{key}={shown(value)}" for key, value in self.options.items())
-        return f"{name} ({chosen})" if chosen else name
+        """The arm's name in tables: its name, and the options it varies."""
+        return label(self.name, self.options)
 
     @property
     def varied(self) -> Mapping[str, Any]:

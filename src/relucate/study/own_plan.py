@@ -21,13 +21,15 @@ from .tasks import Inspection
 class OwnPlan(Executed):
     """The plan of a study whose runs are the user's own training.
 
-    source: the function; key: identifies what its code doesn't show, such as the data.
+    source: the function; key: identifies what its code doesn't show, such as the data;
+    nan_diverges: a score that isn't finite means a diverged run, which counts with the worst score.
     """
 
     arms: tuple[OwnArm, ...]
     source: ModelSource
     _: KW_ONLY
     key: str = ""
+    nan_diverges: bool = False
 
     @property
     def preparing(self) -> str:  # type: ignore[override]
@@ -59,8 +61,8 @@ class OwnPlan(Executed):
         )
 
     def work(self, spec: RunSpec) -> dict[str, Any]:
-        """Return the work of a run; with a worst value, a score that isn't finite diverged."""
-        return own_run(spec, self.metric.worst is not None)
+        """Return the work of calling the function."""
+        return own_run(spec, self.nan_diverges)
 
     def settings(self, inspection: Inspection) -> dict[str, Any]:
         """Return the document's sections on how the scores came about."""

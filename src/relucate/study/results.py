@@ -17,7 +17,7 @@ from ..stats import PairedDifference, Verdict, decide, paired_difference, score_
 from ..stats.spending import FIRST
 from ..train.metric import NOT_SCORES
 from .compared import Compared
-from .comparison import AnyComparison, Seed
+from .comparison import AnyComparison, Schedule, Seed
 from .interaction import Interaction
 from .tasks import NOTHING, Inspection
 
@@ -76,13 +76,30 @@ class StudyResults(Generic[AnyComparison]):
         seeds = self.finished_pairs()
         return len(seeds) >= FIRST and self._answered(seeds)
 
+    @property
+    def examples(self) -> int | None:
+        """The number of test examples behind each score, None if it isn't known or differs."""
+        if self.plan.examples is not None:
+            return self.plan.examples
+        done = (r for r in self.results.values() if r["status"] != "diverged")
+        counts = {result.get("examples") for result in done}
+        return (counts.pop() or None) if len(counts) == 1 else None
+
+    def schedule(self, arm: Compared) -> Schedule | None:
+        """Return how long an arm trains; by its curves, if they are equally long, in epochs."""
+        planned = self.plan.schedule(arm)
+        lengths = {len(r["curve"].get("epoch", ())) for r in self.results.values()}
+        if planned is not None or len(lengths) != 1 or lengths == {0}:
+            return planned
+        return Schedule(lengths.pop(), 1)
+
     def example_scores(self, arm: Compared, seeds: list[Seed]) -> np.ndarray | None:
         """Return the score of each run of an arm on each test example, shape (seeds, examples).
 
         A diverged run has the worst score on all. None if a run didn't keep them, or its score
         isn't their mean.
         """
-        examples, rows = self.plan.examples, []
+        examples, rows = self.examples, []
         if examples is None:
             return None
         for seed, score in zip(seeds, self.scores(arm, seeds), strict=True):
@@ -121,7 +138,7 @@ class StudyResults(Generic[AnyComparison]):
         result, worst = self.results[arm.label, seed], self.plan.metric.worst
         scores = list(result["curve"].get(self.plan.metric.name, []))
         if result["status"] == "diverged" and any(score is not None for score in scores):
-            schedule = self.plan.schedule(arm)
+            schedule = self.schedule(arm)
             missing = schedule.epochs - len(scores) if schedule else 0
             scores = [worst if score is None else score for score in scores] + [worst] * missing
         return scores

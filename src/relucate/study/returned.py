@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..train.metric import NOT_SCORES
+from ..train.metric import NOT_SCORES, same_name
 from ..train.run import RunResult
 
 CURVE, PER_EXAMPLE = "curve", "per_example"  # keys that hold no score
@@ -39,6 +39,7 @@ def read_score(returned: Any, metric: str, *, nan_diverges: bool = False) -> Run
     (0.9, 0.3, {'epoch': [1, 2], 'auc': [0.7, 0.9]})
     """
     values = dict(returned) if isinstance(returned, Mapping) else {metric: returned}
+    values = {metric if same_name(str(k), metric) else str(k): v for k, v in values.items()}
     if metric not in values:
         names = ", ".join(map(repr, values)) or "nothing"
         raise Unscored(f"it returned {names}, and not '{metric}', which decides (metric=)")
@@ -114,9 +115,12 @@ def _keep_examples(result: RunResult, values: Any) -> list[str]:
 def _keep_curve(result: RunResult, given: Any, metric: str) -> list[str]:
     if given is None:
         return []
-    curve = {metric: given} if not isinstance(given, Mapping) else dict(given)
+    curve = given if isinstance(given, Mapping) else {metric: given}
     try:
-        read = {str(name): _scores(values) for name, values in curve.items()}
+        read = {
+            metric if same_name(str(name), metric) else str(name): _scores(values)
+            for name, values in curve.items()
+        }
     except (TypeError, ValueError, RuntimeError):
         return [f"{CURVE} isn't kept: expected lists of numbers, got {described(given)}"]
     count = len(read.get(metric, ()))
@@ -143,5 +147,5 @@ def _keep_others(result: RunResult, values: Mapping[str, Any]) -> list[str]:
         if number is None or name in NOT_SCORES:
             notes.append(f"'{name}' isn't kept: it is {described(value)}, not a number")
         else:
-            result.scores[str(name)] = number if math.isfinite(number) else None
+            result.scores[name] = number if math.isfinite(number) else None
     return notes
