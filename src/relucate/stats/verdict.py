@@ -104,7 +104,7 @@ def decide(
     ('better', 'b')
     """
     check_margin(margin)
-    _check_diverged(diverged, difference.n)
+    _check_diverged(diverged, difference)
     answer, reason = _answer(difference, margin, diverged)
     better = answer == "better"
     return Verdict(
@@ -162,8 +162,8 @@ def check_margin(margin: float) -> None:
         )
 
 
-def _check_diverged(diverged: tuple[int, int], n: int) -> None:
-    for count in diverged:
+def _check_diverged(diverged: tuple[int, int], difference: PairedDifference) -> None:
+    for count, n in zip(diverged, difference.counts, strict=True):
         if not 0 <= count <= n:
             raise InputError(
                 f"expected between 0 and {n} diverged runs per arm (one run per pair), got {count}."
@@ -185,7 +185,7 @@ def _answer(
 
 def _undecidable(difference: PairedDifference, diverged: tuple[int, int]) -> Reason | None:
     """Return why no interval of these pairs could give an answer, or None if one could."""
-    if min(diverged) == difference.n:
+    if diverged == difference.counts:
         return "all runs diverged"
     if difference.n < MIN_PAIRS:
         return "too few pairs"

@@ -45,6 +45,8 @@ class Comparison:
     factors: what varies besides the order, as given to `vary.arms_from`.
     target: a score; the steps to it are reported.
     metrics: the number of metrics whose verdicts share the error.
+    paired: compare seed by seed; otherwise all runs of one arm with all of another, which needs a
+        fixed number of runs.
     given_seeds: the seeds of scores that exist already, instead of consecutive ones.
     """
 
@@ -58,6 +60,7 @@ class Comparison:
     factors: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     target: float | None = None
     metrics: int = 1
+    paired: bool = True
     given_seeds: tuple[Seed, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -67,7 +70,7 @@ class Comparison:
         self._check_labels()
         check_whole("pairs", self.pairs, 1)
         check_whole("first_seed", self.first_seed, 0)
-        if self.pairs > LAST:
+        if self.pairs > LAST and self.given_seeds is None:
             raise InputError(f"pairs must be at most {LAST:,}, got {self.pairs:,}.")
         check_level(self.level)
         if self.margin is None:
@@ -87,6 +90,8 @@ class Comparison:
 
     def _check_looks(self) -> None:
         """Refuse a level, each interval's share of it, or a number of pairs without bounds."""
+        if not self.paired:
+            raise InputError("looking after every pair needs pairs: remove one of the two.")
         _ = Monitor(self.level, self.pairs)
         if self.share > LEVELS[1]:
             raise InputError(

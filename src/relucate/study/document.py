@@ -63,7 +63,6 @@ def _comparison(
     first = outcome.plan.arms[0]
     verdict = outcome.verdict(arm, seeds)
     found = verdict.difference
-    values = outcome.scores(arm, seeds) - outcome.scores(first, seeds)
     return {
         "arm": arm.label,
         "against": first.label,
@@ -82,6 +81,15 @@ def _comparison(
             "method": IDENTICAL if found.degenerate else found.method,
             "degenerate": found.degenerate,
         },
+        **(_by_pair if outcome.plan.paired else _unpaired)(outcome, arm, seeds, found),
+    }
+
+
+def _by_pair(
+    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed], found: PairedDifference
+) -> dict[str, Any]:
+    values = outcome.scores(arm, seeds) - outcome.scores(outcome.plan.arms[0], seeds)
+    return {
         "differences": [
             {"seed": seed, "value": float(value)} for seed, value in zip(seeds, values, strict=True)
         ],
@@ -89,6 +97,13 @@ def _comparison(
         "learning": _learning(outcome, arm, seeds),
         "classical": _classical(outcome, arm, seeds, found),
     }
+
+
+def _unpaired(
+    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed], found: PairedDifference
+) -> dict[str, Any]:
+    nothing = dict.fromkeys(("examples", "learning", "classical"))
+    return {"differences": [], **nothing, "runs": list(found.counts)}
 
 
 def _classical(
@@ -106,7 +121,7 @@ def _gain(outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed]) -
 
     (var(a) + var(b)) / var(b - a); below 1 if the arms are correlated negatively.
     """
-    if len(seeds) < 3:
+    if len(seeds) < 3 or not outcome.plan.paired:
         return None
     a, b = outcome.scores(outcome.plan.arms[0], seeds), outcome.scores(arm, seeds)
     paired = float(np.var(b - a, ddof=1))
@@ -252,7 +267,7 @@ def _arm(outcome: StudyResults[Comparison], index: int, seeds: list[Seed]) -> di
     arm = outcome.plan.arms[index]
     report = outcome.plan.report(outcome.inspection, arm)
     scores = outcome.scores(arm, seeds)
-    results = [outcome.results[arm.label, seed] for seed in seeds]
+    results = outcome.runs(arm, seeds)
     seconds = [r["seconds"]["total"] for r in results if r["seconds"].get("total") is not None]
     losses = [r["loss"] for r in results if r["loss"] is not None]
     return {
@@ -284,6 +299,8 @@ def _runs(outcome: StudyResults[Comparison]) -> list[dict[str, Any]]:
     for seed, label in product(seeds, arms):
         if (result := found.get((label, seed))) is None:
             continue
+        trained = outcome.plan.schedule(arms[label]) is not None
+        epochs = len(result["curve"].get("epoch", [])) if trained else None
         rows.append(
             {
                 "arm": label,
@@ -293,7 +310,7 @@ def _runs(outcome: StudyResults[Comparison]) -> list[dict[str, Any]]:
                 "loss": result["loss"],
                 "status": result["status"],
                 "seconds": result["seconds"].get("total"),
-                "epochs": len(result["curve"].get("epoch", [])),
+                "epochs": epochs,
                 "curve": result["curve"],
                 "hash": outcome.hashes.get((label, seed)),
                 "note": result["note"],
@@ -310,6 +327,12 @@ def _notes(outcome: StudyResults[Comparison]) -> list[str]:
             f"{outcome.plan.intervals} {what} share the error: each interval is at "
             f"{100 * outcome.plan.share:.4g} %, so that all of them hold together at "
             f"{100 * outcome.plan.level:.4g} %"
+        )
+    done = len(outcome.finished_pairs())
+    if outcome.plan.looks and outcome.plan.given_seeds and done < outcome.plan.pairs:
+        notes.append(
+            f"the first {done} of {outcome.plan.pairs} pairs decide, in the order of their "
+            "seeds; later ones don't count"
         )
     notes += _coarse(outcome)
     if len(outcome.plan.arms) > 2:  # with two, the verdict's sentence reports it
@@ -336,8 +359,9 @@ def _coarse(outcome: StudyResults[Comparison]) -> list[str]:
 def _lost(outcome: StudyResults[Comparison]) -> list[str]:
     """Return a note on diverged runs, if there are any."""
     seeds = outcome.finished_pairs()
-    lost = [(outcome.diverged(arm, seeds), arm.label) for arm in outcome.plan.arms]
-    counts = ", ".join(f"{runs} of {len(seeds)} of {label}" for runs, label in lost if runs)
+    arms = outcome.plan.arms
+    lost = [(outcome.diverged(a, seeds), len(outcome.runs(a, seeds)), a.label) for a in arms]
+    counts = ", ".join(f"{lost} of {runs} of {label}" for lost, runs, label in lost if lost)
     metric = outcome.plan.metric
     worst = f"{metric.scale * (metric.worst or 0.0):g} {metric.value_unit}".rstrip()
     return [f"diverged runs: {counts}; each counts with the worst score, {worst}"] if counts else []

@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import InputError
 from ..stats import PairedDifference, Verdict, decide, paired_difference, score_runs
 from ..stats.spending import FIRST
+from ..stats.welch import welch_difference
 from ..train.metric import NOT_SCORES
 from .compared import Compared
 from .comparison import AnyComparison, Schedule, Seed
@@ -35,17 +36,17 @@ class StudyResults(Generic[AnyComparison]):
         default_factory=dict
     )  # runs without a result
     resumed: int = 0
-    seconds: float = 0.0
+    seconds: float | None = 0.0
     _open: int = FIRST  # no look with fewer pairs decided the study
 
     def finished_pairs(self) -> list[Seed]:
-        """Return the seeds that count: those for which every arm has a result.
+        """Return the seeds that count: those for which every arm (unpaired: any) has a result.
 
         With looks only the first ones in the order of the seeds, up to the look that decided: which
         pairs count must not depend on which run was faster. A failed run's pair never counts.
         """
-        labels = [arm.label for arm in self.plan.arms]
-        done = {s for s in self.plan.seeds if all((a, s) in self.results for a in labels)}
+        labels, enough = [arm.label for arm in self.plan.arms], all if self.plan.paired else any
+        done = {s for s in self.plan.seeds if enough((a, s) in self.results for a in labels)}
         if not self.plan.looks:
             return [seed for seed in self.plan.seeds if seed in done]
         failed = {seed for _, seed in self.failed}
@@ -128,10 +129,11 @@ class StudyResults(Generic[AnyComparison]):
         return decide(self.interval(a, b), **given)
 
     def interval(self, a: Any, b: Any) -> PairedDifference:
-        """Return the mean of b - a with the study's interval; a, b: (seeds,) finite numbers."""
+        """Return the mean of b - a with the study's interval; a, b: (runs,) finite numbers."""
         if self.plan.looks:
             return self.plan.rule.interval(a, b)
-        return paired_difference(a, b, level=self.plan.share)
+        interval = paired_difference if self.plan.paired else welch_difference
+        return interval(a, b, level=self.plan.share)
 
     def curve(self, arm: Compared, seed: Seed) -> list[float | None]:
         """Return a run's test score after each epoch; the worst if a diverged run has none."""
@@ -143,13 +145,18 @@ class StudyResults(Generic[AnyComparison]):
             scores = [worst if score is None else score for score in scores] + [worst] * missing
         return scores
 
+    def runs(self, arm: Compared, seeds: list[Seed]) -> list[dict[str, Any]]:
+        """Return an arm's results with these seeds; unpaired, it need not have all of them."""
+        keys = [(arm.label, seed) for seed in seeds]
+        return [self.results[key] for key in keys if self.plan.paired or key in self.results]
+
     def diverged(self, arm: Compared, seeds: list[Seed]) -> int:
         """Return the number of an arm's diverged runs."""
-        return sum(self.results[arm.label, seed]["status"] == "diverged" for seed in seeds)
+        return sum(result["status"] == "diverged" for result in self.runs(arm, seeds))
 
     def scores(self, arm: Compared, seeds: list[Seed]) -> Any:
-        """Return an arm's scores, shape (seeds,); a diverged run has the worst score."""
-        results = [self.results[arm.label, seed] for seed in seeds]
+        """Return an arm's scores, shape (runs,); a diverged run has the worst score."""
+        results = self.runs(arm, seeds)
         for result in results:
             self._check_metric(result)
         diverged = [result["status"] == "diverged" for result in results]
