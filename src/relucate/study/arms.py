@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class Arm:
     @property
     def order(self) -> Order:
         """The parsed order."""
-        return Order(self.given)
+        return parsed(self.given)
 
     @property
     def name(self) -> str:
@@ -70,6 +70,12 @@ class Arm:
     def from_dict(cls, values: Mapping[str, Any]) -> Arm:
         """Return the network of `to_dict`'s data."""
         return cls(values["given"], values["options"])
+
+
+@lru_cache(maxsize=64)
+def parsed(order: str) -> Order:
+    """Return an order from its text; a label is made for every run again."""
+    return Order(order)
 
 
 def label(name: str, varied: Mapping[str, Any]) -> str:

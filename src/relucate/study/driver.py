@@ -1,9 +1,9 @@
 """The driver: arms × seeds -> run specs -> executor -> store -> results.
 
-Only the driver writes the store. Every finished run is committed at once, and runs that the store
-already has are taken from there. A run whose process died is repeated once. The driver uses only
-the executor's protocol and events. Not here: training (`tasks`), the verdict's statistics
-(`stats`), words and pictures (`report`).
+Only the driver writes the store. Every finished run is committed at once, unless a commit takes
+longer than the run, and runs that the store already has are taken from there. A run whose process
+died is repeated once. The driver uses only the executor's protocol and events. Not here: training
+(`tasks`), the verdict's statistics (`stats`), words and pictures (`report`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .tasks import Inspection
 PREPARING = 60.0  # least limit in seconds for building all arms, also if a run's limit is smaller
 QUIET = 60.0  # seconds of a run's silence before it is reported: an epoch may take long
 LOST = 2  # runs of one arm lost in a row, each twice: the next runs would be lost, too
+CHEAP = 0.05  # seconds of a run: less than a commit may take
 NEVER = 3  # runs of one arm, all of them lost by the user's own training: so would be the next
 
 _KEPT = "Finished runs are kept: the same command continues."
@@ -175,9 +176,11 @@ class _Missing:
         self.outcome.per_example[key] = result.per_example
         self.running.discard(key)
         self.lost[label] = 0
-        spec = self.specs[key]
-        self.store.put(spec.hash, spec.to_dict(), plain, result.per_example)
+        spec = self.specs.pop(key)
         seconds = result.seconds.get("total")
+        cheap = seconds is not None and seconds < CHEAP
+        run_hash = self.outcome.hashes[key]
+        self.store.put(run_hash, spec.to_dict(), plain, result.per_example, cheap=cheap)
         self.display.run_finished(label, seed, result.metric, result.status, seconds)
         _show_difference(self.outcome, self.display)
 

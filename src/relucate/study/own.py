@@ -25,7 +25,7 @@ from ..nets.models import meaning
 from ..nets.user_code import arguments, parameters, place, takes_all, where
 from ..order import Order
 from ..train.run import RunResult, RunSpec
-from .arms import label
+from .arms import label, parsed
 from .identity import packages
 from .returned import Unscored, read_score
 from .source import ModelSource, resolve
@@ -50,7 +50,7 @@ class OwnArm:
     @property
     def order(self) -> Order | None:
         """The parsed order."""
-        return Order(self.given) if self.is_order else None
+        return parsed(self.given) if self.is_order else None
 
     @property
     def name(self) -> str:

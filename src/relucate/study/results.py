@@ -38,6 +38,10 @@ class StudyResults(Generic[AnyComparison]):
     resumed: int = 0
     seconds: float | None = 0.0
     _open: int = FIRST  # no look with fewer pairs decided the study
+    # What was found last, and from how many runs, or from which seeds: runs are only added.
+    _finished: tuple[tuple[int, int], list[Seed]] | None = None
+    _answer: tuple[int, bool] = (0, False)
+    _verdicts: dict[str, tuple[list[Seed], Verdict]] = field(default_factory=dict)
 
     def finished_pairs(self) -> list[Seed]:
         """Return the seeds that count: those for which every arm (unpaired: any) has a result.
@@ -45,6 +49,12 @@ class StudyResults(Generic[AnyComparison]):
         With looks only the first ones in the order of the seeds, up to the look that decided: which
         pairs count must not depend on which run was faster. A failed run's pair never counts.
         """
+        counts = (len(self.results), len(self.failed))
+        if self._finished is None or self._finished[0] != counts:
+            self._finished = (counts, self._finished_pairs())
+        return list(self._finished[1])
+
+    def _finished_pairs(self) -> list[Seed]:
         labels, enough = [arm.label for arm in self.plan.arms], all if self.plan.paired else any
         done = {s for s in self.plan.seeds if enough((a, s) in self.results for a in labels)}
         if not self.plan.looks:
@@ -61,8 +71,11 @@ class StudyResults(Generic[AnyComparison]):
         return seeds
 
     def _answered(self, seeds: list[Seed]) -> bool:
-        """Return whether no question of the study needs another pair."""
-        return not any(map(self.plan.rule.goes_on, self.verdicts(seeds)))
+        """Return whether no question needs another pair after the first ones, `seeds`."""
+        if self._answer[0] != len(seeds):
+            open_ones = any(map(self.plan.rule.goes_on, self.verdicts(seeds)))
+            self._answer = (len(seeds), not open_ones)
+        return self._answer[1]
 
     def verdicts(self, seeds: list[Seed]) -> Iterator[Verdict]:
         """Yield the verdict on each arm against the first, then on each interaction."""
@@ -116,9 +129,13 @@ class StudyResults(Generic[AnyComparison]):
 
     def verdict(self, arm: Compared, seeds: list[Seed]) -> Verdict:
         """Return the verdict on `arm` against the first arm from these seeds."""
-        first = self.plan.arms[0]
-        diverged = (self.diverged(first, seeds), self.diverged(arm, seeds))
-        return self.decide(self.scores(first, seeds), self.scores(arm, seeds), diverged)
+        known = self._verdicts.get(arm.label)
+        if known is None or known[0] != seeds:
+            first = self.plan.arms[0]
+            diverged = (self.diverged(first, seeds), self.diverged(arm, seeds))
+            found = self.decide(self.scores(first, seeds), self.scores(arm, seeds), diverged)
+            known = self._verdicts[arm.label] = (list(seeds), found)
+        return known[1]
 
     def decide(self, a: Any, b: Any, diverged: tuple[int, int] = (0, 0)) -> Verdict:
         """Return the verdict on b - a by the study's rule; a, b: (seeds,) scores."""

@@ -1,8 +1,9 @@
 """The finished runs of studies, in one SQLite file: every run is committed the moment it ends.
 
-The content hash of a run's spec is its key, so that the same command continues where it stopped.
-The file is a plain rollback-journal database: between two runs it is complete and can be copied.
-Only the study's driver writes it; any number of processes may read. Not here: the meaning of specs
+Runs that cost less than a commit are written together. The content hash of a run's spec is its key,
+so that the same command continues where it stopped. The file is a plain rollback-journal database:
+between two runs it is complete and can be copied. Several studies, each by its driver, may write
+one file, and any number of processes may read it. Not here: the meaning of specs
 and results (`train`).
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +60,8 @@ ON CONFLICT (hash) DO UPDATE SET
 WHERE runs.status <> 'done'
 """
 
+_PATIENCE = 0.5  # seconds
+
 _ELSEWHERE = "use another folder (--out) or another file (store= in Python)"
 _DAMAGED = f"the file is damaged: restore a copy of it, or {_ELSEWHERE}."
 _EXPLAINED = {
@@ -90,6 +94,8 @@ class Store:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        self._waiting: list[tuple[Any, ...]] = []  # rows to write
+        self._waiting_since = 0.0
 
     @classmethod
     def open(cls, path: str | Path, *, timeout: float = 5.0, read_only: bool = False) -> Store:
@@ -126,8 +132,11 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the file; closing twice is fine."""
-        self._connection.close()
+        """Write what waits and close the file; closing twice is fine."""
+        try:
+            self._write()
+        finally:
+            self._connection.close()
 
     def get(self, run_hash: str) -> dict[str, Any] | None:
         """Return the result stored under the hash, or None if there is none.
@@ -161,6 +170,8 @@ class Store:
         spec: dict[str, Any],
         result: dict[str, Any],
         per_example: np.ndarray | None,
+        *,
+        cheap: bool = False,
     ) -> None:
         """Store a finished run and commit it; return when it is safe on disk.
 
@@ -175,6 +186,8 @@ class Store:
                 the last loss of a diverged run for a number. Finite floats are read back exactly.
             per_example: (examples,) score on each test example, bool (right or wrong) or floating
                 point, or None.
+            cheap: repeating the run costs less than a commit, so it may wait for a later one, at
+                most as long as `_PATIENCE` after the first that waits, or until the file is closed.
 
         Raises:
             InputError: the run can't be stored (disk full, locked, read-only, damaged). Runs
@@ -183,11 +196,23 @@ class Store:
         """
         kept = (None, None) if per_example is None else _packed(per_example)
         row = (run_hash, result.get("status", "done"), _canonical(spec), _json(result), *kept)
-        what = f"could not store run {run_hash} (the runs finished before it are kept)"
-        with _explained(self.path, what):
-            self._connection.execute(_PUT, row)
+        now = time.monotonic()
+        self._waiting_since = self._waiting_since if self._waiting else now
+        self._waiting.append(row)
+        if not cheap or now - self._waiting_since > _PATIENCE:
+            self._write()
+
+    def _write(self) -> None:
+        """Write the rows that wait, in one transaction."""
+        rows, self._waiting = self._waiting, []
+        if not rows:
+            return
+        what = f"could not store run {rows[-1][0]} (the runs finished before it are kept)"
+        with _explained(self.path, what), _transaction(self._connection, "IMMEDIATE"):
+            self._connection.executemany(_PUT, rows)
 
     def _row(self, columns: str, run_hash: str) -> tuple[Any, ...] | None:
+        self._write()
         with _explained(self.path, f"could not read run {run_hash}"):
             query = f"SELECT {columns} FROM runs WHERE hash = ?"
             return self._connection.execute(query, (run_hash,)).fetchone()
