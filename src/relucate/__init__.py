@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .api.audit import AuditReport, audit
     from .api.study import Study, compare
     from .api.transform import TransformReport, convert, fold, rebuild, verify
+    from .api.verdict import verdict
     from .errors import InputError, Refused, RelucateError
     from .order import Order
     from .surgery.verify import Certificate
@@ -32,6 +33,7 @@ __all__ = [
     "convert",
     "fold",
     "rebuild",
+    "verdict",
     "verify",
 ]
 
@@ -45,6 +47,7 @@ _HOMES = {
     "convert": "api.transform",
     "fold": "api.transform",
     "rebuild": "api.transform",
+    "verdict": "api.verdict",
     "verify": "api.transform",
     "Certificate": "surgery.verify",
     "Metric": "train.metric",

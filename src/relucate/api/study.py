@@ -65,6 +65,12 @@ class Study(Shown):
         """The verdict in plain language."""
         return self._document["sentence"]
 
+    @property
+    def metrics(self) -> dict[str, Study]:
+        """The verdict on each metric by its name; on this one alone unless several were asked."""
+        every = [self, *map(Study, self._document.get("further", ()))]
+        return {study._document["metric"]["name"]: study for study in every}
+
     def _data(self) -> dict[str, Any]:
         return self._document  # schema relucate.compare/2
 

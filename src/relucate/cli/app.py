@@ -20,6 +20,7 @@ from .rebuild import rebuild
 from .report import report
 from .rules import rules
 from .transforming import WithStrategies
+from .verdict import verdict
 from .verify import verify
 
 app = typer.Typer(
@@ -52,7 +53,7 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for verb in (audit, compare, rebuild, convert, fold, verify, rules, report, nets, data):
+for verb in (audit, compare, verdict, rebuild, convert, fold, verify, rules, report, nets, data):
     kind = WithStrategies if verb in (convert, fold) else None
     app.command(cls=kind)(_guarded(verb))
 

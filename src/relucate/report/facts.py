@@ -36,6 +36,38 @@ def current(study: dict[str, Any]) -> dict[str, Any]:
     return {**study, "schema": SCHEMA, "metric": {**ACCURACY.to_dict(), "worst": ACCURACY.worst}}
 
 
+def each_metric(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the documents of a study's metrics, one unless several share its error."""
+    first = {key: value for key, value in study.items() if key != "further"}
+    return [first, *(study.get("further") or [])]
+
+
+def source(study: dict[str, Any]) -> str:
+    """Return what the study is about: model and data, or where its scores come from.
+
+    >>> source({"model": {"name": "cnn"}, "data": {"name": "digits"}})
+    'cnn on digits'
+    """
+    names = [section["name"] for key in ("model", "data") if (section := study.get(key))]
+    return " on ".join(names) or (study.get("scores") or {}).get("source") or "scores"
+
+
+def unpaired(study: dict[str, Any]) -> bool:
+    """Return whether all runs of each arm were compared, not seed by seed."""
+    return "runs" in study["comparisons"][0]
+
+
+def runs_text(comparison: dict[str, Any]) -> str:
+    """Return on how many pairs, or runs of either arm, a comparison rests.
+
+    >>> runs_text({"pairs": 3}), runs_text({"pairs": 3, "runs": [3, 4]})
+    ('3 pairs', '3 and 4 runs')
+    """
+    if runs := comparison.get("runs"):
+        return f"{runs[0]:,} and {runs[1]:,} runs"
+    return count(comparison["pairs"], "pair")
+
+
 def bare_sentence(verdict: str, sentence: str) -> str:
     """Return the verdict's sentence without the verdict's word at its start.
 
