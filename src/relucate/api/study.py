@@ -215,7 +215,11 @@ def compare(
         ours |= {"task": None if task is CLASSIFICATION else task}
         chosen = {"engine": engine, "device": device}
         ours |= {name: None if text == "auto" else text for name, text in chosen.items()}
-        _refuse(ours, "can't be used with run=, your own training")
+        _refuse(
+            ours,
+            "doesn't apply with run=: your own training decides it. Options of your "
+            "function go into options=.",
+        )
         scored = _metric(metric, lower_is_better, worst)
         compared = _own_arms(orders, arms, factors)
         shared |= {"metric": scored, "margin": margin, "key": _text("key", key)}
@@ -224,7 +228,7 @@ def compare(
         plan = OwnPlan(compared, own_source(run, options, compared), **shared)
     else:
         own = {"arms": arms, "metric": metric, "lower_is_better": lower_is_better, "worst": worst}
-        _refuse({**own, "key": key or None}, "needs run=, your own training")
+        _refuse({**own, "key": key or None}, "needs run= (--run), your own training.")
         shared |= {"margin": _checked(margin, task, target), "task": task}
         source = resolve("cnn" if model is None else model, options, imports or ())
         source = replace(source, norms=check_norm_settings(norm_eps, norm_momentum))
@@ -261,7 +265,7 @@ def _refuse(given: Mapping[str, Any], why: str) -> None:
     """Raise InputError if one of these arguments was given."""
     for name, value in given.items():
         if value is not None:
-            raise InputError(f"{name}= {why}: leave one of the two out.")
+            raise InputError(f"{name}= {why}")
 
 
 def _metric(metric: Any, lower_is_better: bool | None, worst: float | None) -> Metric:
