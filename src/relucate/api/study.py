@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -194,51 +195,70 @@ def compare(
     >>> study.difference["method"], len(study.to_dict()["runs"])
     ('paired t, fixed number of pairs', 6)
     """
+    given = dict(locals())
     _check_numbers(pairs, max_pairs, tune, rates)
-    factors = check_factors({} if vary is None else vary)
-    shared: dict[str, Any] = {
-        "pairs": max_pairs if pairs is None else pairs,
-        "looks": pairs is None,
-        "factors": factors,
-        "target": target,
-        "first_seed": first_seed,
-        "level": level,
-        "threads": threads,
-        "jobs": jobs,
-        "run_timeout": run_timeout,
-        "executor": executor,
-    }
-    plan: OwnPlan | StudyPlan
-    if run is not None:
-        ours: dict[str, Any] = {"model": model, "data": data, "recipe": recipe, "imports": imports}
-        ours |= {"norm_eps": norm_eps, "norm_momentum": norm_momentum, "tune": tune}
-        ours |= {"task": None if task is CLASSIFICATION else task}
-        chosen = {"engine": engine, "device": device}
-        ours |= {name: None if text == "auto" else text for name, text in chosen.items()}
-        _refuse(
-            ours,
-            "doesn't apply with run=: your own training decides it. Options of your "
-            "function go into options=.",
-        )
-        scored = _metric(metric, lower_is_better, worst)
-        compared = _own_arms(orders, arms, factors)
-        shared |= {"metric": scored, "margin": margin, "key": _text("key", key)}
-        said = worst is not None or isinstance(metric, Metric)
-        shared["nan_diverges"] = said and scored.worst is not None
-        plan = OwnPlan(compared, own_source(run, options, compared), **shared)
-    else:
-        own = {"arms": arms, "metric": metric, "lower_is_better": lower_is_better, "worst": worst}
-        _refuse({**own, "key": key or None}, "needs run= (--run), your own training.")
-        shared |= {"margin": _checked(margin, task, target), "task": task}
-        source = resolve("cnn" if model is None else model, options, imports or ())
-        source = replace(source, norms=check_norm_settings(norm_eps, norm_momentum))
-        trained = arms_from(_orders(orders), factors)
-        check_dropout(source, trained, factors)
-        dataset = load_data("digits" if data is None else data)
-        taught = make_recipe(recipe, dataset)
-        plan = StudyPlan(trained, source, dataset, taught, engine=engine, device=device, **shared)
+    shared = {name: given[name] for name in _SHARED}
+    shared |= {"pairs": max_pairs if pairs is None else pairs, "looks": pairs is None}
+    shared |= {"factors": check_factors({} if vary is None else vary)}
+    plan = (_trained_plan if run is None else _own_plan)(given, shared)
     displays, tuned = partial(_display, display, progress), tune is not None
     return Study(carry_out(plan, displays, _path(store), tuned=tuned, rates=rates, command=command))
+
+
+_SHARED = ("target", "first_seed", "level", "threads", "jobs", "run_timeout", "executor")
+_OWN = ("arms", "metric", "lower_is_better", "worst", "key")  # only with a training of one's own
+_TRAINED = (
+    "model",
+    "data",
+    "imports",
+    "norm_eps",
+    "norm_momentum",
+    "recipe",
+    "task",
+    "engine",
+    "device",
+    "tune",
+)  # only without
+
+
+def _own_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> OwnPlan:
+    """Return the plan of the user's own training from the arguments of `compare`."""
+    _refuse(
+        given,
+        _TRAINED,
+        "doesn't apply with run=: your own training decides it. Options of "
+        "your function go into options=.",
+    )
+    worst, metric = given["worst"], given["metric"]
+    scored = _metric(metric, given["lower_is_better"], worst)
+    arms = _own_arms(given["orders"], given["arms"], shared["factors"])
+    if not isinstance(given["key"], str):
+        raise InputError(f"key must be a text, got {given['key']!r}.")
+    return OwnPlan(
+        arms,
+        own_source(given["run"], given["options"], arms),
+        metric=scored,
+        margin=given["margin"],
+        key=given["key"],
+        nan_diverges=worst is not None or (metric is scored and scored.worst is not None),
+        **shared,
+    )
+
+
+def _trained_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> StudyPlan:
+    """Return the plan of training networks from the arguments of `compare`."""
+    _refuse(given, _OWN, "needs run= (--run), your own training.")
+    margin = _checked(given["margin"], given["task"], given["target"])
+    arms = arms_from(_orders(given["orders"]), shared["factors"])
+    model, data = given["model"], given["data"]
+    source = resolve("cnn" if model is None else model, given["options"], given["imports"] or ())
+    norms = check_norm_settings(given["norm_eps"], given["norm_momentum"])
+    source = replace(source, norms=norms)
+    check_dropout(source, arms, shared["factors"])
+    dataset = load_data("digits" if data is None else data)
+    recipe = make_recipe(given["recipe"], dataset)
+    own = {name: given[name] for name in ("task", "engine", "device")}
+    return StudyPlan(arms, source, dataset, recipe, margin=margin, **own, **shared)
 
 
 def _check_numbers(pairs: int | None, max_pairs: int, tune: str | None, rates: Any) -> None:
@@ -261,10 +281,10 @@ def _checked(margin: float | None, task: Task, target: float | None) -> float:
     return margin
 
 
-def _refuse(given: Mapping[str, Any], why: str) -> None:
-    """Raise InputError if one of these arguments was given."""
-    for name, value in given.items():
-        if value is not None:
+def _refuse(given: Mapping[str, Any], names: Sequence[str], why: str) -> None:
+    """Raise InputError if one of these arguments of `compare` isn't its default."""
+    for name in names:
+        if given[name] is not signature(compare).parameters[name].default:
             raise InputError(f"{name}= {why}")
 
 
@@ -292,12 +312,6 @@ def _own_arms(orders: Any, arms: Any, factors: Mapping[str, Sequence[Any]]) -> t
         _ = arm.order  # a typo fails before anything runs
     choices = [dict(zip(factors, values, strict=True)) for values in product(*factors.values())]
     return tuple(replace(arm, options=chosen) for chosen in choices for arm in named)
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"{name} must be a text, got {value!r}.")
-    return value
 
 
 def _path(store: Any) -> Path | None:

@@ -15,6 +15,7 @@ from .compare import compare
 from .convert import convert
 from .data import data
 from .fold import fold
+from .merge import merge
 from .nets import nets
 from .rebuild import rebuild
 from .report import report
@@ -53,7 +54,8 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for verb in (audit, compare, verdict, rebuild, convert, fold, verify, rules, report, nets, data):
+VERBS = (audit, compare, verdict, merge, rebuild, convert, fold, verify, rules, report, nets, data)
+for verb in VERBS:
     kind = WithStrategies if verb in (convert, fold) else None
     app.command(cls=kind)(_guarded(verb))
 

@@ -51,7 +51,7 @@ def packages(thing: Any) -> set[str]:
     described = _Described()
     described.of(thing)
     named = {name.partition(".")[0] for name in described.packages}
-    return named - set(sys.stdlib_module_names) - {__name__.partition(".")[0], ""}
+    return named - set(sys.stdlib_module_names) - {""}
 
 
 class _Described:

@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import choose_backend
 from ..errors import InputError, briefly, printable
-from ..frameworks import FRAMEWORKS, seed_all
+from ..frameworks import FRAMEWORKS, imported, named, seed_all
 from ..nets.models import meaning
 from ..nets.user_code import arguments, parameters, place, takes_all, where
 from ..order import Order
@@ -126,7 +125,8 @@ def look_at(source: ModelSource, arms: Sequence[Mapping[str, Any]]) -> Inspectio
     for arm in arms:
         _arguments(function, source, arm["given"], 0, arm["options"])
     used = packages(function)
-    backend = choose_backend() if "keras" in used else ""
+    frameworks = [named(name) for name in FRAMEWORKS if name in used & imported()]
+    backend = next((found.backend() for found in frameworks if found.lowers), "")
     engine = {"name": ENGINE, "reason": "your own function", "backend": backend, "device": ""}
     found = versions(used | {backend} - {""}, always=())
     return Inspection(engine, found, (), (), source.code())

@@ -66,14 +66,12 @@ def read_score(returned: Any, metric: str, *, nan_diverges: bool = False) -> Run
 
 def _number(value: Any) -> float | None:
     """Return a real number, also one of NumPy or a tensor without axes; None for anything else."""
-    if isinstance(value, (bool, np.bool_)):
-        return None
-    if not isinstance(value, Real) and getattr(value, "shape", None) != ():
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError):  # an array of text, a tensor without values
-        return None
+    if getattr(value, "shape", None) == ():
+        try:
+            value = value.item() if hasattr(value, "item") else float(value)
+        except (TypeError, ValueError, RuntimeError):  # a tensor without values
+            return None
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
 
 
 def described(value: Any) -> str:

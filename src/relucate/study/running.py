@@ -20,6 +20,7 @@ from .plan import Executed, StudyPlan
 from .store import Store
 from .tuning import at_best, tune
 
+WAIT = 60.0  # seconds for other studies that write the store: a finished run must not be lost
 Displays = Callable[[Any], Any]  # returns the display of a plan, a context manager or not
 
 
@@ -49,7 +50,7 @@ def run(
 @contextmanager
 def _opened(path: Path | None) -> Iterator[Store]:
     if path is not None:
-        with Store.open(path) as store:
+        with Store.open(path, timeout=WAIT) as store:
             yield store
         return
     with temporary_folder() as folder, Store.open(folder / "runs.sqlite") as store:

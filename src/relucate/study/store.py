@@ -13,10 +13,10 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,6 +59,23 @@ ON CONFLICT (hash) DO UPDATE SET
     per_example = excluded.per_example, kind = excluded.kind, stored_at = excluded.stored_at
 WHERE runs.status <> 'done'
 """
+
+_COLUMNS = "hash, status, spec, result, per_example, kind, stored_at"
+_ALL = f"SELECT {_COLUMNS} FROM runs ORDER BY rowid"
+_ADD = f"INSERT OR IGNORE INTO runs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
+class Row(NamedTuple):
+    """A stored run as it is in the file: spec and result are JSON texts."""
+
+    hash: str
+    status: str
+    spec: str
+    result: str
+    per_example: bytes | None
+    kind: str | None
+    stored_at: str
+
 
 _PATIENCE = 0.5  # seconds
 
@@ -163,6 +180,21 @@ class Store:
         if data is not None and kind == "bits" and len(data) == -(-examples // 8):
             return unpack(np.frombuffer(data, np.uint8), examples)
         return None
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every stored run as it is stored, in the order of the file."""
+        self._write()
+        with _explained(self.path, "could not read the runs"):
+            yield from map(Row._make, self._connection.execute(_ALL))
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Store rows of other stores in one transaction: all or none. Known hashes stay.
+
+        Raises: InputError: as for `put`, and what reading `rows` raises.
+        """
+        what = "could not store the runs, so none of them is"
+        with _explained(self.path, what), _transaction(self._connection, "IMMEDIATE"):
+            self._connection.executemany(_ADD, rows)
 
     def put(
         self,
