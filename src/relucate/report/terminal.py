@@ -351,7 +351,8 @@ def _about(study: dict[str, Any]) -> str:
     """Return what was run, as far as it is known."""
     data, engine = study["data"], study["engine"]
     if not engine:
-        return f"{source(study)}: {count(len(study['runs']), 'score')}"
+        known_source = (study.get("scores") or {}).get("source")
+        return (f"{known_source}: " if known_source else "") + count(len(study["runs"]), "score")
     sizes = f" ({data['train']:,} train, {data['test']:,} test)" if data else ""
     runs = f"{count(len(study['runs']), 'run')} in {duration(study['seconds'])}"
     return f"{source(study)}{sizes}, {runs}, engine {engine['name']}"

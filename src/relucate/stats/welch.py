@@ -62,7 +62,7 @@ def welch_difference(a: Scores, b: Scores, *, level: float = 0.95) -> UnpairedDi
 
     >>> d = welch_difference([0.90, 0.91, 0.89], [0.92, 0.93, 0.94, 0.93])
     >>> print(f"{d.estimate:.3f} ({d.low:.3f} to {d.high:.3f}), runs {d.runs}")
-    0.030 (0.011 to 0.049), runs (3, 4)
+    0.030 (0.010 to 0.050), runs (3, 4)
     """
     check_level(level)
     a, b = checked_scores("a", a), checked_scores("b", b)

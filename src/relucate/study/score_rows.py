@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -174,6 +174,7 @@ def _long(table: Table, metrics: Sequence[Metric], columns: Columns, paired: boo
     if not seeded and (paired or columns.seed != Columns.seed):
         error = unknown("column", columns.seed, table.columns)
         raise InputError(f"{error} Name the column of seeds (--seed), or compare --unpaired.")
+    _check_arms(columns, dict.fromkeys(str(row.get(columns.arm)) for _, row in table.records))
     found = [Scores(metric) for metric in metrics]
     by_row = METRIC in table.columns
     for scores, score in zip(found, _score_columns(table, metrics, columns), strict=True):
@@ -185,6 +186,12 @@ def _long(table: Table, metrics: Sequence[Metric], columns: Columns, paired: boo
             seed = seed_of(row.get(columns.seed), where) if seeded else number
             scores.add(where, arm, seed, row.get(score), text=table.text)
     return found
+
+
+def _check_arms(columns: Columns, known: Collection[str]) -> None:
+    for name in columns.arms or ():
+        if name not in known:
+            raise unknown("arm", name, known)
 
 
 def _score_columns(table: Table, metrics: Sequence[Metric], columns: Columns) -> list[str]:
@@ -233,9 +240,7 @@ def _wide(table: Table, metrics: Sequence[Metric], columns: Columns) -> list[Sco
     if not seeded and columns.seed != Columns.seed:
         raise unknown("column", columns.seed, table.columns)
     arms = [name for name in table.columns if name not in (columns.seed, METRIC)]
-    for name in columns.arms or ():
-        if name not in arms:
-            raise unknown("arm", name, arms)
+    _check_arms(columns, arms)
     if len(metrics) > 1 and not by_row:
         raise InputError(
             "several metrics need a column 'metric', or a column for the arms (--arm) and one for "

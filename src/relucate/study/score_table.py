@@ -42,13 +42,13 @@ def read(scores: Any) -> Table:
     """Return the records of a file, a data frame or a sequence of mappings.
 
     A data frame of any library that returns its rows as mappings: pandas (`to_dict`), polars
-    (`to_dicts`), pyarrow (`to_pylist`).
+    (`to_dicts`), pyarrow (`to_pylist`), and what narwhals wraps (`to_native`).
 
     Raises: InputError: it is something else, a file that can't be read, or there are no records.
     """
     if isinstance(scores, (str, Path)):
         return _of_file(Path(scores))
-    rows = _rows_of(scores)
+    rows = _rows_of(scores.to_native() if hasattr(scores, "to_native") else scores)
     if rows is None:
         raise InputError(
             "scores must be {arm: {seed: score}}, {arm: [score, ...]}, a data frame, a sequence of "
@@ -147,14 +147,14 @@ def _csv(path: Path, text: str, more: dict[str, Any]) -> Table:
 
 
 def _header(path: Path, cells: list[str]) -> list[str]:
-    twice = [name for name, number in Counter(cells).items() if number > 1]
-    if twice:
-        raise InputError(f"'{path}' has several columns called '{twice[0]}'.")
     if all(re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", cell, re.IGNORECASE) for cell in cells):
         raise InputError(
             f"'{path}' must name its columns in the first line, such as arm,seed,score; got "
             f"{','.join(cells)}."
         )
+    twice = [name for name, number in Counter(cells).items() if number > 1]
+    if twice:
+        raise InputError(f"'{path}' has several columns called '{twice[0]}'.")
     return cells
 
 
