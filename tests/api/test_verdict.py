@@ -189,6 +189,21 @@ def test_several_metrics_share_the_error(form):
     assert study._repr_html_().count("BETTER") == 2
 
 
+def test_what_belongs_to_one_of_several_metrics():
+    rows = [{**row, "x": row["mae"]} for row in several()]
+    rows[0]["mae"] = rows[1]["x"] = None
+    options = {"margin": [0.1, 0.2], "unit": ["mm", None], "worst": [5.0, -1.0]}
+    study = relucate.verdict(rows, metric=["mae", "x"], lower_is_better=False, **options)
+    first, second = (found.to_dict()["metric"] for found in study.metrics.values())
+    assert (first["direction"], first["unit"], first["worst"]) == ("lower", "mm", 5.0)
+    assert (second["direction"], second["unit"], second["worst"]) == ("higher", "", -1.0)
+    with pytest.raises(InputError, match="better"):
+        relucate.verdict(rows, metric=["mae", "x"], **options)
+    with pytest.raises(InputError, match=r"row 1.*--worst"):
+        relucate.verdict(rows, metric=["mae", "R2"], score=["mae", "x"],
+                         **{**options, "worst": [5.0, None]})  # fmt: skip
+
+
 def test_looks_take_the_wider_bounds_and_stop_where_they_decide():
     scores = {"a": {s: 0.0 + s % 2 / 50 for s in range(12)}, "b": dict.fromkeys(range(12), 1.0)}
     fixed, looked = (relucate.verdict(scores, looks=looks, **MAE) for looks in (False, True))
@@ -263,6 +278,8 @@ OPTIONS = {
     "margin 0": ({"margin": 0}, "margin above 0"),
     "negative margin": ({"margin": -1.0}, "margin above 0"),
     "margins": ({"margin": [0.1, 0.2]}, "a margin for each of 1 metric"),
+    "one margin": ({"metric": ["mae", "auc"]}, "a margin for each of 2 metrics, got 1"),
+    "one worst": ({"metric": ["mae", "x"], "margin": [1, 1], "worst": 5}, "a worst for each"),
     "level": ({"level": 95}, "level between 0 and 1"),
     "against": ({"against": "befor"}, "did you mean 'before'"),
     "arms": ({"arms": ["before", "afterr"]}, "did you mean 'after'"),
@@ -273,7 +290,7 @@ OPTIONS = {
     "score": ({"score": "scor"}, "did you mean 'score'"),
     "scores": ({"score": ["score", "seed"]}, "one score column for each metric"),
     "metric": ({"metric": []}, "expected a metric"),
-    "metrics": ({"metric": ["mae", "MAE"]}, "given twice"),
+    "metrics": ({"metric": ["mae", "MAE"], "margin": [1, 2]}, "given twice"),
     "no name": ({"metric": [3]}, "given by its name"),
     "names": ({"arms": [3]}, "arms must be names"),
     "unit": ({"metric": relucate.Metric("x"), "unit": "mm"}, "has its own unit"),

@@ -23,7 +23,7 @@ from relucate.study import driver
 from relucate.study.arms import Arm
 from relucate.study.display import NoDisplay
 from relucate.study.document import document
-from relucate.study.driver import make_spec, run_study
+from relucate.study.driver import run_study
 from relucate.study.executors import EXECUTORS, Done, Epoch, Failed
 from relucate.study.executors.local import LocalExecutor
 from relucate.study.executors.perform import as_ours, perform
@@ -240,7 +240,7 @@ INSPECTION = Inspection(
 
 
 def hashes(plan, inspection=INSPECTION):
-    return [make_spec(plan, inspection, index, 0).hash for index in range(len(plan.arms))]
+    return [plan.spec(inspection, index, 0).hash for index in range(len(plan.arms))]
 
 
 class TestHash:

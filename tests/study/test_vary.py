@@ -11,7 +11,6 @@ from relucate.data import make
 from relucate.errors import InputError
 from relucate.stats import paired_difference
 from relucate.study.document import document, interactions, table
-from relucate.study.driver import make_spec
 from relucate.study.plan import StudyPlan
 from relucate.study.results import StudyResults
 from relucate.study.source import resolve
@@ -55,7 +54,7 @@ def test_the_recipe_is_not_part_of_the_network():
     made = plan({"lr": [0.1, 0.01]})
     assert len(made.networks) == 2
     look = inspection(made.networks)
-    specs = [make_spec(made, look, index, 0) for index in range(4)]
+    specs = [made.spec(look, index, 0) for index in range(4)]
     assert [spec.recipe["lr"] for spec in specs] == [0.1, 0.1, 0.01, 0.01]
     assert [len(spec.before) for spec in specs] == [0, 1, 0, 1]
     alone = plan({"act": ["relu", "tanh"]})
@@ -70,7 +69,7 @@ def test_a_rate_of_its_own_gives_the_run_of_a_study_with_that_rate():
     whole = StudyPlan(arms_from(["before", "after"]), resolve("mlp"), data, recipe, pairs=2)
     look = inspection(whole.networks)
     for index in (0, 1):
-        assert make_spec(own, look, index + 2, 1).hash == make_spec(whole, look, index, 1).hash
+        assert own.spec(look, index + 2, 1).hash == whole.spec(look, index, 1).hash
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..phrases import count
 from ..stats.verdict import check_margin
 from ..study.given import verdict_document
-from ..study.score_rows import Columns, of_mapping, of_table
+from ..study.score_rows import Columns, Scores, of_mapping, of_table
 from ..study.score_table import read
 from ..train.metric import Metric, metric_named
 from .study import Study
@@ -25,9 +25,9 @@ def verdict(
     metric: str | Metric | Sequence[str | Metric],
     margin: float | Sequence[float | None] | None = None,
     lower_is_better: bool | None = None,
-    unit: str | None = None,
-    scale: float | None = None,
-    worst: float | None = None,
+    unit: str | Sequence[str | None] | None = None,
+    scale: float | Sequence[float | None] | None = None,
+    worst: float | Sequence[float | None] | None = None,
     against: str | None = None,
     arms: Sequence[str] | None = None,
     paired: bool = True,
@@ -47,9 +47,10 @@ def verdict(
         scores: {arm: {seed: score}}; {arm: [score, ...]}, paired by position; a data frame (pandas,
             polars, pyarrow); or the path of a CSV or JSON lines file. Tables have a row per run
             with columns for arm, seed and score, or a row per seed with a column for each arm.
-        metric: name of the scores, or a `Metric`; several: one verdict each, which share the error.
-        margin: smallest difference that matters, in the metric's own unit; one, or one per metric.
-            None: 0.005 for accuracy; other metrics have none.
+        metric: name of the scores, or a `Metric`; several: one verdict each, which share the error,
+            and margin, unit, scale and worst are lists with a value for each.
+        margin: smallest difference that matters, in the metric's own unit. None: the metric's
+            default, if it has one.
         lower_is_better: needed only for a metric whose name doesn't say it.
         unit, scale: of a metric given by name: shown value = scale · value.
         worst: what a run without a score counts: missing, NaN, infinite or "diverged". Without it
@@ -72,23 +73,13 @@ def verdict(
     ('better', 'after', -0.25)
     """
     asked = [metric] if isinstance(metric, (str, Metric)) else list(metric)
-    metrics = [_metric(one, lower_is_better, unit, scale, worst) for one in asked]
-    _check_names(metrics)
-    margins = _margins(margin, len(metrics))
+    metrics = _metrics(asked, lower_is_better, unit, scale, worst)
+    margins = _for_each(margin, len(asked), "margin")
+    for one in margins:
+        if one is not None:
+            check_margin(one)
     columns = Columns(arm, seed, _texts(score, "score") or (), _texts(arms, "arms"))
-    if isinstance(scores, Mapping):
-        if len(metrics) > 1:
-            raise InputError("scores of several metrics need a table: a data frame or a file.")
-        origin: dict[str, Any] = {"source": None, "rows": None, "fingerprint": None}
-        found = [of_mapping(scores, metrics[0])]
-    else:
-        table = read(scores)
-        origin = {"source": table.source, "rows": len(table.records)}
-        origin["fingerprint"] = table.fingerprint
-        found = of_table(table, metrics, columns, paired=paired)
-    given = [
-        worst is not None or (isinstance(one, Metric) and one.worst is not None) for one in asked
-    ]
+    found, origin = _read(scores, metrics, columns, paired)
     document = verdict_document(
         found,
         margins,
@@ -98,10 +89,47 @@ def verdict(
         level=level,
         looks=looks,
         paired=paired,
-        may_count=given,
+        may_count=[
+            given is not None or (isinstance(one, Metric) and one.worst is not None)
+            for one, given in zip(asked, _for_each(worst, len(asked), "worst"), strict=True)
+        ],
         command=command,
     )
     return Study(document)
+
+
+def _read(
+    scores: Any, metrics: Sequence[Metric], columns: Columns, paired: bool
+) -> tuple[list[Scores], dict[str, Any]]:
+    """Return the scores of each metric, and where they come from."""
+    if not isinstance(scores, Mapping):
+        table = read(scores)
+        origin = {"source": table.source, "rows": len(table.records)}
+        found = of_table(table, metrics, columns, paired=paired)
+        return found, {**origin, "fingerprint": table.fingerprint}
+    if len(metrics) > 1:
+        raise InputError("scores of several metrics need a table: a data frame or a file.")
+    return [of_mapping(scores, metrics[0])], dict.fromkeys(("source", "rows", "fingerprint"))
+
+
+def _metrics(
+    asked: Sequence[Any], lower_is_better: bool | None, unit: Any, scale: Any, worst: Any
+) -> list[Metric]:
+    """Return the metrics that are meant, with what the call says of them."""
+    if not asked:
+        raise InputError("expected a metric, got none.")
+    given = (
+        _for_each(values, len(asked), name)
+        for name, values in {"unit": unit, "scale": scale, "worst": worst}.items()
+    )
+    several, metrics = len(asked) > 1, []
+    for one, *more in zip(asked, *given, strict=True):
+        metrics.append(_metric(one, _direction(one, lower_is_better, several), *more))
+    names = [metric.name for metric in metrics]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"the metric '{name}' is given twice.")
+    return metrics
 
 
 def _metric(
@@ -130,27 +158,28 @@ def _metric(
     return replace(found, **{name: v for name, v in changes.items() if v is not None})
 
 
-def _check_names(metrics: Sequence[Metric]) -> None:
-    names = [metric.name for metric in metrics]
-    if not names:
-        raise InputError("expected a metric, got none.")
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"the metric '{name}' is given twice.")
+def _direction(asked: Any, lower_is_better: bool | None, several: bool) -> bool | None:
+    """Return the direction to take: of several metrics, the one given is for unknown ones."""
+    if not several or lower_is_better is None:
+        return lower_is_better
+    if isinstance(asked, Metric):
+        return None
+    try:
+        return metric_named(asked).lower_is_better
+    except InputError:
+        return lower_is_better
 
 
-def _margins(margin: Any, number: int) -> list[float | None]:
-    margins: list[Any] = list(margin) if isinstance(margin, (list, tuple)) else [margin]
-    for one in margins:
-        if one is not None:
-            check_margin(one)
-    if len(margins) == 1:
-        return margins * number
-    if len(margins) != number:
+def _for_each(values: Any, number: int, name: str) -> list[Any]:
+    """Return a value for each metric; None for all of them if there is none."""
+    if values is None:
+        return [None] * number
+    found = list(values) if isinstance(values, (list, tuple)) else [values]
+    if len(found) != number:
         raise InputError(
-            f"expected a margin for each of {count(number, 'metric')}, got {len(margins)}."
+            f"expected a {name} for each of {count(number, 'metric')}, got {len(found)}."
         )
-    return margins
+    return found
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...] | None:

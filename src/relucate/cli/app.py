@@ -17,6 +17,7 @@ from .convert import convert
 from .data import data
 from .evidence import evidence
 from .fold import fold
+from .merge import merge
 from .nets import nets
 from .rebuild import rebuild
 from .report import report
@@ -60,7 +61,7 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
 _TRANSFORMING = (rebuild, convert, fold, verify)
 _LISTS = (rules, report, nets, data)
 
-for verb in (audit, compare, verdict, *_TRANSFORMING, evidence, *_LISTS):
+for verb in (audit, compare, verdict, merge, *_TRANSFORMING, evidence, *_LISTS):
     kind = WithStrategies if verb in (convert, fold) else None
     app.command(cls=kind)(_guarded(verb))
 

@@ -27,13 +27,13 @@ def verdict(
     ],
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="What the scores are: accuracy, mae, auc, ... Several: repeat it."),
+        typer.Option(help="What the scores are: mae, auc, ... Several: repeat it."),
     ] = None,
     margin: Annotated[
         list[float] | None,
         typer.Option(
-            help="Smallest difference that matters, in the metric's own unit; one, or one for each "
-            "metric. [dim]\\[default: 0.005 for accuracy, none for others][/dim]"
+            help="Smallest difference that matters, in the metric's own unit; one for each "
+            "metric. [dim]\\[default: the metric's, if it has one][/dim]"
         ),
     ] = None,
     lower_is_better: Annotated[
@@ -43,8 +43,12 @@ def verdict(
             help="Needed only for a metric whose name doesn't say it.",
         ),
     ] = None,
-    unit: Annotated[str | None, typer.Option(help="Unit of the scores, such as mm or %.")] = None,
-    scale: Annotated[float | None, typer.Option(help="Shown value = scale · value.")] = None,
+    unit: Annotated[
+        list[str] | None, typer.Option(help="Unit of the scores, such as mm or %; one for each.")
+    ] = None,
+    scale: Annotated[
+        list[float] | None, typer.Option(help="Shown value = scale · value; one for each.")
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(help="The arm that the others are compared against (default: the first)."),
@@ -53,9 +57,10 @@ def verdict(
         str | None, typer.Option(help="The arms to compare, with commas (default: all).")
     ] = None,
     worst: Annotated[
-        float | None,
+        list[float] | None,
         typer.Option(
-            help="What a run without a score counts (missing, NaN, infinite, or 'diverged').",
+            help="What a run without a score counts (missing, NaN, infinite, or 'diverged'); one "
+            "for each metric.",
             rich_help_panel=DECISION,
         ),
     ] = None,
@@ -104,17 +109,17 @@ def verdict(
     from ..api.verdict import verdict as decide
 
     if not metric:
-        raise InputError("name what the scores are: --metric accuracy, --metric mae, ...")
+        raise InputError("name what the scores are: --metric mae, --metric auc, ...")
     if out is not None and out.suffix not in {".html", ".json"}:
         raise InputError(f"--out must end in .html or .json, got '{out}'.")
     study = decide(
         scores,
         metric=metric,
-        margin=margin,
+        margin=margin or None,
         lower_is_better=lower_is_better,
-        unit=unit,
-        scale=scale,
-        worst=worst,
+        unit=unit or None,
+        scale=scale or None,
+        worst=worst or None,
         against=against,
         arms=None if arms is None else [name.strip() for name in arms.split(",")],
         paired=paired,

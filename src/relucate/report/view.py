@@ -124,15 +124,16 @@ def key_numbers(study: dict[str, Any]) -> list[dict[str, str]]:
 def _counted(study: dict[str, Any]) -> tuple[tuple[str, str, str], list[tuple[str, str, str]]]:
     """Return the rows on the number of pairs or runs, and on the correlation of pairs."""
     if unpaired(study):
-        return ("runs", _runs(study["comparisons"][0]), f"of {study['difference']['of']}"), []
+        first = study["comparisons"][0]
+        return ("runs", _runs(first), f"of {first['against']} and {first['arm']}"), []
     correlation = ("correlation", plain(study["correlation"]), "of the two arms over pairs")
     return ("pairs", str(study["pairs"]), "same seed in both arms"), [correlation]
 
 
 def _runs(comparison: dict[str, Any]) -> str:
-    """Return the number of pairs, or of the runs of the arm and of the one it is compared with."""
+    """Return the number of pairs, or of the runs of the first arm and of this one."""
     if runs := comparison.get("runs"):
-        return f"{runs[1]:,} and {runs[0]:,}"
+        return f"{runs[0]:,} and {runs[1]:,}"
     return str(comparison["pairs"])
 
 

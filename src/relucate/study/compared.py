@@ -18,6 +18,8 @@ class Compared(Protocol):
     @property
     def label(self) -> str: ...
     @property
+    def name(self) -> str: ...  # without what varies besides
+    @property
     def order(self) -> Order | None: ...
     @property
     def varied(self) -> Mapping[str, Any]: ...
@@ -28,6 +30,11 @@ class Label:
     """An arm of which only the name is known."""
 
     label: str
+
+    @property
+    def name(self) -> str:
+        """The label."""
+        return self.label
 
     @property
     def order(self) -> None:

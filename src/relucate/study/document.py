@@ -133,7 +133,7 @@ def _examples(
 ) -> dict[str, Any] | None:
     """Return how far the difference holds beyond these test examples, if that is known."""
     first = outcome.plan.arms[0]
-    if len(seeds) < 3 or (outcome.plan.examples or 0) < 2 or found.degenerate:
+    if len(seeds) < 3 or (outcome.examples or 0) < 2 or found.degenerate:
         return None
     if found.low is None or found.high is None:
         return None
@@ -170,13 +170,13 @@ def table(outcome: StudyResults[Comparison], seeds: list[Seed]) -> list[dict[str
             {
                 "values": {name: first.varied[name] for name in factors},
                 "cells": [
-                    {"arm": arm.label, "order": str(arm.order), "mean": float(found.mean())}
+                    {"arm": arm.label, "order": arm.name, "mean": float(found.mean())}
                     for arm, found in zip(arms, scores, strict=True)
                 ],
                 "effects": [
                     {
-                        "order": str(arm.order),
-                        "against": str(first.order),
+                        "order": arm.name,
+                        "against": first.name,
                         **ends(outcome.interval(scores[0], found)),
                     }
                     for arm, found in zip(arms[1:], scores[1:], strict=True)
@@ -232,7 +232,7 @@ def _learning(
     last score on the curve, without arms of which every run diverged.
     """
     first, metric = outcome.plan.arms[0], outcome.plan.metric
-    if outcome.plan.schedule(first) is None:
+    if outcome.schedule(first) is None:
         return None
     lower = metric.lower_is_better
     curves = [[outcome.curve(which, seed) for seed in seeds] for which in (first, arm)]
@@ -251,14 +251,18 @@ def _learning(
         target = common_target(kept, lower_is_better=lower)
     steps, reached = [], []
     for which, rows in zip((first, arm), curves, strict=True):
-        epochs, each = outcome.plan.schedule(which) or (0, 0)
+        epochs, each = outcome.schedule(which) or (0, 0)
         found = [epochs_to(curve, target, lower_is_better=lower) for curve in rows]
         reached.append(sum(epoch is not None for epoch in found))
         steps.append(np.array([each * (epochs if e is None else e) for e in found]))
     return {
         "area": ends(outcome.interval(*areas)),
         "target": float(target),
-        "steps": {**ends(outcome.interval(*steps)), "means": [float(s.mean()) for s in steps]},
+        "steps": {
+            **ends(outcome.interval(*steps)),
+            "means": [float(s.mean()) for s in steps],
+            **({} if outcome.plan.schedule(first) else {"unit": "epochs"}),
+        },
         "reached": reached,
     }
 
@@ -300,7 +304,7 @@ def _runs(outcome: StudyResults[Comparison]) -> list[dict[str, Any]]:
         if (result := found.get((label, seed))) is None:
             continue
         trained = outcome.plan.schedule(arms[label]) is not None
-        epochs = len(result["curve"].get("epoch", [])) if trained else None
+        epochs = len(result["curve"].get("epoch", [])) or (0 if trained else None)
         rows.append(
             {
                 "arm": label,
@@ -314,6 +318,7 @@ def _runs(outcome: StudyResults[Comparison]) -> list[dict[str, Any]]:
                 "curve": result["curve"],
                 "hash": outcome.hashes.get((label, seed)),
                 "note": result["note"],
+                **({"scores": result["scores"]} if result.get("scores") else {}),
             }
         )
     return rows
@@ -337,10 +342,42 @@ def _notes(outcome: StudyResults[Comparison]) -> list[str]:
     notes += _coarse(outcome)
     if len(outcome.plan.arms) > 2:  # with two, the verdict's sentence reports it
         notes += _lost(outcome)
-    notes += closing
+    notes += [*_constant(outcome), *_unequal_losses(outcome), *closing]
     notes += sorted({r["note"] for r in outcome.results.values() if r["note"]})
     notes += [result["note"] for result in outcome.failed.values()]
     return notes
+
+
+def _constant(outcome: StudyResults[Comparison]) -> list[str]:
+    """Return a note if the seed, or seed and arm, change no score."""
+    seeds, units = outcome.finished_pairs(), outcome.plan.metric
+    every = [set(outcome.scores(arm, seeds)) for arm in outcome.plan.arms]
+    if len(seeds) < 2 or any(len(scores) > 1 for scores in every):
+        return []
+    if len(set.union(*every)) == 1:
+        score = f"{units.scale * every[0].pop():.6g} {units.value_unit}".rstrip()
+        return [
+            f"all runs have the same score, {score}: check that the training uses the order and "
+            "the seed, and that the score depends on what was trained"
+        ]
+    return [
+        "every seed has the same score within each arm: check that the training uses the seed; "
+        "otherwise more runs add nothing"
+    ]
+
+
+def _unequal_losses(outcome: StudyResults[Comparison]) -> list[str]:
+    """Return a note if some arms lost more runs than others: their pairs don't count."""
+    lost = {arm.label: 0 for arm in outcome.plan.arms}
+    for label, _ in outcome.failed:
+        lost[label] += 1
+    if len(set(lost.values())) == 1:
+        return []
+    counts = ", ".join(f"{label} {runs}" for label, runs in lost.items())
+    return [
+        f"lost runs: {counts}. Their pairs don't count, which favours an arm whose lost runs would "
+        "have been its worst"
+    ]
 
 
 def _coarse(outcome: StudyResults[Comparison]) -> list[str]:

@@ -6,12 +6,12 @@ Not here: reading scores (`score_table`, `score_rows`), the Python surface (`api
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError, unknown
 from ..phrases import count, some
-from ..train.metric import ACCURACY, METRICS, Metric, margin_of
+from ..train.metric import Metric, is_share, margin_of
 from ..version import __version__
 from .compared import Label
 from .comparison import Comparison, Seed
@@ -70,7 +70,7 @@ def verdict_document(
             pairs=len(seeds),
             given_seeds=tuple(seeds),
             metric=found.metric,
-            margin=_margin(found.metric) if margin is None else margin,
+            margin=margin_of(found.metric) if margin is None else margin,
             level=level,
             looks=looks,
             paired=paired,
@@ -113,7 +113,7 @@ def _check(found: Scores, labels: Sequence[str], may_count: bool) -> None:
         )
     if lost and metric.worst is not None:
         _check_worst(metric, finite)
-    if _is_share(metric):
+    if is_share(metric):
         _check_share(found, runs)
     if len(set(finite)) == 1 and not lost and len(finite) > 2:
         raise InputError(
@@ -131,20 +131,6 @@ def _check_worst(metric: Metric, finite: Sequence[float]) -> None:
             f"worst={worst:g} isn't the worst score of '{metric.name}': a run has {extreme:g}, and "
             f"a {metric.direction} one is better. Lost runs must not count as better than others."
         )
-
-
-def _margin(metric: Metric) -> float:
-    """Return the default margin, which doesn't depend on what a lost run counts."""
-    return margin_of(
-        replace(metric, worst=ACCURACY.worst) if metric.name == ACCURACY.name else metric
-    )
-
-
-def _is_share(metric: Metric) -> bool:
-    """Return whether scores are from 0 to 1."""
-    known = METRICS.get(metric.name)
-    bounded = known is not None and known.worst == 0.0 and metric.unit == known.unit
-    return bounded or metric.unit == "points"
 
 
 def _check_share(found: Scores, runs: Sequence[tuple[str, Seed, float | None]]) -> None:

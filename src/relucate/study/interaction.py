@@ -26,7 +26,7 @@ class Interaction:
     def orders(self) -> tuple[str, str]:
         """The first order, and the order whose effect against it is the question."""
         first, arm = self.low[0]
-        return str(first.order), str(arm.order)
+        return first.name, arm.name
 
 
 def interactions_of(

@@ -1,32 +1,99 @@
-"""The plan of a study that trains networks: all of the user's choices, checked first."""
+"""The plan of a study whose runs an executor performs: all of the user's choices, checked first.
+
+`Executed` says what the driver needs of any such plan; `StudyPlan` trains networks, `own.OwnPlan`
+calls the user's own training.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, Self
 
 from ..arguments import one_of, positive, whole
 from ..data.dataset import Dataset
 from ..errors import InputError
 from ..frameworks import HOST
+from ..phrases import some
 from ..train.metric import Metric
 from ..train.recipe import Recipe
+from ..train.run import RunSpec
 from ..train.task import CLASSIFICATION, Task
 from .arms import Arm
 from .comparison import Comparison, Schedule
 from .display import Display
 from .executors import EXECUTORS, Executor, Setup
+from .executors.perform import inspection, training
+from .identity import code_digest
 from .source import ModelSource
 from .tasks import ENGINES, Inspection
 
 NORMS_HINT = " (--norm-eps, --norm-momentum make them equal)"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Executed(Comparison):
+    """A comparison whose runs an executor performs.
+
+    jobs: worker processes, 0: one per core; threads: of each run; run_timeout: seconds after which
+    a run is given up; executor: a name in `executors.EXECUTORS`.
+    """
+
+    threads: int = 1
+    jobs: int = 0
+    run_timeout: float | None = None
+    executor: str = "local"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("threads", 1), ("jobs", 0)):
+            object.__setattr__(self, name, whole(getattr(self, name), name, least, 1024))
+        if self.run_timeout is not None:
+            positive(self.run_timeout, "run_timeout", "a number of seconds")
+        one_of(self.executor, "executor", EXECUTORS)
+
+    @property
+    def workers(self) -> int:
+        """The number of parallel worker processes."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        wanted = self.jobs or max(1, (cores or 1) // self.threads)
+        return min(wanted, self.pairs * len(self.arms))
+
+    def open_executor(self, display: Display) -> Executor:
+        """Return the executor of this plan, not entered yet."""
+        display.say(f"starting {self.workers} worker process{'' if self.workers == 1 else 'es'}")
+        return EXECUTORS[self.executor](self.setup)
+
+    # ---- what each kind of plan has of its own
+
+    preparing = ""  # what the first task does, in words
+
+    @property
+    def setup(self) -> Setup:
+        """The settings that all tasks share."""
+        raise NotImplementedError
+
+    def inspection(self) -> dict[str, Any]:
+        """Return the work of the first task, whose answer is an `Inspection`."""
+        raise NotImplementedError
+
+    def fitted(self, inspection: Inspection) -> tuple[Self, Inspection]:
+        """Return the plan as the inspection makes it, and the inspection with a note on that."""
+        return self, inspection
+
+    def spec(self, inspection: Inspection, index: int, seed: int) -> RunSpec:
+        """Return the spec of arm `index` at `seed`: everything that determines the run's bits."""
+        raise NotImplementedError
+
+    def work(self, spec: RunSpec) -> dict[str, Any]:
+        """Return the work of a run, whose answer is a `RunResult`."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class StudyPlan(Comparison):
+class StudyPlan(Executed):
     """The plan of a study that trains networks: all of the user's choices.
 
     task: what the networks are trained for; metric: by default its metric.
@@ -39,12 +106,8 @@ class StudyPlan(Comparison):
     _: KW_ONLY
     engine: str = "auto"
     device: str = "auto"
-    threads: int = 1
-    jobs: int = 0  # 0: one per core
     task: Task = CLASSIFICATION
     metric: Metric = None  # type: ignore[assignment]  # the task's, from __post_init__ on
-    run_timeout: float | None = None  # seconds after which a run is given up
-    executor: str = "local"  # a name in `executors.EXECUTORS`
 
     def __post_init__(self) -> None:
         if self.task.labels != self.data.labels:
@@ -55,11 +118,6 @@ class StudyPlan(Comparison):
         if self.metric is None:
             object.__setattr__(self, "metric", self._metric())
         super().__post_init__()
-        for name, least in (("threads", 1), ("jobs", 0)):
-            object.__setattr__(self, name, whole(getattr(self, name), name, least, 1024))
-        if self.run_timeout is not None:
-            positive(self.run_timeout, "run_timeout", "a number of seconds")
-        one_of(self.executor, "executor", EXECUTORS)
         if not isinstance(self.device, str):
             raise InputError(f"device must be a text such as 'cpu', got {self.device!r:.80}.")
         one_of(self.engine, "engine", ENGINES)
@@ -91,17 +149,58 @@ class StudyPlan(Comparison):
         return self.recipe.changed(**arm.recipe)
 
     @property
-    def workers(self) -> int:
-        """The number of parallel worker processes."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        wanted = self.jobs or max(1, (cores or 1) // self.threads)
-        return min(wanted, self.pairs * len(self.arms))
+    def preparing(self) -> str:  # type: ignore[override]
+        """What the first task does, in words."""
+        return f"building all arms with '{self.source.text}'"
 
-    def open_executor(self, display: Display) -> Executor:
-        """Return the executor of this plan, not entered yet."""
-        display.say(f"starting {self.workers} worker process{'' if self.workers == 1 else 'es'}")
-        return EXECUTORS[self.executor](
-            Setup(self.source, self.data, self.workers, self.threads, self.task)
+    @property
+    def setup(self) -> Setup:
+        """The settings that all tasks share."""
+        return Setup(self.source, self.data, self.workers, self.threads, self.task)
+
+    def inspection(self) -> dict[str, Any]:
+        """Return the work of building all networks once."""
+        return inspection(self.networks, self.engine, self.device)
+
+    def fitted(self, inspection: Inspection) -> tuple[Self, Inspection]:
+        """Leave out the standardisation of the data for models that scale their inputs."""
+        layers = inspection.input_scaling
+        if not layers or not self.recipe.standardize:
+            return self, inspection
+        note = (
+            "the data aren't standardised, because the model scales its inputs itself "
+            f"({some(layers)})"
+        )
+        plan = replace(self, recipe=self.recipe.changed(standardize=False))
+        return plan, replace(inspection, notes=(*inspection.notes, note))
+
+    def work(self, spec: RunSpec) -> dict[str, Any]:
+        """Return the work of training a run."""
+        return training(spec)
+
+    def spec(self, inspection: Inspection, index: int, seed: int) -> RunSpec:
+        """Return the spec of arm `index` at `seed`: everything that determines the run's bits."""
+        data = {
+            "fingerprint": self.data.fingerprint,
+            "input_shape": list(self.data.input_shape),
+            "classes": self.data.classes,
+        }
+        engine = {key: inspection.engine[key] for key in ("name", "backend", "device")}
+        place = self.networks.index(self.arms[index].network)
+        *before, arm = (
+            {**network.to_dict(), "built": report["fingerprint"]}
+            for network, report in zip(self.networks[: place + 1], inspection.arms, strict=False)
+        )
+        return RunSpec(
+            model={**self.source.identity(), "code": inspection.code},
+            arm=arm,
+            before=tuple(before),
+            seed=seed,
+            data=data,
+            recipe=self.recipe_of(self.arms[index]).to_dict(),
+            engine={**engine, "threads": self.threads},
+            versions=inspection.versions,
+            task=_identity(self.task),
         )
 
     @property
@@ -176,6 +275,13 @@ class StudyPlan(Comparison):
             f"{steps[most]:,} ({most}): what looks like an effect of the batch size may be one of "
             "shorter training"
         ]
+
+
+def _identity(task: Task) -> dict[str, Any]:
+    """Return what identifies a task; nothing for the one that older stores know."""
+    if task.is_usual:
+        return {}
+    return {"name": task.name, "metric": asdict(task.metric), "code": code_digest(task)}
 
 
 def _pairing(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ..stats.spending import FIRST
 from ..stats.welch import welch_difference
 from ..train.metric import ACCURACY, NOT_SCORES
 from .compared import Compared
-from .comparison import AnyComparison, Seed
+from .comparison import AnyComparison, Schedule, Seed
 from .interaction import Interaction
 from .tasks import NOTHING, Inspection
 
@@ -38,6 +38,10 @@ class StudyResults(Generic[AnyComparison]):
     resumed: int = 0
     seconds: float | None = 0.0
     _open: int = FIRST  # no look with fewer pairs decided the study
+    # What was found last, and from how many runs, or from which seeds: runs are only added.
+    _finished: tuple[tuple[int, int], list[Seed]] | None = None
+    _answer: tuple[int, bool] = (0, False)
+    _verdicts: dict[str, tuple[list[Seed], Verdict]] = field(default_factory=dict)
 
     def finished_pairs(self) -> list[Seed]:
         """Return the seeds that count: those for which every arm (unpaired: any) has a result.
@@ -45,6 +49,12 @@ class StudyResults(Generic[AnyComparison]):
         With looks only the first ones in the order of the seeds, up to the look that decided: which
         pairs count must not depend on which run was faster. A failed run's pair never counts.
         """
+        counts = (len(self.results), len(self.failed))
+        if self._finished is None or self._finished[0] != counts:
+            self._finished = (counts, self._finished_pairs())
+        return list(self._finished[1])
+
+    def _finished_pairs(self) -> list[Seed]:
         labels, enough = [arm.label for arm in self.plan.arms], all if self.plan.paired else any
         done = {s for s in self.plan.seeds if enough((a, s) in self.results for a in labels)}
         if not self.plan.looks:
@@ -61,8 +71,11 @@ class StudyResults(Generic[AnyComparison]):
         return seeds
 
     def _answered(self, seeds: list[Seed]) -> bool:
-        """Return whether no question of the study needs another pair."""
-        return not any(map(self.plan.rule.goes_on, self.verdicts(seeds)))
+        """Return whether no question needs another pair after the first ones, `seeds`."""
+        if self._answer[0] != len(seeds):
+            open_ones = any(map(self.plan.rule.goes_on, self.verdicts(seeds)))
+            self._answer = (len(seeds), not open_ones)
+        return self._answer[1]
 
     def verdicts(self, seeds: list[Seed]) -> Iterator[Verdict]:
         """Yield the verdict on each arm against the first, then on each interaction."""
@@ -77,13 +90,30 @@ class StudyResults(Generic[AnyComparison]):
         seeds = self.finished_pairs()
         return len(seeds) >= FIRST and self._answered(seeds)
 
+    @property
+    def examples(self) -> int | None:
+        """The number of test examples behind each score, None if it isn't known or differs."""
+        if self.plan.examples is not None:
+            return self.plan.examples
+        done = (r for r in self.results.values() if r["status"] != "diverged")
+        counts = {result.get("examples") for result in done}
+        return (counts.pop() or None) if len(counts) == 1 else None
+
+    def schedule(self, arm: Compared) -> Schedule | None:
+        """Return how long an arm trains; by its curves, if they are equally long, in epochs."""
+        planned = self.plan.schedule(arm)
+        lengths = {len(r["curve"].get("epoch", ())) for r in self.results.values()}
+        if planned is not None or len(lengths) != 1 or lengths == {0}:
+            return planned
+        return Schedule(lengths.pop(), 1)
+
     def example_scores(self, arm: Compared, seeds: list[Seed]) -> np.ndarray | None:
         """Return the score of each run of an arm on each test example, shape (seeds, examples).
 
         A diverged run has the worst score on all. None if a run didn't keep them, or its score
         isn't their mean.
         """
-        examples, rows = self.plan.examples, []
+        examples, rows = self.examples, []
         if examples is None:
             return None
         for seed, score in zip(seeds, self.scores(arm, seeds), strict=True):
@@ -99,9 +129,13 @@ class StudyResults(Generic[AnyComparison]):
 
     def verdict(self, arm: Compared, seeds: list[Seed]) -> Verdict:
         """Return the verdict on `arm` against the first arm from these seeds."""
-        first = self.plan.arms[0]
-        diverged = (self.diverged(first, seeds), self.diverged(arm, seeds))
-        return self.decide(self.scores(first, seeds), self.scores(arm, seeds), diverged)
+        known = self._verdicts.get(arm.label)
+        if known is None or known[0] != seeds:
+            first = self.plan.arms[0]
+            diverged = (self.diverged(first, seeds), self.diverged(arm, seeds))
+            found = self.decide(self.scores(first, seeds), self.scores(arm, seeds), diverged)
+            known = self._verdicts[arm.label] = (list(seeds), found)
+        return known[1]
 
     def decide(self, a: Any, b: Any, diverged: tuple[int, int] = (0, 0)) -> Verdict:
         """Return the verdict on b - a by the study's rule; a, b: (seeds,) scores."""
@@ -123,7 +157,7 @@ class StudyResults(Generic[AnyComparison]):
         result, worst = self.results[arm.label, seed], self.plan.metric.worst
         scores = list(result["curve"].get(self.plan.metric.name, []))
         if result["status"] == "diverged" and any(score is not None for score in scores):
-            schedule = self.plan.schedule(arm)
+            schedule = self.schedule(arm)
             missing = schedule.epochs - len(scores) if schedule else 0
             scores = [worst if score is None else score for score in scores] + [worst] * missing
         return scores

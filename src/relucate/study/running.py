@@ -16,15 +16,16 @@ from .display import NoDisplay, as_context
 from .document import document
 from .driver import run_study
 from .interruption import interruptible
-from .plan import StudyPlan
+from .plan import Executed, StudyPlan
 from .store import Store
 from .tuning import at_best, tune
 
-Displays = Callable[[StudyPlan], Any]  # returns the display of a plan, a context manager or not
+WAIT = 60.0  # seconds for other studies that write the store: a finished run must not be lost
+Displays = Callable[[Any], Any]  # returns the display of a plan, a context manager or not
 
 
 def run(
-    plan: StudyPlan,
+    plan: Executed,
     displays: Displays,
     store: Path | None = None,
     *,
@@ -40,7 +41,7 @@ def run(
     Raises: as `run_study` and `Store.open`.
     """
     with interruptible(), _opened(store) as opened:
-        if tuned:
+        if tuned and isinstance(plan, StudyPlan):
             return _tuned(plan, opened, displays, rates, command)
         with as_context(displays(plan)) as display, plan.open_executor(display) as executor:
             return document(run_study(plan, opened, display, executor), command=command)
@@ -49,7 +50,7 @@ def run(
 @contextmanager
 def _opened(path: Path | None) -> Iterator[Store]:
     if path is not None:
-        with Store.open(path) as store:
+        with Store.open(path, timeout=WAIT) as store:
             yield store
         return
     with temporary_folder() as folder, Store.open(folder / "runs.sqlite") as store:

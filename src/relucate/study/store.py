@@ -1,8 +1,9 @@
 """The finished runs of studies, in one SQLite file: every run is committed the moment it ends.
 
-The content hash of a run's spec is its key, so that the same command continues where it stopped.
-The file is a plain rollback-journal database: between two runs it is complete and can be copied.
-Only the study's driver writes it; any number of processes may read. Not here: the meaning of specs
+Runs that cost less than a commit are written together. The content hash of a run's spec is its key,
+so that the same command continues where it stopped. The file is a plain rollback-journal database:
+between two runs it is complete and can be copied. Several studies, each by its driver, may write
+one file, and any number of processes may read it. Not here: the meaning of specs
 and results (`train`).
 """
 
@@ -12,10 +13,11 @@ import hashlib
 import json
 import math
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -73,6 +75,26 @@ ON CONFLICT (hash) DO UPDATE SET
 WHERE runs.status <> 'done'
 """
 
+_COLUMNS = f"{_ROW}, digest, stored_at"
+_ALL = f"SELECT {_COLUMNS} FROM runs ORDER BY rowid"
+_ADD = f"INSERT OR IGNORE INTO runs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class Row(NamedTuple):
+    """A stored run as it is in the file: spec and result are JSON texts."""
+
+    hash: str
+    status: str
+    spec: str
+    result: str
+    per_example: bytes | None
+    kind: str | None
+    digest: str  # sha256 of the fields before
+    stored_at: str
+
+
+_PATIENCE = 0.5  # seconds
+
 _ELSEWHERE = "use another folder (--out) or another file (store= in Python)"
 _DAMAGED = f"the file is damaged: restore a copy of it, or {_ELSEWHERE}."
 _EXPLAINED = {
@@ -105,6 +127,8 @@ class Store:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        self._waiting: list[tuple[Any, ...]] = []  # rows to write
+        self._waiting_since = 0.0
 
     @classmethod
     def open(cls, path: str | Path, *, timeout: float = 5.0, read_only: bool = False) -> Store:
@@ -141,8 +165,11 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the file; closing twice is fine."""
-        self._connection.close()
+        """Write what waits and close the file; closing twice is fine."""
+        try:
+            self._write()
+        finally:
+            self._connection.close()
 
     def get(self, run_hash: str) -> dict[str, Any] | None:
         """Return the result stored under the hash, or None if there is none.
@@ -155,7 +182,7 @@ class Store:
         if row is None:
             return None
         try:
-            return json.loads(row[3])
+            return json.loads(row.result)
         except ValueError as error:
             raise InputError(f"{self.path}: could not read run {run_hash}: {_DAMAGED}") from error
 
@@ -164,12 +191,28 @@ class Store:
 
         None if the run, its scores, or scores of that many examples aren't stored.
         """
-        *_, data, kind = self._row(run_hash) or (None, None)
+        row = self._row(run_hash)
+        data, kind = (None, None) if row is None else (row.per_example, row.kind)
         if data is not None and kind == "floats" and len(data) == 8 * examples:
             return np.frombuffer(data, "<f8").astype(float)
         if data is not None and kind == "bits" and len(data) == -(-examples // 8):
             return unpack(np.frombuffer(data, np.uint8), examples)
         return None
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every stored run as it is stored, in the order of the file."""
+        self._write()
+        with _explained(self.path, "could not read the runs"):
+            yield from map(self._unchanged, map(Row._make, self._connection.execute(_ALL)))
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Store rows of other stores in one transaction: all or none. Known hashes stay.
+
+        Raises: InputError: as for `put`, and what reading `rows` raises.
+        """
+        what = "could not store the runs, so none of them is"
+        with _explained(self.path, what), _transaction(self._connection, "IMMEDIATE"):
+            self._connection.executemany(_ADD, rows)
 
     def put(
         self,
@@ -177,6 +220,8 @@ class Store:
         spec: dict[str, Any],
         result: dict[str, Any],
         per_example: np.ndarray | None,
+        *,
+        cheap: bool = False,
     ) -> None:
         """Store a finished run and commit it; return when it is safe on disk.
 
@@ -191,6 +236,8 @@ class Store:
                 the last loss of a diverged run for a number. Finite floats are read back exactly.
             per_example: (examples,) score on each test example, bool (right or wrong) or floating
                 point, or None.
+            cheap: repeating the run costs less than a commit, so it may wait for a later one, at
+                most as long as `_PATIENCE` after the first that waits, or until the file is closed.
 
         Raises:
             InputError: the run can't be stored (disk full, locked, read-only, damaged). Runs
@@ -199,24 +246,36 @@ class Store:
         """
         kept = (None, None) if per_example is None else _packed(per_example)
         row = (run_hash, result.get("status", "done"), _canonical(spec), _json(result), *kept)
-        what = f"could not store run {run_hash} (the runs finished before it are kept)"
-        with _explained(self.path, what):
-            self._connection.execute(_PUT, (*row, _digest(row)))
+        now = time.monotonic()
+        self._waiting_since = self._waiting_since if self._waiting else now
+        self._waiting.append((*row, _digest(row)))
+        if not cheap or now - self._waiting_since > _PATIENCE:
+            self._write()
 
-    def _row(self, run_hash: str) -> tuple[Any, ...] | None:
-        """Return the values of `_ROW` of a run, as they were stored."""
+    def _write(self) -> None:
+        """Write the rows that wait, in one transaction."""
+        rows, self._waiting = self._waiting, []
+        if not rows:
+            return
+        what = f"could not store run {rows[-1][0]} (the runs finished before it are kept)"
+        with _explained(self.path, what), _transaction(self._connection, "IMMEDIATE"):
+            self._connection.executemany(_PUT, rows)
+
+    def _row(self, run_hash: str) -> Row | None:
+        """Return a run as it was stored."""
+        self._write()
         with _explained(self.path, f"could not read run {run_hash}"):
-            query = f"SELECT {_ROW}, digest FROM runs WHERE hash = ?"
+            query = f"SELECT {_COLUMNS} FROM runs WHERE hash = ?"
             found = self._connection.execute(query, (run_hash,)).fetchone()
-        if found is None:
-            return None
-        *row, digest = found
-        if digest != _digest(row):
-            raise InputError(
-                f"{self.path}: could not read run {run_hash}: it was changed after it was stored; "
-                f"{_DAMAGED}"
-            )
-        return tuple(row)
+        return None if found is None else self._unchanged(Row._make(found))
+
+    def _unchanged(self, row: Row) -> Row:
+        if row.digest == _digest(row[:6]):
+            return row
+        raise InputError(
+            f"{self.path}: could not read run {row.hash}: it was changed after it was stored; "
+            f"{_DAMAGED}"
+        )
 
 
 def _digest(row: Iterable[Any]) -> str:

@@ -6,9 +6,10 @@ Both take and return plain data. Not here: processes and pipes (`executors`), st
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -234,18 +235,27 @@ def choose_engine(built: Built, wanted: str, task: Task = CLASSIFICATION) -> tup
     return HOST, f"the model lowers to PyTorch, and the lowered module agrees with Keras{ignored}"
 
 
-def versions(used: Iterable[str] = ()) -> dict[str, str]:
+def versions(
+    used: Iterable[str] = (), always: Iterable[str] = ("relucate", "numpy")
+) -> dict[str, str]:
     """Return the versions of the packages that compute: they are part of a run's identity.
 
     Args: used: the frameworks in use; other installed packages don't matter.
+        always: packages that matter in any case.
     """
     found = {"python": platform.python_version(), "machine": platform.machine()}
     distributions = {"tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-macos")}
-    for package in ("relucate", "numpy", *sorted(set(used))):
-        for name in distributions.get(package, (package,)):
+    for package in (*always, *sorted(set(used))):
+        for name in distributions.get(package, _distributions().get(package, (package,))):
             with contextlib.suppress(metadata.PackageNotFoundError):
                 found.setdefault(package, metadata.version(name))
     return found
+
+
+@functools.cache
+def _distributions() -> Mapping[str, Sequence[str]]:
+    """Return the installed distributions of each package: sklearn is of scikit-learn."""
+    return metadata.packages_distributions()
 
 
 def execute(

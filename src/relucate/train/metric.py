@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..arguments import is_finite
@@ -125,7 +125,7 @@ def margin_of(metric: Metric) -> float:
 
     Raises: InputError: the metric isn't accuracy, so it has no default.
     """
-    if metric != ACCURACY:
+    if replace(metric, worst=ACCURACY.worst) != ACCURACY:
         raise InputError(
             f"a margin is needed for '{metric.name}': the smallest difference that matters to you, "
             "in the metric's own unit."
@@ -162,6 +162,17 @@ def metric_named(name: str, lower_is_better: bool | None = None) -> Metric:
             "was given: leave it out, or give your metric another name."
         )
     return known
+
+
+def is_share(metric: Metric) -> bool:
+    """Return whether a metric's scores are from 0 to 1, as far as that is known.
+
+    >>> is_share(ACCURACY), is_share(Metric("MAE")), is_share(Metric("accuracy", unit="%"))
+    (True, False, False)
+    """
+    known = METRICS.get(metric.name)
+    bounded = known is not None and known.worst == 0.0 and metric.unit == known.unit
+    return bounded or metric.unit == "points"
 
 
 def same_name(a: str, b: str) -> bool:
