@@ -77,12 +77,15 @@ def test_a_norm_goes_into_the_kernel_of_a_parallel_convolution(more, first):
     [
         {"padding": ((1, 1), (3, 0)), "window": (3, 4)},
         {"padding": ((1, 1), (1, 1)), "window": (3, 3), "dilation": (1, 1)},
+        {"padding": ((1, 1), (2, 1)), "window": (3, 4), "mode": "reflect"},
     ],
 )
 def test_padding_by_a_layer_of_its_own_counts(more):
     net, at = start()
-    padding = more.pop("padding")
-    pad = net.add("zero_pad", attrs={"padding": padding})
+    more = dict(more)
+    padding = {"padding": more.pop("padding")}
+    mode = more.pop("mode", None)
+    pad = net.add("pad" if mode else "zero_pad", attrs=padding | ({"mode": mode} if mode else {}))
     one = beside(net, pad, padding="valid", **more)
     net.add("add", identity(net, at), one)
     assert folded(net)[1].status == "done"
@@ -129,15 +132,21 @@ def test_signs_and_scales_of_the_terms_count(build):
     assert folded(net)[1].status == "done"
 
 
-@pytest.mark.parametrize(
-    "build", "strided narrow act twice output pooled broadcast other norm_minus zero used".split()
-)
+OTHERS = "strided narrow between cut act twice output pooled broadcast other norm_minus zero used"
+
+
+@pytest.mark.parametrize("build", OTHERS.split())
 def test_what_is_no_such_branch_stays(build):
     net, at = start()
     if build == "strided":
         one = beside(net, at, padding=((3, 3), (3, 3)), strides=(2, 2), window=2)
     elif build == "narrow":
         one = beside(net, at, padding=((0, 0), (1, 1)), window=(1, 3), dilation=(1, 1), size=1)
+    elif build == "between":  # the output's own position lies between two taps
+        one = beside(net, at, padding=((1, 3), (1, 1)), dilation=(2, 1))
+    elif build == "cut":  # of the border's values not all are read
+        pad = net.add("crop", at, attrs={"cropping": ((1, 1), (0, 0))})
+        one = beside(net, pad, padding=((2, 2), (1, 1)))
     elif build == "act":
         beside(net, at)
         one = net.add("tanh")

@@ -181,7 +181,7 @@ def _fits(draft: Draft, layer: Node, branch: _Branch) -> bool:
 def _own_tap(draft: Draft, layer: Node) -> tuple[int, ...] | None:
     """Return the tap that reads the position of the output; None if sizes or positions change.
 
-    With `before` zeros and a dilation d it is before / d, per axis.
+    With `before` padded values and a dilation d it is before / d, per axis; it reads none of them.
     """
     if layer.op == "dense":
         return ()
@@ -196,19 +196,20 @@ def _own_tap(draft: Draft, layer: Node) -> tuple[int, ...] | None:
     around = pad.attrs["padding"] if pad else [(0, 0)] * len(window)
     tap = []
     for (before, after), more, size, step in zip(padding, around, window, dilation, strict=True):
+        cuts = min(more) < 0  # values at the border would be lost
         before, after = before + more[0], after + more[1]
-        if before + after != (size - 1) * step or before % step:
+        if cuts or before + after != (size - 1) * step or before % step:
             return None
         tap.append(before // step)
     return tuple(tap)
 
 
 def _padding_before(draft: Draft, layer: Node) -> Node | None:
-    """Return the layer that pads zeros to the image that a convolution reads, if there is one."""
+    """Return the layer that pads the image that a convolution reads, if there is one."""
     node = draft.nodes[layer.inputs[0]]
     same = node.attrs.get("data_format") == layer.attrs.get("data_format")
     timed = node.attrs.get("time_distributed")
-    return node if node.op == "zero_pad" and same and not timed else None
+    return node if node.op in ("zero_pad", "pad") and same and not timed else None
 
 
 def _read(draft: Draft, layer: Node) -> str:
