@@ -188,7 +188,9 @@ def compare(
         run_timeout: seconds after which a run is ended. A run that was ended, or whose process
             died, is repeated once; if that fails too, its pair doesn't count.
         executor: where the runs run, a name in `study.executors.EXECUTORS`.
-        store: SQLite file of finished runs; None keeps them for this call only.
+        store: SQLite file of finished runs, from which an interrupted or undecided study continues.
+            None keeps them for this call only; if it is interrupted or fails, they go into the
+            user's cache folder, and a message names the file.
         progress: show progress on stderr; display: an object that gets the progress instead.
 
     Returns: a Study.
