@@ -176,3 +176,54 @@ def test_modules_of_constants_and_containers_of_outputs_are_read():
     assert len(report.done) == 1
     torch.testing.assert_close(made(x)["y"], net(x)["y"])
     torch.testing.assert_close(made(x)["cache"].key_0, net(x)["cache"].key_0)
+
+
+def recording(seen, name):
+    """Return a hook as transformers installs it on a model's first call."""
+
+    def hook(module, args, output):
+        seen.append(output)
+
+    hook.__module__ = name
+    return hook
+
+
+class Recorded(nn.Module):
+    """A library that reads its hidden states by hooks on itself."""
+
+    def __init__(self, name="transformers.utils.output_capturing"):
+        super().__init__()
+        self.norm, self.one, self.two = nn.BatchNorm1d(6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.name, self.installed = name, False
+
+    def forward(self, x):
+        if not self.installed:
+            SEEN.clear()
+            self.one.register_forward_hook(recording(SEEN, self.name))
+            self.installed = True
+        SEEN.clear()
+        y = self.two(torch.relu(self.one(self.norm(x))))
+        (hidden,) = SEEN if x.shape[0] < 1000 else (x,)
+        return y + hidden[:, :3]
+
+
+SEEN = []
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_hidden_states_that_a_library_collects_by_hooks_are_read(called):
+    net, x = zoo.randomize(Recorded(), 7).eval(), torch.randn(4, 6)
+    if called:
+        net(x)
+    hooks = len(net.one._forward_hooks)
+    made, report = relucate.fold(net, example=(2, 6))
+    assert len(report.done) == 1
+    assert (len(net.one._forward_hooks), net.installed) == (hooks, called)
+    torch.testing.assert_close(made(x), net(x))
+
+
+def test_other_hooks_are_still_refused():
+    net = zoo.randomize(Recorded("somewhere"), 7).eval()
+    net(torch.randn(4, 6))
+    with pytest.raises(relucate.errors.RelucateError):
+        relucate.fold(net, example=(2, 6))

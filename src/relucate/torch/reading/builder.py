@@ -277,6 +277,11 @@ class Builder:
         return value
 
     @property
+    def called(self) -> Collection[str]:
+        """The paths of the modules that were called as a whole."""
+        return self._calls.keys()
+
+    @property
     def path(self) -> str:
         """The path of the module whose call is being translated."""
         layer = self._scope.layer

@@ -57,6 +57,7 @@ class Reading:
         example, leaves: what the module was read by.
         together: the names in `traced` of tensors whose leading axes are merged; the graph's nodes
             have them apart.
+        called: the paths of the modules that were called as a whole, those of constants among them.
     """
 
     graph: Graph
@@ -70,6 +71,7 @@ class Reading:
     example: Any = None
     leaves: tuple[str, ...] = ()
     together: frozenset[str] = frozenset()
+    called: frozenset[str] = frozenset()
 
 
 def read(model: nn.Module, example: Any, *, leaves: Sequence[str] = ()) -> Graph:
@@ -141,6 +143,7 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
         *links,
         *given,
         frozenset(translator.together),
+        frozenset(translator.called),
     )
 
 
@@ -178,7 +181,7 @@ def unread(reading: Reading, model: nn.Module) -> tuple[str, ...]:
     if reading.way != "export":
         return ()
     layers = {node.layer.partition("/")[0] for node in reading.graph}
-    called = {path for path in layers if path}
+    called = {path for path in layers if path} | reading.called
     found = []
     for path, module in unwrap(model).named_modules():
         above = {".".join(path.split(".")[:n]) for n in range(1, path.count(".") + 2)}

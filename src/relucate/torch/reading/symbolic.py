@@ -25,7 +25,7 @@ IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "ipow", "imod", "im
 
 
 _CONSTANT = "_tensor_constant"  # how torch.fx calls the tensors that a forward makes
-_HELD = ("_parameters", "_buffers", "_modules")
+_HELD = ("_parameters", "_buffers", "_modules", "_forward_hooks")
 
 
 class _Proxy(fx.Proxy):

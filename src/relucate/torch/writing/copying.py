@@ -18,6 +18,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ...errors import Refused
+from ..reading.detached import only_records
 
 OWN_HOOKS = (WeightNorm, SpectralNorm)
 _FORWARD = {"_forward_hooks": "forward hook", "_forward_pre_hooks": "forward pre-hook"}
@@ -100,7 +101,7 @@ def _check(path: str, module: nn.Module) -> None:
                     "the model comes from torch.export, which keeps what it does at inference "
                     "only: give the module that was exported."
                 )
-            if not isinstance(hook, OWN_HOOKS):
+            if not isinstance(hook, OWN_HOOKS) and not only_records(hook):
                 raise Refused(
                     f"{where} has a {what} ({_name(hook)}), which can change what it computes and "
                     "can't be read: remove it, and register it on the result again if it only "
