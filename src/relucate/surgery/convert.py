@@ -27,6 +27,7 @@ from .blocks import (
     check_whole_steps,
     fit,
     place,
+    settled,
 )
 from .borders import check_strategy, warnings_of
 from .channels import Blocked
@@ -203,7 +204,8 @@ def _take_out(
 def _check_axis(draft: Draft, site: Site) -> None:
     node, linear = draft.nodes[site.nodes[0]], draft.nodes[site.linears[0]]
     axis = node.attrs["axis"] % len(node.shape)
-    if len(node.shape) == len(linear.shape) and axis != linear.channel_axis:
+    there = settled(draft, node, linear.name).attrs["axis"] % len(node.shape)
+    if len(node.shape) == len(linear.shape) and there != linear.channel_axis:
         raise Blocked(f"its axis {axis} isn't the channel axis of '{linear.layer}'")
 
 
@@ -214,6 +216,7 @@ def _put_in(
     for site, call in zip(task.sites, task.calls, strict=True):
         spot = place(draft, paths, site, wanted)
         node = draft.source.nodes[call]
+        node = settled(draft, node, spot.source)
         size = draft.nodes[spot.source].shape[node.attrs["axis"]] or 0
         arrays = _identity(size, node.attrs["epsilon"], moments.get(call), carry)
         draft.restore(node, spot.source, spot.readers, arrays)

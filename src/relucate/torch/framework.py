@@ -54,7 +54,8 @@ class _ReadModel:
         return made.module
 
     def unwritable(self, graph: Graph) -> Mapping[str, str]:
-        return unwritable(graph, self._model, self._reading)
+        turned = _turned(self.graph, graph)
+        return turned or unwritable(graph, self._model, self._reading)
 
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         return outputs(model, inputs, self._example)
@@ -117,6 +118,17 @@ class _ReadModel:
 
     def lowerable(self) -> Lowerable:
         raise Refused("a torch.nn.Module is trained as it is, not lowered.")
+
+
+def _turned(old: Graph, new: Graph) -> dict[str, str]:
+    """Return the norms that an edit gives another axis, which torch's modules don't have."""
+    axes = [{n.name: (n.attrs.get("axis"), n.attrs.get("axes")) for n in g} for g in (old, new)]
+    norms = (n for n in new if n.kind == "norm" and n.name in old.nodes)
+    return {
+        norm.name: f"'{norm.layer_name}' can't go behind the permutation: its axis is fixed"
+        for norm in norms
+        if axes[0][norm.name] != axes[1][norm.name]
+    }
 
 
 class _Torch:
