@@ -58,6 +58,17 @@ class Pair(kl.Layer):
         return {"two": self.two(tensors[1]), "one": self.one(tensors[0])}
 
 
+class Adding(kl.Layer):
+    """It makes layers without weights at each call."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.block = Block(4, name="block")
+
+    def call(self, x):
+        return kl.Add()([x, kl.ReLU()(self.block(x))])
+
+
 class Subclassed(keras.Model):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -70,6 +81,11 @@ class Subclassed(keras.Model):
 def staged():
     x = image = keras.Input((8, 8, 4))
     return keras.Model(image, kl.Dense(3, name="out")(kl.Flatten()(Stage(name="stage")(x))))
+
+
+def adding():
+    image = keras.Input((8, 8, 4))
+    return keras.Model(image, kl.Flatten()(Adding(name="adding")(image)))
 
 
 def shared():
@@ -94,7 +110,7 @@ def unknown_size():
     return keras.Model(image, kl.GlobalAveragePooling2D()(Stage(name="stage")(image)))
 
 
-MODELS = {f.__name__: f for f in (staged, shared, paired, subclassed, unknown_size)}
+MODELS = {f.__name__: f for f in (staged, adding, shared, paired, subclassed, unknown_size)}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -229,7 +245,7 @@ HIDING = {
     ),
     "a counter": (counted, "at inference than"),
     "a loss": (lossy, "at inference than"),
-    "new layers": (lambda layer, x, t: kl.ReLU()(x), "makes layers while it runs"),
+    "new layers": (lambda layer, x, t: kl.Dense(4)(x), "makes layers while it runs"),
     "its own NumPy": (
         lambda layer, x, t: keras.ops.convert_to_tensor(np.tanh(x)),
         "followed",

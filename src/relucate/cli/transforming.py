@@ -97,8 +97,11 @@ class WritingOptions:
 transforms = options_of({WritingOptions: "", ModelOptions: ""}, after=10)
 
 
-def load(model: str, options: Mapping[str, Any]) -> Any:
-    """Return the model that MODEL names (`nets.models.Loaded`), built with `ModelOptions`."""
+def load(model: str, options: Mapping[str, Any], *, compiled: bool = False) -> Any:
+    """Return the model that MODEL names (`nets.models.Loaded`), built with `ModelOptions`.
+
+    With `compiled`, a saved Keras model is compiled as it was.
+    """
     from ..nets.models import load_model
 
     chosen = ModelOptions(**given_values(ModelOptions, options))
@@ -107,6 +110,7 @@ def load(model: str, options: Mapping[str, Any]) -> Any:
         input_shapes=input_shapes(chosen.input_shape),
         options=builder_options(chosen.option),
         imports=chosen.imports or [],
+        compiled=compiled,
     )
 
 
@@ -125,7 +129,8 @@ def carry_out(
     """
     from ..api import transform
 
-    loaded, chosen = load(model, options), WritingOptions(**given_values(WritingOptions, options))
+    loaded = load(model, options, compiled=verb == "rebuild")
+    chosen = WritingOptions(**given_values(WritingOptions, options))
     given["example"] = loaded.example
     if chosen.dry_run:
         plan = transform.plan(verb, loaded.model, *order, **given)

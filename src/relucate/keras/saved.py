@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any
 
 import keras
 
-from ..errors import InputError, Refused, RelucateError, unknown
+from ..errors import InputError, Refused, RelucateError, briefly, unknown
 
+_LARGEST = 256 << 20  # bytes of a model's configuration; large models have some MiB
 _REGISTER = (
     "register them (@keras.saving.register_keras_serializable()) in a Python file and give it with "
     "--import FILE.py, or --import package.module (in Python: load the model yourself with "
@@ -25,8 +27,11 @@ _REGISTER = (
 )
 
 
-def load_saved(path: Path) -> Any:
-    """Return the model in a `.keras` file, uncompiled.
+def load_saved(path: Path, *, compiled: bool = False) -> Any:
+    """Return the model in a `.keras` file; with `compiled`, compiled if it was saved so.
+
+    If that can't be done, as with a loss that isn't registered, a warning says so. The optimizer is
+    a new one of the same configuration.
 
     Raises: InputError: there is no such file, it is not a `.keras` archive, it is truncated, or it
     needs custom objects that aren't registered (the message names them). Refused: it holds code (a
@@ -34,9 +39,26 @@ def load_saved(path: Path) -> Any:
     """
     config = _config(path)
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises any exception of the part that failed
         raise _explained(path, config, error) from error
+    if compiled and isinstance(config, Mapping) and config.get("compile_config"):
+        _compile(model, path, config["compile_config"])
+    return model
+
+
+def _compile(model: Any, path: Path, config: Any) -> None:
+    try:
+        if type(model).compile not in (keras.Model.compile, keras.Sequential.compile):
+            raise TypeError(f"{type(model).__name__} has its own compile")
+        model.compile(**keras.saving.deserialize_keras_object(config, safe_mode=True))
+    except Exception as error:  # Keras raises any exception of the part that failed
+        warnings.warn(
+            f"the compilation of '{path}' isn't kept ({briefly(error)}): register its optimizer, "
+            "loss and metrics, or give a builder that compiles the model.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _config(path: Path) -> Any:
@@ -47,8 +69,8 @@ def _config(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
             names = archive.namelist()
-            config = json.loads(archive.read("config.json")) if "config.json" in names else None
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+            config = _parsed(path, archive) if "config.json" in names else None
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, RuntimeError) as error:
         raise InputError(
             f"'{path}' is no whole .keras file ({error}). The copy may be incomplete: copy it "
             "again, or save the model again with model.save('model.keras')."
@@ -56,6 +78,17 @@ def _config(path: Path) -> Any:
     if broken is not None or config is None:
         what = f"'{broken}' in it is damaged" if broken else "it holds no config.json"
         raise InputError(f"'{path}' is no whole .keras file: {what}. Save the model again.")
+    return config
+
+
+def _parsed(path: Path, archive: zipfile.ZipFile) -> Any:
+    if archive.getinfo("config.json").file_size > _LARGEST:
+        raise InputError(f"'{path}': its config.json is larger than {_LARGEST >> 20} MiB.")
+    try:
+        config = json.loads(archive.read("config.json"))
+        list(_classes(config))
+    except RecursionError:
+        raise InputError(f"'{path}': its config.json is nested too deeply.") from None
     return config
 
 

@@ -142,13 +142,16 @@ def _unknown_model(text: str) -> InputError:
     return InputError(f"{unknown('model', text, registry.NETS)} Or give {_FORMS}.")
 
 
-def load_saved(path: Path) -> tuple[Any, Any]:
-    """Return the model in a .keras or .pt2 file, and the example that a .pt2 file contains."""
+def load_saved(path: Path, *, compiled: bool = False) -> tuple[Any, Any]:
+    """Return the model in a .keras or .pt2 file, and the example that a .pt2 file contains.
+
+    With `compiled`, a Keras model is compiled as it was when it was saved.
+    """
     if path.suffix == ".keras":
         use_backend()
         from ..keras import saved
 
-        return saved.load_saved(path), None
+        return saved.load_saved(path, compiled=compiled), None
     from ..torch.running import load_exported
 
     return load_exported(path)
@@ -160,6 +163,7 @@ def load_model(
     input_shapes: Sequence[tuple[int, ...]] = (),
     options: Mapping[str, Any] | None = None,
     imports: Iterable[str] = (),
+    compiled: bool = False,
 ) -> Loaded:
     """Return the model that `text` names.
 
@@ -167,6 +171,7 @@ def load_model(
         input_shapes: without the batch axis, one per input: of torch models, nets, applications.
         options: keyword arguments of the function, net or application.
         imports: files or modules to import first, because they register custom objects.
+        compiled: a saved Keras model is to be compiled as it was.
     Raises: InputError, Refused: no such model, a broken file, missing arguments.
     """
     use_backend()
@@ -184,7 +189,7 @@ def load_model(
     if found.kind == "saved" and found.path is not None:
         if options:
             raise InputError(f"'{text}' is a file: it takes no options, got {', '.join(options)}.")
-        model, example = load_saved(found.path)
+        model, example = load_saved(found.path, compiled=compiled)
         return Loaded(model, _example(input_shapes) or example, file=_relative(found.path))
     function = load_callable(text)
     offered = {} if shape is None else {"input_shape": shape}

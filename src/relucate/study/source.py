@@ -88,7 +88,7 @@ class ModelSource:
             return Made(nets.build(self.text, order, input_shape, classes, **self.options))
         self._import()
         if self.kind == "saved":
-            model, _ = load_saved(Path(self.text))
+            model, _ = load_saved(Path(self.text), compiled=True)
             return rebuilt(model, order, input_shape, trained=True, **self.options)
         builder = self.load()
         options, own = dict(self.options), {}

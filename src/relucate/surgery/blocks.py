@@ -7,8 +7,9 @@ otherwise the move would change the input of another layer. Shared by `convert` 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import InputError
 from ..graph import Graph, Node
@@ -237,7 +238,8 @@ def check_axis(draft: Draft, site: Site) -> None:
     """Raise Blocked if a norm isn't over its linear layer's channels: a permutation is between."""
     node, linear = draft.nodes[site.nodes[0]], draft.nodes[site.linears[0]]
     rank, channel = len(node.shape), linear.channel_axis
-    axes = {axis % rank for axis in node.attrs.get("axes", (node.attrs.get("axis", -1),))}
+    there = settled(draft, node, linear.name)
+    axes = {axis % rank for axis in there.attrs.get("axes", (there.attrs.get("axis", -1),))}
     if rank == len(linear.shape) and channel is not None and channel not in axes:
         numbers = ", ".join(map(str, sorted(axes)))
         raise Blocked(f"its axis {numbers} isn't the channel axis of '{linear.layer}'")
@@ -249,7 +251,8 @@ def norm_sizes(draft: Draft, node: Node, source: str) -> dict[str, tuple[int, ..
     Raises: Blocked: it doesn't fit there (another rank, a size that isn't known, groups).
     """
     shape, old = draft.nodes[source].shape, node.shape
-    layer = node.layer_name
+    layer, groups_axis = node.layer_name, node.attrs.get("axis", -1)
+    node = settled(draft, node, source)
     if len(shape) != len(old):
         raise Blocked(f"'{layer}' takes values of {len(old)} axes; there are {len(shape)}")
     axes = node.attrs.get("axes", (node.attrs.get("axis", -1),))
@@ -257,8 +260,45 @@ def norm_sizes(draft: Draft, node: Node, source: str) -> dict[str, tuple[int, ..
     if any(size is None for size in sizes):
         raise Blocked(f"'{layer}' needs a known size")
     if node.op == "group_norm":
-        was, groups, size = old[node.attrs["axis"]], node.attrs["groups"], sizes[0] or 0
+        was, groups, size = old[groups_axis], node.attrs["groups"], sizes[0] or 0
         if size % groups or (groups == was) != (groups == size):
             raise Blocked(f"'{layer}' has {groups} groups of {was} channels; there are {size}")
     known = tuple(int(size or 0) for size in sizes)
     return dict.fromkeys(node.arrays, known)
+
+
+def settled(draft: Draft, node: Node, source: str) -> Node:
+    """Return a norm as it is behind `source`: its axes follow the permutes in between."""
+    nodes = draft.source.nodes
+    at = source if source in nodes else draft.nodes[source].added_for
+    if at not in nodes or all(other.op != "permute" for other in draft.source):
+        return node
+    rank, down = len(node.shape), _axes_above(draft.source, at, node.name)
+    order = down and tuple(down.index(axis) for axis in range(rank) if axis in down)
+    order = order or _axes_above(draft.source, node.name, at)
+    if order is None or len(order) != rank:
+        return node  # no path, or a reshape: another rank is refused
+    attrs = dict(node.attrs)
+    if "axes" in attrs:
+        attrs["axes"] = type(attrs["axes"])(order[axis % rank] for axis in attrs["axes"])
+    elif "axis" in attrs and order != tuple(range(rank)):
+        attrs["axis"] = order[attrs["axis"] % rank]
+    return replace(node, attrs=attrs)
+
+
+def _axes_above(graph: Graph, start: str, goal: str) -> tuple[int, ...] | None:
+    """Return which axis of the value `goal` each axis of `start` is, which is computed from it."""
+    queue = deque([(start, tuple(range(len(graph.nodes[start].shape))))])
+    seen = {start}
+    while queue:
+        name, axes = queue.popleft()
+        if name == goal:
+            return axes
+        node = graph.nodes[name]
+        if node.op == "permute":
+            order = (0, *node.attrs["dims"])
+            axes = tuple(order[axis] for axis in axes if axis < len(order))
+        fresh = [other for other in node.inputs if other not in seen]
+        seen.update(fresh)
+        queue.extend((other, axes) for other in fresh)
+    return None

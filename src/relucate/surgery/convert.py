@@ -28,6 +28,7 @@ from .blocks import (
     check_whole_steps,
     fit,
     place,
+    settled,
 )
 from .borders import check_strategy, warnings_of
 from .channels import Blocked
@@ -208,6 +209,7 @@ def _put_in(
     for site, call in zip(task.sites, task.calls, strict=True):
         spot = place(draft, paths, site, wanted)
         node = draft.source.nodes[call]
+        node = settled(draft, node, spot.source)
         size = draft.nodes[spot.source].shape[node.attrs["axis"]] or 0
         arrays = _identity(size, node.attrs["epsilon"], moments.get(call), carry)
         draft.restore(node, spot.source, spot.readers, arrays)

@@ -213,7 +213,7 @@ class Draft:
         old = self.source.nodes[node.name]
         keys = {role: old.arrays.get(role) or self._given_key(old, role) for role in arrays or {}}
         shape = self.nodes[source].shape
-        self.nodes[node.name] = replace(old, inputs=(source,), shape=shape, arrays=keys)
+        self.nodes[node.name] = replace(node, inputs=(source,), shape=shape, arrays=keys)
         self._readers[node.name] = []
         for role, value in (arrays or {}).items():
             self.tensors[keys[role]] = np.asarray(value, np.float64)

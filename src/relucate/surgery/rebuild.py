@@ -33,6 +33,7 @@ from .blocks import (
     front_place,
     norm_sizes,
     place,
+    settled,
 )
 from .channels import Blocked
 from .convert import check_wanted, read_again, unproved
@@ -246,7 +247,7 @@ def _put_back(draft: Draft, paths: Paths, site: Site, call: str, wanted: Order) 
     for role, shape in norm_sizes(draft, node, spot.source).items():
         ones = role in {"gamma", "moving_variance"}
         arrays[role] = np.ones(shape) if ones else np.zeros(shape)
-    draft.restore(node, spot.source, spot.readers, arrays)
+    draft.restore(settled(draft, node, spot.source), spot.source, spot.readers, arrays)
 
 
 # The bias rule, on the network as it is now.

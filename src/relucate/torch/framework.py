@@ -79,6 +79,8 @@ class _ReadModel:
         return made.module
 
     def unwritable(self, graph: Graph) -> Mapping[str, str]:
+        if turned := _turned(self.graph, graph):
+            return turned
         source = self._with_modules(graph)
         back = {new: old for old, new in source.names.items()}
         stuck = unwritable(source.renamed(graph), source.model, source.reading)
@@ -159,6 +161,17 @@ def _ranked(value: np.ndarray, node: Node) -> np.ndarray:
     """Return what a norm reads with as many axes as its node has: it may have merged some."""
     missing = len(node.shape) - value.ndim
     return np.expand_dims(value, tuple(range(1, 1 + missing))) if missing else value
+
+
+def _turned(old: Graph, new: Graph) -> dict[str, str]:
+    """Return the norms that an edit gives another axis, which torch's modules don't have."""
+    axes = [{n.name: (n.attrs.get("axis"), n.attrs.get("axes")) for n in g} for g in (old, new)]
+    norms = (n for n in new if n.kind == "norm" and n.name in old.nodes)
+    return {
+        norm.name: f"'{norm.layer_name}' can't go behind the permutation: its axis is fixed"
+        for norm in norms
+        if axes[0][norm.name] != axes[1][norm.name]
+    }
 
 
 class _Torch:

@@ -73,7 +73,7 @@ def trace(node: Any) -> Inside:
     known = {id(x) for x in layer._flatten_layers(include_self=False)}
     for made in found.nodes:
         _check_call(made, known)
-    _name_operations(found.nodes)
+    _name_operations([made for made in found.nodes if id(made.operation) not in known])
     _compare(node, found)
     return found
 
@@ -145,7 +145,7 @@ def _check_call(node: Any, known: set[int]) -> None:
     operation = node.operation
     own = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
     if isinstance(operation, keras.layers.Layer):
-        if id(operation) not in known:
+        if id(operation) not in known and operation.variables:
             raise Unreadable("makes layers while it runs")
         if forced_training(node) is not None:
             raise Unreadable(f"sets `training` for '{operation.name}' itself")
@@ -156,13 +156,12 @@ def _check_call(node: Any, known: set[int]) -> None:
 
 
 def _name_operations(nodes: Sequence[Any]) -> None:
-    """Name raw operations by what they do: Keras's own names count all that were ever made."""
+    """Name what the call made by what it does: Keras's own names count all that were ever made."""
     counts: dict[str, int] = {}
     for node in nodes:
-        if not isinstance(node.operation, keras.layers.Layer):
-            base = type(node.operation).__name__.lower()
-            count = counts[base] = counts.get(base, -1) + 1
-            node.operation.name = f"{base}_{count}" if count else base
+        base = type(node.operation).__name__.lower()
+        count = counts[base] = counts.get(base, -1) + 1
+        node.operation.name = f"{base}_{count}" if count else base
 
 
 # Comparison of the layer with its record.
