@@ -29,8 +29,8 @@ from .tasks import ENGINES
 # Whole numbers with their least and largest values; JSON readers keep seeds up to 2^53.
 _COUNTS = (
     ("pairs", 1, LAST),
-    ("threads", 1, 1024),
-    ("jobs", 0, 1024),
+    ("threads", 1, 2**16),
+    ("jobs", 0, 2**16),
     ("first_seed", 0, 2**53 - LAST),
 )
 
