@@ -229,6 +229,23 @@ class TestContinuing:
         assert ear.count("run_progress") == 4  # the two runs of the new pair
         assert {k: v for k, v in bits(again).items() if k[1] < 3} == bits(outcome)
 
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"metric": 7.0}, "a run has an accuracy of 7, which isn't between 0 and 1"),
+            ({"metric": "0.9"}, "'metric' of the run's result can't be '0.9'"),
+        ],
+    )
+    def test_a_stored_result_that_cannot_be_is_refused(
+        self, finished, plan, tmp_path, change, message
+    ):
+        outcome, _, _ = finished
+        with Store.open(tmp_path / "odd.sqlite") as store:
+            for key, result in outcome.results.items():
+                store.put(outcome.hashes[key], {}, {**result, **change}, None)
+        with pytest.raises(InputError, match=re.escape(message)):
+            ran(plan, tmp_path / "odd.sqlite")
+
 
 INSPECTION = Inspection(
     {"name": "torch", "reason": "", "backend": "torch", "device": "cpu"},

@@ -56,7 +56,7 @@ def load_arrays(path: Path) -> list[np.ndarray]:
         return list(arrays.values())
     try:
         with path.open("rb") as stream:
-            _check_claim(path.name, _claimed(stream), path.stat().st_size, path)
+            _check_claim("the array", _claimed(stream), path.stat().st_size, path)
         return [np.load(path, allow_pickle=False)]
     except InputError:
         raise

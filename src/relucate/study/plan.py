@@ -49,7 +49,7 @@ class Executed(Comparison):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in (("threads", 1), ("jobs", 0)):
-            object.__setattr__(self, name, whole(getattr(self, name), name, least, 1024))
+            object.__setattr__(self, name, whole(getattr(self, name), name, least, 2**16))
         if self.run_timeout is not None:
             positive(self.run_timeout, "run_timeout", "a number of seconds")
         one_of(self.executor, "executor", EXECUTORS)
