@@ -199,7 +199,7 @@ def test_what_belongs_to_one_of_several_metrics():
     assert (second["direction"], second["unit"], second["worst"]) == ("higher", "", -1.0)
     with pytest.raises(InputError, match="better"):
         relucate.verdict(rows, metric=["mae", "x"], **options)
-    with pytest.raises(InputError, match="row 1.*--worst"):
+    with pytest.raises(InputError, match=r"row 1.*--worst"):
         relucate.verdict(rows, metric=["mae", "R2"], score=["mae", "x"],
                          **{**options, "worst": [5.0, None]})  # fmt: skip
 

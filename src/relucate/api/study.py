@@ -34,7 +34,7 @@ DEFAULT_ORDERS = ("before", "after")
 class Study(Shown):
     """A finished comparison: the verdict with all its evidence.
 
-    verdict: "better", "equivalent" or "inconclusive"; winner: an order or None; difference: of the
+    verdict: "better", "equivalent" or "inconclusive"; winner: an arm or None; difference: of the
     second arm minus the first, a mapping with estimate, low, high, level and method, in the
     metric's own unit (for accuracy a fraction: 0.01 is one point).
     """
