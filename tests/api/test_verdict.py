@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -225,6 +227,17 @@ def test_nothing_is_invented():
     for word in ("None", "norm_parameters", "Recipe", "Engine", "time a run", "linear ("):
         assert word not in page
     assert "None" not in str(relucate.verdict(RUNS, **MAE))
+
+
+def test_the_keys_of_the_document_are_documented():
+    page = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
+    section = page.partition("## `relucate.compare/2`")[2].partition("\n## ")[0]
+    known = set(re.findall(r"\b\w+\b", section))
+    document = relucate.verdict(several(), metric=["mae", "auc"], margin=[1, 1], paired=False)
+    document = document.to_dict()
+    parts = [document, document["scores"], *(document[k][0] for k in ("arms", "runs"))]
+    for part in [*parts, document["comparisons"][0], document["difference"]]:
+        assert set(part) - {"schema"} <= known
 
 
 def test_equal_arms_are_noted():

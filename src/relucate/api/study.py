@@ -42,7 +42,7 @@ _EVENTS = ("say", "run_started", "run_progress", "run_finished", "difference")  
 class Study(Shown):
     """A finished comparison: the verdict with all its evidence.
 
-    verdict: "better", "equivalent" or "inconclusive"; winner: an order or None; difference: of the
+    verdict: "better", "equivalent" or "inconclusive"; winner: an arm or None; difference: of the
     second arm minus the first, a mapping with estimate, low, high, level and method, in the
     metric's own unit (for accuracy a fraction: 0.01 is one point).
     """

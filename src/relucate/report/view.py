@@ -375,7 +375,7 @@ def words(study: dict[str, Any]) -> list[tuple[str, str]]:
         ("verdict", "equivalent: the whole interval is inside the margin. Better: it isn't, but it "
          f"is on one side of zero. Inconclusive: neither, or too few {few}."),
         ("how far it reaches", _reach_words(given)),
-        ("sd", f"standard deviation over seeds{unit}."),
+        ("sd", f"standard deviation over {'seeds' if paired else 'runs'}{unit}."),
         ("diverged", _diverged_words(metric, given)),
     ]  # fmt: skip
     left_out = set() if any(arm["order"] for arm in study["arms"]) else {"order"}
