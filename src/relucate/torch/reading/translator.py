@@ -81,7 +81,12 @@ class Translator(Builder):
         for call in _live(program):
             self._run(call)
         self._note_reads("output", program.results)
-        return [self._output(value) for value in leaves(self.resolve(program.results))]
+        found = [
+            value for value in leaves(self.resolve(program.results)) if isinstance(value, Data)
+        ]
+        if not found:
+            raise Refused("none of the model's outputs depends on its input: there is no node.")
+        return found  # others are constants: who writes the model repeats them
 
     def _note_reads(self, reader: str, arguments: Any) -> None:
         found: set[fx.Node] = set()
@@ -93,11 +98,6 @@ class Translator(Builder):
         node = Node(name, "input", (), self._public(tuple(tensor.shape)), name)
         self.nodes[name] = node
         return Data(name, tuple(tensor.shape), tensor.dtype, self._storage())
-
-    def _output(self, value: Any) -> Data:
-        if isinstance(value, Data):
-            return value
-        raise Refused("one of the model's outputs doesn't depend on its input: there is no node.")
 
     def _run(self, call: Call) -> None:
         self._current = call
