@@ -49,7 +49,10 @@ class Party:
     def outputs(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the model's outputs at inference."""
         found = [self.read.outputs(self.model, batch) for batch in split(inputs, _BATCH)]
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+        return [
+            np.concatenate([np.atleast_1d(part) for part in parts])
+            for parts in zip(*found, strict=True)
+        ]
 
     def attempt(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | str:
         """Return the outputs, or why there are none."""

@@ -48,8 +48,8 @@ def write(graph: Graph, reading: Reading | None = None, *, fresh: int | None = N
     Raises: Refused: a layer can't be made from its config, or no Keras layer can express an edit;
         the message names the layer.
 
-    Layer names stay the same; those in nested models become `outer_inner`, and the new model is one
-    flat functional model. It isn't compiled.
+    Layer names stay the same; those in nested models, and in layers that hold layers, become
+    `outer_inner`, and the new model is one flat functional model. It isn't compiled.
     """
     return write_tapped(graph, reading, (), fresh=fresh)[0]
 

@@ -88,7 +88,13 @@ class Translator(Builder):
         for call in calls:
             self._run(call)
         self._note_reads("output", program.results)
-        return [self._output(value) for value in leaves(self.resolve(program.results))]
+        found = [
+            value for value in leaves(self.resolve(program.results)) if isinstance(value, Data)
+        ]
+        if not found:
+            raise Refused("none of the model's outputs depends on its input: there is no node.")
+        # Others are constants, which the written model repeats.
+        return [self.merged_by_a_node(value) for value in found]
 
     def _note_reads(self, reader: str, arguments: Any) -> None:
         found: set[fx.Node] = set()
@@ -100,11 +106,6 @@ class Translator(Builder):
         node = Node(name, "input", (), self._public(tuple(tensor.shape)), name)
         self.nodes[name] = node
         return Data(name, tuple(tensor.shape), tensor.dtype, self._storage())
-
-    def _output(self, value: Any) -> Data:
-        if isinstance(value, Data):
-            return self.merged_by_a_node(value)
-        raise Refused("one of the model's outputs doesn't depend on its input: there is no node.")
 
     def _run(self, call: Call) -> None:
         self._current = call
