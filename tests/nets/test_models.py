@@ -127,6 +127,8 @@ class TestFile:
             ("net.py", "expected the function too, as net.py:build"),
             ("inceptoin_v3", "unknown model 'inceptoin_v3'"),
             ("Cnn", "unknown model 'Cnn'"),
+            ("VGG16", "did you mean 'keras.applications:VGG16'"),
+            ("Inception", "keras.applications model 'Inception': did you mean 'InceptionV3'"),
         ],
     )
     def test_other_texts(self, folder, name, message):

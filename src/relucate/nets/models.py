@@ -134,12 +134,13 @@ def _folder(text: str, path: Path) -> InputError:
 
 
 def _unknown_model(text: str) -> InputError:
-    if re.fullmatch(r"[A-Z]\w+", text):
-        return InputError(
-            f"unknown model '{text}': the networks that come with Keras are called "
-            f"{APPLICATIONS}{text}. Or give {_FORMS}."
-        )
-    return InputError(f"{unknown('model', text, registry.NETS)} Or give {_FORMS}.")
+    if not re.fullmatch(r"[A-Z]\w+", text):
+        return InputError(f"{unknown('model', text, registry.NETS)} Or give {_FORMS}.")
+    try:  # the networks that come with Keras are called so
+        near = f"did you mean '{meaning(f'{APPLICATIONS}{text}').text}'?"
+    except InputError as error:
+        near = str(error)
+    return InputError(f"unknown model '{text}': {near} Or give {_FORMS}.")
 
 
 def load_saved(path: Path, *, compiled: bool = False) -> tuple[Any, Any]:
