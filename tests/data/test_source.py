@@ -77,6 +77,14 @@ def test_a_named_set_may_bring_class_names():
     assert data.class_names == ("no", "yes")
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "TABLE.TSV", "rows.parquet"])
+def test_a_table_is_refused_with_both_ways_out(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("file,label\na.png,cat\n")
+    with pytest.raises(InputError, match=r"is a table.*np\.savez.*folder:PATH"):
+        load(str(path))
+
+
 def test_an_unknown_name_lists_all():
     with pytest.raises(InputError) as caught:
         load("cifar1", named={"cifar10": tuple, "mnist": tuple})

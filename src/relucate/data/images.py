@@ -116,7 +116,10 @@ def _decode_into(row: np.ndarray, path: Path, resize: bool) -> _Outcome:
     try:
         with Image.open(path, formats=FORMATS) as image:
             if _too_deep(image):
-                return _Outcome(problem=f"{image.mode} pixels; expected 8 bits per channel")
+                return _Outcome(
+                    problem=f"{image.mode} pixels; expected 8 bits per channel (npz:PATH takes "
+                    "arrays of floats)"
+                )
             if not resize and image.size != (width, height):
                 image.load()  # a broken file is reported as broken, not by the size that it claims
                 return _Outcome(size=(image.height, image.width))

@@ -18,6 +18,7 @@ from relucate.data.folder import Progress, Size, load_folder
 from relucate.data.npz import load_npz
 from relucate.errors import InputError, unknown
 
+_TABLES = {".csv", ".tsv", ".xlsx", ".parquet", ".json", ".jsonl"}
 Loader = Callable[[], tuple]  # -> ((x_train, y_train), (x_test, y_test)[, class names])
 
 
@@ -90,6 +91,12 @@ def _by_name(name: str, named: Mapping[str, Loader]) -> Dataset:
     if name and path.is_dir():
         raise InputError(f"'{name}' is a folder; to use it as image data say 'folder:{name}'.")
     if path.is_file():
+        if path.suffix.lower() in _TABLES:
+            raise InputError(
+                f"'{name}' is a table. Of numbers: read it into arrays, and save them with "
+                "np.savez as x_train, y_train, x_test, y_test, or give them in Python. Of image "
+                "names and labels: make a folder for each class, of links, and give 'folder:PATH'."
+            )
         raise InputError(f"'{name}' is a file; an .npz file of arrays is given as 'npz:{name}'.")
     raise unknown("data set", name, ["digits", "folder:PATH", "npz:PATH", *named])
 
