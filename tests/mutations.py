@@ -1,9 +1,9 @@
 """Break each formula of the surgery once and see the tests go red: `python tests/mutations.py`.
 
-Not collected by pytest: it takes some minutes. Each entry is a file, a piece of its text, and what
-stands there in the mutant, which is a copy of the source in a temporary folder. A mutant that no
-test sees is an error of the tests; so is an entry whose text isn't there any more. Words after the
-command choose the mutants whose file or text has one of them.
+Not collected by pytest: it takes some minutes. Each entry is a file, a piece of its text, and the
+mutant's text in its place. A mutant is a copy of the source in a temporary folder. A mutant that
+no test notices is an error of the tests; so is an entry whose text no longer exists. Words after
+the command choose the mutants whose file or text has one of them.
 """
 
 import os
@@ -85,7 +85,7 @@ MUTANTS = [
         "            _set(variable, graph.tensors[node.arrays[role]], node)",
         "            pass",
     ),
-    ("torch/writing/writer.py", "module.inplace = False\n\n    def _al", "pass\n\n    def _al"),
+    ("torch/writing/edits.py", "module.inplace = False\n\n    def _al", "pass\n\n    def _al"),
     ("torch/writing/tensors.py", "target.copy_(tensor_like", "target.add_(0 * tensor_like"),
     # What is refused, what a scale and shift pass, and how they are seen there.
     ("graph/conventions.py", "Conventions(True, False, True)", "Conventions(True, False, False)"),

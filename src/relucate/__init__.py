@@ -8,6 +8,7 @@ from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .api.audit import AuditReport, audit
+    from .api.evidence import EvidenceTable, evidence
     from .api.study import Study, compare
     from .api.transform import TransformReport, convert, fold, rebuild, verify
     from .api.verdict import verdict
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AuditReport",
     "Certificate",
+    "EvidenceTable",
     "InputError",
     "Metric",
     "Order",
@@ -31,6 +33,7 @@ __all__ = [
     "audit",
     "compare",
     "convert",
+    "evidence",
     "fold",
     "rebuild",
     "verdict",
@@ -41,6 +44,8 @@ _HOMES = {
     "Order": "order",
     "audit": "api.audit",
     "AuditReport": "api.audit",
+    "evidence": "api.evidence",
+    "EvidenceTable": "api.evidence",
     "compare": "api.study",
     "Study": "api.study",
     "TransformReport": "api.transform",

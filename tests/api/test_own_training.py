@@ -41,7 +41,7 @@ class TestErrors:
             ({"tune": "lr"}, "tune= doesn't apply with run="),
             ({"run": "train.py"}, "names a file: expected the function too"),
             ({"run": lambda order: 1}, "must take order and seed by name"),
-            ({"run": None}, "metric= needs run="),
+            ({"run": None, "metric": None, "key": "v2"}, "key= needs run="),
         ],
         ids=lambda value: str(value)[:40] if isinstance(value, dict) else None,
     )

@@ -350,7 +350,8 @@ class Block(kl.Layer):
         self.built = True
 
     def call(self, inputs, training=None):
-        return ops.relu(self.bn(self.conv(inputs), training=training))
+        found = ops.relu(self.bn(self.conv(inputs), training=training))
+        return 2 * found if training else found
 
     def compute_output_shape(self, shape):
         return (*shape[:-1], 4)
@@ -358,7 +359,8 @@ class Block(kl.Layer):
 
 @keras.saving.register_keras_serializable("unread")
 class OwnNorm(kl.BatchNormalization):
-    pass
+    def call(self, inputs, training=None, mask=None):
+        return super().call(inputs, training=training, mask=mask)
 
 
 @keras.saving.register_keras_serializable("unread")
@@ -379,8 +381,9 @@ class Subclassed(keras.Model):
         super().__init__(**kwargs)
         self.conv, self.bn = kl.Conv2D(4, 3), kl.LayerNormalization(name="bn")
 
-    def call(self, inputs):
-        return self.bn(self.conv(inputs))
+    def call(self, inputs, training=None):
+        found = self.bn(self.conv(inputs))
+        return 2 * found if training else found
 
 
 class TorchBlock(nn.Module):

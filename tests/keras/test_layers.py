@@ -8,6 +8,7 @@ import pytest
 import torch
 from keras import layers as kl
 
+import relucate
 from relucate.errors import Refused
 from relucate.graph import evaluate
 from relucate.keras.reading.functions import FUNCTIONS as KNOWN_FUNCTIONS
@@ -785,3 +786,62 @@ def test_resizing_keeps_its_word_about_the_method():
     assert graph.nodes["r"].attrs["method"] == "nearest"
     odd = read(net((6, 6, 3), kl.Resizing(3, 4, crop_to_aspect_ratio=True, name="r")))
     assert odd.nodes["r"].attrs["why"] == "keeps the aspect ratio"
+
+
+class OwnArguments(kl.BatchNormalization):
+    """A norm with an `__init__` of its own, as many libraries have one, and a method."""
+
+    def __init__(self, kind="batch", **kwargs):
+        super().__init__(momentum=0.9, epsilon=1e-5, **kwargs)
+        self.own = kind
+
+    def describe(self):
+        return self.own
+
+
+class OwnDense(kl.Dense):
+    pass
+
+
+class Scaled(kl.BatchNormalization):
+    def call(self, inputs, training=None, mask=None):
+        return 2 * super().call(inputs, training=training, mask=mask)
+
+
+class OwnKernel(kl.Dense):
+    @property
+    def kernel(self):
+        return 2 * super().kernel
+
+
+class Mixed(Scaled, OwnArguments):
+    pass
+
+
+def test_a_plain_subclass_is_read_as_what_it_is(evaluated):
+    model = net((6, 6, 3), kl.Conv2D(4, 3), OwnArguments(name="own"), kl.ReLU(), OwnDense(3))
+    graph = evaluated(model)
+    assert not graph.opaque
+    assert graph.nodes["own"].op == "batch_norm"
+    assert graph.nodes["own"].attrs["epsilon"] == 1e-5
+
+
+@pytest.mark.parametrize("kind", [Scaled, Mixed, OwnKernel])
+def test_a_subclass_that_overrides_what_computes_is_unknown(kind):
+    layer = kind(3, name="odd") if kind is OwnKernel else kind(name="odd")
+    graph = read(net((6, 6, 3), layer))
+    assert [node.layer for node in graph.opaque] == ["odd"]
+    assert bool(graph.hidden_norms) == (kind is not OwnKernel)
+
+
+@pytest.mark.parametrize("verb", [relucate.fold, relucate.convert, relucate.rebuild])
+def test_every_verb_knows_a_plain_subclass(verb, randomize):
+    """Its `__init__` doesn't take its own configuration, so Keras's layer replaces it."""
+    layers = kl.Conv2D(4, 3, name="c"), OwnArguments(name="own"), kl.ReLU(), kl.Flatten()
+    model = randomize(net((6, 6, 3), *layers, kl.Dense(2)))
+    made, report = verb(model) if verb is relucate.fold else verb(model, "after")
+    assert [outcome.status for outcome in report.sites] == ["done"]
+    if verb is not relucate.fold:
+        norm = made.get_layer("own")
+        assert (type(norm), norm.momentum) == (kl.BatchNormalization, 0.9)
+        assert norm.epsilon == 1e-5

@@ -565,6 +565,19 @@ def test_a_layer_without_a_full_config_is_refused():
         write(read(model), model)
 
 
+def test_a_layer_without_weights_needs_no_config(randomize):
+    """Keras can't write the configuration of an Identity with an argument that isn't plain."""
+    x = image(4)
+    same = kl.Identity(name="same")
+    same.get_config = lambda: 1 / 0
+    model = randomize(keras.Model(x, kl.Dense(2, name="d")(same(x))))
+    made = write(read(model), model)
+    assert made.get_layer("same") is not same
+    assert len(same._inbound_nodes) == 1
+    ones = np.ones((1, 4), "float32")
+    np.testing.assert_array_equal(made.predict_on_batch(ones), model.predict_on_batch(ones))
+
+
 def test_a_layer_whose_call_was_replaced_is_refused():
     x = image(4)
     layer = kl.Dense(2, name="odd")

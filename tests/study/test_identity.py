@@ -1,4 +1,4 @@
-"""What identifies code: what it does, not where it stands."""
+"""What identifies code: what it does, not where it is."""
 
 import functools
 import importlib

@@ -14,8 +14,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from ..arguments import one_of, texts
 from ..data import Dataset, load
-from ..errors import InputError, unknown
+from ..errors import InputError
 from ..order import Order
 from ..stats.paired import is_number
 from ..stats.verdict import check_margin
@@ -27,12 +28,15 @@ from ..study.plan import Executed, StudyPlan
 from ..study.running import run as carry_out
 from ..study.source import resolve
 from ..study.vary import arms_from, check_dropout, check_factors
-from ..train.metric import Metric, margin_of, metric_named
+from ..train.metric import ACCURACY, Metric, metric_named
 from ..train.recipe import Recipe
-from ..train.task import CLASSIFICATION, Task
+from ..train.task import Task
+from ..train.tasks import task_for
 from .shown import Shown
 
 DEFAULT_ORDERS = ("before", "after")
+
+_EVENTS = ("say", "run_started", "run_progress", "run_finished", "difference")  # of a `Display`
 
 
 class Study(Shown):
@@ -103,7 +107,7 @@ def compare(
     norm_eps: float | None = None,
     norm_momentum: float | None = None,
     recipe: Recipe | Mapping[str, Any] | None = None,
-    task: Task = CLASSIFICATION,
+    task: Task | str | None = None,
     metric: str | Metric | None = None,
     lower_is_better: bool | None = None,
     worst: float | None = None,
@@ -159,13 +163,16 @@ def compare(
         norm_eps, norm_momentum: set in the norms of every arm; momentum is Keras's, the share of
             the old average that a step keeps (PyTorch's is 1 - this).
         recipe: how to train; a mapping gives options of `Recipe`. None: defaults for the data.
-        task: what the networks are trained for and scored by, an instance of a subclass of
-            `train.task.Task`; single-label classification by accuracy unless given.
-        metric: what `run` returns: a name, such as "auc", or a Metric. lower_is_better: of a name
-            whose direction isn't known. worst: the score of a run that returns NaN, which is lost
-            otherwise.
-        key: any text that identifies what the code of `run` doesn't show, such as a version of the
-            data: with another key its runs aren't taken from the store.
+        task: what the networks are trained for: "classification", "multilabel", "regression",
+            "segmentation", or an instance of a subclass of `train.task.Task`. None: what the
+            labels are for (integers: classes, floats: regression, ...), which a note says.
+        metric: what they are scored by, a metric of the task, such as "ROC AUC" or "RMSE". None:
+            the task's usual one (accuracy, mean average precision, MAE, mean IoU). With `run` what
+            it returns: any name, or a Metric.
+        lower_is_better: with `run`, of a metric whose name doesn't say it.
+        worst: with `run`, the score of a call that returns NaN, which is lost otherwise.
+        key: with `run`, any text that identifies what its code doesn't show, such as a version of
+            the data: with another key its runs aren't taken from the store.
         pairs: seeds per arm, from `first_seed` on, fixed in advance. None: as many as the answer
             needs, at most `max_pairs`; a larger `max_pairs` continues an undecided study.
         margin: smallest difference that matters, in the metric's own unit (accuracy: a fraction).
@@ -196,7 +203,7 @@ def compare(
     ('paired t, fixed number of pairs', 6)
     """
     given = dict(locals())
-    _check_numbers(pairs, max_pairs, tune, rates)
+    _checked(margin, pairs, max_pairs, tune, rates, command)
     shared = {name: given[name] for name in _SHARED}
     shared |= {"pairs": max_pairs if pairs is None else pairs, "looks": pairs is None}
     shared |= {"factors": check_factors({} if vary is None else vary)}
@@ -206,34 +213,22 @@ def compare(
 
 
 _SHARED = ("target", "first_seed", "level", "threads", "jobs", "run_timeout", "executor")
-_OWN = ("arms", "metric", "lower_is_better", "worst", "key")  # only with a training of one's own
-_TRAINED = (
-    "model",
-    "data",
-    "imports",
-    "norm_eps",
-    "norm_momentum",
-    "recipe",
-    "task",
-    "engine",
-    "device",
-    "tune",
-)  # only without
+_OWN = ("arms", "lower_is_better", "worst", "key")  # only with a training of one's own
+_TRAINED = "model data imports norm_eps norm_momentum recipe task engine device tune".split()
+_DECIDES = (
+    "doesn't apply with run=: your own training decides it. Options of your function go into "
+    "options=."
+)
 
 
 def _own_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> OwnPlan:
     """Return the plan of the user's own training from the arguments of `compare`."""
-    _refuse(
-        given,
-        _TRAINED,
-        "doesn't apply with run=: your own training decides it. Options of "
-        "your function go into options=.",
-    )
+    _refuse(given, _TRAINED, _DECIDES)
     worst, metric = given["worst"], given["metric"]
     scored = _metric(metric, given["lower_is_better"], worst)
     arms = _own_arms(given["orders"], given["arms"], shared["factors"])
     if not isinstance(given["key"], str):
-        raise InputError(f"key must be a text, got {given['key']!r}.")
+        raise InputError(f"key must be a text, got {given['key']!r:.80}.")
     return OwnPlan(
         arms,
         own_source(given["run"], given["options"], arms),
@@ -248,37 +243,63 @@ def _own_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> OwnPlan:
 def _trained_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> StudyPlan:
     """Return the plan of training networks from the arguments of `compare`."""
     _refuse(given, _OWN, "needs run= (--run), your own training.")
-    margin = _checked(given["margin"], given["task"], given["target"])
+    model, data, task = given["model"], given["data"], given["task"]
+    imports = given["imports"]
     arms = arms_from(_orders(given["orders"]), shared["factors"])
-    model, data = given["model"], given["data"]
-    source = resolve("cnn" if model is None else model, given["options"], given["imports"] or ())
+    source = resolve(
+        "cnn" if model is None else model,
+        given["options"],
+        texts(() if imports is None else imports, "imports"),
+    )
     norms = check_norm_settings(given["norm_eps"], given["norm_momentum"])
     source = replace(source, norms=norms)
     check_dropout(source, arms, shared["factors"])
-    dataset = load_data("digits" if data is None else data)
+    named = {"task": task} if isinstance(task, str) else {}
+    dataset = load_data("digits" if data is None else data, **named)
+    task = task_for(task, dataset.labels, _metric_name(given["metric"]))
+    _check_target(given["target"], task)
     recipe = make_recipe(given["recipe"], dataset)
-    own = {name: given[name] for name in ("task", "engine", "device")}
-    return StudyPlan(arms, source, dataset, recipe, margin=margin, **own, **shared)
+    own = {name: given[name] for name in ("margin", "engine", "device")}
+    return StudyPlan(arms, source, dataset, recipe, task=task, **own, **shared)
 
 
-def _check_numbers(pairs: int | None, max_pairs: int, tune: str | None, rates: Any) -> None:
-    """Refuse wrong numbers before any work is done."""
-    whole = isinstance(max_pairs, int) and not isinstance(max_pairs, bool)
-    if pairs is None and not (whole and 3 <= max_pairs <= 1000):
+def _checked(
+    margin: float | None,
+    pairs: int | None,
+    max_pairs: int,
+    tune: str | None,
+    rates: Any,
+    command: Any,
+) -> None:
+    """Refuse wrong arguments before any work is done."""
+    if margin is not None:
+        check_margin(margin)
+    count = isinstance(max_pairs, int) and not isinstance(max_pairs, bool)
+    if pairs is None and not (count and 3 <= max_pairs <= 1000):
         raise InputError(f"max_pairs must be a whole number from 3 to 1,000, got {max_pairs!r}.")
-    if tune not in (None, "lr"):
-        raise unknown("thing to tune", tune, ("lr",))
+    if tune is not None:
+        one_of(tune, "thing to tune", ("lr",))
+    if not isinstance(command, str):
+        raise InputError(f"command must be a text, got {command!r:.80}.")
     if rates is not None and tune is None:
         raise InputError("rates= needs tune='lr' (--rates needs --tune lr).")
 
 
-def _checked(margin: float | None, task: Task, target: float | None) -> float:
-    """Return the margin; refuse a wrong one, or a wrong target, before any work is done."""
-    margin = margin_of(task.metric) if margin is None else margin
-    check_margin(margin)
-    if target is not None and not (is_number(target) and 0 < target <= 1):
-        raise InputError(f"target must be an accuracy above 0 and at most 1, got {target!r}.")
-    return margin
+def _metric_name(metric: str | Metric | None) -> str | None:
+    """Return the name of a metric; the score of a built-in task can't be another's."""
+    if isinstance(metric, Metric):
+        raise InputError(
+            f"Metric('{metric.name}') is for scores of your own (run=, or a subclass of Task): a "
+            "built-in task takes the name of one of its metrics."
+        )
+    return metric
+
+
+def _check_target(target: float | None, task: Task) -> None:
+    if target is None or (is_number(target) and (task.metric != ACCURACY or 0 < target <= 1)):
+        return
+    what = "an accuracy above 0 and at most 1" if task.metric == ACCURACY else "a finite number"
+    raise InputError(f"target must be {what}, got {target!r}.")
 
 
 def _refuse(given: Mapping[str, Any], names: Sequence[str], why: str) -> None:
@@ -361,7 +382,12 @@ def default_recipe(data: Dataset) -> dict[str, Any]:
 def _display(display: Any, progress: bool, plan: Executed) -> Any:
     """Return the display of a plan: the user's own, the live one, or none."""
     if display is not None:
+        lacks = [name for name in _EVENTS if not callable(getattr(display, name, None))]
+        if lacks:
+            raise InputError(f"display must have {', '.join(lacks)}, got {display!r:.80}.")
         return display
+    if not isinstance(progress, bool):
+        raise InputError(f"progress must be True or False, got {progress!r:.80}.")
     if not progress:
         return NoDisplay()
     from rich.console import Console

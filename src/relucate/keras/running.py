@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import keras
@@ -22,6 +22,21 @@ def no_gradients() -> AbstractContextManager[Any]:
     if keras.config.backend() != "torch":
         return nullcontext()
     return sys.modules["torch"].no_grad()  # Keras has imported its backend
+
+
+@contextmanager
+def fixed_draws() -> Iterator[None]:
+    """Let random layers draw the same on the CPU each time, and change no one's random state.
+
+    On the torch backend they draw from torch's own generator, elsewhere from their variables.
+    """
+    if keras.config.backend() != "torch":
+        yield
+        return
+    torch = sys.modules["torch"]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
 
 
 def outputs(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -61,7 +76,7 @@ def called(call: Call, values: Mapping[Value, Any], training: bool) -> list[Any]
     try:
         with keras.device("cpu"), no_gradients():
             return keras.tree.flatten(call.operation(*args, **kwargs))
-    except Exception as error:  # a backend raises whatever its kernels raise
+    except Exception as error:  # each backend raises errors of its own
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
         raise Refused(
             f"{title()} can't run the model at '{call.operation.name}', on an input of shape "

@@ -119,14 +119,19 @@ def _import_from_here() -> None:
 def reported(problem: str, but: Any = ()) -> Iterator[None]:
     """Turn an error of the user's code into an InputError: `problem`, the error, the user's line.
 
-    `sys.exit` counts as an error; Ctrl-C doesn't; errors of the class `but` stay as they are.
+    `sys.exit` counts as an error; Ctrl-C doesn't; errors of the class `but` stay as they are. A
+    child process that the code forked ends here: it must not do the same work a second time.
     """
+    process = os.getpid()
     try:
         yield
     except but:
         raise
     except (Exception, SystemExit) as error:
         raise InputError(f"{problem}: {where(error)}") from error
+    finally:
+        if os.getpid() != process:
+            os._exit(0)
 
 
 def where(error: BaseException) -> str:

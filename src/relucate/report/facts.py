@@ -9,6 +9,7 @@ from typing import Any
 
 from relucate.errors import InputError
 from relucate.phrases import count
+from relucate.report import shape
 from relucate.report.numbers import MISSING, Units, known, level_percent
 from relucate.train.metric import ACCURACY
 
@@ -18,11 +19,20 @@ LOOKED_AT = 3  # with this many pairs a difference has an interval unless it is 
 
 
 def current(study: dict[str, Any]) -> dict[str, Any]:
+    """Return a study in today's schema.
+
+    Raises: InputError: the dict isn't a comparison study that this version reads, or a part of it
+    is missing or wrong.
+    """
+    found = _upgraded(study)
+    shape.check(found)
+    return found
+
+
+def _upgraded(study: dict[str, Any]) -> dict[str, Any]:
     """Return a study in today's schema; the first schema named its metric in a word.
 
-    Raises: InputError: the dict isn't a comparison study that this version reads.
-
-    >>> current({"schema": "relucate.compare/1", "metric": "accuracy"})["metric"]["scale"]
+    >>> _upgraded({"schema": "relucate.compare/1", "metric": "accuracy"})["metric"]["scale"]
     100.0
     """
     schema = study.get("schema")
@@ -30,7 +40,7 @@ def current(study: dict[str, Any]) -> dict[str, Any]:
         return study
     if schema != FIRST_SCHEMA:
         raise InputError(
-            f"expected a study with schema '{SCHEMA}' or '{FIRST_SCHEMA}', got {schema!r}: "
+            f"expected a study with schema '{SCHEMA}' or '{FIRST_SCHEMA}', got {schema!r:.60}: "
             "a report is made from what `relucate compare --format json` prints."
         )
     return {**study, "schema": SCHEMA, "metric": {**ACCURACY.to_dict(), "worst": ACCURACY.worst}}

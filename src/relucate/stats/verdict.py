@@ -51,17 +51,8 @@ class Verdict:
 
     def to_dict(self) -> dict[str, object]:
         """Return everything as plain data, without NaN; `difference` is a dict of its own."""
-        return {
-            "verdict": self.verdict,
-            "winner": self.winner,
-            "clears_margin": self.clears_margin,
-            "excludes_zero": self.excludes_zero,
-            "reason": self.reason,
-            "pairs_needed": self.pairs_needed,
-            "difference": self.difference.to_dict(),
-            "margin": self.margin,
-            "diverged": {"a": self.diverged[0], "b": self.diverged[1]},
-        }
+        diverged = dict(zip("ab", self.diverged, strict=True))
+        return {**vars(self), "difference": self.difference.to_dict(), "diverged": diverged}
 
 
 def decide(

@@ -12,6 +12,7 @@ from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple, TypeVar
 
+from ..arguments import whole
 from ..errors import InputError
 from ..stats.paired import check_level
 from ..stats.sequential import Monitor
@@ -29,6 +30,7 @@ class Schedule(NamedTuple):
     steps: int  # of one epoch
 
 
+_LARGEST = 2**53  # JSON readers keep whole numbers up to here
 Seed = Any  # of a pair: a whole number, or another name (of a fold, a data set) of given scores
 
 
@@ -68,10 +70,10 @@ class Comparison:
         if len(self.arms) < 2:
             raise InputError(f"a comparison needs at least two arms, got {labels}.")
         self._check_labels()
-        check_whole("pairs", self.pairs, 1)
-        check_whole("first_seed", self.first_seed, 0)
-        if self.pairs > LAST and self.given_seeds is None:
-            raise InputError(f"pairs must be at most {LAST:,}, got {self.pairs:,}.")
+        most = LAST if self.given_seeds is None else _LARGEST
+        object.__setattr__(self, "pairs", whole(self.pairs, "pairs", 1, most))
+        first = whole(self.first_seed, "first_seed", 0, _LARGEST - LAST)
+        object.__setattr__(self, "first_seed", first)
         check_level(self.level)
         if self.margin is None:
             object.__setattr__(self, "margin", margin_of(self.metric))
@@ -166,9 +168,3 @@ class Comparison:
 
 
 AnyComparison = TypeVar("AnyComparison", bound=Comparison, covariant=True)
-
-
-def check_whole(name: str, value: Any, least: int) -> None:
-    """Raise InputError unless the value is a whole number of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")

@@ -12,9 +12,10 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..errors import InputError
-from ..train.run import RunResult, RunSpec
+from ..train.run import RunResult, RunSpec, check_result
 from .display import Display
 from .executors.protocol import Died, Done, Epoch, Event, Executor, Failed, Silent, Task
 from .plan import Executed
@@ -54,7 +55,8 @@ def run_study(
     """
     start = time.perf_counter()
     display.say(plan.preparing)
-    outcome = StudyResults(plan, _inspect(plan, executor, display))
+    inspection = _inspect(plan, executor, display)
+    outcome = StudyResults(*plan.informed(inspection))
     _resume(outcome, store, display)
     _Missing(outcome, store, display, 1 if need_all else LOST).run(executor)
     if outcome.failed and not outcome.finished_pairs():
@@ -90,6 +92,7 @@ def _resume(outcome: StudyResults[Executed], store: Store, display: Display) -> 
             outcome.hashes[arm.label, seed] = spec.hash
             result = store.get(spec.hash)
             if result is not None:
+                _check_kept(result, spec.hash, store)
                 outcome.results[arm.label, seed] = result
                 examples = plan.examples or result.get("examples", 0)
                 outcome.per_example[arm.label, seed] = store.get_per_example(spec.hash, examples)
@@ -99,6 +102,15 @@ def _resume(outcome: StudyResults[Executed], store: Store, display: Display) -> 
                     arm.label, seed, result["metric"], result["status"], None, resumed=True
                 )
     _show_difference(outcome, display)
+
+
+def _check_kept(result: Any, run_hash: str, store: Store) -> None:
+    try:
+        check_result(result)
+    except InputError as error:
+        raise InputError(
+            f"{store.path}: run {run_hash}: {error} The file was changed: use another one."
+        ) from error
 
 
 @dataclass

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass
-from math import inf
-from typing import Any
+from dataclasses import KW_ONLY, asdict, dataclass, replace
+from math import prod
+from typing import Any, Self
 
+from ..arguments import one_of, positive, whole
 from ..data.dataset import Dataset
-from ..errors import InputError, unknown
+from ..errors import InputError
 from ..frameworks import HOST
-from ..stats.paired import is_number
+from ..phrases import some
 from ..train.metric import Metric
 from ..train.recipe import Recipe
 from ..train.run import RunSpec
-from ..train.task import CLASSIFICATION, Classification, Task
+from ..train.task import CLASSIFICATION, Task
 from .arms import Arm
-from .comparison import Comparison, Schedule, check_whole
+from .comparison import Comparison, Schedule
 from .display import Display
 from .executors import EXECUTORS, Executor, Setup
 from .executors.perform import inspection, training
@@ -47,13 +48,11 @@ class Executed(Comparison):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("threads", self.threads, 1)
-        check_whole("jobs", self.jobs, 0)
-        limit = self.run_timeout
-        if limit is not None and not (is_number(limit) and 0 < limit < inf):
-            raise InputError(f"run_timeout must be a number of seconds above 0, got {limit!r}.")
-        if self.executor not in EXECUTORS:
-            raise unknown("executor", self.executor, EXECUTORS)
+        for name, least in (("threads", 1), ("jobs", 0)):
+            object.__setattr__(self, name, whole(getattr(self, name), name, least, 1024))
+        if self.run_timeout is not None:
+            positive(self.run_timeout, "run_timeout", "a number of seconds")
+        one_of(self.executor, "executor", EXECUTORS)
 
     @property
     def workers(self) -> int:
@@ -79,6 +78,10 @@ class Executed(Comparison):
     def inspection(self) -> dict[str, Any]:
         """Return the work of the first task, whose answer is an `Inspection`."""
         raise NotImplementedError
+
+    def informed(self, inspection: Inspection) -> tuple[Self, Inspection]:
+        """Return the plan with what the inspection changes in it, and a note of that."""
+        return self, inspection
 
     def spec(self, inspection: Inspection, index: int, seed: int) -> RunSpec:
         """Return the spec of arm `index` at `seed`: everything that determines the run's bits."""
@@ -107,12 +110,19 @@ class StudyPlan(Executed):
     metric: Metric = None  # type: ignore[assignment]  # the task's, from __post_init__ on
 
     def __post_init__(self) -> None:
+        if self.task.labels != self.data.labels:
+            raise InputError(
+                f"the task {self.task.name} takes {self.task.labels}, and the data's labels are "
+                f"{self.data.labels}."
+            )
         if self.metric is None:
-            object.__setattr__(self, "metric", self.task.metric)
+            object.__setattr__(self, "metric", self._metric())
         super().__post_init__()
-        if self.engine not in ENGINES:
-            raise unknown("engine", self.engine, ENGINES)
+        if not isinstance(self.device, str):
+            raise InputError(f"device must be a text such as 'cpu', got {self.device!r:.80}.")
+        one_of(self.engine, "engine", ENGINES)
         for recipe in map(self.recipe_of, self.arms):
+            self.task.check_recipe(recipe)
             recipe.check_fits(len(self.data.y_train), self.data.input_shape)
             self.data.check_held_out(recipe.validation)
             if self.target is not None and not recipe.curve:
@@ -120,6 +130,10 @@ class StudyPlan(Executed):
                     "target= needs a learning curve, and curve=0 turns it off: remove one of the "
                     "two."
                 )
+
+    def _metric(self) -> Metric:
+        """Return the task's metric; the data give it the worst score that it doesn't have."""
+        return self.task.metric_on(self.data.y_train, self.data.y_test, self.data.classes)
 
     @property
     def networks(self) -> list[Arm]:
@@ -147,6 +161,18 @@ class StudyPlan(Executed):
     def inspection(self) -> dict[str, Any]:
         """Return the work of building all networks once."""
         return inspection(self.networks, self.engine, self.device)
+
+    def informed(self, inspection: Inspection) -> tuple[Self, Inspection]:
+        """Leave out the standardisation of the data for models that scale their inputs."""
+        layers = inspection.input_scaling
+        if not layers or not self.recipe.standardize:
+            return self, inspection
+        note = (
+            "the data aren't standardised, because the model scales its inputs itself "
+            f"({some(layers)})"
+        )
+        plan = replace(self, recipe=self.recipe.changed(standardize=False))
+        return plan, replace(inspection, notes=(*inspection.notes, note))
 
     def work(self, spec: RunSpec) -> dict[str, Any]:
         """Return the work of training a run."""
@@ -207,6 +233,11 @@ class StudyPlan(Executed):
                 "train": len(self.data.y_train),
                 "test": len(self.data.y_test),
                 "fingerprint": self.data.fingerprint,
+                **({} if self.data.labels == "classes" else {"labels": self.data.labels}),
+            },
+            "task": {
+                "name": self.task.name,
+                "loss": self.recipe.loss or self.task.training_loss,
             },
             "recipe": self.recipe.to_dict(),
             "engine": {
@@ -224,6 +255,7 @@ class StudyPlan(Executed):
         engine, closing = inspection.engine, []
         if engine["name"] != HOST:
             closing.append(f"trained by the {engine['name']} engine: {engine['reason']}")
+        closing += self._unequal_steps()
         closing += _differing(inspection, hint="" if self.source.norms else NORMS_HINT)
         if self.recipe.decay_all and self.recipe.weight_decay:
             closing.append(
@@ -232,10 +264,22 @@ class StudyPlan(Executed):
             )
         return [*self.data.notes, *inspection.notes], closing
 
+    def _unequal_steps(self) -> list[str]:
+        """Return a note if some arms take less than half the optimizer steps of others."""
+        steps = {arm.label: prod(self.schedule(arm)) for arm in self.arms}
+        most, least = max(steps, key=steps.__getitem__), min(steps, key=steps.__getitem__)
+        if steps[most] <= 2 * steps[least]:
+            return []
+        return [
+            f"the arms take different numbers of steps, from {steps[least]:,} ({least}) to "
+            f"{steps[most]:,} ({most}): what looks like an effect of the batch size may be one of "
+            "shorter training"
+        ]
+
 
 def _identity(task: Task) -> dict[str, Any]:
     """Return what identifies a task; nothing for the one that older stores know."""
-    if type(task) is Classification:
+    if task.is_usual:
         return {}
     return {"name": task.name, "metric": asdict(task.metric), "code": code_digest(task)}
 

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..stats import PairedDifference, Verdict, decide, paired_difference, score_runs
 from ..stats.spending import FIRST
 from ..stats.welch import welch_difference
-from ..train.metric import NOT_SCORES
+from ..train.metric import ACCURACY, NOT_SCORES
 from .compared import Compared
 from .comparison import AnyComparison, Schedule, Seed
 from .interaction import Interaction
@@ -187,6 +187,9 @@ class StudyResults(Generic[AnyComparison]):
                 f"the study is about '{self.plan.metric.name}', but a run was scored by "
                 f"'{names[0]}': the task that it was trained for has another metric."
             )
+        score = result["metric"]
+        if self.plan.metric == ACCURACY and score is not None and not 0 <= score <= 1:
+            raise InputError(f"a run has an accuracy of {score:g}, which isn't between 0 and 1.")
 
     def effects(self, asked: Interaction, seeds: list[Seed]) -> tuple[Any, Any]:
         """Return an order's effect with each value, averaged over rows: (seeds,) twice."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import nets
+from ..arguments import mapping
 from ..errors import InputError, Refused
 from ..nets.models import APPLICATIONS, load_saved, meaning
 from ..nets.user_code import (
@@ -154,7 +155,7 @@ def resolve(
     """
     if isinstance(model, ModelSource):
         return model
-    chosen = _plain_options(options or {})
+    chosen = _plain_options(mapping(options, "options"))
     if isinstance(model, str):
         for name in imports:
             import_user_module(name)

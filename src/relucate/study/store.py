@@ -9,11 +9,12 @@ and results (`train`).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from relucate.errors import InputError
 from relucate.stats.crossed import pack, unpack
 
 APPLICATION_ID = 0x72656C75  # "relu": marks the file as ours, also for `file` and other tools
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def _any_score_per_example(connection: sqlite3.Connection) -> None:
@@ -34,11 +35,23 @@ def _any_score_per_example(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE runs SET kind = 'bits' WHERE per_example IS NOT NULL")
 
 
+def _with_digests(connection: sqlite3.Connection) -> None:
+    """Migrate from schema 2, whose rows could change without a trace."""
+    connection.execute("ALTER TABLE runs ADD COLUMN digest TEXT")
+    connection.create_function("row_digest", -1, lambda *row: _digest(row), deterministic=True)
+    connection.execute(f"UPDATE runs SET digest = row_digest({_ROW})")
+
+
 # MIGRATIONS[i] takes an open connection from schema version i + 1 to i + 2.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_any_score_per_example,)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    _any_score_per_example,
+    _with_digests,
+)
 
 # kind: how per_example holds a run's score on each test example, NULL if it isn't kept;
 # 'bits' (right or wrong, numpy.packbits) or 'floats' (float64, little-endian).
+# digest: `_digest` of the row, so that a changed run is never taken for a finished one.
+_ROW = "hash, status, spec, result, per_example, kind"
 _CREATE = """
 CREATE TABLE runs (
     hash TEXT PRIMARY KEY,
@@ -47,22 +60,24 @@ CREATE TABLE runs (
     result TEXT NOT NULL,
     per_example BLOB,
     kind TEXT,
+    digest TEXT,
     stored_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
 )
 """
 
 # A run that is done is never overwritten: the same spec would give the same bits.
-_PUT = """
-INSERT INTO runs (hash, status, spec, result, per_example, kind) VALUES (?, ?, ?, ?, ?, ?)
+_PUT = f"""
+INSERT INTO runs ({_ROW}, digest) VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (hash) DO UPDATE SET
     status = excluded.status, spec = excluded.spec, result = excluded.result,
-    per_example = excluded.per_example, kind = excluded.kind, stored_at = excluded.stored_at
+    per_example = excluded.per_example, kind = excluded.kind, digest = excluded.digest,
+    stored_at = excluded.stored_at
 WHERE runs.status <> 'done'
 """
 
-_COLUMNS = "hash, status, spec, result, per_example, kind, stored_at"
+_COLUMNS = f"{_ROW}, digest, stored_at"
 _ALL = f"SELECT {_COLUMNS} FROM runs ORDER BY rowid"
-_ADD = f"INSERT OR IGNORE INTO runs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_ADD = f"INSERT OR IGNORE INTO runs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class Row(NamedTuple):
@@ -74,6 +89,7 @@ class Row(NamedTuple):
     result: str
     per_example: bytes | None
     kind: str | None
+    digest: str
     stored_at: str
 
 
@@ -159,13 +175,14 @@ class Store:
         """Return the result stored under the hash, or None if there is none.
 
         Raises:
-            InputError: the file can't be read (locked or damaged).
+            InputError: the file can't be read (locked or damaged), or the run was changed after it
+                was stored.
         """
-        row = self._row("result", run_hash)
+        row = self._row(run_hash)
         if row is None:
             return None
         try:
-            return json.loads(row[0])
+            return json.loads(row[3])
         except ValueError as error:
             raise InputError(f"{self.path}: could not read run {run_hash}: {_DAMAGED}") from error
 
@@ -174,7 +191,7 @@ class Store:
 
         None if the run, its scores, or scores of that many examples aren't stored.
         """
-        kind, data = self._row("kind, per_example", run_hash) or (None, None)
+        *_, data, kind = self._row(run_hash) or (None, None)
         if data is not None and kind == "floats" and len(data) == 8 * examples:
             return np.frombuffer(data, "<f8").astype(float)
         if data is not None and kind == "bits" and len(data) == -(-examples // 8):
@@ -185,7 +202,9 @@ class Store:
         """Yield every stored run as it is stored, in the order of the file."""
         self._write()
         with _explained(self.path, "could not read the runs"):
-            yield from map(Row._make, self._connection.execute(_ALL))
+            for row in map(Row._make, self._connection.execute(_ALL)):
+                self._check_digest(row[:-2], row.digest)
+                yield row
 
     def add(self, rows: Iterable[Row]) -> None:
         """Store rows of other stores in one transaction: all or none. Known hashes stay.
@@ -230,7 +249,7 @@ class Store:
         row = (run_hash, result.get("status", "done"), _canonical(spec), _json(result), *kept)
         now = time.monotonic()
         self._waiting_since = self._waiting_since if self._waiting else now
-        self._waiting.append(row)
+        self._waiting.append((*row, _digest(row)))
         if not cheap or now - self._waiting_since > _PATIENCE:
             self._write()
 
@@ -243,11 +262,29 @@ class Store:
         with _explained(self.path, what), _transaction(self._connection, "IMMEDIATE"):
             self._connection.executemany(_PUT, rows)
 
-    def _row(self, columns: str, run_hash: str) -> tuple[Any, ...] | None:
+    def _row(self, run_hash: str) -> tuple[Any, ...] | None:
+        """Return the values of `_ROW` of a run, as they were stored."""
         self._write()
         with _explained(self.path, f"could not read run {run_hash}"):
-            query = f"SELECT {columns} FROM runs WHERE hash = ?"
-            return self._connection.execute(query, (run_hash,)).fetchone()
+            query = f"SELECT {_ROW}, digest FROM runs WHERE hash = ?"
+            found = self._connection.execute(query, (run_hash,)).fetchone()
+        if found is None:
+            return None
+        *row, digest = found
+        self._check_digest(row, digest)
+        return tuple(row)
+
+    def _check_digest(self, row: Sequence[Any], digest: str | None) -> None:
+        if digest != _digest(row):
+            raise InputError(
+                f"{self.path}: could not read run {row[0]}: it was changed after it was stored; "
+                f"{_DAMAGED}"
+            )
+
+
+def _digest(row: Iterable[Any]) -> str:
+    """Return the sha256 of a row's values (text, bytes or None)."""
+    return hashlib.sha256(ascii(tuple(row)).encode()).hexdigest()
 
 
 def _packed(per_example: np.ndarray) -> tuple[bytes, str]:
@@ -297,7 +334,7 @@ def _check_ours(path: Path, connection: sqlite3.Connection, read_only: bool) -> 
     connection.execute("PRAGMA synchronous = FULL")
     _check_owner(path, connection)
     _check_version(path, connection, read_only)
-    connection.execute("SELECT hash, status, spec, result, per_example, kind FROM runs LIMIT 0")
+    connection.execute(f"SELECT {_ROW}, digest FROM runs LIMIT 0")
     if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         raise InputError(f"{path}: could not open the store of runs: {_DAMAGED}")
     if not read_only:
@@ -384,6 +421,8 @@ def _explained(path: Path, what: str) -> Iterator[None]:
         yield
     except sqlite3.ProgrammingError:  # a closed store: the caller's mistake, not the file's state
         raise
+    except UnicodeDecodeError as error:  # damaged names of tables, in a message of SQLite
+        raise InputError(f"{path}: {what}: {_DAMAGED}") from error
     except sqlite3.Error as error:
         raise InputError(f"{path}: {what}: {_reason(error)}") from error
 

@@ -7,12 +7,12 @@ record in `METRICS`. Not here: computing a score from outputs, and which task ha
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..arguments import is_finite
 from ..errors import InputError
 
 NOT_SCORES = ("epoch", "train_loss")  # the entries of a learning curve besides the metric
@@ -52,9 +52,9 @@ class Metric:
             )
         if not isinstance(self.unit, str):
             raise InputError(f"unit must be a text such as 'points', got {self.unit!r}.")
-        if not (_is_number(self.scale) and self.scale > 0):
+        if not (is_finite(self.scale) and self.scale > 0):
             raise InputError(f"scale must be a finite number above 0, got {self.scale!r}.")
-        if self.worst is not None and not _is_number(self.worst):
+        if self.worst is not None and not is_finite(self.worst):
             raise InputError(f"worst must be a finite number or None, got {self.worst!r}.")
 
     @property
@@ -118,10 +118,6 @@ class Metric:
             scale=values.get("scale", 1.0),
             worst=values.get("worst"),
         )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def margin_of(metric: Metric) -> float:

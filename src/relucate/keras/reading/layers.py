@@ -1,8 +1,8 @@
 """What each Keras layer means as Graph nodes: one small function per family of layers.
 
-A function gets the layer and returns `Step`s: the logical operations of one call, in order. Types
-are matched exactly, because a subclass may override `call`. A type that isn't in the table becomes
-one opaque step. Called by `read`; decides nothing about placement.
+A function gets the layer and returns `Step`s: the logical operations of one call, in order. A
+subclass is taken for its base only if it overrides nothing that computes. A type that isn't in the
+table becomes one opaque step. Called by `read`; decides nothing about placement.
 """
 
 from __future__ import annotations
@@ -409,9 +409,34 @@ _WHY_OPAQUE: dict[type, str] = {
 }
 
 
+# What a subclass may define without changing what its layer computes.
+_HARMLESS = frozenset(
+    "__init__ __module__ __qualname__ __doc__ __annotations__ __firstlineno__ __static_attributes__"
+    " __dict__ __weakref__ get_config from_config".split()
+)
+
+
+def known_kind(kind: type) -> type:
+    """Return the class of Keras's that a plain subclass computes as, or the class itself.
+
+    A plain subclass has an `__init__`, a configuration and methods of its own, and redefines
+    nothing of its base: only then its layers compute what the base's do.
+    """
+    base = next((part for part in kind.__mro__ if part in LAYERS), kind)
+    own = kind.__mro__[: kind.__mro__.index(base)]
+    return base if all(_is_plain(part, base) for part in own) else kind
+
+
+def _is_plain(kind: type, base: type) -> bool:
+    return all(
+        name in _HARMLESS or not (hasattr(base, name) or hasattr(value, "__set__"))
+        for name, value in vars(kind).items()
+    )
+
+
 def steps(layer: Any, shape: Shape = ()) -> list[Step]:
     """Return the logical operations of one call of a Keras layer on tensors of `shape`."""
-    kind = type(layer)
+    kind = known_kind(type(layer))
     if "call" in vars(layer):
         return [opaque(layer, "its call was replaced")]
     if kind in LAYERS:

@@ -1,8 +1,8 @@
 """Read a Keras functional or sequential model into a Graph.
 
-Only data flow counts: the model's own nodes are read in order, nested models are inlined, and a
-shared layer gives one node per call. Calls that `layers` and `operations` don't know become opaque
-nodes. Not here: lowering, surgery, building.
+Only data flow counts: the model's own nodes are read in order, nested models are inlined, as are
+layers that hold layers (`tracing`), and a shared layer gives one node per call. Calls that `layers`
+and `operations` don't know become opaque nodes. Not here: lowering, surgery, building.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from .norm_layers import norms_inside
 from .obstacles import obstacles, penalties
 from .operations import read_operation
 from .record import Call, Reading, Value, positions_read, reads_of, reads_within
-from .steps import Branches, Step, opaque
+from .steps import Branches, Step, Unreadable, opaque
+from .tracing import Inside, holds_layers, inside_of, trace
 
 
 def read(model: keras.Model) -> Graph:
@@ -45,7 +46,7 @@ def read_with_calls(model: keras.Model) -> Reading:
     """
     reader = _Reader()
     function = functional(model)
-    reader.walk(function, _Place(), given=None)
+    reader.walk(inside_of(function), _Place(), given=None)
     graph = Graph(
         name=model.name,
         nodes=reader.nodes,
@@ -157,16 +158,15 @@ class _Reader:
             int, int
         ] = {}  # id(KerasTensor) -> number of the output, if not the first
 
-    def walk(self, function: Any, place: _Place, given: list[str] | None) -> None:
-        """Read every node of `function`; `given`: the nodes of a nested model's inputs."""
+    def walk(self, inside: Inside, place: _Place, given: list[str] | None) -> None:
+        """Read every node; `given`: the nodes of the inputs of a nested model or layer."""
         if given is not None:
-            for tensor, name in zip(function.inputs, given, strict=True):
+            for tensor, name in zip(inside.inputs, given, strict=True):
                 self.names[id(tensor)] = name
-        for depth in sorted(function._nodes_by_depth, reverse=True):
-            for node in function._nodes_by_depth[depth]:
-                self._read_node(node, place, top=given is None)
+        for node in inside.nodes:
+            self._read_node(node, place, top=given is None)
         if given is None:  # in the order of the model's signature
-            self.inputs = [self.names[id(tensor)] for tensor in function.inputs]
+            self.inputs = [self.names[id(tensor)] for tensor in inside.inputs]
 
     def _read_node(self, node: Any, place: _Place, top: bool) -> None:
         operation = node.operation
@@ -175,7 +175,9 @@ class _Reader:
                 name = self._add(operation, place, Step("input"), (), node.outputs[0])
                 self.layers_of_inputs[name] = operation
             return
-        if isinstance(operation, keras.Model):
+        if isinstance(operation, keras.Model) or (
+            isinstance(operation, kl.Layer) and holds_layers(operation)
+        ):
             self._read_nested(node, operation, place)
         elif type(operation) is kl.TimeDistributed and isinstance(operation.layer, keras.Model):
             self._read_nested(node, operation.layer, place)
@@ -207,10 +209,10 @@ class _Reader:
     def _read_nested(self, node: Any, model: Any, place: _Place) -> None:
         operation = node.operation  # the model, or the TimeDistributed around it
         sources = [self.names[id(t)] for t in node.arguments.keras_tensors]
-        function, reason = _nested_function(node, model, place)
-        if function is None:
-            step = opaque(model, reason)
-            self._add_branches(node, place, [[step]], sources)
+        try:
+            nested = _nested(node, model, place)
+        except Unreadable as reason:
+            self._add_branches(node, place, [[opaque(model, str(reason))]], sources)
             return
         own, call = forced_training(node), self._next_call(operation)
         if own is not None:
@@ -218,13 +220,13 @@ class _Reader:
         inside = place.inside(operation.name + (f"@{call}" if call else ""), own)
         if operation is not model:
             inside = replace(inside, time=(node.arguments.keras_tensors[0].shape[1],))
-        self._same_index(function.inputs, node.arguments.keras_tensors)
+        self._same_index(nested.inputs, node.arguments.keras_tensors)
         before = len(self.recorded)
-        self.walk(function, inside, sources)
-        for outer, tensor in zip(node.outputs, function.outputs, strict=True):
+        self.walk(nested, inside, sources)
+        for outer, tensor in zip(node.outputs, nested.outputs, strict=True):
             self.names[id(outer)] = self.names[id(tensor)]
             self._note_mask(outer)
-        self._same_index(node.outputs, function.outputs)
+        self._same_index(node.outputs, nested.outputs)
         if operation is not model:
             self.recorded[before:] = [self._joined(node, place, self.recorded[before:])]
 
@@ -414,17 +416,22 @@ def _roles(operation: Any, step: Step) -> dict[str, Any]:
     return {v.path: v for v in getattr(operation, "weights", [])}
 
 
-def _nested_function(node: Any, model: Any, place: _Place) -> tuple[Any, str]:
-    """Return the graph of a nested model, or None and why its call isn't just its own nodes."""
+def _nested(node: Any, model: Any, place: _Place) -> Inside:
+    """Return what a call of a nested model, or of a layer that holds layers, consists of.
+
+    Raises: Unreadable: the call isn't just its own nodes.
+    """
     tensors, timed = node.arguments.keras_tensors, node.operation is not model
-    try:
-        function = functional(model)
-    except Refused as refusal:
-        return None, str(refusal)
-    if reason := odd_arguments(node):
-        return None, reason
     if timed and place.time:
-        return None, "within another TimeDistributed"
-    if [len(t.shape) - timed for t in tensors] != [len(t.shape) for t in function.inputs]:
-        return None, "its inputs are reshaped at the call"
-    return function, ""
+        raise Unreadable("within another TimeDistributed")
+    if not timed and holds_layers(model):
+        return trace(node)
+    try:
+        nested = inside_of(functional(model))
+    except Refused as refusal:
+        raise Unreadable(str(refusal)) from None
+    if reason := odd_arguments(node):
+        raise Unreadable(reason)
+    if [len(t.shape) - timed for t in tensors] != [len(t.shape) for t in nested.inputs]:
+        raise Unreadable("its inputs are reshaped at the call")
+    return nested

@@ -17,6 +17,7 @@ from typing import Any
 import keras
 
 from ...errors import Refused
+from ..reading.layers import LAYERS, known_kind
 
 
 def clone(layer: Any, name: str, changes: Mapping[str, Any], fresh: int | None) -> Any:
@@ -28,20 +29,7 @@ def clone(layer: Any, name: str, changes: Mapping[str, Any], fresh: int | None) 
         raise Refused(f"'{layer.name}' ({type(layer).__name__}): its call was replaced.")
     if type(layer) is keras.layers.Lambda:
         return _lambda(layer, name)
-    try:
-        config = _config(layer)
-    except Exception as error:
-        if made := _copied_operation(layer, name):
-            return made
-        raise _refused(layer, error) from error
-    config["name"] = name
-    config.update(changes)
-    if fresh is not None:
-        _seed(config, fresh, name)
-    try:
-        made = type(layer).from_config(config)
-    except Exception as error:
-        raise _refused(layer, error) from error
+    made = _copied(layer, name, changes, fresh)
     if isinstance(layer, keras.layers.Layer):
         for old, new in zip(layer._flatten_layers(), made._flatten_layers(), strict=False):
             if new.trainable != old.trainable:
@@ -49,14 +37,39 @@ def clone(layer: Any, name: str, changes: Mapping[str, Any], fresh: int | None) 
     return made
 
 
-def _config(layer: Any) -> dict[str, Any]:
+def _copied(layer: Any, name: str, changes: Mapping[str, Any], fresh: int | None) -> Any:
+    """Return a layer of the same class, or else of the class of Keras's that it computes as."""
+    try:
+        return _from_config(layer, type(layer), name, changes, fresh)
+    except Exception as error:  # of the user's code
+        if made := _copied_operation(layer, name):
+            return made
+        kind = known_kind(type(layer))
+        if kind is type(layer):
+            raise _refused(layer, error) from error
+        return _from_config(layer, kind, name, changes, fresh)
+
+
+def _from_config(
+    layer: Any, kind: Any, name: str, changes: Mapping[str, Any], fresh: int | None
+) -> Any:
+    config = _config(layer, kind)
+    config["name"] = name
+    config.update(changes)
+    if fresh is not None:
+        _seed(config, fresh, name)
+    return kind.from_config(config)
+
+
+def _config(layer: Any, kind: Any) -> dict[str, Any]:
     """Return a copy of a layer's configuration that holds the user's own activation function.
 
     Keras would find that function by its name only if it is registered.
     """
     with warnings.catch_warnings():  # it is never loaded
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
-        config = copy.deepcopy(layer.get_config())
+        own = kind is type(layer)
+        config = copy.deepcopy(layer.get_config() if own else kind.get_config(layer))
     function = getattr(layer, "activation", None)
     if inspect.isfunction(function) and not function.__module__.startswith("keras."):
         config["activation"] = function
@@ -64,14 +77,16 @@ def _config(layer: Any) -> dict[str, Any]:
 
 
 def _copied_operation(operation: Any, name: str) -> Any:
-    """Return a copy of a raw operation, or None for a layer and for an operation with variables.
+    """Return a copy of a raw operation or a known layer; None if it holds variables or layers.
 
     Its configuration is missing if an argument isn't plain, such as a NumPy number in a shape.
     """
-    held = keras.tree.flatten(list(vars(operation).values()))
-    if isinstance(operation, keras.layers.Layer) or any(
-        isinstance(value, (keras.Variable, keras.layers.Layer)) for value in held
-    ):
+    layer = isinstance(operation, keras.layers.Layer)
+    known = known_kind(type(operation)) in LAYERS
+    if layer and (not known or operation.variables or operation._layers):
+        return None
+    held = [] if layer else keras.tree.flatten(list(vars(operation).values()))
+    if any(isinstance(value, (keras.Variable, keras.layers.Layer)) for value in held):
         return None
     made = object.__new__(type(operation))  # copy.copy would need the configuration, too
     vars(made).update(vars(operation))

@@ -56,7 +56,9 @@ def perform(
     return _WORK[work["task"]](work, source, data, on_epoch, task)
 
 
-def _inspect(work: dict[str, Any], source: ModelSource, data: Dataset, *_: Any) -> Any:
+def _inspect(
+    work: dict[str, Any], source: ModelSource, data: Dataset, on_epoch: OnEpoch, task: Task
+) -> Any:
     return inspect_arms(
         source,
         [Arm.from_dict(arm) for arm in work["arms"]],
@@ -64,6 +66,8 @@ def _inspect(work: dict[str, Any], source: ModelSource, data: Dataset, *_: Any) 
         data.classes,
         engine=work["engine"],
         device=work["device"],
+        task=task,
+        data=data,
     )
 
 

@@ -166,14 +166,11 @@ def meta_copy(module: nn.Module) -> nn.Module:
     def twin(tensor: Tensor) -> Tensor:
         if id(tensor) not in twins:
             made = torch.empty_like(tensor, device="meta")
-            twins[id(tensor)] = nn.Parameter(made, False) if _is_parameter(tensor) else made
+            learned = isinstance(tensor, nn.Parameter)
+            twins[id(tensor)] = nn.Parameter(made, False) if learned else made
         return twins[id(tensor)]
 
     return _copy_tree(module, {}, twin)
-
-
-def _is_parameter(tensor: Tensor) -> bool:
-    return isinstance(tensor, nn.Parameter)
 
 
 def _copy_tree(

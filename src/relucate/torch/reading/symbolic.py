@@ -1,7 +1,7 @@
 """The first way into a PyTorch model: torch.fx runs its forward on stand-ins for tensors.
 
 Nothing is computed. Modules that the reader knows stay whole, all others are traced into, so that
-an activation inside a norm is seen. It stops at whatever needs a number: int() of a shape, a
+an activation inside a norm is seen. It stops where the code needs a number: int() of a shape, a
 condition. Called by `reader`.
 """
 

@@ -36,7 +36,7 @@ def copied(model: nn.Module) -> nn.Module:
     computed = {id(x): x.detach().clone() for x in _computed(model)}
     try:
         twin = copy.deepcopy(model, computed)
-    except Exception as error:  # whatever the user's attributes do
+    except Exception as error:  # copying the user's attributes may raise any error
         raise Refused(f"the model can't be copied ({type(error).__name__}: {error}).") from error
     for module in twin.modules():
         for kind in _BACKWARD:
