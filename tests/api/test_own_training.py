@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from relucate import InputError, Metric, compare
+from relucate import InputError, Metric, Refused, compare
 
 GIVEN = {"metric": "auc", "margin": 0.01, "progress": False, "jobs": 1}
 
@@ -41,7 +41,7 @@ class TestErrors:
             ({"tune": "lr"}, "tune= doesn't apply with run="),
             ({"run": "train.py"}, "names a file: expected the function too"),
             ({"run": lambda order: 1}, "must take order and seed by name"),
-            ({"run": None}, "metric= needs run="),
+            ({"run": None, "metric": None, "key": "v2"}, "key= needs run="),
         ],
         ids=lambda value: str(value)[:40] if isinstance(value, dict) else None,
     )
@@ -136,3 +136,24 @@ def test_a_script_with_keras_ops_and_rebuild_has_the_same_bits_for_any_jobs(tmp_
     )
     assert done.returncode == 0, done.stderr
     assert "'keras', 'machine', 'python', 'relucate', 'torch'" in done.stdout
+
+
+class TestWhatLeadsHere:
+    """What the package's own training refuses names the way that has it."""
+
+    def test_callbacks(self):
+        with pytest.raises(InputError, match=r"no 'callbacks'.*compare\(run=...\)"):
+            compare("mlp", recipe={"callbacks": []}, progress=False)
+
+    @pytest.mark.parametrize(("inputs", "outputs"), [(2, 1), (1, 2)])
+    def test_several_inputs_or_outputs(self, inputs, outputs):
+        import keras
+
+        from relucate.keras.trainer import check_model
+
+        given = [keras.Input((3,)) for _ in range(inputs)]
+        joined = keras.layers.Concatenate()(given) if inputs > 1 else given[0]
+        model = keras.Model(given, [keras.layers.Dense(2)(joined) for _ in range(outputs)])
+        what = "2 inputs" if inputs > 1 else "2 outputs"
+        with pytest.raises(Refused, match=rf"has {what}; .*compare\(run=...\), --run"):
+            check_model(model, (3,), 2)

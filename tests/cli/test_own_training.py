@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from relucate.cli.app import main
+from relucate.study.store import _digest
 
 TRAIN = """
 import random
@@ -102,6 +103,17 @@ def test_the_options_of_a_training_need_one(capsys):
     assert "key= needs run= (--run)" in capsys.readouterr().err
 
 
+def changed(path, change):
+    """Change the first result of a store as another machine would have written it."""
+    with sqlite3.connect(path) as store:
+        columns = "hash, status, spec, result, per_example, kind"
+        row = list(store.execute(f"SELECT {columns} FROM runs ORDER BY rowid").fetchone())
+        before, row[3] = row[3], json.dumps({**json.loads(row[3]), **change})
+        values = (row[3], _digest(row), row[0])
+        store.execute("UPDATE runs SET result = ?, digest = ? WHERE hash = ?", values)
+    return before
+
+
 def started(*more):
     command = [sys.executable, "-m", "relucate", "compare", "--run", "train.py:train"]
     fixed = ["--metric", "auc", "--margin", "0.01", "--quiet", "--jobs", "1", "--pairs", "1"]
@@ -145,12 +157,7 @@ class TestMerge:
 
     def test_another_result_of_the_same_run_is_named_and_the_first_is_kept(self, capsys):
         assert exit_code("merge", "job0", "--out", "other.sqlite") == 0
-        with sqlite3.connect("other.sqlite") as store:
-            [(run_hash, text), _] = store.execute("SELECT hash, result FROM runs").fetchall()
-            result = {**json.loads(text), "metric": 0.123, "seconds": {"total": 7}}
-            store.execute(
-                "UPDATE runs SET result = ? WHERE hash = ?", (json.dumps(result), run_hash)
-            )
+        text = changed("other.sqlite", {"metric": 0.123, "seconds": {"total": 7}})
         assert exit_code("merge", "job0", "other.sqlite", "--out", "all.sqlite") == 0
         said = capsys.readouterr().err
         assert "the run of 'before' with seed 0 is 0.123 in 'other.sqlite', and 0.00" in said
@@ -160,8 +167,7 @@ class TestMerge:
 
     def test_other_seconds_are_no_other_result(self, capsys):
         assert exit_code("merge", "job0", "--out", "other.sqlite") == 0
-        with sqlite3.connect("other.sqlite") as store:
-            store.execute("UPDATE runs SET result = json_set(result, '$.seconds.total', 7)")
+        changed("other.sqlite", {"seconds": {"total": 7}})
         assert exit_code("merge", "job0", "other.sqlite", "--out", "all.sqlite") == 0
         assert not capsys.readouterr().err
 

@@ -167,10 +167,10 @@ def compare(
             "segmentation", or an instance of a subclass of `train.task.Task`. None: what the
             labels are for (integers: classes, floats: regression, ...), which a note says.
         metric: what they are scored by, a metric of the task, such as "ROC AUC" or "RMSE". None:
-            the task's usual one (accuracy, mean average precision, MAE, mean IoU). With `run`, what
-            it returns: a name, such as "auc", or a Metric.
-        lower_is_better: with `run`, of a metric whose direction isn't known. worst: the score of a
-            run that returns NaN, which is lost otherwise.
+            the task's usual one (accuracy, mean average precision, MAE, mean IoU). With `run` what
+            it returns: any name, or a Metric.
+        lower_is_better: with `run`, of a metric whose name doesn't say it.
+        worst: with `run`, the score of a call that returns NaN, which is lost otherwise.
         key: with `run`, any text that identifies what its code doesn't show, such as a version of
             the data: with another key its runs aren't taken from the store.
         pairs: seeds per arm, from `first_seed` on, fixed in advance. None: as many as the answer
@@ -216,33 +216,21 @@ def compare(
 
 _SHARED = ("target", "first_seed", "level", "threads", "jobs", "run_timeout", "executor")
 _OWN = ("arms", "lower_is_better", "worst", "key")  # only with a training of one's own
-_TRAINED = (
-    "model",
-    "data",
-    "imports",
-    "norm_eps",
-    "norm_momentum",
-    "recipe",
-    "task",
-    "engine",
-    "device",
-    "tune",
-)  # only without
+_TRAINED = "model data imports norm_eps norm_momentum recipe task engine device tune".split()
+_DECIDES = (
+    "doesn't apply with run=: your own training decides it. Options of your function go into "
+    "options=."
+)
 
 
 def _own_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> OwnPlan:
     """Return the plan of the user's own training from the arguments of `compare`."""
-    _refuse(
-        given,
-        _TRAINED,
-        "doesn't apply with run=: your own training decides it. Options of "
-        "your function go into options=.",
-    )
+    _refuse(given, _TRAINED, _DECIDES)
     worst, metric = given["worst"], given["metric"]
     scored = _metric(metric, given["lower_is_better"], worst)
     arms = _own_arms(given["orders"], given["arms"], shared["factors"])
     if not isinstance(given["key"], str):
-        raise InputError(f"key must be a text, got {given['key']!r}.")
+        raise InputError(f"key must be a text, got {given['key']!r:.80}.")
     return OwnPlan(
         arms,
         own_source(given["run"], given["options"], arms),
@@ -257,16 +245,19 @@ def _own_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> OwnPlan:
 def _trained_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> StudyPlan:
     """Return the plan of training networks from the arguments of `compare`."""
     _refuse(given, _OWN, "needs run= (--run), your own training.")
+    model, data, task = given["model"], given["data"], given["task"]
+    imports = given["imports"]
     arms = arms_from(_orders(given["orders"]), shared["factors"])
-    model, data, imports = given["model"], given["data"], given["imports"]
-    imported = texts(() if imports is None else imports, "imports")
-    source = resolve("cnn" if model is None else model, given["options"], imported)
+    source = resolve(
+        "cnn" if model is None else model,
+        given["options"],
+        texts(() if imports is None else imports, "imports"),
+    )
     norms = check_norm_settings(given["norm_eps"], given["norm_momentum"])
     source = replace(source, norms=norms)
     check_dropout(source, arms, shared["factors"])
-    task = given["task"]
-    wanted = {"task": task} if isinstance(task, str) else {}
-    dataset = load_data("digits" if data is None else data, **wanted)
+    named = {"task": task} if isinstance(task, str) else {}
+    dataset = load_data("digits" if data is None else data, **named)
     task = task_for(task, dataset.labels, _metric_name(given["metric"]))
     _check_target(given["target"], task)
     recipe = make_recipe(given["recipe"], dataset)

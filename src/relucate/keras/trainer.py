@@ -223,7 +223,10 @@ def takes_channels_first(model: keras.Model, input_shape: tuple[int, ...]) -> bo
     """
     inputs = getattr(model, "inputs", None) or []
     if len(inputs) > 1:
-        raise Refused(f"the model has {len(inputs)} inputs; compare trains models with one.")
+        raise Refused(
+            f"the model has {len(inputs)} inputs; compare trains models with one. Train it with "
+            "your own function: compare(run=...), --run."
+        )
     first = len(input_shape) == 3 and keras.config.image_data_format() == "channels_first"
     if not inputs:  # a subclassed model has no input shape
         return first
@@ -257,6 +260,12 @@ def check_model(
     Raises: as `train`.
     """
     takes_channels_first(model, input_shape)
+    outputs = getattr(model, "outputs", None) or []
+    if len(outputs) > 1:
+        raise Refused(
+            f"the model has {len(outputs)} outputs; compare trains models with one. Train it with "
+            "your own function, which returns the score that decides: compare(run=...), --run."
+        )
     shape = getattr(model, "output_shape", None) if getattr(model, "inputs", None) else None
     if shape is not None:
         task.check_outputs(shape, classes, label_shape)

@@ -64,6 +64,7 @@ _POSITIVE = _Leaf("a number above 0", lambda value: _is_number(value) and value 
 _SHARE = _Leaf("a number between 0 and 1", lambda value: _is_number(value) and 0 <= value <= 1)
 _LEVEL = _Leaf("a number between 0 and 1", lambda value: _is_number(value) and 0 < value < 1)
 _COUNT = _Leaf("a whole number from 0", _is_count)
+_SEED = _Leaf("a whole number or a text", lambda value: isinstance(value, str) or _is_number(value))
 _PLAIN = _Leaf("plain values", _is_plain)
 _STATUS = _Leaf("done, diverged or failed", lambda value: value in ("done", "diverged", "failed"))
 _DIRECTION = _Leaf("higher or lower", lambda value: value in ("higher", "lower"))
@@ -74,7 +75,7 @@ _LIMIT = _Leaf(
 # Keys that end with "?" may be missing or null. Keys that aren't listed are ignored.
 _ENDS = {"estimate": _Maybe(_NUMBER), "low": _Maybe(_NUMBER), "high": _Maybe(_NUMBER)}
 _DIFFERENCE = {**_ENDS, "of": _TEXT, "method": _TEXT, "level?": _LEVEL, "degenerate?": _FLAG}
-_DIFFERENCES = [{"seed": _COUNT, "value": _Maybe(_NUMBER)}]
+_DIFFERENCES = [{"seed": _SEED, "value": _Maybe(_NUMBER)}]
 _EXAMPLES = {
     **_ENDS,
     "bootstrap_low": _Maybe(_NUMBER),
@@ -113,23 +114,24 @@ _COMPARISON = {
 }
 _ARM = {
     "label": _TEXT,
-    "order": _TEXT,
+    "order?": _TEXT,
     "alias?": _TEXT,
     "mean": _Maybe(_NUMBER),
     "sd": _Maybe(_NUMBER),
     "seconds": _Maybe(_NUMBER),
-    **dict.fromkeys(("n", "parameters", "norm_parameters", "diverged"), _COUNT),
+    **dict.fromkeys(("n", "parameters?", "norm_parameters?", "diverged"), _COUNT),
     "options?": _Each(_PLAIN),
 }
 _RUN = {
     "arm": _TEXT,
-    "order": _TEXT,
-    "seed": _COUNT,
+    "order?": _TEXT,
+    "seed": _SEED,
     "metric": _Maybe(_NUMBER),
     "loss": _Maybe(_NUMBER),
     "seconds": _Maybe(_NUMBER),
     "status": _STATUS,
-    "epochs": _COUNT,
+    "epochs?": _COUNT,
+    "scores?": _Each(_Maybe(_NUMBER)),
     "curve?": _Each([_Maybe(_NUMBER)]),
     "hash?": _TEXT,
     "note?": _TEXT,
@@ -174,15 +176,16 @@ _STUDY = {
     "tuning?": _TUNING,
     "arms": [_ARM],
     "runs": [_RUN],
-    "model": {"name": _TEXT, "options?": _Each(_PLAIN), "source?": _TEXT},
-    "data": {
+    # Not known of every study: scores that exist already, a training of one's own.
+    "model?": {"name": _TEXT, "options?": _Each(_PLAIN), "source?": _TEXT},
+    "data?": {
         "name": _TEXT,
         "input_shape": [_COUNT],
         **dict.fromkeys(("classes", "train", "test"), _COUNT),
         "fingerprint?": _TEXT,
     },
-    "recipe": _Each(_PLAIN),
-    "engine": _Each(_PLAIN),
+    "recipe?": _Each(_PLAIN),
+    "engine?": _Each(_PLAIN),
     "pairing?": {"shared?": _COUNT, "tensors?": _COUNT, "only?": _Each([_TEXT])},
     "versions": _Each(_PLAIN),
     "command": _TEXT,

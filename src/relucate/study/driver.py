@@ -55,7 +55,8 @@ def run_study(
     """
     start = time.perf_counter()
     display.say(plan.preparing)
-    outcome = StudyResults(*plan.fitted(_inspect(plan, executor, display)))
+    inspection = _inspect(plan, executor, display)
+    outcome = StudyResults(*plan.informed(inspection))
     _resume(outcome, store, display)
     _Missing(outcome, store, display, 1 if need_all else LOST).run(executor)
     if outcome.failed and not outcome.finished_pairs():

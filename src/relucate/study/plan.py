@@ -49,7 +49,7 @@ class Executed(Comparison):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in (("threads", 1), ("jobs", 0)):
-            object.__setattr__(self, name, whole(getattr(self, name), name, least, 2**16))
+            object.__setattr__(self, name, whole(getattr(self, name), name, least, 1024))
         if self.run_timeout is not None:
             positive(self.run_timeout, "run_timeout", "a number of seconds")
         one_of(self.executor, "executor", EXECUTORS)
@@ -79,8 +79,8 @@ class Executed(Comparison):
         """Return the work of the first task, whose answer is an `Inspection`."""
         raise NotImplementedError
 
-    def fitted(self, inspection: Inspection) -> tuple[Self, Inspection]:
-        """Return the plan as the inspection makes it, and the inspection with a note on that."""
+    def informed(self, inspection: Inspection) -> tuple[Self, Inspection]:
+        """Return the plan with what the inspection changes in it, and a note of that."""
         return self, inspection
 
     def spec(self, inspection: Inspection, index: int, seed: int) -> RunSpec:
@@ -162,7 +162,7 @@ class StudyPlan(Executed):
         """Return the work of building all networks once."""
         return inspection(self.networks, self.engine, self.device)
 
-    def fitted(self, inspection: Inspection) -> tuple[Self, Inspection]:
+    def informed(self, inspection: Inspection) -> tuple[Self, Inspection]:
         """Leave out the standardisation of the data for models that scale their inputs."""
         layers = inspection.input_scaling
         if not layers or not self.recipe.standardize:

@@ -174,6 +174,11 @@ class Recipe:
 def _check_names(values: dict[str, Any]) -> None:
     names = [field.name for field in fields(Recipe)]
     for name in values:
+        if name in ("callbacks", "early_stopping", "patience"):
+            raise InputError(
+                f"the recipe has no '{name}': validation=0.2 scores the best epoch on held-out "
+                "data. For callbacks of your own, train with your own function: compare(run=...)."
+            )
         if name not in names:
             raise unknown("training option", name, names)
 

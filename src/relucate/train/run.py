@@ -75,9 +75,9 @@ class RunResult:
     tensors: int = 0
     note: str = ""
     epoch: int | None = None  # the scored epoch, if it was chosen on held-out data
-    constant: bool = False  # whether all test examples got the same prediction
     scores: dict[str, float | None] = field(default_factory=dict)  # others, of the user's own run
     examples: int = 0  # length of per_example, where the data doesn't say it
+    constant: bool = False  # whether all test examples got the same prediction
     per_example: np.ndarray | None = None  # (test examples,) bool or float
 
     def to_dict(self) -> dict[str, Any]:
