@@ -14,7 +14,7 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -203,9 +203,7 @@ class Store:
         """Yield every stored run as it is stored, in the order of the file."""
         self._write()
         with _explained(self.path, "could not read the runs"):
-            for row in map(Row._make, self._connection.execute(_ALL)):
-                self._check_digest(row[:-2], row.digest)
-                yield row
+            yield from map(self._unchanged, map(Row._make, self._connection.execute(_ALL)))
 
     def add(self, rows: Iterable[Row]) -> None:
         """Store rows of other stores in one transaction: all or none. Known hashes stay.
@@ -263,24 +261,21 @@ class Store:
         with _explained(self.path, what), _transaction(self._connection, "IMMEDIATE"):
             self._connection.executemany(_PUT, rows)
 
-    def _row(self, run_hash: str) -> tuple[Any, ...] | None:
-        """Return the values of `_ROW` of a run, as they were stored."""
+    def _row(self, run_hash: str) -> Row | None:
+        """Return a run as it was stored."""
         self._write()
         with _explained(self.path, f"could not read run {run_hash}"):
             query = f"SELECT {_COLUMNS} FROM runs WHERE hash = ?"
             found = self._connection.execute(query, (run_hash,)).fetchone()
-        if found is None:
-            return None
-        *row, digest = found
-        self._check_digest(row, digest)
-        return tuple(row)
+        return None if found is None else self._unchanged(Row._make(found))
 
-    def _check_digest(self, row: Sequence[Any], digest: str | None) -> None:
-        if digest != _digest(row):
-            raise InputError(
-                f"{self.path}: could not read run {row[0]}: it was changed after it was stored; "
-                f"{_DAMAGED}"
-            )
+    def _unchanged(self, row: Row) -> Row:
+        if row.digest == _digest(row[:6]):
+            return row
+        raise InputError(
+            f"{self.path}: could not read run {row.hash}: it was changed after it was stored; "
+            f"{_DAMAGED}"
+        )
 
 
 def _digest(row: Iterable[Any]) -> str:
