@@ -244,6 +244,13 @@ class TestStudy:
         notes = document(ran(plan_of(always), path), command="")["notes"]
         assert any("all runs have the same score, 0.5: check" in note for note in notes)
 
+    def test_so_are_arms_with_the_same_scores(self, path):
+        def train(order, seed):
+            return 0.5 + seed / 100
+
+        notes = document(ran(plan_of(train), path), command="")["notes"]
+        assert any("the same score in every pair: check that the training" in n for n in notes)
+
     def test_so_is_the_same_score_for_every_seed(self, path):
         notes = document(ran(plan_of(by_order), path), command="")["notes"]
         assert any("every seed has the same score within each arm" in note for note in notes)

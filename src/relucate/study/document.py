@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..phrases import count
+from ..phrases import count, some
 from ..stats import PairedDifference, dependence, sentence
 from ..stats.classical import classical
 from ..stats.crossed import crossed
@@ -349,11 +349,13 @@ def _notes(outcome: StudyResults[Comparison]) -> list[str]:
 
 
 def _constant(outcome: StudyResults[Comparison]) -> list[str]:
-    """Return a note if the seed, or seed and arm, change no score."""
+    """Return a note if the seed, the arm, or both change no score."""
     seeds, units = outcome.finished_pairs(), outcome.plan.metric
     every = [set(outcome.scores(arm, seeds)) for arm in outcome.plan.arms]
-    if len(seeds) < 2 or any(len(scores) > 1 for scores in every):
+    if len(seeds) < 2:
         return []
+    if any(len(scores) > 1 for scores in every):
+        return _twins(outcome, seeds)
     if len(set.union(*every)) == 1:
         score = f"{units.scale * every[0].pop():.6g} {units.value_unit}".rstrip()
         return [
@@ -363,6 +365,21 @@ def _constant(outcome: StudyResults[Comparison]) -> list[str]:
     return [
         "every seed has the same score within each arm: check that the training uses the seed; "
         "otherwise more runs add nothing"
+    ]
+
+
+def _twins(outcome: StudyResults[Comparison], seeds: list[Seed]) -> list[str]:
+    """Return a note on arms with the first one's scores, if a function of the user's gave them."""
+    if outcome.inspection.arms or not outcome.inspection.code:  # networks were compared before
+        return []
+    first, *others = outcome.plan.arms
+    wanted = outcome.scores(first, seeds).tolist()
+    same = [arm.label for arm in others if outcome.scores(arm, seeds).tolist() == wanted]
+    if not same:
+        return []
+    return [
+        f"{some(same)} and {first.label} have the same score in every pair: check that the "
+        "training uses the order, as it is given (before, not linear-norm-act)"
     ]
 
 

@@ -203,7 +203,7 @@ class Store:
         """Yield every stored run as it is stored, in the order of the file."""
         self._write()
         with _explained(self.path, "could not read the runs"):
-            yield from map(self._checked, map(Row._make, self._connection.execute(_ALL)))
+            yield from map(self._unchanged, map(Row._make, self._connection.execute(_ALL)))
 
     def add(self, rows: Iterable[Row]) -> None:
         """Store rows of other stores in one transaction: all or none. Known hashes stay.
@@ -267,16 +267,15 @@ class Store:
         with _explained(self.path, f"could not read run {run_hash}"):
             query = f"SELECT {_COLUMNS} FROM runs WHERE hash = ?"
             found = self._connection.execute(query, (run_hash,)).fetchone()
-        return None if found is None else self._checked(Row._make(found))
+        return None if found is None else self._unchanged(Row._make(found))
 
-    def _checked(self, row: Row) -> Row:
-        """Return a row of the file, unless it was changed after it was stored."""
-        if row.digest != _digest(row[: len(_ROW.split(", "))]):
-            raise InputError(
-                f"{self.path}: could not read run {row.hash}: it was changed after it was stored; "
-                f"{_DAMAGED}"
-            )
-        return row
+    def _unchanged(self, row: Row) -> Row:
+        if row.digest == _digest(row[:6]):
+            return row
+        raise InputError(
+            f"{self.path}: could not read run {row.hash}: it was changed after it was stored; "
+            f"{_DAMAGED}"
+        )
 
 
 def _digest(row: Iterable[Any]) -> str:
