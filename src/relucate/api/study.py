@@ -184,9 +184,7 @@ def compare(
     source = resolve(model, options, imports or ())
     source = replace(source, norms=check_norm_settings(norm_eps, norm_momentum))
     check_dropout(source, arms, factors)
-    dataset = load_data(data, **({"task": task} if isinstance(task, str) else {}))
-    task = task_for(task, dataset.labels, _metric_name(metric))
-    _check_target(target, task)
+    dataset, task = _data_for(data, task, metric, target)
     plan = StudyPlan(
         arms,
         source,
@@ -195,7 +193,7 @@ def compare(
         task=task,
         pairs=max_pairs if pairs is None else pairs,
         looks=pairs is None,
-        margin=margin,
+        margin=margin,  # type: ignore[arg-type]  # the plan fills it in
         factors=factors,
         target=target,
         first_seed=first_seed,
@@ -226,14 +224,19 @@ def _checked(
         raise InputError("rates= needs tune='lr' (--rates needs --tune lr).")
 
 
-def _metric_name(metric: str | Metric | None) -> str | None:
-    """Return the name of a metric; the score of a built-in task can't be another's."""
+def _data_for(
+    data: Any, task: Task | str | None, metric: str | Metric | None, target: float | None
+) -> tuple[Dataset, Task]:
+    """Return the data and the task that they are for, scored by the metric."""
     if isinstance(metric, Metric):
         raise InputError(
             f"Metric('{metric.name}') is for scores of your own (run=, or a subclass of Task): a "
             "built-in task takes the name of one of its metrics."
         )
-    return metric
+    dataset = load_data(data, **({"task": task} if isinstance(task, str) else {}))
+    found = task_for(task, dataset.labels, metric)
+    _check_target(target, found)
+    return dataset, found
 
 
 def _check_target(target: float | None, task: Task) -> None:

@@ -97,6 +97,7 @@ def compare(
     with interruptible(last=True):
         try:
             dataset = load_data(options, quiet=quiet)
+            asked |= _in_its_unit(asked, dataset)
             study = run(
                 model,
                 dataset,
@@ -111,6 +112,14 @@ def compare(
             print(f"relucate: interrupted; continue with: {_command()}", file=sys.stderr)
             raise
         _show(study, out, format)
+
+
+def _in_its_unit(asked: dict[str, Any], dataset: Any) -> dict[str, float]:
+    """Return margin and target, which are given as the metric is shown, in its own unit."""
+    from ..train.tasks import task_for
+
+    scale = task_for(asked.get("task"), dataset.labels, asked.get("metric")).metric.scale
+    return {name: asked[name] / scale for name in ("margin", "target") if name in asked}
 
 
 def _command() -> str:

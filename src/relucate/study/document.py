@@ -335,6 +335,7 @@ def _notes(outcome: StudyResults[Comparison]) -> list[str]:
             "seeds; later ones don't count"
         )
     notes += _coarse(outcome)
+    notes += _constant(outcome)
     if len(outcome.plan.arms) > 2:  # with two, the verdict's sentence reports it
         notes += _lost(outcome)
     notes += closing
@@ -353,6 +354,22 @@ def _coarse(outcome: StudyResults[Comparison]) -> list[str]:
     return [
         f"with {count(number, 'test example')}, one more right answer is {step}, more than the "
         f"margin of {metric.scale * margin:g}: take more test examples or a larger margin"
+    ]
+
+
+def _constant(outcome: StudyResults[Comparison]) -> list[str]:
+    """Return a note on networks that predict the same for every test example, if there are any."""
+    seeds = outcome.finished_pairs()
+    counts = [
+        (sum(bool(outcome.results[arm.label, seed].get("constant")) for seed in seeds), arm.label)
+        for arm in outcome.plan.arms
+    ]
+    found = ", ".join(f"{runs} of {len(seeds)} of {label}" for runs, label in counts if runs)
+    if not found:
+        return []
+    return [
+        f"constant predictors: {found} predict the same for every test example, so their score "
+        "says nothing about the order: train longer, with another rate or with class weights"
     ]
 
 

@@ -43,19 +43,29 @@ class StudyOptions:
         panel=STUDY,
     )
     first_seed: int = option(0, "The first pair's seed.", panel=STUDY)
+    task: str | None = option(
+        None,
+        "classification, multilabel, regression or segmentation.",
+        panel=STUDY,
+        shown="what the labels are for",
+    )
+    metric: str | None = option(
+        None,
+        "What to score by: accuracy, ROC AUC, macro F1, log loss, MAE, RMSE, R2, mean IoU, ...",
+        panel=STUDY,
+        shown="the task's usual one",
+    )
     margin: float | None = option(
         None,
-        "Smallest difference that matters, in points of accuracy.",
+        "Smallest difference that matters, as the metric is shown: for accuracy in points.",
         panel=STUDY,
-        shown=f"{ACCURACY.scale * margin_of(ACCURACY):g}",
-        scale=ACCURACY.scale,
+        shown=f"{ACCURACY.scale * margin_of(ACCURACY):g} for accuracy, none for others",
     )
     level: float = option(0.95, "Coverage of the interval.", panel=STUDY)
     target: float | None = option(
         None,
-        "Compare the steps to this accuracy, in percent.",
+        "Compare the steps to this score, as the metric is shown: for accuracy in percent.",
         panel=STUDY,
-        scale=ACCURACY.scale,
     )
     tune: str | None = option(
         None,

@@ -163,7 +163,15 @@ class StudyPlan(Comparison):
                 "weight decay acts on gamma, beta and biases too, which isn't the same thing in "
                 "every order; without --decay-all they are exempt"
             )
-        return [*self.data.notes, *inspection.notes], closing
+        return [*self._task_notes(), *self.data.notes, *inspection.notes], closing
+
+    def _task_notes(self) -> list[str]:
+        """Return a note on the task, unless older studies had it, too."""
+        if self.task.is_usual and self.recipe.loss is None:
+            return []
+        loss = self.recipe.loss or self.task.training_loss
+        units = " of standardised targets" if self.task.labels == "targets" else ""
+        return [f"task: {self.task.name}, scored by {self.metric.name}, trained with {loss}{units}"]
 
 
 def _pairing(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
