@@ -185,11 +185,9 @@ def compare(
     source = replace(source, norms=check_norm_settings(norm_eps, norm_momentum))
     check_dropout(source, arms, factors)
     dataset, task = _data_for(data, task, metric, target)
+    trained = (arms, source, dataset, make_recipe(recipe, dataset))
     plan = StudyPlan(
-        arms,
-        source,
-        dataset,
-        make_recipe(recipe, dataset),
+        *trained,
         task=task,
         pairs=max_pairs if pairs is None else pairs,
         looks=pairs is None,

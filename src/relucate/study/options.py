@@ -57,9 +57,10 @@ class StudyOptions:
     )
     margin: float | None = option(
         None,
-        "Smallest difference that matters, as the metric is shown: for accuracy in points.",
+        "Smallest difference that matters, as the metric is shown: for accuracy in points. Other "
+        "metrics have no default.",
         panel=STUDY,
-        shown=f"{ACCURACY.scale * margin_of(ACCURACY):g} for accuracy, none for others",
+        shown=f"{ACCURACY.scale * margin_of(ACCURACY):g}",
     )
     level: float = option(0.95, "Coverage of the interval.", panel=STUDY)
     target: float | None = option(

@@ -14,7 +14,8 @@ from ..frameworks import HOST
 from ..stats.paired import is_number
 from ..train.metric import Metric
 from ..train.recipe import Recipe
-from ..train.task import CLASSIFICATION, Task
+from ..train.task import Task
+from ..train.tasks import task_for
 from .arms import Arm
 from .comparison import Comparison, Schedule, check_whole
 from .display import Display
@@ -29,7 +30,8 @@ NORMS_HINT = " (--norm-eps, --norm-momentum make them equal)"
 class StudyPlan(Comparison):
     """The plan of a study that trains networks: all of the user's choices.
 
-    task: what the networks are trained for; metric: by default its metric.
+    task: what the networks are trained for, by default what the labels are for; metric: by default
+        the task's.
     """
 
     arms: tuple[Arm, ...]
@@ -41,17 +43,13 @@ class StudyPlan(Comparison):
     device: str = "auto"
     threads: int = 1
     jobs: int = 0  # 0: one per core
-    task: Task = CLASSIFICATION
+    task: Task = None  # type: ignore[assignment]  # the labels', from __post_init__ on
     metric: Metric = None  # type: ignore[assignment]  # the task's, from __post_init__ on
     run_timeout: float | None = None  # seconds after which a run is given up
     executor: str = "local"  # a name in `executors.EXECUTORS`
 
     def __post_init__(self) -> None:
-        if self.task.labels != self.data.labels:
-            raise InputError(
-                f"the task {self.task.name} takes {self.task.labels}, and the data's labels are "
-                f"{self.data.labels}."
-            )
+        object.__setattr__(self, "task", task_for(self.task, self.data.labels))
         if self.metric is None:
             object.__setattr__(self, "metric", self._metric())
         super().__post_init__()
