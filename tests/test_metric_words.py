@@ -15,6 +15,8 @@ UNIT = re.compile(r"""\b(percentage points|\d points?|points of)\b|, points|^f?[
 ALLOWED = {
     "train/metric.py": "the metric's home",
     "train/task.py": "classification, the task that it scores",
+    "train/tasks.py": "the tasks that others of its kind score",
+    "train/scores.py": "how they are computed",
     "api/study.py": "the docstring of compare, which trains classifiers",
     "study/options.py": "the help of compare's options, likewise",
     "surgery/rules/statistics.py": "the page of a rule quotes what was published",

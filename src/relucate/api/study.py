@@ -256,10 +256,8 @@ def _trained_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> StudyP
     norms = check_norm_settings(given["norm_eps"], given["norm_momentum"])
     source = replace(source, norms=norms)
     check_dropout(source, arms, shared["factors"])
-    named = {"task": task} if isinstance(task, str) else {}
-    dataset = load_data("digits" if data is None else data, **named)
-    task = task_for(task, dataset.labels, _metric_name(given["metric"]))
-    _check_target(given["target"], task)
+    data = "digits" if data is None else data
+    dataset, task = _data_for(data, task, given["metric"], given["target"])
     recipe = make_recipe(given["recipe"], dataset)
     own = {name: given[name] for name in ("margin", "engine", "device")}
     return StudyPlan(arms, source, dataset, recipe, task=task, **own, **shared)
@@ -287,14 +285,19 @@ def _checked(
         raise InputError("rates= needs tune='lr' (--rates needs --tune lr).")
 
 
-def _metric_name(metric: str | Metric | None) -> str | None:
-    """Return the name of a metric; the score of a built-in task can't be another's."""
+def _data_for(
+    data: Any, task: Task | str | None, metric: str | Metric | None, target: float | None
+) -> tuple[Dataset, Task]:
+    """Return the data and the task that they are for, scored by the metric."""
     if isinstance(metric, Metric):
         raise InputError(
             f"Metric('{metric.name}') is for scores of your own (run=, or a subclass of Task): a "
             "built-in task takes the name of one of its metrics."
         )
-    return metric
+    dataset = load_data(data, **({"task": task} if isinstance(task, str) else {}))
+    found = task_for(task, dataset.labels, metric)
+    _check_target(target, found)
+    return dataset, found
 
 
 def _check_target(target: float | None, task: Task) -> None:

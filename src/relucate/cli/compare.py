@@ -99,11 +99,14 @@ def compare(
     asked["options"] = _builder_options(given_values(_NetOptions, options), option)
     if "run" in asked:
         _refuse_trained(model, options)
-        asked |= _in_its_unit(asked, options)
+        if "metric" in asked:  # without it `run` refuses
+            own = metric_named(asked["metric"], asked.get("lower_is_better"))
+            asked |= _in_its_unit(asked, own)
     with interruptible(last=True):
         try:
             if "run" not in asked:
                 dataset = load_data(options, quiet=quiet)
+                asked |= _in_its_unit(asked, _task_metric(asked, dataset))
                 recipe = make_recipe(given_values(Recipe, options), dataset)
                 asked |= {"model": model, "data": dataset, "recipe": recipe}
             study = run(
@@ -118,7 +121,7 @@ def compare(
         _show(study, out, format)
 
 
-_TRAINED = "norm_eps norm_momentum imports tune rates engine device".split()  # of StudyOptions
+_TRAINED = "task norm_eps norm_momentum imports tune rates engine device".split()  # of StudyOptions
 
 
 def _refuse_trained(model: str | None, options: dict[str, Any]) -> None:
@@ -138,12 +141,16 @@ def _refuse_trained(model: str | None, options: dict[str, Any]) -> None:
         )
 
 
-def _in_its_unit(asked: dict[str, Any], options: dict[str, Any]) -> dict[str, float]:
-    """Return the given margin and target, which are in the unit of the metric of --run."""
-    if "metric" not in asked:
-        return {}  # `run` refuses that
-    scale = metric_named(asked["metric"], asked.get("lower_is_better")).scale
-    return {name: options[name] / scale for name in ("margin", "target") if name in asked}
+def _task_metric(asked: dict[str, Any], dataset: Any) -> Any:
+    """Return the metric that a built-in task is scored by."""
+    from ..train.tasks import task_for
+
+    return task_for(asked.get("task"), dataset.labels, asked.get("metric")).metric
+
+
+def _in_its_unit(asked: dict[str, Any], metric: Any) -> dict[str, float]:
+    """Return margin and target, which are given as the metric is shown, in its own unit."""
+    return {name: asked[name] / metric.scale for name in ("margin", "target") if name in asked}
 
 
 def _command() -> str:

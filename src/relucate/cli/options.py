@@ -68,6 +68,8 @@ def read_data(source: str, options: Mapping[str, Any], *, quiet: bool = False, *
     chosen = given_values(ReadOptions, options)
     if "size" in chosen:
         chosen["size"] = _size(chosen["size"])
+    if options.get("task"):
+        chosen["task"] = options["task"]
     return load_data(source, progress=None if quiet else _decoding, **chosen, **more)
 
 

@@ -17,6 +17,7 @@ from relucate.data.digits import digits
 from relucate.data.folder import Progress, Size, load_folder
 from relucate.data.npz import load_npz
 from relucate.errors import InputError, unknown
+from relucate.train.tasks import TASKS
 
 _TABLES = {".csv", ".tsv", ".xlsx", ".parquet", ".json", ".jsonl"}
 Loader = Callable[[], tuple]  # -> ((x_train, y_train), (x_test, y_test)[, class names])
@@ -60,6 +61,8 @@ def load(
     ((8, 8, 1), 1437, 360)
     """
     split.check_fraction(test_split)
+    if task is not None and task not in TASKS:
+        raise unknown("task", task, TASKS)
     kind, _, path = str(source).partition(":") if isinstance(source, str) else ("", "", "")
     if kind == "folder" and path:
         return load_folder(

@@ -25,11 +25,11 @@ from ..train.loop import run
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.schedule import learning_rates
-from ..train.scores import are_probabilities, logits_of
+from ..train.scores import logits_of
 from ..train.standard import Standard
 from ..train.streams import derive, dropout_key, epoch_order
 from ..train.task import CLASSIFICATION, Task
-from ..train.tasks import class_axis
+from .losses import LOSSES, classes_on, gives_probabilities, wants_one_hot
 from .reading.norm_layers import NORM_LAYERS
 from .running import no_gradients
 
@@ -103,19 +103,20 @@ class _Engine:
             self.parts["held"] = _prepared(model, held, recipe.standardize)[1]
         outputs = forward(model, self.x[:8], training=False)  # builds a subclassed model too
         task.check_outputs(outputs.shape, data.classes, label_shape)
-        self.axis = _class_axis(outputs, data.classes, label_shape)
+        self.axis = classes_on(outputs, data.classes, label_shape)
         self.task = task.prepared(data.y_train, recipe, outputs.shape)
-        self.probable = _gives_probabilities(model, np.moveaxis(outputs, self.axis, -1), self.task)
+        self.probable = gives_probabilities(model, np.moveaxis(outputs, self.axis, -1), self.task)
         encoded = np.array(self.task.encoded(data.y_train))
         self.batches = _Batches(self.x, encoded, recipe, seed)
         self.batches.channels_first = takes_channels_first(model, data.input_shape)
         if not getattr(model, "compiled", False):
-            make = self.task.loss_among(_LOSSES)
-            loss = make(recipe, logits=not self.probable, axis=self.axis)
+            make = self.task.loss_among(LOSSES)
+            masks = len(label_shape) > 1
+            loss = make(recipe, logits=not self.probable, axis=self.axis, masks=masks)
             _compile(model, recipe, len(self.batches), loss)
         self.batches.weights = self.task.weights
         self.batches.shape, self.batches.axis = outputs.shape[1:], self.axis
-        self.batches.one_hot = data.classes if _wants_one_hot(model, self.task) else 0
+        self.batches.one_hot = data.classes if wants_one_hot(model, self.task) else 0
         _key_dropout(model, seed)
 
     def epoch(self, number: int) -> float:
@@ -270,7 +271,7 @@ def check_model(
     if shape is not None:
         task.check_outputs(shape, classes, label_shape)
     if getattr(model, "compiled", False):
-        _wants_one_hot(model, task)
+        wants_one_hot(model, task)
 
 
 def embeds_its_input(model: keras.Model) -> bool:
@@ -283,47 +284,6 @@ def embeds_its_input(model: keras.Model) -> bool:
         for node in layer._inbound_nodes
         for tensor in node.input_tensors
     )
-
-
-def _class_axis(outputs: np.ndarray, classes: int, label_shape: tuple[int, ...]) -> int:
-    if len(label_shape) < 2:
-        return -1
-    first = keras.config.image_data_format() == "channels_first"
-    return class_axis(outputs.shape, classes, label_shape, first) or -1
-
-
-def _gives_probabilities(model: keras.Model, outputs: np.ndarray, task: Task) -> bool:
-    """Return whether a model's outputs are probabilities, not logits.
-
-    Rows that sum to 1 are. Single ones have no sum: a functional model says by its last operation.
-    Args: outputs: for a few examples, classes last.
-    Raises: Refused: a subclassed model whose single outputs could be either.
-    """
-    if task.training_loss == "cross-entropy":
-        return are_probabilities(outputs)
-    if task.training_loss != "binary cross-entropy":
-        return False
-    last = _last_activation(model)
-    if last is not None:
-        return last == "sigmoid"
-    if ((outputs < 0) | (outputs > 1)).any():
-        return False
-    raise Refused(
-        "the model's outputs are between 0 and 1, and a subclassed model doesn't show whether they "
-        "are probabilities: build it with keras.Input and keras.Model, or leave the sigmoid out."
-    )
-
-
-def _last_activation(model: keras.Model) -> str | None:
-    """Return the name of the activation that a functional model ends with, None if subclassed."""
-    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
-        return None
-    step: Any = model.outputs[0]._keras_history.operation
-    if isinstance(step, keras.Model):
-        return _last_activation(step)
-    activation = getattr(step, "activation", None)
-    name = getattr(activation, "__name__", None) or type(step).__name__
-    return name.lower()
 
 
 class _Table(keras.optimizers.schedules.LearningRateSchedule):
@@ -377,29 +337,6 @@ def _tensor(variable: Any) -> Any:
     return keras.ops.convert_to_tensor(variable)
 
 
-def _cross_entropy(recipe: Recipe, *, logits: bool, axis: int) -> keras.losses.Loss:
-    if not recipe.label_smoothing:
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=logits, axis=axis)
-    return keras.losses.CategoricalCrossentropy(
-        from_logits=logits, label_smoothing=recipe.label_smoothing, axis=axis
-    )
-
-
-def _binary(recipe: Recipe, *, logits: bool, axis: int) -> keras.losses.Loss:
-    return keras.losses.BinaryCrossentropy(
-        from_logits=logits, label_smoothing=recipe.label_smoothing, axis=axis
-    )
-
-
-_LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {  # by the name that a task gives
-    "cross-entropy": _cross_entropy,
-    "binary cross-entropy": _binary,
-    "mse": lambda recipe, **_: keras.losses.MeanSquaredError(),
-    "huber": lambda recipe, **_: keras.losses.Huber(delta=1.0),
-    "l1": lambda recipe, **_: keras.losses.MeanAbsoluteError(),
-}
-
-
 def _compile(model: keras.Model, recipe: Recipe, steps: int, loss: keras.losses.Loss) -> None:
     rates: Any = _Table(learning_rates(recipe, steps))
     decayed, plain = _split_decay(model, recipe.decay_all)
@@ -439,40 +376,6 @@ def _norm_variables(model: keras.Model) -> set[int]:
     layers = model._flatten_layers(include_self=False)
     norms = [layer for layer in layers if isinstance(layer, tuple(NORM_LAYERS))]
     return {id(v) for norm in norms for v in norm._trainable_variables}
-
-
-def _wants_one_hot(model: keras.Model, task: Task) -> bool:
-    """Return whether the compiled loss takes one-hot labels; one that doesn't fit is refused."""
-    loss: Any = model.loss
-    name = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))
-    name = str(name).lower()
-    if "sparse_categorical" in name or "sparsecategorical" in name:
-        return False
-    if "categorical" in name and task.labels in ("classes", "masks"):
-        return True
-    binary = "binary" in name
-    if task.labels == "targets" and loss is not None and "crossentropy" not in name:
-        return False
-    if binary and task.labels != "targets" and task.final(_width(model)) == {"sigmoid"}:
-        return False
-    words = f"with the loss '{name}'" if loss is not None else "without a loss"
-    fitting = {
-        "classes": "classifiers with (sparse) categorical cross-entropy, or binary cross-entropy "
-        "for one output",
-        "masks": "such models with (sparse) categorical cross-entropy, or binary cross-entropy for "
-        "one output",
-        "marks": "such models with binary cross-entropy",
-        "targets": "such models with a loss for numbers, such as mse",
-    }
-    raise Refused(
-        f"the model was compiled {words}: compare trains {fitting[task.labels]}. For any other "
-        "loss, train with your own function: compare(run=...)."
-    )
-
-
-def _width(model: keras.Model) -> int | None:
-    shape = getattr(model, "output_shape", None) if getattr(model, "inputs", None) else None
-    return shape[-1] if isinstance(shape, tuple) else None
 
 
 def _key_dropout(model: keras.Model, seed: int) -> None:

@@ -288,6 +288,7 @@ def facts(study: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("model", model.get("name", "") + (f" ({options})" if options else "")),
         ("model source", str(model.get("source") or "")),
+        *_task_facts(study.get("task"), study["metric"]["name"]),
         *(_data_facts(data) if data else []),
         ("runs", f"{count(len(study['runs']), 'run')} in {duration(study['seconds'])}")
         if known(study["seconds"])
@@ -298,11 +299,15 @@ def facts(study: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in rows if value]
 
 
+def _task_facts(task: dict[str, Any] | None, metric: str) -> list[tuple[str, str]]:
+    return [("task", f"{task['name']} by {metric}"), ("loss", task["loss"])] if task else []
+
+
 def _data_facts(data: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("data", data["name"]),
         ("input shape", " × ".join(str(size) for size in data["input_shape"])),
-        ("classes", str(data["classes"])),
+        (data.get("labels", "classes"), str(data["classes"])),
         ("images", f"{data['train']:,} to train, {data['test']:,} to test"),
         ("data fingerprint", str(data.get("fingerprint") or "")),
     ]

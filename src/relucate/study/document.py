@@ -340,6 +340,7 @@ def _notes(outcome: StudyResults[Comparison]) -> list[str]:
             "seeds; later ones don't count"
         )
     notes += _coarse(outcome)
+    notes += _constant_predictors(outcome)
     if len(outcome.plan.arms) > 2:  # with two, the verdict's sentence reports it
         notes += _lost(outcome)
     notes += [*_constant(outcome), *_unequal_losses(outcome), *closing]
@@ -407,6 +408,23 @@ def _coarse(outcome: StudyResults[Comparison]) -> list[str]:
     return [
         f"with {count(number, 'test example')}, one more right answer is {step}, more than the "
         f"margin of {metric.scale * margin:g}: take more test examples or a larger margin"
+    ]
+
+
+def _constant_predictors(outcome: StudyResults[Comparison]) -> list[str]:
+    """Return a note on networks that predict the same for every test example, if there are any."""
+    seeds = outcome.finished_pairs()
+    found = []
+    for arm in outcome.plan.arms:
+        runs = outcome.runs(arm, seeds)
+        if constant := sum(bool(run.get("constant")) for run in runs):
+            found.append(f"{constant} of {len(runs)} of {arm.label}")
+    if not found:
+        return []
+    return [
+        f"constant predictors: {', '.join(found)} predict the same for every test example, so "
+        "their score says nothing about the order: train longer, with another rate or with class "
+        "weights"
     ]
 
 

@@ -44,28 +44,37 @@ class StudyOptions:
         panel=STUDY,
     )
     first_seed: int = option(0, "The first pair's seed.", panel=STUDY)
+    task: str | None = option(
+        None,
+        "classification, multilabel, regression or segmentation.",
+        panel=STUDY,
+        shown="what the labels are for",
+    )
+    metric: str | None = option(
+        None,
+        "What to score by: accuracy, ROC AUC, macro F1, log loss, MAE, RMSE, R2, mean IoU, ... With "
+        "--run any name, of what it returns.",
+        panel=STUDY,
+        shown="the task's usual one",
+    )
     margin: float | None = option(
         None,
-        "Smallest difference that matters, in points of accuracy.",
+        "Smallest difference that matters, as the metric is shown: for accuracy in points. Other "
+        "metrics have no default.",
         panel=STUDY,
         shown=f"{ACCURACY.scale * margin_of(ACCURACY):g}",
-        scale=ACCURACY.scale,
     )
     level: float = option(0.95, "Coverage of the interval.", panel=STUDY)
     target: float | None = option(
         None,
-        "Compare the steps to this accuracy, in percent.",
+        "Compare the steps to this score, as the metric is shown: for accuracy in percent.",
         panel=STUDY,
-        scale=ACCURACY.scale,
     )
     run: str | None = option(
         None,
         "file.py:train or package.module:train, a function train(order, seed) that trains and "
         "returns the score. It is your own code, and naming it runs it.",
         panel=OWN,
-    )
-    metric: str | None = option(
-        None, "What it returns: auc, mae, ... The margin is in its unit.", panel=OWN
     )
     lower_is_better: bool | None = option(
         None,

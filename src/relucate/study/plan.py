@@ -20,7 +20,8 @@ from ..phrases import some
 from ..train.metric import Metric
 from ..train.recipe import Recipe
 from ..train.run import RunSpec
-from ..train.task import CLASSIFICATION, Task
+from ..train.task import Task
+from ..train.tasks import task_for
 from .arms import Arm
 from .comparison import Comparison, Schedule
 from .display import Display
@@ -49,7 +50,7 @@ class Executed(Comparison):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in (("threads", 1), ("jobs", 0)):
-            object.__setattr__(self, name, whole(getattr(self, name), name, least, 1024))
+            object.__setattr__(self, name, whole(getattr(self, name), name, least, 2**16))
         if self.run_timeout is not None:
             positive(self.run_timeout, "run_timeout", "a number of seconds")
         one_of(self.executor, "executor", EXECUTORS)
@@ -96,7 +97,8 @@ class Executed(Comparison):
 class StudyPlan(Executed):
     """The plan of a study that trains networks: all of the user's choices.
 
-    task: what the networks are trained for; metric: by default its metric.
+    task: what the networks are trained for, by default what the labels are for; metric: by default
+        the task's.
     """
 
     arms: tuple[Arm, ...]
@@ -106,15 +108,11 @@ class StudyPlan(Executed):
     _: KW_ONLY
     engine: str = "auto"
     device: str = "auto"
-    task: Task = CLASSIFICATION
+    task: Task = None  # type: ignore[assignment]  # the labels', from __post_init__ on
     metric: Metric = None  # type: ignore[assignment]  # the task's, from __post_init__ on
 
     def __post_init__(self) -> None:
-        if self.task.labels != self.data.labels:
-            raise InputError(
-                f"the task {self.task.name} takes {self.task.labels}, and the data's labels are "
-                f"{self.data.labels}."
-            )
+        object.__setattr__(self, "task", task_for(self.task, self.data.labels))
         if self.metric is None:
             object.__setattr__(self, "metric", self._metric())
         super().__post_init__()
@@ -262,7 +260,15 @@ class StudyPlan(Executed):
                 "weight decay acts on gamma, beta and biases too, which isn't the same thing in "
                 "every order; without --decay-all they are exempt"
             )
-        return [*self.data.notes, *inspection.notes], closing
+        return [*self._task_notes(), *self.data.notes, *inspection.notes], closing
+
+    def _task_notes(self) -> list[str]:
+        """Return a note on the task, unless older studies had it, too."""
+        if self.task.is_usual and self.recipe.loss is None:
+            return []
+        loss = self.recipe.loss or self.task.training_loss
+        units = " of standardised targets" if self.task.labels == "targets" else ""
+        return [f"task: {self.task.name}, scored by {self.metric.name}, trained with {loss}{units}"]
 
     def _unequal_steps(self) -> list[str]:
         """Return a note if some arms take less than half the optimizer steps of others."""
