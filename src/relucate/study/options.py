@@ -52,7 +52,7 @@ class StudyOptions:
     )
     metric: str | None = option(
         None,
-        "What to score by: accuracy, ROC AUC, macro F1, log loss, MAE, RMSE, R2, mean IoU, ... With "
+        "What to score by: accuracy, ROC AUC, macro F1, log loss, MAE, RMSE, R2, mean IoU. With "
         "--run any name, of what it returns.",
         panel=STUDY,
         shown="the task's usual one",
