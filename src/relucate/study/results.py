@@ -189,7 +189,9 @@ class StudyResults(Generic[AnyComparison]):
             )
         score = result["metric"]
         if self.plan.metric == ACCURACY and score is not None and not 0 <= score <= 1:
-            raise InputError(f"a run has an accuracy of {score:g}, which isn't between 0 and 1.")
+            raise InputError(
+                f"a run has {self.plan.metric.named} of {score:g}, which isn't between 0 and 1."
+            )
 
     def effects(self, asked: Interaction, seeds: list[Seed]) -> tuple[Any, Any]:
         """Return an order's effect with each value, averaged over rows: (seeds,) twice."""
