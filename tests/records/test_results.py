@@ -115,3 +115,17 @@ def test_it_prints_and_is_plain_data():
     assert "<table>" in found._repr_html_()
     assert found.to_dict()["schema"] == "relucate.evidence/1"
     assert "Nothing is known" in str(evidence(act="softmax"))
+
+
+def test_the_sentence_of_the_readme_is_what_the_records_say():
+    bounded = [
+        r for r in known() if r.act in {"tanh", "lecun_tanh", "softsign"} and not r.study.own
+    ]
+    differences = [r.difference for r in bounded if r.difference is not None]
+    assert len(differences) == 10
+    assert 0.9 < min(differences) <= max(differences) < 8.5
+    published = [r for r in matching(known(), act="relu") if not r.study.own]
+    (found,) = summary(published)
+    assert (found["before"], found["rows"]) == (10, 15)
+    assert found["low"] > -2.5
+    assert found["high"] <= 2.5
