@@ -163,3 +163,11 @@ def test_a_real_comparison_with_a_display_of_ones_own_and_a_store(tmp_path):
     assert study.difference["low"] is None  # one pair has no interval
     assert ear.heard.count("run_finished") == 2
     assert (tmp_path / "runs.sqlite").is_file()
+
+
+def test_tokens_train_with_adamw_by_default():
+    tokens, floats = np.arange(60).reshape(12, 5) % 7, np.zeros((12, 5))
+    y = np.arange(12) % 2
+    made = [make("toy", x, y, x, y) for x in (tokens, floats)]
+    assert [make_recipe(None, data).optimizer for data in made] == ["adamw", "sgd"]
+    assert make_recipe({"optimizer": "sgd"}, made[0]).optimizer == "sgd"

@@ -378,10 +378,15 @@ def make_recipe(recipe: Recipe | Mapping[str, Any] | None, data: Dataset) -> Rec
 
 
 def default_recipe(data: Dataset) -> dict[str, Any]:
-    """Return the defaults that depend on the data: small sets get small batches, more epochs."""
-    if len(data.y_train) < 5000:
-        return {"epochs": 10, "batch_size": min(64, len(data.y_train))}
-    return {"epochs": 10, "batch_size": 128}
+    """Return the defaults that depend on the data.
+
+    Small sets get small batches. Tokens get AdamW: a row of an embedding has a gradient only where
+    its token occurs, and SGD's rate, which fits the other layers, hardly moves rare ones.
+    """
+    small = len(data.y_train) < 5000
+    batch = min(64, len(data.y_train)) if small else 128
+    tokens = {"optimizer": "adamw"} if data.x_train.dtype.kind == "i" else {}
+    return {"epochs": 10, "batch_size": batch, **tokens}
 
 
 def _display(display: Any, progress: bool, plan: Executed) -> Any:
