@@ -272,6 +272,62 @@ def right(rng: np.random.Generator, pairs: int, examples: int, sds: tuple[float,
     return [*arms, norm.cdf((base + gap) / sd) - norm.cdf(base / sd)]
 
 
+# Other metrics -----------------------------------------------------------------------------------
+
+Arms = Callable[[np.random.Generator, tuple[int, int]], tuple[Array, Array]]
+
+
+def mae(examples: int) -> Arms:
+    """Mean absolute errors of two equal arms: errors of Student's t (5 df), scaled by the seed."""
+
+    def draw(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Array, Array]:
+        seed = 0.1 * rng.standard_normal(shape)
+        a, b = (
+            np.exp(seed + 0.05 * rng.standard_normal(shape))
+            * np.abs(rng.standard_t(5, (*shape, examples))).mean(-1)
+            for _ in "ab"
+        )
+        return a, b
+
+    return draw
+
+
+def auc(positives: int, negatives: int) -> Arms:
+    """Areas under the ROC curve of two equal arms, about 0.86; the seed moves the positives."""
+
+    def draw(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Array, Array]:
+        seed = 1.5 + 0.2 * rng.standard_normal(shape)
+        a, b = (_auc(rng, seed + 0.1 * rng.standard_normal(shape), positives, negatives)
+                for _ in "ab")  # fmt: skip
+        return a, b
+
+    return draw
+
+
+def _auc(rng: np.random.Generator, shift: Array, positives: int, negatives: int) -> Array:
+    """Return the share of (positive, negative) where the positive has the higher output."""
+    high = rng.standard_normal((*shift.shape, positives)) + shift[..., None]
+    both = np.concatenate([high, rng.standard_normal((*shift.shape, negatives))], -1)
+    ranks = both.argsort(-1).argsort(-1)[..., :positives].sum(-1)
+    return (ranks - positives * (positives - 1) / 2) / (positives * negatives)
+
+
+OTHERS: dict[str, Arms] = {
+    "MAE, 50 test examples": mae(50),
+    "MAE, 500 test examples": mae(500),
+    "AUC, 5 of 100 positive": auc(5, 95),
+    "AUC, 20 of 500 positive": auc(20, 480),
+}
+
+
+def unpaired_covers(a: Array, b: Array) -> Array:
+    """Return for each study (rows of runs) whether Welch's interval has 0."""
+    u, v = a.var(1, ddof=1) / a.shape[1], b.var(1, ddof=1) / b.shape[1]
+    freedom = (u + v) ** 2 / (u**2 / (a.shape[1] - 1) + v**2 / (b.shape[1] - 1))
+    half = student_t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(u + v)
+    return np.abs(b.mean(1) - a.mean(1)) <= half
+
+
 # Tables ------------------------------------------------------------------------------------------
 
 
@@ -402,9 +458,28 @@ def same(studies: int) -> None:
                "95 % interval"], rows)  # fmt: skip
 
 
+def metrics(studies: int) -> None:
+    """MAE and AUC of equal arms: looks, ten pairs fixed beforehand, ten runs of each unpaired."""
+    rows, bounds, few = [], bounds_of(MOST), 10
+    for name, draw in OTHERS.items():
+        rng, tallies, fixed, welch = np.random.default_rng(10), [], [], []
+        for _ in range(max(1, studies // 10 // 500)):
+            a, b = draw(rng, (500, MOST))
+            tallies.append(monitor(b - a, bounds, margin=NO_MARGIN, mean=0,
+                                   sign_pairs=sign_test_pairs(LEVEL)))  # fmt: skip
+            d = (b - a)[:, :few]
+            half = student_t.ppf((1 + LEVEL) / 2, few - 1) * d.std(1, ddof=1) / math.sqrt(few)
+            fixed.append(np.abs(d.mean(1)) > half)
+            welch.append(~unpaired_covers(a[:, :few], draw(rng, (500, few))[1]))
+        found = [Tally.join(tallies).better, np.concatenate(fixed), np.concatenate(welch)]
+        rows.append([name, *map(share, found)])
+    head = ["scores", "better, with looks", "better, 10 pairs", "better, 10 + 10 unpaired"]
+    print_rows("No effect, other metrics", head, rows)
+
+
 TABLES = {
     "targets": targets, "margins": margins, "distributions": distributions, "rivals": rivals,
-    "paces": paces, "beyond": beyond, "reach": reach, "same": same,
+    "paces": paces, "beyond": beyond, "reach": reach, "same": same, "metrics": metrics,
 }  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """Break each formula of the surgery once and see the tests go red: `python tests/mutations.py`.
 
-Not collected by pytest: it takes some minutes. Each entry is a file, a piece of its text, and what
-stands there in the mutant, which is a copy of the source in a temporary folder. A mutant that no
-test sees is an error of the tests; so is an entry whose text isn't there any more. Words after the
-command choose the mutants whose file or text has one of them.
+Not collected by pytest: it takes some minutes. Each entry is a file, a piece of its text, and the
+mutant's text in its place. A mutant is a copy of the source in a temporary folder. A mutant that
+no test notices is an error of the tests; so is an entry whose text no longer exists. Words after
+the command choose the mutants whose file or text has one of them.
 """
 
 import os
@@ -18,6 +18,7 @@ TESTS = [
     "tests/surgery/test_borders.py",
     "tests/surgery/test_fold.py",
     "tests/surgery/test_orders.py",
+    "tests/surgery/test_parallel.py",
     "tests/properties/test_convert.py",
     "tests/properties/test_fold.py",
     "tests/properties/test_names.py",
@@ -53,6 +54,11 @@ MUTANTS = [
         "shift = channels.shift if bias is None else channels.scale * bias + channels.shift",
         "shift = channels.shift if bias is None else bias + channels.shift",
     ),
+    ("surgery/fold.py", "own.scale * channels.shift + own.shift", "channels.shift + own.shift"),
+    ("surgery/parallel.py", "weight / factor", "weight * factor"),
+    ("surgery/parallel.py", "tap.append(before // step)", "tap.append(size // 2)"),
+    ("surgery/parallel.py", "or before % step:", "and False:"),
+    ("surgery/algebra.py", "outputs % kernel.shape[-2], outputs", "0 * outputs, outputs"),
     ("surgery/rebuild.py", 'elif not redundant and "bias" not in node.arrays:', "elif False:"),
     ("surgery/rebuild.py", 'if redundant and "bias" in node.arrays:', "if False:"),
     ("surgery/rebuild.py", "norm.centers_channels and axis", 'norm.kind == "norm" and axis'),
@@ -85,7 +91,7 @@ MUTANTS = [
         "            _set(variable, graph.tensors[node.arrays[role]], node)",
         "            pass",
     ),
-    ("torch/writing/writer.py", "module.inplace = False\n\n    def _al", "pass\n\n    def _al"),
+    ("torch/writing/edits.py", "module.inplace = False\n\n    def _al", "pass\n\n    def _al"),
     ("torch/writing/tensors.py", "target.copy_(tensor_like", "target.add_(0 * tensor_like"),
     # What is refused, what a scale and shift pass, and how they are seen there.
     ("graph/conventions.py", "Conventions(True, False, True)", "Conventions(True, False, False)"),

@@ -213,7 +213,7 @@ def test_any_text_is_an_order_or_an_input_error(text):
     try:
         assert Order(text) in ALL
     except InputError as error:
-        # What a message tells the user to write is itself an order.
+        # The order that a message suggests is itself valid.
         proposed = re.search(r"As an order: '(.*)'\.", str(error))
         assert proposed is None or Order(proposed[1]) in ALL
 

@@ -8,8 +8,10 @@ from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .api.audit import AuditReport, audit
+    from .api.evidence import EvidenceTable, evidence
     from .api.study import Study, compare
     from .api.transform import TransformReport, convert, fold, rebuild, verify
+    from .api.verdict import verdict
     from .errors import InputError, Refused, RelucateError
     from .order import Order
     from .surgery.verify import Certificate
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AuditReport",
     "Certificate",
+    "EvidenceTable",
     "InputError",
     "Metric",
     "Order",
@@ -30,8 +33,10 @@ __all__ = [
     "audit",
     "compare",
     "convert",
+    "evidence",
     "fold",
     "rebuild",
+    "verdict",
     "verify",
 ]
 
@@ -39,12 +44,15 @@ _HOMES = {
     "Order": "order",
     "audit": "api.audit",
     "AuditReport": "api.audit",
+    "evidence": "api.evidence",
+    "EvidenceTable": "api.evidence",
     "compare": "api.study",
     "Study": "api.study",
     "TransformReport": "api.transform",
     "convert": "api.transform",
     "fold": "api.transform",
     "rebuild": "api.transform",
+    "verdict": "api.verdict",
     "verify": "api.transform",
     "Certificate": "surgery.verify",
     "Metric": "train.metric",

@@ -14,6 +14,7 @@ from typing import Any
 from .backend import installed
 from .errors import InputError
 from .train.framework import Framework, ReadModel
+from .train.task import CLASSIFICATION, Task
 
 
 def _keras() -> Framework:
@@ -87,9 +88,10 @@ def framework_of(model: Any) -> Framework:
     return found
 
 
-def lower(read: ReadModel, *, check: bool = True) -> Any:
+def lower(read: ReadModel, *, check: bool = True, task: Task = CLASSIFICATION) -> Any:
     """Return a model of `HOST` that computes and trains like the one that was read.
 
+    What the task's loss already includes at the end (a softmax, a sigmoid) is left out.
     Raises: Refused: it can't be lowered, or the check found a difference.
     """
-    return named(HOST).lower(read.lowerable(), check=check)
+    return named(HOST).lower(read.lowerable(), check=check, task=task)

@@ -1,6 +1,7 @@
 """Networks that amplify rounding are compared layer by layer in float64."""
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,14 @@ from torch import nn
 
 import relucate
 from relucate.errors import Refused
-from relucate.surgery.verify import Certificate, Trail, compare_layers, nudged
+from relucate.surgery.verify import (
+    LAYER_TOLERANCES,
+    Certificate,
+    Trail,
+    amplifies,
+    compare_layers,
+    nudged,
+)
 
 
 def values(**layers):
@@ -72,6 +80,19 @@ def test_nudged_inputs_differ_in_the_last_bit():
     assert same is whole
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_inputs_are_nudged_as_the_model_rounds_them(dtype):
+    numbers = np.float32([0.3, -5.0, 1024.0])
+    (moved,) = nudged([numbers], np.inf, dtype)
+    (back,) = nudged([numbers], -np.inf, dtype)
+    kind = getattr(ml_dtypes, dtype, dtype)
+    apart = (moved.astype(kind) - back.astype(kind)).astype(np.float64) / np.abs(numbers)
+    bit = float(ml_dtypes.finfo(kind).eps)
+    assert np.all((bit <= apart) & (apart <= 5 * bit))
+    assert not amplifies(bit, dtype)
+    assert amplifies(20 * bit, dtype)
+
+
 def oscillating(shift=0.0):
     """Its activation is the sine of numbers in the thousands: rounding shows."""
     x = vector = keras.Input((6,))
@@ -129,9 +150,9 @@ def keras_chaos(middle=None):
     return model
 
 
-def torch_chaos(middle=None):
+def torch_chaos(middle=None, depth=30):
     layers = []
-    for number in range(30):
+    for number in range(depth):
         layers += [nn.Linear(24, 24), nn.BatchNorm1d(24), nn.Tanh()]
         if number == 10 and middle is not None:
             layers += [middle]
@@ -176,6 +197,56 @@ def test_a_chaotic_network_is_certified_layer_by_layer(framework, verb):
     for layer in (29, 15, 0):
         made = perturbed(made, layer)
         assert not relucate.verify(model, made, example=example).passed
+
+
+def biased(model, layer, factor):
+    """Change the largest entry of a layer's bias by a factor."""
+    bias = [m for m in model.modules() if isinstance(m, nn.Linear)][layer].bias.data
+    bias[bias.abs().argmax()] *= factor
+    return model
+
+
+@pytest.mark.parametrize(
+    ("dtype", "depth", "factor"),
+    [("float16", 30, 1.05), ("bfloat16", 30, 1.4), ("float64", 80, 1 + 1e-11)],
+)
+def test_chaos_of_every_precision_is_compared_layer_by_layer(dtype, depth, factor):
+    model = torch_chaos(depth=depth).to(getattr(torch, dtype))
+    example = torch.zeros(2, 24, dtype=getattr(torch, dtype))
+    with pytest.warns(UserWarning, match="own rounding noise"):
+        made, report = relucate.fold(model, example=example)
+    found = report.certificate
+    assert (found.passed, found.basis, found.dtype) == (True, "layers", dtype)
+    assert found.max_rel < found.tolerance == LAYER_TOLERANCES[dtype]
+    wrong = relucate.verify(model, biased(made, 15, factor), example=example)
+    assert not wrong.passed
+    if dtype != "float64":  # there the difference is far above the rounding noise
+        assert not wrong.decided
+        assert "NOT" not in str(wrong)
+        assert wrong.worst == "45"
+
+
+@pytest.mark.parametrize("policy", ["float16", "bfloat16", "mixed_bfloat16"])
+def test_chaos_of_a_keras_policy_is_compared_layer_by_layer(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = keras_chaos()
+    finally:
+        keras.config.set_dtype_policy(before)
+    with pytest.warns(UserWarning, match="own rounding noise"):
+        _, report = relucate.fold(model)
+    assert report.certificate.basis == "layers"
+
+
+def test_a_tame_network_in_half_precision_is_called_wrong_if_it_is():
+    model = torch_chaos(depth=1)[:2].to(torch.bfloat16)
+    example = torch.zeros(2, 24, dtype=torch.bfloat16)
+    made, report = relucate.fold(model, example=example)
+    assert (report.certificate.passed, report.certificate.basis) == (True, "outputs")
+    wrong = relucate.verify(model, biased(made, 0, -1), example=example)
+    assert (wrong.passed, wrong.decided) == (False, True)
+    assert "NOT the same function" in str(wrong)
 
 
 @pytest.mark.parametrize("framework", CHAOS)

@@ -223,9 +223,9 @@ def test_the_parameters_of_what_was_written_are_counted():
 def test_a_fixed_size_is_warned_of_once_where_fold_was_called():
     layers = [torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.BatchNorm2d(4)]
     model = zoo.randomize(torch.nn.Sequential(*layers, torch.nn.Conv2d(4, 2, 3, padding=1)), 1)
-    with pytest.warns(UserWarning, match="fixes the size") as told:
+    with pytest.warns(UserWarning, match="fixes the size") as warned:
         relucate.fold(model, strategy="map", example=(2, 3, 6, 6))
-    assert [str(Path(warning.filename)) for warning in told] == [__file__]
+    assert [str(Path(warning.filename)) for warning in warned] == [__file__]
 
 
 def test_what_torch_fx_cannot_trace_is_folded_backwards_only():
@@ -346,6 +346,17 @@ def test_nan_weights_are_named():
 def test_data_that_does_not_fit(data, message):
     with pytest.raises(InputError, match=message):
         relucate.convert(chain(BEFORE), "after", data=data)
+
+
+def test_norms_that_have_the_order_already_are_counted():
+    first = keras.Input((8, 8, 3))
+    x = kl.BatchNormalization()(kl.ReLU()(kl.Conv2D(4, 3)(first)))
+    x = kl.ReLU()(kl.BatchNormalization()(kl.Conv2D(4, 3)(x)))
+    net = keras.Model(first, kl.Conv2D(2, 3)(x))
+    _, report = relucate.convert(net, "after")
+    text = " ".join(str(report).split())
+    expected = "1 of 2 norms converted to linear-act-norm (after); 1 had that order already"
+    assert expected in text
 
 
 def test_reports_are_shown():

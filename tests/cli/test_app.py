@@ -1,8 +1,10 @@
 """The command line as a process: start-up time, exit codes, no framework imported too early."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +96,48 @@ def main_ok(*arguments):
     with pytest.raises(SystemExit) as stopped:
         main(list(arguments))
     assert stopped.value.code == 0
+
+
+FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+
+
+@FULL
+@pytest.mark.parametrize("verb", [["rules"], ["rules", "N101"], ["nets", "--format", "json"]])
+def test_a_full_output_is_an_error_in_one_line(verb):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "relucate", *verb]
+        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert found.returncode == 2
+    assert found.stderr == "relucate: can't write the output: No space left on device.\n"
+
+
+STUDIES = Path(__file__).parents[1] / "reliability" / "studies.json"
+
+
+@pytest.mark.parametrize("verb", [["rules"], ["report", "study.json"]])
+def test_a_reader_that_leaves_is_no_error_of_the_model(verb, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.json").write_text(json.dumps(json.loads(STUDIES.read_text())[0]))
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "relucate", *verb]
+    found = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (found.returncode, found.stderr) == (1, "")
+
+
+def test_a_builder_that_forks_is_answered_once(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "import os, torch\n"
+        "def build():\n"
+        "    os.fork()\n"
+        "    return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))\n"
+    )
+    command = [sys.executable, "-m", "relucate", "audit", "net.py:build", "--input-shape", "4"]
+    found = subprocess.run(
+        [*command, "--format", "json"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert json.loads(found.stdout)["schema"] == "relucate.audit/1"
 
 
 NET = """

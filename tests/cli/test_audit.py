@@ -2,10 +2,9 @@
 
 import json
 import textwrap
+from functools import partial
 
 import pytest
-
-from relucate.cli import main
 
 BAD = """
     import keras
@@ -54,13 +53,8 @@ def _folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def audit(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            main(["audit", *arguments])
-        return stopped.value.code or 0, *capsys.readouterr()
-
-    return run
+def audit(call):
+    return partial(call, "audit")
 
 
 def test_text(audit):

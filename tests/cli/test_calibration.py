@@ -46,3 +46,12 @@ def test_fewer_examples_keep_the_whole_training_sets_statistics(archive):
     expected = Standard.of(data.x_train)(data.subset(20).x_train)
     expected = expected if expected.ndim < 3 else np.moveaxis(expected, -1, 1)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_model_that_scales_its_inputs_gets_them_unscaled(archive):
+    import keras
+
+    shape = load(archive).input_shape
+    net = keras.Sequential([keras.Input(shape), keras.layers.Rescaling(0.5), keras.layers.Dense(2)])
+    found = calibration(archive, 60, False, net)
+    np.testing.assert_array_equal(found, calibration(archive, 60, True, net))

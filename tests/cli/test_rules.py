@@ -1,25 +1,20 @@
 """`relucate rules`: the list, a rule's page, JSON."""
 
 import json
+from functools import partial
 
 import pytest
 
-from relucate.cli import main
 from relucate.surgery.rules import RULES
 
 
 @pytest.fixture
-def call(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            main(["rules", *arguments])
-        return stopped.value.code or 0, *capsys.readouterr()
-
-    return run
+def rules(call):
+    return partial(call, "rules")
 
 
-def test_the_list_has_each_rule_in_a_line(call):
-    code, out, _ = call()
+def test_the_list_has_each_rule_in_a_line(rules):
+    code, out, _ = rules()
     assert code == 0
     lines = out.splitlines()
     assert [line.split()[:3] for line in lines] == [
@@ -29,24 +24,24 @@ def test_the_list_has_each_rule_in_a_line(call):
 
 
 @pytest.mark.parametrize("rule", ["N101", "n101", "redundant-bias"])
-def test_a_rules_page(call, rule):
-    code, out, _ = call(rule)
+def test_a_rules_page(rules, rule):
+    code, out, _ = rules(rule)
     assert code == 0
     for text in ("N101 redundant-bias", "What it finds", "use_bias=False", "Ioffe and Szegedy"):
         assert text in out
     assert "##" not in out
 
 
-def test_an_unknown_rule(call):
-    code, out, err = call("redundant-bia")
+def test_an_unknown_rule(rules):
+    code, out, err = rules("redundant-bia")
     assert (code, out) == (2, "")
     assert "unknown rule 'redundant-bia': did you mean 'redundant-bias'?" in err
 
 
-def test_json(call):
-    document = json.loads(call("--format", "json")[1])
+def test_json(rules):
+    document = json.loads(rules("--format", "json")[1])
     assert document["schema"] == "relucate.rules/1"
     assert [row["code"] for row in document["rules"]] == sorted(RULES)
-    row = json.loads(call("N304", "--format", "json")[1])["rules"][0]
+    row = json.loads(rules("N304", "--format", "json")[1])["rules"][0]
     assert set(row) == {"code", "name", "severity", "summary", "page"}
     assert row["page"].startswith("# N304 broken-values\n")

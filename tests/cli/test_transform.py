@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import relucate
-from relucate.cli import main
 from relucate.surgery.borders import BORDERS, Branch
 
 MINE = """
@@ -35,16 +34,6 @@ MINE = """
 def _folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(textwrap.dedent(MINE))
-
-
-@pytest.fixture
-def call(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            main(list(arguments))
-        return stopped.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 def test_convert_writes_a_file_that_computes_the_same(call, tmp_path):
@@ -147,6 +136,12 @@ def test_own_inputs(call, tmp_path):
             2,
             "seed must be a whole",
         ),
+        (["fold", "cnn", "--input-shape", "-3x8x8"], 2, "sizes without the batch axis"),
+        (["fold", "cnn", "--input-shape", "0x8x3"], 2, "sizes without the batch axis"),
+        (["fold", "cnn", "--input-shape", "3x8xa"], 2, "sizes without the batch axis"),
+        (["fold", "mine.py:net", "--input-shape", "3x1000000x1000000"], 2, "more than 2,147,483"),
+        (["fold", "cnn", "--input-shape", f"{10**25}x8x3"], 2, "more than 2,147,483,648 values"),
+        (["fold", "mlp", "--input-shape", "2000000000"], 2, "net 'mlp' can't be built for inputs"),
     ],
 )
 def test_wrong_input(call, tmp_path, arguments, code, message):

@@ -3,24 +3,49 @@
 import numpy as np
 import pytest
 
-from relucate.data.arrays import codes_for, encode, encode_pair, examples
+from relucate.data.arrays import codes_for, encode, encode_pair, examples, reading
 from relucate.errors import InputError
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"),
-    [((5, 6, 7), (5, 6, 7, 1)), ((5, 6, 7, 3), (5, 6, 7, 3)), ((5, 4), (5, 4))],
+    ("shape", "dtype", "expected"),
+    [
+        ((5, 6, 7), np.uint8, (5, 6, 7, 1)),
+        ((5, 6, 7), np.int64, (5, 6, 7, 1)),
+        ((5, 6, 7), np.float64, (5, 6, 7)),
+        ((5, 6, 7, 3), np.float64, (5, 6, 7, 3)),
+        ((5, 4), np.float64, (5, 4)),
+    ],
 )
-def test_images_get_a_channel_axis_and_vectors_stay(shape, expected):
-    assert examples(np.zeros(shape), "x").shape == expected
+def test_images_get_a_channel_axis_and_sequences_and_vectors_stay(shape, dtype, expected):
+    assert examples(np.zeros(shape, dtype), "x").shape == expected
+
+
+def test_a_note_says_what_was_taken_for_tokens_or_sequences():
+    assert "taken as tokens" in reading(examples(np.ones((5, 4), np.int32), "x"), "x")
+    assert "sequences of 6 steps with 7 channels" in reading(np.zeros((5, 6, 7), np.float32), "x")
+    for x in (np.zeros((5, 4)), np.zeros((5, 6, 7), np.uint8), np.full((5, 4), -1)):
+        assert reading(examples(x, "x"), "x") == ""
+
+
+def test_text_columns_of_a_data_frame_are_named():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"age": [1, 2], "city": ["a", "b"]})
+    with pytest.raises(InputError, match=r"these columns hold others: 'city'\. Encode"):
+        examples(frame, "x")
+
+
+def test_several_inputs_are_refused_and_lead_to_the_own_function():
+    with pytest.raises(InputError, match=r"x is a dict of 2 arrays.*compare\(run=\.\.\.\)"):
+        examples({"a": np.zeros(3), "b": np.zeros(3)}, "x")
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
         ("uint8", "uint8"),
-        ("int64", "float32"),
-        ("uint16", "float32"),
+        ("int64", "int64"),
+        ("uint16", "int64"),
         ("float16", "float32"),
         ("float64", "float32"),
         ("bool", "float32"),
@@ -113,7 +138,7 @@ def test_labels_become_codes_and_sorted_names(y, codes, names):
 @pytest.mark.parametrize(
     ("y", "what"),
     [
-        ([0.0, 1.5], r"float64 labels .*y\.astype\(int\)"),
+        ([0.0, 1.5], r"float64 labels .*1\.5.*the task is regression"),
         (np.array([[0.4, 0.6], [1, 0]]), r"shape \(2, 2\)"),
         (np.array([[1, 1], [1, 0]]), r"shape \(2, 2\)"),
         (np.zeros((2, 2, 2), int), r"shape \(2, 2, 2\)"),
@@ -170,3 +195,12 @@ def test_labels_that_int64_cannot_hold_are_refused():
     with pytest.raises(InputError, match="18446744073709551615"):
         encode(np.array([0, 2**64 - 1], np.uint64), "y")
     assert encode(np.array([3, 7, 3], np.uint64), "y")[1] == ("3", "7")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_text_beyond_unicode_is_refused(order):
+    text = np.array([0x61, 0x110000, 0x62], f"{order}u4").view(f"{order}U1")
+    with pytest.raises(InputError, match="y holds text that isn't Unicode"):
+        encode(text, "y")
+    names = np.array(["\U0010ffff", "", "b"], f"{order}U1")
+    assert encode(names, "y")[1] == ("", "b", "\U0010ffff")

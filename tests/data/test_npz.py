@@ -1,12 +1,14 @@
 """Data sets from .npz files, good and bad."""
 
 import io
+import re
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from relucate.data.npz import load_npz
+from relucate.data.npz import load_arrays, load_npz
 from relucate.errors import InputError
 
 X = np.arange(40 * 4, dtype=np.uint8).reshape(40, 2, 2)
@@ -68,8 +70,8 @@ def test_pickled_objects_are_refused(tmp_path):
     ("arrays", "what"),
     [
         ({"x": X, "y": Y[:39]}, "x holds 40 examples but y 39 labels"),
-        ({"x": np.where(X == 9, np.nan, X), "y": Y}, r"x holds 1 values .* \[2, 0, 1, 0\] is nan"),
-        ({"x": X, "y": Y / 2}, "y holds float64 labels"),
+        ({"x": np.where(X == 9, np.nan, X), "y": Y}, r"x holds 1 values .* \[2, 0, 1\] is nan"),
+        ({"x": X, "y": np.stack([Y, Y + 2], 1)}, r"y has shape \(40, 2\).*several targets"),
         ({"x": np.zeros((40, 3, 32, 32)), "y": Y}, r"channels first.*transpose\(0, 2, 3, 1\)"),
         ({"x": X, "y": Y * 0}, "one class only"),
     ],
@@ -128,3 +130,37 @@ def test_what_unpacks_to_more_than_the_memory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("relucate.data.npz._memory", lambda: 100_000)
     with pytest.raises(InputError, match=r"unpacks to .* GiB, more than"):
         load_npz(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "can't read 'x.npy' as .npy or .npz"),
+        (b"no array", "can't read 'x.npy' as .npy or .npz"),
+        (np.array([{}]), "Object arrays cannot be loaded"),
+        (np.zeros((3, 4)), "the array in x.npy is damaged: its header claims 224 bytes"),
+    ],
+)
+def test_arrays_that_cannot_be_read(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    path = Path("x.npy")
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content, allow_pickle=True)
+        path.write_bytes(path.read_bytes()[:-1] if content.dtype == float else path.read_bytes())
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_arrays(path)
+
+
+def test_arrays_of_both_formats(tmp_path):
+    x = np.arange(6.0).reshape(2, 3)
+    np.save(tmp_path / "one.npy", x)
+    np.savez(tmp_path / "two.npz", b=x, a=x + 1)
+    np.savez(tmp_path / "none.npz")
+    (one,) = load_arrays(tmp_path / "one.npy")
+    np.testing.assert_array_equal(one, x)
+    np.testing.assert_array_equal(load_arrays(tmp_path / "two.npz"), [x, x + 1])
+    for name, message in (("none.npz", "holds no arrays"), ("gone.npy", "no such file")):
+        with pytest.raises(InputError, match=message):
+            load_arrays(tmp_path / name)

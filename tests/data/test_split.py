@@ -86,7 +86,7 @@ def test_a_part_below_one_of_each_class_is_refused(fraction):
 
 
 def test_a_negative_seed_is_refused():
-    with pytest.raises(InputError, match="seed -1"):
+    with pytest.raises(InputError, match=r"seed must be .* at least 0, got -1"):
         stratified(np.arange(10) % 2, 4, seed=-1)
 
 

@@ -103,6 +103,6 @@ def test_what_computes_as_in_training_is_refused(apply):
             apply(node, X, arrays=arrays, forced=True, **options)
         kept = apply(node, X, arrays=arrays, forced=False, **options)
         np.testing.assert_array_equal(kept, apply(node, X, arrays=arrays, **options))
-    # A frozen norm computes as at inference whatever it is told.
+    # A frozen norm computes as at inference, even when it is called for training.
     frozen = apply("batch_norm", X, arrays=arrays, forced=True, frozen=True, **attrs)
     np.testing.assert_array_equal(frozen, apply("batch_norm", X, arrays=arrays, **attrs))

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as kl
+from tests.orders import KEEPS_BIAS
 
 from relucate.errors import InputError, Refused
 from relucate.keras import batch_norm, read
@@ -145,17 +146,7 @@ class TestLasagne:
         assert names(batch_norm(layer)) == [layer.name, f"{layer.name}_bn"]
 
 
-@pytest.mark.parametrize(
-    ("order", "kept"),
-    [
-        ("before", False),
-        ("act-linear-norm", False),
-        ("after", True),
-        ("none", True),
-        ("norm-linear-act", True),
-        ("norm-act-linear", True),
-    ],
-)
+@pytest.mark.parametrize(("order", "kept"), KEEPS_BIAS.items())
 @pytest.mark.parametrize("kind", LAYERS)
 def test_the_bias_goes_only_where_the_norm_directly_follows(kind, order, kept):
     assert has_bias(batch_norm(made(kind, activation="relu")[0], order)) == kept

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as kl
+from tests.orders import KEEPS_BIAS
 
 from relucate import compare, nets
 from relucate.errors import InputError
@@ -9,15 +10,7 @@ from relucate.keras import read
 from relucate.torch import lower
 
 SHAPES = {"cnn": (9, 11, 3), "vgg": (9, 11, 3), "mlp": (5, 4, 1), "bn_paper_mlp": (7,)}
-ORDERS = [
-    "before",
-    "after",
-    "none",
-    "norm-linear-act",
-    "norm-act-linear",
-    "act-linear-norm",
-    "linear-norm-act-drop",
-]
+ORDERS = [*KEEPS_BIAS, "linear-norm-act-drop"]
 
 
 def of(model, *kinds):

@@ -606,3 +606,21 @@ def test_opaque_layers_keep_their_weights_and_stop_the_evaluator():
     assert list(graph.tensors) == ["scale/factor"]
     with pytest.raises(Refused, match=r"can't evaluate 'scale' \(Scale\)"):
         evaluate(graph, np.zeros((1, 4)))
+
+
+@pytest.mark.parametrize(
+    ("first", "found"),
+    [
+        ([kl.Rescaling(1 / 255, name="one")], ("one",)),
+        ([kl.Normalization(mean=2.0, variance=4.0, name="two")], ("two",)),
+        ([kl.ZeroPadding2D(), kl.Rescaling(2.0, offset=-1.0, name="one")], ("one",)),
+        ([kl.BatchNormalization()], ()),
+        ([kl.Conv2D(3, 3), kl.Rescaling(0.5)], ()),
+        ([kl.ReLU(), kl.Rescaling(0.5)], ()),
+        ([], ()),
+    ],
+    ids=["rescaling", "normalization", "behind padding", "norm", "behind conv", "behind relu", "-"],
+)
+def test_the_layers_that_scale_the_inputs(first, found):
+    net = keras.Sequential([image(), *first, kl.Conv2D(2, 3), kl.Flatten(), kl.Dense(2)])
+    assert read(net).input_scaling == found

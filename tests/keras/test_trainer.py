@@ -339,6 +339,21 @@ class TestRefusals:
         with pytest.raises(Refused, match="no trainable"):
             train(model, vectors, Recipe(**SMALL), seed=0)
 
+    def test_a_train_step_without_a_loss(self, vectors):
+        class Own(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.head = layers.Dense(4)
+
+            def call(self, x):
+                return self.head(x)
+
+            def train_step(self, *args):
+                return {"energy": super().train_step(*args)["loss"]}
+
+        with pytest.raises(Refused, match=r"train_step returns energy, not 'loss'.*--run"):
+            train(Own(), vectors, Recipe(**SMALL), seed=0)
+
 
 class TestLayout:
     @pytest.mark.parametrize(

@@ -125,6 +125,6 @@ def test_fresh_weights_in_another_order():
     others = {w.path: keras.ops.convert_to_numpy(w) for w in two.weights}
     kernels = [w for w in one.weights if "kernel" in w.path]
     assert len(kernels) == 28
-    for weight in kernels:  # alike, whatever the order of their neighbours
+    for weight in kernels:  # alike in every order of their neighbours
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), others[weight.path])
     assert np.isfinite(outputs(one)).all()

@@ -68,7 +68,7 @@ def test_blocks_of_our_own(order, norm):
 
 
 class Steps(nn.Module):
-    """Modules in a row; a softmax or whatever function at the end."""
+    """Modules in a row; a softmax or another function at the end."""
 
     def __init__(self, *steps):
         super().__init__()

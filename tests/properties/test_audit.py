@@ -72,7 +72,7 @@ OP = {"linear": "conv", "norm": "batch_norm", "act": "relu"}
 
 @st.composite
 def graphs(draw):
-    """A chain of blocks in one order with whatever is looked through between any two layers."""
+    """A chain of blocks in one order, with layers that the audit ignores between any two."""
     order = draw(st.sampled_from(ORDERS))
     nodes, last = {"x": Node("x", "input", (), (None, 4, 4, 8))}, "x"
     tokens = [OP[token] for token in order.split("-")] * draw(st.integers(1, 12))

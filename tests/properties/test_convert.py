@@ -1,12 +1,12 @@
-"""Random networks with random statistics: converting keeps the function, whatever the order."""
+"""Random networks with random statistics: converting keeps the function in every order."""
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.properties.test_fold import close, nets
+from tests.properties.test_fold import close, computed, nets
 
-from relucate.graph.evaluate import evaluate
+from relucate.errors import Refused
 from relucate.surgery.convert import convert_graph
 from relucate.surgery.moments import Moments
 from relucate.surgery.rebuild import rebuild_graph
@@ -17,7 +17,7 @@ LOOSE = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
 def sound(graph):
-    """Edges lead to nodes that stand before, tensors are used, shapes of norms fit."""
+    """Edges lead to earlier nodes, tensors are used, shapes of norms fit."""
     seen = set()
     for node in graph:
         assert set(node.inputs) <= seen
@@ -47,12 +47,12 @@ def check(net, order):
     plan = convert_graph(graph, order)
     sound(plan.graph)
     x = np.random.default_rng(1).normal(size=net.values["x"].shape) * 2
-    (expected,), (got,) = evaluate(graph, x), evaluate(plan.graph, x)
+    expected, got = computed(graph, x), computed(plan.graph, x)
     close(net, got, expected)
     if plan.placed:
         again = convert_graph(graph, order, moments=measured(net, plan, 3))
         sound(again.graph)
-        close(net, evaluate(again.graph, x)[0], expected)
+        close(net, computed(again.graph, x), expected)
         moved = set(plan.placed)
         norms = {node.name for node in plan.graph if node.kind == "norm"}
         assert moved <= norms
@@ -77,17 +77,22 @@ def test_there_and_back(net, order):
     there = convert_graph(graph, order).graph
     again = convert_graph(there, back).graph
     x = np.random.default_rng(2).normal(size=net.values["x"].shape)
-    close(net, evaluate(again, x)[0], evaluate(graph, x)[0])
+    close(net, computed(again, x), computed(graph, x))
 
 
 @given(nets(), st.sampled_from([*ORDERS, "norm-act-linear", "act-linear-norm"]))
 @settings(max_examples=100, **LOOSE)
 def test_rebuilding_gives_a_sound_graph(net, order):
     graph = net.graph()
-    plan = rebuild_graph(graph, order)
+    try:
+        plan = rebuild_graph(graph, order)
+    except Refused as refused:  # norms that stay would read as another order
+        if "which stays" not in str(refused):
+            raise
+        return
     sound(plan.graph)
     x = np.random.default_rng(1).normal(size=net.values["x"].shape)
-    (expected,), (got,) = evaluate(graph, x), evaluate(plan.graph, x)
+    expected, got = computed(graph, x), computed(plan.graph, x)
     assert got.shape == expected.shape
     kinds = [sum(node.kind == kind for node in plan.graph) for kind in ("linear", "act")]
     assert kinds == [sum(node.kind == kind for node in graph) for kind in ("linear", "act")]

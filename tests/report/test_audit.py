@@ -1,6 +1,6 @@
 """What a person sees of an audit: golden texts at 80 columns, any width, any text; HTML; SARIF.
 
-After an intended change, write the golden files anew with the printed text and look at the diff.
+After an intended change, write the golden files again with the printed text and look at the diff.
 """
 
 import io

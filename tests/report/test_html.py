@@ -217,7 +217,7 @@ def test_the_fragment_is_small_and_says_the_verdict(study):
 
 
 def lose(study, labels):
-    """Make all runs of some arms diverge in the first epoch, as a document tells them."""
+    """Make all runs of some arms diverge in the first epoch, as a document records them."""
     for run in study["runs"]:
         if run["arm"] in labels:
             run |= {"status": "diverged", "metric": None, "loss": None}

@@ -13,7 +13,7 @@ ARMS = ["linear-norm-act", "linear-act-norm"]
 
 
 class Clock:
-    """A clock that stands still until told."""
+    """A clock that moves only when it is set."""
 
     now = 0.0
 
@@ -31,7 +31,7 @@ def live_study(pairs=4, width=100, terminal=False, arms=ARMS, epochs=12, **optio
 
 
 def drawn(live, width):
-    """Return the lines of the display as it stands."""
+    """Return the lines that the display shows now."""
     file = io.StringIO()
     Console(file=file, width=width, height=24, color_system=None).print(live.render())
     return file.getvalue().splitlines()

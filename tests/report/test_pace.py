@@ -6,7 +6,7 @@ from relucate.report.pace import Pace
 
 
 class Clock:
-    """A clock that stands still until told."""
+    """A clock that moves only when it is set."""
 
     def __init__(self):
         self.now = 100.0

@@ -33,7 +33,7 @@ def marks(svg, group):
 
 
 def tick_height(svg, label):
-    """Return how far down the SVG a tick's label stands."""
+    """Return how far down the SVG a tick's label is."""
     found = re.search(rf'<text [^>]*y="([\d.]+)"[^>]*>{re.escape(label)}</text>', svg)
     assert found
     return float(found.group(1))

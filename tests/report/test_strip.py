@@ -1,4 +1,4 @@
-"""The interval in one line: its width, where its marks stand, and when there is none."""
+"""The interval in one line: its width, where its marks are, and when there is none."""
 
 from functools import partial
 

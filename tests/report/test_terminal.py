@@ -1,6 +1,6 @@
 """What the terminal shows: golden texts at 80 columns, any width, any text, any null.
 
-After an intended change, write the golden files anew with the printed text and look at the diff.
+After an intended change, write the golden files again with the printed text and look at the diff.
 """
 
 import io
@@ -77,7 +77,10 @@ def test_colour_adds_no_character(study):
 
 
 def test_markup_and_control_characters_are_text(study):
-    study["arms"][0]["label"] = study["comparisons"][0]["against"] = "[red]a\x1b[31m[/red]"
+    first, name = study["arms"][0]["label"], "[red]a\x1b[31m[/red]"
+    study["arms"][0]["label"] = study["comparisons"][0]["against"] = name
+    for run in study["runs"]:
+        run["arm"] = name if run["arm"] == first else run["arm"]
     study["notes"] = ["[bold]not bold[/bold] [/]"]
     text = printed(study)
     assert "[red]a?[31m[/red]" in text

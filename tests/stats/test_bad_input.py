@@ -1,7 +1,7 @@
 """What no study should meet, and some do: each has a stated answer, and nothing is ever NaN.
 
 Margins, levels and lists of scores that single functions refuse are in those functions' tests; here
-are the answers on odd but allowed scores, and the refusals of what stands beside a verdict.
+are the answers on odd but allowed scores, and the refusals of what goes with a verdict.
 """
 
 import json

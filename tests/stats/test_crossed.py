@@ -1,11 +1,11 @@
 """Seeds and test examples as two sources of noise: known components come back."""
 
 import json
-import time
 
 import numpy as np
 import pytest
 
+import relucate.stats.crossed as module
 from relucate.errors import InputError
 from relucate.stats.crossed import crossed, pack, resampled_means, unpack, variance_split
 
@@ -103,11 +103,23 @@ def test_bits_there_and_back(m):
         unpack(pack(rows), m + 8)
 
 
-def test_thirty_seeds_on_ten_thousand_examples_are_quick():
+def test_the_bootstrap_draws_only_examples_that_differ_in_bounded_pieces(monkeypatch):
+    drawn = []
+
+    def counted(random, times, size):
+        drawn.append((len(times), size))
+        return multiplicities(random, times, size)
+
+    multiplicities = module._multiplicities
+    monkeypatch.setattr(module, "_multiplicities", counted)
     a, b = correct(30, 10_000)
-    start = time.perf_counter()
+    a[:, 5000:] = b[:, 5000:]
     crossed(a, b)
-    assert time.perf_counter() - start < 6  # two seconds on a free core
+    examples, seeds = drawn[::2], drawn[1::2]
+    assert {size for _, size in examples} == {np.count_nonzero((a != b).any(0))}
+    assert {size for _, size in seeds} == {30}
+    assert sum(rows for rows, _ in examples) == sum(rows for rows, _ in seeds) == 2000
+    assert max(rows * size for rows, size in drawn) <= module.CHUNK
 
 
 @pytest.mark.parametrize(

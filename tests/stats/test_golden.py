@@ -1,7 +1,7 @@
 # ruff: noqa: E501
 """Golden verdicts: recorded scores and the words that a person reads.
 
-RELUCATE_GOLDEN=1 writes the file anew; read every sentence of it before it is committed.
+RELUCATE_GOLDEN=1 writes the file again; read every sentence of it before it is committed.
 """
 
 import json
@@ -39,7 +39,7 @@ CASES = {  # name -> (scores of before, of after; None is a diverged run), wheth
 }  # fmt: skip
 
 
-def told(name):
+def described(name):
     a, b, looks = CASES[name]
     lost = [[score is None for score in arm] for arm in (a, b)]
     scores = [score_runs(arm, gone, ACCURACY) for arm, gone in zip((a, b), lost, strict=True)]
@@ -53,7 +53,7 @@ def told(name):
 
 
 def written():
-    return "".join(f"{name}\n    {told(name)}\n\n" for name in CASES)
+    return "".join(f"{name}\n    {described(name)}\n\n" for name in CASES)
 
 
 def test_the_sentences_are_those_that_were_read():

@@ -21,10 +21,6 @@ def difference(estimate, half, *, n=10, level=0.95, sd=0.01):
     return PairedDifference(estimate / 100, low, high, level, FIXED_N, n, sd, None)
 
 
-def told(d, *, margin=0.005, diverged=(0, 0)):
-    return sentence(decide(d, margin=margin, diverged=diverged), A, B, ACCURACY)
-
-
 ERROR = Metric("MAE", lower_is_better=True, unit="mm", worst=100.0)
 AUC = Metric("AUC", worst=0.0)
 
@@ -33,6 +29,10 @@ def of(metric, d, *, margin, diverged=(0, 0)):
     lower = metric.lower_is_better
     verdict = decide(d, margin=margin, diverged=diverged, lower_is_better=lower)
     return sentence(verdict, A, B, metric)
+
+
+def accuracy(d, *, margin=0.005, **options):
+    return of(ACCURACY, d, margin=margin, **options)
 
 
 OTHERS = {
@@ -89,99 +89,99 @@ def test_sentence_of_another_metric(form):
 
 GOLDEN = {
     "better, clears the margin": (
-        told(difference(0.94, 0.32)),
+        accuracy(difference(0.94, 0.32)),
         "linear-act-norm is better than linear-norm-act: +0.94 points of accuracy "
         "(95 % interval 0.62 to 1.26, 10 pairs), "
         "and the whole interval lies beyond the margin of 0.5 points.",
     ),
     "better, may be smaller than the margin": (
-        told(difference(0.61, 0.26)),
+        accuracy(difference(0.61, 0.26)),
         "linear-act-norm is better than linear-norm-act: +0.61 points of accuracy "
         "(95 % interval 0.35 to 0.87, 10 pairs), "
         "but the gain may be smaller than the margin of 0.5 points.",
     ),
     "better, the first arm, another level and margin": (
-        told(difference(-6.02, 0.80, n=1200, level=0.999), margin=0.01),
+        accuracy(difference(-6.02, 0.80, n=1200, level=0.999), margin=0.01),
         "linear-norm-act is better than linear-act-norm: +6.02 points of accuracy "
         "(99.9 % interval 5.22 to 6.82, 1,200 pairs), "
         "and the whole interval lies beyond the margin of 1 point.",
     ),
     "better, identical differences": (
-        told(difference(0.83, 0.0, n=6, sd=0.0)),
+        accuracy(difference(0.83, 0.0, n=6, sd=0.0)),
         "linear-act-norm is better than linear-norm-act: +0.83 points of accuracy "
         "(the same in all 6 pairs, by a sign test), "
         "and it lies beyond the margin of 0.5 points.",
     ),
     "equivalent": (
-        told(difference(0.05, 0.25)),
+        accuracy(difference(0.05, 0.25)),
         "linear-norm-act and linear-act-norm are equivalent within the margin of 0.5 points: "
         "linear-act-norm is ahead by 0.05 points of accuracy "
         "(95 % interval -0.20 to 0.30, 10 pairs).",
     ),
     "equivalent, level on average": (
-        told(difference(0.0, 0.25)),
+        accuracy(difference(0.0, 0.25)),
         "linear-norm-act and linear-act-norm are equivalent within the margin of 0.5 points: "
         "both have the same accuracy on average (95 % interval -0.25 to 0.25, 10 pairs).",
     ),
     "equivalent, the same in every pair": (
-        told(difference(0.0, 0.0, n=7, sd=0.0)),
+        accuracy(difference(0.0, 0.0, n=7, sd=0.0)),
         "linear-norm-act and linear-act-norm are equivalent within the margin of 0.5 points: "
         "both have the same accuracy on average (the same in all 7 pairs, by a sign test).",
     ),
     "equivalent though real": (
-        told(difference(-0.20, 0.10)),
+        accuracy(difference(-0.20, 0.10)),
         "linear-norm-act and linear-act-norm are equivalent within the margin of 0.5 points: "
         "linear-norm-act is ahead by 0.20 points of accuracy "
         "(95 % interval 0.10 to 0.30, 10 pairs), a real difference but smaller than the margin.",
     ),
     "inconclusive, about how many more": (
-        told(difference(0.30, 0.70, n=5, sd=0.0056)),
+        accuracy(difference(0.30, 0.70, n=5, sd=0.0056)),
         "Inconclusive: linear-act-norm is ahead by 0.30 points of accuracy "
         "(95 % interval -0.40 to 1.00, 5 pairs), "
         "which neither excludes zero nor fits within the margin of 0.5 points. "
         "About 16 pairs in all would settle it, if the difference and its spread stay as they are.",
     ),
     "inconclusive, out of reach": (
-        told(difference(0.30, 124.0, n=5, sd=1.0)),
+        accuracy(difference(0.30, 124.0, n=5, sd=1.0)),
         "Inconclusive: linear-act-norm is ahead by 0.30 points of accuracy "
         "(95 % interval -123.70 to 124.30, 5 pairs), "
         "which neither excludes zero nor fits within the margin of 0.5 points. "
         "It would take more than 10,000 pairs to settle it.",
     ),
     "one pair": (
-        told(difference(0.30, None, n=1, sd=None)),
+        accuracy(difference(0.30, None, n=1, sd=None)),
         "Inconclusive: a verdict needs at least 3 pairs, and there is 1; so far linear-act-norm "
         "is ahead by 0.30 points of accuracy (no interval, margin 0.5 points).",
     ),
     "two pairs": (
-        told(difference(-0.30, 2.0, n=2)),
+        accuracy(difference(-0.30, 2.0, n=2)),
         "Inconclusive: a verdict needs at least 3 pairs, and there are 2; so far linear-norm-act "
         "is ahead by 0.30 points of accuracy (95 % interval -1.70 to 2.30, margin 0.5 points).",
     ),
     "identical differences": (
-        told(difference(0.28, 0.0, n=4, sd=0.0)),
+        accuracy(difference(0.28, 0.0, n=4, sd=0.0)),
         "Inconclusive: linear-act-norm is ahead by 0.28 points of accuracy, the same in all "
         "4 pairs, so the spread can't be estimated (margin 0.5 points). "
         "With 6 such pairs a sign test decides.",
     ),
     "every run diverged": (
-        told(paired_difference([0.0] * 3, [0.0] * 3), diverged=(3, 3)),
+        accuracy(paired_difference([0.0] * 3, [0.0] * 3), diverged=(3, 3)),
         "Inconclusive: every run of both arms diverged (3 pairs), so there is nothing to compare: "
         "try a lower learning rate.",
     ),
     "the only pair diverged": (
-        told(paired_difference([0.0], [0.0]), diverged=(1, 1)),
+        accuracy(paired_difference([0.0], [0.0]), diverged=(1, 1)),
         "Inconclusive: every run of both arms diverged (1 pair), so there is nothing to compare: "
         "try a lower learning rate.",
     ),
     "an end at zero has no sign": (
-        told(difference(-0.20, 0.20)),
+        accuracy(difference(-0.20, 0.20)),
         "linear-norm-act and linear-act-norm are equivalent within the margin of 0.5 points: "
         "linear-norm-act is ahead by 0.20 points of accuracy "
         "(95 % interval 0.00 to 0.40, 10 pairs).",
     ),
     "one arm diverged sometimes": (
-        told(difference(32.0, 31.0), diverged=(3, 0)),
+        accuracy(difference(32.0, 31.0), diverged=(3, 0)),
         "linear-act-norm is better than linear-norm-act: +32.00 points of accuracy "
         "(95 % interval 1.00 to 63.00, 10 pairs), "
         "and the whole interval lies beyond the margin of 0.5 points. "
@@ -189,7 +189,7 @@ GOLDEN = {
         "a diverged run counts with the worst score, an accuracy of 0 %.",
     ),
     "both arms diverged sometimes": (
-        told(difference(0.05, 0.25), diverged=(1, 2)),
+        accuracy(difference(0.05, 0.25), diverged=(1, 2)),
         "linear-norm-act and linear-act-norm are equivalent within the margin of 0.5 points: "
         "linear-act-norm is ahead by 0.05 points of accuracy "
         "(95 % interval -0.20 to 0.30, 10 pairs). "
@@ -197,7 +197,7 @@ GOLDEN = {
         "a diverged run counts with the worst score, an accuracy of 0 %.",
     ),
     "an end that rounds to zero keeps its sign": (
-        told(difference(0.601, 0.597)),
+        accuracy(difference(0.601, 0.597)),
         "linear-act-norm is better than linear-norm-act: +0.601 points of accuracy "
         "(95 % interval 0.004 to 1.198, 10 pairs), "
         "but the gain may be smaller than the margin of 0.5 points.",

@@ -65,7 +65,7 @@ def outcome(metrics, orders=("before", "after"), **given):
     data = make("toy", x, y, x, y, notes=["a note of the data's"])
     arms = arms_from(list(orders))
     pairs = max(1, *(len(row) for row in metrics))
-    plan = StudyPlan(resolve("mlp"), arms, data, Recipe(epochs=2, batch_size=4), pairs=pairs)
+    plan = StudyPlan(arms, resolve("mlp"), data, Recipe(epochs=2, batch_size=4), pairs=pairs)
     made = StudyResults(plan, inspection(arms, **given))
     for arm, row in zip(arms, metrics, strict=True):
         for seed, metric in enumerate(row):
@@ -201,7 +201,7 @@ def looking(metrics, orders=("before", "after"), pairs=30):
     return made
 
 
-# Far apart: after some pairs the answer stands, and the pairs behind it don't count.
+# Far apart: after some pairs the answer is final, and later pairs don't count.
 APART = [
     [0.80, 0.81, 0.79, 0.80, 0.82, 0.81, 0.1, 0.9],
     [0.90, 0.92, 0.90, 0.91, 0.92, 0.91, 0.9, 0.1],
@@ -269,7 +269,7 @@ def test_pairs_do_not_help_where_all_runs_diverged():
 
 
 def test_looks_that_went_by_are_not_looked_at_again(monkeypatch):
-    rows = (0.8 + 0.1 * np.random.default_rng(0).standard_normal((2, 100))).tolist()
+    rows = (0.5 + 0.1 * np.random.default_rng(0).standard_normal((2, 100))).tolist()
     whole, made, looks = looking(rows, pairs=100), looking([[], []], pairs=100), []
     verdict = StudyResults.verdict
     monkeypatch.setattr(StudyResults, "verdict", lambda *args: looks.append(1) or verdict(*args))
@@ -358,3 +358,17 @@ def test_runs_that_diverged_are_told_of_every_arm():
 def test_a_handful_of_test_examples_is_said():
     notes = document(outcome([[0.8] * 3, [0.9, 0.8, 0.9]]), command="x")["notes"]
     assert any("with 8 test examples, one more right answer is 12.5 points" in n for n in notes)
+
+
+def test_a_note_on_arms_with_other_numbers_of_steps():
+    made = outcome(CASES["three pairs"])
+    note = "the arms take different numbers of steps"
+    assert not any(note in text for text in document(made, command="")["notes"])
+    first, second = made.plan.arms
+    large = replace(second, recipe={"batch_size": 8})
+    made.plan = replace(made.plan, arms=(first, large), recipe=Recipe(batch_size=2))
+    for found in (made.results, made.hashes):
+        for seed in range(3):
+            found[large.label, seed] = found.pop((second.label, seed))
+    (text,) = [text for text in document(made, command="")["notes"] if note in text]
+    assert "from 10 (linear-act-norm (batch_size=8)) to 40 (linear-norm-act)" in text

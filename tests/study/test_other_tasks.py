@@ -7,7 +7,6 @@ import pytest
 
 import relucate
 from relucate.data import make
-from relucate.study.driver import make_spec
 from relucate.study.plan import StudyPlan
 from relucate.study.source import resolve
 from relucate.study.tasks import Inspection
@@ -54,7 +53,7 @@ def plan(**more):
     x = np.zeros((8, 4), np.float32)
     data = make("toy", x, np.arange(8) % 2, x, np.arange(8) % 2)
     recipe = Recipe(epochs=1, batch_size=4)
-    return StudyPlan(resolve("mlp"), arms_from(["before", "after"]), data, recipe, **more)
+    return StudyPlan(arms_from(["before", "after"]), resolve("mlp"), data, recipe, **more)
 
 
 INSPECTION = Inspection(
@@ -66,10 +65,10 @@ INSPECTION = Inspection(
 
 
 def test_classification_by_accuracy_leaves_the_identity_of_runs_as_it_was():
-    spec = make_spec(plan(), INSPECTION, 0, 0)
+    spec = plan().spec(INSPECTION, 0, 0)
     assert "task" not in spec.to_dict()
     assert plan().metric is ACCURACY
-    other = make_spec(plan(task=LogLoss(), margin=0.1), INSPECTION, 0, 0)
+    other = plan(task=LogLoss(), margin=0.1).spec(INSPECTION, 0, 0)
     assert other.to_dict()["task"]["name"] == "log loss"
     assert other.hash != spec.hash
     assert replace(other, task={}).hash == spec.hash

@@ -244,3 +244,32 @@ class TestExecute:
             return keras.Model(image, layers.Dense(CLASSES)(layers.Flatten()(x)))
 
         assert execute(spec_of(ARMS[0]), resolve(first), data).status == "done"
+
+
+def rescaled_net(order):
+    x = image = keras.Input(SHAPE)
+    x = conv2d_bn(layers.Rescaling(1 / 255, name="to_one")(x), 4, 3, 3, order=order, name="block")
+    return keras.Model(image, layers.Dense(CLASSES, name="head")(layers.Flatten()(x)))
+
+
+def test_layers_that_scale_the_inputs_are_found():
+    assert inspected(rescaled_net).input_scaling == ("to_one",)
+    assert inspected(keras_net).input_scaling == inspected(torch_net).input_scaling == ()
+
+
+class Lightning(nn.Sequential):
+    def training_step(self, batch):
+        raise AssertionError("not used")
+
+    def configure_optimizers(self):
+        raise AssertionError("not used")
+
+
+def test_a_modules_own_training_is_said_not_to_be_used():
+    def build(order):
+        return Lightning(*torch_net(order))
+
+    (note,) = inspected(build).notes
+    assert "own training_step and configure_optimizers are not used" in note
+    assert "--run" in note
+    assert inspected(torch_net).notes == ()

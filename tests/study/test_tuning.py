@@ -47,7 +47,7 @@ def plan():
     options = {"width": 8, "depth": 1}
     recipe = Recipe(epochs=4, batch_size=16, curve=0)
     return StudyPlan(
-        resolve("mlp", options), arms_from(["before", "after"]), data, recipe, pairs=3, jobs=1
+        arms_from(["before", "after"]), resolve("mlp", options), data, recipe, pairs=3, jobs=1
     )
 
 

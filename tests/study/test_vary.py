@@ -11,7 +11,6 @@ from relucate.data import make
 from relucate.errors import InputError
 from relucate.stats import paired_difference
 from relucate.study.document import document, interactions, table
-from relucate.study.driver import make_spec
 from relucate.study.plan import StudyPlan
 from relucate.study.results import StudyResults
 from relucate.study.source import resolve
@@ -25,7 +24,7 @@ def plan(factors, orders=("before", "after"), looks=False, pairs=6):
     data = make("toy", x, y, x, y)
     factors = check_factors(factors)
     return StudyPlan(
-        resolve("mlp"), arms_from(orders, factors), data, Recipe(epochs=2, batch_size=4),
+        arms_from(orders, factors), resolve("mlp"), data, Recipe(epochs=2, batch_size=4),
         pairs=pairs, looks=looks, factors=factors,
     )  # fmt: skip
 
@@ -55,7 +54,7 @@ def test_the_recipe_is_not_part_of_the_network():
     made = plan({"lr": [0.1, 0.01]})
     assert len(made.networks) == 2
     look = inspection(made.networks)
-    specs = [make_spec(made, look, index, 0) for index in range(4)]
+    specs = [made.spec(look, index, 0) for index in range(4)]
     assert [spec.recipe["lr"] for spec in specs] == [0.1, 0.1, 0.01, 0.01]
     assert [len(spec.before) for spec in specs] == [0, 1, 0, 1]
     alone = plan({"act": ["relu", "tanh"]})
@@ -67,10 +66,10 @@ def test_a_rate_of_its_own_gives_the_run_of_a_study_with_that_rate():
     x = own.data.x_train
     data = make("toy", x, own.data.y_train, x, own.data.y_train)
     recipe = Recipe(epochs=2, batch_size=4, lr=0.01)
-    whole = StudyPlan(resolve("mlp"), arms_from(["before", "after"]), data, recipe, pairs=2)
+    whole = StudyPlan(arms_from(["before", "after"]), resolve("mlp"), data, recipe, pairs=2)
     look = inspection(whole.networks)
     for index in (0, 1):
-        assert make_spec(own, look, index + 2, 1).hash == make_spec(whole, look, index, 1).hash
+        assert own.spec(look, index + 2, 1).hash == whole.spec(look, index, 1).hash
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from relucate.surgery.fold import fold_graph
 
 
 def behind_an_activation(*between, negative=False, window=(1, 1), first=False):
-    """relu, norm, what stands between, conv; statistics are random, gammas positive or not."""
+    """relu, norm, what is between, conv; statistics are random, gammas positive or not."""
     net = Net(3, first, np.float64)
     net.add("relu")
     size = net.channels()
@@ -362,3 +362,49 @@ def test_a_chain_of_norms_goes_in_one_call(count):
         norm(net)
     conv(net)
     assert [outcome.status for outcome in outcomes(net)] == ["done"] * count
+
+
+def test_a_norm_between_activations_takes_the_norm_before_it():
+    net = Net(16, True, np.float64)
+    net.add("relu")
+    norm(net)
+    last = norm(net)
+    net.add("tanh")
+    first, second = outcomes(net)
+    assert (first.status, first.reason) == ("done", f"into {last}")
+    assert second.status == "skipped"
+
+
+def test_a_chain_in_front_of_zero_padding_leaves_one_shift():
+    net = Net(17, True, np.float64)
+    net.add("relu")
+    norm(net)
+    norm(net)
+    conv(net)
+    assert [o.status for o in outcomes(net, "shift")] == ["done"] * 2
+    graph = fold_graph(net.graph(), "shift").graph
+    assert [node.op for node in graph] == ["input", "relu", "affine", "conv"]
+
+
+@pytest.mark.parametrize("build", ["axis", "no gamma", "no statistics", "forked", "shared", "tied"])
+def test_a_norm_that_cannot_take_another(build):
+    net = Net(18, False, np.float64)
+    net.add("relu")
+    first = norm(net)
+    second = norm(net, axis=1 if build == "axis" else None)
+    net.add("tanh")
+    if build == "no gamma":
+        del net.nodes[second].arrays["gamma"], net.tensors[f"{second}/gamma"]
+    elif build == "no statistics":
+        for role in ("moving_mean", "moving_variance"):
+            del net.nodes[second].arrays[role], net.tensors[f"{second}/{role}"]
+    elif build == "forked":
+        net.add("multiply", net.last, first)
+    elif build == "shared":
+        keys = dict(net.nodes[second].arrays)
+        net.add("batch_norm", attrs=net.nodes[second].attrs, layer=second, keys=keys)
+        net.add("sigmoid")
+    elif build == "tied":
+        net.nodes[second].arrays["gamma"] = f"{first}/gamma"
+        del net.tensors[f"{second}/gamma"]
+    assert outcomes(net)[0].status == "skipped"

@@ -30,6 +30,13 @@ def randomize(model, seed=0):
     return model
 
 
+def assert_same(new, old, *, seed, tolerance):
+    """Two graphs give the same on random inputs."""
+    (name,) = old.inputs
+    x = np.random.default_rng(seed).normal(size=(3, *old.nodes[name].shape[1:]))
+    np.testing.assert_allclose(evaluate(new, x)[0], evaluate(old, x)[0], rtol=0, atol=tolerance)
+
+
 def chain(order, *, bias=None, depth=2, norm=kl.BatchNormalization):
     x = image = keras.Input((6, 6, 3))
     for number in range(depth):
@@ -164,10 +171,7 @@ def test_a_norm_goes_to_the_side_of_a_flatten_that_has_its_rank(verb):
     assert plan.graph.nodes["bn"].inputs == ("flatten",)
     assert plan.graph.tensors[plan.graph.nodes["bn"].arrays["gamma"]].shape == (20,)
     if verb is convert_graph:
-        x = np.random.default_rng(3).normal(size=(3, 4, 4, 3))
-        np.testing.assert_allclose(
-            evaluate(plan.graph, x)[0], evaluate(graph, x)[0], rtol=0, atol=1e-5
-        )
+        assert_same(plan.graph, graph, seed=3, tolerance=1e-5)
 
 
 @pytest.mark.parametrize("verb", [convert_graph, rebuild_graph])
@@ -210,8 +214,7 @@ def test_beta_carries_the_bias():
     plan = convert_graph(graph, BEFORE)
     assert "bias" not in plan.graph.nodes["conv0"].arrays
     np.testing.assert_allclose(plan.graph.tensors["norm0/beta"], bias, rtol=1e-6)
-    x = np.random.default_rng(5).normal(size=(3, 6, 6, 3))
-    np.testing.assert_allclose(evaluate(plan.graph, x)[0], evaluate(graph, x)[0], rtol=0, atol=1e-4)
+    assert_same(plan.graph, graph, seed=5, tolerance=1e-4)
 
 
 def test_a_bias_that_another_call_needs_stays():
@@ -234,8 +237,7 @@ def test_a_norm_goes_behind_the_border_that_a_layer_got(strategy):
     (source,) = plan.graph.nodes["norm1"].inputs
     assert "border" in source
     assert plan.graph.nodes["conv1"].name in plan.graph.nodes[source].inputs
-    x = np.random.default_rng(9).normal(size=(3, 6, 6, 3))
-    np.testing.assert_allclose(evaluate(plan.graph, x)[0], evaluate(graph, x)[0], rtol=0, atol=1e-4)
+    assert_same(plan.graph, graph, seed=9, tolerance=1e-4)
 
 
 def test_there_and_back_leaves_no_trace():
@@ -343,10 +345,7 @@ def test_a_norm_that_shares_a_tensor_stays(verb, new, role, of):
     if of == "norm1":
         assert plan.outcomes[1].reason == f"'norm1' shares its {role} with 'norm0'"
     if verb is convert_graph:
-        x = np.random.default_rng(9).normal(size=(3, 6, 6, 3))
-        np.testing.assert_allclose(
-            evaluate(plan.graph, x)[0], evaluate(graph, x)[0], rtol=0, atol=1e-4
-        )
+        assert_same(plan.graph, graph, seed=9, tolerance=1e-4)
 
 
 @pytest.mark.parametrize("verb", [convert_graph, rebuild_graph])
@@ -435,10 +434,7 @@ def test_a_separable_layer_stays_whole(verb, new):
         if node.layer.startswith("sep") and node.op == "conv":
             assert node.inputs == (f"{node.layer}/depthwise",)
     if verb is convert_graph:
-        x = np.random.default_rng(9).normal(size=(3, 6, 6, 3))
-        np.testing.assert_allclose(
-            evaluate(plan.graph, x)[0], evaluate(graph, x)[0], rtol=0, atol=1e-4
-        )
+        assert_same(plan.graph, graph, seed=9, tolerance=1e-4)
 
 
 @pytest.mark.parametrize("verb", [convert_graph, rebuild_graph])

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.orders import KEEPS_BIAS
 from torch import fx, nn
 
 from relucate.errors import InputError
@@ -14,17 +15,7 @@ from relucate.torch import ConvBlock, DenseBlock
 from relucate.torch.blocks import NORMS
 from relucate.torch.pieces import ACTIVATIONS, gain_of
 
-ORDERS = [
-    "before",
-    "after",
-    "none",
-    "norm-linear-act",
-    "norm-act-linear",
-    "act-linear-norm",
-    "act-norm-linear",
-    "linear-norm",
-    "linear",
-]
+ORDERS = [*KEEPS_BIAS, "act-norm-linear", "linear-norm", "linear"]
 DROPS = ["linear-norm-act-drop", "drop-linear-norm-act", "linear-drop-norm-act"]
 DENSE_NORMS = [norm for norm in NORMS if norm != "instance"]
 SQRT2 = math.sqrt(2)

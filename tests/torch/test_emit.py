@@ -59,17 +59,24 @@ def test_activation_gradient(op):
     np.testing.assert_allclose(leaf.grad.numpy().ravel(), expected, atol=1e-6)
 
 
+SHAPE = (None, 6, 5, 4)
+
+
+def image(after_pool):
+    """An input, with a pool that changes nothing but its layout; the name of the last node."""
+    nodes = {"x": Node("x", "input", (), SHAPE)}
+    if after_pool:
+        pool = {"window": (1, 1), "strides": (1, 1), "padding": "valid"}
+        nodes["p"] = Node("p", "max_pool", ("x",), SHAPE, attrs=pool)
+    return nodes, [*nodes][-1]
+
+
 @pytest.mark.parametrize("spatial", [1, -1])
-@pytest.mark.parametrize("after_conv", [False, True])
-def test_spatial_dropout_drops_the_channels_of_the_graph(spatial, after_conv):
+@pytest.mark.parametrize("after_pool", [False, True])
+def test_spatial_dropout_drops_the_channels_of_the_graph(spatial, after_pool):
     """Also where an operation before it moved another axis to the front."""
-    shape = (None, 6, 5, 4)
-    pool = {"window": (1, 1), "strides": (1, 1), "padding": "valid"}
-    nodes = {"x": Node("x", "input", (), shape)}
-    if after_conv:
-        nodes["p"] = Node("p", "max_pool", ("x",), shape, attrs=pool)
-    source = "p" if after_conv else "x"
-    nodes["y"] = Node("y", "dropout", (source,), shape, attrs={"rate": 0.5, "spatial": spatial})
+    nodes, source = image(after_pool)
+    nodes["y"] = Node("y", "dropout", (source,), SHAPE, attrs={"rate": 0.5, "spatial": spatial})
     torch.manual_seed(0)
     y = lower(Graph("g", nodes, ("x",), ("y",), {})).train()(torch.ones(8, 6, 5, 4))
     by_channel = y.movedim(spatial, 1).flatten(2)
@@ -90,13 +97,8 @@ NOISE_SHAPES = {
 @pytest.mark.parametrize("case", NOISE_SHAPES)
 def test_dropout_draws_once_for_what_its_noise_shape_says(case, after_pool):
     op, attrs, shared = NOISE_SHAPES[case]
-    shape = (None, 6, 5, 4)
-    pool = {"window": (1, 1), "strides": (1, 1), "padding": "valid"}
-    nodes = {"x": Node("x", "input", (), shape)}
-    if after_pool:
-        nodes["p"] = Node("p", "max_pool", ("x",), shape, attrs=pool)
-    source = "p" if after_pool else "x"
-    nodes["y"] = Node("y", op, (source,), shape, attrs={"rate": 0.5, **attrs})
+    nodes, source = image(after_pool)
+    nodes["y"] = Node("y", op, (source,), SHAPE, attrs={"rate": 0.5, **attrs})
     module = lower(Graph("g", nodes, ("x",), ("y",), {}))
     torch.manual_seed(0)
     y = module.train()(torch.ones(40, 6, 5, 4)).numpy()
@@ -113,14 +115,9 @@ def test_dropout_draws_once_for_what_its_noise_shape_says(case, after_pool):
     "shapes", [{"scale": (4,)}, {"offset": (5, 1)}, {"scale": (1, 6, 1, 4), "offset": ()}], ids=str
 )
 def test_affine_is_lowered_with_its_gradient(shapes, after_pool):
-    shape = (None, 6, 5, 4)
-    pool = {"window": (1, 1), "strides": (1, 1), "padding": "valid"}
-    nodes = {"x": Node("x", "input", (), shape)}
-    if after_pool:
-        nodes["p"] = Node("p", "max_pool", ("x",), shape, attrs=pool)
-    source = "p" if after_pool else "x"
+    nodes, source = image(after_pool)
     arrays = {role: f"a/{role}" for role in shapes}
-    nodes["y"] = Node("y", "affine", (source,), shape, "a", arrays=arrays)
+    nodes["y"] = Node("y", "affine", (source,), SHAPE, "a", arrays=arrays)
     tensors = {f"a/{r}": RANDOM.normal(size=s).astype("float32") for r, s in shapes.items()}
     graph = Graph("g", nodes, ("x",), ("y",), tensors, trainable=frozenset({"a/scale"}))
     module = lower(graph)

@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.orders import KEEPS_BIAS
 from torch import fx, nn
 from torch.nn.utils import parametrizations, weight_norm
 
@@ -102,17 +103,7 @@ class TestLasagne:
             assert keys == set(ConvBlock(4, 4, order=order).state_dict())
 
 
-@pytest.mark.parametrize(
-    ("order", "kept"),
-    [
-        ("before", False),
-        ("act-linear-norm", False),
-        ("after", True),
-        ("none", True),
-        ("norm-linear-act", True),
-        ("norm-act-linear", True),
-    ],
-)
+@pytest.mark.parametrize(("order", "kept"), KEEPS_BIAS.items())
 def test_the_bias_goes_only_where_the_norm_directly_follows(order, kept):
     stack = batch_norm(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), order)
     assert (stack.linear.bias is not None) == kept

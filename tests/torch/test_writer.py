@@ -18,7 +18,7 @@ BEFORE, AFTER = "linear-norm-act", "linear-act-norm"
 
 def written(model, shape):
     reading = read_with_modules(model, shape)
-    return write(reading.graph, model, reading)
+    return write(reading.graph, model, reading).module
 
 
 @pytest.mark.parametrize("name", list(zoo.MODELS))

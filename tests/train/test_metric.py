@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relucate import InputError
-from relucate.train.metric import ACCURACY, Metric, margin_of
+from relucate.train.metric import ACCURACY, METRICS, Metric, margin_of, metric_named
 
 
 def test_accuracy_is_an_instance() -> None:
@@ -60,3 +60,31 @@ def test_only_accuracy_has_a_usual_margin() -> None:
 )
 def test_a_name_with_its_article(name: str, named: str) -> None:
     assert Metric(name).named == named
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_known_metric_is_found_by_any_spelling(name: str) -> None:
+    metric = METRICS[name]
+    assert metric_named(name.upper().replace(" ", "_")) is metric
+    assert metric_named(name.replace("-", " "), metric.lower_is_better) is metric
+    with pytest.raises(InputError, match=f"a {metric.direction} {name} is better"):
+        metric_named(name, not metric.lower_is_better)
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [
+        ("val_loss", "lower"), ("FID", "lower"), ("top-1 error", "lower"), ("test-auc", "higher"),
+        ("Dice", "higher"), ("R² score", "higher"),
+    ],
+)  # fmt: skip
+def test_the_words_of_a_name_give_its_direction(name: str, direction: str) -> None:
+    metric = metric_named(name)
+    assert (metric.name, metric.direction, metric.worst) == (name, direction, None)
+
+
+@pytest.mark.parametrize("name", ["lift", "accuracy loss", "mapped"])
+def test_a_name_without_a_known_direction_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"is a higher or a lower '{name}' better"):
+        metric_named(name)
+    assert metric_named(name, lower_is_better=True) == Metric(name, lower_is_better=True)

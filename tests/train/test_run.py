@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from relucate.errors import InputError
 from relucate.train import Recipe, RunResult, RunSpec
-from relucate.train.run import array_digest
+from relucate.train.run import array_digest, check_result
 
 
 @pytest.fixture
@@ -75,3 +76,36 @@ def test_an_array_digest_knows_name_shape_type_and_bytes():
     digests = [array_digest(arrays) for arrays in (a, *others)]
     assert len(set(digests)) == 5
     assert array_digest({"w": np.zeros((3, 2), np.float32).T}) == digests[0]
+
+
+RESULT = RunResult("done", 0.9, 0.3, {"epoch": [1], "accuracy": [0.9]}, {"total": 1.0}).to_dict()
+
+
+def test_a_result_is_a_result():
+    check_result(RESULT)
+    check_result({**RESULT, "status": "diverged", "metric": None, "loss": None})
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("status", "fine"),
+        ("metric", "0.9"),
+        ("metric", 10**400),
+        ("metric", True),
+        ("loss", float("nan")),
+        ("curve", None),
+        ("curve", {"accuracy": [0.9, "x"]}),
+        ("seconds", []),
+        ("note", None),
+    ],
+)
+def test_what_is_no_result_is_refused_by_its_entry(entry, value):
+    with pytest.raises(InputError, match=f"'{entry}' of the run's result"):
+        check_result({**RESULT, entry: value})
+
+
+@pytest.mark.parametrize("value", [None, [], "x", 7])
+def test_what_is_no_dict_is_no_result(value):
+    with pytest.raises(InputError, match="'status' of the run's result"):
+        check_result(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from ..arguments import texts
 from ..frameworks import framework_of
 from ..graph import Graph
 from ..surgery.audit import Audit, audit_graph
@@ -103,5 +104,5 @@ def audit(
     ({'linear-norm-act': 1}, ['N101'])
     """
     if not isinstance(model, Graph):
-        model = framework_of(model).read(model, example, tuple(leaves)).graph
+        model = framework_of(model).read(model, example, texts(leaves, "leaves")).graph
     return AuditReport(audit_graph(model, steps=steps, select=select, ignore=ignore))

@@ -9,32 +9,40 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from inspect import signature
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from ..arguments import one_of, texts
 from ..data import Dataset, load
-from ..errors import InputError, unknown
+from ..errors import InputError
 from ..order import Order
 from ..stats.paired import is_number
 from ..stats.verdict import check_margin
 from ..study.display import NoDisplay
 from ..study.norm_settings import check_norm_settings
-from ..study.plan import StudyPlan
-from ..study.running import run
+from ..study.own import OwnArm, own_source
+from ..study.own_plan import OwnPlan
+from ..study.plan import Executed, StudyPlan
+from ..study.running import run as carry_out
 from ..study.source import resolve
 from ..study.vary import arms_from, check_dropout, check_factors
-from ..train.metric import margin_of
+from ..train.metric import ACCURACY, Metric, metric_named
 from ..train.recipe import Recipe
-from ..train.task import CLASSIFICATION, Task
+from ..train.task import Task
+from ..train.tasks import task_for
 from .shown import Shown
 
 DEFAULT_ORDERS = ("before", "after")
+
+_EVENTS = ("say", "run_started", "run_progress", "run_finished", "difference")  # of a `Display`
 
 
 class Study(Shown):
     """A finished comparison: the verdict with all its evidence.
 
-    verdict: "better", "equivalent" or "inconclusive"; winner: an order or None; difference: of the
+    verdict: "better", "equivalent" or "inconclusive"; winner: an arm or None; difference: of the
     second arm minus the first, a mapping with estimate, low, high, level and method, in the
     metric's own unit (for accuracy a fraction: 0.01 is one point).
     """
@@ -62,6 +70,12 @@ class Study(Shown):
         """The verdict in plain language."""
         return self._document["sentence"]
 
+    @property
+    def metrics(self) -> dict[str, Study]:
+        """The verdict on each metric by its name; on this one alone unless several were asked."""
+        every = [self, *map(Study, self._document.get("further", ()))]
+        return {study._document["metric"]["name"]: study for study in every}
+
     def _data(self) -> dict[str, Any]:
         return self._document  # schema relucate.compare/2
 
@@ -81,17 +95,23 @@ class Study(Shown):
 
 
 def compare(
-    model: Any = "cnn",
-    data: Any = "digits",
+    model: Any = None,
+    data: Any = None,
     *,
+    run: Any = None,
     orders: Sequence[str | Order] = DEFAULT_ORDERS,
+    arms: Sequence[str] | None = None,
     vary: Mapping[str, Sequence[Any]] | None = None,
     options: Mapping[str, Any] | None = None,
     imports: Sequence[str] | None = None,
     norm_eps: float | None = None,
     norm_momentum: float | None = None,
     recipe: Recipe | Mapping[str, Any] | None = None,
-    task: Task = CLASSIFICATION,
+    task: Task | str | None = None,
+    metric: str | Metric | None = None,
+    lower_is_better: bool | None = None,
+    worst: float | None = None,
+    key: str = "",
     pairs: int | None = None,
     max_pairs: int = 30,
     first_seed: int = 0,
@@ -123,9 +143,16 @@ def compare(
     Args:
         model: a name from `relucate nets`, "file.py:build", "package.module:build", or a function
             that takes `order` and returns a Keras model or a torch module with logits at the end.
+            None: "cnn".
         data: "digits", "folder:PATH", "npz:PATH", a name of keras.datasets, a Dataset, or arrays
-            ((x_train, y_train), (x_test, y_test)).
+            ((x_train, y_train), (x_test, y_test)). None: "digits".
+        run: your own training instead of model and data, for any task, metric and framework: a
+            function, or its name as "file.py:train". It is called as train(order="before", seed=0),
+            with the order as you wrote it, the options, and what varies, and returns the score: a
+            number, or a mapping with `metric` and any other scores, and optionally "curve" (a score
+            per epoch) and "per_example" (n,). A call that fails or returns no score is a lost run.
         orders: what to compare; the others are compared against the first.
+        arms: any other labels to compare instead of orders, with `run`: train(arm="small", seed=0).
         vary: values of options of the builder or of the recipe, such as {"act": ["relu", "tanh"]}:
             every order is trained with every value, and the study says whether the order's effect
             depends on them.
@@ -136,8 +163,16 @@ def compare(
         norm_eps, norm_momentum: set in the norms of every arm; momentum is Keras's, the share of
             the old average that a step keeps (PyTorch's is 1 - this).
         recipe: how to train; a mapping gives options of `Recipe`. None: defaults for the data.
-        task: what the networks are trained for and scored by, an instance of a subclass of
-            `train.task.Task`; single-label classification by accuracy unless given.
+        task: what the networks are trained for: "classification", "multilabel", "regression",
+            "segmentation", or an instance of a subclass of `train.task.Task`. None: what the
+            labels are for (integers: classes, floats: regression, ...), which a note says.
+        metric: what they are scored by, a metric of the task, such as "ROC AUC" or "RMSE". None:
+            the task's usual one (accuracy, mean average precision, MAE, mean IoU). With `run`, what
+            it returns: a name, such as "auc", or a Metric.
+        lower_is_better: with `run`, of a metric whose direction isn't known. worst: the score of a
+            run that returns NaN, which is lost otherwise.
+        key: with `run`, any text that identifies what its code doesn't show, such as a version of
+            the data: with another key its runs aren't taken from the store.
         pairs: seeds per arm, from `first_seed` on, fixed in advance. None: as many as the answer
             needs, at most `max_pairs`; a larger `max_pairs` continues an undecided study.
         margin: smallest difference that matters, in the metric's own unit (accuracy: a fraction).
@@ -153,7 +188,9 @@ def compare(
         run_timeout: seconds after which a run is ended. A run that was ended, or whose process
             died, is repeated once; if that fails too, its pair doesn't count.
         executor: where the runs run, a name in `study.executors.EXECUTORS`.
-        store: SQLite file of finished runs; None keeps them for this call only.
+        store: SQLite file of finished runs, from which an interrupted or undecided study continues.
+            None keeps them for this call only; if it is interrupted or fails, they go into the
+            user's cache folder, and a message names the file.
         progress: show progress on stderr; display: an object that gets the progress instead.
 
     Returns: a Study.
@@ -167,59 +204,146 @@ def compare(
     >>> study.difference["method"], len(study.to_dict()["runs"])
     ('paired t, fixed number of pairs', 6)
     """
-    margin = _checked(margin, task, pairs, max_pairs, target, tune, rates)
-    factors = check_factors({} if vary is None else vary)
-    arms = arms_from(_orders(orders), factors)
-    source = resolve(model, options, imports or ())
-    source = replace(source, norms=check_norm_settings(norm_eps, norm_momentum))
-    check_dropout(source, arms, factors)
-    dataset = load_data(data)
-    plan = StudyPlan(
-        source,
-        arms,
-        dataset,
-        make_recipe(recipe, dataset),
-        task=task,
-        pairs=max_pairs if pairs is None else pairs,
-        looks=pairs is None,
-        margin=margin,
-        factors=factors,
-        target=target,
-        first_seed=first_seed,
-        level=level,
-        engine=engine,
-        device=device,
-        threads=threads,
-        jobs=jobs,
-        run_timeout=run_timeout,
-        executor=executor,
-    )
+    given = dict(locals())
+    _checked(margin, pairs, max_pairs, tune, rates, command)
+    shared = {name: given[name] for name in _SHARED}
+    shared |= {"pairs": max_pairs if pairs is None else pairs, "looks": pairs is None}
+    shared |= {"factors": check_factors({} if vary is None else vary)}
+    plan = (_trained_plan if run is None else _own_plan)(given, shared)
     displays, tuned = partial(_display, display, progress), tune is not None
-    return Study(run(plan, displays, _path(store), tuned=tuned, rates=rates, command=command))
+    return Study(carry_out(plan, displays, _path(store), tuned=tuned, rates=rates, command=command))
+
+
+_SHARED = ("target", "first_seed", "level", "threads", "jobs", "run_timeout", "executor")
+_OWN = ("arms", "lower_is_better", "worst", "key")  # only with a training of one's own
+_TRAINED = (
+    "model",
+    "data",
+    "imports",
+    "norm_eps",
+    "norm_momentum",
+    "recipe",
+    "task",
+    "engine",
+    "device",
+    "tune",
+)  # only without
+
+
+def _own_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> OwnPlan:
+    """Return the plan of the user's own training from the arguments of `compare`."""
+    _refuse(
+        given,
+        _TRAINED,
+        "doesn't apply with run=: your own training decides it. Options of "
+        "your function go into options=.",
+    )
+    worst, metric = given["worst"], given["metric"]
+    scored = _metric(metric, given["lower_is_better"], worst)
+    arms = _own_arms(given["orders"], given["arms"], shared["factors"])
+    if not isinstance(given["key"], str):
+        raise InputError(f"key must be a text, got {given['key']!r}.")
+    return OwnPlan(
+        arms,
+        own_source(given["run"], given["options"], arms),
+        metric=scored,
+        margin=given["margin"],
+        key=given["key"],
+        nan_diverges=worst is not None or (metric is scored and scored.worst is not None),
+        **shared,
+    )
+
+
+def _trained_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> StudyPlan:
+    """Return the plan of training networks from the arguments of `compare`."""
+    _refuse(given, _OWN, "needs run= (--run), your own training.")
+    arms = arms_from(_orders(given["orders"]), shared["factors"])
+    model, data, imports = given["model"], given["data"], given["imports"]
+    imported = texts(() if imports is None else imports, "imports")
+    source = resolve("cnn" if model is None else model, given["options"], imported)
+    norms = check_norm_settings(given["norm_eps"], given["norm_momentum"])
+    source = replace(source, norms=norms)
+    check_dropout(source, arms, shared["factors"])
+    task = given["task"]
+    wanted = {"task": task} if isinstance(task, str) else {}
+    dataset = load_data("digits" if data is None else data, **wanted)
+    task = task_for(task, dataset.labels, _metric_name(given["metric"]))
+    _check_target(given["target"], task)
+    recipe = make_recipe(given["recipe"], dataset)
+    own = {name: given[name] for name in ("margin", "engine", "device")}
+    return StudyPlan(arms, source, dataset, recipe, task=task, **own, **shared)
 
 
 def _checked(
     margin: float | None,
-    task: Task,
     pairs: int | None,
     max_pairs: int,
-    target: float | None,
     tune: str | None,
     rates: Any,
-) -> float:
-    """Return the margin; refuse wrong arguments before any work is done."""
-    margin = margin_of(task.metric) if margin is None else margin
-    check_margin(margin)
-    whole = isinstance(max_pairs, int) and not isinstance(max_pairs, bool)
-    if pairs is None and not (whole and 3 <= max_pairs <= 1000):
+    command: Any,
+) -> None:
+    """Refuse wrong arguments before any work is done."""
+    if margin is not None:
+        check_margin(margin)
+    count = isinstance(max_pairs, int) and not isinstance(max_pairs, bool)
+    if pairs is None and not (count and 3 <= max_pairs <= 1000):
         raise InputError(f"max_pairs must be a whole number from 3 to 1,000, got {max_pairs!r}.")
-    if target is not None and not (is_number(target) and 0 < target <= 1):
-        raise InputError(f"target must be an accuracy above 0 and at most 1, got {target!r}.")
-    if tune not in (None, "lr"):
-        raise unknown("thing to tune", tune, ("lr",))
+    if tune is not None:
+        one_of(tune, "thing to tune", ("lr",))
+    if not isinstance(command, str):
+        raise InputError(f"command must be a text, got {command!r:.80}.")
     if rates is not None and tune is None:
         raise InputError("rates= needs tune='lr' (--rates needs --tune lr).")
-    return margin
+
+
+def _metric_name(metric: str | Metric | None) -> str | None:
+    """Return the name of a metric; the score of a built-in task can't be another's."""
+    if isinstance(metric, Metric):
+        raise InputError(
+            f"Metric('{metric.name}') is for scores of your own (run=, or a subclass of Task): a "
+            "built-in task takes the name of one of its metrics."
+        )
+    return metric
+
+
+def _check_target(target: float | None, task: Task) -> None:
+    if target is None or (is_number(target) and (task.metric != ACCURACY or 0 < target <= 1)):
+        return
+    what = "an accuracy above 0 and at most 1" if task.metric == ACCURACY else "a finite number"
+    raise InputError(f"target must be {what}, got {target!r}.")
+
+
+def _refuse(given: Mapping[str, Any], names: Sequence[str], why: str) -> None:
+    """Raise InputError if one of these arguments of `compare` isn't its default."""
+    for name in names:
+        if given[name] is not signature(compare).parameters[name].default:
+            raise InputError(f"{name}= {why}")
+
+
+def _metric(metric: Any, lower_is_better: bool | None, worst: float | None) -> Metric:
+    """Return the metric of the user's own training."""
+    if metric is None:
+        raise InputError(
+            "run= needs metric=, the name of the score that it returns, such as 'auc'."
+        )
+    if isinstance(metric, Metric) and lower_is_better is None:
+        return metric if worst is None else replace(metric, worst=worst)
+    if isinstance(metric, Metric):
+        raise InputError("a Metric has its direction: leave out lower_is_better=.")
+    found = metric_named(metric, lower_is_better)
+    return found if worst is None else replace(found, worst=worst)
+
+
+def _own_arms(orders: Any, arms: Any, factors: Mapping[str, Sequence[Any]]) -> tuple[OwnArm, ...]:
+    """Return an arm per choice of values and order, or other label."""
+    if arms is not None and orders is not DEFAULT_ORDERS:
+        raise InputError("orders= and arms= both name what to compare: give one of the two.")
+    given = _orders(orders if arms is None else arms)
+    named = [OwnArm(text, is_order=arms is None) for text in given]
+    for arm in named:
+        _ = arm.order  # a typo fails before anything runs
+    choices = [dict(zip(factors, values, strict=True)) for values in product(*factors.values())]
+    return tuple(replace(arm, options=chosen) for chosen in choices for arm in named)
 
 
 def _path(store: Any) -> Path | None:
@@ -266,22 +390,27 @@ def default_recipe(data: Dataset) -> dict[str, Any]:
     return {"epochs": 10, "batch_size": 128}
 
 
-def _display(display: Any, progress: bool, plan: StudyPlan) -> Any:
+def _display(display: Any, progress: bool, plan: Executed) -> Any:
     """Return the display of a plan: the user's own, the live one, or none."""
     if display is not None:
+        lacks = [name for name in _EVENTS if not callable(getattr(display, name, None))]
+        if lacks:
+            raise InputError(f"display must have {', '.join(lacks)}, got {display!r:.80}.")
         return display
+    if not isinstance(progress, bool):
+        raise InputError(f"progress must be True or False, got {progress!r:.80}.")
     if not progress:
         return NoDisplay()
     from rich.console import Console
 
     from ..report import LiveStudy
 
-    labels = [arm.label for arm in plan.arms]
+    labels, schedule = [arm.label for arm in plan.arms], plan.schedule(plan.arms[0])
     return LiveStudy(
         Console(file=sys.stderr),
         plan.pairs,
         labels,
-        plan.recipe.epochs,
+        schedule.epochs if schedule else 1,
         metric=plan.metric,
         margin=plan.margin,
         level=plan.level,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 
+from ..arguments import positive, texts, whole
 from ..errors import InputError, Refused, RelucateError
 from ..frameworks import framework_of
 from ..graph import Graph
@@ -101,11 +101,12 @@ def fold(
         s · (W x + b) + t = (s W) x + (s b + t)      W (s · x + t) + b = (W s) x + (b + W t)
 
     The next layers absorb a norm after the activation, also through concatenation, pooling and zero
-    padding. Padded zeros lack the shift. Strategies for that: "map" (adds the convolution of the
-    constant shift, needs a known image size), "ones" (adds a channel of ones to the input),
-    "branch" (the same in a separate convolution), "shift" (folds only the scale); "auto" chooses
-    for each site the one that moves the fewest values. All are exact. "approximate" makes the shift
-    a bias, which is wrong at the border, and the certificate measures the error.
+    padding; a parallel convolution absorbs that of an identity branch (RepVGG). Padded zeros lack
+    the shift. Strategies for that: "map" (adds the convolution of the constant shift, needs a known
+    image size), "ones" (adds a channel of ones to the input), "branch" (the same in a separate
+    convolution), "shift" (folds only the scale); "auto" chooses for each site the one that moves
+    the fewest values. All are exact. "approximate" makes the shift a bias, which is wrong at the
+    border, and the certificate measures the error.
 
     Args:
         model: a Keras functional or sequential model, or a torch.nn.Module. It isn't changed.
@@ -119,7 +120,7 @@ def fold(
     Sources: Ioffe and Szegedy, Batch Normalization, 2015; Jacob et al., Quantization and Training
     of Neural Networks for Efficient Integer-Arithmetic-Only Inference, 2018.
     """
-    read = framework_of(model).read(model, example, tuple(leaves))
+    read = framework_of(model).read(model, example, texts(leaves, "leaves"))
     plan = _planned(read, "fold", lambda left: fold_graph(read.graph, strategy, left))
     report = _report(read.graph, plan, "fold", None, strategy)
     return _carried_out(read, model, plan, report, inputs)
@@ -151,7 +152,7 @@ def convert(
     norms stay, and so do norms whose activation follows an addition.
     Raises: as `fold`; InputError: an order without activation or with dropout, data that don't fit.
     """
-    read = framework_of(model).read(model, example, tuple(leaves))
+    read = framework_of(model).read(model, example, texts(leaves, "leaves"))
     wanted = str(Order(order))
     plan = _planned(
         read, "convert", lambda left: convert_graph(read.graph, wanted, strategy, left=left)
@@ -204,11 +205,9 @@ def rebuild(
     Raises: InputError: no norms, an order without activation or with dropout; Refused: the model
         can't be read or written.
     """
-    read = framework_of(model).read(model, example, tuple(leaves))
+    read = framework_of(model).read(model, example, texts(leaves, "leaves"))
     wanted = str(Order(order))
-    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
-        raise InputError(f"seed must be a whole number of at least 0, got {seed!r}.")
-    seed = int(seed)
+    seed = whole(seed, "seed", 0)
     plan = _planned(
         read,
         "rebuild",
@@ -276,6 +275,8 @@ def verify(
 
     Raises: InputError: inputs that don't fit, NaN weights; Refused: a model can't be read.
     """
+    seed = whole(seed, "seed", 0)
+    tolerance = None if tolerance is None else positive(tolerance, "tolerance")
     one, other = (framework_of(model).read(model, example) for model in (a, b))
     for graph in (one.graph, other.graph):
         check_finite(graph)

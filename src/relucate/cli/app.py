@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -14,12 +15,15 @@ from .audit import audit
 from .compare import compare
 from .convert import convert
 from .data import data
+from .evidence import evidence
 from .fold import fold
+from .merge import merge
 from .nets import nets
 from .rebuild import rebuild
 from .report import report
 from .rules import rules
 from .transforming import WithStrategies
+from .verdict import verdict
 from .verify import verify
 
 app = typer.Typer(
@@ -45,6 +49,8 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
         try:
             verb(**given)
         except SystemExit as error:
+            if isinstance(error.__context__, BrokenPipeError):
+                raise  # by rich: the reader of standard output has left
             from ..nets.user_code import where
 
             raise InputError(f"the model's code failed: {where(error)}.") from error
@@ -52,7 +58,10 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for verb in (audit, compare, rebuild, convert, fold, verify, rules, report, nets, data):
+_TRANSFORMING = (rebuild, convert, fold, verify)
+_LISTS = (rules, report, nets, data)
+
+for verb in (audit, compare, verdict, merge, *_TRANSFORMING, evidence, *_LISTS):
     kind = WithStrategies if verb in (convert, fold) else None
     app.command(cls=kind)(_guarded(verb))
 
@@ -74,10 +83,30 @@ def _root(
     pass
 
 
+def _discard_output() -> None:
+    """Send what standard output still buffers to nowhere: writing it would fail again at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     try:
-        app(arguments, standalone_mode=True)
+        try:
+            app(arguments, standalone_mode=True)
+        finally:
+            if sys.stdout is not None:  # it is closed
+                sys.stdout.flush()  # at the interpreter's exit an error would be a traceback
+    except BrokenPipeError:
+        _discard_output()
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _discard_output()
+        print(f"relucate: can't write the output: {error.strerror or error}.", file=sys.stderr)
+        sys.exit(InputError.exit_code)
     except RelucateError as error:
         print(f"relucate: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -16,6 +16,7 @@ from ..files import replacing
 from ..option import option as described
 from ..study.interruption import interruptible
 from ..study.options import MODEL, RUNNING, TRAINING, StudyOptions
+from ..train.metric import metric_named
 from ..train.recipe import Recipe
 from .fields import given_values, options_of
 from .options import (
@@ -53,19 +54,20 @@ class _NetOptions:
 )
 def compare(
     model: Annotated[
-        str,
+        str | None,
         typer.Argument(
+            show_default="cnn",
             help="A .keras file, keras.applications:NAME, a net from `relucate nets`, or a builder "
             "that may take `order`: file.py:build or package.module:build. A builder is your own "
-            "code, and naming it runs it."
+            "code, and naming it runs it.",
         ),
-    ] = "cnn",
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
             "--option",
             "-O",
-            help="Any other option of the builder, NAME=VALUE.",
+            help="Any other option of the builder, or of --run, NAME=VALUE.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -85,23 +87,26 @@ def compare(
 ) -> None:
     """Train a model in several orders, seed by seed in pairs, and say which is better.
 
-    Without arguments: net cnn on digits, norm before the activation against norm after it. Finished
-    runs are kept in the store, so the same command continues where it stopped.
+    Without arguments: net cnn on digits, norm before the activation against norm after it. Any
+    other task, metric or framework: your own training (--run). Finished runs are kept in the store,
+    so the same command continues where it stopped.
     """
     from ..api.study import compare as run
     from ..api.study import make_recipe
 
     asked = given_values(StudyOptions, options)
     asked["vary"] = varied_options(asked.get("vary"))
-    chosen = _builder_options(given_values(_NetOptions, options), option)
+    asked["options"] = _builder_options(given_values(_NetOptions, options), option)
+    if "run" in asked:
+        _refuse_trained(model, options)
+        asked |= _in_its_unit(asked, options)
     with interruptible(last=True):
         try:
-            dataset = load_data(options, quiet=quiet)
+            if "run" not in asked:
+                dataset = load_data(options, quiet=quiet)
+                recipe = make_recipe(given_values(Recipe, options), dataset)
+                asked |= {"model": model, "data": dataset, "recipe": recipe}
             study = run(
-                model,
-                dataset,
-                options=chosen,
-                recipe=make_recipe(given_values(Recipe, options), dataset),
                 store=out / "runs.sqlite",
                 progress=not quiet,
                 command=_command(),
@@ -111,6 +116,34 @@ def compare(
             print(f"relucate: interrupted; continue with: {_command()}", file=sys.stderr)
             raise
         _show(study, out, format)
+
+
+_TRAINED = "norm_eps norm_momentum imports tune rates engine device".split()  # of StudyOptions
+
+
+def _refuse_trained(model: str | None, options: dict[str, Any]) -> None:
+    """Raise InputError for an option that only the package's own training has."""
+    kinds = (DataOptions, ReadOptions, _NetOptions, Recipe)
+    given = [name for kind in kinds for name in given_values(kind, options)]
+    given += [name for name in given_values(StudyOptions, options) if name in _TRAINED]
+    if model is not None:
+        raise InputError(
+            f"MODEL ('{model}') and --run each say what to train: give one of the two."
+        )
+    if given:
+        flag = "import" if given[0] == "imports" else given[0].replace("_", "-")
+        raise InputError(
+            f"--{flag} doesn't apply with --run: your own training decides it. What your function "
+            "takes besides order and seed is given by --option NAME=VALUE."
+        )
+
+
+def _in_its_unit(asked: dict[str, Any], options: dict[str, Any]) -> dict[str, float]:
+    """Return the given margin and target, which are in the unit of the metric of --run."""
+    if "metric" not in asked:
+        return {}  # `run` refuses that
+    scale = metric_named(asked["metric"], asked.get("lower_is_better")).scale
+    return {name: options[name] / scale for name in ("margin", "target") if name in asked}
 
 
 def _command() -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .fields import options_of
-from .options import ReadOptions, TextOrJson, read_data
+from .options import Format, ReadOptions, TextOrJson, read_data
 
 
 @options_of({ReadOptions: ""})
@@ -21,9 +21,7 @@ def data(
         ),
     ] = "digits",
     cache: Annotated[Path | None, typer.Option(help="Where decoded folders are kept.")] = None,
-    format: Annotated[
-        TextOrJson, typer.Option(help="text or json on standard output.")
-    ] = TextOrJson.text,
+    format: Format = TextOrJson.text,
     **options: Any,
 ) -> None:
     """Show a data set's classes, sizes and content fingerprint."""

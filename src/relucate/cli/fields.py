@@ -61,8 +61,9 @@ def _parameter(field: Field[Any], kind: type, panel: str) -> Parameter:
         rich_help_panel=metadata.get("panel", panel) or None,
         show_default=False,  # typer would put parentheses around it
     )
-    annotation = Annotated[wanted if wanted is bool else wanted | None, option]
-    default = False if wanted is bool else None
+    switch = wanted is bool and field.default is not None
+    annotation = Annotated[wanted if switch else wanted | None, option]
+    default = False if switch else None
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

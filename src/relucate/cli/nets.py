@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
-import typer
-
-from .options import TextOrJson
+from .options import Format, TextOrJson
 
 
-def nets(
-    format: Annotated[
-        TextOrJson, typer.Option(help="text or json on standard output.")
-    ] = TextOrJson.text,
-) -> None:
+def nets(format: Format = TextOrJson.text) -> None:
     """List the built-in networks with their options and defaults."""
     from ..nets import NETS, options, summary
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from ..errors import InputError
 from ..option import option
 from .fields import given_values
+
+_MOST_VALUES = 2**31  # of an input: 8 GiB
 
 
 class TextOrJson(StrEnum):
@@ -19,6 +24,9 @@ class TextOrJson(StrEnum):
 
     text = "text"
     json = "json"
+
+
+Format = Annotated[TextOrJson, typer.Option(help="text or json, on standard output.")]
 
 
 @dataclass(frozen=True)
@@ -129,5 +137,10 @@ def _shape(text: str) -> tuple[int, ...]:
     if not sizes or min(sizes) < 1:
         raise InputError(
             f"--input-shape must be sizes without the batch axis, such as 3x224x224, got '{text}'."
+        )
+    if math.prod(sizes) > _MOST_VALUES:
+        raise InputError(
+            f"--input-shape {text} makes inputs of more than {_MOST_VALUES:,} values; take a "
+            "smaller size."
         )
     return sizes

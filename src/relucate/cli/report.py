@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,23 +24,27 @@ def report(
 
     from ..report import print_study, write_html
 
-    document = _read(study)
+    document = read_study(study)
     page = write_html(document, html or study.with_name("report.html"))
     print_study(document, Console())
     print(f"Report: {page}")
 
 
-def _read(path: Path) -> dict:
+def read_study(path: Path) -> dict[str, Any]:
+    """Return the study in a file, in today's schema.
+
+    Raises: InputError: no such file, not JSON, or not a whole study.
+    """
     from ..report.facts import current
 
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
             f"can't read '{path}' ({error.strerror}): expected the study.json that "
             "`relucate compare` writes into its --out folder."
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"'{path}' isn't JSON: expected a study.json.") from None
     if not isinstance(document, dict):
         raise InputError(f"'{path}' isn't a comparison of relucate: expected a study.json.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import unknown
-from .options import TextOrJson
+from .options import Format, TextOrJson
 
 
 def rules(
@@ -16,9 +16,7 @@ def rules(
         str | None,
         typer.Argument(help="A code (N101) or a name (redundant-bias); all by default."),
     ] = None,
-    format: Annotated[
-        TextOrJson, typer.Option(help="text or json on standard output.")
-    ] = TextOrJson.text,
+    format: Format = TextOrJson.text,
 ) -> None:
     """List the rules of `relucate audit`, or explain one: why, an example, the fix, exceptions."""
     from ..surgery.rules import RULES

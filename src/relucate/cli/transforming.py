@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from ..errors import InputError
+from ..errors import InputError, RelucateError
 from ..files import replacing
 from ..option import option as described
 from .fields import given_values, options_of
@@ -200,7 +200,8 @@ def _show(
 def calibration(data: str | None, images: int, raw: bool, model: Any) -> Any:
     """Return training inputs of --data in the model's layout, or None.
 
-    They are standardised as in `relucate compare`, unless `raw`.
+    They are standardised as in `relucate compare`, unless `raw`: not for a model that scales its
+    inputs itself.
     Raises: InputError: no such data.
     """
     if data is None:
@@ -214,9 +215,19 @@ def calibration(data: str | None, images: int, raw: bool, model: Any) -> Any:
     if images < 2:
         raise InputError(f"--images must be at least 2, to measure a variance, got {images}.")
     loaded = load_data(data)
-    standard = Standard.of(loaded.x_train, standardize=not raw)  # of the whole training set
+    once = not raw and not _scales_inputs(model)
+    standard = Standard.of(loaded.x_train, standardize=once)  # of the whole training set
     if images < len(loaded.x_train) and images > loaded.classes:
         loaded = loaded.subset(images)
     x = standard(loaded.x_train)
     first = framework_of(model).images_first and x.ndim > 2
     return np.moveaxis(x, -1, 1) if first else x
+
+
+def _scales_inputs(model: Any) -> bool:
+    from ..frameworks import framework_of
+
+    try:
+        return bool(framework_of(model).read(model).graph.input_scaling)
+    except RelucateError:  # unread without an example: a module, which has no such layers
+        return False

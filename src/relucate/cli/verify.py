@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError, printable
 from .fields import options_of
-from .options import TextOrJson
+from .options import Format, TextOrJson
 from .transforming import Model, ModelOptions, load
 
 
@@ -28,18 +28,17 @@ def verify(
         float | None,
         typer.Option(help="Allowed difference, relative to the output's scale; 1e-5 for float32."),
     ] = None,
-    format: Annotated[
-        TextOrJson, typer.Option(help="text or json, on standard output.")
-    ] = TextOrJson.text,
+    format: Format = TextOrJson.text,
     **options: Any,
 ) -> None:
     """Compare two models on random and border-stressing inputs; exit with 1 if they differ."""
     from ..api.transform import verify as run
+    from ..data.npz import load_arrays
 
     one, other = load(a, options), load(b, options)
     if tolerance is not None and not tolerance > 0:
         raise InputError(f"--tolerance must be above 0, got {tolerance}.")
-    arrays = None if inputs is None else _arrays(inputs)
+    arrays = None if inputs is None else load_arrays(inputs)
     found = run(one.model, other.model, arrays, example=one.example, tolerance=tolerance)
     if format is TextOrJson.json:
         print(json.dumps({"schema": "relucate.verify/1", **found.to_dict()}, indent=1))
@@ -48,13 +47,3 @@ def verify(
             print(printable(line))
     if not found.passed:
         raise typer.Exit(1)
-
-
-def _arrays(path: Path) -> object:
-    import numpy as np
-
-    try:
-        held = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"can't read '{path}' as .npy or .npz: {error}.") from error
-    return [held[name] for name in held.files] if hasattr(held, "files") else held

@@ -1,13 +1,17 @@
 """Raw arrays, checked and brought to the one form that a Dataset holds.
 
-Examples become (n, height, width, channels) or (n, features) of uint8 or float32; labels become
-codes 0..k-1 with class names. Likely mistakes (NaN, channels first, soft labels) are refused. Not
-here: where arrays come from, the split into train and test. Called by `dataset` and `source`.
+Examples become images (n, height, width, channels) of uint8 or float32, sequences (n, time,
+channels) or vectors (n, features) of float32, or tokens (n, time) of int64; class labels become
+codes 0..k-1 with class names. Likely mistakes (NaN, channels first) are refused. Not here: other
+kinds of labels (`labels`), where arrays come from, the split into train and test. Called by
+`dataset`, `labels` and `source`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,40 +22,92 @@ NUMBERS = "biuf"  # NumPy dtype kinds: bool, int, unsigned, float
 
 
 def examples(x: object, what: str) -> np.ndarray:
-    """Return `x` as (n, h, w, c) or (n, d), C-contiguous; uint8 stays, other dtypes become float32.
+    """Return `x` as examples, C-contiguous: images, sequences, vectors or tokens.
 
     Args:
-        x: (n, h, w), (n, h, w, c) or (n, d) numbers; (n, h, w) gets one channel.
+        x: numbers. With four axes (n, h, w, c), and integers with three (n, h, w), they are images,
+            which get a channel axis; floats with three axes are sequences (n, time, channels).
+            Integers with two axes are tokens (n, time), unless they are pixels (uint8) or some are
+            negative: those are vectors (n, features), as floats are.
         what: the array's name in errors, such as "x_train".
 
+    Returns: tokens as int64; uint8 stays; other dtypes become float32.
     Raises:
         InputError: not numbers, empty, another rank, channels first, NaN or infinite.
 
-    >>> examples(np.zeros((5, 8, 8)), "x").shape
-    (5, 8, 8, 1)
+    >>> examples(np.zeros((5, 8, 8), np.uint8), "x").shape, examples(np.ones((5, 8)), "x").dtype
+    ((5, 8, 8, 1), dtype('float32'))
     """
     array = _numbers(x, what)
-    if array.ndim == 3:
+    if array.ndim == 3 and array.dtype.kind != "f":
         array = array[..., np.newaxis]
-    if array.ndim not in (2, 4) or 0 in array.shape:
+    if array.ndim not in (2, 3, 4) or 0 in array.shape:
         raise InputError(
             f"{what} has shape {array.shape}; expected images (n, height, width) or "
-            "(n, height, width, channels), or vectors (n, features), and no axis of length 0."
+            "(n, height, width, channels), sequences (n, time, channels), or vectors "
+            "(n, features), and no axis of length 0."
         )
     _refuse_channels_first(array, what)
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
+    if _are_tokens(array):
+        return np.ascontiguousarray(array, dtype=np.int64)
     return _finite(array, what)
+
+
+def _are_tokens(array: np.ndarray) -> bool:
+    return array.ndim == 2 and array.dtype.kind in "iu" and bool(array.min() >= 0)
+
+
+def reading(array: np.ndarray, what: str) -> str:
+    """Return a note on what examples were taken for, where their numbers could mean another thing.
+
+    Args: array: what `examples` returned.
+    """
+    if array.dtype == np.int64:
+        return (
+            f"{what} holds integers {array.shape}: taken as tokens, which reach the model as they "
+            f"are, not standardised (for features, give floats: {what}.astype(float))"
+        )
+    if array.ndim == 3:
+        return (
+            f"{what} has shape {array.shape}: taken as sequences of {array.shape[1]} steps with "
+            f"{array.shape[2]} channels (for grayscale images, add an axis: {what}[..., None])"
+        )
+    return ""
 
 
 def _numbers(x: object, what: str) -> np.ndarray:
     array = _array(x, what)
     if array.dtype.kind not in NUMBERS:
-        raise InputError(f"{what} holds {array.dtype} values; expected numbers.")
+        raise InputError(f"{what} holds {array.dtype} values; expected numbers{_text_columns(x)}.")
     return array
 
 
+def _text_columns(x: Any) -> str:
+    """Return which columns of a data frame aren't numbers, as the end of a sentence."""
+    names = column_names(x) or ()
+    odd = [name for name in names if np.asarray(x[name]).dtype.kind not in NUMBERS]
+    if not odd or len(set(names)) < len(names):
+        return ""
+    return f", and these columns hold others: {some(map(repr, odd), 5)}. Encode or drop them"
+
+
+def column_names(table: Any) -> tuple[Any, ...] | None:
+    """Return the column names of a data frame, or the name of a column; None for arrays."""
+    columns = getattr(table, "columns", None)
+    if columns is not None:
+        return tuple(columns)
+    name = getattr(table, "name", None)
+    return None if name is None or not hasattr(table, "to_numpy") else (name,)
+
+
 def _array(values: object, what: str) -> np.ndarray:
+    if isinstance(values, Mapping):
+        raise InputError(
+            f"{what} is a {type(values).__name__} of {len(values)} arrays; compare trains models "
+            "with one input. For several inputs, train with your own function: compare(run=...)."
+        )
     try:
         return np.asarray(values)
     except ValueError as error:  # nested lists of uneven lengths
@@ -141,21 +197,22 @@ def codes_for(y: object, what: str, class_names: Sequence[str]) -> np.ndarray:
 
 
 def _flat(y: object, what: str) -> np.ndarray:
-    """Return labels in any accepted form as (n,) int64 or text."""
-    array = _known_kind(_array(y, what), what)
+    """Return class labels in any accepted form as (n,) int64 or text."""
+    array = label_array(y, what)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.ndim == 2 and _is_one_hot(array):
+    if array.ndim == 2 and is_one_hot(array):
         return array.argmax(axis=1).astype(np.int64)
     if array.ndim != 1:
         raise InputError(
             f"{what} has shape {array.shape}; expected one label per example, (n,) or (n, 1), "
             "or one-hot rows (n, classes) of zeros with a single one."
         )
-    if array.dtype.kind == "f":
+    if array.dtype.kind == "f" and not (array % 1 == 0).all():
+        odd = array[array % 1 != 0][0]
         raise InputError(
-            f"{what} holds {array.dtype} labels (the first: {array[:1]}); expected integers or "
-            f"text: {what}.astype(int)."
+            f"{what} holds {array.dtype} labels (such as {odd:g}), which are no classes; expected "
+            "integers or text. For numbers to predict, the task is regression."
         )
     if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise InputError(
@@ -165,8 +222,9 @@ def _flat(y: object, what: str) -> np.ndarray:
     return array if array.dtype.kind == "U" else array.astype(np.int64)
 
 
-def _known_kind(array: np.ndarray, what: str) -> np.ndarray:
-    """Return `array` with text as NumPy unicode; refuse dates, mixed objects and so on."""
+def label_array(y: object, what: str) -> np.ndarray:
+    """Return labels as an array, text as NumPy unicode; refuse dates, mixed objects and so on."""
+    array: Any = _array(y, what)
     if array.dtype.kind == "O" and all(isinstance(item, str) for item in array.flat):
         array = array.astype(np.str_)
     if array.dtype.kind == "S":
@@ -179,10 +237,19 @@ def _known_kind(array: np.ndarray, what: str) -> np.ndarray:
             ) from error
     if array.dtype.kind not in NUMBERS + "U":
         raise InputError(f"{what} holds {array.dtype} labels; expected integers or text.")
+    if array.dtype.kind == "U" and not _is_unicode(array):
+        raise InputError(f"{what} holds text that isn't Unicode; the file may be damaged.")
     return array
 
 
-def _is_one_hot(array: np.ndarray) -> bool:
+def _is_unicode(array: np.ndarray) -> bool:
+    """Return whether text read from a file has only characters that Python can hold."""
+    native = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    return not native.nbytes or int(native.reshape(-1).view(np.uint32).max()) <= sys.maxunicode
+
+
+def is_one_hot(array: np.ndarray) -> bool:
+    """Return whether each row of (n, k) labels, k above 1, holds zeros and a single one."""
     if array.dtype.kind == "U" or array.shape[1] < 2:
         return False
     return bool(((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all())

@@ -1,7 +1,7 @@
 """A labelled data set as plain arrays, and how it gets to worker processes.
 
 Not here: where the arrays come from (`source`, `folder`, `npz`, `digits`), which arrays are
-accepted (`arrays`), the file format (`saved`), augmentation (in the trainers).
+accepted (`arrays`, `labels`), the file format (`saved`), augmentation (in the trainers).
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from relucate.data import arrays, saved, split
+from relucate.data import arrays, labels, saved, split
 from relucate.errors import InputError, printable
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Images or feature vectors for classification, with a train and a test part.
+    """Examples with labels, with a train and a test part.
 
-    x_*: (n, height, width, channels) or (n, features), uint8 (raw pixels) or float32.
-    y_*: (n,) int64 in [0, classes).
+    x_*: images (n, height, width, channels) or vectors (n, features), uint8 (raw pixels) or
+    float32; sequences (n, time, channels), float32; tokens (n, time), int64.
+    y_*: (n,) int64 in [0, classes); what they are for another kind of `labels` is in `data.labels`.
+    class_names: of the classes, or of the columns of y.
     Two data sets are equal if their fingerprints are: same arrays and class names, in this order.
     The arrays are the user's own if no conversion was needed: don't write into them.
     """
@@ -35,8 +37,9 @@ class Dataset:
     x_test: np.ndarray
     y_test: np.ndarray
     class_names: tuple[str, ...]
-    fingerprint: str  # sha256 (hex) over shapes, dtypes, bytes and class names
+    fingerprint: str  # sha256 (hex) over shapes, dtypes, bytes, class names, the kind of labels
     notes: tuple[str, ...] = ()  # what was left out or decided, one sentence each
+    labels: str = "classes"  # their kind
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -45,7 +48,7 @@ class Dataset:
 
     @property
     def classes(self) -> int:
-        """Number of classes."""
+        """Number of classes, or of columns of y: the outputs that a model needs."""
         return len(self.class_names)
 
     def subset(
@@ -62,15 +65,16 @@ class Dataset:
         >>> np.bincount(make("toy", x, y, x, y).subset(train_size=6).y_train)
         array([3, 3])
         """
-        train = _pick(self.y_train, self.classes, train_size, seed, "train")
-        test = _pick(self.y_test, self.classes, test_size, seed, "test")
+        train = _pick(*labels.strata(self.y_train, self.labels), train_size, seed, "train")
+        test = _pick(*labels.strata(self.y_test, self.labels), test_size, seed, "test")
         if train is None and test is None:
             return self
         x_train, y_train = _take(self.x_train, self.y_train, train)
         x_test, y_test = _take(self.x_test, self.y_test, test)
         whole = replace(self, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+        drawn = "stratified" if self.labels == "classes" else "random"
         note = (
-            f"a stratified subset, seed {seed}: {len(y_train):,} of {len(self.y_train):,} training "
+            f"a {drawn} subset, seed {seed}: {len(y_train):,} of {len(self.y_train):,} training "
             f"and {len(y_test):,} of {len(self.y_test):,} test examples"
         )
         return replace(whole, fingerprint=fingerprint(whole), notes=(*self.notes, note))
@@ -88,7 +92,7 @@ class Dataset:
         return replace(parts, fingerprint=fingerprint(parts))
 
     def _held_out(self, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        return split.train_and_test(self.y_train, self.class_names, share, seed, "validation")
+        return _split(self.y_train, self.labels, self.class_names, share, seed, "validation")
 
     def check_held_out(self, share: float) -> None:
         """Raise InputError where `held_out` would."""
@@ -131,16 +135,18 @@ class Dataset:
         return opened
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `relucate data` lists, as JSON-ready values."""
-        train = np.bincount(self.y_train, minlength=self.classes).tolist()
-        test = np.bincount(self.y_test, minlength=self.classes).tolist()
+        """Return what `relucate data` lists, as JSON-ready values.
+
+        Of each class its examples or pixels, of each label its examples, of each target its mean.
+        """
+        train, test = (_counted(self.labels, y, self.classes) for y in (self.y_train, self.y_test))
         return {
             "name": self.name,
             "shape": list(self.input_shape),
             "dtype": str(self.x_train.dtype),
             "train": len(self.y_train),
             "test": len(self.y_test),
-            "classes": [
+            self.labels: [
                 {"name": name, "train": a, "test": b}
                 for name, a, b in zip(self.class_names, train, test, strict=True)
             ],
@@ -150,15 +156,16 @@ class Dataset:
 
     def __str__(self) -> str:
         listing = self.to_dict()
-        rows = [("class", "train", "test")]
-        rows += [(c["name"], f"{c['train']:,}", f"{c['test']:,}") for c in listing["classes"]]
+        head = {"classes": "class", "targets": "mean of"}.get(self.labels, "label")
+        rows = [(head, "train", "test")]
+        rows += [(c["name"], f"{c['train']:,}", f"{c['test']:,}") for c in listing[self.labels]]
         if len(rows) > 21:
             rows[21:] = [(f"... {len(rows) - 21} more", "", "")]
         rows.append(("all", f"{listing['train']:,}", f"{listing['test']:,}"))
         width = max(len(name) for name, _, _ in rows)
         lines = [
             f"{self.name}: {' x '.join(map(str, self.input_shape))}, {listing['dtype']}, "
-            f"{self.classes} classes, fingerprint {listing['fingerprint']}"
+            f"{self.classes} {labels.KINDS[self.labels]}, fingerprint {listing['fingerprint']}"
         ]
         lines += [f"  {name:{width}}  {a:>9}  {b:>9}".rstrip() for name, a, b in rows]
         return printable("\n".join(lines + [f"note: {note}" for note in self.notes]))
@@ -185,17 +192,19 @@ def make(
     class_names: Sequence[str] | None = None,
     *,
     notes: Sequence[str] = (),
+    task: str | None = None,
 ) -> Dataset:
     """Return a checked, fingerprinted Dataset from arrays.
 
     Args:
         name: its name in tables.
-        x_train, x_test: (n, h, w), (n, h, w, c) or (n, d); uint8 stays, other numbers become
-            float32.
-        y_train, y_test: (n,) or (n, 1) integers or text, or one-hot rows.
-        class_names: names for labels that are already 0..k-1; by default the sorted training
-            labels.
+        x_train, x_test: as `arrays.examples` takes them: images, sequences, vectors or tokens.
+        y_train, y_test: (n,) or (n, 1) integers or text, or one-hot rows, are classes; floats are
+            targets, columns of 0 and 1 marks, (n, h, w) integers masks (`data.labels`).
+        class_names: names for labels that are already 0..k-1, or for columns; by default the sorted
+            training labels.
         notes: sentences for reports.
+        task: a name in `train.tasks.TASKS` decides what the labels are.
 
     Raises:
         InputError: anything that `arrays` refuses; lengths, shapes or dtypes that differ; a single
@@ -206,13 +215,14 @@ def make(
     (array([0, 1, 1, 0]), ('7', '9'))
     """
     train, test = arrays.examples(x_train, "x_train"), arrays.examples(x_test, "x_test")
-    codes_train, codes_test, names = _labels(y_train, y_test, class_names)
-    same_length(train, codes_train, "x_train", "y_train")
-    same_length(test, codes_test, "x_test", "y_test")
+    given = [(y_train, "y_train"), (y_test, "y_test")]
+    found = labels.read(given, train.shape, class_names, task)
+    same_length(train, found.parts[0], "x_train", "y_train")
+    same_length(test, found.parts[1], "x_test", "y_test")
     _same_form(train, test)
-    _check_classes(codes_train, names)
-    bare = Dataset(name, train, codes_train, test, codes_test, names, "", tuple(notes))
-    return replace(bare, fingerprint=fingerprint(bare))
+    _check_classes(found.parts[0], found)
+    notes = (*notes, *_notes(train, "x_train", found))
+    return _made(name, (train, found.parts[0]), (test, found.parts[1]), found, notes)
 
 
 def make_split(
@@ -224,26 +234,65 @@ def make_split(
     test_split: float = 0.2,
     seed: int = 0,
     notes: Sequence[str] = (),
+    task: str | None = None,
+    say: bool = False,
 ) -> Dataset:
-    """Return a Dataset from arrays without a test part: a stratified `test_split` becomes it.
+    """Return a Dataset from arrays without a test part: a `test_split` becomes it.
+
+    Classes are in proportion in both parts. say: a note says how the test part was made.
 
     >>> np.bincount(make_split("toy", np.zeros((20, 3)), np.arange(20) % 2).y_test)
     array([2, 2])
     """
-    images = arrays.examples(x, "x")
-    if class_names is None:
-        codes, names = arrays.encode(y, "y")
-    else:
-        codes, names = arrays.codes_for(y, "y", class_names), tuple(class_names)
-    same_length(images, codes, "x", "y")
-    _check_classes(codes, names, "example")
-    train, test = split.train_and_test(codes, names, test_split, seed)
-    return make(name, images[train], codes[train], images[test], codes[test], names, notes=notes)
+    examples = arrays.examples(x, "x")
+    found = labels.read([(y, "y")], examples.shape, class_names, task)
+    (y,) = found.parts
+    same_length(examples, y, "x", "y")
+    _check_classes(y, found, "example")
+    train, test = _split(y, found.kind, found.names, test_split, seed)
+    drawn = "stratified" if found.kind == "classes" else "random"
+    said = [f"the test part is a {drawn} {test_split:.0%} of x, y, seed {seed}"] if say else []
+    notes = (*said, *notes, *_notes(examples, "x", found))
+    return _made(name, (examples[train], y[train]), (examples[test], y[test]), found, notes)
+
+
+Part = tuple[np.ndarray, np.ndarray]
+
+
+def _made(
+    name: str, train: Part, test: Part, found: labels.Labels, notes: Sequence[str]
+) -> Dataset:
+    bare = Dataset(name, *train, *test, found.names, "", tuple(notes), found.kind)
+    return replace(bare, fingerprint=fingerprint(bare))
+
+
+def _notes(examples: np.ndarray, what: str, found: labels.Labels) -> list[str]:
+    return [note for note in (arrays.reading(examples, what), *found.notes) if note]
+
+
+def _split(
+    y: np.ndarray, kind: str, names: Sequence[str], share: float, seed: int, what: str = "test"
+) -> Part:
+    """Return sorted train and test indices; classes are in proportion in both."""
+    codes, count = labels.strata(y, kind)
+    names = names if kind == "classes" else ["examples"] * count
+    return split.train_and_test(codes, names, share, seed, what)
+
+
+def _counted(kind: str, y: np.ndarray, columns: int) -> list[float]:
+    """Return what a listing shows of each class, label or target."""
+    if kind == "targets":
+        return y.mean(axis=0).round(6).tolist()
+    if kind == "marks":
+        return y.sum(axis=0, dtype=np.int64).tolist()
+    return np.bincount(y.ravel(), minlength=columns).tolist()
 
 
 def fingerprint(data: Dataset) -> str:
     """Return the sha256 (64 hex digits) over class names, shapes, dtypes and bytes of `data`."""
     digest = hashlib.sha256(json.dumps(data.class_names).encode())
+    if data.labels != "classes":  # the fingerprints of classes are older than other kinds
+        digest.update(data.labels.encode())
     for part in saved.PARTS:
         array = getattr(data, part)
         digest.update(f"{part} {array.shape} {array.dtype}".encode())
@@ -261,19 +310,6 @@ def same_length(x: np.ndarray, y: np.ndarray, what_x: str, what_y: str) -> None:
         )
 
 
-def _labels(
-    y_train: object, y_test: object, class_names: Sequence[str] | None
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    if class_names is None:
-        return arrays.encode_pair(y_train, y_test)
-    names = tuple(str(name) for name in class_names)
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"class_names holds '{twice}' more than once; expected different names.")
-    train = arrays.codes_for(y_train, "y_train", names)
-    return train, arrays.codes_for(y_test, "y_test", names), names
-
-
 def _same_form(train: np.ndarray, test: np.ndarray) -> None:
     """Refuse parts whose examples differ in shape, or in dtype and so probably in scale."""
     if train.shape[1:] != test.shape[1:]:
@@ -288,10 +324,13 @@ def _same_form(train: np.ndarray, test: np.ndarray) -> None:
         )
 
 
-def _check_classes(codes: np.ndarray, names: Sequence[str], what: str = "training example") -> None:
+def _check_classes(codes: np.ndarray, found: labels.Labels, what: str = "training example") -> None:
+    names = found.names
+    if found.kind not in ("classes", "masks"):
+        return
     if len(names) < 2:
         raise InputError(f"one class only, {list(names)}; expected at least two.")
-    counts = np.bincount(codes, minlength=len(names)).tolist()
+    counts = np.bincount(codes.ravel(), minlength=len(names)).tolist()
     missing = [name for name, count in zip(names, counts, strict=True) if not count]
     if missing:
         raise InputError(f"no {what} of class {missing[0]!r} ({len(missing)} such classes).")

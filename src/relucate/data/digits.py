@@ -16,5 +16,5 @@ def digits() -> Dataset:
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
-    images = np.asarray(pixels, np.float32).reshape(-1, 8, 8) / 16  # counts of set bits, 0..16
+    images = np.asarray(pixels, np.float32).reshape(-1, 8, 8, 1) / 16  # counts of set bits, 0..16
     return make_split("digits", images, labels, test_split=0.2, seed=0)

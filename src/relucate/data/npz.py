@@ -1,7 +1,7 @@
 """Data sets from an .npz file: x_train, y_train, x_test, y_test, or x and y to be split.
 
 Pickled (object) arrays are refused, because opening them would run code from the file. Not here:
-what the arrays may contain (`arrays`). Called by `source`.
+what the arrays may contain (`arrays`). Called by `source`, and by `relucate verify --inputs`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ import numpy as np
 
 from relucate.data.dataset import Dataset, make, make_split
 from relucate.data.saved import PARTS
-from relucate.errors import InputError
-
-_UNREADABLE = (OSError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+from relucate.errors import InputError, briefly
 
 
-def load_npz(path: str | Path, *, test_split: float = 0.2, seed: int = 0) -> Dataset:
+def load_npz(
+    path: str | Path, *, test_split: float = 0.2, seed: int = 0, task: str | None = None
+) -> Dataset:
     """Return the data set in the .npz file at `path`; other arrays in it are left out with a note.
 
     Raises:
@@ -34,38 +34,67 @@ def load_npz(path: str | Path, *, test_split: float = 0.2, seed: int = 0) -> Dat
         raise InputError(f"no file {path}; expected an .npz file.")
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is not an .npz file (a zip of arrays, as np.savez writes it).")
-    arrays, left = _read(path)
+    arrays, left = _read(path, _form)
     try:
-        return _dataset(path, arrays, left, test_split, seed)
+        return _dataset(path, arrays, left, {"test_split": test_split, "seed": seed}, task)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
+def load_arrays(path: Path) -> list[np.ndarray]:
+    """Return the array of an .npy file, or all arrays of an .npz file in their order.
+
+    Raises:
+        InputError: no such file, neither .npy nor .npz, no arrays, damaged or pickled arrays.
+    """
+    if not path.is_file():
+        raise InputError(f"can't read '{path}': no such file; expected an .npy or .npz file.")
+    if zipfile.is_zipfile(path):
+        arrays, _ = _read(path, lambda names, _: tuple(names))
+        if not arrays:
+            raise InputError(f"'{path}' holds no arrays.")
+        return list(arrays.values())
+    try:
+        with path.open("rb") as stream:
+            _check_claim("the array", _claimed(stream), path.stat().st_size, path)
+        return [np.load(path, allow_pickle=False)]
+    except InputError:
+        raise
+    except Exception as error:  # NumPy's reader raises many kinds on a broken header
+        raise InputError(f"can't read '{path}' as .npy or .npz: {briefly(error)}.") from error
+
+
 def _dataset(
-    path: Path, arrays: dict[str, np.ndarray], left: list[str], test_split: float, seed: int
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    left: list[str],
+    splitting: dict[str, Any],
+    task: str | None,
 ) -> Dataset:
     notes = [f"arrays left out: {', '.join(left)}"] if left else []
     if "x_train" in arrays:
         x_train, y_train, x_test, y_test = (arrays[part] for part in PARTS)
-        return make(path.name, x_train, y_train, x_test, y_test, notes=notes)
-    note = f"the test part is a stratified {test_split:.0%} of x, y, seed {seed}"
-    return make_split(
-        path.name, arrays["x"], arrays["y"], test_split=test_split, seed=seed, notes=[note, *notes]
-    )
+        return make(path.name, x_train, y_train, x_test, y_test, notes=notes, task=task)
+    x, y = arrays["x"], arrays["y"]
+    return make_split(path.name, x, y, notes=notes, task=task, say=True, **splitting)
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return the arrays of a data set, and the names of the other arrays in the file."""
+def _read(
+    path: Path, wanted: Callable[[list[str], Path], tuple[str, ...]]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the arrays that are wanted of those in the file, and the names of the others."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            form = _form(archive.files, path)
+            form = wanted(archive.files, path)
             _check_sizes(archive.zip, form, path)
             return (
                 {key: _array(archive, key, path) for key in form},
                 [key for key in archive.files if key not in form],
             )
-    except _UNREADABLE as error:
-        raise InputError(f"{path} can't be read: {error}.") from error
+    except InputError:
+        raise
+    except Exception as error:  # of the archive, of its compression, of NumPy's reader
+        raise InputError(f"{path} can't be read: {briefly(error)}.") from error
 
 
 def _check_sizes(archive: zipfile.ZipFile, form: tuple[str, ...], path: Path) -> None:
@@ -79,17 +108,21 @@ def _check_sizes(archive: zipfile.ZipFile, form: tuple[str, ...], path: Path) ->
         held = archive.getinfo(name).file_size
         with archive.open(name) as stream:
             claimed = _claimed(stream)
-        if claimed is not None and claimed != held:
-            raise InputError(
-                f"{key} in {path} is damaged: its header claims {claimed:,} bytes, and the file "
-                f"holds {held:,}."
-            )
+        _check_claim(key, claimed, held, path)
         total += held
     memory = _memory()
     if memory and total > memory:
         raise InputError(
             f"{path} unpacks to {total / 2**30:,.0f} GiB, more than the {memory / 2**30:,.0f} GiB "
             "of memory here: save a part of it."
+        )
+
+
+def _check_claim(key: str, claimed: int | None, held: int, path: Path) -> None:
+    if claimed is not None and claimed != held:
+        raise InputError(
+            f"{key} in {path} is damaged: its header claims {claimed:,} bytes, and the file "
+            f"holds {held:,}."
         )
 
 
@@ -104,7 +137,7 @@ def _claimed(stream: Any) -> int | None:
         if read is None:
             return None
         shape, _, dtype = read(stream)
-    except ValueError:  # NumPy explains it when the array itself is read
+    except Exception:  # many kinds, and again with a message when the array itself is read
         return None
     return None if dtype.hasobject else stream.tell() + math.prod(shape) * dtype.itemsize
 

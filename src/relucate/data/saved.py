@@ -59,6 +59,7 @@ def read(folder: Path) -> dict[str, Any]:
             fields[name] = str(header[name])
         for name in ("class_names", "notes"):
             fields[name] = tuple(str(item) for item in header[name])
+        fields["labels"] = str(header.get("labels", "classes"))  # older than other kinds
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"the data set in {folder} is damaged ({error}). Delete the folder and make it again."
@@ -74,6 +75,7 @@ def _write_files(data: Any, folder: Path) -> None:
         "name": data.name,
         "class_names": data.class_names,
         "notes": data.notes,
+        "labels": data.labels,
         "fingerprint": data.fingerprint,
         "arrays": {
             part: [getattr(data, part).shape, str(getattr(data, part).dtype)] for part in PARTS

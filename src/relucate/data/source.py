@@ -32,6 +32,7 @@ def load(
     skip_bad: bool = False,
     progress: Progress | None = None,
     named: Mapping[str, Loader] | None = None,
+    task: str | None = None,
 ) -> Dataset:
     """Return the Dataset that `source` names or holds.
 
@@ -48,6 +49,7 @@ def load(
         progress: called with (done, total) while a folder is decoded.
         named: more names, each with a function that returns
             ((x_train, y_train), (x_test, y_test)), with class names as an optional third item.
+        task: a name in `train.tasks.TASKS` decides what the labels of arrays are; None: they do.
 
     Raises:
         InputError: an unknown name, or data that can't be used.
@@ -71,12 +73,12 @@ def load(
         )
     _refuse_folder_options(source, size, grayscale)
     if kind == "npz" and path:
-        return load_npz(path, test_split=test_split, seed=seed)
+        return load_npz(path, test_split=test_split, seed=seed, task=task)
     if isinstance(source, str | Path):
         return _by_name(str(source), named or {})
     if isinstance(source, Dataset):
         return source
-    return _from_arrays(source, test_split, seed)
+    return _from_arrays(source, test_split, seed, task)
 
 
 def _by_name(name: str, named: Mapping[str, Loader]) -> Dataset:
@@ -98,18 +100,20 @@ def _from_loader(name: str, loader: Loader) -> Dataset:
     return make(name, x_train, y_train, x_test, y_test, names)
 
 
-def _from_arrays(source: Any, test_split: float, seed: int) -> Dataset:
+def _from_arrays(source: Any, test_split: float, seed: int, task: str | None) -> Dataset:
     if not isinstance(source, tuple | list) or len(source) != 2:
         length = f" of {len(source)}" if isinstance(source, tuple | list) else ""
         raise InputError(
             f"data is a {type(source).__name__}{length}; expected a Dataset, a name, "
-            "((x_train, y_train), (x_test, y_test)) or (x, y)."
+            "((x_train, y_train), (x_test, y_test)) or (x, y). For a loader, a pipeline or several "
+            "inputs, train with your own function: compare(run=...)."
         )
     first, second = source
     if _is_pair(first) and _is_pair(second):
-        return make("arrays", *first, *second)
-    note = f"the test part is a stratified {test_split:.0%} of x, y, seed {seed}"
-    return make_split("arrays", first, second, test_split=test_split, seed=seed, notes=[note])
+        return make("arrays", *first, *second, task=task)
+    return make_split(
+        "arrays", first, second, test_split=test_split, seed=seed, task=task, say=True
+    )
 
 
 def _is_pair(item: Any) -> bool:

@@ -49,7 +49,7 @@ def stratified(
     """
     present, counts = np.unique(codes, return_counts=True)
     if seed < 0:
-        raise InputError(f"seed {seed} is negative; expected a whole number of at least 0.")
+        raise InputError(f"seed must be a whole number of at least 0, got {seed}.")
     if size < len(present):
         raise InputError(f"{size} places for {len(present)} classes; expected one for each.")
     places = allocate(counts, size, keep)

@@ -139,6 +139,20 @@ class Graph:
         found = ((node.layer_name, node.attrs.get("norms")) for node in self.opaque)
         return {layer: tuple(norms) for layer, norms in found if norms}
 
+    @property
+    def input_scaling(self) -> tuple[str, ...]:
+        """The layers that scale or shift the inputs by constants, before any other computation."""
+        found: list[str] = []
+        ahead = [reader for name in self.inputs for reader in self.consumers[name]]
+        while ahead:
+            node = self.nodes[ahead.pop()]
+            if node.op in ("rescale", "affine"):
+                found.append(node.layer_name)
+            elif node.kind in ("linear", "norm", "act") or not node.operation.transparent:
+                continue
+            ahead += self.consumers[node.name]
+        return tuple(dict.fromkeys(found))
+
     def count_parameters(self, kind: str | None = None) -> int:
         """Number of trainable scalars, of all layers or of those of one kind (`norm`, ...)."""
         keys = self.trainable

@@ -5,7 +5,7 @@ Spatial operations move everything to (batch, *spatial, channels) and back. Call
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -46,14 +46,17 @@ def _windows(x: np.ndarray, node: Node, window: Sequence[int]) -> np.ndarray:
         (n - (k - 1) * d - 1) // s + 1
         for n, k, s, d in zip(x.shape[1:-1], window, strides, dilation, strict=True)
     ]
-    taps = []
+    return np.stack([x[cut] for _, cut in _taps(window, sizes, strides, dilation)], axis=-2)
+
+
+def _taps(
+    window: Sequence[int], sizes: Sequence[int], strides: Sequence[int], dilation: Sequence[int]
+) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+    """Yield each tap of a window, and where in (batch, *spatial) it is at `sizes` places."""
     for tap in product(*map(range, window)):
-        starts = [t * d for t, d in zip(tap, dilation, strict=True)]
-        cut = [
-            slice(a, a + (n - 1) * s + 1, s) for a, n, s in zip(starts, sizes, strides, strict=True)
-        ]
-        taps.append(x[(slice(None), *cut)])
-    return np.stack(taps, axis=-2)
+        axes = zip(tap, dilation, sizes, strides, strict=True)
+        cut = (slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, n, s in axes)
+        yield tap, (slice(None), *cut)
 
 
 # Linear layers.
@@ -109,12 +112,8 @@ def _spread(x: np.ndarray, kernel: np.ndarray, node: Node) -> np.ndarray:
         for n, k, s, d in zip(sizes, window, strides, dilation, strict=True)
     ]
     y = np.zeros((x.shape[0], *extent, kernel.shape[-2]))
-    for tap in product(*map(range, window)):
-        starts = [t * d for t, d in zip(tap, dilation, strict=True)]
-        cut = [
-            slice(a, a + (n - 1) * s + 1, s) for a, n, s in zip(starts, sizes, strides, strict=True)
-        ]
-        y[(slice(None), *cut)] += x @ kernel[tap].T
+    for tap, cut in _taps(window, sizes, strides, dilation):
+        y[cut] += x @ kernel[tap].T
     return y
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import keras
 from keras import layers
 
-from ..errors import InputError, unknown
+from ..block import check_rate, group_count
+from ..errors import unknown
 from ..order import Order, bias_is_redundant
 
 NORMS = ("batch", "layer", "group", "none")
 _DATA_FORMATS = ("channels_last", "channels_first")
-_GROUPS = 32  # Wu and He, Group Normalization, 2018
 _SUFFIX = {"batch": "bn", "layer": "ln", "group": "gn", "none": ""}
 
 
@@ -149,17 +149,9 @@ def _bias(
         raise unknown("norm", norm, NORMS)
     if use_bias is not None:
         return use_bias
-    return not bias_is_redundant(order, norm, groups=_divisor(groups, channels), channels=channels)
-
-
-def _divisor(groups: int | None, channels: int) -> int:
-    if groups == -1:
-        return channels
-    if groups is None:
-        groups = max(min(_GROUPS, channels // 4), 1)
-    if groups < 1:
-        raise InputError(f"groups must be above 0, or -1 for one per channel; got {groups}.")
-    return next(g for g in range(min(groups, channels), 0, -1) if channels % g == 0)
+    return not bias_is_redundant(
+        order, norm, groups=group_count(groups, channels), channels=channels
+    )
 
 
 def _initializer(initializer: Any) -> Any:
@@ -189,7 +181,7 @@ def _normalizer(
             return layers.LayerNormalization(axis=axis, scale=scale, epsilon=epsilon, name=name)(x)
         if norm == "group":
             return layers.GroupNormalization(
-                _divisor(groups, x.shape[axis]),
+                group_count(groups, x.shape[axis]),
                 axis=axis,
                 scale=scale,
                 epsilon=epsilon,
@@ -209,13 +201,7 @@ def _apply(
     dropout: float,
     name: str | None,
 ) -> Any:
-    if not 0.0 <= dropout < 1.0:
-        raise InputError(f"dropout must be a rate in [0, 1), got {dropout!r}.")
-    if dropout and "drop" not in order.tokens:
-        raise InputError(
-            f"dropout={dropout} has no place in the order '{order}': add a drop token, "
-            f"for example '{order}-drop'."
-        )
+    check_rate(dropout, order)
     apply = {
         "linear": linear,
         "norm": normalize,

@@ -18,7 +18,7 @@ from ..graph import Graph
 from ..train.framework import Framework, Init, Lowerable, ReadModel
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
-from ..train.task import Task
+from ..train.task import CLASSIFICATION, Task
 from . import trainer
 from .lowerable import lowerable
 from .reading.norm_layers import is_norm
@@ -96,7 +96,7 @@ class _Keras:
     def is_model(self, model: Any) -> bool:
         return isinstance(model, keras.Model)
 
-    def example(self, input_shape: tuple[int, ...]) -> Any:
+    def example(self, input_shape: tuple[int, ...], model: Any = None) -> Any:
         return None
 
     def read(self, model: Any, example: Any = None, leaves: Sequence[str] = ()) -> ReadModel:
@@ -120,6 +120,9 @@ class _Keras:
 
     def is_compiled(self, model: Any) -> bool:
         return getattr(model, "compiled", False)
+
+    def own_training(self, model: Any) -> tuple[str, ...]:
+        return ()  # `fit` uses a model's own train_step, and such a model isn't lowered
 
     def tensors(self, model: Any) -> dict[str, np.ndarray]:
         found = _variables(model)
@@ -156,13 +159,26 @@ class _Keras:
         first = self.channels_first(model, x.shape[1:])
         return trainer.forward(model, np.moveaxis(x, -1, 1) if first else x, training=training)
 
-    def check(self, model: Any, input_shape: tuple[int, ...], classes: int) -> None:
-        trainer.check_model(model, input_shape, classes)
+    def check(
+        self,
+        model: Any,
+        input_shape: tuple[int, ...],
+        classes: int,
+        task: Task = CLASSIFICATION,
+        label_shape: tuple[int, ...] = (),
+    ) -> None:
+        trainer.check_model(model, input_shape, classes, task, label_shape)
 
-    def check_outputs(self, outputs: Any, classes: int) -> None:
-        trainer.check_shape(getattr(outputs, "shape", None), classes)
+    def check_outputs(
+        self,
+        outputs: Any,
+        classes: int,
+        task: Task = CLASSIFICATION,
+        label_shape: tuple[int, ...] = (),
+    ) -> None:
+        task.check_outputs(getattr(outputs, "shape", None), classes, label_shape)
 
-    def lower(self, source: Lowerable, *, check: bool = True) -> Any:
+    def lower(self, source: Lowerable, *, check: bool = True, task: Task = CLASSIFICATION) -> Any:
         raise Refused(f"models can't be lowered to Keras; got one of {source.title}.")
 
     def train(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..block import check_rate
 from ..errors import InputError, unknown
 from ..order import Order
 
@@ -36,22 +37,18 @@ def cnn(
     from .blocks import conv2d_bn
 
     image, x = _image_input(keras, input_shape)
+    block = _options(order, act, norm, dropout, init, bias)
     for stage in range(depth):
-        for block in range(2):
-            strides = 2 if stage and not block else 1
+        for number in range(2):
+            strides = 2 if stage and not number else 1
             x = conv2d_bn(
                 x,
                 width * 2**stage,
                 3,
                 3,
                 strides=(strides, strides),
-                name=f"stage{stage + 1}_block{block + 1}",
-                order=order,
-                activation=act,
-                norm=norm,
-                dropout=_rate(order, dropout),
-                kernel_initializer=init,
-                use_bias=_use_bias(bias),
+                name=f"stage{stage + 1}_block{number + 1}",
+                **block,
             )
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return _classify(keras, "cnn", image, x, classes)
@@ -88,21 +85,17 @@ def vgg(
             f"the depth of vgg must be one of {', '.join(map(str, _VGG))}; got {depth}."
         )
     image, x = _image_input(keras, input_shape)
+    block = _options(order, act, norm, dropout, init, bias)
     smallest = min(input_shape[:2])
     for stage, blocks in enumerate(_VGG[depth]):
-        for block in range(blocks):
+        for number in range(blocks):
             x = conv2d_bn(
                 x,
                 width * min(2**stage, 8),
                 3,
                 3,
-                name=f"stage{stage + 1}_block{block + 1}",
-                order=order,
-                activation=act,
-                norm=norm,
-                dropout=_rate(order, dropout),
-                kernel_initializer=init,
-                use_bias=_use_bias(bias),
+                name=f"stage{stage + 1}_block{number + 1}",
+                **block,
             )
         if smallest >= 2:
             smallest //= 2
@@ -208,30 +201,30 @@ def _dense_net(
     start = x = keras.Input(input_shape, name="input")
     if len(input_shape) > 1:
         x = keras.layers.Flatten(name="flatten")(x)
-    for block in range(depth):
-        x = dense_bn(
-            x,
-            width,
-            name=f"block{block + 1}",
-            order=order,
-            activation=act,
-            norm=norm,
-            dropout=_rate(order, dropout),
+    block = _options(order, act, norm, dropout, init, bias)
+    for number in range(depth):
+        if init == "small_normal":
             # A new one per block: one initializer gives every layer of a shape the same values.
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.1)
-            if init == "small_normal"
-            else init,
-            use_bias=_use_bias(bias),
-        )
+            block["kernel_initializer"] = keras.initializers.RandomNormal(stddev=0.1)
+        x = dense_bn(x, width, name=f"block{number + 1}", **block)
     return _classify(keras, name, start, x, classes)
 
 
-def _use_bias(bias: str) -> bool | None:
-    """Return the blocks' option: by the bias rule, or the same in every order."""
-    choices = {"rule": None, "always": True, "never": False}
+def _options(
+    order: str, act: str, norm: str, dropout: float, init: str, bias: str
+) -> dict[str, Any]:
+    """Return a net's options as arguments of its blocks."""
+    choices = {"rule": None, "always": True, "never": False}  # of the bias, in every order
     if bias not in choices:
         raise unknown("choice of bias", bias, choices)
-    return choices[bias]
+    return {
+        "order": order,
+        "activation": act,
+        "norm": norm,
+        "dropout": _rate(order, dropout),
+        "kernel_initializer": init,
+        "use_bias": choices[bias],
+    }
 
 
 def _rate(order: str, dropout: float) -> float:
@@ -239,9 +232,8 @@ def _rate(order: str, dropout: float) -> float:
 
     A study may have arms with and without the token, and one option must work for all of them.
     """
-    if not 0.0 <= dropout < 1.0:
-        raise InputError(f"dropout must be a rate in [0, 1), got {dropout!r}.")
-    return dropout if "drop" in Order(order).tokens else 0.0
+    check_rate(dropout)
+    return dropout if Order(order).has_drop else 0.0
 
 
 def _image_input(keras: Any, input_shape: tuple[int, ...]) -> tuple[Any, Any]:

@@ -76,7 +76,7 @@ def called(call: Call, values: Mapping[Value, Any], training: bool) -> list[Any]
     try:
         with keras.device("cpu"), no_gradients():
             return keras.tree.flatten(call.operation(*args, **kwargs))
-    except Exception as error:  # a backend raises whatever its kernels raise
+    except Exception as error:  # each backend raises errors of its own
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
         raise Refused(
             f"{title()} can't run the model at '{call.operation.name}', on an input of shape "

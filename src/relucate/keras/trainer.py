@@ -25,9 +25,11 @@ from ..train.loop import run
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.schedule import learning_rates
+from ..train.scores import are_probabilities, logits_of
 from ..train.standard import Standard
 from ..train.streams import derive, dropout_key, epoch_order
-from ..train.task import CLASSIFICATION, Task, are_probabilities
+from ..train.task import CLASSIFICATION, Task
+from ..train.tasks import class_axis
 from .reading.norm_layers import NORM_LAYERS
 from .running import no_gradients
 
@@ -50,8 +52,8 @@ def train(
     batch-norm statistics are re-estimated before each evaluation, and a loss that isn't finite ends
     the run as `diverged`.
     Raises: InputError: the recipe or the model's input doesn't fit the data, or bf16 (the model's
-    own dtype policy decides the precision). Refused: outputs that aren't (batch, classes), a
-    compiled loss that isn't a categorical cross-entropy.
+    own dtype policy decides the precision). Refused: outputs or a compiled loss that don't fit the
+    task.
     """
     recipe.check_fits(len(data.y_train), data.input_shape)
     if recipe.precision != "fp32":
@@ -64,8 +66,15 @@ def train(
     if held is not None:
         labels["held"] = held.y_test
     engine = _Engine(model, data, held, recipe, seed, task)
-    trained = len(data.y_train)
-    return run(engine, recipe, labels, trained=trained, seed=seed, on_epoch=on_epoch, task=task)
+    return run(
+        engine,
+        recipe,
+        labels,
+        trained=len(data.y_train),
+        seed=seed,
+        on_epoch=on_epoch,
+        task=engine.task,
+    )
 
 
 class _Engine:
@@ -81,19 +90,32 @@ class _Engine:
         task: Task,
     ) -> None:
         self.model = model
-        check_model(model, data.input_shape, data.classes, task)
+        label_shape = data.y_train.shape[1:]
+        check_model(model, data.input_shape, data.classes, task, label_shape)
+        if embeds_its_input(model) and data.x_train.dtype != np.int64:
+            raise InputError(
+                "the model starts with an Embedding, but the data aren't tokens: give integers "
+                "of at least 0, x.astype(int)."
+            )
         self.x, x_test = _prepared(model, data, recipe.standardize)
         self.parts = {"test": x_test}
         if held is not None:
             self.parts["held"] = _prepared(model, held, recipe.standardize)[1]
-        self.batches = _Batches(self.x, np.array(data.y_train), recipe, seed)
+        outputs = forward(model, self.x[:8], training=False)  # builds a subclassed model too
+        task.check_outputs(outputs.shape, data.classes, label_shape)
+        self.axis = _class_axis(outputs, data.classes, label_shape)
+        self.task = task.prepared(data.y_train, recipe, outputs.shape)
+        self.probable = _gives_probabilities(model, np.moveaxis(outputs, self.axis, -1), self.task)
+        encoded = np.array(self.task.encoded(data.y_train))
+        self.batches = _Batches(self.x, encoded, recipe, seed)
         self.batches.channels_first = takes_channels_first(model, data.input_shape)
         if not getattr(model, "compiled", False):
-            outputs = forward(model, self.x[:8], training=False)  # builds a subclassed model too
-            task.check_outputs(outputs.shape, data.classes)
-            loss = task.loss_among(_LOSSES)(recipe, logits=not are_probabilities(outputs))
+            make = self.task.loss_among(_LOSSES)
+            loss = make(recipe, logits=not self.probable, axis=self.axis)
             _compile(model, recipe, len(self.batches), loss)
-        self.batches.one_hot = data.classes if _wants_one_hot(model) else 0
+        self.batches.weights = self.task.weights
+        self.batches.shape, self.batches.axis = outputs.shape[1:], self.axis
+        self.batches.one_hot = data.classes if _wants_one_hot(model, self.task) else 0
         _key_dropout(model, seed)
 
     def epoch(self, number: int) -> float:
@@ -102,6 +124,12 @@ class _Engine:
         history = self.model.fit(
             self.batches, initial_epoch=number, epochs=number + 1, verbose=_QUIET, shuffle=False
         )
+        if "loss" not in history.history:
+            raise Refused(
+                f"the model's own train_step returns {', '.join(history.history) or 'nothing'}, "
+                "not 'loss', so this engine can't follow it: give the training function itself, "
+                "compare(run=...) or --run."
+            )
         return float(history.history["loss"][0])
 
     def reestimate(self, sample: np.ndarray) -> None:
@@ -109,10 +137,12 @@ class _Engine:
         reestimate(self.model, self.x[sample])
 
     def outputs(self, part: str, index: np.ndarray | None) -> np.ndarray:
-        """Return the model's outputs on a part, (n, classes) float64."""
+        """Return the model's outputs on a part, (n, ..., classes) float64."""
         x = self.parts[part] if index is None else self.parts[part][index]
         found = self.model.predict(x, batch_size=_SCORE_BATCH, verbose=_QUIET)
-        return np.asarray(found, np.float64)
+        found = np.moveaxis(np.asarray(found, np.float64), self.axis, -1)
+        binary = self.task.training_loss == "binary cross-entropy"
+        return logits_of(found) if self.probable and binary else found
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of trainable scalars, of all layers and of the norms."""
@@ -120,12 +150,19 @@ class _Engine:
 
 
 class _Batches(keras.utils.PyDataset):
-    """An epoch's full batches in the seed's order, augmented."""
+    """An epoch's full batches in the seed's order, augmented.
+
+    one_hot: number of classes if labels are given so; axis: that of the classes in the outputs;
+    shape: of one example's outputs; weights: of the classes.
+    """
 
     def __init__(self, x: np.ndarray, y: np.ndarray, recipe: Recipe, seed: int) -> None:
         super().__init__(workers=1)
         self.x, self.y, self.recipe, self.seed = x, y, recipe, seed
         self.one_hot, self.channels_first = 0, False
+        self.axis: int = -1
+        self.shape: tuple[int, ...] = ()
+        self.weights: np.ndarray | None = None
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
@@ -137,7 +174,7 @@ class _Batches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return len(self.y) // self.recipe.batch_size
 
-    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, step: int) -> tuple[np.ndarray, ...]:
         size = self.recipe.batch_size
         index = self.order[step * size : (step + 1) * size]
         x, y = self.x[index], self.y[index]
@@ -145,7 +182,16 @@ class _Batches(keras.utils.PyDataset):
             x = np.moveaxis(x, 1, -1) if self.channels_first else x
             x = _augmented(x, self.decided, step)
             x = np.moveaxis(x, -1, 1) if self.channels_first else x
-        return x, np.eye(self.one_hot, dtype=np.float32)[y] if self.one_hot else y
+        if self.weights is None:
+            return x, self._labels(y)
+        return x, self._labels(y), self.weights[y]
+
+    def _labels(self, y: np.ndarray) -> np.ndarray:
+        """Return a batch's labels as the loss takes them."""
+        if self.one_hot:
+            return np.moveaxis(np.eye(self.one_hot, dtype=np.float32)[y], -1, self.axis)
+        single = y[:1].size == math.prod(self.shape)  # one output per label: of the same shape
+        return y.reshape(len(y), *self.shape).astype(np.float32) if single else y
 
 
 def _augmented(x: np.ndarray, decided: Decisions, step: int) -> np.ndarray:
@@ -199,14 +245,12 @@ def _takes(expected: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
     return all(want in (None, size) for want, size in zip(expected, shape, strict=True))
 
 
-check_shape = CLASSIFICATION.check_outputs
-
-
 def check_model(
     model: keras.Model,
     input_shape: tuple[int, ...],
     classes: int,
     task: Task = CLASSIFICATION,
+    label_shape: tuple[int, ...] = (),
 ) -> None:
     """Refuse a model that doesn't take this data or whose outputs don't fit the task.
 
@@ -215,9 +259,62 @@ def check_model(
     takes_channels_first(model, input_shape)
     shape = getattr(model, "output_shape", None) if getattr(model, "inputs", None) else None
     if shape is not None:
-        task.check_outputs(shape, classes)
+        task.check_outputs(shape, classes, label_shape)
     if getattr(model, "compiled", False):
-        _wants_one_hot(model)
+        _wants_one_hot(model, task)
+
+
+def embeds_its_input(model: keras.Model) -> bool:
+    """Return whether an Embedding reads the input of a functional model."""
+    given = {id(tensor) for tensor in getattr(model, "inputs", None) or ()}
+    return any(
+        id(tensor) in given
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Embedding)
+        for node in layer._inbound_nodes
+        for tensor in node.input_tensors
+    )
+
+
+def _class_axis(outputs: np.ndarray, classes: int, label_shape: tuple[int, ...]) -> int:
+    if len(label_shape) < 2:
+        return -1
+    first = keras.config.image_data_format() == "channels_first"
+    return class_axis(outputs.shape, classes, label_shape, first) or -1
+
+
+def _gives_probabilities(model: keras.Model, outputs: np.ndarray, task: Task) -> bool:
+    """Return whether a model's outputs are probabilities, not logits.
+
+    Rows that sum to 1 are. Single ones have no sum: a functional model says by its last operation.
+    Args: outputs: for a few examples, classes last.
+    Raises: Refused: a subclassed model whose single outputs could be either.
+    """
+    if task.training_loss == "cross-entropy":
+        return are_probabilities(outputs)
+    if task.training_loss != "binary cross-entropy":
+        return False
+    last = _last_activation(model)
+    if last is not None:
+        return last == "sigmoid"
+    if ((outputs < 0) | (outputs > 1)).any():
+        return False
+    raise Refused(
+        "the model's outputs are between 0 and 1, and a subclassed model doesn't show whether they "
+        "are probabilities: build it with keras.Input and keras.Model, or leave the sigmoid out."
+    )
+
+
+def _last_activation(model: keras.Model) -> str | None:
+    """Return the name of the activation that a functional model ends with, None if subclassed."""
+    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
+        return None
+    step: Any = model.outputs[0]._keras_history.operation
+    if isinstance(step, keras.Model):
+        return _last_activation(step)
+    activation = getattr(step, "activation", None)
+    name = getattr(activation, "__name__", None) or type(step).__name__
+    return name.lower()
 
 
 class _Table(keras.optimizers.schedules.LearningRateSchedule):
@@ -271,15 +368,27 @@ def _tensor(variable: Any) -> Any:
     return keras.ops.convert_to_tensor(variable)
 
 
-def _cross_entropy(recipe: Recipe, *, logits: bool) -> keras.losses.Loss:
+def _cross_entropy(recipe: Recipe, *, logits: bool, axis: int) -> keras.losses.Loss:
     if not recipe.label_smoothing:
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=logits, axis=axis)
     return keras.losses.CategoricalCrossentropy(
-        from_logits=logits, label_smoothing=recipe.label_smoothing
+        from_logits=logits, label_smoothing=recipe.label_smoothing, axis=axis
     )
 
 
-_LOSSES = {"cross-entropy": _cross_entropy}  # by the name that a task gives
+def _binary(recipe: Recipe, *, logits: bool, axis: int) -> keras.losses.Loss:
+    return keras.losses.BinaryCrossentropy(
+        from_logits=logits, label_smoothing=recipe.label_smoothing, axis=axis
+    )
+
+
+_LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {  # by the name that a task gives
+    "cross-entropy": _cross_entropy,
+    "binary cross-entropy": _binary,
+    "mse": lambda recipe, **_: keras.losses.MeanSquaredError(),
+    "huber": lambda recipe, **_: keras.losses.Huber(delta=1.0),
+    "l1": lambda recipe, **_: keras.losses.MeanAbsoluteError(),
+}
 
 
 def _compile(model: keras.Model, recipe: Recipe, steps: int, loss: keras.losses.Loss) -> None:
@@ -323,20 +432,38 @@ def _norm_variables(model: keras.Model) -> set[int]:
     return {id(v) for norm in norms for v in norm._trainable_variables}
 
 
-def _wants_one_hot(model: keras.Model) -> bool:
-    """Return whether the compiled loss takes one-hot labels; other losses are refused."""
-    loss = model.loss
+def _wants_one_hot(model: keras.Model, task: Task) -> bool:
+    """Return whether the compiled loss takes one-hot labels; one that doesn't fit is refused."""
+    loss: Any = model.loss
     name = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))
     name = str(name).lower()
     if "sparse_categorical" in name or "sparsecategorical" in name:
         return False
-    if "categorical" in name:
+    if "categorical" in name and task.labels in ("classes", "masks"):
         return True
+    binary = "binary" in name
+    if task.labels == "targets" and loss is not None and "crossentropy" not in name:
+        return False
+    if binary and task.labels != "targets" and task.final(_width(model)) == {"sigmoid"}:
+        return False
     words = f"with the loss '{name}'" if loss is not None else "without a loss"
+    fitting = {
+        "classes": "classifiers with (sparse) categorical cross-entropy, or binary cross-entropy "
+        "for one output",
+        "masks": "such models with (sparse) categorical cross-entropy, or binary cross-entropy for "
+        "one output",
+        "marks": "such models with binary cross-entropy",
+        "targets": "such models with a loss for numbers, such as mse",
+    }
     raise Refused(
-        f"the model was compiled {words}: compare trains classifiers with (sparse) categorical "
-        "cross-entropy."
+        f"the model was compiled {words}: compare trains {fitting[task.labels]}. For any other "
+        "loss, train with your own function: compare(run=...)."
     )
+
+
+def _width(model: keras.Model) -> int | None:
+    shape = getattr(model, "output_shape", None) if getattr(model, "inputs", None) else None
+    return shape[-1] if isinstance(shape, tuple) else None
 
 
 def _key_dropout(model: keras.Model, seed: int) -> None:

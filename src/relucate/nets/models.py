@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backend import use_backend
-from ..errors import InputError, unknown
+from ..errors import InputError, RelucateError, briefly, unknown
 from . import registry
 from .user_code import (
     arguments,
@@ -200,7 +200,15 @@ def load_model(
 def _net(name: str, shape: tuple[int, ...] | None, options: dict[str, Any]) -> Any:
     order = options.pop("order", "before")
     classes = options.pop("classes", 10)
-    return registry.build(name, order, shape or _SHAPES.get(name, (32, 32, 3)), classes, **options)
+    shape = shape or _SHAPES.get(name, (32, 32, 3))
+    try:
+        return registry.build(name, order, shape, classes, **options)
+    except RelucateError:
+        raise
+    except Exception as error:  # out of memory, or what the backend raises for such sizes
+        raise InputError(
+            f"net '{name}' can't be built for inputs of shape {shape}: {briefly(error)}"
+        ) from error
 
 
 def _example(shapes: Sequence[tuple[int, ...]]) -> Any:

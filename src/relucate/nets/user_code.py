@@ -39,11 +39,11 @@ def load_callable(text: str) -> Callable[..., Any]:
     path = path_part(text)
     module = _import_file(path) if path is not None else _import_module(head)
     if not hasattr(module, name):
-        raise unknown(f"builder in {head}", name, _callables(module) or ["nothing callable"])
+        raise unknown(f"function in {head}", name, _callables(module) or ["nothing callable"])
     found = getattr(module, name)
     if not callable(found):
         kind = type(found).__name__
-        raise InputError(f"'{text}' is of type {kind}; expected a function that builds.")
+        raise InputError(f"'{text}' is of type {kind}; expected a function.")
     return found
 
 
@@ -64,8 +64,8 @@ def module_file(name: str) -> Path | None:
         spec = None
     if spec is None:
         raise InputError(
-            f"no module '{name}': expected package.module:builder that Python can import from "
-            "here, or file.py:builder."
+            f"no module '{name}': expected package.module:function that Python can import "
+            "from here, or file.py:function."
         )
     origin = Path(spec.origin) if spec.origin else None
     return origin if origin is not None and origin.is_file() else None
@@ -74,7 +74,7 @@ def module_file(name: str) -> Path | None:
 def check_file(path: Path) -> None:
     """Raise InputError unless `path` is a file."""
     if not path.is_file():
-        raise InputError(f"no file '{path}': expected a Python file with the builder in it.")
+        raise InputError(f"no file '{path}': expected a Python file with the function in it.")
 
 
 def _callables(module: Any) -> list[str]:
@@ -119,28 +119,38 @@ def _import_from_here() -> None:
 def reported(problem: str, but: Any = ()) -> Iterator[None]:
     """Turn an error of the user's code into an InputError: `problem`, the error, the user's line.
 
-    `sys.exit` counts as an error; Ctrl-C doesn't; errors of the class `but` stay as they are.
+    `sys.exit` counts as an error; Ctrl-C doesn't; errors of the class `but` stay as they are. A
+    child process that the code forked ends here: it must not do the same work a second time.
     """
+    process = os.getpid()
     try:
         yield
     except but:
         raise
     except (Exception, SystemExit) as error:
         raise InputError(f"{problem}: {where(error)}") from error
+    finally:
+        if os.getpid() != process:
+            os._exit(0)
 
 
 def where(error: BaseException) -> str:
     """Return an error as one line, with the place in the user's code that raised it."""
+    at = place(error)
+    if isinstance(error, SystemExit):
+        code = "" if error.code is None else repr(error.code)
+        return f"it called sys.exit({code}){at}, which would end the program without a result"
+    return f"{type(error).__name__}: {error}{at}"
+
+
+def place(error: BaseException) -> str:
+    """Return the place in the user's code that raised an error, in parentheses; "" if unknown."""
     frames = traceback.extract_tb(error.__traceback__)
     machinery = (str(Path(__file__).parents[1]) + os.sep, "<frozen importlib", importlib.__file__)
     own = [f for f in frames if not f.filename.startswith(machinery)]
     users = [f for f in own if not {"site-packages", "dist-packages"} & set(Path(f.filename).parts)]
     last = (users or own)[-1:]
-    at = f" (line {last[0].lineno} of {last[0].filename})" if last else ""
-    if isinstance(error, SystemExit):
-        code = "" if error.code is None else repr(error.code)
-        return f"it called sys.exit({code}){at}, which would end the program without a result"
-    return f"{type(error).__name__}: {error}{at}"
+    return f" (line {last[0].lineno} of {last[0].filename})" if last else ""
 
 
 def parameters(builder: Callable[..., Any], text: str) -> Mapping[str, inspect.Parameter]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from relucate.errors import InputError
 from relucate.phrases import count
+from relucate.report import shape
 from relucate.report.numbers import MISSING, Units, known, level_percent
 from relucate.train.metric import ACCURACY
 
@@ -18,11 +19,20 @@ LOOKED_AT = 3  # with this many pairs a difference has an interval unless it is 
 
 
 def current(study: dict[str, Any]) -> dict[str, Any]:
+    """Return a study in today's schema.
+
+    Raises: InputError: the dict isn't a comparison study that this version reads, or a part of it
+    is missing or wrong.
+    """
+    found = _upgraded(study)
+    shape.check(found)
+    return found
+
+
+def _upgraded(study: dict[str, Any]) -> dict[str, Any]:
     """Return a study in today's schema; the first schema named its metric in a word.
 
-    Raises: InputError: the dict isn't a comparison study that this version reads.
-
-    >>> current({"schema": "relucate.compare/1", "metric": "accuracy"})["metric"]["scale"]
+    >>> _upgraded({"schema": "relucate.compare/1", "metric": "accuracy"})["metric"]["scale"]
     100.0
     """
     schema = study.get("schema")
@@ -30,10 +40,42 @@ def current(study: dict[str, Any]) -> dict[str, Any]:
         return study
     if schema != FIRST_SCHEMA:
         raise InputError(
-            f"expected a study with schema '{SCHEMA}' or '{FIRST_SCHEMA}', got {schema!r}: "
+            f"expected a study with schema '{SCHEMA}' or '{FIRST_SCHEMA}', got {schema!r:.60}: "
             "a report is made from what `relucate compare --format json` prints."
         )
     return {**study, "schema": SCHEMA, "metric": {**ACCURACY.to_dict(), "worst": ACCURACY.worst}}
+
+
+def each_metric(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the documents of a study's metrics, one unless several share its error."""
+    first = {key: value for key, value in study.items() if key != "further"}
+    return [first, *(study.get("further") or [])]
+
+
+def source(study: dict[str, Any]) -> str:
+    """Return what the study is about: model and data, or where its scores come from.
+
+    >>> source({"model": {"name": "cnn"}, "data": {"name": "digits"}})
+    'cnn on digits'
+    """
+    names = [section["name"] for key in ("model", "data") if (section := study.get(key))]
+    return " on ".join(names) or (study.get("scores") or {}).get("source") or "scores"
+
+
+def unpaired(study: dict[str, Any]) -> bool:
+    """Return whether all runs of each arm were compared, not seed by seed."""
+    return "runs" in study["comparisons"][0]
+
+
+def runs_text(comparison: dict[str, Any]) -> str:
+    """Return on how many pairs, or runs of either arm, a comparison rests.
+
+    >>> runs_text({"pairs": 3}), runs_text({"pairs": 3, "runs": [3, 4]})
+    ('3 pairs', '3 and 4 runs')
+    """
+    if runs := comparison.get("runs"):
+        return f"{runs[0]:,} and {runs[1]:,} runs"
+    return count(comparison["pairs"], "pair")
 
 
 def bare_sentence(verdict: str, sentence: str) -> str:

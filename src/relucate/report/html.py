@@ -20,7 +20,7 @@ from relucate.errors import InputError
 from relucate.files import replacing
 from relucate.phrases import count
 from relucate.report import palette, plots, tuning, view
-from relucate.report.facts import current, difference_text, span
+from relucate.report.facts import current, difference_text, each_metric, span, unpaired
 from relucate.report.numbers import MISSING, Units, known
 
 
@@ -55,7 +55,12 @@ def study_html(study: dict[str, Any]) -> str:
         InputError: the dict isn't such a study.
     """
     study = current(study)
-    return render("compare.html.j2", **view.page(study), figures=figures(study), style=_style())
+    studies = [
+        {**view.page(one), "figures": figures(one, f"m{k}-" if k else "")}
+        for k, one in enumerate(each_metric(study))
+    ]
+    verb = "compare" if study["engine"] else "verdict"
+    return render("compare.html.j2", studies=studies, verb=verb, style=_style())
 
 
 def repr_html(study: dict[str, Any]) -> str:
@@ -64,12 +69,26 @@ def repr_html(study: dict[str, Any]) -> str:
     Raises:
         InputError: the dict isn't such a study.
     """
-    study = current(study)
-    return render("fragment.html.j2", **view.page(study), differences=_difference_lines(study))
+    fragments = (
+        render("fragment.html.j2", **view.page(one), differences=_difference_lines(one))
+        for one in each_metric(current(study))
+    )
+    return "\n".join(fragments)
 
 
-def figures(study: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the report's figures that have data: name, heading, caption and SVG."""
+def figures(study: dict[str, Any], prefix: str = "") -> list[dict[str, Any]]:
+    """Return the report's figures that have data: name, heading, caption and SVG.
+
+    prefix: of the ids in the drawings, which must differ on one page.
+    """
+    found = _figures(study)
+    if not prefix:
+        return found
+    named = [{**each, "name": prefix + each["name"]} for each in found]
+    return [{**each, "svg": Markup(plots.prefixed(each["svg"], prefix))} for each in named]
+
+
+def _figures(study: dict[str, Any]) -> list[dict[str, Any]]:
     shown = [*_difference_figures(study), *_scatter_figure(study), *_rate_figure(study)]
     name = study["metric"]["name"]
     for quantity, heading, what in (
@@ -126,7 +145,7 @@ def _with_interval(comparison: dict[str, Any], units: Units) -> str:
 def _scatter_figure(study: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the figure of one arm against another, if any pair has two results."""
     marked = plots.marked_seeds(study)
-    if not any(marked.values()):
+    if not any(marked.values()) or unpaired(study):
         return []
     seeds = len({run["seed"] for run in study["runs"]})
     lost = [

@@ -128,6 +128,15 @@ def plain(value: float | None, digits: int = 2) -> str:
     return f"{value:.{digits}f}"
 
 
+def whole(number: int | None) -> str:
+    """Return a whole number with separators.
+
+    >>> whole(27710), whole(None)
+    ('27,710', '-')
+    """
+    return MISSING if number is None else f"{number:,}"
+
+
 def duration(seconds: float | None) -> str:
     """Return a duration as short text.
 

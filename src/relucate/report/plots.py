@@ -418,11 +418,16 @@ def _inline(svg: str, name: str, alt: str) -> str:
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style\b.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'href="#', f'href="#{name}-', svg)
-    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
+    svg = prefixed(svg, f"{name}-")
     head, body = svg.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
     kept = box.group(0) if box else ""
     opening = f'<svg class="plot" role="img" aria-label="{escape(alt)}" {kept}'
     return f'{opening} xmlns:xlink="http://www.w3.org/1999/xlink">{body}'
+
+
+def prefixed(svg: str, prefix: str) -> str:
+    """Return a drawing whose ids, and the references to them, start with a prefix."""
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    svg = re.sub(r'href="#', f'href="#{prefix}', svg)
+    return re.sub(r"url\(#", f"url(#{prefix}", svg)

@@ -85,28 +85,32 @@ def _learning(comparison: dict[str, Any], units: Units) -> list[tuple[str, str]]
     if not found:
         return []
     steps, pairs = found["steps"], comparison["pairs"]
+    unit = steps.get("unit", "steps")  # of the user's own training only epochs are known
+    digits = 0 if unit == "steps" else 1
     missed = [
-        f"{pairs - reached} of {pairs} runs of {arm} didn't reach it and count with all steps"
+        f"{pairs - reached} of {pairs} runs of {arm} didn't reach it and count with all {unit}"
         for reached, arm in zip(
             found["reached"], (comparison["against"], comparison["arm"]), strict=True
         )
         if reached < pairs
     ]
-    against, arm = (f"{mean:,.0f}" for mean in steps["means"])
-    span = " to ".join(_whole(steps[end]) for end in ("low", "high") if known(steps[end]))
+    against, arm = (f"{mean:,.{digits}f}" for mean in steps["means"])
+    ends = (_signed(steps[end], digits) for end in ("low", "high") if known(steps[end]))
+    span = " to ".join(ends)
     span = span or _missing(steps, pairs)
     about = "; ".join([f"{arm} against {against}", *missed])
     return [
         (f"mean test {units.metric.name} over all epochs (area under the learning curve)",
          _span(found["area"], pairs, units)),
-        (f"steps to {units.valued(found['target'])} test {units.metric.name}",
-         f"{_whole(steps['estimate'])} ({span}): {about}"),
+        (f"{unit} to {units.valued(found['target'])} test {units.metric.name}",
+         f"{_signed(steps['estimate'], digits)} ({span}): {about}"),
     ]  # fmt: skip
 
 
-def _whole(steps: float) -> str:
-    """Return a number of steps, signed unless it rounds to zero."""
-    return f"{round(steps):+,}" if round(steps) else "0"
+def _signed(steps: float, digits: int) -> str:
+    """Return a number of steps or epochs, signed unless it rounds to zero."""
+    rounded = round(steps, digits)
+    return f"{rounded:+,.{digits}f}" if rounded else "0"
 
 
 def _pairing(comparison: dict[str, Any]) -> list[tuple[str, str]]:

@@ -27,11 +27,15 @@ from relucate.report.facts import (
     bare_sentence,
     current,
     difference_text,
+    each_metric,
     failed_runs,
+    runs_text,
     sole_winner,
+    source,
     span,
+    unpaired,
 )
-from relucate.report.numbers import MISSING, Units, duration, level_percent, plain
+from relucate.report.numbers import MISSING, Units, duration, known, level_percent, plain, whole
 from relucate.report.strip import ASCII, LINES, interval_strip
 
 VERDICT_STYLE = {
@@ -63,7 +67,7 @@ class StudyView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
         study = displayable(self.study, options.encoding or "utf-8")
-        yield from rendered(_parts(study, console, options), console, options)
+        yield from rendered(_every_part(study, console, options), console, options)
 
 
 def rendered(
@@ -93,6 +97,19 @@ def simple_table(
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     return table
+
+
+def _every_part(
+    study: dict[str, Any], console: Console, options: ConsoleOptions
+) -> Iterator[RenderableType]:
+    """Yield the parts of every metric's view."""
+    documents = each_metric(study)
+    for number, document in enumerate(documents):
+        if number:
+            yield Text("")
+        if len(documents) > 1:
+            yield Text(f"{document['metric']['name']}", style="underline")
+        yield from _parts(document, console, options)
 
 
 def _parts(
@@ -157,19 +174,22 @@ def _arm_table(study: dict[str, Any]) -> Table:
 def _arm_columns(study: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return (heading, justification, arm -> text) for the columns that this study needs."""
     arms = study["arms"]
+    ordered = any(arm["order"] for arm in arms)
     renamed = any(arm["label"] != arm["order"] for arm in arms)
     failed, units = failed_runs(study), Units.of_study(study)
     columns = [
         ("arm", "left", lambda arm: arm["label"]) if renamed else None,
-        ("order", "left", lambda arm: arm["order"]),
+        ("order", "left", lambda arm: arm["order"] or MISSING) if ordered else None,
         ("alias", "left", lambda arm: arm.get("alias") or MISSING)
         if any(arm.get("alias") for arm in arms)
         else None,
         (f"mean {units.metric.value_unit}", "right", lambda arm: units.value(arm["mean"])),
         ("sd", "right", lambda arm: units.value(arm["sd"])),
         ("n", "right", lambda arm: str(arm["n"])),
-        ("parameters", "right", lambda arm: f"{arm['parameters']:,}"),
-        ("s/run", "right", lambda arm: plain(arm["seconds"], 1)),
+        ("parameters", "right", lambda arm: whole(arm["parameters"]))
+        if any(known(arm["parameters"]) for arm in arms)
+        else None,
+        ("s/run", "right", lambda arm: plain(arm["seconds"], 1)) if study["engine"] else None,
         ("diverged", "right", lambda arm: str(arm["diverged"])),
         ("failed", "right", lambda arm: str(failed.get(arm["label"], 0))) if failed else None,
     ]
@@ -181,15 +201,16 @@ def _arm_lines(study: dict[str, Any]) -> RenderableType:
     failed, units = failed_runs(study), Units.of_study(study)
     lines: list[RenderableType] = []
     for arm in study["arms"]:
-        named = f"{arm['label']}" + (f" = {arm['order']}" if arm["label"] != arm["order"] else "")
+        renamed = arm["order"] and arm["label"] != arm["order"]
+        named = f"{arm['label']}" + (f" = {arm['order']}" if renamed else "")
         name = named + (f" ({arm['alias']})" if arm.get("alias") else "")
         numbers = [
             units.valued(arm["mean"]),
             f"sd {units.value(arm['sd'])}",
             f"n {arm['n']}",
-            f"{arm['parameters']:,} parameters",
-            f"{plain(arm['seconds'], 1)} s/run",
         ]
+        numbers += [f"{whole(arm['parameters'])} parameters"] if known(arm["parameters"]) else []
+        numbers += [f"{plain(arm['seconds'], 1)} s/run"] if study["engine"] else []
         numbers += [f"{arm['diverged']} diverged"] if arm["diverged"] else []
         numbers += [f"{failed[arm['label']]} failed"] if arm["label"] in failed else []
         lines.append(Text(name, style="bold" if arm["label"] == sole_winner(study) else ""))
@@ -224,12 +245,15 @@ def _differences(
         yield _indented(f"{_margin_text(study, units)}, {_interval_text(study)}")
         return
     for comparison in comparisons:
-        yield Text(f"{comparison['arm']} minus {comparison['against']}:")
+        word = f" {arm_verdict(comparison)}" if len(comparisons) > 1 else ""
+        yield Text(f"{comparison['arm']} minus {comparison['against']}:{word}")
         found, pairs = comparison["difference"], comparison["pairs"]
         yield _indented(difference_text(found, study["level"], pairs, units))
         yield from _strip(found, study["margin"], units, options)
-        correlation = f"correlation {plain(comparison['correlation'])}"
-        yield _indented(f"{_margin_text(study, units)}, {count(pairs, 'pair')}, {correlation}")
+        about = [_margin_text(study, units), runs_text(comparison)]
+        if not unpaired(study):
+            about.append(f"correlation {plain(comparison['correlation'])}")
+        yield _indented(", ".join(about))
         if line := reach.line(comparison, units):
             yield _indented(line)
 
@@ -288,7 +312,9 @@ def _interval_text(study: dict[str, Any]) -> str:
 def _comparison_table(comparisons: list[dict[str, Any]], units: Units) -> Table:
     """Return one row per comparison against the first arm."""
     headings = [(name, "left") for name in ("arm", "verdict")]
-    headings += [(name, "right") for name in ("difference", "interval", "pairs", "correlation")]
+    paired = not any(comparison.get("runs") for comparison in comparisons)
+    counts = ("pairs", "correlation") if paired else ("runs",)
+    headings += [(name, "right") for name in ("difference", "interval", *counts)]
     rows = []
     for comparison in comparisons:
         difference, word = comparison["difference"], arm_verdict(comparison)
@@ -298,24 +324,35 @@ def _comparison_table(comparisons: list[dict[str, Any]], units: Units) -> Table:
                 Text(word, style=VERDICT_STYLE.get(word, "")),
                 units.difference(difference["estimate"]),
                 span(difference, comparison["pairs"], units),
-                str(comparison["pairs"]),
-                plain(comparison["correlation"]),
+                *_counted(comparison),
             ]
         )
     return simple_table(headings, rows, gap=2)
 
 
+def _counted(comparison: dict[str, Any]) -> list[str]:
+    if runs := comparison.get("runs"):
+        return [f"{runs[0]:,} and {runs[1]:,}"]
+    return [str(comparison["pairs"]), plain(comparison["correlation"])]
+
+
 def _closing(study: dict[str, Any]) -> Iterator[RenderableType]:
     """Yield what was run, then the notes."""
-    data, engine = study["data"], study["engine"]
     yield Text("")
-    yield Text(
-        f"{study['model']['name']} on {data['name']} ({data['train']:,} train, {data['test']:,} "
-        f"test), {count(len(study['runs']), 'run')} in {duration(study['seconds'])}, "
-        f"engine {engine['name']}"
-    )
+    yield Text(_about(study))
     notes = Table.grid(padding=(0, 1, 0, 0))
     for note in study["notes"]:
         notes.add_row("note:", Text(str(note)))
     if study["notes"]:
         yield notes
+
+
+def _about(study: dict[str, Any]) -> str:
+    """Return what was run, as far as it is known."""
+    data, engine = study["data"], study["engine"]
+    if not engine:
+        known_source = (study.get("scores") or {}).get("source")
+        return (f"{known_source}: " if known_source else "") + count(len(study["runs"]), "score")
+    sizes = f" ({data['train']:,} train, {data['test']:,} test)" if data else ""
+    runs = f"{count(len(study['runs']), 'run')} in {duration(study['seconds'])}"
+    return f"{source(study)}{sizes}, {runs}, engine {engine['name']}"

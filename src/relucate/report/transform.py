@@ -64,7 +64,11 @@ def headline(report: dict[str, Any], planned: bool = False) -> str:
     total = done + skipped + hidden
     name = f"{report['model']} ({report['framework']})"
     unread = f"; {hidden} could not be read" if hidden else ""
-    return f"{name}: {done} of {count(total, 'norm')} {past}{to}{unread}"
+    there = sum(
+        row["status"] != "done" and row["old"] == report["order"] for row in report["sites"]
+    )
+    already = f"; {there} had that order already" if there else ""
+    return f"{name}: {done} of {count(total, 'norm')} {past}{to}{already}{unread}"
 
 
 def table(report: dict[str, Any], every: bool = False) -> tuple[list[str], list[list[str]]]:

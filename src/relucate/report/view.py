@@ -17,9 +17,11 @@ from relucate.report.facts import (
     failed_runs,
     identical,
     sole_winner,
+    source,
     span,
+    unpaired,
 )
-from relucate.report.numbers import Units, duration, known, level_percent, plain
+from relucate.report.numbers import Units, duration, known, level_percent, plain, whole
 from relucate.report.palette import arm_variable, look
 from relucate.train.metric import Metric
 
@@ -48,7 +50,9 @@ def minus(text: str) -> str:
 def page(study: dict[str, Any]) -> dict[str, Any]:
     """Return everything that the page says about a study, except the figures."""
     return {
-        "title": title(study),
+        "title": source(study),
+        "name": study["metric"]["name"],
+        "paired": not unpaired(study),
         "units": units(study),
         "verdict": verdict(study),
         "keys": key_numbers(study),
@@ -65,7 +69,7 @@ def page(study: dict[str, Any]) -> dict[str, Any]:
         "pairs": pair_table(study),
         "runs": run_table(study),
         "facts": facts(study),
-        "recipe": flat(study["recipe"]),
+        "recipe": flat(study["recipe"] or {}),
         "versions": flat(study["versions"]),
         "pairing": pairing(study),
         "engine": engine(study),
@@ -88,11 +92,6 @@ def units(study: dict[str, Any]) -> dict[str, str]:
     return {name: f", {unit}" if unit else "" for name, unit in found.items()}
 
 
-def title(study: dict[str, Any]) -> str:
-    """Return the page's title: model and data."""
-    return f"{study['model']['name']} on {study['data']['name']}"
-
-
 def verdict(study: dict[str, Any]) -> dict[str, str]:
     """Return the verdict's word, its style (a known word or "other") and its sentence."""
     word = str(study["verdict"])
@@ -111,14 +110,31 @@ def key_numbers(study: dict[str, Any]) -> list[dict[str, str]]:
     level = level_percent(difference.get("level") or study["level"])
     ends = units.interval(difference["low"], difference["high"])
     about = ", ".join(filter(None, [unit, difference["of"], direction]))
+    runs, correlation = _counted(study)
     rows = [
         ("difference", units.difference(difference["estimate"]), about),
         (f"{level} interval", ends, _about_interval(study, unit)),
         ("margin", f"±{units.margin(study['margin'])}", unit),
-        ("pairs", str(study["pairs"]), "same seed in both arms"),
-        ("correlation", plain(study["correlation"]), "of the two arms over pairs"),
+        runs,
+        *correlation,
     ]
     return [{"name": n, "value": typographic(v), "about": a} for n, v, a in rows]
+
+
+def _counted(study: dict[str, Any]) -> tuple[tuple[str, str, str], list[tuple[str, str, str]]]:
+    """Return the rows on the number of pairs or runs, and on the correlation of pairs."""
+    if unpaired(study):
+        first = study["comparisons"][0]
+        return ("runs", _runs(first), f"of {first['against']} and {first['arm']}"), []
+    correlation = ("correlation", plain(study["correlation"]), "of the two arms over pairs")
+    return ("pairs", str(study["pairs"]), "same seed in both arms"), [correlation]
+
+
+def _runs(comparison: dict[str, Any]) -> str:
+    """Return the number of pairs, or of the runs of the first arm and of this one."""
+    if runs := comparison.get("runs"):
+        return f"{runs[0]:,} and {runs[1]:,}"
+    return str(comparison["pairs"])
 
 
 def _about_interval(study: dict[str, Any], unit: str) -> str:
@@ -150,8 +166,8 @@ def arm_table(study: dict[str, Any]) -> dict[str, Any]:
             "winner": arm["label"] == sole_winner(study),
             "mean": typographic(units.value(arm["mean"])),
             "sd": typographic(units.value(arm["sd"])),
-            "parameters": f"{arm['parameters']:,}",
-            "norm_parameters": f"{arm['norm_parameters']:,}",
+            "parameters": typographic(whole(arm["parameters"])),
+            "norm_parameters": typographic(whole(arm["norm_parameters"])),
             "seconds": duration(arm["seconds"]),
             "failed": failed.get(arm["label"], 0),
             "options": flat(arm.get("options") or {}),
@@ -163,6 +179,8 @@ def arm_table(study: dict[str, Any]) -> dict[str, Any]:
         "failed": bool(failed),
         "options": any(row["options"] for row in rows),
         "renamed": any(row["label"] != row["order"] for row in rows),
+        "ordered": any(row["order"] for row in rows),
+        "trained": study["engine"] is not None,
     }
 
 
@@ -180,7 +198,7 @@ def comparison_table(study: dict[str, Any]) -> list[dict[str, str]]:
                 "style": word if word in VERDICTS else "other",
                 "estimate": typographic(units.difference(difference["estimate"])),
                 "interval": typographic(span(difference, comparison["pairs"], units)),
-                "pairs": str(comparison["pairs"]),
+                "pairs": _runs(comparison),
                 "correlation": typographic(plain(comparison["correlation"])),
             }
         )
@@ -264,25 +282,36 @@ def run_table(study: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def facts(study: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return model and data as (name, value) rows."""
-    model, data = study["model"], study["data"]
+    """Return model and data, or where the scores come from, as (name, value) rows."""
+    model, data, scores = study["model"] or {}, study["data"], study.get("scores") or {}
     options = ", ".join(f"{key} = {value}" for key, value in flat(model.get("options") or {}))
     rows = [
-        ("model", model["name"] + (f" ({options})" if options else "")),
+        ("model", model.get("name", "") + (f" ({options})" if options else "")),
         ("model source", str(model.get("source") or "")),
+        *(_data_facts(data) if data else []),
+        ("runs", f"{count(len(study['runs']), 'run')} in {duration(study['seconds'])}")
+        if known(study["seconds"])
+        else ("scores", f"{len(study['runs']):,}"),
+        ("file" if scores.get("fingerprint") else "source", str(scores.get("source") or "")),
+        ("SHA-256", str(scores.get("fingerprint") or "")),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _data_facts(data: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
         ("data", data["name"]),
         ("input shape", " × ".join(str(size) for size in data["input_shape"])),
         ("classes", str(data["classes"])),
         ("images", f"{data['train']:,} to train, {data['test']:,} to test"),
         ("data fingerprint", str(data.get("fingerprint") or "")),
-        ("runs", f"{count(len(study['runs']), 'run')} in {duration(study['seconds'])}"),
     ]
-    return [(name, value) for name, value in rows if value]
 
 
 def engine(study: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the training engine and the reason for it as (name, value) rows."""
-    return flat({key.replace("name", "engine"): v for key, v in study["engine"].items()})
+    found = study["engine"] or {}
+    return flat({key.replace("name", "engine"): v for key, v in found.items()})
 
 
 def flat(values: dict[str, Any]) -> list[tuple[str, str]]:
@@ -325,27 +354,53 @@ def words(study: dict[str, Any]) -> list[tuple[str, str]]:
     level, metric = level_percent(study["level"]), Metric.from_dict(study["metric"])
     unit = f", in {metric.words[1]}" if metric.unit else ""
     direction = f" A lower {metric.name} is better." if metric.lower_is_better else ""
-    worst = Units(metric).valued(metric.worst) if metric.worst else "zero"
-    return [
+    given, paired = study["engine"] is None, not unpaired(study)
+    over = "averaged over pairs" if paired else "between the means of their runs"
+    few = "pairs" if paired else "runs"
+    terms = [
         ("order", "what a block does, in the order of the data: linear (convolution or dense), "
          "norm, act (activation), drop (dropout)."),
         ("arm", "one of the variants that are compared."),
-        ("pair", "every arm trained once with the same seed: what the arms share starts equal, "
+        ("pair", "the scores of all arms with the same seed." if given else
+         "every arm trained once with the same seed: what the arms share starts equal, "
          "and they see the same data in the same order."),
-        ("difference", f"one arm's {metric.name} minus the other's, averaged over pairs{unit}."
+        ("difference", f"one arm's {metric.name} minus the other's, {over}{unit}."
          f"{direction}"),
         ("interval", f"a range computed so that, over many such studies, {level} of the ranges "
          "contain the true mean difference."),
-        ("margin", "the smallest difference that matters, chosen before the first run."),
+        ("margin", "the smallest difference that matters, chosen before "
+         f"{'looking at the scores' if given else 'the first run'}."),
         ("correlation", "how far the arms do well with the same seeds, from 0 (not at all) to 1. "
          "The higher it is, the more pairing narrows the interval."),
         ("verdict", "equivalent: the whole interval is inside the margin. Better: it isn't, but it "
-         "is on one side of zero. Inconclusive: neither, or too few pairs."),
-        ("how far it reaches", "the verdict's interval is about new seeds on these test examples. "
-         "The wider one treats the test examples as a sample, too. Student's t, Wilcoxon and TOST "
-         "are shown for readers who expect them. They are valid for a number of pairs fixed "
-         "beforehand, and the verdict doesn't use them."),
-        ("sd", f"standard deviation over seeds{unit}."),
-        ("diverged", f"the loss became infinite or undefined; the run counts with {metric.named} "
-         f"of {worst}, so that no arm benefits from it."),
+         f"is on one side of zero. Inconclusive: neither, or too few {few}."),
+        ("how far it reaches", _reach_words(given)),
+        ("sd", f"standard deviation over {'seeds' if paired else 'runs'}{unit}."),
+        ("diverged", _diverged_words(metric, given)),
     ]  # fmt: skip
+    left_out = set() if any(arm["order"] for arm in study["arms"]) else {"order"}
+    left_out |= set() if paired else {"pair", "correlation", "how far it reaches"}
+    left_out |= {"diverged"} if given and not any(a["diverged"] for a in study["arms"]) else set()
+    return [(name, text) for name, text in terms if name not in left_out]
+
+
+def _reach_words(given: bool) -> str:
+    reach = (
+        "the verdict's interval is about new seeds, with everything else as it was."
+        if given
+        else "the verdict's interval is about new seeds on these test examples. The wider one "
+        "treats the test examples as a sample, too."
+    )
+    return (
+        f"{reach} Student's t, Wilcoxon and TOST are shown for readers who expect them. They are "
+        "valid for a number of pairs fixed beforehand, and the verdict doesn't use them."
+    )
+
+
+def _diverged_words(metric: Metric, given: bool) -> str:
+    worst = Units(metric).valued(metric.worst) if metric.worst else "zero"
+    what = "the run has no score" if given else "the loss became infinite or undefined"
+    return (
+        f"{what}; {'it' if given else 'the run'} counts with {metric.named} of {worst}, so that no "
+        "arm benefits from it."
+    )

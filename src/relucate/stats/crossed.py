@@ -129,6 +129,8 @@ def crossed(
     >>> result.estimate, result.split.limit
     (0.75, 'interaction')
     """
+    from scipy.special import ndtri
+
     check_level(level)
     d = _differences(a, b)
     if resamples < 100:
@@ -138,7 +140,8 @@ def crossed(
         half_width = t_half_width(float(d.mean(1).std(ddof=1)), len(d), level)
     if not (half_width >= 0 and math.isfinite(half_width)):
         raise InputError(f"expected a half-width of 0 or more, got {half_width}.")
-    both = math.hypot(half_width, _normal_quantile(level) * math.sqrt(split.parts["example"]))
+    z = float(ndtri((1 + level) / 2))
+    both = math.hypot(half_width, z * math.sqrt(split.parts["example"]))
     estimate = float(d.mean())
     means = resampled_means(d, resamples, seed)
     ends = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
@@ -266,9 +269,3 @@ def _multiplicities(random: np.random.Generator, drawn: NDArray[np.int64], size:
     rows = np.repeat(np.arange(count) * size, drawn)
     picks = random.integers(0, max(size, 1), len(rows)) if size else np.zeros(0, np.int64)
     return np.bincount(rows + picks, minlength=count * size).reshape(count, size).astype(float)
-
-
-def _normal_quantile(level: float) -> float:
-    from scipy.special import ndtri
-
-    return float(ndtri((1 + level) / 2))

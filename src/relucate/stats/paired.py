@@ -52,6 +52,11 @@ class PairedDifference:
         """Whether all differences are identical, so that the interval is a single point."""
         return self.sd == 0.0
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The number of runs of a and of b."""
+        return self.n, self.n
+
     def to_dict(self) -> dict[str, float | int | str | bool | None]:
         """Return the fields and `degenerate` as plain data, without NaN.
 
@@ -179,7 +184,7 @@ def is_number(value: object) -> bool:
 
 def checked_pairs(a: Scores, b: Scores) -> tuple[np.ndarray, np.ndarray]:
     """Return both arms as (n,) float64, n >= 1, checked."""
-    a, b = _scores("a", a), _scores("b", b)
+    a, b = checked_scores("a", a), checked_scores("b", b)
     if len(a) != len(b):
         raise InputError(
             f"expected pairs, got {len(a)} scores of arm a and {len(b)} of arm b: "
@@ -190,7 +195,7 @@ def checked_pairs(a: Scores, b: Scores) -> tuple[np.ndarray, np.ndarray]:
     return a, b
 
 
-def _scores(arm: str, values: Scores) -> np.ndarray:
+def checked_scores(arm: str, values: Scores) -> np.ndarray:
     """Return one arm's scores as (n,) float64, all finite."""
     try:
         scores = np.asarray(values, np.float64)

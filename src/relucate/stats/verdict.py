@@ -51,17 +51,8 @@ class Verdict:
 
     def to_dict(self) -> dict[str, object]:
         """Return everything as plain data, without NaN; `difference` is a dict of its own."""
-        return {
-            "verdict": self.verdict,
-            "winner": self.winner,
-            "clears_margin": self.clears_margin,
-            "excludes_zero": self.excludes_zero,
-            "reason": self.reason,
-            "pairs_needed": self.pairs_needed,
-            "difference": self.difference.to_dict(),
-            "margin": self.margin,
-            "diverged": {"a": self.diverged[0], "b": self.diverged[1]},
-        }
+        diverged = dict(zip("ab", self.diverged, strict=True))
+        return {**vars(self), "difference": self.difference.to_dict(), "diverged": diverged}
 
 
 def decide(
@@ -104,7 +95,7 @@ def decide(
     ('better', 'b')
     """
     check_margin(margin)
-    _check_diverged(diverged, difference.n)
+    _check_diverged(diverged, difference)
     answer, reason = _answer(difference, margin, diverged)
     better = answer == "better"
     return Verdict(
@@ -162,8 +153,8 @@ def check_margin(margin: float) -> None:
         )
 
 
-def _check_diverged(diverged: tuple[int, int], n: int) -> None:
-    for count in diverged:
+def _check_diverged(diverged: tuple[int, int], difference: PairedDifference) -> None:
+    for count, n in zip(diverged, difference.counts, strict=True):
         if not 0 <= count <= n:
             raise InputError(
                 f"expected between 0 and {n} diverged runs per arm (one run per pair), got {count}."
@@ -185,7 +176,7 @@ def _answer(
 
 def _undecidable(difference: PairedDifference, diverged: tuple[int, int]) -> Reason | None:
     """Return why no interval of these pairs could give an answer, or None if one could."""
-    if min(diverged) == difference.n:
+    if diverged == difference.counts:
         return "all runs diverged"
     if difference.n < MIN_PAIRS:
         return "too few pairs"

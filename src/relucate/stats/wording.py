@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from relucate.phrases import count
 from relucate.stats.scores import Metric
 from relucate.stats.verdict import MIN_PAIRS, MOST_PAIRS, Verdict
+from relucate.stats.welch import UnpairedDifference
 
 
 def sentence(verdict: Verdict, label_a: str, label_b: str, metric: Metric) -> str:
@@ -127,8 +128,25 @@ class _View:
         return self.metric.amount(f"{self.verdict.margin * self.metric.scale:g}")
 
     @property
+    def unpaired(self) -> bool:
+        return isinstance(self.verdict.difference, UnpairedDifference)
+
+    @property
     def pairs(self) -> str:
+        if self.unpaired:
+            return f"{self.runs} runs"
         return count(self.verdict.difference.n, "pair")
+
+    @property
+    def runs(self) -> str:
+        """The number of runs of each arm."""
+        first, second = self.verdict.difference.counts
+        return f"{first:,} and {second:,}"
+
+    @property
+    def units(self) -> str:
+        """What more of would help."""
+        return "runs of each arm" if self.unpaired else "pairs"
 
     @property
     def interval(self) -> str:
@@ -218,8 +236,9 @@ def _all_diverged(view: _View) -> str:
 
 def _too_few(view: _View) -> str:
     n = view.verdict.difference.n
+    there = f"are {view.runs}" if view.unpaired else f"{'is' if n == 1 else 'are'} {n}"
     return (
-        f"a verdict needs at least {MIN_PAIRS} pairs, and there {'is' if n == 1 else 'are'} {n}; "
+        f"a verdict needs at least {MIN_PAIRS} {view.units}, and there {there}; "
         f"so far {_who_leads(view)} ({_so_far(view)}, margin {view.margin})."
     )
 
@@ -246,9 +265,9 @@ def _too_wide(view: _View) -> str:
 def _outlook(view: _View) -> str:
     needed = view.verdict.pairs_needed
     if needed is None:
-        return f"It would take more than {MOST_PAIRS:,} pairs to settle it."
+        return f"It would take more than {MOST_PAIRS:,} {view.units} to settle it."
     return (
-        f"About {needed:,} pairs in all would settle it, "
+        f"About {needed:,} {view.units} in all would settle it, "
         "if the difference and its spread stay as they are."
     )
 
@@ -260,11 +279,11 @@ def _who_leads(view: _View) -> str:
 
 
 def _divergence(view: _View) -> str:
-    n, metric = view.verdict.difference.n, view.metric
+    metric, runs = view.metric, view.verdict.difference.counts
     if view.verdict.reason == "all runs diverged" or not any(view.verdict.diverged):
         return ""
-    arms = zip(view.verdict.diverged, view.labels, strict=True)
-    counts = [f"{lost} of {count(n, 'run')} of {label}" for lost, label in arms if lost]
+    arms = zip(view.verdict.diverged, runs, view.labels, strict=True)
+    counts = [f"{lost} of {count(n, 'run')} of {label}" for lost, n, label in arms if lost]
     worst = f"{metric.scale * (metric.worst or 0.0):g} {metric.value_unit}".rstrip()
     return (
         f" {' and '.join(counts)} diverged; "

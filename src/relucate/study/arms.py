@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -40,13 +40,17 @@ class Arm:
     @property
     def order(self) -> Order:
         """The parsed order."""
-        return Order(self.given)
+        return parsed(self.given)
+
+    @property
+    def name(self) -> str:
+        """The canonical order."""
+        return str(self.order)
 
     @property
     def label(self) -> str:
         """The arm's name in tables: its canonical order, and the options it varies."""
-        varied = ", ".join(f"{key}={shown(value)}" for key, value in self.varied.items())
-        return f"{self.order} ({varied})" if varied else str(self.order)
+        return label(self.name, self.varied)
 
     @property
     def varied(self) -> dict[str, Any]:
@@ -66,6 +70,22 @@ class Arm:
     def from_dict(cls, values: Mapping[str, Any]) -> Arm:
         """Return the network of `to_dict`'s data."""
         return cls(values["given"], values["options"])
+
+
+@lru_cache(maxsize=64)
+def parsed(order: str) -> Order:
+    """Return an order from its text; a label is made for every run again."""
+    return Order(order)
+
+
+def label(name: str, varied: Mapping[str, Any]) -> str:
+    """Return an arm's label: its name, and what it varies besides.
+
+    >>> label("linear-act", {"act": "tanh"})
+    'linear-act (act=tanh)'
+    """
+    chosen = ", ".join(f"{key}={shown(value)}" for key, value in varied.items())
+    return f"{name} ({chosen})" if chosen else name
 
 
 def shown(value: Any) -> str:

@@ -7,29 +7,30 @@ Pure data in, JSON-ready data out. Not here: running (`driver`), deciding (`stat
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..frameworks import HOST
 from ..phrases import count
 from ..stats import PairedDifference, dependence, sentence
 from ..stats.classical import classical
 from ..stats.crossed import crossed
 from ..stats.curves import area, common_target, epochs_to
 from ..train.metric import ACCURACY
-from .arms import Arm, shown
+from .arms import shown
+from .compared import Compared
+from .comparison import Comparison, Seed
 from .interaction import Interaction, grid
 from .next_steps import next_steps
 from .results import StudyResults
 
 SCHEMA = "relucate.compare/2"
 IDENTICAL = "sign test, identical differences"
-NORMS_HINT = " (--norm-eps, --norm-momentum make them equal)"
 
 
-def document(outcome: StudyResults, *, command: str) -> dict[str, Any]:
+def document(outcome: StudyResults[Comparison], *, command: str) -> dict[str, Any]:
     """Return the study as JSON-ready data: verdict, arms, runs, and their settings."""
     plan = outcome.plan
     seeds = outcome.finished_pairs()
@@ -48,29 +49,7 @@ def document(outcome: StudyResults, *, command: str) -> dict[str, Any]:
         **_varied(outcome, seeds),
         "arms": [_arm(outcome, index, seeds) for index in range(len(plan.arms))],
         "runs": _runs(outcome),
-        "model": {
-            "name": plan.source.text,
-            "options": dict(plan.source.options),
-            "source": plan.source.description,
-            "norms": dict(plan.source.norms),
-        },
-        "data": {
-            "name": plan.data.name,
-            "input_shape": list(plan.data.input_shape),
-            "classes": plan.data.classes,
-            "train": len(plan.data.y_train),
-            "test": len(plan.data.y_test),
-            "fingerprint": plan.data.fingerprint,
-        },
-        "recipe": plan.recipe.to_dict(),
-        "engine": {
-            **outcome.inspection.engine,
-            "threads": plan.threads,
-            "jobs": plan.workers,
-            "precision": plan.recipe.precision,
-        },
-        "pairing": _pairing(outcome),
-        "versions": outcome.inspection.versions,
+        **plan.settings(outcome.inspection),
         "command": command,
         "seconds": outcome.seconds,
         "notes": _notes(outcome) + next_steps(outcome, seeds, command),
@@ -78,11 +57,12 @@ def document(outcome: StudyResults, *, command: str) -> dict[str, Any]:
     }
 
 
-def _comparison(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, Any]:
+def _comparison(
+    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed]
+) -> dict[str, Any]:
     first = outcome.plan.arms[0]
     verdict = outcome.verdict(arm, seeds)
     found = verdict.difference
-    values = outcome.scores(arm, seeds) - outcome.scores(first, seeds)
     return {
         "arm": arm.label,
         "against": first.label,
@@ -101,6 +81,15 @@ def _comparison(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, 
             "method": IDENTICAL if found.degenerate else found.method,
             "degenerate": found.degenerate,
         },
+        **(_by_pair if outcome.plan.paired else _unpaired)(outcome, arm, seeds, found),
+    }
+
+
+def _by_pair(
+    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed], found: PairedDifference
+) -> dict[str, Any]:
+    values = outcome.scores(arm, seeds) - outcome.scores(outcome.plan.arms[0], seeds)
+    return {
         "differences": [
             {"seed": seed, "value": float(value)} for seed, value in zip(seeds, values, strict=True)
         ],
@@ -110,8 +99,15 @@ def _comparison(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, 
     }
 
 
+def _unpaired(
+    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed], found: PairedDifference
+) -> dict[str, Any]:
+    nothing = dict.fromkeys(("examples", "learning", "classical"))
+    return {"differences": [], **nothing, "runs": list(found.counts)}
+
+
 def _classical(
-    outcome: StudyResults, arm: Arm, seeds: list[int], found: PairedDifference
+    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed], found: PairedDifference
 ) -> dict[str, Any]:
     a, b = outcome.scores(outcome.plan.arms[0], seeds), outcome.scores(arm, seeds)
     plan = outcome.plan
@@ -120,12 +116,12 @@ def _classical(
     return {**figures, **(dict.fromkeys(("t_low", "t_high")) if found.degenerate else {})}
 
 
-def _gain(outcome: StudyResults, arm: Arm, seeds: list[int]) -> float | None:
+def _gain(outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed]) -> float | None:
     """Return the factor of unpaired runs over paired ones for the same standard error.
 
     (var(a) + var(b)) / var(b - a); below 1 if the arms are correlated negatively.
     """
-    if len(seeds) < 3:
+    if len(seeds) < 3 or not outcome.plan.paired:
         return None
     a, b = outcome.scores(outcome.plan.arms[0], seeds), outcome.scores(arm, seeds)
     paired = float(np.var(b - a, ddof=1))
@@ -133,11 +129,11 @@ def _gain(outcome: StudyResults, arm: Arm, seeds: list[int]) -> float | None:
 
 
 def _examples(
-    outcome: StudyResults, arm: Arm, seeds: list[int], found: PairedDifference
+    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed], found: PairedDifference
 ) -> dict[str, Any] | None:
     """Return how far the difference holds beyond these test examples, if that is known."""
-    first, examples = outcome.plan.arms[0], len(outcome.plan.data.y_test)
-    if len(seeds) < 3 or examples < 2 or found.degenerate:
+    first = outcome.plan.arms[0]
+    if len(seeds) < 3 or (outcome.examples or 0) < 2 or found.degenerate:
         return None
     if found.low is None or found.high is None:
         return None
@@ -148,7 +144,7 @@ def _examples(
     return crossed(a, b, level=found.level, half_width=half).to_dict()
 
 
-def _varied(outcome: StudyResults, seeds: list[int]) -> dict[str, Any]:
+def _varied(outcome: StudyResults[Comparison], seeds: list[Seed]) -> dict[str, Any]:
     """Return the table and the interactions of a study that varies more than the order."""
     factors = outcome.plan.factors
     if not factors:
@@ -160,7 +156,7 @@ def _varied(outcome: StudyResults, seeds: list[int]) -> dict[str, Any]:
     }
 
 
-def table(outcome: StudyResults, seeds: list[int]) -> list[dict[str, Any]]:
+def table(outcome: StudyResults[Comparison], seeds: list[Seed]) -> list[dict[str, Any]]:
     """Return a row per choice of values: every order's mean, and the orders' effects there.
 
     An effect is the order's score minus the first order's with the same values, with the study's
@@ -174,13 +170,13 @@ def table(outcome: StudyResults, seeds: list[int]) -> list[dict[str, Any]]:
             {
                 "values": {name: first.varied[name] for name in factors},
                 "cells": [
-                    {"arm": arm.label, "order": str(arm.order), "mean": float(found.mean())}
+                    {"arm": arm.label, "order": arm.name, "mean": float(found.mean())}
                     for arm, found in zip(arms, scores, strict=True)
                 ],
                 "effects": [
                     {
-                        "order": str(arm.order),
-                        "against": str(first.order),
+                        "order": arm.name,
+                        "against": first.name,
                         **ends(outcome.interval(scores[0], found)),
                     }
                     for arm, found in zip(arms[1:], scores[1:], strict=True)
@@ -190,12 +186,14 @@ def table(outcome: StudyResults, seeds: list[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def interactions(outcome: StudyResults, seeds: list[int]) -> list[dict[str, Any]]:
+def interactions(outcome: StudyResults[Comparison], seeds: list[Seed]) -> list[dict[str, Any]]:
     """Return each question with its answer as JSON-ready data."""
     return [_answered(asked, outcome, seeds) for asked in outcome.plan.interactions]
 
 
-def _answered(asked: Interaction, outcome: StudyResults, seeds: list[int]) -> dict[str, Any]:
+def _answered(
+    asked: Interaction, outcome: StudyResults[Comparison], seeds: list[Seed]
+) -> dict[str, Any]:
     verdict = outcome.answer(asked, seeds)
     first, order = asked.orders
     values = (shown(asked.values[0]), shown(asked.values[1]))
@@ -224,7 +222,9 @@ def ends(found: PairedDifference) -> dict[str, float | None]:
     return {"estimate": found.estimate, "low": low, "high": high}
 
 
-def _learning(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, Any] | None:
+def _learning(
+    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed]
+) -> dict[str, Any] | None:
     """Return the differences in area under the learning curve and in steps to a target score.
 
     A diverged run has the worst score in every epoch that it lacks. It takes all steps, and so does
@@ -232,6 +232,8 @@ def _learning(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, An
     last score on the curve, without arms of which every run diverged.
     """
     first, metric = outcome.plan.arms[0], outcome.plan.metric
+    if outcome.schedule(first) is None:
+        return None
     lower = metric.lower_is_better
     curves = [[outcome.curve(which, seed) for seed in seeds] for which in (first, arm)]
     nothing = {None, metric.worst}
@@ -249,81 +251,81 @@ def _learning(outcome: StudyResults, arm: Arm, seeds: list[int]) -> dict[str, An
         target = common_target(kept, lower_is_better=lower)
     steps, reached = [], []
     for which, rows in zip((first, arm), curves, strict=True):
-        recipe = outcome.plan.recipe_of(which)
-        each = recipe.trained(len(outcome.plan.data.y_train)) // recipe.batch_size
+        epochs, each = outcome.schedule(which) or (0, 0)
         found = [epochs_to(curve, target, lower_is_better=lower) for curve in rows]
         reached.append(sum(epoch is not None for epoch in found))
-        steps.append(np.array([each * (recipe.epochs if e is None else e) for e in found]))
+        steps.append(np.array([each * (epochs if e is None else e) for e in found]))
     return {
         "area": ends(outcome.interval(*areas)),
         "target": float(target),
-        "steps": {**ends(outcome.interval(*steps)), "means": [float(s.mean()) for s in steps]},
+        "steps": {
+            **ends(outcome.interval(*steps)),
+            "means": [float(s.mean()) for s in steps],
+            **({} if outcome.plan.schedule(first) else {"unit": "epochs"}),
+        },
         "reached": reached,
     }
 
 
-def _arm(outcome: StudyResults, index: int, seeds: list[int]) -> dict[str, Any]:
+def _arm(outcome: StudyResults[Comparison], index: int, seeds: list[Seed]) -> dict[str, Any]:
     arm = outcome.plan.arms[index]
-    report = outcome.report(arm)
+    report = outcome.plan.report(outcome.inspection, arm)
     scores = outcome.scores(arm, seeds)
-    results = [outcome.results[arm.label, seed] for seed in seeds]
+    results = outcome.runs(arm, seeds)
     seconds = [r["seconds"]["total"] for r in results if r["seconds"].get("total") is not None]
     losses = [r["loss"] for r in results if r["loss"] is not None]
     return {
         "label": arm.label,
-        "alias": arm.order.alias,
-        "order": str(arm.order),
+        "alias": arm.order and arm.order.alias,
+        "order": _order(arm),
         "options": arm.varied,
         "mean": float(scores.mean()),
         "sd": float(scores.std(ddof=1)) if len(scores) > 1 else None,
         "n": len(scores),
         "loss": float(np.mean(losses)) if losses else None,
-        "parameters": report["parameters"],
-        "norm_parameters": report["norm_parameters"],
+        "parameters": report.get("parameters"),
+        "norm_parameters": report.get("norm_parameters"),
         "seconds": float(np.mean(seconds)) if seconds else None,
         "diverged": outcome.diverged(arm, seeds),
     }
 
 
-def _runs(outcome: StudyResults) -> list[dict[str, Any]]:
+def _order(arm: Compared) -> str | None:
+    return None if arm.order is None else str(arm.order)
+
+
+def _runs(outcome: StudyResults[Comparison]) -> list[dict[str, Any]]:
     arms = {arm.label: arm for arm in outcome.plan.arms}
-    places = {label: place for place, label in enumerate(arms)}
-    rows = []
-    found = {**outcome.results, **outcome.failed}.items()
+    seeds, rows = outcome.plan.seeds, []
     if outcome.plan.looks:  # pairs after the deciding look don't count
-        last = outcome.finished_pairs()[-1]
-        found = [item for item in found if item[0][1] <= last]
-    results = sorted(found, key=lambda item: (item[0][1], places[item[0][0]]))
-    for (label, seed), result in results:
+        seeds = seeds[: seeds.index(outcome.finished_pairs()[-1]) + 1]
+    found = {**outcome.results, **outcome.failed}
+    for seed, label in product(seeds, arms):
+        if (result := found.get((label, seed))) is None:
+            continue
+        trained = outcome.plan.schedule(arms[label]) is not None
+        epochs = len(result["curve"].get("epoch", [])) or (0 if trained else None)
         rows.append(
             {
                 "arm": label,
-                "order": str(arms[label].order),
+                "order": _order(arms[label]),
                 "seed": seed,
                 "metric": result["metric"],
                 "loss": result["loss"],
                 "status": result["status"],
                 "seconds": result["seconds"].get("total"),
-                "epochs": len(result["curve"].get("epoch", [])),
+                "epochs": epochs,
                 "curve": result["curve"],
-                "hash": outcome.hashes[label, seed],
+                "hash": outcome.hashes.get((label, seed)),
                 "note": result["note"],
+                **({"scores": result["scores"]} if result.get("scores") else {}),
             }
         )
     return rows
 
 
-def _pairing(outcome: StudyResults) -> dict[str, Any]:
-    arms = outcome.inspection.arms
-    return {
-        "shared": arms[-1]["shared"] if len(arms) == 1 else arms[1]["shared"],
-        "tensors": arms[-1]["tensors"] if len(arms) == 1 else arms[1]["tensors"],
-        "only": {arm["label"]: arm["only"] for arm in arms if arm["only"]},
-    }
-
-
-def _notes(outcome: StudyResults) -> list[str]:
-    notes = [*outcome.plan.data.notes, *outcome.inspection.notes]
+def _notes(outcome: StudyResults[Comparison]) -> list[str]:
+    notes, closing = outcome.plan.remarks(outcome.inspection)
     if outcome.plan.intervals > 1:
         what = "intervals" if outcome.plan.factors else "comparisons"
         notes.append(
@@ -331,23 +333,58 @@ def _notes(outcome: StudyResults) -> list[str]:
             f"{100 * outcome.plan.share:.4g} %, so that all of them hold together at "
             f"{100 * outcome.plan.level:.4g} %"
         )
+    done = len(outcome.finished_pairs())
+    if outcome.plan.looks and outcome.plan.given_seeds and done < outcome.plan.pairs:
+        notes.append(
+            f"the first {done} of {outcome.plan.pairs} pairs decide, in the order of their "
+            "seeds; later ones don't count"
+        )
     notes += _coarse(outcome)
     if len(outcome.plan.arms) > 2:  # with two, the verdict's sentence reports it
         notes += _lost(outcome)
-    engine = outcome.inspection.engine
-    if engine["name"] != HOST:
-        notes.append(f"trained by the {engine['name']} engine: {engine['reason']}")
-    notes += _differing(outcome)
+    notes += [*_constant(outcome), *_unequal_losses(outcome), *closing]
     notes += sorted({r["note"] for r in outcome.results.values() if r["note"]})
     notes += [result["note"] for result in outcome.failed.values()]
     return notes
 
 
-def _coarse(outcome: StudyResults) -> list[str]:
+def _constant(outcome: StudyResults[Comparison]) -> list[str]:
+    """Return a note if the seed, or seed and arm, change no score."""
+    seeds, units = outcome.finished_pairs(), outcome.plan.metric
+    every = [set(outcome.scores(arm, seeds)) for arm in outcome.plan.arms]
+    if len(seeds) < 2 or any(len(scores) > 1 for scores in every):
+        return []
+    if len(set.union(*every)) == 1:
+        score = f"{units.scale * every[0].pop():.6g} {units.value_unit}".rstrip()
+        return [
+            f"all runs have the same score, {score}: check that the training uses the order and "
+            "the seed, and that the score depends on what was trained"
+        ]
+    return [
+        "every seed has the same score within each arm: check that the training uses the seed; "
+        "otherwise more runs add nothing"
+    ]
+
+
+def _unequal_losses(outcome: StudyResults[Comparison]) -> list[str]:
+    """Return a note if some arms lost more runs than others: their pairs don't count."""
+    lost = {arm.label: 0 for arm in outcome.plan.arms}
+    for label, _ in outcome.failed:
+        lost[label] += 1
+    if len(set(lost.values())) == 1:
+        return []
+    counts = ", ".join(f"{label} {runs}" for label, runs in lost.items())
+    return [
+        f"lost runs: {counts}. Their pairs don't count, which favours an arm whose lost runs would "
+        "have been its worst"
+    ]
+
+
+def _coarse(outcome: StudyResults[Comparison]) -> list[str]:
     """Return a note if a share of right answers moves in steps larger than the margin."""
     metric, margin = outcome.plan.metric, outcome.plan.margin
-    number = len(outcome.plan.data.y_test)
-    if metric != ACCURACY or 1 / number <= margin:
+    number = outcome.plan.examples
+    if metric != ACCURACY or number is None or 1 / number <= margin:
         return []
     step = metric.amount(f"{metric.scale / number:.3g}")
     return [
@@ -356,42 +393,12 @@ def _coarse(outcome: StudyResults) -> list[str]:
     ]
 
 
-def _lost(outcome: StudyResults) -> list[str]:
+def _lost(outcome: StudyResults[Comparison]) -> list[str]:
     """Return a note on diverged runs, if there are any."""
     seeds = outcome.finished_pairs()
-    lost = [(outcome.diverged(arm, seeds), arm.label) for arm in outcome.plan.arms]
-    counts = ", ".join(f"{runs} of {len(seeds)} of {label}" for runs, label in lost if runs)
+    arms = outcome.plan.arms
+    lost = [(outcome.diverged(a, seeds), len(outcome.runs(a, seeds)), a.label) for a in arms]
+    counts = ", ".join(f"{lost} of {runs} of {label}" for lost, runs, label in lost if lost)
     metric = outcome.plan.metric
     worst = f"{metric.scale * (metric.worst or 0.0):g} {metric.value_unit}".rstrip()
     return [f"diverged runs: {counts}; each counts with the worst score, {worst}"] if counts else []
-
-
-def _differing(outcome: StudyResults) -> list[str]:
-    """Return a note for everything but the order in which the arms' networks differ."""
-    reports, notes = outcome.inspection.arms, []
-
-    def each(key: str) -> list[Any]:
-        return [report.get(key) for report in reports]
-
-    labels = [report["label"] for report in reports]
-    counts, biases, settings = each("parameters"), each("biases"), each("settings")
-    if len(set(counts)) > 1:
-        shares = ", ".join(f"{a} {n:,}" for a, n in zip(labels, counts, strict=True))
-        differ = None not in biases and len(set(biases)) > 1
-        option = outcome.inspection.equal_biases
-        hint = f"; --bias {option} makes them equal" if option else ""
-        why = f" (biases: {', '.join(f'{n:,}' for n in biases)}{hint})" if differ else ""
-        notes.append(f"the arms differ in trainable parameters: {shares}{why}")
-    with_norms = [(a, found) for a, found in zip(labels, settings, strict=True) if found]
-    if any(found != with_norms[0][1] for _, found in with_norms):
-        each_arm = "; ".join(f"{a} {', '.join(found)}" for a, found in with_norms)
-        notes.append(
-            f"the arms differ in their norms' settings: {each_arm}"
-            + ("" if outcome.plan.source.norms else NORMS_HINT)
-        )
-    if outcome.plan.recipe.decay_all and outcome.plan.recipe.weight_decay:
-        notes.append(
-            "weight decay acts on gamma, beta and biases too, which isn't the same thing in every "
-            "order; without --decay-all they are exempt"
-        )
-    return notes

@@ -1,9 +1,9 @@
 """The driver: arms × seeds -> run specs -> executor -> store -> results.
 
-Only the driver writes the store. Every finished run is committed at once, and runs that the store
-already has are taken from there. A run whose process died is repeated once. The driver uses only
-the executor's protocol and events. Not here: training (`tasks`), the verdict's statistics
-(`stats`), words and pictures (`report`).
+Only the driver writes the store. Every finished run is committed at once, unless a commit takes
+longer than the run, and runs that the store already has are taken from there. A run whose process
+died is repeated once. The driver uses only the executor's protocol and events. Not here: training
+(`tasks`), the verdict's statistics (`stats`), words and pictures (`report`).
 """
 
 from __future__ import annotations
@@ -11,18 +11,14 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import InputError
-from ..train.run import RunResult, RunSpec
-from ..train.task import Classification
-from ..train.task import Task as TrainTask
+from ..train.run import RunResult, RunSpec, check_result
 from .display import Display
-from .executors.perform import inspection, training
 from .executors.protocol import Died, Done, Epoch, Event, Executor, Failed, Silent, Task
-from .identity import code_digest
-from .plan import StudyPlan
+from .plan import Executed
 from .results import StudyResults
 from .store import Store
 from .tasks import Inspection
@@ -30,6 +26,8 @@ from .tasks import Inspection
 PREPARING = 60.0  # least limit in seconds for building all arms, also if a run's limit is smaller
 QUIET = 60.0  # seconds of a run's silence before it is reported: an epoch may take long
 LOST = 2  # runs of one arm lost in a row, each twice: the next runs would be lost, too
+CHEAP = 0.05  # seconds of a run: less than a commit may take
+NEVER = 3  # runs of one arm, all of them lost by the user's own training: so would be the next
 
 _KEPT = "Finished runs are kept: the same command continues."
 
@@ -37,13 +35,13 @@ Key = tuple[str, int]  # arm, seed
 
 
 def run_study(
-    plan: StudyPlan,
+    plan: Executed,
     store: Store,
     display: Display,
     executor: Executor,
     *,
     need_all: bool = False,
-) -> StudyResults:
+) -> StudyResults[Executed]:
     """Run every pair that the store doesn't have yet and return the outcome.
 
     A run that is lost twice (its process died, or took longer than `plan.run_timeout`) has failed,
@@ -56,8 +54,8 @@ def run_study(
     keeps the finished runs.
     """
     start = time.perf_counter()
-    display.say("building all arms")
-    outcome = StudyResults(plan, _inspect(plan, executor, display))
+    display.say(plan.preparing)
+    outcome = StudyResults(*plan.fitted(_inspect(plan, executor, display)))
     _resume(outcome, store, display)
     _Missing(outcome, store, display, 1 if need_all else LOST).run(executor)
     if outcome.failed and not outcome.finished_pairs():
@@ -66,18 +64,14 @@ def run_study(
     return outcome
 
 
-def _inspect(plan: StudyPlan, executor: Executor, display: Display) -> Inspection:
+def _inspect(plan: Executed, executor: Executor, display: Display) -> Inspection:
     limit = None if plan.run_timeout is None else max(plan.run_timeout, PREPARING)
-    work = inspection(plan.networks, plan.engine, plan.device)
-    for event in executor.run([Task("inspect", work, limit)]):
+    for event in executor.run([Task("inspect", plan.inspection(), limit)]):
         match event:
             case Done():
                 return event.answer
             case Silent():
-                display.say(
-                    f"still building all arms with '{plan.source.text}' after "
-                    f"{event.seconds:.0f} s (Ctrl-C ends it)"
-                )
+                display.say(f"still {plan.preparing} after {event.seconds:.0f} s (Ctrl-C ends it)")
             case Failed():
                 raise event.error
             case Died():
@@ -89,49 +83,17 @@ def _sentence(text: str) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-def make_spec(plan: StudyPlan, inspection: Inspection, index: int, seed: int) -> RunSpec:
-    """Return the spec of arm `index` at `seed`: everything that determines the run's bits."""
-    data = {
-        "fingerprint": plan.data.fingerprint,
-        "input_shape": list(plan.data.input_shape),
-        "classes": plan.data.classes,
-    }
-    engine = {key: inspection.engine[key] for key in ("name", "backend", "device")}
-    place = plan.networks.index(plan.arms[index].network)
-    *before, arm = (
-        {**network.to_dict(), "built": report["fingerprint"]}
-        for network, report in zip(plan.networks[: place + 1], inspection.arms, strict=False)
-    )
-    return RunSpec(
-        model={**plan.source.identity(), "code": inspection.code},
-        arm=arm,
-        before=tuple(before),
-        seed=seed,
-        data=data,
-        recipe=plan.recipe_of(plan.arms[index]).to_dict(),
-        engine={**engine, "threads": plan.threads},
-        versions=inspection.versions,
-        task=_task(plan.task),
-    )
-
-
-def _task(task: TrainTask) -> dict[str, Any]:
-    """Return what identifies a task; nothing for the one that older stores know."""
-    if type(task) is Classification:
-        return {}
-    return {"name": task.name, "metric": asdict(task.metric), "code": code_digest(task)}
-
-
-def _resume(outcome: StudyResults, store: Store, display: Display) -> None:
+def _resume(outcome: StudyResults[Executed], store: Store, display: Display) -> None:
     plan = outcome.plan
     for pair, seed in enumerate(plan.seeds):
         for index, arm in enumerate(plan.arms):
-            spec = make_spec(plan, outcome.inspection, index, seed)
+            spec = plan.spec(outcome.inspection, index, seed)
             outcome.hashes[arm.label, seed] = spec.hash
             result = store.get(spec.hash)
             if result is not None:
+                _check_kept(result, spec.hash, store)
                 outcome.results[arm.label, seed] = result
-                examples = len(plan.data.y_test)
+                examples = plan.examples or result.get("examples", 0)
                 outcome.per_example[arm.label, seed] = store.get_per_example(spec.hash, examples)
                 outcome.resumed += 1
                 display.run_started(arm.label, seed, pair)
@@ -141,11 +103,20 @@ def _resume(outcome: StudyResults, store: Store, display: Display) -> None:
     _show_difference(outcome, display)
 
 
+def _check_kept(result: Any, run_hash: str, store: Store) -> None:
+    try:
+        check_result(result)
+    except InputError as error:
+        raise InputError(
+            f"{store.path}: run {run_hash}: {error} The file was changed: use another one."
+        ) from error
+
+
 @dataclass
 class _Missing:
     """The runs that the store doesn't have, while they run."""
 
-    outcome: StudyResults
+    outcome: StudyResults[Executed]
     store: Store
     display: Display
     most_lost: int  # runs of one arm lost in a row that end the study
@@ -175,7 +146,7 @@ class _Missing:
                     continue
                 while self.again:
                     yield self._task(self.again.popleft())
-                self.specs[key] = make_spec(plan, self.outcome.inspection, index, seed)
+                self.specs[key] = plan.spec(self.outcome.inspection, index, seed)
                 self.running.add(key)
                 self.display.run_started(arm.label, seed, pair)
                 yield self._task(key)
@@ -183,7 +154,8 @@ class _Missing:
             yield self._task(self.again.popleft()) if self.again else None
 
     def _task(self, key: Key) -> Task:
-        return Task(key, training(self.specs[key]), self.outcome.plan.run_timeout)
+        plan = self.outcome.plan
+        return Task(key, plan.work(self.specs[key]), plan.run_timeout)
 
     def _hear(self, event: Event) -> None:
         key = label, seed = event.key
@@ -199,6 +171,8 @@ class _Missing:
         match event:
             case Epoch():
                 self.display.run_progress(label, seed, event.report.epoch, event.report.epochs)
+            case Done() if event.answer.status == "failed":
+                self._lose_own(key, name, event.answer)
             case Done():
                 self._keep(key, event.answer)
             case Failed():
@@ -213,9 +187,11 @@ class _Missing:
         self.outcome.per_example[key] = result.per_example
         self.running.discard(key)
         self.lost[label] = 0
-        spec = self.specs[key]
-        self.store.put(spec.hash, spec.to_dict(), plain, result.per_example)
+        spec = self.specs.pop(key)
         seconds = result.seconds.get("total")
+        cheap = seconds is not None and seconds < CHEAP
+        run_hash = self.outcome.hashes[key]
+        self.store.put(run_hash, spec.to_dict(), plain, result.per_example, cheap=cheap)
         self.display.run_finished(label, seed, result.metric, result.status, seconds)
         _show_difference(self.outcome, self.display)
 
@@ -225,16 +201,31 @@ class _Missing:
             self.again.append(key)
             self.display.say(f"{name} is repeated: {reason}")
             return
-        self.running.discard(key)
         note = f"{name} failed twice, so that its pair doesn't count: {reason}"
-        self.outcome.failed[key] = RunResult("failed", note=note).to_dict()
-        self.display.run_finished(*key, None, "failed", None)
-        self.lost[key[0]] += 1
+        self._lose(key, RunResult("failed", note=note))
         if self.lost[key[0]] == self.most_lost:
             raise InputError(f"{name} failed: {reason} {_KEPT}")
 
+    def _lose_own(self, key: Key, name: str, result: RunResult) -> None:
+        """Note a run that the user's own training lost; end if the arm never had a result."""
+        note = f"{name} is lost, so that its pair doesn't count: {_sentence(result.note)}"
+        self.display.say(note)
+        self._lose(key, replace(result, note=note))
+        finished = any(label == key[0] for label, _ in self.outcome.results)
+        if not finished and self.lost[key[0]] == NEVER:
+            first = next(
+                r["note"] for (label, _), r in self.outcome.failed.items() if label == key[0]
+            )
+            raise InputError(f"no run of '{key[0]}' has finished: {first} {_KEPT}")
 
-def _show_difference(outcome: StudyResults, display: Display) -> None:
+    def _lose(self, key: Key, result: RunResult) -> None:
+        self.running.discard(key)
+        self.outcome.failed[key] = result.to_dict()
+        self.display.run_finished(*key, None, "failed", result.seconds.get("total"))
+        self.lost[key[0]] += 1
+
+
+def _show_difference(outcome: StudyResults[Executed], display: Display) -> None:
     found = outcome.difference(outcome.plan.arms[1])
     if found is not None:
         display.difference(found.estimate, found.low, found.high, found.n)

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..train.run import array_digest
 from ..train.streams import generator
+from ..train.task import CLASSIFICATION, Task
 from .arms import Built, call
 from .identity import code_digest
 
@@ -41,16 +42,30 @@ def fingerprint(built: Built, behaves: Behaviour) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def behaviour(built: Built, input_shape: tuple[int, ...], classes: int) -> Behaviour:
+def behaviour(
+    built: Built,
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    task: Task = CLASSIFICATION,
+    tokens: np.ndarray | None = None,
+    label_shape: tuple[int, ...] = (),
+) -> Behaviour:
     """Return what `built` computes; its tensors are restored afterwards.
 
-    Args: input_shape: of one example, channels last.
-    Raises: InputError: the model fails on such a batch. Refused: its outputs aren't logits (Keras:
-    or probabilities) of shape (batch, classes).
+    Args:
+        input_shape: of one example, channels last.
+        task: what it is trained for; label_shape: of one example's label.
+        tokens: the examples, which a random number can't replace; None: random floats.
+    Raises: InputError: the model fails on such a batch. Refused: its outputs don't fit the task.
     """
     framework, model = built.framework, built.model
-    x = generator(0, "behaviour").normal(size=(_EXAMPLES, *input_shape)).astype(np.float32)
-    framework.check_outputs(call(framework, model, x, training=False), classes)
+    if tokens is None:
+        x = generator(0, "behaviour").normal(size=(_EXAMPLES, *input_shape)).astype(np.float32)
+    else:
+        x = np.array(tokens[:_EXAMPLES])
+    outputs = call(framework, model, x, training=False)
+    framework.check_outputs(outputs, classes, task, label_shape)
     built.load(random_like(built.tensors))
     try:
         outputs = [np.asarray(call(framework, model, x, training=mode)) for mode in (False, True)]

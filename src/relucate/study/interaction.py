@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .arms import Arm
+from .compared import Compared
 
 
 @dataclass(frozen=True)
@@ -19,21 +19,22 @@ class Interaction:
 
     factor: str
     values: tuple[Any, Any]
-    low: tuple[tuple[Arm, Arm], ...]
-    high: tuple[tuple[Arm, Arm], ...]
+    low: tuple[tuple[Compared, Compared], ...]
+    high: tuple[tuple[Compared, Compared], ...]
 
     @property
     def orders(self) -> tuple[str, str]:
         """The first order, and the order whose effect against it is the question."""
         first, arm = self.low[0]
-        return str(first.order), str(arm.order)
+        return first.name, arm.name
 
 
 def interactions_of(
-    arms: Sequence[Arm], factors: Mapping[str, Sequence[Any]]
+    arms: Sequence[Compared], factors: Mapping[str, Sequence[Any]]
 ) -> tuple[Interaction, ...]:
     """Return the questions of a study: for each factor, its first value against each other value.
 
+    >>> from relucate.study.arms import Arm
     >>> arms = [Arm(o, {"act": a}) for a in ("relu", "tanh", "elu") for o in ("before", "after")]
     >>> [found.values for found in interactions_of(arms, {"act": ["relu", "tanh", "elu"]})]
     [('relu', 'tanh'), ('relu', 'elu')]
@@ -50,9 +51,9 @@ def interactions_of(
     return tuple(found)
 
 
-def grid(arms: Sequence[Arm], factors: Mapping[str, Any]) -> list[list[Arm]]:
+def grid(arms: Sequence[Compared], factors: Mapping[str, Any]) -> list[list[Compared]]:
     """Return the arms in rows, one row per choice of the factors (a tuned rate isn't a factor)."""
-    rows: dict[tuple[Any, ...], list[Arm]] = {}
+    rows: dict[tuple[Any, ...], list[Compared]] = {}
     for arm in arms:
         rows.setdefault(tuple(repr(arm.varied[name]) for name in factors), []).append(arm)
     return list(rows.values())

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from ..phrases import count
 from ..stats.spending import FIRST, LAST
+from .comparison import Comparison, Seed
 from .results import StudyResults
 
 
-def next_steps(outcome: StudyResults, seeds: Sequence[int], command: str) -> list[str]:
+def next_steps(outcome: StudyResults[Comparison], seeds: Sequence[Seed], command: str) -> list[str]:
     """Return how to continue if a question of the study is open and more pairs would help.
 
     A number that was fixed in advance isn't raised: adding pairs after a look makes "better" too
@@ -19,7 +20,7 @@ def next_steps(outcome: StudyResults, seeds: Sequence[int], command: str) -> lis
     open_ones = [v for v in outcome.verdicts(list(seeds)) if v.verdict == "inconclusive"]
     needed = [v.pairs_needed for v in open_ones if v.reason != "all runs diverged"]
     done, looks = len(seeds), outcome.plan.looks
-    undecided = f"undecided after {count(done, 'pair')}"
+    undecided = f"undecided after {count(done, 'pair')}" if outcome.plan.paired else "undecided"
     if not needed or (looks and done < outcome.plan.pairs):
         return []  # with looks and pairs left, another question ended the study
     known = [number for number in needed if number]
@@ -28,6 +29,8 @@ def next_steps(outcome: StudyResults, seeds: Sequence[int], command: str) -> lis
             f"{undecided}, and more than {LAST:,} would be needed: take a larger margin, more test "
             "examples, or longer runs"
         ]
+    if outcome.plan.given_seeds is not None:
+        return [f"{undecided}; {_more_scores(outcome.plan, max(*known, FIRST))}"]
     most = max(*known, FIRST, done + 1)
     there = f"the same command with --max-pairs {most} (max_pairs in Python)"
     if command:
@@ -38,6 +41,18 @@ def next_steps(outcome: StudyResults, seeds: Sequence[int], command: str) -> lis
             f"study that looks after every pair may go on: {there}"
         ]
     return [f"{undecided}; to go on from here, with no loss of error control: {there}"]
+
+
+def _more_scores(plan: Comparison, needed: int) -> str:
+    """Return what to do about scores that exist already and don't decide."""
+    about = f"about {needed:,} {'pairs' if plan.paired else 'runs of each arm'} in all would settle"
+    if plan.looks:
+        return f"{about} it, and more can be added with no loss of error control"
+    looks = ", or look after every pair (looks=True, --looks)" if plan.paired else ""
+    return (
+        f"{about} it. Adding some because the result is open makes 'better' too likely: take new "
+        f"seeds and a number fixed beforehand{looks}"
+    )
 
 
 def continued(command: str, most: int) -> str:

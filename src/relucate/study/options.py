@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from ..option import option
 from ..train.metric import ACCURACY, margin_of
 
-STUDY, TRAINING, MODEL, RUNNING = (
+STUDY, OWN, TRAINING, MODEL, RUNNING = (
     "The comparison",
+    "Your own training instead of a model and data",
     "How each run trains",
     "Options of the net (see: relucate nets) or of your builder",
     "Running",
@@ -56,6 +57,33 @@ class StudyOptions:
         "Compare the steps to this accuracy, in percent.",
         panel=STUDY,
         scale=ACCURACY.scale,
+    )
+    run: str | None = option(
+        None,
+        "file.py:train or package.module:train, a function train(order, seed) that trains and "
+        "returns the score. It is your own code, and naming it runs it.",
+        panel=OWN,
+    )
+    metric: str | None = option(
+        None, "What it returns: auc, mae, ... The margin is in its unit.", panel=OWN
+    )
+    lower_is_better: bool | None = option(
+        None,
+        "Needed only for a metric whose name doesn't say it.",
+        panel=OWN,
+        flag="--lower-is-better/--higher-is-better",
+    )
+    worst: float | None = option(
+        None, "The score of a run that returns NaN; without it such a run is lost.", panel=OWN
+    )
+    arms: tuple[str, ...] | None = option(
+        None, "Compare any labels instead of orders: train(arm, seed).", panel=OWN
+    )
+    key: str = option(
+        "",
+        "Any text for what the code doesn't show, such as a version of the data. Runs with "
+        "another key are not reused.",
+        panel=OWN,
     )
     tune: str | None = option(
         None,

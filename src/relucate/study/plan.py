@@ -1,98 +1,128 @@
-"""The plan of a study: all of the user's choices, checked before anything starts."""
+"""The plan of a study whose runs an executor performs: all of the user's choices, checked first.
+
+`Executed` says what the driver needs of any such plan; `StudyPlan` trains networks, `own.OwnPlan`
+calls the user's own training.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from math import inf, prod
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, replace
+from math import prod
+from typing import Any, Self
 
+from ..arguments import one_of, positive, whole
 from ..data.dataset import Dataset
-from ..errors import InputError, unknown
-from ..stats.paired import check_level, is_number
-from ..stats.sequential import Monitor
-from ..stats.spending import LAST, LEVELS
-from ..stats.verdict import check_margin
-from ..train.metric import Metric, margin_of
+from ..errors import InputError
+from ..frameworks import HOST
+from ..phrases import some
+from ..train.metric import Metric
 from ..train.recipe import Recipe
+from ..train.run import RunSpec
 from ..train.task import CLASSIFICATION, Task
 from .arms import Arm
+from .comparison import Comparison, Schedule
 from .display import Display
 from .executors import EXECUTORS, Executor, Setup
-from .interaction import Interaction, interactions_of
+from .executors.perform import inspection, training
+from .identity import code_digest
 from .source import ModelSource
-from .tasks import ENGINES
+from .tasks import ENGINES, Inspection
+
+NORMS_HINT = " (--norm-eps, --norm-momentum make them equal)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Executed(Comparison):
+    """A comparison whose runs an executor performs.
+
+    jobs: worker processes, 0: one per core; threads: of each run; run_timeout: seconds after which
+    a run is given up; executor: a name in `executors.EXECUTORS`.
+    """
+
+    threads: int = 1
+    jobs: int = 0
+    run_timeout: float | None = None
+    executor: str = "local"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("threads", 1), ("jobs", 0)):
+            object.__setattr__(self, name, whole(getattr(self, name), name, least, 2**16))
+        if self.run_timeout is not None:
+            positive(self.run_timeout, "run_timeout", "a number of seconds")
+        one_of(self.executor, "executor", EXECUTORS)
+
+    @property
+    def workers(self) -> int:
+        """The number of parallel worker processes."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        wanted = self.jobs or max(1, (cores or 1) // self.threads)
+        return min(wanted, self.pairs * len(self.arms))
+
+    def open_executor(self, display: Display) -> Executor:
+        """Return the executor of this plan, not entered yet."""
+        display.say(f"starting {self.workers} worker process{'' if self.workers == 1 else 'es'}")
+        return EXECUTORS[self.executor](self.setup)
+
+    # ---- what each kind of plan has of its own
+
+    preparing = ""  # what the first task does, in words
+
+    @property
+    def setup(self) -> Setup:
+        """The settings that all tasks share."""
+        raise NotImplementedError
+
+    def inspection(self) -> dict[str, Any]:
+        """Return the work of the first task, whose answer is an `Inspection`."""
+        raise NotImplementedError
+
+    def fitted(self, inspection: Inspection) -> tuple[Self, Inspection]:
+        """Return the plan as the inspection makes it, and the inspection with a note on that."""
+        return self, inspection
+
+    def spec(self, inspection: Inspection, index: int, seed: int) -> RunSpec:
+        """Return the spec of arm `index` at `seed`: everything that determines the run's bits."""
+        raise NotImplementedError
+
+    def work(self, spec: RunSpec) -> dict[str, Any]:
+        """Return the work of a run, whose answer is a `RunResult`."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class StudyPlan:
-    """The plan of a study: all of the user's choices.
+class StudyPlan(Executed):
+    """The plan of a study that trains networks: all of the user's choices.
 
-    looks: look after every pair, from the third on, and stop as soon as every answer is certain;
-        `pairs` is then the maximum. Otherwise all pairs run before the verdict.
-    task: what the networks are trained for; metric: its metric.
-    margin: in the metric's own unit; None: the metric's default, if it has one.
-    factors: what varies besides the order, as given to `vary.arms_from`.
-    target: a score; the steps to it are reported.
+    task: what the networks are trained for; metric: by default its metric.
     """
 
-    source: ModelSource
     arms: tuple[Arm, ...]
+    source: ModelSource
     data: Dataset
     recipe: Recipe
-    pairs: int = 12
-    first_seed: int = 0
-    level: float = 0.95
+    _: KW_ONLY
     engine: str = "auto"
     device: str = "auto"
-    threads: int = 1
-    jobs: int = 0  # 0: one per core
-    looks: bool = False
     task: Task = CLASSIFICATION
     metric: Metric = None  # type: ignore[assignment]  # the task's, from __post_init__ on
-    margin: float = None  # type: ignore[assignment]  # a number from __post_init__ on
-    factors: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    target: float | None = None
-    run_timeout: float | None = None  # seconds after which a run is given up
-    executor: str = "local"  # a name in `executors.EXECUTORS`
 
     def __post_init__(self) -> None:
-        labels = [arm.label for arm in self.arms]
-        if len(self.arms) < 2:
-            raise InputError(f"a comparison needs at least two arms, got {labels}.")
-        for label in labels:
-            given = [arm.given for arm in self.arms if arm.label == label]
-            if len(given) > 1:
-                raise InputError(
-                    f"the arm '{label}' is given twice (as {' and '.join(map(repr, given))}): "
-                    "the arms must differ."
-                )
-        for name, least in (("pairs", 1), ("threads", 1), ("jobs", 0), ("first_seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InputError(
-                    f"{name} must be a whole number of at least {least}, got {value!r}."
-                )
-        if self.pairs > LAST:
-            raise InputError(f"pairs must be at most {LAST:,}, got {self.pairs:,}.")
-        limit = self.run_timeout
-        if limit is not None and not (is_number(limit) and 0 < limit < inf):
-            raise InputError(f"run_timeout must be a number of seconds above 0, got {limit!r}.")
-        if self.executor not in EXECUTORS:
-            raise unknown("executor", self.executor, EXECUTORS)
-        check_level(self.level)
+        if self.task.labels != self.data.labels:
+            raise InputError(
+                f"the task {self.task.name} takes {self.task.labels}, and the data's labels are "
+                f"{self.data.labels}."
+            )
         if self.metric is None:
-            object.__setattr__(self, "metric", self.task.metric)
-        if self.margin is None:
-            object.__setattr__(self, "margin", margin_of(self.metric))
-        check_margin(self.margin)
-        if self.looks:
-            self._check_looks()
-        if self.engine not in ENGINES:
-            raise unknown("engine", self.engine, ENGINES)
+            object.__setattr__(self, "metric", self._metric())
+        super().__post_init__()
+        if not isinstance(self.device, str):
+            raise InputError(f"device must be a text such as 'cpu', got {self.device!r:.80}.")
+        one_of(self.engine, "engine", ENGINES)
         for recipe in map(self.recipe_of, self.arms):
+            self.task.check_recipe(recipe)
             recipe.check_fits(len(self.data.y_train), self.data.input_shape)
             self.data.check_held_out(recipe.validation)
             if self.target is not None and not recipe.curve:
@@ -101,15 +131,9 @@ class StudyPlan:
                     "two."
                 )
 
-    def _check_looks(self) -> None:
-        """Refuse a level, each interval's share of it, or a number of pairs without bounds."""
-        _ = Monitor(self.level, self.pairs)
-        if self.share > LEVELS[1]:
-            raise InputError(
-                f"a level of {self.level:g} shared by {self.intervals} intervals makes "
-                f"{self.share:.6g} for each; bounds go up to {LEVELS[1]:g}: take a lower level, or "
-                "fix the number of pairs."
-            )
+    def _metric(self) -> Metric:
+        """Return the task's metric; the data give it the worst score that it doesn't have."""
+        return self.task.metric_on(self.data.y_train, self.data.y_test, self.data.classes)
 
     @property
     def networks(self) -> list[Arm]:
@@ -125,53 +149,166 @@ class StudyPlan:
         return self.recipe.changed(**arm.recipe)
 
     @property
-    def rule(self) -> Monitor:
-        """When to stop."""
-        return Monitor(self.share, self.pairs)
+    def preparing(self) -> str:  # type: ignore[override]
+        """What the first task does, in words."""
+        return f"building all arms with '{self.source.text}'"
 
     @property
-    def share(self) -> float:
-        """The level of one interval, so that all of them hold together at `level` (Bonferroni).
+    def setup(self) -> Setup:
+        """The settings that all tasks share."""
+        return Setup(self.source, self.data, self.workers, self.threads, self.task)
 
-        With k intervals: 1 - (1 - level) / k.
-        """
-        return self.level if self.intervals == 1 else 1 - (1 - self.level) / self.intervals
+    def inspection(self) -> dict[str, Any]:
+        """Return the work of building all networks once."""
+        return inspection(self.networks, self.engine, self.device)
 
-    @property
-    def intervals(self) -> int:
-        """The number of intervals that a study shows.
+    def fitted(self, inspection: Inspection) -> tuple[Self, Inspection]:
+        """Leave out the standardisation of the data for models that scale their inputs."""
+        layers = inspection.input_scaling
+        if not layers or not self.recipe.standardize:
+            return self, inspection
+        note = (
+            "the data aren't standardised, because the model scales its inputs itself "
+            f"({some(layers)})"
+        )
+        plan = replace(self, recipe=self.recipe.changed(standardize=False))
+        return plan, replace(inspection, notes=(*inspection.notes, note))
 
-        They are: each arm against the first; with factors also the effect of each order at each
-        further choice of values, and the change of that effect with each further value.
-        """
-        against_first = len(self.arms) - 1
-        if not self.factors:
-            return against_first
-        choices = prod(len(values) for values in self.factors.values())
-        effects = len(self.arms) // choices - 1  # orders against the first order
-        further = sum(len(values) - 1 for values in self.factors.values())
-        return against_first + effects * (choices - 1 + further)
+    def work(self, spec: RunSpec) -> dict[str, Any]:
+        """Return the work of training a run."""
+        return training(spec)
 
-    @cached_property
-    def interactions(self) -> tuple[Interaction, ...]:
-        """The questions whether each order's effect depends on each factor."""
-        return interactions_of(self.arms, self.factors)
-
-    @property
-    def workers(self) -> int:
-        """The number of parallel worker processes."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        wanted = self.jobs or max(1, (cores or 1) // self.threads)
-        return min(wanted, self.pairs * len(self.arms))
-
-    def open_executor(self, display: Display) -> Executor:
-        """Return the executor of this plan, not entered yet."""
-        display.say(f"starting {self.workers} worker process{'' if self.workers == 1 else 'es'}")
-        return EXECUTORS[self.executor](
-            Setup(self.source, self.data, self.workers, self.threads, self.task)
+    def spec(self, inspection: Inspection, index: int, seed: int) -> RunSpec:
+        """Return the spec of arm `index` at `seed`: everything that determines the run's bits."""
+        data = {
+            "fingerprint": self.data.fingerprint,
+            "input_shape": list(self.data.input_shape),
+            "classes": self.data.classes,
+        }
+        engine = {key: inspection.engine[key] for key in ("name", "backend", "device")}
+        place = self.networks.index(self.arms[index].network)
+        *before, arm = (
+            {**network.to_dict(), "built": report["fingerprint"]}
+            for network, report in zip(self.networks[: place + 1], inspection.arms, strict=False)
+        )
+        return RunSpec(
+            model={**self.source.identity(), "code": inspection.code},
+            arm=arm,
+            before=tuple(before),
+            seed=seed,
+            data=data,
+            recipe=self.recipe_of(self.arms[index]).to_dict(),
+            engine={**engine, "threads": self.threads},
+            versions=inspection.versions,
+            task=_identity(self.task),
         )
 
     @property
-    def seeds(self) -> list[int]:
-        """The seeds, one per pair."""
-        return list(range(self.first_seed, self.first_seed + self.pairs))
+    def examples(self) -> int:
+        """The number of test examples."""
+        return len(self.data.y_test)
+
+    def schedule(self, arm: Arm) -> Schedule:
+        """Return how long an arm trains."""
+        recipe = self.recipe_of(arm)
+        return Schedule(recipe.epochs, recipe.trained(len(self.data.y_train)) // recipe.batch_size)
+
+    def report(self, inspection: Inspection, arm: Arm) -> dict[str, Any]:
+        """Return the inspection's report on an arm's network."""
+        return inspection.arms[self.networks.index(arm.network)]
+
+    def settings(self, inspection: Inspection) -> dict[str, Any]:
+        """Return the document's sections on how the networks were trained."""
+        return {
+            "model": {
+                "name": self.source.text,
+                "options": dict(self.source.options),
+                "source": self.source.description,
+                "norms": dict(self.source.norms),
+            },
+            "data": {
+                "name": self.data.name,
+                "input_shape": list(self.data.input_shape),
+                "classes": self.data.classes,
+                "train": len(self.data.y_train),
+                "test": len(self.data.y_test),
+                "fingerprint": self.data.fingerprint,
+                **({} if self.data.labels == "classes" else {"labels": self.data.labels}),
+            },
+            "task": {
+                "name": self.task.name,
+                "loss": self.recipe.loss or self.task.training_loss,
+            },
+            "recipe": self.recipe.to_dict(),
+            "engine": {
+                **inspection.engine,
+                "threads": self.threads,
+                "jobs": self.workers,
+                "precision": self.recipe.precision,
+            },
+            "pairing": _pairing(inspection.arms),
+            "versions": inspection.versions,
+        }
+
+    def remarks(self, inspection: Inspection) -> tuple[list[str], list[str]]:
+        """Return the notes on the data and the arms, then those on how the arms differ."""
+        engine, closing = inspection.engine, []
+        if engine["name"] != HOST:
+            closing.append(f"trained by the {engine['name']} engine: {engine['reason']}")
+        closing += self._unequal_steps()
+        closing += _differing(inspection, hint="" if self.source.norms else NORMS_HINT)
+        if self.recipe.decay_all and self.recipe.weight_decay:
+            closing.append(
+                "weight decay acts on gamma, beta and biases too, which isn't the same thing in "
+                "every order; without --decay-all they are exempt"
+            )
+        return [*self.data.notes, *inspection.notes], closing
+
+    def _unequal_steps(self) -> list[str]:
+        """Return a note if some arms take less than half the optimizer steps of others."""
+        steps = {arm.label: prod(self.schedule(arm)) for arm in self.arms}
+        most, least = max(steps, key=steps.__getitem__), min(steps, key=steps.__getitem__)
+        if steps[most] <= 2 * steps[least]:
+            return []
+        return [
+            f"the arms take different numbers of steps, from {steps[least]:,} ({least}) to "
+            f"{steps[most]:,} ({most}): what looks like an effect of the batch size may be one of "
+            "shorter training"
+        ]
+
+
+def _identity(task: Task) -> dict[str, Any]:
+    """Return what identifies a task; nothing for the one that older stores know."""
+    if task.is_usual:
+        return {}
+    return {"name": task.name, "metric": asdict(task.metric), "code": code_digest(task)}
+
+
+def _pairing(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the arms of a pair share, and the tensors that only one of them has."""
+    last = arms[-1] if len(arms) == 1 else arms[1]
+    only = {arm["label"]: arm["only"] for arm in arms if arm["only"]}
+    return {"shared": last["shared"], "tensors": last["tensors"], "only": only}
+
+
+def _differing(inspection: Inspection, hint: str) -> list[str]:
+    """Return a note for everything but the order in which the arms' networks differ."""
+    reports, notes = inspection.arms, []
+
+    def each(key: str) -> list[Any]:
+        return [report.get(key) for report in reports]
+
+    labels = [report["label"] for report in reports]
+    counts, biases, settings = each("parameters"), each("biases"), each("settings")
+    if len(set(counts)) > 1:
+        shares = ", ".join(f"{a} {n:,}" for a, n in zip(labels, counts, strict=True))
+        differ = None not in biases and len(set(biases)) > 1
+        option = inspection.equal_biases
+        equal = f"; --bias {option} makes them equal" if option else ""
+        why = f" (biases: {', '.join(f'{n:,}' for n in biases)}{equal})" if differ else ""
+        notes.append(f"the arms differ in trainable parameters: {shares}{why}")
+    with_norms = [(a, found) for a, found in zip(labels, settings, strict=True) if found]
+    if any(found != with_norms[0][1] for _, found in with_norms):
+        each_arm = "; ".join(f"{a} {', '.join(found)}" for a, found in with_norms)
+        notes.append(f"the arms differ in their norms' settings: {each_arm}{hint}")
+    return notes

@@ -63,7 +63,7 @@ def rebuilt(
     """
     fresh = random.getrandbits(31) if trained else None
     framework = framework_of(model)
-    read = framework.read(model, framework.example(input_shape))
+    read = framework.read(model, framework.example(input_shape, model))
     plan = _plan(read, order, bias)
     made = read.write(plan.graph, fresh, compiled=True)
     return Made(made, _sentence(plan, order), read.renamed(made))

@@ -8,62 +8,76 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
 from ..errors import InputError
 from ..stats import PairedDifference, Verdict, decide, paired_difference, score_runs
 from ..stats.spending import FIRST
-from ..train.metric import NOT_SCORES
-from .arms import Arm
+from ..stats.welch import welch_difference
+from ..train.metric import ACCURACY, NOT_SCORES
+from .compared import Compared
+from .comparison import AnyComparison, Schedule, Seed
 from .interaction import Interaction
-from .plan import StudyPlan
-from .tasks import Inspection
+from .tasks import NOTHING, Inspection
 
 
 @dataclass
-class StudyResults:
+class StudyResults(Generic[AnyComparison]):
     """The results of a study so far, by arm label and seed."""
 
-    plan: StudyPlan
-    inspection: Inspection
-    results: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
-    per_example: dict[tuple[str, int], np.ndarray | None] = field(default_factory=dict)
-    hashes: dict[tuple[str, int], str] = field(default_factory=dict)
-    failed: dict[tuple[str, int], dict[str, Any]] = field(
+    plan: AnyComparison
+    inspection: Inspection = NOTHING
+    results: dict[tuple[str, Seed], dict[str, Any]] = field(default_factory=dict)
+    per_example: dict[tuple[str, Seed], np.ndarray | None] = field(default_factory=dict)
+    hashes: dict[tuple[str, Seed], str] = field(default_factory=dict)
+    failed: dict[tuple[str, Seed], dict[str, Any]] = field(
         default_factory=dict
     )  # runs without a result
     resumed: int = 0
-    seconds: float = 0.0
+    seconds: float | None = 0.0
     _open: int = FIRST  # no look with fewer pairs decided the study
+    # What was found last, and from how many runs, or from which seeds: runs are only added.
+    _finished: tuple[tuple[int, int], list[Seed]] | None = None
+    _answer: tuple[int, bool] = (0, False)
+    _verdicts: dict[str, tuple[list[Seed], Verdict]] = field(default_factory=dict)
 
-    def finished_pairs(self) -> list[int]:
-        """Return the seeds that count: those for which every arm has a result.
+    def finished_pairs(self) -> list[Seed]:
+        """Return the seeds that count: those for which every arm (unpaired: any) has a result.
 
         With looks only the first ones in the order of the seeds, up to the look that decided: which
         pairs count must not depend on which run was faster. A failed run's pair never counts.
         """
-        labels = [arm.label for arm in self.plan.arms]
-        done = {s for s in self.plan.seeds if all((a, s) in self.results for a in labels)}
+        counts = (len(self.results), len(self.failed))
+        if self._finished is None or self._finished[0] != counts:
+            self._finished = (counts, self._finished_pairs())
+        return list(self._finished[1])
+
+    def _finished_pairs(self) -> list[Seed]:
+        labels, enough = [arm.label for arm in self.plan.arms], all if self.plan.paired else any
+        done = {s for s in self.plan.seeds if enough((a, s) in self.results for a in labels)}
         if not self.plan.looks:
-            return sorted(done)
+            return [seed for seed in self.plan.seeds if seed in done]
         failed = {seed for _, seed in self.failed}
         possible = [seed for seed in self.plan.seeds if seed not in failed]
         return self._until_decided(list(takewhile(done.__contains__, possible)))
 
-    def _until_decided(self, seeds: list[int]) -> list[int]:
+    def _until_decided(self, seeds: list[Seed]) -> list[Seed]:
         while self._open < len(seeds):
             if self._answered(seeds[: self._open]):
                 return seeds[: self._open]
             self._open += 1
         return seeds
 
-    def _answered(self, seeds: list[int]) -> bool:
-        """Return whether no question of the study needs another pair."""
-        return not any(map(self.plan.rule.goes_on, self.verdicts(seeds)))
+    def _answered(self, seeds: list[Seed]) -> bool:
+        """Return whether no question needs another pair after the first ones, `seeds`."""
+        if self._answer[0] != len(seeds):
+            open_ones = any(map(self.plan.rule.goes_on, self.verdicts(seeds)))
+            self._answer = (len(seeds), not open_ones)
+        return self._answer[1]
 
-    def verdicts(self, seeds: list[int]) -> Iterator[Verdict]:
+    def verdicts(self, seeds: list[Seed]) -> Iterator[Verdict]:
         """Yield the verdict on each arm against the first, then on each interaction."""
         yield from (self.verdict(arm, seeds) for arm in self.plan.arms[1:])
         yield from (self.answer(asked, seeds) for asked in self.plan.interactions)
@@ -76,14 +90,32 @@ class StudyResults:
         seeds = self.finished_pairs()
         return len(seeds) >= FIRST and self._answered(seeds)
 
-    def example_scores(self, arm: Arm, seeds: list[int]) -> np.ndarray | None:
+    @property
+    def examples(self) -> int | None:
+        """The number of test examples behind each score, None if it isn't known or differs."""
+        if self.plan.examples is not None:
+            return self.plan.examples
+        done = (r for r in self.results.values() if r["status"] != "diverged")
+        counts = {result.get("examples") for result in done}
+        return (counts.pop() or None) if len(counts) == 1 else None
+
+    def schedule(self, arm: Compared) -> Schedule | None:
+        """Return how long an arm trains; by its curves, if they are equally long, in epochs."""
+        planned = self.plan.schedule(arm)
+        lengths = {len(r["curve"].get("epoch", ())) for r in self.results.values()}
+        if planned is not None or len(lengths) != 1 or lengths == {0}:
+            return planned
+        return Schedule(lengths.pop(), 1)
+
+    def example_scores(self, arm: Compared, seeds: list[Seed]) -> np.ndarray | None:
         """Return the score of each run of an arm on each test example, shape (seeds, examples).
 
         A diverged run has the worst score on all. None if a run didn't keep them, or its score
         isn't their mean.
         """
-        examples = len(self.plan.data.y_test)
-        rows = []
+        examples, rows = self.examples, []
+        if examples is None:
+            return None
         for seed, score in zip(seeds, self.scores(arm, seeds), strict=True):
             values = self.per_example.get((arm.label, seed))
             if self.results[arm.label, seed]["status"] == "diverged":
@@ -95,11 +127,15 @@ class StudyResults:
                 return None
         return np.stack(rows) if rows else None
 
-    def verdict(self, arm: Arm, seeds: list[int]) -> Verdict:
+    def verdict(self, arm: Compared, seeds: list[Seed]) -> Verdict:
         """Return the verdict on `arm` against the first arm from these seeds."""
-        first = self.plan.arms[0]
-        diverged = (self.diverged(first, seeds), self.diverged(arm, seeds))
-        return self.decide(self.scores(first, seeds), self.scores(arm, seeds), diverged)
+        known = self._verdicts.get(arm.label)
+        if known is None or known[0] != seeds:
+            first = self.plan.arms[0]
+            diverged = (self.diverged(first, seeds), self.diverged(arm, seeds))
+            found = self.decide(self.scores(first, seeds), self.scores(arm, seeds), diverged)
+            known = self._verdicts[arm.label] = (list(seeds), found)
+        return known[1]
 
     def decide(self, a: Any, b: Any, diverged: tuple[int, int] = (0, 0)) -> Verdict:
         """Return the verdict on b - a by the study's rule; a, b: (seeds,) scores."""
@@ -110,31 +146,34 @@ class StudyResults:
         return decide(self.interval(a, b), **given)
 
     def interval(self, a: Any, b: Any) -> PairedDifference:
-        """Return the mean of b - a with the study's interval; a, b: (seeds,) finite numbers."""
+        """Return the mean of b - a with the study's interval; a, b: (runs,) finite numbers."""
         if self.plan.looks:
             return self.plan.rule.interval(a, b)
-        return paired_difference(a, b, level=self.plan.share)
+        interval = paired_difference if self.plan.paired else welch_difference
+        return interval(a, b, level=self.plan.share)
 
-    def curve(self, arm: Arm, seed: int) -> list[float | None]:
+    def curve(self, arm: Compared, seed: Seed) -> list[float | None]:
         """Return a run's test score after each epoch; the worst if a diverged run has none."""
         result, worst = self.results[arm.label, seed], self.plan.metric.worst
         scores = list(result["curve"].get(self.plan.metric.name, []))
         if result["status"] == "diverged" and any(score is not None for score in scores):
-            missing = self.plan.recipe_of(arm).epochs - len(scores)
+            schedule = self.schedule(arm)
+            missing = schedule.epochs - len(scores) if schedule else 0
             scores = [worst if score is None else score for score in scores] + [worst] * missing
         return scores
 
-    def report(self, arm: Arm) -> dict[str, Any]:
-        """Return the inspection's report on an arm's network."""
-        return self.inspection.arms[self.plan.networks.index(arm.network)]
+    def runs(self, arm: Compared, seeds: list[Seed]) -> list[dict[str, Any]]:
+        """Return an arm's results with these seeds; unpaired, it need not have all of them."""
+        keys = [(arm.label, seed) for seed in seeds]
+        return [self.results[key] for key in keys if self.plan.paired or key in self.results]
 
-    def diverged(self, arm: Arm, seeds: list[int]) -> int:
+    def diverged(self, arm: Compared, seeds: list[Seed]) -> int:
         """Return the number of an arm's diverged runs."""
-        return sum(self.results[arm.label, seed]["status"] == "diverged" for seed in seeds)
+        return sum(result["status"] == "diverged" for result in self.runs(arm, seeds))
 
-    def scores(self, arm: Arm, seeds: list[int]) -> Any:
-        """Return an arm's scores, shape (seeds,); a diverged run has the worst score."""
-        results = [self.results[arm.label, seed] for seed in seeds]
+    def scores(self, arm: Compared, seeds: list[Seed]) -> Any:
+        """Return an arm's scores, shape (runs,); a diverged run has the worst score."""
+        results = self.runs(arm, seeds)
         for result in results:
             self._check_metric(result)
         diverged = [result["status"] == "diverged" for result in results]
@@ -148,8 +187,11 @@ class StudyResults:
                 f"the study is about '{self.plan.metric.name}', but a run was scored by "
                 f"'{names[0]}': the task that it was trained for has another metric."
             )
+        score = result["metric"]
+        if self.plan.metric == ACCURACY and score is not None and not 0 <= score <= 1:
+            raise InputError(f"a run has an accuracy of {score:g}, which isn't between 0 and 1.")
 
-    def effects(self, asked: Interaction, seeds: list[int]) -> tuple[Any, Any]:
+    def effects(self, asked: Interaction, seeds: list[Seed]) -> tuple[Any, Any]:
         """Return an order's effect with each value, averaged over rows: (seeds,) twice."""
         first, second = (
             np.mean([self.scores(b, seeds) - self.scores(a, seeds) for a, b in rows], axis=0)
@@ -157,7 +199,7 @@ class StudyResults:
         )
         return first, second
 
-    def lost(self, asked: Interaction, seeds: list[int]) -> tuple[int, int]:
+    def lost(self, asked: Interaction, seeds: list[Seed]) -> tuple[int, int]:
         """Return the number of diverged runs with each of the two values."""
         first, second = (
             sum(self.diverged(arm, seeds) for row in rows for arm in row)
@@ -165,7 +207,7 @@ class StudyResults:
         )
         return first, second
 
-    def answer(self, asked: Interaction, seeds: list[int]) -> Verdict:
+    def answer(self, asked: Interaction, seeds: list[Seed]) -> Verdict:
         """Return the verdict: better (it depends), equivalent (not by more than the margin), open.
 
         Per seed s: (order - first order | w)_s - (order - first order | v)_s, with the study's
@@ -175,7 +217,7 @@ class StudyResults:
         diverged = (len(seeds), len(seeds)) if lost else (0, 0)
         return self.decide(*self.effects(asked, seeds), diverged)
 
-    def difference(self, arm: Arm) -> PairedDifference | None:
+    def difference(self, arm: Compared) -> PairedDifference | None:
         """Return the paired difference of `arm` minus the first arm, None before the first pair."""
         seeds = self.finished_pairs()
         if not seeds:

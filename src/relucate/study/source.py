@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import nets
+from ..arguments import mapping
 from ..errors import InputError, Refused
 from ..nets.models import APPLICATIONS, load_saved, meaning
 from ..nets.user_code import (
@@ -29,7 +30,7 @@ from ..nets.user_code import (
     reported,
     takes_all,
 )
-from .identity import code_digest
+from .identity import code_digest, find_spec
 from .rebuilding import Made, rebuilt
 
 Builder = Callable[..., Any]
@@ -89,7 +90,7 @@ class ModelSource:
         if self.kind == "saved":
             model, _ = load_saved(Path(self.text), compiled=True)
             return rebuilt(model, order, input_shape, trained=True, **self.options)
-        builder = self._load()
+        builder = self.load()
         options, own = dict(self.options), {}
         if self.equal_biases():
             own = {"bias": options.pop("bias", "rule")}
@@ -111,7 +112,7 @@ class ModelSource:
             return "always" if "bias" in nets.options(self.text) else ""
         if self.kind == "saved":
             return "keep"
-        builder = self._load()
+        builder = self.load()
         fixed = _takes_order(builder, self.text) or "bias" in parameters(builder, self.text)
         return "" if fixed else "keep"
 
@@ -121,20 +122,21 @@ class ModelSource:
         This imports the builder. Empty for a built-in net, which the version identifies, and for a
         saved model.
         """
-        return "" if self.kind in {"net", "saved"} else code_digest(self._load())
+        return "" if self.kind in {"net", "saved"} else code_digest(self.load())
 
     def _import(self) -> None:
         for name in self.imports:
             import_user_module(name)
 
-    def _load(self) -> Builder:
+    def load(self) -> Builder:
+        """Import or unpickle the function, which runs the user's own code, and return it."""
         self._import()
         if self.kind != "function":
             return load_callable(self.text)
         import cloudpickle
 
         # This imports what the function needs, which runs the user's own code.
-        with reported(f"the builder {self.text} can't be loaded in a worker process"):
+        with reported(f"'{self.text}' can't be loaded in a worker process"):
             return cloudpickle.loads(self.payload)
 
 
@@ -153,7 +155,7 @@ def resolve(
     """
     if isinstance(model, ModelSource):
         return model
-    chosen = _plain_options(options or {})
+    chosen = _plain_options(mapping(options, "options"))
     if isinstance(model, str):
         for name in imports:
             import_user_module(name)
@@ -182,7 +184,7 @@ def _plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
         except (TypeError, ValueError):
             raise InputError(
                 f"option {name}={value!r} isn't plain data (text, finite number, True, False, "
-                "None, or a list of such): name it by text and make the object in the builder."
+                "None, or a list of such): name it by text and make the object in the function."
             ) from None
     return dict(options)
 
@@ -211,8 +213,8 @@ def _from_function(function: Builder, options: dict[str, Any]) -> ModelSource:
         payload = pickled(function, inner.__module__)
     except Exception as error:  # any error of an object's __reduce__
         raise InputError(
-            f"the builder {name} can't be sent to a worker process ({error}): make it a function "
-            "at the top of a module."
+            f"'{name}' can't be sent to a worker process ({error}): make it a function at the top "
+            "of a module."
         ) from None
     return ModelSource("function", name, options, code_digest(function), payload)
 
@@ -232,20 +234,9 @@ def pickled(thing: Any, module: str | None) -> bytes:
 
 def _is_importable(module: str) -> bool:
     """Return whether a new interpreter with this `sys.path` finds the same file by that name."""
-    parts, path, spec = module.split("."), None, None
-    for end in range(1, len(parts) + 1):
-        spec = _find_spec(".".join(parts[:end]), path)
-        if spec is None:
-            return False
-        path = spec.submodule_search_locations
+    spec = find_spec(module)
     file = getattr(sys.modules.get(module), "__file__", None)
     return spec is not None and (file is None or spec.origin == file)
-
-
-def _find_spec(name: str, path: Any) -> Any:
-    """Like importlib.util.find_spec, but without a look into `sys.modules`."""
-    specs = (finder.find_spec(name, path) for finder in sys.meta_path)
-    return next((spec for spec in specs if spec is not None), None)
 
 
 def _imported_digest(name: str) -> str:

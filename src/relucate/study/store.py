@@ -1,20 +1,23 @@
 """The finished runs of studies, in one SQLite file: every run is committed the moment it ends.
 
-The content hash of a run's spec is its key, so that the same command continues where it stopped.
-The file is a plain rollback-journal database: between two runs it is complete and can be copied.
-Only the study's driver writes it; any number of processes may read. Not here: the meaning of specs
+Runs that cost less than a commit are written together. The content hash of a run's spec is its key,
+so that the same command continues where it stopped. The file is a plain rollback-journal database:
+between two runs it is complete and can be copied. Several studies, each by its driver, may write
+one file, and any number of processes may read it. Not here: the meaning of specs
 and results (`train`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +25,7 @@ from relucate.errors import InputError
 from relucate.stats.crossed import pack, unpack
 
 APPLICATION_ID = 0x72656C75  # "relu": marks the file as ours, also for `file` and other tools
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def _any_score_per_example(connection: sqlite3.Connection) -> None:
@@ -32,11 +35,23 @@ def _any_score_per_example(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE runs SET kind = 'bits' WHERE per_example IS NOT NULL")
 
 
+def _with_digests(connection: sqlite3.Connection) -> None:
+    """Migrate from schema 2, whose rows could change without a trace."""
+    connection.execute("ALTER TABLE runs ADD COLUMN digest TEXT")
+    connection.create_function("row_digest", -1, lambda *row: _digest(row), deterministic=True)
+    connection.execute(f"UPDATE runs SET digest = row_digest({_ROW})")
+
+
 # MIGRATIONS[i] takes an open connection from schema version i + 1 to i + 2.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_any_score_per_example,)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    _any_score_per_example,
+    _with_digests,
+)
 
 # kind: how per_example holds a run's score on each test example, NULL if it isn't kept;
 # 'bits' (right or wrong, numpy.packbits) or 'floats' (float64, little-endian).
+# digest: `_digest` of the row, so that a changed run is never taken for a finished one.
+_ROW = "hash, status, spec, result, per_example, kind"
 _CREATE = """
 CREATE TABLE runs (
     hash TEXT PRIMARY KEY,
@@ -45,18 +60,40 @@ CREATE TABLE runs (
     result TEXT NOT NULL,
     per_example BLOB,
     kind TEXT,
+    digest TEXT,
     stored_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
 )
 """
 
 # A run that is done is never overwritten: the same spec would give the same bits.
-_PUT = """
-INSERT INTO runs (hash, status, spec, result, per_example, kind) VALUES (?, ?, ?, ?, ?, ?)
+_PUT = f"""
+INSERT INTO runs ({_ROW}, digest) VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (hash) DO UPDATE SET
     status = excluded.status, spec = excluded.spec, result = excluded.result,
-    per_example = excluded.per_example, kind = excluded.kind, stored_at = excluded.stored_at
+    per_example = excluded.per_example, kind = excluded.kind, digest = excluded.digest,
+    stored_at = excluded.stored_at
 WHERE runs.status <> 'done'
 """
+
+_COLUMNS = f"{_ROW}, digest, stored_at"
+_ALL = f"SELECT {_COLUMNS} FROM runs ORDER BY rowid"
+_ADD = f"INSERT OR IGNORE INTO runs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class Row(NamedTuple):
+    """A stored run as it is in the file: spec and result are JSON texts."""
+
+    hash: str
+    status: str
+    spec: str
+    result: str
+    per_example: bytes | None
+    kind: str | None
+    digest: str  # sha256 of the fields before
+    stored_at: str
+
+
+_PATIENCE = 0.5  # seconds
 
 _ELSEWHERE = "use another folder (--out) or another file (store= in Python)"
 _DAMAGED = f"the file is damaged: restore a copy of it, or {_ELSEWHERE}."
@@ -90,6 +127,8 @@ class Store:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        self._waiting: list[tuple[Any, ...]] = []  # rows to write
+        self._waiting_since = 0.0
 
     @classmethod
     def open(cls, path: str | Path, *, timeout: float = 5.0, read_only: bool = False) -> Store:
@@ -126,20 +165,24 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the file; closing twice is fine."""
-        self._connection.close()
+        """Write what waits and close the file; closing twice is fine."""
+        try:
+            self._write()
+        finally:
+            self._connection.close()
 
     def get(self, run_hash: str) -> dict[str, Any] | None:
         """Return the result stored under the hash, or None if there is none.
 
         Raises:
-            InputError: the file can't be read (locked or damaged).
+            InputError: the file can't be read (locked or damaged), or the run was changed after it
+                was stored.
         """
-        row = self._row("result", run_hash)
+        row = self._row(run_hash)
         if row is None:
             return None
         try:
-            return json.loads(row[0])
+            return json.loads(row.result)
         except ValueError as error:
             raise InputError(f"{self.path}: could not read run {run_hash}: {_DAMAGED}") from error
 
@@ -148,12 +191,28 @@ class Store:
 
         None if the run, its scores, or scores of that many examples aren't stored.
         """
-        kind, data = self._row("kind, per_example", run_hash) or (None, None)
+        row = self._row(run_hash)
+        data, kind = (None, None) if row is None else (row.per_example, row.kind)
         if data is not None and kind == "floats" and len(data) == 8 * examples:
             return np.frombuffer(data, "<f8").astype(float)
         if data is not None and kind == "bits" and len(data) == -(-examples // 8):
             return unpack(np.frombuffer(data, np.uint8), examples)
         return None
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every stored run as it is stored, in the order of the file."""
+        self._write()
+        with _explained(self.path, "could not read the runs"):
+            yield from map(self._unchanged, map(Row._make, self._connection.execute(_ALL)))
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Store rows of other stores in one transaction: all or none. Known hashes stay.
+
+        Raises: InputError: as for `put`, and what reading `rows` raises.
+        """
+        what = "could not store the runs, so none of them is"
+        with _explained(self.path, what), _transaction(self._connection, "IMMEDIATE"):
+            self._connection.executemany(_ADD, rows)
 
     def put(
         self,
@@ -161,6 +220,8 @@ class Store:
         spec: dict[str, Any],
         result: dict[str, Any],
         per_example: np.ndarray | None,
+        *,
+        cheap: bool = False,
     ) -> None:
         """Store a finished run and commit it; return when it is safe on disk.
 
@@ -175,6 +236,8 @@ class Store:
                 the last loss of a diverged run for a number. Finite floats are read back exactly.
             per_example: (examples,) score on each test example, bool (right or wrong) or floating
                 point, or None.
+            cheap: repeating the run costs less than a commit, so it may wait for a later one, at
+                most as long as `_PATIENCE` after the first that waits, or until the file is closed.
 
         Raises:
             InputError: the run can't be stored (disk full, locked, read-only, damaged). Runs
@@ -183,14 +246,41 @@ class Store:
         """
         kept = (None, None) if per_example is None else _packed(per_example)
         row = (run_hash, result.get("status", "done"), _canonical(spec), _json(result), *kept)
-        what = f"could not store run {run_hash} (the runs finished before it are kept)"
-        with _explained(self.path, what):
-            self._connection.execute(_PUT, row)
+        now = time.monotonic()
+        self._waiting_since = self._waiting_since if self._waiting else now
+        self._waiting.append((*row, _digest(row)))
+        if not cheap or now - self._waiting_since > _PATIENCE:
+            self._write()
 
-    def _row(self, columns: str, run_hash: str) -> tuple[Any, ...] | None:
+    def _write(self) -> None:
+        """Write the rows that wait, in one transaction."""
+        rows, self._waiting = self._waiting, []
+        if not rows:
+            return
+        what = f"could not store run {rows[-1][0]} (the runs finished before it are kept)"
+        with _explained(self.path, what), _transaction(self._connection, "IMMEDIATE"):
+            self._connection.executemany(_PUT, rows)
+
+    def _row(self, run_hash: str) -> Row | None:
+        """Return a run as it was stored."""
+        self._write()
         with _explained(self.path, f"could not read run {run_hash}"):
-            query = f"SELECT {columns} FROM runs WHERE hash = ?"
-            return self._connection.execute(query, (run_hash,)).fetchone()
+            query = f"SELECT {_COLUMNS} FROM runs WHERE hash = ?"
+            found = self._connection.execute(query, (run_hash,)).fetchone()
+        return None if found is None else self._unchanged(Row._make(found))
+
+    def _unchanged(self, row: Row) -> Row:
+        if row.digest == _digest(row[:6]):
+            return row
+        raise InputError(
+            f"{self.path}: could not read run {row.hash}: it was changed after it was stored; "
+            f"{_DAMAGED}"
+        )
+
+
+def _digest(row: Iterable[Any]) -> str:
+    """Return the sha256 of a row's values (text, bytes or None)."""
+    return hashlib.sha256(ascii(tuple(row)).encode()).hexdigest()
 
 
 def _packed(per_example: np.ndarray) -> tuple[bytes, str]:
@@ -240,7 +330,7 @@ def _check_ours(path: Path, connection: sqlite3.Connection, read_only: bool) -> 
     connection.execute("PRAGMA synchronous = FULL")
     _check_owner(path, connection)
     _check_version(path, connection, read_only)
-    connection.execute("SELECT hash, status, spec, result, per_example, kind FROM runs LIMIT 0")
+    connection.execute(f"SELECT {_ROW}, digest FROM runs LIMIT 0")
     if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         raise InputError(f"{path}: could not open the store of runs: {_DAMAGED}")
     if not read_only:
@@ -327,6 +417,8 @@ def _explained(path: Path, what: str) -> Iterator[None]:
         yield
     except sqlite3.ProgrammingError:  # a closed store: the caller's mistake, not the file's state
         raise
+    except UnicodeDecodeError as error:  # damaged names of tables, in a message of SQLite
+        raise InputError(f"{path}: {what}: {_DAMAGED}") from error
     except sqlite3.Error as error:
         raise InputError(f"{path}: {what}: {_reason(error)}") from error
 

@@ -6,12 +6,15 @@ Both take and return plain data. Not here: processes and pipes (`executors`), st
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
+
+import numpy as np
 
 from ..backend import installed
 from ..data.dataset import Dataset
@@ -40,6 +43,10 @@ class Inspection:
     notes: tuple[str, ...]
     code: str = ""  # digest of the builder's code and of the user's code that it reaches
     equal_biases: str = ""  # the option `bias` that would give every arm the same biases
+    input_scaling: tuple[str, ...] = ()  # layers that scale the inputs themselves
+
+
+NOTHING = Inspection({}, {}, (), ())  # of scores that exist already
 
 
 def inspect_arms(
@@ -50,14 +57,17 @@ def inspect_arms(
     *,
     engine: str,
     device: str,
+    task: Task = CLASSIFICATION,
+    data: Dataset | None = None,
 ) -> Inspection:
     """Build every arm once, choose the engine for all of them, and check that the arms differ.
 
+    Args: task: what they are trained for; data: on which; None: images or vectors of random floats.
     Raises: InputError: two arms are identical, an arm fails on a batch, the device isn't available.
     Refused: `engine` can't train an arm.
     """
     looked = [
-        _look_at(source, arms[: index + 1], input_shape, classes, engine)
+        _look_at(source, arms[: index + 1], Given(input_shape, classes, task, data), engine)
         for index in range(len(arms))
     ]
     _refuse_twins(source, looked)
@@ -72,7 +82,29 @@ def inspect_arms(
         tuple(dict.fromkeys([note for look in looked for note in look.notes] + _alike(looked))),
         source.code(),
         source.equal_biases(),
+        tuple(dict.fromkeys(layer for look in looked for layer in look.input_scaling)),
     )
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a network is for: the shape of its inputs, the number of its outputs, the task."""
+
+    input_shape: tuple[int, ...]
+    classes: int
+    task: Task
+    data: Dataset | None
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """The shape of one example's label."""
+        return () if self.data is None else self.data.y_train.shape[1:]
+
+    @property
+    def tokens(self) -> np.ndarray | None:
+        """The training examples if they are tokens."""
+        found = None if self.data is None else self.data.x_train
+        return found if found is not None and found.dtype == np.int64 else None
 
 
 @dataclass(frozen=True)
@@ -85,18 +117,20 @@ class _Look:
     behaviour: Behaviour
     report: dict[str, Any]
     notes: tuple[str, ...]
+    input_scaling: tuple[str, ...]
 
 
-def _look_at(
-    source: ModelSource, arms: list[Arm], input_shape: tuple[int, ...], classes: int, engine: str
-) -> _Look:
+def _look_at(source: ModelSource, arms: list[Arm], given: Given, engine: str) -> _Look:
     """Build the last of `arms`, paired with those before it, and inspect it."""
     arm = arms[-1]
+    input_shape, classes, task = given.input_shape, given.classes, given.task
     built, paired = build_paired(source, arm, arms[:-1], 0, input_shape, classes)
     framework, model = built.framework, built.model
-    framework.check(model, input_shape, classes)
-    chosen = choose_engine(built, engine)
-    behaves = behaviour(built, input_shape, classes)
+    framework.check(model, input_shape, classes, task, given.label_shape)
+    chosen = choose_engine(built, engine, task)
+    behaves = behaviour(
+        built, input_shape, classes, task=task, tokens=given.tokens, label_shape=given.label_shape
+    )
     only = [name for name in built.tensors if name not in paired.shared]
     report = {
         "label": arm.label,
@@ -109,8 +143,26 @@ def _look_at(
         "biases": framework.biases(model),
         "settings": sorted({described(norm) for norm in framework.norms(model)}),
     }
-    notes = (*paired.notes, built.note) if built.note else paired.notes
-    return _Look(arm, framework, chosen, behaves, report, notes)
+    own = framework.own_training(model)
+    notes = [*paired.notes, built.note, _unused(own) if own else ""]
+    kept = tuple(note for note in notes if note)
+    return _Look(arm, framework, chosen, behaves, report, kept, _input_scaling(built))
+
+
+def _unused(names: tuple[str, ...]) -> str:
+    return (
+        f"the model's own {' and '.join(names)} {'is' if len(names) == 1 else 'are'} not used: the "
+        "recipe trains it and the task scores it. To train it your way, give the training function "
+        "itself: compare(run=...), --run"
+    )
+
+
+def _input_scaling(built: Built) -> tuple[str, ...]:
+    """Return the layers that scale the inputs; none of a module, which isn't read to be trained."""
+    try:
+        return built.read().graph.input_scaling if built.framework.lowers else ()
+    except Refused:
+        return ()
 
 
 def _refuse_twins(source: ModelSource, looked: list[_Look]) -> None:
@@ -154,10 +206,10 @@ def _one_engine(looked: list[_Look]) -> tuple[str, str]:
     return name, reason
 
 
-def choose_engine(built: Built, wanted: str) -> tuple[str, str]:
+def choose_engine(built: Built, wanted: str, task: Task = CLASSIFICATION) -> tuple[str, str]:
     """Return the engine for one built arm, and the reason in words.
 
-    Args: wanted: one of `ENGINES`.
+    Args: wanted: one of `ENGINES`; task: what it is trained for.
     """
     own = built.framework
     if not own.lowers:
@@ -174,7 +226,7 @@ def choose_engine(built: Built, wanted: str) -> tuple[str, str]:
             raise InputError(f"engine '{HOST}' needs PyTorch: pip install 'relucate[torch]'.")
         return own.name, "PyTorch isn't installed"
     try:
-        lower(built.read())
+        lower(built.read(), task=task)
     except (Refused, ImportError) as error:  # a broken installation doesn't import
         if wanted == HOST:
             raise Refused(f"engine '{HOST}' can't train this model: {error}") from None
@@ -183,18 +235,27 @@ def choose_engine(built: Built, wanted: str) -> tuple[str, str]:
     return HOST, f"the model lowers to PyTorch, and the lowered module agrees with Keras{ignored}"
 
 
-def versions(used: Iterable[str] = ()) -> dict[str, str]:
+def versions(
+    used: Iterable[str] = (), always: Iterable[str] = ("relucate", "numpy")
+) -> dict[str, str]:
     """Return the versions of the packages that compute: they are part of a run's identity.
 
     Args: used: the frameworks in use; other installed packages don't matter.
+        always: packages that matter in any case.
     """
     found = {"python": platform.python_version(), "machine": platform.machine()}
     distributions = {"tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-macos")}
-    for package in ("relucate", "numpy", *sorted(set(used))):
-        for name in distributions.get(package, (package,)):
+    for package in (*always, *sorted(set(used))):
+        for name in distributions.get(package, _distributions().get(package, (package,))):
             with contextlib.suppress(metadata.PackageNotFoundError):
                 found.setdefault(package, metadata.version(name))
     return found
+
+
+@functools.cache
+def _distributions() -> Mapping[str, Sequence[str]]:
+    """Return the installed distributions of each package: sklearn is of scikit-learn."""
+    return metadata.packages_distributions()
 
 
 def execute(
@@ -210,7 +271,7 @@ def execute(
     before = [Arm.from_dict(values) for values in spec.before]
     built, paired = build_paired(source, arm, before, spec.seed, data.input_shape, data.classes)
     framework, engine = built.framework, named(spec.engine["name"])
-    model = built.model if engine is framework else lower(built.read(), check=False)
+    model = built.model if engine is framework else lower(built.read(), check=False, task=task)
     result = engine.train(
         model,
         data,

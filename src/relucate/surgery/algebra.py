@@ -28,7 +28,7 @@ def scale_inputs(node: Node, kernel: np.ndarray, scale: np.ndarray) -> np.ndarra
     """Return the kernel of W (s · x): scale has one entry per input channel."""
     if node.op == "conv_transpose":
         return kernel * scale  # inputs last
-    # A depthwise kernel has one group per channel, whatever `groups` says: on its own axis.
+    # A depthwise kernel has one group per channel, on an axis of its own; `groups` doesn't count.
     return _by_group(kernel, scale, 1 if node.op == "depthwise_conv" else _groups(node))
 
 
@@ -43,6 +43,21 @@ def shift_kernel(node: Node, kernel: np.ndarray, shift: np.ndarray) -> np.ndarra
     if node.op == "depthwise_conv":
         return (kernel * shift[:, None]).reshape(*kernel.shape[:-2], 1, -1)
     return scale_inputs(node, kernel, shift).sum(axis=-2, keepdims=True)
+
+
+def add_identity(
+    node: Node, kernel: np.ndarray, tap: tuple[int, ...], scale: np.ndarray
+) -> np.ndarray:
+    """Return the kernel of W x + s · x: `tap` reads the position of the output itself.
+
+    Not for conv_transpose; the layer has as many outputs as inputs.
+    """
+    made, outputs = kernel.copy(), np.arange(len(scale))
+    if node.op == "depthwise_conv":
+        made[(*tap, outputs, 0)] += scale
+    else:
+        made[(*tap, outputs % kernel.shape[-2], outputs)] += scale  # its place within its group
+    return made
 
 
 def _by_group(kernel: np.ndarray, scale: np.ndarray, groups: int) -> np.ndarray:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import InputError, unknown
+from ..arguments import texts, whole
+from ..errors import unknown
 from ..graph import Graph
 from ..phrases import some
 from .paths import Paths, is_unknown
@@ -70,9 +71,8 @@ def audit_graph(
         ignore: the same, for the rules to leave out.
     Raises: InputError: a rule that doesn't exist, steps below 1.
     """
-    if steps is not None and steps < 1:
-        raise InputError(f"steps is the number of training steps, 1 or more; got {steps}.")
-    chosen = list(choose(select, ignore))
+    steps = None if steps is None else whole(steps, "steps", 1)
+    chosen = list(choose(texts(select, "select"), texts(ignore, "ignore")))
     paths = Paths(graph)
     facts = Facts(graph, paths, sites(graph, paths), steps)
     found = [finding for rule in chosen for finding in rule(facts)]

@@ -234,6 +234,17 @@ def front_place(draft: Draft, paths: Paths, site: Site) -> Place:
     return Place(source, (name,))
 
 
+def check_axis(draft: Draft, site: Site) -> None:
+    """Raise Blocked if a norm isn't over its linear layer's channels: a permutation is between."""
+    node, linear = draft.nodes[site.nodes[0]], draft.nodes[site.linears[0]]
+    rank, channel = len(node.shape), linear.channel_axis
+    there = settled(draft, node, linear.name)
+    axes = {axis % rank for axis in there.attrs.get("axes", (there.attrs.get("axis", -1),))}
+    if rank == len(linear.shape) and channel is not None and channel not in axes:
+        numbers = ", ".join(map(str, sorted(axes)))
+        raise Blocked(f"its axis {numbers} isn't the channel axis of '{linear.layer}'")
+
+
 def norm_sizes(draft: Draft, node: Node, source: str) -> dict[str, tuple[int, ...]]:
     """Return the shapes that a norm's tensors have behind `source`, by role.
 

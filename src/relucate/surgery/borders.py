@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import unknown
+from ..arguments import one_of
 from ..graph import Graph, Node
 from ..graph.conventions import conventions
 from ..graph.evaluate import evaluate
@@ -381,8 +381,7 @@ def strategies() -> tuple[str, ...]:
 
 def check_strategy(strategy: str) -> None:
     """Raise InputError if there is no such strategy."""
-    if strategy not in strategies():
-        raise unknown("strategy", strategy, strategies())
+    one_of(strategy, "strategy", strategies())
 
 
 def is_exact(strategy: str | None) -> bool:

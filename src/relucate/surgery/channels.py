@@ -93,11 +93,11 @@ def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
     An `affine` that an earlier fold left behind such a layer (its border) is changed with it.
     """
     node = draft.nodes[name]
-    _check_untimed(node)
+    check_untimed(node)
     if len(draft.readers(name)) != 1 or name in draft.outputs:
         raise Blocked(f"'{node.layer_name}' has other consumers")
     if node.operation.absorbs:
-        _check_linear(draft, node, channels)
+        check_linear(draft, node, channels)
         return [Absorption(name, True, channels)]
     if node.operation.kind == "merge" and node.operation.scale == "any":
         return _behind_merge(draft, node, channels)
@@ -149,9 +149,9 @@ def ahead(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
 
 
 def _ahead_one(draft: Draft, node: Node, name: str, channels: Channels) -> list[Absorption]:
-    _check_untimed(node)
+    check_untimed(node)
     if node.operation.absorbs:
-        _check_linear(draft, node, channels)
+        check_linear(draft, node, channels)
         return [Absorption(node.name, False, channels, border=_has_border(draft, node, channels))]
     if node.op == "zero_pad" and channels.shifts and _padding_apart(node, channels.axis):
         return _ahead_of_padding(draft, node, channels)
@@ -179,7 +179,7 @@ def _ahead_of_padding(draft: Draft, pad: Node, channels: Channels) -> list[Absor
     for node in {n.name: n for n in draft.readers(pad.name)}.values():
         if not (node.kind == "linear" and node.operation.pads):
             raise Blocked(f"'{pad.layer}' pads zeros for '{node.layer}', which is no convolution")
-        _check_linear(draft, node, channels)
+        check_linear(draft, node, channels)
         found.append(Absorption(node.name, False, channels, border=True, pad=pad.name))
     return found
 
@@ -308,12 +308,14 @@ def _laid_out(
     return full.reshape(there)
 
 
-def _check_untimed(node: Node) -> None:
+def check_untimed(node: Node) -> None:
+    """Raise Blocked if a layer is applied step by step."""
     if node.attrs.get("time_distributed"):  # its axes don't count the time axis
         raise Blocked(f"'{node.layer_name}' is applied step by step")
 
 
-def _check_linear(draft: Draft, node: Node, channels: Channels) -> None:
+def check_linear(draft: Draft, node: Node, channels: Channels) -> None:
+    """Raise Blocked if a layer's kernel is computed, or its channels aren't the norm's."""
     layer = node.layer_name
     for attr in ("reparametrized", "quantized", "lora"):
         if node.attrs.get(attr):

@@ -20,6 +20,7 @@ import numpy as np
 from ..graph import Graph
 from ..order import Order
 from .blocks import (
+    check_axis,
     check_crossing,
     check_order,
     check_own,
@@ -190,7 +191,7 @@ def _take_out(
     check_own(draft, task.calls)
     check_same(task.sites, [fit(draft, paths, site, wanted) for site in task.sites])
     for site in task.sites:
-        _check_axis(draft, site)
+        check_axis(draft, site)
     mean = draft.array(node, "moving_mean")
     size = _IDENTITY * (np.abs(mean) if mean is not None else 0) + 1e-30
     if np.all(np.abs(channels.scale - 1) <= _IDENTITY) and np.all(np.abs(channels.shift) <= size):
@@ -199,14 +200,6 @@ def _take_out(
         return "it was the identity", None
     into, chosen = absorb_norm(draft, task.calls, strategy)
     return f"into {into}", chosen
-
-
-def _check_axis(draft: Draft, site: Site) -> None:
-    node, linear = draft.nodes[site.nodes[0]], draft.nodes[site.linears[0]]
-    axis = node.attrs["axis"] % len(node.shape)
-    there = settled(draft, node, linear.name).attrs["axis"] % len(node.shape)
-    if len(node.shape) == len(linear.shape) and there != linear.channel_axis:
-        raise Blocked(f"its axis {axis} isn't the channel axis of '{linear.layer}'")
 
 
 def _put_in(

@@ -170,6 +170,15 @@ class Draft:
             self._rewire(reader, name, source)
         self.outputs = [source if output == name else output for output in self.outputs]
 
+    def drop_input(self, name: str, source: str) -> None:
+        """Let a sum do without one of its terms; where one is left, that takes its place."""
+        node = self.nodes[name]
+        self._readers[source].remove(name)
+        rest = tuple(other for other in node.inputs if other != source)
+        self.nodes[name] = replace(node, inputs=rest)
+        if len(rest) == 1:
+            self.remove(name)
+
     def move(self, name: str, source: str, readers: Iterable[str] | None = None) -> None:
         """Put a node with one input behind `source`, read by all readers that `source` had.
 

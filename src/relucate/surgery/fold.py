@@ -3,9 +3,10 @@
     behind a linear layer:       s · (W x + b) + t = (s W) x + (s b + t)
     in front of linear layers:   W (s · x + t) + b = (W s) x + (b + W t)
 
-Backwards first (it needs only a bias), else forwards into every layer that reads the norm. If zero
-padding is between a norm and a convolution, the shift is no bias at the border: `borders` has the
-ways to carry it through, all but one exact for any statistics, gammas of zero included.
+Backwards first (it needs only a bias), else forwards into every layer that reads the norm, else
+into a linear layer in parallel with it (`parallel`). If zero padding is between a norm and a
+convolution, the shift is no bias at the border: `borders` has the ways to carry it through, all but
+one exact for any statistics, gammas of zero included.
 
 Pure: Graph to Graph and a report. Not here: checking the result (`verify`), writing it back.
 Sources: Ioffe and Szegedy, Batch Normalization, 2015; Jacob et al., Quantization and Training of
@@ -25,6 +26,7 @@ from . import algebra
 from .borders import along, check_strategy, choose, crossing, warnings_of
 from .channels import Absorption, Blocked, Channels, behind, check_shared
 from .draft import Draft, Edit, SiteResult
+from .parallel import absorb_parallel
 from .sites import sites
 
 
@@ -73,11 +75,55 @@ def _fold_one(
     layer = draft.nodes[calls[0]].layer_name
     try:
         check_left(calls, left)
-        into, chosen = absorb_norm(draft, calls, strategy)
+        into, chosen = _absorb_anywhere(draft, calls, strategy)
     except Blocked as blocked:
         return SiteResult(layer, "skipped", str(blocked), old=old, new=old)
     new = "-".join(token for token in old.split("-") if token != "norm")
     return SiteResult(layer, "done", f"into {into}", chosen, old, new)
+
+
+def _absorb_anywhere(draft: Draft, calls: Sequence[str], strategy: str) -> tuple[str, str | None]:
+    """Let linear layers around a norm absorb it, else one in parallel, else the next norm."""
+    try:
+        return absorb_norm(draft, calls, strategy)
+    except Blocked:
+        channels = norm_channels(draft, calls)
+        into = absorb_parallel(draft, calls, channels) or _absorb_in_norm(draft, calls, channels)
+        if not into:
+            raise
+        return into, None
+
+
+def _absorb_in_norm(draft: Draft, calls: Sequence[str], channels: Channels) -> str:
+    """Let the norm that alone reads a norm (s, t) absorb it; "" if there is none.
+
+    Its own scale and shift S, T become S s and S t + T; its statistics stay:
+    gamma' = gamma s, beta' = S t + T + mean S s.
+    """
+    readers = [draft.readers(name) for name in calls]
+    if any(len(r) != 1 or r[0].kind != "norm" for r in readers) or {*calls} & {*draft.outputs}:
+        return ""
+    node, names = readers[0][0], [reader.name for (reader,) in readers]
+    try:
+        own = norm_channels(draft, names)
+    except Blocked:
+        return ""
+    gamma, beta, mean = (draft.array(node, role) for role in ("gamma", "beta", "moving_mean"))
+    shared = draft.sharing(node) != {*names} or own.axis != channels.axis
+    if gamma is None or beta is None or mean is None or shared or _computed(draft, node):
+        return ""
+    scale = own.scale * channels.scale
+    for name in calls:
+        draft.remove(name)
+    draft.set_array(node.name, "gamma", gamma * channels.scale)
+    draft.set_array(node.name, "beta", own.scale * channels.shift + own.shift + mean * scale)
+    return node.layer_name
+
+
+def _computed(draft: Draft, node: Node) -> bool:
+    """Return whether a norm's gamma or beta is computed, or is another tensor, too."""
+    keys = [node.arrays[role] for role in ("gamma", "beta")]
+    return any(key in draft.source.made_of for key in keys) or len({*keys}) < len(keys)
 
 
 def absorb_norm(

@@ -17,11 +17,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import Refused, unknown
+from ..arguments import one_of
+from ..errors import Refused
 from ..graph import Graph, Node
 from ..order import Order
 from .blocks import (
     check_act,
+    check_axis,
     check_crossing,
     check_order,
     check_own,
@@ -58,8 +60,7 @@ def rebuild_graph(
         layer is quantized or has LoRA's weights.
     """
     wanted = check_order(order, "rebuild")
-    if bias not in BIASES:
-        raise unknown("choice of bias for a rebuilt model", bias, BIASES)
+    one_of(bias, "choice of bias for a rebuilt model", BIASES)
     _check_plain(graph)
     paths, draft = Paths(graph), Draft(graph)
     by_node = {site.nodes[0]: site for site in site_calls(graph, paths)}
@@ -142,6 +143,8 @@ def _check(draft: Draft, paths: Paths, sites: Collection[Site], wanted: Order) -
     check_whole_steps(draft.source, sites)
     _check_mode(draft, calls)
     check_own(draft, calls)
+    for site in sites:
+        check_axis(draft, site)
     new = [token for token in wanted.tokens if token != "norm"]
     turned = [_others(site) != new for site in sites]
     sizes = []

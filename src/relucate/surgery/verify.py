@@ -23,7 +23,9 @@ from ..graph.nodes import is_floating
 
 TOLERANCES = {"float64": 1e-9, "float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
 NOISE = 100.0  # rounding happens in every layer, the nudge in the input only
-LAYER_TOLERANCE = 1e-6  # of float32 weights, each rounded once, in a layer computed in float64
+# Of a layer computed in float64, whose weights were rounded to this type once.
+LAYER_TOLERANCES = {"float64": 1e-12, "float32": 1e-6, "float16": 2.5e-3, "bfloat16": 2e-2}
+_LAST_BIT = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 _SAMPLE = 64  # values that are looked at first
 
 Each = Callable[[str, np.ndarray], np.ndarray]  # (layer, its output) -> what the next layers read
@@ -106,9 +108,24 @@ def compare_outputs(
     return Certificate(largest, relative, allowed, count, dtype, passed, None, found)
 
 
-def nudged(inputs: Iterable[np.ndarray], towards: float = np.inf) -> list[np.ndarray]:
-    """Return floating inputs changed in their last bit, others as they are."""
-    return [np.nextafter(x, towards, dtype=x.dtype) if x.dtype.kind == "f" else x for x in inputs]
+def nudged(
+    inputs: Iterable[np.ndarray], towards: float = np.inf, dtype: str = "float32"
+) -> list[np.ndarray]:
+    """Return floating inputs changed in their last bit as `dtype`, others as they are."""
+    return [_nudged(x, towards, dtype) if x.dtype.kind == "f" else x for x in inputs]
+
+
+def _nudged(x: np.ndarray, towards: float, dtype: str) -> np.ndarray:
+    if dtype == "float64":
+        x = x.astype(np.float64)
+    elif dtype != "float32":  # the model casts its inputs: a smaller step would be lost
+        x = x + np.copysign(_LAST_BIT[dtype], towards).astype(x.dtype) * np.abs(x)
+    return np.nextafter(x, towards, dtype=x.dtype)
+
+
+def amplifies(noise: float, dtype: str) -> bool:
+    """Return whether a model makes far more of its inputs' last bit than that bit is."""
+    return noise >= 8 * _LAST_BIT[dtype]
 
 
 def undecided(found: Certificate, noise: float, why: str) -> Certificate:
@@ -145,7 +162,7 @@ class Trail:
         parted: the first layer whose output didn't agree, and none behind it.
     """
 
-    def __init__(self, tolerance: float = LAYER_TOLERANCE) -> None:
+    def __init__(self, tolerance: float = LAYER_TOLERANCES["float32"]) -> None:
         self.tolerance, self.largest, self.count = tolerance, 0.0, 0
         self.parted: str | None = None
         self._known: dict[tuple[int, ...], list[tuple[np.ndarray, float]]] = {}
@@ -181,16 +198,16 @@ def compare_layers(
 ) -> Certificate:
     """Return the certificate of two models compared layer by layer, in float64.
 
-    Weights are rounded to float32 once, when they are combined: a layer's output, computed in
-    float64 from the same inputs, may differ by 1e-6 of its scale. A model that differs by more
-    somewhere, and whose outputs still do when everything that agrees was made the same, isn't
-    certified.
+    Weights are rounded to the model's type once, when they are combined: a layer's output, computed
+    in float64 from the same inputs, may differ by as much (LAYER_TOLERANCES). A model that differs
+    by more somewhere, and whose outputs still do when everything that agrees was made the same,
+    isn't certified.
 
     Args: one, other: compute a model in float64, handing each layer's output to what they are
         given; found: for the outputs, as the models compute them, which differ; noise: what a
         change of the inputs' last bit does to them.
     """
-    trail = Trail()
+    trail = Trail(LAYER_TOLERANCES[found.dtype])
     made = compare_outputs(one(trail.record), other(trail.follow), found.dtype, trail.tolerance)
     if not made.passed:
         where = f" from '{trail.parted}' on" if trail.parted else ""

@@ -40,8 +40,8 @@ class Batches:
         return x.float().sub_(self.mean).mul_(self.scale) if x.dtype == torch.uint8 else x
 
     def laid_out(self, x: Tensor) -> Tensor:
-        """Move the channels to axis 1 if the model wants them there."""
-        return x.movedim(-1, 1) if self.channels_first and x.ndim > 2 else x
+        """Move an image's channels to axis 1 if the model wants them there."""
+        return x.movedim(-1, 1) if self.channels_first and x.ndim > 3 else x
 
     def epoch(
         self, seed: int, epoch: int, batch_size: int, augment: Sequence[str]
@@ -79,7 +79,7 @@ def batches(
     def part(x: np.ndarray, y: np.ndarray) -> Batches:
         return Batches(
             torch.from_numpy(np.array(x if x.dtype == np.uint8 else standard(x))).to(device),
-            torch.from_numpy(np.array(y, np.int64)).to(device),
+            torch.from_numpy(np.array(y)).to(device),
             torch.from_numpy(standard.mean).to(device),
             torch.from_numpy(standard.scale).to(device),
             channels_first,

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..block import check_rate, group_count
 from ..errors import InputError, unknown
 from ..order import Order, bias_is_redundant
 from .pieces import (
@@ -22,12 +24,12 @@ from .pieces import (
     activation_module,
     conv_batch_norm,
     dense_batch_norm,
-    divisor,
     gain_of,
     keep_input,
 )
 
 NORMS = ("batch", "instance", "group", "layer", "none")
+_groups = partial(group_count, option="norm_groups")
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
@@ -55,7 +57,7 @@ class _Block(nn.Module):
         tokens = _present(self.order, norm, act, dropout)
         width = sizes[tokens.index("norm") > tokens.index("linear")] if "norm" in tokens else 0
         if bias is None:
-            groups = divisor(norm_groups, sizes[1]) if norm == "group" else None
+            groups = _groups(norm_groups, sizes[1]) if norm == "group" else None
             effective = Order("-".join(tokens))
             bias = not bias_is_redundant(effective, norm, groups=groups, channels=sizes[1])
         if act is not None and "act" in tokens:
@@ -180,7 +182,7 @@ class ConvBlock(_Block):
             if norm == "instance":
                 return _INSTANCE_NORMS[dims - 1](channels, eps, affine=affine)
             if norm == "group":
-                return nn.GroupNorm(divisor(norm_groups, channels), channels, eps, affine)
+                return nn.GroupNorm(_groups(norm_groups, channels), channels, eps, affine)
             return ChannelLayerNorm(channels, eps, affine, dims)
 
         sizes = (in_channels, out_channels)
@@ -236,7 +238,7 @@ class DenseBlock(_Block):
             if norm == "batch":
                 return dense_batch_norm(features, eps=eps, momentum=momentum, affine=affine)
             if norm == "group":
-                return nn.GroupNorm(divisor(norm_groups, features), features, eps, affine)
+                return nn.GroupNorm(_groups(norm_groups, features), features, eps, affine)
             return nn.LayerNorm(features, eps, affine)
 
         def make_linear(with_bias: bool) -> nn.Module:
@@ -257,13 +259,7 @@ def _present(order: Order, norm: str, act: nn.Module | None, dropout: float) -> 
     """Return the tokens that the block will have, or raise which arguments don't fit."""
     if norm not in NORMS:
         raise unknown("norm", norm, NORMS)
-    if not 0.0 <= dropout < 1.0:
-        raise InputError(f"dropout must be a rate in [0, 1), got {dropout!r}.")
-    if dropout and not order.has_drop:
-        raise InputError(
-            f"dropout={dropout} has no place in the order '{order}': add a drop token, "
-            f"for example '{order}-drop'."
-        )
+    check_rate(dropout, order)
     absent = {"norm"} if norm == "none" else set()
     absent |= {"act"} if act is None else set()
     return tuple(token for token in order.tokens if token not in absent)

@@ -15,20 +15,30 @@ import torch
 from torch import fx, nn
 
 from ..errors import InputError, Refused
-from ..graph import Graph
+from ..graph import Graph, Node
 from ..graph.evaluate import evaluate
 from ..train.framework import Framework, Init, Lowerable, ReadModel
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
-from ..train.task import Task
+from ..train.task import CLASSIFICATION, Task
 from . import trainer
 from .lowering.check import lower_checked
 from .modules import is_norm
+from .reading.detached import unwrap
 from .reading.reader import read, read_with_modules, same_calls_in_training, unread
-from .running import export, in_double, other_sizes, output_class, outputs, tapped
+from .running import (
+    export,
+    in_double,
+    other_sizes,
+    output_class,
+    outputs,
+    takes_tokens,
+    tapped,
+)
 from .writing.copying import backward_hooks
+from .writing.functions import WithModules, with_modules
 from .writing.proving import Proof
-from .writing.writer import unwritable, write_tapped
+from .writing.writer import functions_moved, unwritable, write
 
 
 class _ReadModel:
@@ -39,6 +49,18 @@ class _ReadModel:
         self.dtypes = frozenset(str(p.dtype).removeprefix("torch.") for p in model.parameters())
         self.limits = ()
         self._written: WeakKeyDictionary[nn.Module, Proof] = WeakKeyDictionary()
+        self._traced: WeakKeyDictionary[nn.Module, tuple[str, ...]] = WeakKeyDictionary()
+        self._others: dict[frozenset[str], WithModules | None] = {}
+
+    def _with_modules(self, graph: Graph) -> WithModules:
+        """Return the model as it is, or with modules for the functions that `graph` moves."""
+        own = WithModules(unwrap(self._model), self._reading, {}, ())
+        calling = frozenset(functions_moved(graph, own.model, self._reading))
+        if not calling:
+            return own
+        if calling not in self._others:
+            self._others[calling] = with_modules(own.model, self._reading, calling)
+        return self._others[calling] or own
 
     def write(
         self,
@@ -48,14 +70,21 @@ class _ReadModel:
         *,
         compiled: bool = False,
     ) -> Any:
-        made = write_tapped(graph, self._model, self._reading, fresh=fresh, init=init)
+        source = self._with_modules(graph)
+        graph = source.renamed(graph)
+        made = write(graph, source.model, source.reading, fresh=fresh, init=init)
         if made.proof:
             self._written[made.module] = made.proof
+            self._traced[made.module] = source.paths
         return made.module
 
     def unwritable(self, graph: Graph) -> Mapping[str, str]:
-        turned = _turned(self.graph, graph)
-        return turned or unwritable(graph, self._model, self._reading)
+        if turned := _turned(self.graph, graph):
+            return turned
+        source = self._with_modules(graph)
+        back = {new: old for old, new in source.names.items()}
+        stuck = unwritable(source.renamed(graph), source.model, source.reading)
+        return {back.get(name, name): why for name, why in stuck.items()}
 
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         return outputs(model, inputs, self._example)
@@ -74,10 +103,12 @@ class _ReadModel:
     def taps(
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
     ) -> Iterator[dict[str, np.ndarray]]:
-        made = write_tapped(graph, self._model, self._reading)
+        source = self._with_modules(graph)
+        made = write(source.renamed(graph), source.model, source.reading)
         wanted = {name: made.paths[name] for name in names if name in made.paths}
         for batch in batches:
-            yield tapped(made.module, wanted, batch, self._example)
+            found = tapped(made.module, wanted, batch, self._example)
+            yield {name: _ranked(value, graph.nodes[name]) for name, value in found.items()}
 
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         return other_sizes(inputs)
@@ -101,6 +132,12 @@ class _ReadModel:
                 found.append(
                     f"the new module returns a {new.__name__}, not a {old.__name__} as the source."
                 )
+        if paths := self._traced.get(model):
+            named = ", ".join(f"'{path}'" for path in paths)
+            found.append(
+                f"{named} called an activation as a function: it is a torch.fx.GraphModule of the "
+                "same calls now, in which the activation is a module."
+            )
         if paths := unread(self._reading, self._model):
             named = ", ".join(f"'{path}'" for path in paths)
             found.append(
@@ -118,6 +155,12 @@ class _ReadModel:
 
     def lowerable(self) -> Lowerable:
         raise Refused("a torch.nn.Module is trained as it is, not lowered.")
+
+
+def _ranked(value: np.ndarray, node: Node) -> np.ndarray:
+    """Return what a norm reads with as many axes as its node has: it may have merged some."""
+    missing = len(node.shape) - value.ndim
+    return np.expand_dims(value, tuple(range(1, 1 + missing))) if missing else value
 
 
 def _turned(old: Graph, new: Graph) -> dict[str, str]:
@@ -141,9 +184,11 @@ class _Torch:
     def is_model(self, model: Any) -> bool:
         return True
 
-    def example(self, input_shape: tuple[int, ...]) -> Any:
-        if len(input_shape) > 1:
+    def example(self, input_shape: tuple[int, ...], model: Any = None) -> Any:
+        if len(input_shape) > 2:
             return 2, input_shape[-1], *input_shape[:-1]
+        if model is not None and takes_tokens(model, input_shape):
+            return (torch.zeros((2, *input_shape), dtype=torch.int64),)
         return 2, *input_shape
 
     def read(self, model: Any, example: Any = None, leaves: Sequence[str] = ()) -> ReadModel:
@@ -165,6 +210,10 @@ class _Torch:
 
     def is_compiled(self, model: Any) -> bool:
         return False
+
+    def own_training(self, model: Any) -> tuple[str, ...]:
+        names = ("training_step", "train_step", "configure_optimizers")  # Lightning's and others'
+        return tuple(name for name in names if callable(getattr(model, name, None)))
 
     def tensors(self, model: Any) -> dict[str, np.ndarray]:
         lazy = (nn.UninitializedParameter, nn.UninitializedBuffer)
@@ -210,16 +259,29 @@ class _Torch:
         torch.manual_seed(0)
         batch = torch.from_numpy(x)
         with torch.no_grad():
-            return model(batch.movedim(-1, 1) if batch.ndim > 2 else batch)
+            return model(batch.movedim(-1, 1) if batch.ndim > 3 else batch)
 
-    def check(self, model: Any, input_shape: tuple[int, ...], classes: int) -> None:
+    def check(
+        self,
+        model: Any,
+        input_shape: tuple[int, ...],
+        classes: int,
+        task: Task = CLASSIFICATION,
+        label_shape: tuple[int, ...] = (),
+    ) -> None:
         pass  # a module doesn't say what it takes and gives: a call does
 
-    def check_outputs(self, outputs: Any, classes: int) -> None:
-        trainer.check_logits(outputs, classes)
+    def check_outputs(
+        self,
+        outputs: Any,
+        classes: int,
+        task: Task = CLASSIFICATION,
+        label_shape: tuple[int, ...] = (),
+    ) -> None:
+        trainer.check_logits(outputs, classes, task, label_shape)
 
-    def lower(self, source: Lowerable, *, check: bool = True) -> Any:
-        return lower_checked(source, check=check)
+    def lower(self, source: Lowerable, *, check: bool = True, task: Task = CLASSIFICATION) -> Any:
+        return lower_checked(source, check=check, task=task)
 
     def train(
         self,

@@ -50,18 +50,9 @@ class BatchNorm(nn.Module):
         self.momentum, self.epsilon, self.frozen = momentum, epsilon, frozen
 
     def forward(self, x: Tensor) -> Tensor:
+        state = (self.weight, self.bias, self.running_mean, self.running_var)
         if not self.training or self.frozen:
-            return torch.batch_norm(
-                x,
-                self.weight,
-                self.bias,
-                self.running_mean,
-                self.running_var,
-                False,
-                0.0,
-                self.epsilon,
-                False,
-            )
+            return torch.batch_norm(x, *state, False, 0.0, self.epsilon, False)
         count = x.numel() // x.shape[1]
         if count == 1:
             return self._single(x)
@@ -70,17 +61,7 @@ class BatchNorm(nn.Module):
         if count > _NAIVE and x.dtype == torch.float32 and naive:
             return self._exact(x)
         kept = self.running_var * self.momentum
-        y = torch.batch_norm(
-            x,
-            self.weight,
-            self.bias,
-            self.running_mean,
-            self.running_var,
-            True,
-            1.0 - self.momentum,
-            self.epsilon,
-            False,
-        )
+        y = torch.batch_norm(x, *state, True, 1.0 - self.momentum, self.epsilon, False)
         # PyTorch added (1 - momentum) · var · n / (n - 1); this removes the surplus n-th. `.data`,
         # because autograd counts changes of saved tensors, though it reads this one in eval only.
         self.running_var.data.lerp_(kept, 1.0 / count)
@@ -135,6 +116,22 @@ class _ExactBatchNorm(torch.autograd.Function):
             gradients[0], x, weight, None, None, mean, scale, True, ctx.epsilon, ctx.wanted
         )
         return *(g if wanted else None for g, wanted in zip(found, ctx.wanted, strict=True)), None
+
+
+class TokenBatchNorm(nn.BatchNorm1d):
+    """PyTorch's batch norm over the last axis of tokens (batch, ..., channels), not over axis 1."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.flatten(0, -2)).reshape(input.shape)
+
+    @classmethod
+    def like(cls, norm: nn.Module) -> nn.Module:
+        """Return `norm`, a plain batch norm that got merged tokens, with another forward."""
+        if type(norm) is nn.BatchNorm1d:
+            made = object.__new__(cls)
+            vars(made).update(vars(norm))
+            return made
+        return norm
 
 
 class GroupNorm(nn.GroupNorm):
@@ -316,6 +313,21 @@ class FixedOffset(nn.Module):
 
     def extra_repr(self) -> str:
         return f"x of {self.shape}"
+
+
+class FixedArgument(nn.Module):
+    """Refuse another value for an argument than that which a forward was traced with."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        super().__init__()
+        self.name, self.value = name, value
+
+    def forward(self, value: Any) -> None:
+        if value != self.value:
+            raise ValueError(
+                f"expected {self.name}={self.value!r}, got {value!r}: the forward of this module "
+                "was traced, for that value only."
+            )
 
 
 class Pad(nn.Module):

@@ -40,7 +40,6 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "softplus": nn.Softplus,
     "softsign": nn.Softsign,
 }
-_GROUPS = 32  # Wu and He, Group Normalization, 2018
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -164,20 +163,6 @@ def _check_sequence(input: Tensor) -> None:
             "a batch norm of a 1-D convolution's channels takes (batch, channels, length), got "
             f"{tuple(input.shape)}."
         )
-
-
-def divisor(groups: int | None, channels: int) -> int:
-    """Return a group norm's number of groups: the largest divisor of the channels up to `groups`.
-
-    Raises: InputError: groups is below 1 and isn't -1 (one per channel).
-    """
-    if groups == -1:
-        return channels
-    if groups is None:
-        groups = max(min(_GROUPS, channels // 4), 1)
-    if groups < 1:
-        raise InputError(f"norm_groups must be above 0, or -1 for one per channel; got {groups}.")
-    return next(g for g in range(min(groups, channels), 0, -1) if channels % g == 0)
 
 
 def gain_of(act: nn.Module) -> float:

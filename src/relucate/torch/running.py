@@ -34,6 +34,23 @@ def outputs(model: nn.Module, inputs: Sequence[np.ndarray], example: Any) -> lis
     return arrays
 
 
+def takes_tokens(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
+    """Return whether a module fails on floats of this shape and takes integers."""
+    if len(input_shape) != 1:
+        return False
+    batch = torch.zeros((2, *input_shape))
+    return not _runs(model, batch) and _runs(model, batch.long())
+
+
+def _runs(model: nn.Module, batch: Tensor) -> bool:
+    try:
+        with _evaluating(model):
+            model(batch)
+    except Exception:  # whatever the user's forward raises
+        return False
+    return True
+
+
 def output_class(model: nn.Module, example: Any) -> type:
     """Return the class of what a module gives for its example, in eval mode."""
     with _evaluating(model):
@@ -164,7 +181,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _call(model: nn.Module, inputs: Sequence[np.ndarray], example: Any) -> Any:
-    """Call a module with arrays in place of the tensors of its example, whatever holds these."""
+    """Call a module with arrays in place of the tensors of its example, which may be nested."""
     like = next((p for p in model.parameters() if p.is_floating_point()), None)
     if example is None:
         return model(*(_tensor(x, like, None) for x in inputs))

@@ -1,4 +1,4 @@
-"""The torch engine: train any `torch.nn.Module` that maps a batch to class logits.
+"""The torch engine: train any `torch.nn.Module` that maps a batch to what a task scores.
 
 A plain loop over tensors that are already on the device, without any work per example. The same
 code trains a lowered Keras model and the user's own module. Not here: which model, which arm.
@@ -7,7 +7,7 @@ code trains a lowered Keras model and the user's own module. Not here: which mod
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -23,8 +23,10 @@ from ..train.loop import run
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.schedule import learning_rates
+from ..train.scores import are_probabilities
 from ..train.streams import derive, dropout_key
-from ..train.task import CLASSIFICATION, Task, are_probabilities
+from ..train.task import CLASSIFICATION, Task
+from ..train.tasks import class_axis
 from .batches import batches
 from .lowering.lower import Lowered
 from .modules import NORMS, channels_last_weights
@@ -48,8 +50,9 @@ def train(
     """Train `model` in place on `data` and score it on the test part at the end.
 
     Args:
-        model: maps (batch, ...) to (batch, classes) logits. A `Lowered` model takes channels last;
-            any other module takes images as (batch, channels, height, width).
+        model: maps (batch, ...) to the task's outputs: logits (batch, classes), numbers, ... A
+            `Lowered` model takes channels last; any other module takes images as (batch, channels,
+            height, width).
         seed: decides the data order, augmentation and dropout, not the initial values.
         device: "cpu", "cuda", ...
         task: gives the loss and the score.
@@ -57,8 +60,8 @@ def train(
     Returns: score and loss on all test examples after the last epoch, the learning curve (test
         score on `recipe.curve` evenly spread test examples after each epoch), seconds, and the
         score of each test example. A loss that isn't finite ends the run as `diverged`.
-    Raises: InputError: the recipe doesn't fit the data (`Recipe.check_fits`). Refused: outputs that
-        aren't logits of shape (batch, classes), no trainable parameters.
+    Raises: InputError: the recipe doesn't fit the data (`Recipe.check_fits`) or the task. Refused:
+        outputs that don't fit the task, no trainable parameters.
     """
     recipe.check_fits(len(data.y_train), data.input_shape)
     labels = {"test": data.y_test}
@@ -69,8 +72,15 @@ def train(
     # cuDNN may choose other algorithms in every run, with different rounding.
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         engine = _Engine(model, data, held, recipe, seed, torch.device(device), first, task)
-        trained = len(data.y_train)
-        return run(engine, recipe, labels, trained=trained, seed=seed, on_epoch=on_epoch, task=task)
+        return run(
+            engine,
+            recipe,
+            labels,
+            trained=len(data.y_train),
+            seed=seed,
+            on_epoch=on_epoch,
+            task=engine.task,
+        )
 
 
 class _Engine:
@@ -96,16 +106,30 @@ class _Engine:
         self.parts = {"test": test_set}
         if held is not None:
             self.parts["held"] = batches(held, **place)[1]
-        self.loss = task.loss_among(_LOSSES)
+        self.channels_first = channels_first
+        self.masks = (data.classes, data.y_train.shape[1:]) if task.labels == "masks" else None
+        shape = self._checked_shape(data, task)
+        self.task = task.prepared(data.y_train, recipe, shape)
+        self.train_set.y = torch.from_numpy(np.array(self.task.encoded(data.y_train))).to(device)
+        self.loss = self.task.loss_among(_LOSSES)
+        weights = self.task.weights
+        self.weights = None if weights is None else torch.from_numpy(weights).to(device)
         self.rates = learning_rates(recipe, len(self.train_set) // recipe.batch_size).tolist()
         self.optimizer = make_optimizer(model, recipe)
-        model.eval()
-        with torch.no_grad():
-            few = slice(0, min(8, len(self.train_set)))
-            check_logits(model(self.train_set.inputs(few)), data.classes, task)
         if recipe.batch_size == 1:
             check_single(model, self.train_set.inputs(slice(0, 1)))
         key_dropout(model, seed)
+
+    def _checked_shape(self, data: Dataset, task: Task) -> tuple[int, ...]:
+        """Return the shape of the outputs for a few examples, refused if they don't fit."""
+        self.model.eval()
+        few = self.train_set.inputs(slice(0, min(8, len(self.train_set))))
+        with torch.no_grad():
+            outputs = self.model(few)
+        check_logits(outputs, data.classes, task, data.y_train.shape[1:])
+        if "sigmoid" in task.final(self._class_last(outputs).shape[-1]):
+            check_no_sigmoid(self.model, few)
+        return tuple(outputs.shape)
 
     def epoch(self, number: int) -> float:
         """Train one epoch; return its mean loss."""
@@ -120,7 +144,7 @@ class _Engine:
             for group in optimizer.param_groups:
                 group["lr"] = self.rates[step]
             with autocast:
-                loss = self.loss(model(x), y, recipe)
+                loss = self.loss(self._class_last(model(x)), y, recipe, self.weights)
             extra = penalty()
             loss = loss if extra is None else loss + extra
             optimizer.zero_grad(set_to_none=True)
@@ -139,18 +163,25 @@ class _Engine:
 
     @torch.no_grad()  # not inference_mode: a module may keep a tensor for later training
     def outputs(self, part: str, index: np.ndarray | None) -> np.ndarray:
-        """Return the model's outputs on a part, (n, classes) float32."""
+        """Return the model's outputs on a part, (n, ..., classes) float32."""
         self.model.eval()
         source = self.parts[part]
         chosen = np.arange(len(source)) if index is None else index
         steps = torch.from_numpy(chosen).to(self.device).split(_SCORE_BATCH)
         with self._autocast():
-            found = [self.model(source.inputs(step)) for step in steps]
+            found = [self._class_last(self.model(source.inputs(step))) for step in steps]
         return torch.cat(found).float().cpu().numpy()
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of trainable scalars, of all modules and of the norms."""
         return count_parameters(self.model)
+
+    def _class_last(self, outputs: Tensor) -> Tensor:
+        """Return a mask's outputs with the classes on the last axis; others as they are."""
+        if self.masks is None:
+            return outputs
+        axis = class_axis(tuple(outputs.shape), *self.masks, self.channels_first)
+        return outputs.movedim(1, -1) if axis == 1 else outputs
 
     def _autocast(self) -> Any:
         if self.recipe.precision == "bf16":
@@ -158,11 +189,42 @@ class _Engine:
         return nullcontext()
 
 
-def _cross_entropy(outputs: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
-    return F.cross_entropy(outputs, labels, label_smoothing=recipe.label_smoothing)
+Weights = Tensor | None  # of the classes
 
 
-_LOSSES = {"cross-entropy": _cross_entropy}  # by the name that a task gives
+def _cross_entropy(outputs: Tensor, labels: Tensor, recipe: Recipe, weights: Weights) -> Tensor:
+    outputs = outputs.movedim(-1, 1) if outputs.ndim > 2 else outputs
+    labels, smoothing = labels.long(), recipe.label_smoothing
+    if weights is None:
+        return F.cross_entropy(outputs, labels, label_smoothing=smoothing)
+    each = F.cross_entropy(outputs, labels, label_smoothing=smoothing, reduction="none")
+    return (weights[labels] * each).mean()
+
+
+def _binary(outputs: Tensor, labels: Tensor, recipe: Recipe, weights: Weights) -> Tensor:
+    wanted, smoothing = labels.float(), recipe.label_smoothing
+    wanted = wanted * (1 - smoothing) + smoothing / 2
+    each = F.binary_cross_entropy_with_logits(
+        outputs.float().reshape(labels.shape), wanted, reduction="none"
+    )
+    return (each if weights is None else weights[labels.long()] * each).mean()
+
+
+def _of_numbers(function: Callable[..., Tensor]) -> Loss:
+    def loss(outputs: Tensor, labels: Tensor, recipe: Recipe, weights: Weights) -> Tensor:
+        return function(outputs.float().reshape(labels.shape), labels)
+
+    return loss
+
+
+Loss = Callable[[Tensor, Tensor, Recipe, Weights], Tensor]
+_LOSSES: dict[str, Loss] = {  # by the name that a task gives
+    "cross-entropy": _cross_entropy,
+    "binary cross-entropy": _binary,
+    "mse": _of_numbers(F.mse_loss),
+    "huber": _of_numbers(F.huber_loss),
+    "l1": _of_numbers(F.l1_loss),
+}
 
 
 def _placed(model: nn.Module, device: torch.device) -> nn.Module:
@@ -204,18 +266,46 @@ def check_single(model: nn.Module, x: torch.Tensor) -> None:
         ) from None
 
 
-def check_logits(outputs: object, classes: int, task: Task = CLASSIFICATION) -> None:
-    """Refuse a model's outputs unless they can be logits that fit the task."""
+def check_logits(
+    outputs: object,
+    classes: int,
+    task: Task = CLASSIFICATION,
+    label_shape: tuple[int, ...] = (),
+) -> None:
+    """Refuse a model's outputs unless they can be logits, or numbers, that fit the task."""
     if not isinstance(outputs, Tensor):
         raise Refused(
             f"the model's output is no tensor ({type(outputs).__name__}); expected one tensor of "
             f"shape (batch, {classes})."
         )
-    task.check_outputs(tuple(outputs.shape), classes)
-    if are_probabilities(outputs.detach().float().cpu().numpy()):
+    shape = tuple(outputs.shape)
+    task.check_outputs(shape, classes, label_shape)
+    if outputs.ndim > 2 and class_axis(shape, classes, label_shape, True) == 1:
+        outputs = outputs.movedim(1, -1)
+    included = task.final(outputs.shape[-1] if outputs.ndim > 1 else 1)
+    array = outputs.detach().float().cpu().numpy()
+    if "softmax" in included and are_probabilities(array):
         raise Refused(
             "the model's outputs are probabilities (each row sums to 1), but the loss needs "
             "logits: leave the final softmax out."
+        )
+
+
+_RESHAPES = frozenset("View UnsafeView Squeeze Unsqueeze Permute Transpose Select Clone".split())
+
+
+def check_no_sigmoid(model: nn.Module, x: Tensor) -> None:
+    """Refuse a model whose last operation, besides a change of shape, is a sigmoid.
+
+    The values don't say: logits may be between 0 and 1, too.
+    """
+    with unchanged(model), torch.enable_grad():
+        step = model(x).grad_fn
+    while step is not None and step.name().partition("Backward")[0] in _RESHAPES:
+        step = step.next_functions[0][0]
+    if step is not None and step.name().startswith("SigmoidBackward"):
+        raise Refused(
+            "the model ends with a sigmoid, but the loss needs logits: leave the final sigmoid out."
         )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ..graph import Graph
 from .recipe import Recipe
 from .run import OnEpoch, RunResult
-from .task import Task
+from .task import CLASSIFICATION, Task
 
 Init = Callable[[Any], None]
 
@@ -144,8 +144,11 @@ class Framework(Protocol):
         """Return whether `model`, which it owns, is a whole model, not a layer."""
         ...
 
-    def example(self, input_shape: tuple[int, ...]) -> Any:
-        """Return the `example` that `read` needs for this shape (channels last), or None."""
+    def example(self, input_shape: tuple[int, ...], model: Any = None) -> Any:
+        """Return the `example` that `read` needs for this shape (channels last), or None.
+
+        Args: model: of tokens, if it takes no other numbers.
+        """
         ...
 
     def read(self, model: Any, example: Any = None, leaves: Sequence[str] = ()) -> ReadModel:
@@ -175,6 +178,10 @@ class Framework(Protocol):
 
     def is_compiled(self, model: Any) -> bool:
         """Return whether the model has its own optimizer and loss."""
+        ...
+
+    def own_training(self, model: Any) -> tuple[str, ...]:
+        """Return the model's own methods for training that this framework's engine doesn't use."""
         ...
 
     def tensors(self, model: Any) -> dict[str, np.ndarray]:
@@ -220,18 +227,35 @@ class Framework(Protocol):
         """Return the outputs for a batch (channels last), with seeded randomness."""
         ...
 
-    def check(self, model: Any, input_shape: tuple[int, ...], classes: int) -> None:
-        """Refuse a model that doesn't fit such data, before it is called."""
+    def check(
+        self,
+        model: Any,
+        input_shape: tuple[int, ...],
+        classes: int,
+        task: Task = CLASSIFICATION,
+        label_shape: tuple[int, ...] = (),
+    ) -> None:
+        """Refuse a model that doesn't fit such data, before it is called.
+
+        Args: label_shape: of one example's label.
+        """
         ...
 
-    def check_outputs(self, outputs: Any, classes: int) -> None:
+    def check_outputs(
+        self,
+        outputs: Any,
+        classes: int,
+        task: Task = CLASSIFICATION,
+        label_shape: tuple[int, ...] = (),
+    ) -> None:
         """Refuse outputs of `call` that no loss of this framework's engine takes."""
         ...
 
-    def lower(self, source: Lowerable, *, check: bool = True) -> Any:
+    def lower(self, source: Lowerable, *, check: bool = True, task: Task = CLASSIFICATION) -> Any:
         """Return a model of this framework that computes and trains like `source`.
 
-        Args: check: compare the two first.
+        Args: check: compare the two first; task: its loss may include the model's last operation,
+            which is then left out.
         Raises: Refused: it is impossible, or the two differ.
         """
         ...

@@ -34,8 +34,9 @@ class Engine(Protocol):
         ...
 
     def outputs(self, part: str, index: np.ndarray | None) -> np.ndarray:
-        """Return the model's outputs at inference, (n, ...) floats, on the host.
+        """Return the model's outputs at inference, (n, ..., classes) floats, on the host.
 
+        Binary ones are logits.
         Args: part: "test", or "held" for the held-out part; index: which examples, None: all.
         """
         ...
@@ -59,6 +60,7 @@ def run(
 
     Args:
         labels: of the "test" part, and of the "held" part if something was held out.
+        task: prepared for this run (`Task.prepared`).
         trained: number of training examples.
         seed: decides on which of them statistics are re-estimated.
 
@@ -131,7 +133,8 @@ class _Run:
         else:
             sample = curve_statistics(self.sample, last=self.held)
             outputs = self._outputs("test", self.curve_set, sample)
-        return self.task.score(outputs, self.labels["test"][self.curve_set])
+        score = self.task.score(outputs, self.labels["test"][self.curve_set])
+        return score if math.isfinite(score) else None
 
     def _keep_best(self, epoch: int) -> None:
         """Score the test part if this epoch is the best so far on the held-out part."""
@@ -150,6 +153,7 @@ class _Run:
             "metric": self.task.score(outputs, labels),
             "loss": self.task.loss(outputs, labels),
             "per_example": self.task.per_example(outputs, labels),
+            "constant": self.task.is_constant(outputs),
         }
 
     def _outputs(
@@ -160,7 +164,7 @@ class _Run:
         if len(sample) not in (0, self.estimated):
             self.engine.reestimate(sample)
             self.estimated = len(sample)
-        return self.engine.outputs(part, index)
+        return self.task.decoded(self.engine.outputs(part, index))
 
     def _record(self, epoch: int, loss: float, score: float | None) -> None:
         self.curve["epoch"].append(epoch + 1)

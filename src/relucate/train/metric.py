@@ -1,16 +1,18 @@
 """The metric of a run: its name, direction, unit, scale and worst value.
 
 The loop, the store, statistics, documents and reports share this record; a new metric is a new
-record. Not here: computing a score from outputs (`task`), sentences about it (`stats`).
+record in `METRICS`. Not here: computing a score from outputs, and which task has which metrics
+(`task`), sentences about it (`stats`).
 """
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ..arguments import is_finite
 from ..errors import InputError
 
 NOT_SCORES = ("epoch", "train_loss")  # the entries of a learning curve besides the metric
@@ -50,9 +52,9 @@ class Metric:
             )
         if not isinstance(self.unit, str):
             raise InputError(f"unit must be a text such as 'points', got {self.unit!r}.")
-        if not (_is_number(self.scale) and self.scale > 0):
+        if not (is_finite(self.scale) and self.scale > 0):
             raise InputError(f"scale must be a finite number above 0, got {self.scale!r}.")
-        if self.worst is not None and not _is_number(self.worst):
+        if self.worst is not None and not is_finite(self.worst):
             raise InputError(f"worst must be a finite number or None, got {self.worst!r}.")
 
     @property
@@ -118,16 +120,12 @@ class Metric:
         )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def margin_of(metric: Metric) -> float:
     """Return a metric's default margin: the smallest difference that matters.
 
     Raises: InputError: the metric isn't accuracy, so it has no default.
     """
-    if metric != ACCURACY:
+    if replace(metric, worst=ACCURACY.worst) != ACCURACY:
         raise InputError(
             f"a margin is needed for '{metric.name}': the smallest difference that matters to you, "
             "in the metric's own unit."
@@ -135,4 +133,92 @@ def margin_of(metric: Metric) -> float:
     return 0.005
 
 
+def metric_named(name: str, lower_is_better: bool | None = None) -> Metric:
+    """Return the metric that a user names: the one in `METRICS`, or a new one of that name.
+
+    Case, spaces, underscores and hyphens don't matter. The direction of a new metric is the given
+    one, or follows from a word of its name (loss, error, AUC, F1, ...).
+
+    Raises: InputError: neither gives the direction, or the given one isn't that of the known
+    metric.
+
+    >>> metric_named("roc_auc").name, metric_named("val_loss").direction
+    ('ROC AUC', 'lower')
+    """
+    if not isinstance(name, str):
+        raise InputError(f"a metric is given by its name, got {name!r}.")
+    known = next((metric for metric in METRICS.values() if same_name(metric.name, name)), None)
+    if known is None:
+        lower = _lower_by_words(name) if lower_is_better is None else lower_is_better
+        if lower is None:
+            raise InputError(
+                f"is a higher or a lower '{name}' better? Say so with lower_is_better=True or "
+                "False (--lower-is-better or --higher-is-better)."
+            )
+        return Metric(name, lower_is_better=lower)
+    if lower_is_better not in (None, known.lower_is_better):
+        raise InputError(
+            f"a {known.direction} {known.name} is better, but lower_is_better={lower_is_better} "
+            "was given: leave it out, or give your metric another name."
+        )
+    return known
+
+
+def is_share(metric: Metric) -> bool:
+    """Return whether a metric's scores are from 0 to 1, as far as that is known.
+
+    >>> is_share(ACCURACY), is_share(Metric("MAE")), is_share(Metric("accuracy", unit="%"))
+    (True, False, False)
+    """
+    known = METRICS.get(metric.name)
+    bounded = known is not None and known.worst == 0.0 and metric.unit == known.unit
+    return bounded or metric.unit == "points"
+
+
+def same_name(a: str, b: str) -> bool:
+    """Return whether two spellings of a metric's name mean the same.
+
+    >>> same_name("top-5 accuracy", "Top5_Accuracy"), same_name("F1", "macro F1")
+    (True, False)
+    """
+    first, second = (re.sub(r"[\s_-]", "", name).casefold().replace("²", "2") for name in (a, b))
+    return first == second
+
+
+def _lower_by_words(name: str) -> bool | None:
+    """Return whether less of a metric is better, by the words of its name; None if unknown."""
+    words = set(re.findall(r"[a-z]+\d*", name.replace("²", "2").casefold()))
+    lower, higher = bool(words & _LOWER), bool(words & _HIGHER)
+    return None if lower == higher else lower
+
+
+_LOWER = frozenset(
+    "loss losses error err mse rmse mae mape smape rmsle nll perplexity ppl wer cer fid kid brier "
+    "ece deviance distance hausdorff regret".split()
+)
+_HIGHER = frozenset(
+    "accuracy acc auc auroc auprc f1 fscore precision recall sensitivity specificity iou miou "
+    "jaccard dice r2 map ap bleu rouge psnr ssim kappa mcc ndcg reward return score correlation "
+    "likelihood".split()
+)
+
 ACCURACY = Metric("accuracy", unit="points", scale=100.0, worst=0.0)
+_SHARES = ("balanced accuracy", "top-5 accuracy", "mean IoU", "pixel accuracy")
+_FROM_0_TO_1 = ("macro F1", "micro F1", "ROC AUC", "mean average precision")
+# A metric without a bound has no worst score of its own: `Task.metric_on` takes that of a constant
+# prediction.
+_UNBOUNDED = (
+    Metric("log loss", lower_is_better=True, unit="nats"),
+    Metric("MAE", lower_is_better=True),
+    Metric("RMSE", lower_is_better=True),
+    Metric("R2"),
+)
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        ACCURACY,
+        *(Metric(name, unit="points", scale=100.0, worst=0.0) for name in _SHARES),
+        *(Metric(name, worst=0.0) for name in _FROM_0_TO_1),
+        *_UNBOUNDED,
+    )
+}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import operator
 import sys
+from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, fields, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..errors import InputError, unknown
 from ..option import option
 
 AUGMENTATIONS = ("flip", "crop")
+LOSSES = ("cross-entropy", "binary cross-entropy", "mse", "huber", "l1")
 _LEARNING_RATES = {"sgd": 0.1, "adamw": 2e-3}
 _ABOVE_0 = (
     sys.float_info.min,
@@ -23,6 +25,7 @@ _ABOVE_0 = (
 )  # least, upper bound, words
 _FROM_0 = (0.0, math.inf, "a number, 0 or more")
 _BELOW_1 = (0.0, 1.0, "a number in [0, 1)")
+_LATER = ("loss", "class_weight")
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,16 @@ class Recipe:
         "on all of them).",
         least=0,
     )
+    loss: str | None = option(
+        None,
+        "The training loss: cross-entropy, binary cross-entropy, mse, huber or l1.",
+        choices=LOSSES,
+        shown="the task's usual one; mse for regression",
+    )
+    class_weight: str = option(
+        "none",
+        "Weights of the classes in the training loss: balanced, or a number for each, 1,5.",
+    )
     validation: float = option(
         0.0,
         "Hold out this share of the training data and score the epoch that is best there (0: score "
@@ -92,10 +105,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            choices = field.metadata.get("choices")
-            if choices and getattr(self, field.name) not in choices:
-                raise unknown(field.name, getattr(self, field.name), choices)
+            choices, value = field.metadata.get("choices"), getattr(self, field.name)
+            if choices and value != field.default and value not in choices:
+                raise unknown(field.name, value, choices)
         self._set("augment", _augmentations(self.augment))
+        self._set("class_weight", _class_weight(self.class_weight))
         if self.lr is None:
             self._set("lr", _LEARNING_RATES[self.optimizer])
         for field in fields(self):
@@ -136,8 +150,14 @@ class Recipe:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as JSON-ready data."""
-        return {**asdict(self), "augment": list(self.augment)}
+        """Return the recipe as JSON-ready data.
+
+        Options that came later are left out at their defaults, so that the hashes of older runs
+        stay valid.
+        """
+        values = {**asdict(self), "augment": list(self.augment)}
+        later = {field.name: field.default for field in fields(self) if field.name in _LATER}
+        return {k: v for k, v in values.items() if k not in later or v != later[k]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
@@ -165,6 +185,29 @@ def _augmentations(given: Any) -> tuple[str, ...]:
         if name not in AUGMENTATIONS:
             raise unknown("augmentation", name, AUGMENTATIONS)
     return tuple(name for name in AUGMENTATIONS if name in names)
+
+
+def _class_weight(given: Any) -> str:
+    """Return class weights as text: "none", "balanced", or a number for each class.
+
+    >>> _class_weight({0: 1, 1: 5.0}), _class_weight((1, 0.5))
+    ('1,5', '1,0.5')
+    """
+    if given in (None, "none", "balanced"):
+        return given or "none"
+    weights: Any = given.split(",") if isinstance(given, str) else given
+    if isinstance(weights, Mapping):
+        weights = [weights.get(code) for code in range(len(weights))]
+    try:
+        numbers = [_number("class_weight", float(w), *_FROM_0) for w in weights]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) < 2 or not any(numbers):
+        raise InputError(
+            "class_weight must be 'balanced', 'none', or a number of at least 0 for each class "
+            f"in the order of their codes, such as 1,5; got {given!r}."
+        )
+    return ",".join(repr(number).removesuffix(".0") for number in numbers)
 
 
 def _checked(field: Field[Any], value: Any) -> Any:

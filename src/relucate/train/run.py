@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import is_finite
+from ..errors import InputError
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -72,11 +75,39 @@ class RunResult:
     tensors: int = 0
     note: str = ""
     epoch: int | None = None  # the scored epoch, if it was chosen on held-out data
+    constant: bool = False  # whether all test examples got the same prediction
+    scores: dict[str, float | None] = field(default_factory=dict)  # others, of the user's own run
+    examples: int = 0  # length of per_example, where the data doesn't say it
     per_example: np.ndarray | None = None  # (test examples,) bool or float
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but `per_example` as JSON-ready data."""
         return {k: v for k, v in self.__dict__.items() if k != "per_example"}
+
+
+def check_result(result: Any) -> None:
+    """Check that plain data, such as a store's, is what `RunResult.to_dict` gives.
+
+    Raises: InputError: it isn't; the message names the entry.
+    """
+    kept = result if isinstance(result, dict) else {}
+    curve, seconds = kept.get("curve"), kept.get("seconds")
+    fits = {
+        "status": kept.get("status") in ("done", "diverged", "failed"),
+        "metric": _is_number(kept.get("metric")),
+        "loss": _is_number(kept.get("loss")),
+        "curve": isinstance(curve, dict)
+        and all(isinstance(part, list) and all(map(_is_number, part)) for part in curve.values()),
+        "seconds": isinstance(seconds, dict) and all(map(_is_number, seconds.values())),
+        "note": isinstance(kept.get("note"), str),
+    }
+    for name, fine in fits.items():
+        if not fine:
+            raise InputError(f"'{name}' of the run's result can't be {kept.get(name)!r:.60}.")
+
+
+def _is_number(value: object) -> bool:
+    return value is None or is_finite(value)
 
 
 @dataclass(frozen=True)

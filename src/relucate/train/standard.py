@@ -24,22 +24,28 @@ class Standard:
 
     @classmethod
     def of(cls, x_train: np.ndarray, standardize: bool = True) -> Standard:
-        """Return a training set's standard; without `standardize`, values stay unchanged."""
-        if standardize:
+        """Return a training set's standard; without `standardize`, values stay unchanged.
+
+        Tokens (int64) always do: they are names, not amounts.
+        """
+        if standardize and x_train.dtype != np.int64:
             return cls(*channel_moments(x_train))
         width = x_train.shape[-1]
         return cls(np.zeros(width, np.float32), np.ones(width, np.float32))
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Return examples (n, ..., channels) as float32, standardised."""
+        """Return examples (n, ..., channels) as float32, standardised; tokens stay int64."""
+        if np.asarray(x).dtype == np.int64:
+            return x
         return (np.asarray(x, np.float32) - self.mean) * self.scale
 
 
 def channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and 1 / standard deviation for each last-axis channel, each (channels,), float32.
 
-    Images (n, height, width, channels) have them per channel. Feature vectors (n, features) have
-    one mean and one deviation over all features, so that a constant feature stays finite.
+    Images (n, height, width, channels) and sequences have them per channel. Feature vectors
+    (n, features) have one mean and one deviation over all features, so that a constant feature
+    stays finite.
 
     >>> channel_moments(np.array([[1.0, 3.0]]))[0].tolist()
     [2.0, 2.0]

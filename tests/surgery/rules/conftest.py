@@ -50,21 +50,9 @@ def graph_of(*rows, outputs=None, framework="keras"):
     return Graph("g", nodes, first, last, tensors, framework=framework)
 
 
-@pytest.fixture(scope="session")
-def build():
-    return build_model
+def _given(function):
+    """A fixture that is the function itself."""
+    return pytest.fixture(scope="session")(lambda: function)
 
 
-@pytest.fixture(scope="session")
-def randomize():
-    return randomize_model
-
-
-@pytest.fixture(scope="session")
-def find():
-    return find_in
-
-
-@pytest.fixture(scope="session")
-def make_graph():
-    return graph_of
+build, randomize, find, make_graph = map(_given, (build_model, randomize_model, find_in, graph_of))

@@ -7,27 +7,10 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-BN, IN = kl.BatchNormalization, partial(kl.GroupNormalization, groups=-1)
-FIRST = {"data_format": "channels_first"}
+from .rows import BN, FIRST, Conv, branches, row
+
+IN = partial(kl.GroupNormalization, groups=-1)
 IMAGE = (6, 6, 4)
-
-
-def Conv(filters=4, size=3, **options):
-    return kl.Conv2D(filters, size, **{"padding": "same", **options})
-
-
-def branches(*functions):
-    """Several branches from one tensor, none of them dropped: their outputs are all put out."""
-    return lambda x: [function(x) for function in functions]
-
-
-def row(*layers):
-    def run(x):
-        for layer in layers:
-            x = layer(x)
-        return x
-
-    return run
 
 
 def each(layer):
@@ -436,7 +419,7 @@ CAN_STAY_EQUAL = {"no gamma", "noise", "alpha dropout", "spectral norm", "layer 
 
 
 def axes_of(layer):
-    """The axis of the input that the kernel tells apart, and the kernel's own axis for it."""
+    """The axis of the input that the kernel distinguishes, and the kernel's own axis for it."""
     if isinstance(layer, kl.EinsumDense):
         return (2, 0) if layer.equation.startswith("abc,c") else (1, 0)
     return (

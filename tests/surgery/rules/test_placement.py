@@ -5,26 +5,9 @@ import numpy as np
 import pytest
 from keras import layers as kl
 
-BN = kl.BatchNormalization
-FIRST = {"data_format": "channels_first"}
+from .rows import BN, FIRST, Conv, branches, row
+
 IMAGE = (8, 8, 4)
-
-
-def Conv(filters=4, size=3, **options):
-    return kl.Conv2D(filters, size, **{"padding": "same", **options})
-
-
-def branches(*functions):
-    return lambda x: [function(x) for function in functions]
-
-
-def row(*layers):
-    def run(x):
-        for layer in layers:
-            x = layer(x)
-        return x
-
-    return run
 
 
 def blocks(orders, norm=BN):

@@ -1,4 +1,4 @@
-"""N301 to N305: what a norm's values tell, on values that do and on values that nearly do."""
+"""N301 to N305: what a norm's values show, on values that do and on values that nearly do."""
 
 import keras
 import numpy as np

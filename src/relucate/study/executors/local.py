@@ -87,7 +87,8 @@ class LocalExecutor:
         self.workers: list[_Worker] = []
         with contextlib.ExitStack() as stack:
             self._folder = stack.enter_context(temporary_folder())
-            self.setup.data.save(self._folder / "data")
+            if self.setup.data is not None:
+                self.setup.data.save(self._folder / "data")
             self._key = secrets.token_bytes(32)
             self._listener = _listen(self._folder, self._key, self.setup.jobs)
             stack.callback(self._end)
@@ -135,7 +136,7 @@ class LocalExecutor:
         deadline = time.monotonic() + _START_LIMIT
         setup = {
             "source": self.setup.source,
-            "data": str(self._folder / "data"),
+            "data": None if self.setup.data is None else str(self._folder / "data"),
             "threads": self.setup.threads,
             "task": pickled(self.setup.task, type(self.setup.task).__module__),
             "path": _import_path(),
@@ -309,8 +310,8 @@ def _death(worker: _Worker) -> str:
         return f"the worker process hung up. {_last_words(worker.log)}"
     killed = " (killed; out of memory?)" if code in (-9, 137) else ""
     return (
-        f"the worker process ended with code {code}{killed}: the builder, or a library that it "
-        f"uses, ended it. {_last_words(worker.log)}"
+        f"the worker process ended with code {code}{killed}: your function, or a library that "
+        f"it uses, ended it. {_last_words(worker.log)}"
     )
 
 

@@ -1,18 +1,19 @@
-"""The work of a task, in any executor: inspect all arms of a study, or train one run.
+"""The work of a task, in any executor: inspect all arms of a study, or one run.
 
-Called by executors. Not here: building and training (`tasks`).
+Called by executors. Not here: building and training (`tasks`), the user's own training (`own`).
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...data.dataset import Dataset
 from ...errors import InputError, Refused, RelucateError, unknown
 from ...train.run import OnEpoch, RunSpec
 from ...train.task import CLASSIFICATION, Task
+from .. import own
 from ..arms import Arm
 from ..source import ModelSource
 from ..tasks import execute, inspect_arms
@@ -29,10 +30,20 @@ def training(spec: RunSpec) -> dict[str, Any]:
     return {"task": "run", "spec": spec.to_dict()}
 
 
+def own_inspection(arms: Sequence[own.OwnArm]) -> dict[str, Any]:
+    """Return the work of loading the user's own training as plain data."""
+    return {"task": "own inspect", "arms": [arm.to_dict() for arm in arms]}
+
+
+def own_run(spec: RunSpec, nan_diverges: bool) -> dict[str, Any]:
+    """Return the work of one run of the user's own training as plain data."""
+    return {"task": "own run", "spec": spec.to_dict(), "nan_diverges": nan_diverges}
+
+
 def perform(
     work: dict[str, Any],
     source: ModelSource,
-    data: Dataset,
+    data: Dataset | None,
     on_epoch: OnEpoch,
     task: Task = CLASSIFICATION,
 ) -> Any:
@@ -45,7 +56,9 @@ def perform(
     return _WORK[work["task"]](work, source, data, on_epoch, task)
 
 
-def _inspect(work: dict[str, Any], source: ModelSource, data: Dataset, *_: Any) -> Any:
+def _inspect(
+    work: dict[str, Any], source: ModelSource, data: Dataset, on_epoch: OnEpoch, task: Task
+) -> Any:
     return inspect_arms(
         source,
         [Arm.from_dict(arm) for arm in work["arms"]],
@@ -53,6 +66,8 @@ def _inspect(work: dict[str, Any], source: ModelSource, data: Dataset, *_: Any) 
         data.classes,
         engine=work["engine"],
         device=work["device"],
+        task=task,
+        data=data,
     )
 
 
@@ -62,7 +77,20 @@ def _train(
     return execute(RunSpec(**work["spec"]), source, data, on_epoch, task)
 
 
-_WORK: dict[str, Callable[..., Any]] = {"inspect": _inspect, "run": _train}
+def _own_inspect(work: dict[str, Any], source: ModelSource, *_: Any) -> Any:
+    return own.look_at(source, work["arms"])
+
+
+def _own_run(work: dict[str, Any], source: ModelSource, *_: Any) -> Any:
+    return own.call(RunSpec(**work["spec"]), source, nan_diverges=work["nan_diverges"])
+
+
+_WORK: dict[str, Callable[..., Any]] = {
+    "inspect": _inspect,
+    "run": _train,
+    "own inspect": _own_inspect,
+    "own run": _own_run,
+}
 
 
 def as_ours(error: BaseException) -> RelucateError:
@@ -75,5 +103,5 @@ def as_ours(error: BaseException) -> RelucateError:
     if isinstance(error, RelucateError):
         return InputError(str(error))
     if isinstance(error, SystemExit):
-        return InputError(f"the builder ended the process: sys.exit({error.code!r}).")
+        return InputError(f"the user's code ended the process: sys.exit({error.code!r}).")
     return InputError("".join(traceback.format_exception(error)[-4:]).strip())

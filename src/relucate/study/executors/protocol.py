@@ -20,10 +20,13 @@ from ..source import ModelSource
 
 @dataclass(frozen=True)
 class Setup:
-    """The settings that all tasks of a study share."""
+    """The settings that all tasks of a study share.
+
+    source: of the networks, or the user's own training, which has no data of ours.
+    """
 
     source: ModelSource
-    data: Dataset
+    data: Dataset | None
     jobs: int = 1  # tasks at the same time
     threads: int = 1  # of each
     task: TrainTask = CLASSIFICATION  # what the networks are trained for

@@ -27,6 +27,7 @@ from ...data.dataset import Dataset
 from ...frameworks import HOST
 from ...train.run import EpochReport
 from ...train.task import Task
+from .. import own
 from ..source import ModelSource
 from .perform import as_ours, perform
 from .protocol import Done, Epoch, Event, Failed
@@ -47,12 +48,17 @@ class _Prepared:
     def __init__(self, setup: dict[str, Any]) -> None:
         self.source: ModelSource = setup["source"]
         self.backend = use_backend()
-        frameworks.limit_threads(setup["threads"])
-        self.data = Dataset.open(setup["data"])
+        self.data = None if setup["data"] is None else Dataset.open(setup["data"])
+        if self.data is None:  # the user's own training, which may do without PyTorch
+            own.prepare(self.source)
+        if self.data is not None or HOST in frameworks.imported():
+            frameworks.limit_threads(setup["threads"])
         self.task: Task = cloudpickle.loads(setup["task"])
 
     def warm_up(self) -> None:
         """Import what the first task will need, which takes seconds, in all workers in parallel."""
+        if self.data is None:
+            return
         if self.source.kind in {"net", "saved"}:
             with _left_out(_EXTRAS if self.backend == HOST else ()):
                 importlib.import_module("keras")

@@ -18,14 +18,15 @@ from torch import fx
 
 from ...errors import Refused
 from ...train.framework import Lowerable, Steps
+from ...train.task import CLASSIFICATION, Task
 from .lower import Lowered, lower
 
 _TOLERANCE = 1e-3  # of a node's own scale, in float32
 _LEAST = np.log(1e-6)
 
 
-def lower_checked(source: Lowerable, *, check: bool = True) -> Lowered:
-    """Return the PyTorch module for a classifier, without its final softmax.
+def lower_checked(source: Lowerable, *, check: bool = True, task: Task = CLASSIFICATION) -> Lowered:
+    """Return the PyTorch module, without the final softmax or sigmoid that the task's loss adds.
 
     Raises: Refused: something in the model can't be lowered (named), or the check found a
     difference between its output and the lowered module's.
@@ -36,7 +37,11 @@ def lower_checked(source: Lowerable, *, check: bool = True) -> Lowered:
             f"model '{graph.name}' has {len(graph.inputs)} inputs and {len(graph.outputs)} "
             "outputs; expected one of each."
         )
-    lowered = lower(graph, logits=True)
+    last = graph.nodes[graph.outputs[0]]
+    final = task.final(last.shape[-1] if len(last.shape) > 1 else 1)
+    lowered = lower(graph, logits=True, final=final)
+    if last.op in final and not lowered.dropped:
+        raise Refused(f"the final {last.op} isn't over the last axis, or something reads it.")
     if check:
         check_lowering(source, lowered)
     return lowered
@@ -96,7 +101,9 @@ class _Led(fx.Interpreter):
         expected = self._expected(self.source.graph.outputs[0])
         for step in self.steps:  # what no output reads: its norms count batches
             self.seen |= step
-        if expected is not None and self.lowered.returns_logits:
+        if expected is not None and self.lowered.dropped == "sigmoid":
+            got = 1 / (1 + np.exp(-got))
+        elif expected is not None and self.lowered.returns_logits:
             expected, got = _floored(_log(expected.astype(np.float64))), _floored(_log_softmax(got))
         if expected is not None:
             _agree("output", expected, got, self.source, self.training)

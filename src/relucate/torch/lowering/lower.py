@@ -35,15 +35,20 @@ class Binding:
 class Lowered(fx.GraphModule):
     """A lowered network: call it like the Keras model it came from (same layout of tensors).
 
-    `returns_logits` is true when a final softmax was left out, because the loss adds it. `places`
+    `dropped` is the final softmax or sigmoid that was left out, because the loss adds it. `places`
     says which value of the code is which node's, and whether its last axis was moved to axis 1.
     """
 
     bindings: dict[str, Binding]
     shapes: dict[str, tuple[int, ...]]
     source: Graph
-    returns_logits: bool
+    dropped: str
     places: dict[str, tuple[str, bool]]
+
+    @property
+    def returns_logits(self) -> bool:
+        """Whether the operation that made probabilities was left out."""
+        return bool(self.dropped)
 
     def set_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Load weights given in the graph's layout.
@@ -91,15 +96,16 @@ class Lowered(fx.GraphModule):
         return copied
 
 
-_OWN = ("bindings", "shapes", "source", "returns_logits", "places")
+_OWN = ("bindings", "shapes", "source", "dropped", "places")
+_SOFTMAX = frozenset({"softmax", "log_softmax"})
 
 
-def lower(graph: Graph, *, logits: bool = False) -> Lowered:
+def lower(graph: Graph, *, logits: bool = False, final: frozenset[str] = _SOFTMAX) -> Lowered:
     """Return a PyTorch module that computes what `graph` computes, with its weights loaded.
 
     Args:
         graph: what a reader made.
-        logits: leave out a softmax at the output, for a loss that takes logits.
+        logits: leave out one of the operations `final` at the output, for a loss that takes logits.
 
     Exact up to the rounding of float32 sums: forward, gradient, moving statistics, regularizers.
     Raises: Refused, naming the node: an opaque node, a constraint, a dtype other than float32, a
@@ -110,7 +116,7 @@ def lower(graph: Graph, *, logits: bool = False) -> Lowered:
     tensor([[0., 2.]])
     """
     _refuse_obstacles(graph)
-    outputs, dropped = _without_softmax(graph) if logits else (graph.outputs, False)
+    outputs, dropped = _without(graph, final) if logits else (graph.outputs, "")
     emitter = Emitter(graph, frozenset(dir(Lowered)) | frozenset(_OWN))
     values: dict[str, Value] = {name: emitter.input(name) for name in graph.inputs}
     for node in graph:
@@ -125,11 +131,11 @@ def lower(graph: Graph, *, logits: bool = False) -> Lowered:
     return module
 
 
-def _finish(emitter: Emitter, graph: Graph, dropped: bool) -> Lowered:
+def _finish(emitter: Emitter, graph: Graph, dropped: str) -> Lowered:
     module = Lowered(emitter.root, emitter.graph, "Lowered")
     module.bindings = {key: Binding(*where) for key, where in emitter.bindings.items()}
     module.shapes = {key: graph.tensors[key].shape for key in module.bindings}
-    module.source, module.returns_logits = graph, dropped
+    module.source, module.dropped = graph, dropped
     module.set_tensors({key: graph.tensors[key] for key in module.bindings})
     for key, binding in module.bindings.items():
         if key not in graph.trainable:
@@ -182,11 +188,12 @@ def _refuse_obstacles(graph: Graph) -> None:
             raise Refused(f"can't lower layer '{node.layer}': batch norm with {word}=True.")
 
 
-def _without_softmax(graph: Graph) -> tuple[tuple[str, ...], bool]:
+def _without(graph: Graph, final: frozenset[str]) -> tuple[tuple[str, ...], str]:
+    """Return the outputs without a last operation that is in `final`, and its name."""
     name = graph.outputs[0]
     last = graph.nodes[name]
     axis = last.attrs.get("axis", -1)
     lone = len(graph.outputs) == 1 and not graph.consumers[name]
-    if lone and last.op in {"softmax", "log_softmax"} and axis in (-1, len(last.shape) - 1):
-        return last.inputs, True
-    return graph.outputs, False
+    if lone and last.op in final and axis in (-1, len(last.shape) - 1):
+        return last.inputs, last.op
+    return graph.outputs, ""

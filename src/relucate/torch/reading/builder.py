@@ -6,7 +6,8 @@ they are (the scope). Not here: what a call means.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -47,8 +48,10 @@ class Scope:
 class Builder:
     """Nodes and tensors so far, and where in the model the next ones belong."""
 
-    def __init__(self, view: View, batch: int) -> None:
+    def __init__(self, view: View, batch: int, kept: Collection[str] = ()) -> None:
         self.view, self.batch = view, batch
+        self._kept = kept  # calls that merge axes and become nodes
+        self.needed: set[str] = set()  # more of them: this reading has to be done again
         self.nodes: dict[str, Node] = {}
         self.tensors: dict[str, np.ndarray] = {}
         self.bindings: dict[str, tuple[str | None, str]] = {}  # key -> name in state dict, layout
@@ -87,6 +90,12 @@ class Builder:
         """
         layer, name = self._name(label or op, part)
         attrs = dict(attrs or {})
+        merged = next((x for x in inputs if x.lead), None)
+        if merged and _takes_apart(op, attrs, inputs):
+            attrs |= _axes_apart(attrs, len(merged.lead) - 1)
+            inputs = [x.apart for x in inputs]
+        else:
+            inputs, merged = [self.merged_by_a_node(x) for x in inputs], None
         arrays = {
             role: self._key(layer, role, weight)
             for role, weight in (weights or {}).items()
@@ -104,7 +113,28 @@ class Builder:
             self.origins[name] = self._current.results[0].name
         storage = inputs[0].storage if alias else self._storage()
         kind = dtype or (inputs[0].dtype if inputs else torch.float32)
-        return Data(name, tuple(shape), kind, storage)
+        made = Data(name, tuple(shape), kind, storage)
+        return _merged(made, merged.lead, merged.merge) if merged else made
+
+    def merged(self, x: Data, shape: tuple[int, ...]) -> Data | None:
+        """Return `x` with its leading axes merged, without a node, if `shape` says so.
+
+        Linear layers, norms over the last axis and activations compute the same on either.
+        """
+        count = len(x.shape) - len(shape) + 1
+        lead = x.shape[:count]
+        call = self._current.results[0].name if self._current else ""
+        if count < 2 or len(shape) < 2 or lead.count(self.batch) != 1 or call in self._kept:
+            return None
+        found = _merged(x, lead, call)
+        return found if x.shape[0] == self.batch and found.shape == shape else None
+
+    def merged_by_a_node(self, x: Data) -> Data:
+        """Return a tensor of merged axes as a node's output, for what needs them merged."""
+        if not x.lead:
+            return x
+        self.needed.add(x.merge)
+        return self.unknown("flatten", "it merges axes", [x.apart], x.shape, x.dtype)
 
     def _name(self, label: str, part: str) -> tuple[str, str]:
         scope = self._scope
@@ -247,6 +277,11 @@ class Builder:
         return value
 
     @property
+    def called(self) -> Collection[str]:
+        """The paths of the modules that were called as a whole."""
+        return self._calls.keys()
+
+    @property
     def path(self) -> str:
         """The path of the module whose call is being translated."""
         layer = self._scope.layer
@@ -295,7 +330,33 @@ class Builder:
 
     def fresh(self, data: Data) -> Data:
         """Return the same values in memory of their own (clone)."""
-        return Data(data.name, data.shape, data.dtype, self._storage())
+        return replace(data, storage=self._storage())
+
+
+def _merged(x: Data, lead: tuple[int, ...], call: str) -> Data:
+    return replace(x, shape=(math.prod(lead), *x.shape[len(lead) :]), lead=lead, merge=call)
+
+
+def _takes_apart(op: str, attrs: Mapping[str, Any], inputs: Sequence[Data]) -> bool:
+    """Return whether an operation computes the same where the merged leading axes are apart."""
+    if len({(x.lead, x.shape) for x in inputs}) > 1:
+        return False
+    facts, rank = OPERATIONS[op], len(inputs[0].shape)
+    if op == "batch_norm":
+        return attrs["axis"] % rank == rank - 1
+    by_value = facts.kind in ("act", "drop", "merge") and not (facts.mixes or facts.arrays)
+    named = op in ("dense", "layer_norm", "rms_norm", "identity", "rescale")
+    return named or (by_value and op != "concat" and attrs.get("spatial") is None)
+
+
+def _axes_apart(attrs: Mapping[str, Any], more: int) -> dict[str, Any]:
+    """Return the attributes that count axes, with so many more axes in front."""
+    found: dict[str, Any] = {}
+    if "axis" in attrs and attrs["axis"] >= 0:
+        found["axis"] = attrs["axis"] + more
+    if "axes" in attrs:
+        found["axes"] = tuple(axis + more if axis >= 0 else axis for axis in attrs["axes"])
+    return found
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

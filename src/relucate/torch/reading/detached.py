@@ -65,6 +65,14 @@ def _full_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+def only_records(hook: Any) -> bool:
+    """Return whether a hook is one by which transformers collects a model's hidden states.
+
+    The model's forward reads what they collect, and they change nothing.
+    """
+    return getattr(hook, "__module__", "") == "transformers.utils.output_capturing"
+
+
 _PLAIN = {bool, int, float, str, type(None), OrderedDict}
 
 
@@ -108,6 +116,8 @@ class View:
     def _hooks(self, path: str, module: nn.Module) -> None:
         for kind in _HOOKS[:2]:
             for hook in getattr(module, kind, {}).values():
+                if only_records(hook):
+                    continue
                 if type(hook) in _OLD_NORMS:
                     self.reparametrized[path] = _OLD_NORMS[type(hook)]
                     self._set_weight(path, hook)
@@ -166,14 +176,11 @@ def meta_copy(module: nn.Module) -> nn.Module:
     def twin(tensor: Tensor) -> Tensor:
         if id(tensor) not in twins:
             made = torch.empty_like(tensor, device="meta")
-            twins[id(tensor)] = nn.Parameter(made, False) if _is_parameter(tensor) else made
+            learned = isinstance(tensor, nn.Parameter)
+            twins[id(tensor)] = nn.Parameter(made, False) if learned else made
         return twins[id(tensor)]
 
     return _copy_tree(module, {}, twin)
-
-
-def _is_parameter(tensor: Tensor) -> bool:
-    return isinstance(tensor, nn.Parameter)
 
 
 def _copy_tree(
@@ -209,8 +216,8 @@ def _bare_copy(module: nn.Module, turn: Callable[[Tensor], Tensor]) -> nn.Module
         held = module.__dict__[kind].items()
         made.__dict__[kind] = {k: v if v is None else turn(v) for k, v in held}
     for kind in _HOOKS:
-        if kind in made.__dict__:
-            made.__dict__[kind] = OrderedDict()
+        held = made.__dict__.get(kind, {}).items()
+        made.__dict__[kind] = OrderedDict((k, hook) for k, hook in held if only_records(hook))
     made.__dict__["training"] = False
     made.__dict__["_compiled_call_impl"] = None
     return made

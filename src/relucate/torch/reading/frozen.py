@@ -55,13 +55,13 @@ def _found_epsilon(module: Any) -> float | None:
         with torch.no_grad():
             twin = copy.deepcopy(module).cpu()
             for name, value in (*twin.named_parameters(), *twin.named_buffers()):
-                if name in _HELD:  # whatever it holds, the formula has to be seen
+                if name in _HELD:  # the formula has to be seen, with any weights
                     value.copy_(torch.rand(size, generator=generator) + 0.5)
             before = {name: getattr(twin, name).clone() for name in _HELD}
             found = [twin.train(mode)(x) for mode in (True, False)]
             same = all(torch.equal(getattr(twin, name), before[name]) for name in _HELD)
             epsilon = _seen_epsilon(twin, x)
-    except Exception:  # whatever its code does with an input of this shape, it isn't one
+    except Exception:  # its code fails on an input of this shape, so it isn't one
         return None
     finally:
         torch.set_rng_state(state)

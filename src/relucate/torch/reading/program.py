@@ -7,7 +7,7 @@ in the order in which they ran. `translator` turns it into a Graph. Not here: an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, dtype, fx
@@ -38,6 +38,16 @@ class Data:
     shape: tuple[int, ...]
     dtype: dtype
     storage: int  # equal for tensors that may share memory, so that in-place changes are seen
+    # Of a tensor whose first axis merges leading axes that are apart in the node's output: their
+    # sizes, and the call that merged them.
+    lead: tuple[int, ...] = ()
+    merge: str = ""
+
+    @property
+    def apart(self) -> Data:
+        """The same values with the shape of the node's output."""
+        shape = (*self.lead, *self.shape[1:]) if self.lead else self.shape
+        return replace(self, shape=shape, lead=(), merge="")
 
 
 class Parts:

@@ -51,10 +51,13 @@ class Reading:
         way: "fx" or "export".
         traced: the torch.fx Graph or the ExportedProgram that was read.
         origins: a node's name -> the name of the call in `traced` that made it.
-        reads: name of a call in `traced` (or "output") -> what each name among its arguments stands
-            for there: a node of the graph.
+        reads: name of a call in `traced` (or "output") -> the node of the graph that each name
+            among its arguments means there.
         bound: a name in `traced` -> the node of the graph that it was made as.
         example, leaves: what the module was read by.
+        together: the names in `traced` of tensors whose leading axes are merged; the graph's nodes
+            have them apart.
+        called: the paths of the modules that were called as a whole, those of constants among them.
     """
 
     graph: Graph
@@ -67,6 +70,8 @@ class Reading:
     bound: Mapping[str, str]
     example: Any = None
     leaves: tuple[str, ...] = ()
+    together: frozenset[str] = frozenset()
+    called: frozenset[str] = frozenset()
 
 
 def read(model: nn.Module, example: Any, *, leaves: Sequence[str] = ()) -> Graph:
@@ -128,7 +133,18 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
     origins = {name: translator.origins.get(name, "") for name in graph.nodes}
     links = (translator.reads, translator.bound)
     given = (example, tuple(leaves))
-    return Reading(graph, modules, bindings, program.way, program.traced, origins, *links, *given)
+    return Reading(
+        graph,
+        modules,
+        bindings,
+        program.way,
+        program.traced,
+        origins,
+        *links,
+        *given,
+        frozenset(translator.together),
+        frozenset(translator.called),
+    )
 
 
 def same_calls_in_training(model: nn.Module, example: Any, leaves: Sequence[str] = ()) -> bool:
@@ -165,7 +181,7 @@ def unread(reading: Reading, model: nn.Module) -> tuple[str, ...]:
     if reading.way != "export":
         return ()
     layers = {node.layer.partition("/")[0] for node in reading.graph}
-    called = {path for path in layers if path}
+    called = {path for path in layers if path} | reading.called
     found = []
     for path, module in unwrap(model).named_modules():
         above = {".".join(path.split(".")[:n]) for n in range(1, path.count(".") + 2)}
@@ -218,9 +234,12 @@ def _tensor(model: nn.Module, value: Any) -> Any:
     if any(n < 1 for n in shape):
         raise InputError(f"expected a shape of positive numbers, got {tuple(value)}.")
     like = next((p for p in model.parameters() if p.is_floating_point()), None)
-    if like is None or isinstance(like, nn.parameter.UninitializedParameter):
-        return torch.zeros(shape)
-    return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    try:
+        if like is None or isinstance(like, nn.parameter.UninitializedParameter):
+            return torch.zeros(shape)
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    except (RuntimeError, TypeError) as error:  # out of memory, or beyond 64 bits
+        raise InputError(f"an example of shape {shape} can't be made: it is too large.") from error
 
 
 # Leaves.
@@ -301,11 +320,18 @@ class _Attempts:
         self, program: Program, example: Any, batch: int
     ) -> tuple[Program, Translator, list[Any]]:
         self.inputs = list(_named_inputs(self._view.root, example))
-        translator = Translator(self._view, batch, self._handler, FUNCTIONS)
-        return program, translator, translator.run(program, self.inputs)
-
-    def _handler(self, module: nn.Module) -> Callable[..., Any] | None:
-        return find(module)
+        kept: set[str] = set()
+        while True:
+            translator = Translator(self._view, batch, find, FUNCTIONS, kept)
+            try:
+                outputs = translator.run(program, self.inputs)
+            except (Mismatch, Stopped):
+                if not translator.needed:
+                    raise
+            else:
+                if not translator.needed:
+                    return program, translator, outputs
+            kept |= translator.needed
 
 
 def _with_batch(x: Any, batch: int) -> Any:
@@ -335,7 +361,7 @@ def _refused(stopped: Sequence[Stopped]) -> Refused:
     at = f" It stopped at {where}." if where else ""
     return Refused(
         f"the model can't be read, neither by torch.fx nor by torch.export: {reason.rstrip('.')}."
-        f"{at} If that code stands in a submodule, read the model with leaves=('its.path',): the "
+        f"{at} If that code is in a submodule, read the model with leaves=('its.path',): the "
         "submodule becomes one opaque node."
     )
 

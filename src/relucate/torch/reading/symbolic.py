@@ -1,7 +1,7 @@
 """The first way into a PyTorch model: torch.fx runs its forward on stand-ins for tensors.
 
 Nothing is computed. Modules that the reader knows stay whole, all others are traced into, so that
-an activation inside a norm is seen. It stops at whatever needs a number: int() of a shape, a
+an activation inside a norm is seen. It stops where the code needs a number: int() of a shape, a
 condition. Called by `reader`.
 """
 
@@ -25,7 +25,7 @@ IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "ipow", "imod", "im
 
 
 _CONSTANT = "_tensor_constant"  # how torch.fx calls the tensors that a forward makes
-_HELD = ("_parameters", "_buffers", "_modules")
+_HELD = ("_parameters", "_buffers", "_modules", "_forward_hooks")
 
 
 class _Proxy(fx.Proxy):

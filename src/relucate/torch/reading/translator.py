@@ -8,7 +8,9 @@ followed: whoever reads a changed tensor later gets the changed one. Called by `
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -24,7 +26,7 @@ from .constants import NotConstant, compute, run_without_values
 from .detached import View
 from .nested import (
     data_in,
-    flat_parts,
+    flat,
     has_data,
     leaves,
     part,
@@ -47,16 +49,19 @@ class Translator(Builder):
         batch: int,
         modules: Callable[[nn.Module], Callable[..., Any] | None],
         functions: Mapping[str, Callable[..., Any]],
+        kept: Collection[str] = (),
     ) -> None:
-        super().__init__(view, batch)
+        super().__init__(view, batch, kept)
         self._modules, self._functions = modules, functions
         self.obstacles: list[str] = []
         self._env: dict[fx.Node, Any] = {}
         self._stored: dict[int, list[fx.Node]] = {}  # storage -> names that may share it
         self._stale: dict[fx.Node, str] = {}
+        self._alone: set[int] = set()
         # For who writes the model back: traced name -> node, at each call and when it was made.
         self.reads: dict[str, dict[str, str]] = {}
         self.bound: dict[str, str] = {}
+        self.together: set[str] = set()  # traced names of tensors whose leading axes are merged
 
     # The program.
 
@@ -78,7 +83,9 @@ class Translator(Builder):
             name = self.view.names.get(id(tensor))
             if name is not None:
                 self._sources[id(tensor)] = (tensor, frozenset({name}))
-        for call in _live(program):
+        calls = _live(program)
+        self._alone = _alone(calls)
+        for call in calls:
             self._run(call)
         self._note_reads("output", program.results)
         found = [
@@ -86,7 +93,8 @@ class Translator(Builder):
         ]
         if not found:
             raise Refused("none of the model's outputs depends on its input: there is no node.")
-        return found  # others are constants: who writes the model repeats them
+        # Others are constants, which the written model repeats.
+        return [self.merged_by_a_node(value) for value in found]
 
     def _note_reads(self, reader: str, arguments: Any) -> None:
         found: set[fx.Node] = set()
@@ -147,10 +155,10 @@ class Translator(Builder):
 
     def _assign(self, call: Call, value: Any) -> None:
         together = call.module and call.outputs is not None  # a group of exported nodes
-        if not together or (len(call.results) == 1 and isinstance(value, Data)):
+        if not together or (len(call.results) == 1 and isinstance(value, (Data, Tensor))):
             self._bind(call.results[0], value)
             return
-        remaining = list(flat_parts(value))
+        remaining = list(flat(value, dicts=False))
         for node, output in zip(call.results, call.outputs or (), strict=True):
             self._bind(node, take(remaining, tuple(output.shape)))
 
@@ -160,6 +168,8 @@ class Translator(Builder):
             self._stored.setdefault(value.storage, []).append(node)
             self.origins.setdefault(value.name, node.name)
             self.bound.setdefault(node.name, value.name)
+            if value.lead:
+                self.together.add(node.name)
 
     # Calls.
 
@@ -208,7 +218,21 @@ class Translator(Builder):
         except Unknown as error:
             kind, moves = name or describe(call.target), isinstance(error, Rearranged)
             value = self.opaque(kind, str(error), [args, kwargs], rearranges=moves)
+        if isinstance(value, Data) and id(call) in self._alone:
+            value = self._as_module(call, value)
         return self._changed(args[0], value) if in_place else value
+
+    def _as_module(self, call: Call, value: Data) -> Data:
+        """Name an activation by the module that does nothing else, as if PyTorch had that class."""
+        node, module = self.nodes[value.name], self.view.modules[call.owner]
+        holds = any(True for _ in (*module.children(), *module.parameters(), *module.buffers()))
+        if node.kind != "act" or node.arrays or holds or not call.owner:
+            return value
+        name = call.owner + (f"@{call.owner_call}" if call.owner_call else "")
+        del self.nodes[value.name]
+        self.nodes[name] = replace(node, name=name, layer=call.owner)
+        self.origins[name] = self.origins.pop(value.name)
+        return replace(value, name=name)
 
     def _checked(self, call: Call, args: Any, value: Any) -> Any:
         """Compare with what torch.export says: the shape, and whether there is one output.
@@ -268,10 +292,10 @@ class Translator(Builder):
         if not isinstance(target, Data) or not isinstance(value, Data):
             raise Stopped("it changes part of a tensor in place")
         where = describe(self._current.target) if self._current else ""
-        changed = Data(value.name, value.shape, value.dtype, target.storage)
+        changed = replace(value, storage=target.storage)
         for node in self._stored.get(target.storage, ()):
             old = self._env[node]
-            if old.name == target.name and old.shape == target.shape:
+            if (old.name, old.shape, old.lead) == (target.name, target.shape, target.lead):
                 self._env[node] = changed
             else:
                 self._stale[node] = where
@@ -356,6 +380,12 @@ def _live(program: Program) -> list[Call]:
             _collect(call.kwargs, wanted)
             kept.append(call)
     return kept[::-1]
+
+
+def _alone(calls: Sequence[Call]) -> set[int]:
+    """Return the ids of the functions that are all that one call of a module does."""
+    owners = Counter((call.owner, call.owner_call) for call in calls if not call.module)
+    return {id(c) for c in calls if not c.module and owners[c.owner, c.owner_call] == 1}
 
 
 def _collect(value: Any, into: set[fx.Node]) -> None:

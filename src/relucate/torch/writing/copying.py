@@ -18,6 +18,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ...errors import Refused
+from ..reading.detached import only_records
 
 OWN_HOOKS = (WeightNorm, SpectralNorm)
 _FORWARD = {"_forward_hooks": "forward hook", "_forward_pre_hooks": "forward pre-hook"}
@@ -36,7 +37,7 @@ def copied(model: nn.Module) -> nn.Module:
     computed = {id(x): x.detach().clone() for x in _computed(model)}
     try:
         twin = copy.deepcopy(model, computed)
-    except Exception as error:  # whatever the user's attributes do
+    except Exception as error:  # copying the user's attributes may raise any error
         raise Refused(f"the model can't be copied ({type(error).__name__}: {error}).") from error
     for module in twin.modules():
         for kind in _BACKWARD:
@@ -100,7 +101,7 @@ def _check(path: str, module: nn.Module) -> None:
                     "the model comes from torch.export, which keeps what it does at inference "
                     "only: give the module that was exported."
                 )
-            if not isinstance(hook, OWN_HOOKS):
+            if not isinstance(hook, OWN_HOOKS) and not only_records(hook):
                 raise Refused(
                     f"{where} has a {what} ({_name(hook)}), which can change what it computes and "
                     "can't be read: remove it, and register it on the result again if it only "

@@ -139,17 +139,29 @@ def stuck_norms(old: Graph, new: Graph, found: Exchange) -> dict[str, str]:
     """Return the norms whose edit modules alone can't express: first node -> why.
 
     Every failing node belongs to norms: itself; what it was made for; those that changed places
-    with it; else all that changed.
+    with it; the one whose term a sum lost; else all that changed.
     """
     parts = {name: part for row in _rows(old) for part in _parts(row, found) for name in part}
     changed = [n.name for n in old if n.kind == "norm" and found.nodes[n.name] != n.name]
     stuck: dict[str, str] = {}
     for name, why in found.failing.items():
         near = parts.get(name, {name}) if name in old.nodes else {new.nodes[name].added_for}
+        if name in old.nodes and len(old.nodes[name].inputs) > 1:
+            near = {*near, *_lost_terms(old, found, name)}
         norms = [other for other in changed if other in near] or changed
         for norm in norms:
             stuck.setdefault(norm, f"'{name}': {why}")
     return stuck
+
+
+def _lost_terms(old: Graph, found: Exchange, name: str) -> set[str]:
+    """Return the norms, gone with what follows them, whose values a node of several inputs read."""
+    lost: set[str] = set()
+    for source in old.nodes[name].inputs:
+        while found.nodes[source] is None and old.nodes[source].op == "identity":
+            (source,) = old.nodes[source].inputs
+        lost |= {source} if found.nodes[source] is None else set()
+    return lost
 
 
 def _parts(row: list[str], found: Exchange) -> Iterator[set[str]]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...errors import Refused
 from ...graph import Graph, Node
+from ..modules import TokenBatchNorm
 from .tensors import NAMES, layout_of, refit
 
 
@@ -38,7 +39,14 @@ def make_module(node: Node, graph: Graph, like: Tensor | None) -> nn.Module:
 
 
 def _is_plain_norm(node: Node) -> bool:
-    return "moving_mean" in node.arrays and not node.attrs.get("forced")
+    plain = "moving_mean" in node.arrays and not node.attrs.get("forced")
+    return plain and (node.attrs["axis"] == 1 or is_over_tokens(node))
+
+
+def is_over_tokens(node: Node) -> bool:
+    """Return whether a batch norm is over the last axis of several in front of it."""
+    last = len(node.shape) - 1
+    return node.op == "batch_norm" and node.attrs["axis"] == last > 1
 
 
 def _batch_norm(node: Node, graph: Graph, options: Mapping[str, Any]) -> nn.Module:
@@ -46,6 +54,8 @@ def _batch_norm(node: Node, graph: Graph, options: Mapping[str, Any]) -> nn.Modu
     kept = node.attrs.get("momentum")
     momentum = None if kept is None else 1 - kept
     size = len(graph.tensors[node.arrays["moving_mean"]])
+    if is_over_tokens(node):
+        return TokenBatchNorm(size, node.attrs["epsilon"], momentum)
     return kinds[len(node.shape) - 2](size, node.attrs["epsilon"], momentum)
 
 

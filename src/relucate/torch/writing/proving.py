@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ...errors import RelucateError
-from ...graph import Graph
+from ...graph import Graph, Node
 from ..reading.reader import Reading, example_of, read
 from ..state import unchanged
 from .exchanging import Exchange
@@ -120,7 +120,7 @@ def _recorded(
         with torch.no_grad():
             torch.manual_seed(0)
             model(*_fresh(args), **_fresh(kwargs))
-    except Exception:  # whatever the user's code does with the example
+    except Exception:  # the user's code may raise any error
         return None
     finally:
         for handle in handles:
@@ -156,12 +156,19 @@ def _difference(again: Graph, old: Graph, new: Graph, found: Exchange) -> str:
         reads = tuple(found.place(old, source) for source in old.nodes[name].inputs)
         if (one.op, one.shape, one.inputs) != (planned.op, planned.shape, reads):
             return f"'{name}' isn't what was planned there"
+        if _axis(one) != _axis(planned):
+            return f"'{name}' would work along another axis than planned"
         if set(one.arrays) != set(planned.arrays):
             return f"'{name}' has other weights than planned"
         pairs = ((again.tensors[one.arrays[r]], new.tensors[planned.arrays[r]]) for r in one.arrays)
         if not all(_close(*pair) for pair in pairs):
             return f"'{name}' has other weights than planned"
     return ""
+
+
+def _axis(node: Node) -> Any:
+    axis = node.attrs.get("axis")
+    return axis % len(node.shape) if isinstance(axis, int) else axis
 
 
 def _close(one: np.ndarray, other: np.ndarray) -> bool:

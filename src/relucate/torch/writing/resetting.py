@@ -122,8 +122,8 @@ def _reset_parametrized(path: str, module: nn.Module) -> None:
             if not isinstance(part, (_SpectralNorm, _WeightNorm)):
                 kind = type(part).__name__.lstrip("_")
                 raise Refused(
-                    f"'{path}' computes its {name} ({kind}), which can't be initialised anew: take "
-                    "the parametrization off, rebuild, and put it on the result."
+                    f"'{path}' computes its {name} ({kind}), which can't be initialised again: "
+                    "take the parametrization off, rebuild, and put it on the result."
                 )
     bare = _plain(path, module, list(held), set())
     for name, parts in held.items():

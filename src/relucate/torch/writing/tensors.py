@@ -81,7 +81,7 @@ def changed_shape(old: Graph, new: Graph, name: str) -> bool:
 
 
 def refit(module: nn.Module, node: Node, graph: Graph) -> None:
-    """Give a module the tensors of its node, whatever it had before.
+    """Give a module the tensors of its node in place of its own.
 
     Raises: Refused: a module whose attributes aren't known.
     """

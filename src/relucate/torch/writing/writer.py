@@ -2,71 +2,28 @@
 
 Where modules under other names are all that is needed (`exchanging`), it is a copy of the same
 class: norm and activation at each other's paths, nn.Identity where a norm went. Otherwise it is a
-torch.fx.GraphModule over copies of the same submodules, at the same paths: every call that nobody
-edited is made again as it was, what was inserted has paths of its own. Nothing is shared with the
+torch.fx.GraphModule over copies of the same submodules, at the same paths: unedited calls
+stay as they were, and inserted ones have paths of their own. Nothing is shared with the
 source.
 """
 
 from __future__ import annotations
 
-import operator
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import fx, nn
+from torch import nn
 
 from ...errors import Refused
-from ...graph import Graph, Node
-from ..modules import FixedOffset
+from ...graph import Graph
 from ..reading.detached import unwrap
 from ..reading.reader import Reading
-from ..reading.symbolic import is_output_class
-from ..reading.targets import canonical
-from .copying import copied, copy_modes
+from .copying import copy_modes
+from .edits import Edits
 from .exchanging import Exchange, exchange, stuck_norms
-from .keeping import keep
-from .making import make_module, tie
 from .proving import Proof, prove
 from .resetting import Init, reset
-from .tensors import (
-    NAMES,
-    changed_shape,
-    find,
-    layout_of,
-    refit,
-    refit_slopes,
-    set_values,
-    tensor_like,
-)
-
-
-def write(
-    graph: Graph,
-    model: nn.Module,
-    reading: Reading,
-    *,
-    fresh: int | None = None,
-    init: Init | None = None,
-) -> nn.Module:
-    """Return a new module that computes what `graph` says; it trains, too.
-
-    Args:
-        graph: what reading gave, edited by a planner.
-        model: the module that was read; it isn't changed.
-        reading: what `read_with_modules` gave.
-        fresh: a seed: each module's own `reset_parameters` initialises its parameters again, from
-            a seed of its path; None: they are those of the graph.
-        init: initialises, if there is `fresh`, a module that has no such method.
-    Raises: Refused: an edit that can't be written, with the layer's name; among them, in a model
-        that only torch.export could read, whatever modules under other names can't express.
-
-    The traced forward is that of eval mode: code behind `if self.training` isn't in a GraphModule.
-    """
-    return write_tapped(graph, model, reading, fresh=fresh, init=init).module
 
 
 @dataclass(frozen=True)
@@ -82,7 +39,7 @@ class Written:
     proof: Proof | None = None
 
 
-def write_tapped(
+def write(
     graph: Graph,
     model: nn.Module,
     reading: Reading,
@@ -90,12 +47,25 @@ def write_tapped(
     fresh: int | None = None,
     init: Init | None = None,
 ) -> Written:
-    """Return the module, and where in it is what; arguments as for `write`."""
+    """Return a new module that computes what `graph` says, and where in it is what.
+
+    Args:
+        graph: what reading gave, edited by a planner.
+        model: the module that was read; it isn't changed.
+        reading: what `read_with_modules` gave.
+        fresh: a seed: each module's own `reset_parameters` initialises its parameters again, from
+            a seed of its path; None: they are those of the graph.
+        init: initialises, if there is `fresh`, a module that has no such method.
+    Raises: Refused: an edit that can't be written, with the layer's name; among them, in a model
+        that only torch.export could read, one that modules under other names can't express.
+
+    The traced forward is that of eval mode: code behind `if self.training` isn't in a GraphModule.
+    """
     whole = unwrap(model)
     found = find_exchange(graph, whole, reading)
     why = "; ".join(f"'{name}': {reason}" for name, reason in found.failing.items())
     if not why:
-        edits = _Edits(graph, whole, reading)
+        edits = Edits(graph, whole, reading)
         made = edits.exchanged(found)
         proof = prove(made, whole, reading, graph, found) if found.moved else None
         if not (why := proof.failure if proof else ""):
@@ -107,7 +77,7 @@ def write_tapped(
             "torch.fx can't trace the forward of this model, so that nothing can be put into it, "
             f"and modules that change places can't do it ({why})."
         )
-    edits = _Edits(graph, whole, reading)
+    edits = Edits(graph, whole, reading)
     made = edits.retraced()
     if fresh is not None:
         reset(made, fresh, init=init)
@@ -135,6 +105,23 @@ def find_exchange(graph: Graph, whole: nn.Module, reading: Reading) -> Exchange:
     return replace(found, failing=failing)
 
 
+def functions_moved(graph: Graph, whole: nn.Module, reading: Reading) -> set[str]:
+    """Return the submodules that call, as a function, an activation that has to change places.
+
+    Of a model that torch.fx traces there are none: it is traced as a whole.
+    """
+    if reading.way == "fx":
+        return set()
+    old = reading.graph
+    failing = [
+        old.nodes[name]
+        for name in find_exchange(graph, whole, reading).failing
+        if name in old.nodes
+    ]
+    acts = (node for node in failing if node.kind == "act" and node.layer not in reading.modules)
+    return {node.layer.rpartition("/")[0] for node in acts} - {""}
+
+
 def unwritable(graph: Graph, model: nn.Module, reading: Reading) -> dict[str, str]:
     """Return the norms whose edit can't be written: first node -> why.
 
@@ -146,348 +133,3 @@ def unwritable(graph: Graph, model: nn.Module, reading: Reading) -> dict[str, st
     stuck = stuck_norms(reading.graph, graph, found)
     why = "torch.fx can't trace the forward of this model, and modules alone can't do it"
     return {norm: f"{why} ({reason})" for norm, reason in stuck.items()}
-
-
-class _Edits:
-    """What differs between two graphs, and how the copy is changed for it."""
-
-    def __init__(self, graph: Graph, whole: nn.Module, reading: Reading) -> None:
-        self.new, self.old, self.reading = graph, reading.graph, reading
-        self.whole, self.twin = whole, copied(whole)
-        set_values(self.twin, reading.graph, graph, reading.bindings)
-        self.paths: dict[str, str] = {}
-        self.calls: dict[str, list[str]] = {}  # traced call -> the nodes that it made
-        for name, call in reading.origins.items():
-            self.calls.setdefault(call, []).append(name)
-        self.traced = self._traced_nodes()
-        self.like = next((p for p in self.twin.parameters() if p.is_floating_point()), None)
-        self.holders: dict[str, fx.Node] = {}
-        for traced, name in reading.bound.items():
-            if traced in self.traced:
-                self.holders.setdefault(name, self.traced[traced])
-        self._values: dict[str, fx.Node] = {}
-        self._copied: dict[fx.Node, fx.Node] = {}
-        self._building = fx.Graph()
-        self._refitted: set[str] = set()
-        self._known = {
-            (key, binding.layout): find(self.twin, binding.parameter)
-            for key, binding in reading.bindings.items()
-        }
-
-    def _traced_nodes(self) -> dict[str, fx.Node]:
-        if self.reading.way != "fx":
-            return {}
-        return {node.name: node for node in self.reading.traced.nodes}
-
-    # A copy of the same class.
-
-    def exchanged(self, found: Exchange) -> nn.Module:
-        """Return the copy with modules at other paths, and nn.Identity where a norm went."""
-        for node in self.new:
-            if node.layer not in self.reading.modules:
-                continue
-            path = self._path(node)
-            if changed_shape(self.old, self.new, node.name):
-                self._refit(path, node)
-            elif node.op == "prelu":
-                refit_slopes(self.twin.get_submodule(path), node, self.new)
-            self._not_in_place(node)
-        taken = {layer: self.twin.get_submodule(layer) for layer in found.moved.values()}
-        for layer in found.gone:
-            self._exchange(self._path(self._node_of(layer)), nn.Identity())
-        for layer, source in found.moved.items():
-            parent, _, name = layer.rpartition(".")
-            self.twin.get_submodule(parent)._modules[name] = taken[source]
-        for place, name in found.nodes.items():
-            node = self.old.nodes[place]
-            norm = name is not None and self.new.nodes[name].kind == "norm"
-            if name and norm and node.layer in self.reading.modules:
-                self.paths[name] = self._path(node)
-        return self.twin
-
-    def _node_of(self, layer: str) -> Node:
-        return next(node for node in self.old if node.layer == layer)
-
-    def _path(self, node: Node) -> str:
-        """Return the path of the module that a node came from; a root's nodes have its name."""
-        root = self.reading.modules[node.layer] is self.whole
-        return "" if root else node.layer
-
-    def _exchange(self, path: str, module: nn.Module) -> None:
-        if not path:
-            kind = type(self.twin).__name__
-            raise Refused(f"the {kind} is the model itself: it can't be taken out.")
-        original = self.twin.get_submodule(path)
-        module.training = original.training
-        for parent in list(self.twin.modules()):
-            for name, child in list(parent._modules.items()):
-                if child is original:
-                    parent._modules[name] = module
-
-    def _refit(self, path: str, node: Node) -> None:
-        if path not in self._refitted:
-            self._refitted.add(path)
-            refit(self.twin.get_submodule(path), node, self.new)
-
-    def _not_in_place(self, node: Node) -> None:
-        """Let a module that changes its input in place stop that if others read it now."""
-        if node.layer not in self.reading.modules or not node.inputs:
-            return
-        module: Any = self.twin.get_submodule(self._path(node))
-        if getattr(module, "inplace", False) and not self._alone(node):
-            module.inplace = False
-
-    def _alone(self, node: Node) -> bool:
-        """Return whether a node may change its input: nothing else reads it, no caller owns it."""
-        source = node.inputs[0]
-        given = self.new.nodes[source].op == "input" and self.old.nodes[node.name].inputs != (
-            source,
-        )
-        return len(self.new.consumers[source]) == 1 and not given
-
-    # A new forward.
-
-    def _resolved(self, name: str) -> str:
-        while name not in self.new.nodes:
-            name = self.old.nodes[name].inputs[0]
-        return name
-
-    def retraced(self) -> nn.Module:
-        """Return a GraphModule: the traced calls again, with the edits among them."""
-        traced_inputs = [n for n in self.reading.traced.nodes if n.op == "placeholder"]
-        for name, old in zip(self.new.inputs, traced_inputs, strict=True):
-            label = name if name.isidentifier() else old.name
-            self._values[name] = self._copied[old] = self._building.placeholder(label)
-        for node in self.new:  # in order; what is inside of a call comes with that call
-            if node.name in self.holders or node.name not in self.old.nodes:
-                self._value(node.name)
-        output = next(n for n in self.reading.traced.nodes if n.op == "output")
-        reads, outputs = self.reading.reads["output"], self._new_outputs()
-
-        def final(arg: fx.Node) -> fx.Node:
-            if arg.name in reads:
-                return self._value(outputs[reads[arg.name]])
-            if is_output_class(arg):
-                return self._building.node_copy(arg, final)
-            return self._copy(arg)
-
-        self._building.output(fx.map_arg(output.args[0], final))
-        made = fx.GraphModule(self.twin, self._building, type(self.twin).__name__)
-        made.graph.eliminate_dead_code()
-        made.recompile()
-        made.delete_all_unused_submodules()
-        keep(made, self.twin)
-        return made
-
-    def _new_outputs(self) -> dict[str, str]:
-        return dict(zip(self.old.outputs, self.new.outputs, strict=True))
-
-    def _value(self, name: str) -> fx.Node:
-        """Return the new traced node that holds a graph node's value."""
-        if name in self._values:
-            return self._values[name]
-        node = self.new.nodes[name]
-        if name not in self.old.nodes or self._is_function(node):
-            value = self._inserted(node)
-        else:
-            inside = name not in self.holders
-            value = self._taken_out(node) if inside else self._copy(self.holders[name])
-        self._values[name] = value
-        return value
-
-    def _is_function(self, node: Node) -> bool:
-        """Return whether a node that was a function call has to become a module."""
-        call = self.traced[self.reading.origins[node.name]] if node.op != "input" else None
-        if call is None or call.op == "call_module" or node.op == "opaque":
-            return False
-        if node.op == "batch_norm" and "moving_mean" in node.arrays:
-            # The call holds on to the mode that was traced; it may set training mode.
-            return node.attrs.get("forced") is not True
-        if node.op == "dropout" and call.op == "call_function":
-            return True
-        return bool(node.arrays) and changed_shape(self.old, self.new, node.name)
-
-    def _copy(self, old: fx.Node) -> fx.Node:
-        """Make a traced call again, with what its nodes read now."""
-        if old in self._copied:
-            return self._copied[old]
-        made = self.calls.get(old.name, [])
-        made = [name for name in made if name in self.old.nodes]
-        gone = [name for name in made if name not in self.new.nodes]
-        if gone and len(gone) < len(made):
-            raise Refused(f"'{gone[0]}' can't be taken out of the call that it is a part of.")
-        if self._is_apart(made):
-            self._copied[old] = self._conv_alone(old, made)
-            return self._copied[old]
-        reads = self.reading.reads.get(old.name, {})
-
-        def argument(arg: fx.Node) -> fx.Node:
-            if arg.name not in reads:
-                return self._copy(arg)
-            name = reads[arg.name]
-            now = self._reads_now(made, name)
-            if now == name and self.reading.bound.get(arg.name) == name and name in self.holders:
-                holder = self.holders[name]
-                return self._value(name) if holder is arg else self._copy(arg)
-            return self._value(now)
-
-        if old.op == "call_module":
-            self._fit(old, made)
-        if "constant" in old.meta:
-            setattr(self.twin, str(old.target), old.meta["constant"].clone())
-        node = self._building.node_copy(old, argument)
-        node.args = fx.map_arg(old.args, argument)
-        node.kwargs = fx.map_arg(old.kwargs, argument)
-        self._calm(node, made)
-        self._copied[old] = node
-        return node
-
-    def _reads_now(self, made: Sequence[str], name: str) -> str:
-        """Return which node a call reads where it read the node `name`."""
-        found = {
-            self.new.nodes[own].inputs[place]
-            for own in made
-            if own in self.new.nodes
-            for place, source in enumerate(self.old.nodes[own].inputs)
-            if source == name and place < len(self.new.nodes[own].inputs)
-        }
-        if len(found) > 1:
-            raise Refused(f"'{made[0]}' would read one value as several.")
-        return found.pop() if found else self._resolved(name)
-
-    def _fit(self, old: fx.Node, made: Sequence[str]) -> None:
-        path = str(old.target)
-        for name in made:
-            if name in self.new.nodes:
-                node = self.new.nodes[name]
-                if changed_shape(self.old, self.new, name):
-                    self._refit(path, node)
-                if node.kind == "norm":
-                    self.paths[name] = path
-                if node.op == "prelu":
-                    refit_slopes(self.twin.get_submodule(path), node, self.new)
-
-    def _calm(self, node: fx.Node, made: Sequence[str]) -> None:
-        """Let a call that changes its input in place stop that if others read the input."""
-        nodes = [self.new.nodes[name] for name in made if name in self.new.nodes]
-        if not nodes or not nodes[0].inputs:
-            return
-        same = nodes[0].inputs == self.old.nodes[nodes[0].name].inputs
-        if self._alone(nodes[0]) or nodes[0].op == "opaque":
-            return
-        if node.op == "call_module":
-            module: Any = self.twin.get_submodule(str(node.target))
-            if getattr(module, "inplace", False):
-                module.inplace = False
-            return
-        name, in_place = canonical(node.target, dict(node.kwargs))
-        if not in_place:
-            return
-        if "inplace" in node.kwargs:
-            node.kwargs = {**node.kwargs, "inplace": False}
-        elif isinstance(node.target, str):
-            node.target = node.target.rstrip("_")
-        elif hasattr(operator, name):
-            node.target = getattr(operator, name)
-        elif hasattr(torch, name):
-            node.target = getattr(torch, name)
-        elif not same:
-            raise Refused(f"'{made[0]}' changes in place what others read.")
-
-    # Convolutions that pad by reflection and the like: one call, two nodes.
-
-    def _is_apart(self, made: Sequence[str]) -> bool:
-        """Return whether something is between a convolution and its own padding now."""
-        if len(made) != 2 or made[1] not in self.new.nodes or self.old.nodes[made[0]].op != "pad":
-            return False
-        return self.new.nodes[made[1]].inputs[0] != made[0]
-
-    def _taken_out(self, node: Node) -> fx.Node:
-        module: Any = self.reading.modules.get(node.layer)
-        if node.op != "pad" or not isinstance(module, nn.modules.conv._ConvNd):
-            raise Refused(f"'{node.name}' ({node.op}) is inside a call that can't be taken apart.")
-        pads = list(module._reversed_padding_repeated_twice)
-        return self._call(F.pad, self._value(node.inputs[0]), pads, module.padding_mode)
-
-    def _conv_alone(self, old: fx.Node, made: Sequence[str]) -> fx.Node:
-        path = str(old.target)
-        module: Any = self.twin.get_submodule(path)
-        for name, call in self.traced.items():
-            same = call.op == "call_module" and self.twin.get_submodule(str(call.target)) is module
-            if same and not self._is_apart(self.calls.get(name, [])):
-                raise Refused(f"the calls of '{path}' would need other paddings.")
-        self._fit(old, made)
-        rank = len(module.kernel_size)
-        module.padding, module.padding_mode = (0,) * rank, "zeros"
-        module._reversed_padding_repeated_twice = [0] * (2 * rank)
-        source = self._value(self.new.nodes[made[1]].inputs[0])
-        return self._building.call_module(path, (source,))
-
-    # What planners inserted.
-
-    def _inserted(self, node: Node) -> fx.Node:
-        inputs = [self._value(name) for name in node.inputs]
-        if node.op == "affine":
-            return self._affine(node, inputs[0])
-        if node.op == "rescale":
-            scaled = self._call(operator.mul, inputs[0], float(node.attrs["scale"]))
-            return self._call(operator.add, scaled, float(node.attrs["offset"]))
-        if node.op == "slice":
-            cut = slice(node.attrs["start"], node.attrs["stop"], node.attrs["step"])
-            axis = node.attrs["axis"] % len(node.shape)
-            return self._call(operator.getitem, inputs[0], (*[slice(None)] * axis, cut))
-        if node.op == "concat":
-            return self._call(torch.cat, inputs, node.attrs["axis"])
-        if node.op == "add":
-            return self._call(operator.add, *inputs)
-        if node.op == "zero_pad":
-            flat = [n for pair in reversed(node.attrs["padding"]) for n in pair]
-            return self._call(F.pad, inputs[0], flat)
-        if node.op == "dropout":
-            return self._module(node, nn.Dropout(node.attrs["rate"]), inputs[0])
-        module = make_module(node, self.new, self.like)
-        tie(module, node, self._known)
-        held = {(node.arrays[role], layout_of(node, role)): role for role in node.arrays}
-        for at, role in held.items():
-            self._known.setdefault(at, getattr(module, NAMES[role]))
-        return self._module(node, module, inputs[0])
-
-    def _call(self, function: Any, *args: Any) -> fx.Node:
-        return self._building.call_function(function, args)
-
-    def _affine(self, node: Node, value: fx.Node) -> fx.Node:
-        if self._holds_for_one_size(node):
-            offset = tensor_like(self.new.tensors[node.arrays["offset"]], self.like)
-            source = self.new.nodes[self.new.nodes[node.added_for].inputs[0]]
-            shape = [int(size or 0) for size in source.shape[1:]]
-            return self._module(node, FixedOffset(offset, shape), value, self._value(source.name))
-        for role, function in (("scale", operator.mul), ("offset", operator.add)):
-            if role in node.arrays:
-                name = self._free(f"{node.name}_{role}")
-                array = tensor_like(self.new.tensors[node.arrays[role]], self.like)
-                self.twin.register_buffer(name, array)
-                value = self._call(function, value, self._building.get_attr(name))
-        return value
-
-    def _holds_for_one_size(self, node: Node) -> bool:
-        """Return whether an offset was computed for each position behind a linear layer."""
-        owner = self.new.nodes.get(node.added_for)
-        if owner is None or owner.kind != "linear" or set(node.arrays) != {"offset"}:
-            return False
-        return self.new.tensors[node.arrays["offset"]].shape == node.shape[1:]
-
-    def _module(self, node: Node, module: nn.Module, *values: fx.Node) -> fx.Node:
-        name = self._free(node.name)
-        self.twin.add_module(name, module)
-        if node.op == "batch_norm":
-            self.paths[node.name] = name
-        return self._building.call_module(name, values)
-
-    def _free(self, wanted: str) -> str:
-        base = name = "".join(c if c.isalnum() else "_" for c in wanted)
-        if not name.isidentifier():
-            base = name = f"layer_{name}"
-        number = 1
-        while hasattr(self.twin, name):
-            name, number = f"{base}_{number}", number + 1
-        return name

@@ -29,6 +29,10 @@ def reshape(t: Translator, x: Data, shape: Sequence[Any]) -> Data:
         raise Unknown(f"{x.shape} to {tuple(shape)}")
     if tuple(wanted) == x.shape:
         return x
+    if x.lead and wanted[:1] == [x.lead[0]]:
+        return reshape(t, x.apart, wanted)
+    if found := t.merged(x.apart, tuple(wanted)):
+        return found
     if not wanted or not x.shape or wanted[0] != x.shape[0]:
         raise Rearranged("it moves values across the batch axis")
     if len(wanted) == 2:
@@ -67,8 +71,6 @@ def _unflatten(t: Translator, input: Any, dim: int, sizes: Any) -> Data:
     sizes, size = list(sizes), x.shape[axis]
     if -1 in sizes:
         sizes[sizes.index(-1)] = size // math.prod(n for n in sizes if n != -1)
-    if axis == 0:
-        raise Rearranged("it splits the batch axis")
     return reshape(t, x, [*x.shape[:axis], *sizes, *x.shape[axis + 1 :]])
 
 

@@ -179,7 +179,8 @@ def _times(t: Translator, value: Any, factor: Any) -> Any:
 def combine(t: Translator, op: str, a: Any, b: Any) -> Data:
     """Emit a op b, of which at least one depends on the input."""
     if isinstance(a, Data) and isinstance(b, Data):
-        if op in ("add", "multiply", "subtract", "divide") and _integers(a, b):
+        floats = a.dtype.is_floating_point and b.dtype.is_floating_point
+        if op in ("add", "multiply", "subtract", "divide") and not floats:
             raise Unknown("arithmetic of integers")
         return t.emit(op, [a, b], dtype=torch.promote_types(a.dtype, b.dtype))
     x, other = (a, b) if isinstance(a, Data) else (b, a)
@@ -193,10 +194,6 @@ def combine(t: Translator, op: str, a: Any, b: Any) -> Data:
     scale, offset = _as_rescale(op, float(other), first)
     _refuse_batch(t, scale, offset)
     return t.emit("rescale", [x], {"scale": scale, "offset": offset})
-
-
-def _integers(a: Data, b: Data) -> bool:
-    return not (a.dtype.is_floating_point and b.dtype.is_floating_point)
 
 
 def _as_rescale(op: str, number: float, first: bool) -> tuple[float, float]:
@@ -247,10 +244,6 @@ def _extreme(op: str) -> Handler:
         return t.emit(op, [input, other])
 
     return handler
-
-
-def _fixed_offset(t: Translator, m: Any, input: Any, source: Any) -> Data:
-    return combine(t, "add", need_data(input), m.offset)
 
 
 FUNCTIONS: dict[str, Handler] = {
@@ -328,6 +321,12 @@ _AS_FUNCTIONS: dict[type, str] = {
     nn.LogSoftmax: "log_softmax dim",
     nn.GLU: "glu dim",
 }
+# Of a function, the class that does the same, and the names of the arguments that both have.
+AS_MODULES: dict[str, tuple[type, list[str]]] = {
+    name: (kind, attributes)
+    for kind, (name, *attributes) in ((kind, s.split()) for kind, s in _AS_FUNCTIONS.items())
+    if kind is not nn.PReLU
+}
 MODULES: dict[type, Handler] = {
     **{
         kind: module_as(FUNCTIONS[name], *attributes)
@@ -339,5 +338,5 @@ MODULES: dict[type, Handler] = {
     nn.Dropout: _dropout_module("dropout"),
     nn.AlphaDropout: _dropout_module("alpha_dropout"),
     nn.FeatureAlphaDropout: _dropout_module("alpha_dropout", spatial=True),
-    FixedOffset: _fixed_offset,
+    FixedOffset: lambda t, m, input, source: combine(t, "add", need_data(input), m.offset),
 }

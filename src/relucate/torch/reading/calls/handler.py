@@ -7,6 +7,7 @@ Each emits nodes or raises `Unknown`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,18 @@ def module_as(function: Handler, *attributes: str) -> Handler:
         return function(t, input, *(getattr(m, attribute) for attribute in attributes))
 
     return handler
+
+
+def functional(function: Callable[..., Any], handler: Handler) -> Handler:
+    """Read a function of torch.nn.functional: the handler gets its arguments by name."""
+    signature = inspect.signature(function)
+
+    def named(t: Translator, *args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        return handler(t, **given.arguments)
+
+    return named
 
 
 def numbered(name: str, make: Callable[[int], Handler]) -> dict[type, Handler]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ..program import Data, Parts, Unknown, need_data
@@ -31,11 +32,8 @@ def _split(
     if isinstance(size, int) and total % size:
         sizes.append(total % size)
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    return Parts([_piece(t, x, axis, e - n, e) for e, n in zip(ends, sizes, strict=True)])
-
-
-def _piece(t: Translator, x: Data, axis: int, start: int, stop: int) -> Handler:
-    return t.later(lambda: cut(t, x, axis, start, stop))
+    pieces = [partial(cut, t, x, axis, e - n, e) for e, n in zip(ends, sizes, strict=True)]
+    return Parts([t.later(piece) for piece in pieces])
 
 
 def _chunk(t: Translator, input: Any, chunks: int, dim: int = 0) -> Parts:
@@ -48,11 +46,7 @@ def _unbind(t: Translator, input: Any, dim: int = 0) -> Parts:
     x = need_data(input)
     if dim % len(x.shape) == 0:
         raise Unknown("it splits the batch")
-
-    def one(index: int) -> Handler:
-        return t.later(lambda: select(t, x, dim, index))
-
-    return Parts([one(index) for index in range(x.shape[dim])])
+    return Parts([t.later(partial(select, t, x, dim, index)) for index in range(x.shape[dim])])
 
 
 def _cat(t: Translator, tensors: Any, dim: int = 0, axis: int | None = None) -> Data:

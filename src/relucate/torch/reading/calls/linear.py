@@ -11,7 +11,7 @@ from ....graph.inference import Mismatch
 from ..builder import Weight
 from ..program import Data, Unknown, need_data
 from ..translator import Translator
-from .handler import NUMBERS, Handler, module_as, need_weight, numbered
+from .handler import NUMBERS, Handler, functional, module_as, need_weight, numbered
 from .resizing import pad
 
 
@@ -43,6 +43,21 @@ def _bias(bias: Any) -> Weight | None:
     return None if bias is None else Weight(bias)
 
 
+def _start(
+    rank: int, input: Any, weight: Any, bias: Any, stride: Any, dilation: Any
+) -> tuple[Data, dict[str, Any], dict[str, Weight | None]]:
+    """Check a convolution's input; return it with the attributes and weights of every kind."""
+    need_weight(weight)
+    x = need_data(input)
+    check_rank(x, rank)
+    attrs = {
+        "strides": numbers(stride, rank),
+        "dilation": numbers(dilation, rank),
+        "data_format": "channels_first",
+    }
+    return x, attrs, {"kernel": Weight(weight, "conv"), "bias": _bias(bias)}
+
+
 def _conv(rank: int) -> Handler:
     """Emit a conv, or a depthwise conv where every channel has its own group."""
 
@@ -56,19 +71,11 @@ def _conv(rank: int) -> Handler:
         dilation: Any = 1,
         groups: int = 1,
     ) -> Data:
-        need_weight(weight)
-        x = need_data(input)
-        check_rank(x, rank)
-        attrs: dict[str, Any] = {
-            "strides": numbers(stride, rank),
-            "dilation": numbers(dilation, rank),
-            "data_format": "channels_first",
-            "padding": spatial_padding(padding, rank),
-        }
+        x, attrs, weights = _start(rank, input, weight, bias, stride, dilation)
+        attrs["padding"] = spatial_padding(padding, rank)
         if groups > 1 and weight.shape[1] == 1:
-            weights = {"kernel": Weight(weight, "depthwise", groups), "bias": _bias(bias)}
+            weights["kernel"] = Weight(weight, "depthwise", groups)
             return t.emit("depthwise_conv", [x], attrs, weights)
-        weights = {"kernel": Weight(weight, "conv"), "bias": _bias(bias)}
         return t.emit("conv", [x], attrs | {"groups": groups}, weights)
 
     return handler
@@ -100,18 +107,10 @@ def _conv_transpose(rank: int) -> Handler:
         groups: int = 1,
         dilation: Any = 1,
     ) -> Data:
-        need_weight(weight)
-        x, extra = need_data(input), numbers(output_padding, rank)
-        check_rank(x, rank)
-        attrs = {
-            "strides": numbers(stride, rank),
-            "dilation": numbers(dilation, rank),
-            "groups": groups,
-            "data_format": "channels_first",
-            "padding": tuple((p, p) for p in numbers(padding, rank)),
-            "output_padding": extra if any(extra) else None,
-        }
-        weights = {"kernel": Weight(weight, "conv"), "bias": _bias(bias)}
+        x, attrs, weights = _start(rank, input, weight, bias, stride, dilation)
+        extra = numbers(output_padding, rank)
+        attrs["padding"] = tuple((p, p) for p in numbers(padding, rank))
+        attrs |= {"groups": groups, "output_padding": extra if any(extra) else None}
         return t.emit("conv_transpose", [x], attrs, weights)
 
     return handler
@@ -134,8 +133,8 @@ def _matmul(t: Translator, input: Any, other: Any) -> Data:
         return t.emit("dense", [input], {}, {"kernel": Weight(other)})
     if not isinstance(input, Data) or not isinstance(other, Data):
         raise Unknown("a product with a constant that isn't a matrix on the right")
-    shape = tuple((torch.empty(input.shape, device="meta") @ _meta(other)).shape)
-    return t.emit("matmul", [input, other], shape=shape)
+    x, y = (torch.empty(v.shape, device="meta") for v in (input, other))
+    return t.emit("matmul", [input, other], shape=tuple((x @ y).shape))
 
 
 def _einsum(t: Translator, equation: Any, *operands: Any) -> Data:
@@ -159,34 +158,16 @@ def _einsum(t: Translator, equation: Any, *operands: Any) -> Data:
     return t.emit("einsum", [x], {"equation": equation}, weights, shape=shape)
 
 
-def _meta(x: Data) -> Tensor:
-    return torch.empty(x.shape, device="meta")
-
-
 def _embedding(t: Translator, weight: Any, indices: Any, *rest: Any, **named: Any) -> Data:
     need_weight(weight)
     weights = {"table": Weight(weight)}
     return t.emit("embedding", [need_data(indices)], {}, weights, dtype=weight.dtype)
 
 
-def _functional_embedding(
-    t: Translator,
-    input: Any,
-    weight: Any,
-    padding_idx: Any = None,
-    max_norm: Any = None,
-    *rest: Any,
-    **named: Any,
-) -> Data:
+def _looked_up(t: Translator, input: Any, weight: Any, max_norm: Any, **_: Any) -> Data:
     if max_norm is not None:
         raise Unknown("max_norm changes the table at every call")
     return _embedding(t, weight, input)
-
-
-def _embedding_module(t: Translator, m: Any, input: Any) -> Data:
-    if m.max_norm is not None:
-        raise Unknown("max_norm changes the table at every call")
-    return _embedding(t, m.weight, input)
 
 
 def _attention(t: Translator, query: Any, key: Any, value: Any, *rest: Any, **named: Any) -> Data:
@@ -203,7 +184,7 @@ FUNCTIONS: dict[str, Handler] = {
     **dict.fromkeys(("matmul", "bmm", "mm"), _matmul),
     "einsum": _einsum,
     "embedding": _embedding,
-    "functional_embedding": _functional_embedding,
+    "functional_embedding": functional(nn.functional.embedding, _looked_up),
     "scaled_dot_product_attention": _attention,
 }
 MODULES: dict[type, Handler] = {
@@ -211,5 +192,5 @@ MODULES: dict[type, Handler] = {
     **numbered("ConvTranspose", lambda n: module_as(_conv_transpose(n), *_TRANSPOSED)),
     nn.Linear: module_as(_linear, "weight", "bias"),
     nn.modules.linear.NonDynamicallyQuantizableLinear: module_as(_linear, "weight", "bias"),
-    nn.Embedding: _embedding_module,
+    nn.Embedding: module_as(_looked_up, "weight", "max_norm"),
 }

@@ -9,9 +9,16 @@ import torch
 from torch import nn
 
 from ....graph.inference import Mismatch
+from ...modules import TokenBatchNorm
+from ..builder import Weight
 from ..program import Data, Unknown, need_data
 from ..translator import Translator
-from .handler import Handler, module_as, need_weight, numbered
+from .handler import Handler, functional, module_as, need_weight, numbered
+
+
+def _state(gamma: Any, beta: Any, mean: Any, variance: Any) -> dict[str, Weight | None]:
+    roles = {"gamma": gamma, "beta": beta, "moving_mean": mean, "moving_variance": variance}
+    return {role: need_weight(value) for role, value in roles.items()}
 
 
 def _batch_norm(
@@ -27,12 +34,7 @@ def _batch_norm(
     cudnn_enabled: bool = False,
 ) -> Data:
     x = need_data(input)
-    weights = {
-        "gamma": need_weight(weight),
-        "beta": need_weight(bias),
-        "moving_mean": need_weight(running_mean),
-        "moving_variance": need_weight(running_var),
-    }
+    weights = _state(weight, bias, running_mean, running_var)
     forced = True if training and running_mean is not None else None
     attrs = {"axis": 1, "epsilon": float(eps), "forced": forced}
     return t.emit("batch_norm", [x], attrs | _mode(t, running_mean, momentum), weights)
@@ -51,33 +53,13 @@ def _mode(t: Translator, running_mean: Any, momentum: float | None) -> dict[str,
     return {"momentum": kept, "frozen": frozen}
 
 
-def _functional_batch_norm(
-    t: Translator,
-    input: Any,
-    running_mean: Any,
-    running_var: Any,
-    weight: Any = None,
-    bias: Any = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Data:
-    state = (weight, bias, running_mean, running_var)
-    return _batch_norm(t, input, *state, training, momentum, eps)
-
-
-def _batch_norm_module(*ranks: int) -> Handler:
+def _batch_norm_module(*ranks: int, axis: int = 1) -> Handler:
     def handler(t: Translator, m: Any, input: Any) -> Data:
         x = need_data(input)
         if ranks and len(x.shape) not in ranks:
             raise Mismatch(f"expected {' or '.join(map(str, ranks))} axes")
-        weights = {
-            "gamma": need_weight(m.weight),
-            "beta": need_weight(m.bias),
-            "moving_mean": need_weight(m.running_mean),
-            "moving_variance": need_weight(m.running_var),
-        }
-        attrs = {"axis": 1, "epsilon": float(m.eps), "forced": None}
+        weights = _state(m.weight, m.bias, m.running_mean, m.running_var)
+        attrs = {"axis": axis % len(x.shape), "epsilon": float(m.eps), "forced": None}
         if isinstance(m, nn.SyncBatchNorm):
             attrs["synchronized"] = True
         mode = _mode(t, m.running_mean, m.momentum)
@@ -99,26 +81,11 @@ def _instance_norm(
     eps: float,
     cudnn_enabled: bool = False,
 ) -> Data:
-    weights = {"gamma": need_weight(weight), "beta": need_weight(bias)}
-    if not use_input_stats:
-        weights["moving_mean"] = need_weight(running_mean)
-        weights["moving_variance"] = need_weight(running_var)
+    if use_input_stats:
+        weights = {"gamma": need_weight(weight), "beta": need_weight(bias)}
+    else:
+        weights = _state(weight, bias, running_mean, running_var)
     return t.emit("instance_norm", [need_data(input)], {"axis": 1, "epsilon": float(eps)}, weights)
-
-
-def _functional_instance_norm(
-    t: Translator,
-    input: Any,
-    running_mean: Any = None,
-    running_var: Any = None,
-    weight: Any = None,
-    bias: Any = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Data:
-    state = (weight, bias, running_mean, running_var)
-    return _instance_norm(t, input, *state, use_input_stats, momentum, eps)
 
 
 def _instance_norm_module(rank: int) -> Handler:
@@ -202,9 +169,9 @@ def _local_response_norm(
 
 FUNCTIONS: dict[str, Handler] = {
     "batch_norm": _batch_norm,
-    "functional_batch_norm": _functional_batch_norm,
+    "functional_batch_norm": functional(nn.functional.batch_norm, _batch_norm),
     "instance_norm": _instance_norm,
-    "functional_instance_norm": _functional_instance_norm,
+    "functional_instance_norm": functional(nn.functional.instance_norm, _instance_norm),
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
@@ -216,6 +183,7 @@ MODULES: dict[type, Handler] = {
     nn.BatchNorm2d: _batch_norm_module(4),
     nn.BatchNorm3d: _batch_norm_module(5),
     nn.SyncBatchNorm: _batch_norm_module(),
+    TokenBatchNorm: _batch_norm_module(axis=-1),
     **numbered("InstanceNorm", _instance_norm_module),
     nn.LayerNorm: module_as(_layer_norm, "normalized_shape", "weight", "bias", "eps"),
     nn.RMSNorm: module_as(_rms_norm, "normalized_shape", "weight", "eps"),

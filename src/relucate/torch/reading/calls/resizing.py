@@ -63,10 +63,6 @@ def _padded(
     return x
 
 
-def _constant_pad(t: Translator, input: Any, pad_: Any, value: Any = 0.0) -> Data:
-    return pad(t, input, pad_, "constant", value)
-
-
 def _interpolate(
     t: Translator,
     input: Any,
@@ -133,7 +129,7 @@ def _upsample(t: Translator, m: Any, input: Any) -> Data:
 
 FUNCTIONS: dict[str, Handler] = {
     "pad": pad,
-    "constant_pad_nd": _constant_pad,
+    "constant_pad_nd": lambda t, input, pad_, value=0.0: pad(t, input, pad_, "constant", value),
     "interpolate": _interpolate,
     **{f"upsample_nearest{n}d": _nearest for n in NUMBERS},
     "upsample_linear1d": _linear_resize("linear"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ def _as_type(x: Data, kind: torch.dtype) -> Data:
         return x
     if not (kind.is_floating_point and x.dtype.is_floating_point):
         raise Unknown(f"a cast from {x.dtype} to {kind}")
-    return Data(x.name, x.shape, kind, x.storage)
+    return replace(x, dtype=kind)
 
 
 def _identity(t: Translator, m: Any, input: Any, *args: Any, **kwargs: Any) -> Any:

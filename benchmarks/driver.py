@@ -1,0 +1,84 @@
+"""What the driver itself costs for each run: a training of the user's own that does nothing.
+
+    python benchmarks/driver.py [--pairs 30 200 1000] [--jobs 1] [--json FILE]
+
+For each number of pairs, with a number that is fixed in advance and with a look after every pair
+(the scores never decide, so that all pairs run): the driver's own CPU time and the wall time for
+each run, and the ratio to the smallest number of pairs (1: the cost of a run doesn't grow). The
+workers' start isn't counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from relucate.study.display import NoDisplay
+from relucate.study.driver import run_study
+from relucate.study.own import OwnArm, own_source
+from relucate.study.own_plan import OwnPlan
+from relucate.study.store import Store
+from relucate.train.metric import Metric
+
+
+def nothing(order: str, seed: int) -> float:
+    """Return a score at once: noise that is much larger than the margin."""
+    import random
+
+    return random.Random(f"{order} {seed}").random()
+
+
+def measured(pairs: int, looks: bool, jobs: int) -> dict[str, Any]:
+    """Return the seconds for each run of a study."""
+    arms = (OwnArm("before"), OwnArm("after"))
+    plan = OwnPlan(
+        arms,
+        own_source(nothing, {}, arms),
+        metric=Metric("score"),
+        margin=0.001,
+        pairs=pairs,
+        looks=looks,
+        jobs=jobs,
+    )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Store.open(Path(folder) / "runs.sqlite") as store,
+        plan.open_executor(NoDisplay()) as executor,
+    ):
+        wall, cpu = time.perf_counter(), time.process_time()
+        outcome = run_study(plan, store, NoDisplay(), executor)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    runs = len(outcome.results)
+    return {"pairs": pairs, "looks": looks, "runs": runs, "cpu": cpu / runs, "wall": wall / runs}
+
+
+def main() -> None:
+    """Print a table, and write it as JSON if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, nargs="+", default=[30, 200, 1000])
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    rows = []
+    print(" pairs  looks   runs  CPU ms/run  wall ms/run  ratio")
+    for looks in (False, True):
+        first = None
+        for pairs in given.pairs:
+            row = measured(pairs, looks, given.jobs)
+            first = first or row["cpu"]
+            row["ratio"] = row["cpu"] / first
+            rows.append(row)
+            print(
+                f"{pairs:>6} {looks!s:>6} {row['runs']:>6} {1e3 * row['cpu']:>11.2f} "
+                f"{1e3 * row['wall']:>12.2f} {row['ratio']:>6.2f}"
+            )
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""`relucate.evidence`: what is known about the place of the norm, for a network like mine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from ..errors import InputError
+from ..records import Result, known, matching
+from ..records.results import summary, without_numbers
+from .audit import audit
+from .shown import Shown
+
+
+class EvidenceTable(Shown):
+    """Results of publications and of our own studies. Prints as a table with what they add up to.
+
+    results: the rows that fit; asked: what they were selected by.
+    """
+
+    def __init__(self, results: list[Result], asked: dict[str, str]) -> None:
+        self.results, self.asked = results, asked
+
+    def _data(self) -> dict[str, Any]:
+        return {
+            "schema": "relucate.evidence/1",
+            "asked": self.asked,
+            "summary": summary(self.results),
+            "results": [result.to_dict() for result in self.results],
+            "without_numbers": [study.to_dict() for study in without_numbers()],
+        }
+
+    def _views(self) -> Any:
+        from ..report.evidence import evidence_html, print_evidence
+
+        return print_evidence, evidence_html
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __repr__(self) -> str:
+        return f"<EvidenceTable: {len(self)} results>"
+
+
+def evidence(
+    *,
+    act: str | None = None,
+    net: str | None = None,
+    data: str | None = None,
+    task: str | None = None,
+    norm: str | None = None,
+    model: Any = None,
+    example: Any = None,
+) -> EvidenceTable:
+    """Return what is known about norm before or after the activation, published and measured.
+
+    Args:
+        act: the activation's name, such as "tanh"; net, data: a part of the name of the network
+            and of the data set; task: such as "classification"; norm: the kind of norm, "batch".
+        model: a Keras model or torch module: its commonest activation and kind of norm are taken
+            as `act` and `norm` where these aren't given; example: as for `audit`.
+
+    Returns: an EvidenceTable; it is empty if nothing fits.
+    Raises: InputError: an argument that isn't text, a model without norms. Refused: a model that
+    can't be read.
+
+    >>> found = evidence(act="tanh", net="VGG16", data="CIFAR-100")
+    >>> [(r.study.id, round(r.difference, 2)) for r in found.results]
+    [('kim-2023', 7.33)]
+    """
+    given = {"act": act, "net": net, "data": data, "task": task, "norm": norm}
+    for name, value in given.items():
+        if value is not None and not isinstance(value, str):
+            raise InputError(f"{name} must be a text, got {value!r}.")
+    if model is not None:
+        given = {**_of_model(model, example), **{k: v for k, v in given.items() if v is not None}}
+    asked = {name: value for name, value in given.items() if value is not None}
+    return EvidenceTable(matching(known(), **asked), asked)
+
+
+def _of_model(model: Any, example: Any) -> dict[str, str | None]:
+    """Return the commonest activation next to a norm, and the commonest kind of norm."""
+    sites = audit(model, example=example).sites
+    if not sites:
+        raise InputError("the model has no norms: name what to look for, such as act='relu'.")
+    acts = Counter(site.act_op for site in sites if site.act_op)
+    kinds = Counter(site.kind for site in sites)
+    return {
+        "act": acts.most_common(1)[0][0] if acts else None,
+        "norm": kinds.most_common(1)[0][0],
+    }

@@ -1,0 +1,48 @@
+"""`relucate evidence`: what is known about norm before or after the activation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from .fields import options_of
+from .options import Format, TextOrJson
+from .transforming import ModelOptions, load
+
+
+@options_of({ModelOptions: ""})
+def evidence(
+    act: Annotated[str | None, typer.Option(help="Activation, such as relu or tanh.")] = None,
+    net: Annotated[str | None, typer.Option(help="Part of a network's name, such as vgg.")] = None,
+    data: Annotated[str | None, typer.Option(help="Part of a data set's name.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task, such as classification.")] = None,
+    norm: Annotated[str | None, typer.Option(help="Kind of norm, such as batch.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Take activation and kind of norm from this model (as for audit)."),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also list the sources, and how they were checked.")
+    ] = False,
+    format: Format = TextOrJson.text,
+    **options: Any,
+) -> None:
+    """Show published results and our own: which order was ahead, for which network, by how much."""
+    from ..api.evidence import evidence as run
+
+    given: dict[str, Any] = {"act": act, "net": net, "data": data, "task": task, "norm": norm}
+    if model is not None:
+        loaded = load(model, options)
+        given |= {"model": loaded.model, "example": loaded.example}
+    found = run(**given)
+    if format is TextOrJson.json:
+        print(json.dumps(found.to_dict(), indent=1))
+        return
+    from rich.console import Console
+
+    from ..report.evidence import print_evidence
+
+    print_evidence(found.to_dict(), Console(file=sys.stdout), every=every)

@@ -1,0 +1,122 @@
+"""A card: what one finished study found, made from its document and never typed.
+
+Cards lie in `own/` and are read with the published results. Called by `compare --card` and
+`relucate.Study.card`. Not here: reading cards (`results`).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import InputError
+from ..version import __version__
+
+SCHEMA = "relucate.card/1"
+_PERCENT = "points"  # the unit of differences whose values are in percent
+
+
+def card_of(study: Mapping[str, Any], *, question: str = "", name: str = "") -> dict[str, Any]:
+    """Return the card of a study's document (schema relucate.compare/2) as JSON-ready data.
+
+    It has a row per choice of varied values, each with the mean and sd of every order over the
+    runs, the interval of after minus before (positive if after is better), and what is needed to
+    repeat the study: command, versions, hardware, seconds.
+
+    Args: question: what the study was made to answer; name: of the card, by default from the
+        model, the data and the date.
+    Raises: InputError: a document of another schema, or without a model: scores from elsewhere.
+    """
+    if study.get("schema") != "relucate.compare/2" or not study.get("model"):
+        raise InputError("a card is made from a study that relucate compare has trained.")
+    model, data = study["model"]["name"].rpartition(":")[2], study["data"]["name"]
+    day = study["created"][:10]
+    return {
+        "schema": SCHEMA,
+        "study": {
+            "id": name or f"{model}-{data}-{day}".replace("/", "-"),
+            "authors": "relucate",
+            "title": question or f"{model} on {data}: which order?",
+            "year": int(day[:4]),
+            "source": study["command"],
+            "checked": "made by relucate compare",
+            "own": True,
+        },
+        "rows": [_row(study, arms) for arms in _choices(study)],
+        "made": {
+            "version": __version__,
+            "versions": study["versions"],
+            "hardware": {
+                "machine": platform.machine(),
+                "processor": platform.processor(),
+                "threads": study["engine"]["threads"],
+                "jobs": study["engine"]["jobs"],
+                "device": study["engine"].get("device"),
+            },
+            "engine": study["engine"]["name"],
+            "recipe": study["recipe"],
+            "seconds": study["seconds"],
+            "created": study["created"],
+        },
+    }
+
+
+def _choices(study: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
+    """Return the arms, those with the same varied values together."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for arm in study["arms"]:
+        found.setdefault(repr(sorted(arm["options"].items())), []).append(arm)
+    return list(found.values())
+
+
+def _row(study: Mapping[str, Any], arms: list[dict[str, Any]]) -> dict[str, Any]:
+    metric, options = study["metric"], {**study["model"]["options"], **arms[0]["options"]}
+    scale = metric["scale"]
+    settings = [f"{name} {value}" for name, value in options.items() if name not in ("act", "norm")]
+    recipe = study["recipe"]
+    settings.append(f"{arms[0]['options'].get('epochs', recipe['epochs'])} epochs")
+    return {
+        "net": study["model"]["name"].rpartition(":")[2],
+        "data": f"{study['data']['name'].rpartition('/')[2]}, {study['data']['train']:,} examples",
+        "act": str(options.get("act", "relu")),
+        "norm": str(options.get("norm", "batch")),
+        "metric": metric["name"],
+        "unit": "%" if metric["unit"] == _PERCENT else metric["unit"],
+        "lower_is_better": metric["direction"] == "lower",
+        "runs": study["pairs"],
+        "tuned": "tuning" in study,
+        "setting": ", ".join(settings),
+        "scores": {
+            arm["order"]: {"value": scale * arm["mean"]}
+            | ({} if arm["sd"] is None else {"sd": scale * arm["sd"]})
+            for arm in arms
+        },
+        **_interval(study, arms),
+    }
+
+
+def _interval(study: Mapping[str, Any], arms: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return interval and verdict on after minus before, if the study compared them directly."""
+    labels = {arm["alias"]: arm["label"] for arm in arms}
+    for found in study["comparisons"]:
+        pair = (found["against"], found["arm"])
+        for sign, wanted in ((1, ("before", "after")), (-1, ("after", "before"))):
+            if pair == tuple(labels.get(alias) for alias in wanted):
+                return _signed(study, found, sign)
+    return {}
+
+
+def _signed(study: Mapping[str, Any], found: Mapping[str, Any], sign: int) -> dict[str, Any]:
+    metric, ends = study["metric"], found["difference"]
+    if metric["direction"] == "lower":
+        sign = -sign
+    verdict = {"verdict": found["verdict"]}
+    if ends["low"] is None or ends["high"] is None:
+        return verdict
+    low, high = sorted(sign * metric["scale"] * ends[end] for end in ("low", "high"))
+    return {
+        **verdict,
+        "interval": [low, high],
+        "details": {"level": ends["level"], "method": ends["method"], "margin": study["margin"]},
+    }

@@ -1,0 +1,207 @@
+"""Read published results and our own cards into one kind of row, and find those for a network.
+
+A row has the score of each order on one net, data set and activation. Only rows whose axis is
+"order" answer whether the norm belongs before or after the activation; others move it relative to a
+residual addition ("residual") or to dropout ("dropout").
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..order import ALIASES
+
+BEFORE, AFTER = ALIASES["before"], ALIASES["after"]
+_FOLDER = Path(__file__).parent
+_SCHEMAS = {"relucate.published/1", "relucate.card/1"}
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where results come from: a publication, or a study of our own.
+
+    checked: how far its numbers were checked against the source; own: made by `compare --card`.
+    """
+
+    id: str
+    authors: str
+    title: str
+    year: int | None
+    source: str
+    checked: str
+    remark: str = ""
+    own: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the source as JSON-ready data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The scores of some orders on one network, data set and activation.
+
+    scores: by order or other arrangement, each with "value", and "sd" over runs where it is known.
+    interval: of after minus before, in `unit`, if the study has one.
+    runs: for each score; tuned: whether each order had its own best learning rate.
+    """
+
+    study: Study
+    net: str
+    data: str
+    act: str
+    scores: Mapping[str, Mapping[str, float]]
+    metric: str
+    unit: str = ""
+    lower_is_better: bool = False
+    runs: int = 1
+    tuned: bool = False
+    task: str = "classification"
+    norm: str = "batch"
+    axis: str = "order"
+    setting: str = ""
+    interval: tuple[float, float] | None = None
+    verdict: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def difference(self) -> float | None:
+        """After minus before, positive if after is better; None without both orders."""
+        if not {BEFORE, AFTER} <= set(self.scores):
+            return None
+        found = self.scores[AFTER]["value"] - self.scores[BEFORE]["value"]
+        return -found if self.lower_is_better else found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as JSON-ready data, with its difference."""
+        plain = {**asdict(self), "scores": {name: dict(s) for name, s in self.scores.items()}}
+        interval = None if self.interval is None else list(self.interval)
+        return {**plain, "interval": interval, "difference": self.difference}
+
+
+@cache
+def known() -> tuple[Result, ...]:
+    """Return every result of this package: our own first, then the published ones by year."""
+    own = [row for path in sorted((_FOLDER / "own").glob("*.json")) for row in read_card(path)]
+    studies = _read(_FOLDER / "published.json")["studies"]
+    published = sorted(studies, key=lambda found: found["year"] or 0)
+    return (*own, *(row for found in published for row in _rows(found, found)))
+
+
+def without_numbers() -> tuple[Study, ...]:
+    """Return the publications whose conclusion is known, but whose numbers could not be read."""
+    studies = _read(_FOLDER / "published.json")["studies"]
+    return tuple(_study(found) for found in studies if not found["rows"])
+
+
+def read_card(path: Path) -> list[Result]:
+    """Return the results on one card, a file that `compare --card` wrote.
+
+    Raises: InputError: the file isn't a card.
+    """
+    found = _read(path)
+    try:
+        return _rows(found["study"], found)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"'{path}' isn't a card of relucate compare: {error!r}.") from None
+
+
+def _rows(study: Mapping[str, Any], found: Mapping[str, Any]) -> list[Result]:
+    source, rows = _study(study), []
+    for row in found["rows"]:
+        given = {key: value for key, value in row.items() if key not in ("checked", "interval")}
+        ends = row.get("interval")
+        rows.append(
+            Result(
+                replace(source, checked=row.get("checked", source.checked)),
+                interval=None if ends is None else (float(ends[0]), float(ends[1])),
+                **given,
+            )
+        )
+    return rows
+
+
+def _study(found: Mapping[str, Any]) -> Study:
+    return Study(**{key: value for key, value in found.items() if key != "rows"})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"can't read the results in '{path}': {error}.") from None
+    if not isinstance(found, dict) or found.get("schema") not in _SCHEMAS:
+        raise InputError(f"'{path}' isn't a file of results; expected one of {sorted(_SCHEMAS)}.")
+    return found
+
+
+def matching(
+    results: Iterable[Result],
+    *,
+    act: str | None = None,
+    net: str | None = None,
+    data: str | None = None,
+    task: str | None = None,
+    norm: str | None = None,
+) -> list[Result]:
+    """Return the results that fit: act, task and norm exactly, net and data by a part of the name.
+
+    >>> sorted({r.net for r in matching(known(), act="softsign")})
+    ['VGG16']
+    """
+    exact = {"act": act, "task": task, "norm": norm}
+    part = {"net": net, "data": data}
+    return [
+        result
+        for result in results
+        if all(v is None or getattr(result, k).lower() == v.lower() for k, v in exact.items())
+        and all(v is None or _plain(v) in _plain(getattr(result, k)) for k, v in part.items())
+    ]
+
+
+def summary(results: Iterable[Result]) -> list[dict[str, Any]]:
+    """Return, per activation, what the rows with both orders say, those with most rows first.
+
+    Each: act; metric and unit; rows; after, before, level: the number of rows in which that order
+    is ahead (level: no difference at all); low, high: the extremes of after minus before, positive
+    if after is better; tuned, spread: rows with each order's own rate, and with a spread over runs.
+    """
+    found: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        if result.difference is not None and result.axis == "order":
+            found.setdefault((result.act, result.unit), []).append(result)
+    return [
+        _summed(*key, rows) for key, rows in sorted(found.items(), key=lambda item: -len(item[1]))
+    ]
+
+
+def _summed(act: str, unit: str, rows: list[Result]) -> dict[str, Any]:
+    differences = [row.difference or 0.0 for row in rows]
+    spread = sum(any("sd" in score for score in row.scores.values()) for row in rows)
+    return {
+        "act": act,
+        "unit": unit,
+        "rows": len(rows),
+        "after": sum(d > 0 for d in differences),
+        "before": sum(d < 0 for d in differences),
+        "level": sum(d == 0 for d in differences),
+        "low": min(differences),
+        "high": max(differences),
+        "tuned": sum(row.tuned for row in rows),
+        "spread": spread,
+    }
+
+
+def _plain(text: str) -> str:
+    """Return the letters and digits of a name: VGG-16 and vgg16 are one.
+
+    >>> _plain("VGG-16")
+    'vgg16'
+    """
+    return "".join(c for c in text.lower() if c.isalnum())

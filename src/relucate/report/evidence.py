@@ -1,0 +1,170 @@
+"""Evidence as terminal text and as a notebook fragment: a table, and what it adds up to.
+
+Takes the JSON-ready dict (schema relucate.evidence/1). Not here: which results fit (`evidence`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from ..order import ALIASES
+from ..phrases import count
+from .html import render
+from .terminal import displayable, rendered, simple_table
+
+_BEFORE, _AFTER = ALIASES["before"], ALIASES["after"]
+_HEADER = ("network", "data", "act", "before", "after", "difference", "runs")
+_RIGHT = {"before", "after", "difference", "runs"}
+_NONE = "-"
+_LEGEND = (
+    "Accuracy in percent unless the source says otherwise. A positive difference: after is better. "
+    "t: each order at its own best learning rate. ±: sd over runs; (low to high): an interval."
+)
+
+
+def print_evidence(found: dict[str, Any], console: Console, *, every: bool = False) -> None:
+    """Print evidence to `console`; `every`: with each source's remark and how it was checked."""
+    console.print(EvidenceView(found, every))
+
+
+@dataclass(frozen=True)
+class EvidenceView:
+    """Evidence that rich lays out for the console's width and encoding."""
+
+    found: dict[str, Any]
+    every: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        found = displayable(self.found, options.encoding or "utf-8")
+        yield from rendered(_parts(found, self.every), console, options)
+
+
+def _parts(found: dict[str, Any], every: bool) -> Iterator[RenderableType]:
+    yield Text(headline(found), style="bold")
+    for line in sums(found):
+        yield Text(f"  {line}")
+    for title, rows in tables(found, every):
+        yield Text(f"\n{title}")
+        heads = [(name, "right" if name in _RIGHT else "left") for name in _HEADER]
+        yield Padding(simple_table(heads, rows), (0, 0, 0, 2))
+    if found["results"]:
+        yield Text(f"\n{_LEGEND}", style="dim")
+    if text := others(found, every):
+        yield Text(f"\n{text}")
+    if every:
+        yield from (Text(line) for line in _sources(found))
+
+
+def headline(found: dict[str, Any]) -> str:
+    """Return one sentence: how many results fit, and to what they were limited."""
+    asked = ", ".join(f"{name} {value}" for name, value in found["asked"].items())
+    number = len(found["results"])
+    sources = len({result["study"]["id"] for result in found["results"]})
+    if not number:
+        return f"Nothing is known for {asked}: `relucate compare` measures it on your own network."
+    limited = f" for {asked}" if asked else ""
+    return f"{count(number, 'result')} from {count(sources, 'source')}{limited}."
+
+
+def sums(found: dict[str, Any]) -> Iterator[str]:
+    """Yield one line per activation: how often each order is ahead, and by how much."""
+    for row in found["summary"]:
+        unit = " points" if row["unit"] == "%" else f" {row['unit']}".rstrip()
+        ahead = [(row["before"], "before ahead"), (row["after"], "after ahead")]
+        ahead = [*sorted(ahead, reverse=True), (row["level"], "level")]
+        said = ", ".join(f"{name} in {number}" for number, name in ahead if number)
+        least, most = f"{row['low']:+.2f}", f"{row['high']:+.2f}"
+        extremes = least if row["rows"] == 1 else f"from {least} to {most}"
+        yield (
+            f"{row['act']}, {count(row['rows'], 'comparison')}: {said}; after minus before "
+            f"{extremes}{unit}. Tuned for each order: {row['tuned']}. With a spread over runs: "
+            f"{row['spread']}."
+        )
+
+
+def tables(found: dict[str, Any], every: bool = False) -> Iterator[tuple[str, list[list[str]]]]:
+    """Yield a source's title and a row for each of its results, for every source.
+
+    Results that have one order only are there if `every` is set.
+    """
+    sources: dict[str, list[dict[str, Any]]] = {}
+    for result in found["results"]:
+        both = result["difference"] is not None
+        if result["axis"] == "order" and (both or every):
+            sources.setdefault(result["study"]["id"], []).append(result)
+    for rows in sources.values():
+        study = rows[0]["study"]
+        year = f", {study['year']}" if study["year"] else ""
+        yield f"{study['authors']}: {study['title']}{year}", [_row(row) for row in rows]
+
+
+def _row(result: dict[str, Any]) -> list[str]:
+    return [
+        result["net"],
+        result["data"],
+        result["act"],
+        _score(result, _BEFORE),
+        _score(result, _AFTER),
+        _NONE if result["difference"] is None else _difference(result),
+        f"{result['runs']}{' t' if result['tuned'] else ''}",
+    ]
+
+
+def _score(result: dict[str, Any], order: str) -> str:
+    score = result["scores"].get(order)
+    if score is None:
+        return _NONE
+    return f"{score['value']:.2f}" + (f" ± {score['sd']:.2g}" if "sd" in score else "")
+
+
+def _difference(result: dict[str, Any]) -> str:
+    text = f"{result['difference']:+.2f}"
+    if result["interval"] is None:
+        return text
+    low, high = sorted(result["interval"], key=float)
+    return f"{text} ({low:+.2f} to {high:+.2f})"
+
+
+def others(found: dict[str, Any], every: bool = False) -> str:
+    """Return a sentence on the results that the tables leave out, or an empty text."""
+    left = [
+        result
+        for result in found["results"]
+        if result["axis"] != "order" or (result["difference"] is None and not every)
+    ]
+    if not left:
+        return ""
+    alone = sum(result["axis"] == "order" for result in left)
+    said = [f"{count(alone, 'result')} for one order only (--all)"] if alone else []
+    if len(left) > alone:
+        said.append(
+            f"{count(len(left) - alone, 'result')} on the place relative to a residual addition or "
+            "to dropout, which is another question (--format json)"
+        )
+    return f"Left out: {'; '.join(said)}."
+
+
+def _sources(found: dict[str, Any]) -> Iterator[str]:
+    studies = {result["study"]["id"]: result["study"] for result in found["results"]}
+    others = {study["id"]: study for study in found["without_numbers"]}
+    for study in (studies | others).values():
+        year = f" ({study['year']})" if study["year"] else ""
+        yield f"\n{study['id']}: {study['authors']}: {study['title']}{year}. {study['source']}"
+        yield f"  checked: {study['checked']}. {study['remark']}".rstrip()
+
+
+def evidence_html(found: dict[str, Any]) -> str:
+    """Return evidence as an HTML fragment for notebooks; every text is escaped."""
+    return render(
+        "evidence.html.j2",
+        headline=headline(found),
+        sums=list(sums(found)),
+        header=_HEADER,
+        tables=list(tables(found)),
+    )

@@ -1,0 +1,224 @@
+"""Make modules of the activations that submodules call as functions, for models without a trace.
+
+Only the forward of each such submodule is traced, with its children as they are: it becomes a
+torch.fx.GraphModule that calls nn.ReLU and the like at a path, so that modules can change places
+(`exchanging`). Called by `writer`; that the result computes the same is shown there and by the
+certificate.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ...errors import RelucateError
+from ...graph import Graph, Node
+from ..modules import FixedArgument
+from ..reading.calls.elementwise import AS_MODULES
+from ..reading.reader import Reading, example_of, read_with_modules
+from ..reading.targets import canonical
+from ..state import unchanged
+from .copying import copied
+from .keeping import keep
+
+
+@dataclass(frozen=True)
+class WithModules:
+    """A model whose activations are modules.
+
+    Attributes: names: a node of the source's graph -> that of `reading.graph`; paths: the
+        submodules whose forward was traced.
+    """
+
+    model: nn.Module
+    reading: Reading
+    names: Mapping[str, str]
+    paths: tuple[str, ...]
+
+    def renamed(self, graph: Graph) -> Graph:
+        """Return an edited graph of the source with the names that this model's nodes have."""
+        names, known = self.names, self.reading.graph.nodes
+        nodes: dict[str, Node] = {}
+        for node in graph:
+            name = names.get(node.name, node.name)
+            layer = known[name].layer if node.name in names else node.layer
+            inputs = tuple(names.get(source, source) for source in node.inputs)
+            added = names.get(node.added_for, node.added_for)
+            nodes[name] = replace(node, name=name, layer=layer, inputs=inputs, added_for=added)
+        outputs = tuple(names.get(name, name) for name in graph.outputs)
+        return replace(graph, nodes=nodes, outputs=outputs)
+
+
+def with_modules(whole: nn.Module, reading: Reading, paths: Collection[str]) -> WithModules | None:
+    """Return a copy of the model in which no submodule at `paths` calls activations as functions.
+
+    None: there is none, because no such forward can be traced, or what is read of it differs.
+    """
+    try:
+        twin = copied(whole)
+        calls = _arguments(twin, reading, paths)
+        traced = [
+            path for path in sorted(paths) if path in calls and _trace_in(twin, path, calls[path])
+        ]
+        if not traced:
+            return None
+        again = read_with_modules(twin, reading.example, leaves=reading.leaves)
+    except RelucateError:
+        return None
+    names = _matched(reading.graph, again.graph)
+    return WithModules(twin, again, names, tuple(traced)) if names else None
+
+
+def _arguments(
+    twin: nn.Module, reading: Reading, paths: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """Return the arguments of the submodules by name; a submodule whose calls differ has none."""
+    found: dict[str, list[dict[str, Any]]] = {}
+
+    def watch(path: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            bound = inspect.signature(module.forward).bind(*args, **kwargs)
+            bound.apply_defaults()
+            found.setdefault(path, []).append(dict(bound.arguments))
+
+        return hook
+
+    handles = [
+        twin.get_submodule(path).register_forward_pre_hook(watch(path), with_kwargs=True)
+        for path in paths
+    ]
+    args, kwargs = example_of(twin, reading.example)
+    try:
+        with unchanged(twin), torch.no_grad():
+            for module in twin.modules():
+                module.training = False
+            twin(*args, **kwargs)
+    except Exception:  # whatever the user's code does
+        return {}
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {path: calls[0] for path, calls in found.items() if _are_alike(calls)}
+
+
+def _are_alike(calls: list[dict[str, Any]]) -> bool:
+    """Return whether all calls have tensors and numbers at the same places, the numbers equal."""
+    plain = (int, float, str, bool, type(None))
+    fixed = [{n: v for n, v in call.items() if not isinstance(v, Tensor)} for call in calls]
+    known = all(isinstance(value, plain) for values in fixed for value in values.values())
+    return known and all(values == fixed[0] for values in fixed)
+
+
+class _Tracer(fx.Tracer):
+    """Records calls of all children as they are."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return True
+
+
+def _trace_in(twin: nn.Module, path: str, arguments: Mapping[str, Any]) -> bool:
+    """Put a traced submodule in the place of the one at `path`; return whether it could be."""
+    source = twin.get_submodule(path)
+    if not path or any(p is not None for p in source._parameters.values()):
+        return False  # its own reset_parameters would be lost
+    fixed = {name: value for name, value in arguments.items() if not isinstance(value, Tensor)}
+    if (graph := _graph(source, fixed)) is None:
+        return False
+    _check_arguments(source, graph, fixed)
+    for node in list(graph.nodes):
+        _as_module(source, graph, node)
+    made = fx.GraphModule(source, graph, type(source).__name__)
+    for name, child in source._modules.items():
+        made._modules.setdefault(name, child)  # what its forward doesn't call
+    for name, buffer in source._buffers.items():
+        made._buffers.setdefault(name, buffer)
+    keep(made, source)
+    made.training = source.training
+    for parent in list(twin.modules()):
+        for name, child in parent._modules.items():
+            if child is source:
+                parent._modules[name] = made
+    return True
+
+
+def _graph(module: nn.Module, fixed: dict[str, Any]) -> fx.Graph | None:
+    """Return the graph of a forward that makes the same calls in training mode, or None."""
+    graphs = []
+    for training in (True, False):
+        with unchanged(module):
+            module.training = training
+            try:
+                graphs.append(_Tracer().trace(module, concrete_args=fixed))
+            except Exception:  # a forward that needs numbers
+                return None
+    calls = [[(n.op, n.target, str(n.args), str(n.kwargs)) for n in g.nodes] for g in graphs]
+    inputs = [node for node in graphs[1].nodes if node.op == "placeholder"]
+    names = list(inspect.signature(module.forward).parameters)
+    if calls[0] != calls[1] or len(inputs) != len(names):
+        return None
+    for node, name in zip(inputs, names, strict=True):  # torch.fx numbers those with fixed values
+        node.target = name
+    return graphs[1]
+
+
+def _check_arguments(source: nn.Module, graph: fx.Graph, fixed: Mapping[str, Any]) -> None:
+    """Let modules check the fixed arguments: the checks of torch.fx can't be pickled."""
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    for node in inputs:
+        if node.target in fixed:
+            for user in list(node.users):
+                for check in [*user.users, user]:
+                    graph.erase_node(check)
+            with graph.inserting_after(inputs[-1]):
+                module = FixedArgument(str(node.target), fixed[node.target])
+                graph.call_module(_added(source, f"fixed_{node.target}", module), (node,))
+
+
+def _added(source: nn.Module, name: str, module: nn.Module) -> str:
+    path, number = name, 1
+    while hasattr(source, path):
+        path, number = f"{name}_{number}", number + 1
+    module.training = source.training
+    source.add_module(path, module)
+    return path
+
+
+def _as_module(source: nn.Module, graph: fx.Graph, node: fx.Node) -> None:
+    if node.op not in ("call_function", "call_method"):
+        return
+    name, in_place = canonical(node.target, dict(node.kwargs))
+    kind, attributes = AS_MODULES.get(name, (None, []))
+    values = dict(zip(attributes, node.args[1:], strict=False))
+    values.update((key, value) for key, value in node.kwargs.items() if key in attributes)
+    others = node.kwargs.keys() - {*attributes, "inplace"}
+    plain = all(isinstance(value, (int, float, str)) for value in values.values())
+    if kind is None or others or not plain or len(node.args) > 1 + len(attributes):
+        return
+    module: Any = kind(**values)
+    if in_place and not hasattr(module, "inplace"):
+        return
+    if in_place:
+        module.inplace = True
+    with graph.inserting_before(node):
+        called = graph.call_module(_added(source, name, module), node.args[:1])
+    node.replace_all_uses_with(called)
+    graph.erase_node(node)
+
+
+def _matched(old: Graph, new: Graph) -> dict[str, str]:
+    """Return old name -> new name where the graphs are the same but for names; else nothing."""
+    names = dict(zip(old.nodes, new.nodes, strict=False))
+    if len(old.nodes) != len(new.nodes) or old.tensors.keys() != new.tensors.keys():
+        return {}
+    for one, other in zip(old, new, strict=True):
+        inputs = tuple(names[source] for source in one.inputs)
+        same = (one.op, one.shape, dict(one.arrays)) == (other.op, other.shape, dict(other.arrays))
+        if not same or inputs != other.inputs or one.attrs != other.attrs:
+            return {}
+    ends = tuple(names[name] for name in old.outputs)
+    return names if ends == new.outputs else {}

@@ -1,0 +1,45 @@
+"""`relucate evidence`: text, JSON, a model's own activation."""
+
+import json
+
+import pytest
+
+from relucate.cli import main
+
+
+@pytest.fixture
+def call(capsys):
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            main(["evidence", *arguments])
+        return stopped.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+def test_text_has_the_sum_and_the_table(call):
+    code, out, _ = call("--act", "relu", "--net", "vgg")
+    assert code == 0
+    assert "relu, 4 comparisons: before ahead in 4" in " ".join(out.split())
+    assert "-2.49" in out
+    assert "openreview" not in out
+    assert "openreview" in call("--act", "relu", "--all")[1]
+
+
+def test_json_is_one_document(call):
+    code, out, _ = call("--act", "tanh", "--format", "json")
+    found = json.loads(out)
+    assert (code, found["schema"], found["asked"]) == (0, "relucate.evidence/1", {"act": "tanh"})
+    assert {row["act"] for row in found["results"]} == {"tanh"}
+
+
+def test_a_models_activation_and_norm(call):
+    code, out, _ = call("--model", "mlp", "-O", "act=tanh")
+    assert code == 0
+    assert "act tanh, norm batch" in out.splitlines()[0]
+
+
+def test_nothing_known_is_said(call):
+    code, out, _ = call("--act", "softmax")
+    assert code == 0
+    assert out.startswith("Nothing is known for act softmax")
