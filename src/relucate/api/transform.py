@@ -109,9 +109,9 @@ def fold(
     border, and the certificate measures the error.
 
     Args:
-        model: a Keras functional or sequential model, or a torch.nn.Module. It isn't changed.
+        model: a Keras model or a torch.nn.Module. It isn't changed.
         strategy: see above.
-        example, leaves: for torch, as in `audit`.
+        example, leaves: as in `audit`.
         inputs: arrays (one per input) on which to verify the result, besides random ones.
 
     Returns: the new model, not compiled, and a report: each norm, done or skipped and why.

@@ -61,7 +61,7 @@ def trace(node: Any) -> Inside:
     if any(_is_cast(layer, tensor) for tensor in olds):
         raise Unreadable("casts its inputs")
     inputs = [keras.KerasTensor(t.shape, t.dtype) for t in olds]
-    with _restored(layer), keras.StatelessScope():
+    with restored(layer), keras.StatelessScope():
         try:
             args, kwargs = _arguments(node, inputs)
             mode = {"training": None} if layer._call_has_training_arg else {}
@@ -92,8 +92,8 @@ def _arguments(node: Any, tensors: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
 
 
 @contextmanager
-def _restored(layer: Any) -> Iterator[None]:
-    """Take back what symbolic calls add to the layers inside: their nodes."""
+def restored(layer: Any) -> Iterator[None]:
+    """Take back what symbolic calls add to a layer and those inside: their nodes."""
     lists = [
         nodes for x in layer._flatten_layers() for nodes in (x._inbound_nodes, x._outbound_nodes)
     ]
