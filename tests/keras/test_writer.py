@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from keras import layers as kl
 from keras import ops
 
+import relucate
 from relucate.errors import Refused
 from relucate.graph import Graph, Node, evaluate
 from relucate.keras.reading.reader import read, read_with_calls
@@ -994,3 +995,18 @@ def test_a_dot_in_the_name_of_a_nested_model():
     new = write(read(model), model)
     assert "mobilenet_1_00_224_c" in {layer.name for layer in new.layers}
     np.testing.assert_array_equal(outputs_of(new)[0], outputs_of(model)[0])
+
+
+def test_attention_in_a_nested_model_is_written_under_its_new_name(randomize):
+    x = keras.Input((5, 4))
+    y = kl.MultiHeadAttention(2, 2, name="heads")(x, x)
+    inner = keras.Model(x, kl.Attention(use_scale=True, name="scaled")([y, y]), name="inner")
+    outer = keras.Input((5, 4))
+    y = kl.ReLU()(kl.BatchNormalization()(kl.Dense(4)(inner(outer))))
+    net = randomize(keras.Model(outer, y))
+    made, report = relucate.fold(net)
+    assert len(report.done) == 1
+    x = np.random.default_rng(0).normal(size=(3, 5, 4)).astype("float32")
+    np.testing.assert_allclose(
+        made.predict(x, verbose=0), net.predict(x, verbose=0), rtol=0, atol=1e-5
+    )

@@ -85,9 +85,10 @@ def audit(
     fixed scales between a norm and its neighbours are ignored. The model is never changed.
 
     Args:
-        model: a Keras functional or sequential model, a torch module, or a Graph.
+        model: a Keras model, a torch module, or a Graph.
         example: for torch, an input: a tensor, or its shape with the batch axis, (1, 3, 224, 224);
-            a tuple of tensors for several inputs.
+            a tuple of tensors for several inputs. So also for a Keras model with its own `call`
+            that wasn't built yet: arrays or shapes.
         steps: number of training steps, for the rule about slow moving statistics.
         select, ignore: codes of rules, their beginnings ("N1") or names; all by default.
         leaves: for torch, names or classes of submodules that aren't read.

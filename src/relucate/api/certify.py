@@ -17,6 +17,7 @@ from ..errors import Refused, RelucateError, briefly
 from ..graph import Graph
 from ..surgery.verify import (
     NOISE,
+    SIZES,
     Certificate,
     Each,
     amplifies,
@@ -24,6 +25,7 @@ from ..surgery.verify import (
     compare_layers,
     compare_outputs,
     nudged,
+    stress_inputs,
     undecided,
     worst_layer,
 )
@@ -64,6 +66,22 @@ class Party:
     def in_double(self, inputs: Sequence[np.ndarray], each: Each) -> list[np.ndarray]:
         """Return the outputs computed in float64; `each` may exchange every layer's."""
         return self.read.in_double(self.model, inputs, each)
+
+
+def runnable(party: Party, seed: int = 0) -> list[np.ndarray]:
+    """Return random inputs that stress the borders, of a size that the model takes if any is known.
+
+    A text model may have a longest text, an image model a smallest image.
+    """
+    graph = party.graph
+    first = stress_inputs(graph, seed)
+    if all(None not in graph.nodes[name].shape[1:] for name in graph.inputs):
+        return first
+    for size in SIZES:
+        arrays = stress_inputs(graph, seed, size)
+        if not isinstance(party.attempt([x[:2] for x in arrays]), str):
+            return arrays
+    return first
 
 
 def certified(

@@ -22,9 +22,9 @@ from ..surgery.fold import fold_graph
 from ..surgery.moments import measure
 from ..surgery.rebuild import rebuild_graph
 from ..surgery.sites import sites
-from ..surgery.verify import Certificate, check_finite, stress_inputs
+from ..surgery.verify import Certificate, check_finite
 from ..train.framework import ReadModel
-from .certify import NARROW, Party, certified, split
+from .certify import NARROW, Party, certified, runnable, split
 from .shown import Shown
 
 _BATCH = 32
@@ -109,9 +109,9 @@ def fold(
     border, and the certificate measures the error.
 
     Args:
-        model: a Keras functional or sequential model, or a torch.nn.Module. It isn't changed.
+        model: a Keras model or a torch.nn.Module. It isn't changed.
         strategy: see above.
-        example, leaves: for torch, as in `audit`.
+        example, leaves: as in `audit`.
         inputs: arrays (one per input) on which to verify the result, besides random ones.
 
     Returns: the new model, not compiled, and a report: each norm, done or skipped and why.
@@ -283,10 +283,8 @@ def verify(
     shapes = [[g.nodes[name].shape[1:] for name in g.inputs] for g in (one.graph, other.graph)]
     if shapes[0] != shapes[1]:
         raise InputError(f"the models take different inputs: {shapes[0]} and {shapes[1]}.")
-    arrays = stress_inputs(one.graph, seed)
-    if inputs is not None:
-        arrays = _arrays(one.graph, inputs, "inputs")
     parties = (Party(one, a, one.graph, "the first"), Party(other, b, other.graph, "the second"))
+    arrays = runnable(parties[0], seed) if inputs is None else _arrays(one.graph, inputs, "inputs")
     return certified(*parties, arrays, tolerance, sizes=inputs is None)
 
 
@@ -333,11 +331,11 @@ def _carried_out(
 ) -> tuple[Any, TransformReport]:
     made = read.write(plan.graph)
     report = _written(read, plan.graph, made, report)
-    arrays = stress_inputs(read.graph)
+    old = Party(read, model, read.graph, "the model")
+    arrays = runnable(old)
     if inputs is not None:
         own = _arrays(read.graph, inputs, "inputs")
         arrays = [np.concatenate([x, y]) for x, y in zip(arrays, own, strict=True)]
-    old = Party(read, model, read.graph, "the model")
     new = Party(read, made, plan.graph, "the result")
     found = certified(old, new, arrays, None, sizes=True)
     # If the plan warns about a fixed image size, the certificate finds the same.

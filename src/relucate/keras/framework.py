@@ -22,15 +22,17 @@ from ..train.task import CLASSIFICATION, Task
 from . import trainer
 from .lowerable import lowerable
 from .reading.norm_layers import is_norm
-from .reading.reader import read, read_with_calls
+from .reading.reader import has_own_call, own_training, read, read_with_calls
+from .reading.subclassed import other_arguments, shapes_of
 from .running import in_double, outputs, precisions, tapped
 from .writing.compiling import compile_like
 from .writing.writer import write, write_tapped
 
 
 class _ReadModel:
-    def __init__(self, model: keras.Model) -> None:
-        self._reading = read_with_calls(model)
+    def __init__(self, model: keras.Model, example: Any = None) -> None:
+        self._reading = read_with_calls(model, example)
+        self.lost_training = own_training(model)
         self.graph = self._reading.graph
         self.dtypes, self.limits = precisions(model)
 
@@ -53,7 +55,10 @@ class _ReadModel:
         return {}
 
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return outputs(model, inputs)
+        return outputs(self._reading.function if self._is_source(model) else model, inputs)
+
+    def _is_source(self, model: Any) -> bool:
+        return model is self._reading.model
 
     def in_double(
         self,
@@ -61,7 +66,8 @@ class _ReadModel:
         inputs: Sequence[np.ndarray],
         each: Callable[[str, np.ndarray], np.ndarray],
     ) -> list[np.ndarray]:
-        return in_double(read_with_calls(model), inputs, each)
+        reading = self._reading if self._is_source(model) else read_with_calls(model)
+        return in_double(reading, inputs, each)
 
     def taps(
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
@@ -77,7 +83,19 @@ class _ReadModel:
         return read(model)
 
     def notes(self, model: Any) -> tuple[str, ...]:
-        return ()
+        source, name = self._reading.model, type(self._reading.model).__name__
+        notes = []
+        if has_own_call(source):
+            notes.append(
+                f"the new model is a functional model of the layers in '{source.name}', for inputs "
+                f"of shape {shapes_of(self._reading.function)}: the class {name} and its own "
+                "methods are gone"
+            )
+            if others := other_arguments(source):
+                notes.append(f"{name}.call was read with the defaults of {', '.join(others)}")
+        elif self.lost_training:
+            notes.append(f"the new model lacks the {' and '.join(self.lost_training)} of {name}")
+        return tuple(notes)
 
     def renamed(self, model: Any) -> Mapping[str, str]:
         return {}
@@ -97,10 +115,12 @@ class _Keras:
         return isinstance(model, keras.Model)
 
     def example(self, input_shape: tuple[int, ...], model: Any = None) -> Any:
-        return None
+        if len(input_shape) == 3 and keras.config.image_data_format() == "channels_first":
+            return None, input_shape[-1], *input_shape[:-1]
+        return None, *input_shape
 
     def read(self, model: Any, example: Any = None, leaves: Sequence[str] = ()) -> ReadModel:
-        return _ReadModel(model)
+        return _ReadModel(model, example)
 
     def save(self, model: Any, path: Path, example: Any) -> None:
         model.save(path)

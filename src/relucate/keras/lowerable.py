@@ -51,7 +51,7 @@ def _steps(reading: Reading, x: np.ndarray, training: bool) -> Steps:
     uses = Counter(value for call in reading.calls for value in call.tensors)
     (name,) = reading.graph.inputs
     with keras.device("cpu"):
-        given = keras.ops.convert_to_tensor(x, dtype=model.inputs[0].dtype)
+        given = keras.ops.convert_to_tensor(x, dtype=reading.function.inputs[0].dtype)
     values: dict[Value, Any] = {Value(name): given}
     try:
         for call in reading.calls:

@@ -64,6 +64,11 @@ def rebuilt(
     fresh = random.getrandbits(31) if trained else None
     framework = framework_of(model)
     read = framework.read(model, framework.example(input_shape, model))
+    if read.lost_training:
+        raise Refused(
+            f"'{read.graph.name}' has its own {' and '.join(read.lost_training)}, which a rebuilt "
+            "model lacks. Give a builder that takes `order`."
+        )
     plan = _plan(read, order, bias)
     made = read.write(plan.graph, fresh, compiled=True)
     return Made(made, _sentence(plan, order), read.renamed(made))

@@ -21,6 +21,7 @@ from ..graph import Graph
 from ..graph.evaluate import evaluate
 from ..graph.nodes import is_floating
 
+SIZES = 32, 16, 8, 4, 64, 128, 256  # tried for an axis of unknown size: models have bounds
 TOLERANCES = {"float64": 1e-9, "float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
 NOISE = 100.0  # rounding happens in every layer, the nudge in the input only
 # Of a layer computed in float64, whose weights were rounded to this type once.
@@ -238,16 +239,18 @@ def coarsest(dtypes: Iterable[str]) -> str:
 # Inputs.
 
 
-def stress_inputs(graph: Graph, seed: int = 0) -> list[np.ndarray]:
+def stress_inputs(graph: Graph, seed: int = 0, unknown: int = SIZES[0]) -> list[np.ndarray]:
     """Return one array per input of a graph, eight examples each, reproducibly.
 
-    Integers below the table's size where an input goes into an embedding. Unknown sizes: 32.
+    Integers below the table's size where an input goes into an embedding.
+
+    Args: unknown: the size of axes whose size the graph leaves open.
     """
     random = np.random.default_rng(seed)
     tables = _vocabularies(graph)
     found = []
     for name in graph.inputs:
-        shape = tuple(size or 32 for size in graph.nodes[name].shape[1:])
+        shape = tuple(size or unknown for size in graph.nodes[name].shape[1:])
         if name in tables:
             found.append(random.integers(0, tables[name], (8, *shape)))
         else:

@@ -48,6 +48,7 @@ class _ReadModel:
         self.graph = self._reading.graph
         self.dtypes = frozenset(str(p.dtype).removeprefix("torch.") for p in model.parameters())
         self.limits = ()
+        self.lost_training = ()  # no engine of ours uses a module's own
         self._written: WeakKeyDictionary[nn.Module, Proof] = WeakKeyDictionary()
         self._traced: WeakKeyDictionary[nn.Module, tuple[str, ...]] = WeakKeyDictionary()
         self._others: dict[frozenset[str], WithModules | None] = {}

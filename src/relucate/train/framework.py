@@ -50,6 +50,7 @@ class ReadModel(Protocol):
     graph: Graph
     dtypes: frozenset[str]  # of the model's weights, and those that its layers compute in
     limits: tuple[str, ...]  # why its outputs are less precise than these
+    lost_training: tuple[str, ...]  # own methods that its engine uses and a written model lacks
 
     def write(
         self,

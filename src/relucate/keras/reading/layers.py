@@ -357,7 +357,9 @@ def _time_distributed(layer: Any, shape: Shape) -> list[Step]:
 def _attention(layer: Any) -> list[Step]:
     rate = float(getattr(layer, "dropout", None) or getattr(layer, "_dropout", None) or 0.0)
     attrs = {"type": type(layer).__name__, "rate": rate}
-    return [Step("attention", attrs, {v.path: v for v in layer.weights})]
+    prefix = f"{layer.path}/"  # the written layer may have another name
+    weights = {v.path.removeprefix(prefix): v for v in layer.weights}
+    return [Step("attention", attrs, weights)]
 
 
 _ATTENTION = [kl.Attention, kl.AdditiveAttention, kl.MultiHeadAttention, kl.GroupQueryAttention]

@@ -7,6 +7,7 @@ and `operations` don't know become opaque nodes. Not here: lowering, surgery, bu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,14 +24,15 @@ from .obstacles import obstacles, penalties
 from .operations import read_operation
 from .record import Call, Reading, Value, positions_read, reads_of, reads_within
 from .steps import Branches, Step, Unreadable, opaque
+from .subclassed import function_of, owned
 from .tracing import Inside, holds_layers, inside_of, trace
 
 
 def read(model: keras.Model) -> Graph:
-    """Return the Graph of a built functional or sequential model.
+    """Return the Graph of a built model.
 
     Weights are copied as NumPy arrays in Keras's layouts, under `<layer>/<name>`.
-    Raises: Refused: a subclassed model, or a sequential model that isn't built (it has no graph).
+    Raises: Refused: a model whose own `call` can't be followed, or one that isn't built.
 
     >>> net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation="relu")])
     >>> [node.op for node in read(net)]
@@ -39,13 +41,34 @@ def read(model: keras.Model) -> Graph:
     return read_with_calls(model).graph
 
 
-def read_with_calls(model: keras.Model) -> Reading:
+def read_with_calls(model: keras.Model, example: Any = None) -> Reading:
     """Return the Graph, the variables that hold its tensors, and the calls that it came from.
 
+    Args: example: for a model with its own `call`: arrays or shapes, as `function_of` takes them.
     Raises: Refused: as `read`.
     """
-    reader = _Reader()
-    function = functional(model)
+    if not has_own_call(model):
+        return _read(model, functional(model))
+    try:
+        return _read(model, function_of(model, example))
+    except Refused:
+        layers = model._flatten_layers(include_self=False)
+        if not any(isinstance(layer, kl.Embedding) for layer in layers):
+            raise
+    return _read(model, function_of(model, example, "int32"))  # tokens
+
+
+def has_own_call(model: Any) -> bool:
+    """Return whether a model is read by following its own `call`."""
+    return (
+        isinstance(model, keras.Model)
+        and holds_layers(model)
+        and not _overridden(model, ("__call__",))
+    )
+
+
+def _read(model: keras.Model, function: Any) -> Reading:
+    reader = _Reader(model)
     reader.walk(inside_of(function), _Place(), given=None)
     graph = Graph(
         name=model.name,
@@ -60,6 +83,7 @@ def read_with_calls(model: keras.Model) -> Reading:
     )
     return Reading(
         model=model,
+        function=function,
         graph=graph,
         calls=tuple(reader.recorded),
         variables=reader.variables,
@@ -112,8 +136,13 @@ def _overridden(model: Any, names: tuple[str, ...]) -> str:
 
 
 def _own_training(model: Any) -> list[str]:
-    own = _overridden(model, ("train_step", "compute_loss"))
-    return [f"model '{model.name}' has its own {own}"] if own else []
+    return [f"model '{model.name}' has its own {own}" for own in own_training(model)[:1]]
+
+
+def own_training(model: Any) -> tuple[str, ...]:
+    """Return the model's own methods that decide how it is trained."""
+    names = ("train_step", "compute_loss", "fit")
+    return tuple(name for name in names if _overridden(model, (name,)))
 
 
 @dataclass(frozen=True)
@@ -140,7 +169,8 @@ class _Place:
 class _Reader:
     """State of one reading: nodes so far, and which node made which symbolic tensor."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: Any) -> None:
+        self.model = model
         self.nodes: dict[str, Node] = {}
         self.inputs: list[str] = []
         self.names: dict[int, str] = {}  # id(KerasTensor) -> node name
@@ -212,12 +242,19 @@ class _Reader:
         try:
             nested = _nested(node, model, place)
         except Unreadable as reason:
+            if model is self.model:
+                raise Refused(
+                    f"{owned(model)}, which can't be read: {reason}. "
+                    "Build it with keras.Model(inputs, outputs)."
+                ) from None
             self._add_branches(node, place, [[opaque(model, str(reason))]], sources)
             return
         own, call = forced_training(node), self._next_call(operation)
         if own is not None:
             self._odd_call(operation, place, f"training={own}")
-        inside = place.inside(operation.name + (f"@{call}" if call else ""), own)
+        inside = place
+        if model is not self.model:
+            inside = place.inside(operation.name + (f"@{call}" if call else ""), own)
         if operation is not model:
             inside = replace(inside, time=(node.arguments.keras_tensors[0].shape[1],))
         self._same_index(nested.inputs, node.arguments.keras_tensors)
@@ -230,7 +267,7 @@ class _Reader:
         if operation is not model:
             self.recorded[before:] = [self._joined(node, place, self.recorded[before:])]
 
-    def _same_index(self, tensors: list[Any], others: list[Any]) -> None:
+    def _same_index(self, tensors: Sequence[Any], others: Sequence[Any]) -> None:
         for tensor, other in zip(tensors, others, strict=False):
             self.indices[id(tensor)] = self.indices.get(id(other), 0)
 

@@ -53,6 +53,7 @@ class Reading:
 
     Attributes:
         model: the model; None for a graph that has no model.
+        function: the functional model that holds its graph; around it, if it has its own call.
         graph: its Graph.
         calls: every call in it, in the order of reading.
         variables: key of a tensor -> the Keras variable that holds it; others are constants.
@@ -62,6 +63,7 @@ class Reading:
     """
 
     model: Any
+    function: Any
     graph: Graph
     calls: tuple[Call, ...]
     variables: Mapping[str, Any]

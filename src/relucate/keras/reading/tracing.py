@@ -17,12 +17,12 @@ import keras
 import numpy as np
 
 from ...errors import briefly
+from ...surgery.verify import SIZES
 from ..running import fixed_draws, no_gradients
 from .calls import forced_training, has_mask
 from .steps import Unreadable
 
 _TOLERANCE = 1e-5  # of an output's scale: the same operations, so hardly any rounding
-_UNKNOWN = 32  # the size that an axis of unknown length has in the comparison
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def trace(node: Any) -> Inside:
     if any(_is_cast(layer, tensor) for tensor in olds):
         raise Unreadable("casts its inputs")
     inputs = [keras.KerasTensor(t.shape, t.dtype) for t in olds]
-    with _restored(layer), keras.StatelessScope():
+    with restored(layer), keras.StatelessScope():
         try:
             args, kwargs = _arguments(node, inputs)
             mode = {"training": None} if layer._call_has_training_arg else {}
@@ -92,8 +92,8 @@ def _arguments(node: Any, tensors: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
 
 
 @contextmanager
-def _restored(layer: Any) -> Iterator[None]:
-    """Take back what symbolic calls add to the layers inside: their nodes."""
+def restored(layer: Any) -> Iterator[None]:
+    """Take back what symbolic calls add to a layer and those inside: their nodes."""
     lists = [
         nodes for x in layer._flatten_layers() for nodes in (x._inbound_nodes, x._outbound_nodes)
     ]
@@ -188,15 +188,23 @@ def _compare(node: Any, inside: Inside) -> None:
     def steps(tensors: Any, training: bool) -> Any:
         return _run_steps(inside, tensors, training)
 
-    for training in (False, True):
+    def effects(training: bool, size: int) -> list[list[np.ndarray]]:
+        with keras.device("cpu"), no_gradients():
+            return [_effects(run, node, training, size) for run in (whole, steps)]
+
+    open_sizes = any(None in tensor.shape[1:] for tensor in inside.inputs)
+    why = ""
+    for size in SIZES if open_sizes else SIZES[:1]:
         try:
-            with keras.device("cpu"), no_gradients():
-                expected, got = (_effects(run, node, training) for run in (whole, steps))
+            both = [effects(training, size) for training in (False, True)]
         except Exception as error:  # a backend raises whatever its kernels raise
-            raise Unreadable(f"its call can't be checked ({briefly(error)})") from None
-        if not _are_same(expected, got):
-            mode = "in training mode" if training else "at inference"
-            raise Unreadable(f"its call does something else {mode} than on symbolic tensors")
+            why = why or briefly(error)
+            continue
+        for mode, found in zip(("at inference", "in training mode"), both, strict=True):
+            if not _are_same(*found):
+                raise Unreadable(f"its call does something else {mode} than on symbolic tensors")
+        return
+    raise Unreadable(f"its call can't be checked ({why})")
 
 
 def _run_steps(inside: Inside, tensors: Sequence[Any], training: bool) -> list[Any]:
@@ -210,13 +218,15 @@ def _run_steps(inside: Inside, tensors: Sequence[Any], training: bool) -> list[A
     return [values[id(tensor)] for tensor in inside.outputs]
 
 
-def _effects(run: Callable[[Any, bool], Any], node: Any, training: bool) -> list[Any]:
+def _effects(
+    run: Callable[[Any, bool], Any], node: Any, training: bool, size: int
+) -> list[np.ndarray]:
     """Return the outputs of a call, the values that its variables have after it, and its losses."""
     variables = node.operation.variables
     values = {id(v): _other(v) for v in variables if "float" in str(v.dtype)}
     mapping = [(v, values[id(v)]) for v in variables if id(v) in values]
     random = np.random.default_rng(0)
-    tensors = [_random(tensor, random) for tensor in node.arguments.keras_tensors]
+    tensors = [_random(tensor, random, size) for tensor in node.arguments.keras_tensors]
     with keras.StatelessScope(mapping, collect_losses=True) as scope, fixed_draws():
         outputs = keras.tree.flatten(_Run(run)(tensors, training=training))
     after = (scope.get_current_value(variable) for variable in variables)
@@ -230,8 +240,8 @@ def _other(variable: Any) -> Any:
     return keras.ops.where(keras.ops.equal(value, 0), 0.1, keras.ops.multiply(value, 1.25))
 
 
-def _random(tensor: Any, random: np.random.Generator) -> Any:
-    batch, *rest = (size or (_UNKNOWN if at else 2) for at, size in enumerate(tensor.shape))
+def _random(tensor: Any, random: np.random.Generator, unknown: int) -> Any:
+    batch, *rest = (size or (unknown if at else 2) for at, size in enumerate(tensor.shape))
     values = random.normal(size=(batch, *rest))
     whole = not ("float" in tensor.dtype or "complex" in tensor.dtype)
     return keras.ops.convert_to_tensor(values > 0 if whole else values, dtype=tensor.dtype)

@@ -21,7 +21,6 @@ from ...errors import Refused
 from ...graph import Graph, Node
 from ...graph.nodes import is_floating
 from ..reading.calls import depends_on_training
-from ..reading.reader import functional
 from ..reading.record import Call, Reading, Value
 from ..reading.steps import Step
 from .cloning import clone, derived_seed
@@ -59,7 +58,7 @@ def write_tapped(
 ) -> tuple[Any, dict[str, Any]]:
     """Return the model, and the symbolic tensor of the first input of each node in `taps`."""
     with _own_random(fresh):
-        reading = reading or Reading(None, _EMPTY, (), {}, {}, {}, ())
+        reading = reading or Reading(None, None, _EMPTY, (), {}, {}, {}, ())
         if fresh is not None:
             _check_initialisable(reading)
         writer = _Writer(graph, reading, fresh)
@@ -133,7 +132,7 @@ class _Writer:
                 outputs if len(outputs) > 1 else outputs[0],
                 name=self.graph.name,
             )
-        function = functional(self.reading.model)
+        function = self.reading.function
         given = {id(t): new for t, new in zip(function.inputs, inputs, strict=True)}
         outputs = {}
         for tensor, old, new in zip(
