@@ -55,6 +55,7 @@ class Edits:
                 self.holders.setdefault(name, self.traced[traced])
         self._values: dict[str, fx.Node] = {}
         self._copied: dict[fx.Node, fx.Node] = {}
+        self._rearranged: dict[tuple[fx.Node, str], fx.Node] = {}
         self._building = fx.Graph()
         self._refitted: set[str] = set()
         self._known = {
@@ -238,8 +239,11 @@ class Edits:
         """Return what is read for `arg`, which held the node `name`, if the node `now` is read."""
         if now == name and self.reading.bound.get(arg.name) == name and name in self.holders:
             return self._value(name) if self.holders[name] is arg else self._copy(arg)
-        self._check_axes(now, arg.name in self.reading.together, reader)
-        return self._value(now)
+        together = arg.name in self.reading.together
+        alike = self._is_together(now) is self._is_together(name)
+        if alike and self._is_together(now) is not together and self._only_arranges(arg, name):
+            return self._arranged(arg, name, now)
+        return self._in_form(now, together, reader)
 
     def _reads_now(self, made: Sequence[str], name: str) -> str:
         """Return which node a call reads where it read the node `name`."""
@@ -298,12 +302,34 @@ class Edits:
     def _is_together(self, name: str) -> bool:
         return name in self.holders and self.holders[name].name in self.reading.together
 
-    def _check_axes(self, name: str, together: bool, reader: str) -> None:
-        if self._is_together(name) is not together:
-            raise Refused(
-                f"the first axes of '{name}' are merged and parted again around a layer of the "
-                f"model, and {reader} would read it in the other form."
-            )
+    def _only_arranges(self, arg: fx.Node, name: str) -> bool:
+        """Return whether `arg` holds the same value as the node `name`, merged or parted."""
+        return self.reading.bound.get(arg.name) == name and name in self.holders
+
+    def _arranged(self, arg: fx.Node, name: str, now: str) -> fx.Node:
+        """Return `now`, merged or parted by the calls that did so with the node `name`."""
+        if self.holders[name] is arg:
+            return self._value(now)
+
+        def source(inner: fx.Node) -> fx.Node:
+            same = self._only_arranges(inner, name)
+            return self._arranged(inner, name, now) if same else self._copy(inner)
+
+        if (arg, now) not in self._rearranged:
+            self._rearranged[arg, now] = self._building.node_copy(arg, source)
+        return self._rearranged[arg, now]
+
+    def _in_form(self, name: str, together: bool, reader: str) -> fx.Node:
+        """Return a node's value with its leading axes merged or apart, as `reader` needs it."""
+        if self._is_together(name) is together:
+            return self._value(name)
+        for traced, held in self.reading.bound.items():  # the model's own merge, or its reverse
+            if held == name and (traced in self.reading.together) is together:
+                return self._copy(self.traced[traced])
+        raise Refused(
+            f"the first axes of '{name}' are merged and parted again around a layer of the model, "
+            f"and {reader} would read it in the other form."
+        )
 
     # Convolutions that pad by reflection and the like: one call, two nodes.
 
@@ -338,9 +364,7 @@ class Edits:
 
     def _inserted(self, node: Node) -> fx.Node:
         together = node.name in self.old.nodes and self._is_together(node.name)
-        for name in node.inputs:
-            self._check_axes(name, together, f"'{node.name}'")
-        inputs = [self._value(name) for name in node.inputs]
+        inputs = [self._in_form(name, together, f"'{node.name}'") for name in node.inputs]
         if node.op == "affine":
             return self._affine(node, inputs[0])
         if node.op == "rescale":
