@@ -227,3 +227,26 @@ def test_other_hooks_are_still_refused():
     net(torch.randn(4, 6))
     with pytest.raises(relucate.errors.RelucateError):
         relucate.fold(net, example=(2, 6))
+
+
+class Shared(nn.Module):
+    """One activation module that is called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2, self.norm2 = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x, scale=None):
+        return self.relu(self.norm2(self.conv2(self.relu(self.norm(self.conv(x))))))
+
+
+@pytest.mark.parametrize("verb", [relucate.convert, relucate.rebuild])
+def test_an_activation_module_that_is_called_twice(verb):
+    net, x = network(Shared(), Shared()), torch.randn(3, 4, 9, 7)
+    made, report = verb(net, AFTER, example=SHAPE)
+    assert len(report.done) == 4
+    assert {site.order for site in relucate.audit(made, example=SHAPE).sites} == {AFTER}
+    if verb is relucate.convert:
+        torch.testing.assert_close(made(x), net(x))

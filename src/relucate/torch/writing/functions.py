@@ -1,6 +1,6 @@
-"""Make modules of the activations that submodules call as functions, for models without a trace.
+"""Give each call of an activation a module of its own, for models without a trace.
 
-Only the forward of each such submodule is traced, with its children as they are: it becomes a
+Submodules call activations as functions, or one module several times. Only the forward of each such submodule is traced, with its children as they are: it becomes a
 torch.fx.GraphModule that calls nn.ReLU and the like at a path, so that modules can change places
 (`exchanging`). Called by `writer`; that the result computes the same is shown there and by the
 certificate.
@@ -8,6 +8,7 @@ certificate.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -55,7 +56,7 @@ class WithModules:
 
 
 def with_modules(whole: nn.Module, reading: Reading, paths: Collection[str]) -> WithModules | None:
-    """Return a copy of the model in which no submodule at `paths` calls activations as functions.
+    """Return a copy of the model in which each activation of the submodules at `paths` is a module.
 
     None: there is none, because no such forward can be traced, or what is read of it differs.
     """
@@ -132,6 +133,7 @@ def _trace_in(twin: nn.Module, path: str, arguments: Mapping[str, Any]) -> bool:
     _check_arguments(source, graph, fixed)
     for node in list(graph.nodes):
         _as_module(source, graph, node)
+    _apart(source, graph)
     made = fx.GraphModule(source, graph, type(source).__name__)
     for name, child in source._modules.items():
         made._modules.setdefault(name, child)  # what its forward doesn't call
@@ -208,6 +210,22 @@ def _as_module(source: nn.Module, graph: fx.Graph, node: fx.Node) -> None:
         called = graph.call_module(_added(source, name, module), node.args[:1])
     node.replace_all_uses_with(called)
     graph.erase_node(node)
+
+
+def _apart(source: nn.Module, graph: fx.Graph) -> None:
+    """Let each call of a module without state be one of a module of its own."""
+    seen: set[str] = set()
+    for node in graph.nodes:
+        path = str(node.target)
+        if node.op == "call_module" and path in seen and _is_stateless(source.get_submodule(path)):
+            name = path.replace(".", "_")
+            node.target = _added(source, name, copy.deepcopy(source.get_submodule(path)))
+        elif node.op == "call_module":
+            seen.add(path)
+
+
+def _is_stateless(module: nn.Module) -> bool:
+    return not (module._modules or module._parameters or module._buffers)
 
 
 def _matched(old: Graph, new: Graph) -> dict[str, str]:
