@@ -101,7 +101,19 @@ def rebuild_graph(
     if more := unproved(made, outcomes):
         return rebuild_graph(graph, order, bias, {**(left or {}), **more})
     found = read_again(made, outcomes)
-    check_promised(outcomes.values(), found)
+    try:
+        check_promised(outcomes.values(), found)
+    except Refused as refused:
+        why = str(refused).rstrip(".")
+        more = {
+            call: why
+            for (call, was), now in zip(outcomes.items(), found, strict=True)
+            if was.old != was.new != now.new
+        }
+        edit = rebuild_graph(graph, order, bias, {**(left or {}), **more})  # the others may move
+        if not edit.done:
+            raise
+        return edit
     return Edit(made, found)
 
 
