@@ -227,3 +227,68 @@ def test_other_hooks_are_still_refused():
     net(torch.randn(4, 6))
     with pytest.raises(relucate.errors.RelucateError):
         relucate.fold(net, example=(2, 6))
+
+
+class Shared(nn.Module):
+    """One activation module that is called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2, self.norm2 = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x, scale=None):
+        return self.relu(self.norm2(self.conv2(self.relu(self.norm(self.conv(x))))))
+
+
+@pytest.mark.parametrize("verb", [relucate.convert, relucate.rebuild])
+def test_an_activation_module_that_is_called_twice(verb):
+    net, x = network(Shared(), Shared()), torch.randn(3, 4, 9, 7)
+    made, report = verb(net, AFTER, example=SHAPE)
+    assert len(report.done) == 4
+    assert {site.order for site in relucate.audit(made, example=SHAPE).sites} == {AFTER}
+    if verb is relucate.convert:
+        torch.testing.assert_close(made(x), net(x))
+
+
+class Fused(nn.Module):
+    """A convolution, and norm and activation in one module."""
+
+    def __init__(self, norm=zoo.BatchNormAct2d):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(4, 4, 3, padding=1), norm(4)
+
+    def forward(self, x, scale=None):
+        return self.bn(self.conv(x))
+
+
+@pytest.mark.parametrize("verb", ["fold", "convert", "rebuild"])
+def test_a_norm_with_an_activation_inside(verb):
+    net, x = network(Fused(), Fused()), torch.randn(3, 4, 9, 7)
+    order = () if verb == "fold" else (AFTER,)
+    made, report = getattr(relucate, verb)(net, *order, example=SHAPE)
+    assert len(report.done) == 2
+    assert not report.skipped
+    assert type(made) is Shapes
+    if verb != "rebuild":
+        torch.testing.assert_close(made(x), net(x))
+    if verb != "fold":
+        assert {site.order for site in relucate.audit(made, example=SHAPE).sites} == {AFTER}
+        made.train()(x)
+        moved = [module for module in made.modules() if type(module) is nn.BatchNorm2d]
+        assert [int(module.num_batches_tracked) for module in moved] == [1, 1]
+
+
+class Late(zoo.BatchNormAct2d):
+    """It does more in training mode."""
+
+    def forward(self, x):
+        return super().forward(x) + (1.0 if self.training else 0.0)
+
+
+def test_a_norm_that_does_more_in_training_stays():
+    net = network(Fused(), Fused(Late))
+    made, report = relucate.fold(net, example=SHAPE)
+    assert [outcome.name for outcome in report.done] == ["blocks.0.bn/batch_norm"]
+    assert type(made.blocks[1].bn) is Late

@@ -240,3 +240,28 @@ def test_a_script_module_is_kept_as_it_is():
     assert all(module.training for module in (model[0], made[0]))
     x = torch.randn(2, 3, 9, 9)
     torch.testing.assert_close(made.eval()(x), model.eval()(x), rtol=1e-4, atol=1e-5)
+
+
+class PreNorm(nn.Module):
+    """MaxViT's MBConv: a norm in front, whose reading depends on what the others become."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.pre, self.c1, self.n1 = nn.BatchNorm2d(c), nn.Conv2d(c, c, 1), nn.BatchNorm2d(c)
+        self.act, self.c2, self.n2 = nn.ReLU(), nn.Conv2d(c, c, 3, padding=1), nn.BatchNorm2d(c)
+        self.act2, self.c3 = nn.ReLU(), nn.Conv2d(c, c, 1)
+
+    def forward(self, x):
+        y = self.act(self.n1(self.c1(self.pre(x))))
+        return x + self.c3(self.act2(self.n2(self.c2(y))))
+
+
+def test_norms_that_would_read_as_another_order_stay_and_the_others_move():
+    stem = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3)]
+    net = nn.Sequential(*stem, PreNorm(4), PreNorm(4))
+    made, report = relucate.rebuild(net, "linear-act-norm", example=(2, 3, 16, 16))
+    assert [outcome.name for outcome in report.done] == ["1", "4.n1", "4.n2"]
+    assert all(outcome.new == outcome.old for outcome in report.skipped)
+    assert "would read as norm-linear-act" in report.skipped[-1].reason
+    orders = [site.order for site in relucate.audit(made, example=(2, 3, 16, 16)).sites]
+    assert orders == [outcome.new for outcome in report.sites]

@@ -12,7 +12,7 @@ The framework initialises the weights (`fresh` of `ReadModel.write`). Not here: 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -101,8 +101,22 @@ def rebuild_graph(
     if more := unproved(made, outcomes):
         return rebuild_graph(graph, order, bias, {**(left or {}), **more})
     found = read_again(made, outcomes)
-    check_promised(outcomes.values(), found)
+    if more := _misread(outcomes, found):
+        edit = rebuild_graph(graph, order, bias, {**(left or {}), **more})
+        if not edit.done:
+            check_promised(outcomes.values(), found)
+        return edit
     return Edit(made, found)
+
+
+def _misread(outcomes: Mapping[str, SiteResult], found: Sequence[SiteResult]) -> dict[str, str]:
+    """Return the moved norms that `check_promised` refuses, and why; the others may move alone."""
+    try:
+        check_promised(outcomes.values(), found)
+    except Refused as refused:
+        why, pairs = str(refused).rstrip("."), zip(outcomes.items(), found, strict=True)
+        return {name: why for (name, was), now in pairs if was.old != was.new != now.new}
+    return {}
 
 
 def check_promised(planned: Iterable[SiteResult], found: Iterable[SiteResult]) -> None:

@@ -55,7 +55,7 @@ class _ReadModel:
 
     def _with_modules(self, graph: Graph) -> WithModules:
         """Return the model as it is, or with modules for the functions that `graph` moves."""
-        own = WithModules(unwrap(self._model), self._reading, {}, ())
+        own = WithModules(unwrap(self._model), self._reading, {}, {}, ())
         calling = frozenset(functions_moved(graph, own.model, self._reading))
         if not calling:
             return own
@@ -76,7 +76,7 @@ class _ReadModel:
         made = write(graph, source.model, source.reading, fresh=fresh, init=init)
         if made.proof:
             self._written[made.module] = made.proof
-            self._traced[made.module] = source.paths
+        self._traced[made.module] = source.paths
         return made.module
 
     def unwritable(self, graph: Graph) -> Mapping[str, str]:
@@ -136,8 +136,9 @@ class _ReadModel:
         if paths := self._traced.get(model):
             named = ", ".join(f"'{path}'" for path in paths)
             found.append(
-                f"{named} called an activation as a function: it is a torch.fx.GraphModule of the "
-                "same calls now, in which the activation is a module."
+                f"{named} called an activation as a function, one several times, or had its norm "
+                "inside: it is a torch.fx.GraphModule of the same calls now, in which each is a "
+                "module of its own."
             )
         if paths := unread(self._reading, self._model):
             named = ", ".join(f"'{path}'" for path in paths)

@@ -83,6 +83,8 @@ class _Builder:
         for node, whole in self._wholes.items():
             if whole is not None:
                 self._groups.setdefault(whole[0], []).append(node)
+                if _is_its_input(node):  # which later code outside reads under this name
+                    _let_read(node, node.args[0])
         for node in found.graph.nodes:
             self._add(node)
 
@@ -169,3 +171,20 @@ class _Builder:
         if self._constants.get(node, "").rpartition(".")[0] == path != "":
             return True
         return id(self.program.tensors.get(node)) in own
+
+
+def _is_its_input(node: fx.Node) -> bool:
+    """Return whether a call gives its very input: a cast to the type that it has."""
+    source = node.args[0] if node.args else None
+    if canonical(node.target, {})[0] != "to" or not isinstance(source, fx.Node):
+        return False
+    given, value = source.meta.get("val"), node.meta.get("val")
+    options = (*node.args[1:], *node.kwargs.values())
+    if not isinstance(given, Tensor) or not isinstance(value, Tensor) or True in options:
+        return False  # True: a copy
+    return (given.dtype, given.device) == (value.dtype, value.device)
+
+
+def _let_read(node: fx.Node, source: Any) -> None:
+    """Let all readers of a node, except the outputs, read its source."""
+    node.replace_all_uses_with(source, delete_user_cb=lambda user: user.op != "output")

@@ -1,4 +1,4 @@
-"""Which modules are read as a whole: torch.nn's own, and batch norms that are frozen by design.
+"""Which modules are read as a whole: torch.nn's own, and norms that libraries write themselves.
 
 A module that `find` doesn't know is traced inside. A subclass counts as its base only if it changes
 nothing that the base computes. Called by `reader` and, through `find`, by `translator`.
@@ -12,6 +12,7 @@ from torch import nn
 from . import calls
 from .calls.handler import Handler
 from .frozen import is_frozen_batch_norm, read_frozen
+from .own_norms import own_norm, read_own_norm
 from .transformers import TRANSFORMERS, attention
 
 MODULES: dict[type, Handler] = {
@@ -41,7 +42,9 @@ def find(module: nn.Module) -> Handler | None:
     if is_frozen_batch_norm(module):
         return read_frozen
     base = _base(module)
-    return None if base is None else MODULES[base]
+    if base is None:
+        return None if own_norm(module) is None else read_own_norm
+    return MODULES[base]
 
 
 def is_known_whole(module: nn.Module) -> bool:

@@ -1,18 +1,21 @@
-"""Make modules of the activations that submodules call as functions, for models without a trace.
+"""Give each call of an activation a module of its own, for models without a trace.
 
-Only the forward of each such submodule is traced, with its children as they are: it becomes a
-torch.fx.GraphModule that calls nn.ReLU and the like at a path, so that modules can change places
-(`exchanging`). Called by `writer`; that the result computes the same is shown there and by the
-certificate.
+Submodules call activations as functions, one module several times, or have the norm inside
+(`fused`). Only the forward of each such submodule is traced, with its children as they are: it
+becomes a torch.fx.GraphModule that calls nn.ReLU and the like at a path, so that modules can change
+places (`exchanging`). Called by `writer`; that the result computes the same is shown there and by
+the certificate.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -24,6 +27,7 @@ from ..reading.reader import Reading, example_of, read_with_modules
 from ..reading.targets import canonical
 from ..state import unchanged
 from .copying import copied
+from .fused import is_fused, taken_apart
 from .keeping import keep
 
 
@@ -31,31 +35,39 @@ from .keeping import keep
 class WithModules:
     """A model whose activations are modules.
 
-    Attributes: names: a node of the source's graph -> that of `reading.graph`; paths: the
-        submodules whose forward was traced.
+    Attributes: names: a node of the source's graph -> that of `reading.graph`; keys: likewise of
+        tensors; paths: the submodules whose forward was traced.
     """
 
     model: nn.Module
     reading: Reading
     names: Mapping[str, str]
+    keys: Mapping[str, str]
     paths: tuple[str, ...]
 
     def renamed(self, graph: Graph) -> Graph:
         """Return an edited graph of the source with the names that this model's nodes have."""
-        names, known = self.names, self.reading.graph.nodes
+        names, keys, known = self.names, self.keys, self.reading.graph.nodes
         nodes: dict[str, Node] = {}
         for node in graph:
             name = names.get(node.name, node.name)
             layer = known[name].layer if node.name in names else node.layer
             inputs = tuple(names.get(source, source) for source in node.inputs)
             added = names.get(node.added_for, node.added_for)
-            nodes[name] = replace(node, name=name, layer=layer, inputs=inputs, added_for=added)
-        outputs = tuple(names.get(name, name) for name in graph.outputs)
-        return replace(graph, nodes=nodes, outputs=outputs)
+            arrays = {role: keys.get(key, key) for role, key in node.arrays.items()}
+            own = {"inputs": inputs, "added_for": added, "arrays": arrays}
+            nodes[name] = replace(node, name=name, layer=layer, **own)
+        return replace(
+            graph,
+            nodes=nodes,
+            outputs=tuple(names.get(name, name) for name in graph.outputs),
+            tensors={keys.get(key, key): array for key, array in graph.tensors.items()},
+            trainable=frozenset(keys.get(key, key) for key in graph.trainable),
+        )
 
 
 def with_modules(whole: nn.Module, reading: Reading, paths: Collection[str]) -> WithModules | None:
-    """Return a copy of the model in which no submodule at `paths` calls activations as functions.
+    """Return a copy of the model in which each activation of the submodules at `paths` is a module.
 
     None: there is none, because no such forward can be traced, or what is read of it differs.
     """
@@ -70,8 +82,8 @@ def with_modules(whole: nn.Module, reading: Reading, paths: Collection[str]) -> 
         again = read_with_modules(twin, reading.example, leaves=reading.leaves)
     except RelucateError:
         return None
-    names = _matched(reading.graph, again.graph)
-    return WithModules(twin, again, names, tuple(traced)) if names else None
+    names, keys = _matched(reading.graph, again.graph)
+    return WithModules(twin, again, names, keys, tuple(traced)) if names else None
 
 
 def _arguments(
@@ -124,6 +136,10 @@ class _Tracer(fx.Tracer):
 def _trace_in(twin: nn.Module, path: str, arguments: Mapping[str, Any]) -> bool:
     """Put a traced submodule in the place of the one at `path`; return whether it could be."""
     source = twin.get_submodule(path)
+    if is_fused(source):
+        x = next((value for value in arguments.values() if isinstance(value, Tensor)), None)
+        made = None if x is None else taken_apart(source, x)
+        return made is not None and _put(twin, source, made)
     if not path or any(p is not None for p in source._parameters.values()):
         return False  # its own reset_parameters would be lost
     fixed = {name: value for name, value in arguments.items() if not isinstance(value, Tensor)}
@@ -132,6 +148,7 @@ def _trace_in(twin: nn.Module, path: str, arguments: Mapping[str, Any]) -> bool:
     _check_arguments(source, graph, fixed)
     for node in list(graph.nodes):
         _as_module(source, graph, node)
+    _apart(source, graph)
     made = fx.GraphModule(source, graph, type(source).__name__)
     for name, child in source._modules.items():
         made._modules.setdefault(name, child)  # what its forward doesn't call
@@ -139,6 +156,11 @@ def _trace_in(twin: nn.Module, path: str, arguments: Mapping[str, Any]) -> bool:
         made._buffers.setdefault(name, buffer)
     keep(made, source)
     made.training = source.training
+    return _put(twin, source, made)
+
+
+def _put(twin: nn.Module, source: nn.Module, made: nn.Module) -> bool:
+    """Put a module in the place of another, wherever that is."""
     for parent in list(twin.modules()):
         for name, child in parent._modules.items():
             if child is source:
@@ -210,15 +232,41 @@ def _as_module(source: nn.Module, graph: fx.Graph, node: fx.Node) -> None:
     graph.erase_node(node)
 
 
-def _matched(old: Graph, new: Graph) -> dict[str, str]:
-    """Return old name -> new name where the graphs are the same but for names; else nothing."""
+def _apart(source: nn.Module, graph: fx.Graph) -> None:
+    """Let each call of a module without state be one of a module of its own."""
+    seen: set[str] = set()
+    for node in graph.nodes:
+        path = str(node.target)
+        if node.op == "call_module" and path in seen and _is_stateless(source.get_submodule(path)):
+            name = path.replace(".", "_")
+            node.target = _added(source, name, copy.deepcopy(source.get_submodule(path)))
+        elif node.op == "call_module":
+            seen.add(path)
+
+
+def _is_stateless(module: nn.Module) -> bool:
+    return not (module._modules or module._parameters or module._buffers)
+
+
+def _matched(old: Graph, new: Graph) -> tuple[dict[str, str], dict[str, str]]:
+    """Return old name -> new name, of nodes and of tensors; none if the graphs differ in more."""
     names = dict(zip(old.nodes, new.nodes, strict=False))
-    if len(old.nodes) != len(new.nodes) or old.tensors.keys() != new.tensors.keys():
-        return {}
+    keys: dict[str, str] = {}
+    if len(old.nodes) != len(new.nodes) or len(old.tensors) != len(new.tensors):
+        return {}, {}
     for one, other in zip(old, new, strict=True):
         inputs = tuple(names[source] for source in one.inputs)
-        same = (one.op, one.shape, dict(one.arrays)) == (other.op, other.shape, dict(other.arrays))
+        same = (one.op, one.shape, one.arrays.keys()) == (
+            other.op,
+            other.shape,
+            other.arrays.keys(),
+        )
         if not same or inputs != other.inputs or one.attrs != other.attrs:
-            return {}
+            return {}, {}
+        for role, key in one.arrays.items():
+            if keys.setdefault(key, other.arrays[role]) != other.arrays[role]:
+                return {}, {}
+    equal = all(np.array_equal(old.tensors[a], new.tensors[b]) for a, b in keys.items())
     ends = tuple(names[name] for name in old.outputs)
-    return names if ends == new.outputs else {}
+    known = equal and len({*keys.values()}) == len(keys) == len(old.tensors)
+    return (names, keys) if known and ends == new.outputs else ({}, {})

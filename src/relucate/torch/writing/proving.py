@@ -100,11 +100,15 @@ def _recorded(
 ) -> Calls | None:
     calls: Calls = []
     givers: dict[int, tuple[str, Tensor]] = {}  # the tensors are kept, so that no id comes twice
+    begun: list[str] = []  # the givers of the calls that haven't ended: what is inside may be one
 
-    def watch(path: str) -> Any:
+    def enter(module: nn.Module, inputs: Any) -> None:
+        first = inputs[0] if inputs else None
+        begun.append(givers.get(id(first), ("",))[0])
+
+    def leave(path: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            first = inputs[0] if inputs else None
-            calls.append((path, givers.get(id(first), ("",))[0]))
+            calls.append((path, begun.pop()))
             if isinstance(output, Tensor):
                 givers[id(output)] = (path, output)
 
@@ -115,7 +119,8 @@ def _recorded(
         module.training = training
         hookless = isinstance(module, torch.jit.ScriptModule)
         if not hookless and not any(path.startswith(f"{slot}.") for slot in slots):
-            handles.append(module.register_forward_hook(watch(path)))
+            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_hook(leave(path)))
     try:
         with torch.no_grad():
             torch.manual_seed(0)

@@ -17,6 +17,7 @@ from ...errors import Refused
 from ...graph import Graph, Node
 from ...graph.layouts import to_torch
 from ..lowering.lower import Binding
+from ..reading.own_norms import own_norm, seen_norm
 
 NAMES = {
     "kernel": "weight",
@@ -85,11 +86,14 @@ def refit(module: nn.Module, node: Node, graph: Graph) -> None:
 
     Raises: Refused: a module whose attributes aren't known.
     """
-    if not isinstance(module, (nn.Linear, nn.LayerNorm, nn.GroupNorm, *_CONVS, *_NORMS)):
-        raise Refused(f"'{node.layer}' ({type(module).__name__}) can't take other parameters.")
+    norm = own_norm(module)
+    known = isinstance(module, (nn.Linear, nn.LayerNorm, nn.GroupNorm, *_CONVS, *_NORMS))
     modes = {part: part.training for part in module.modules()}
     module.eval()  # a spectral norm takes a step each time that its weight is read in training mode
-    _refit(module, node, graph)
+    if known or norm:
+        _refit(module, node, graph)
+    if not known and (norm is None or seen_norm(module) != norm):
+        raise Refused(f"'{node.layer}' ({type(module).__name__}) can't take other parameters.")
     for part, training in modes.items():
         part.training = training
 
@@ -157,10 +161,10 @@ def _refit_attributes(
         transposed = node.op == "conv_transpose"
         size = module.weight.shape[0 if transposed else 1]
         module.in_channels = size if transposed else size * module.groups
-    elif isinstance(module, nn.LayerNorm):
+    elif isinstance(module, nn.LayerNorm) or hasattr(module, "normalized_shape"):
         sizes = [tuple(graph.tensors[key].shape) for key in node.arrays.values()]
         module.normalized_shape = sizes[0] if sizes else module.normalized_shape
-    else:
+    elif isinstance(module, (nn.GroupNorm, *_NORMS)):
         sizes = [len(graph.tensors[key]) for key in node.arrays.values()]
         module.affine = module.weight is not None or module.bias is not None
         field = "num_channels" if isinstance(module, nn.GroupNorm) else "num_features"

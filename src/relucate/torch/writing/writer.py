@@ -22,6 +22,7 @@ from ..reading.reader import Reading
 from .copying import copy_modes
 from .edits import Edits
 from .exchanging import Exchange, exchange, stuck_norms
+from .fused import is_fused
 from .proving import Proof, prove
 from .resetting import Init, reset
 
@@ -106,7 +107,10 @@ def find_exchange(graph: Graph, whole: nn.Module, reading: Reading) -> Exchange:
 
 
 def functions_moved(graph: Graph, whole: nn.Module, reading: Reading) -> set[str]:
-    """Return the submodules that call, as a function, an activation that has to change places.
+    """Return the submodules that call an activation or norm which must move and is no module.
+
+    An activation is a function, or a module that is called several times; a norm is within a
+    module with more inside (`fused`).
 
     Of a model that torch.fx traces there are none: it is traced as a whole.
     """
@@ -118,8 +122,13 @@ def functions_moved(graph: Graph, whole: nn.Module, reading: Reading) -> set[str
         for name in find_exchange(graph, whole, reading).failing
         if name in old.nodes
     ]
-    acts = (node for node in failing if node.kind == "act" and node.layer not in reading.modules)
-    return {node.layer.rpartition("/")[0] for node in acts} - {""}
+    calls = Counter(node.layer for node in old)
+    acts = {node.layer for node in failing if node.kind == "act"}
+    functions = {layer.rpartition("/")[0] for layer in acts if layer not in reading.modules}
+    shared = {layer for layer in acts if layer in reading.modules and calls[layer] > 1}
+    norms = {node.layer.rpartition("/")[0] for node in failing if node.kind == "norm"}
+    functions |= {path for path in norms if path and is_fused(whole.get_submodule(path))}
+    return (functions | {layer.rpartition(".")[0] for layer in shared}) - {""}
 
 
 def unwritable(graph: Graph, model: nn.Module, reading: Reading) -> dict[str, str]:
