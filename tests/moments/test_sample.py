@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from relucate.moments.channels import Channels
-from relucate.moments.sample import MOST, Sample, histogram, normal_distance
+from relucate.moments.sample import MOST, Sample, histogram, normal_distance, quantiles
 
 
 def run(x, cuts=(), axis=-1):
@@ -32,7 +32,8 @@ def test_a_few_values_are_all_kept_and_exact():
     found = run(x, (100,))
     np.testing.assert_array_equal(np.sort(found.values, 0), np.sort(x, 0))
     assert found.accuracy == 0
-    np.testing.assert_allclose(found.quantiles((0.15,))[0], np.quantile(x, 0.15, axis=0))
+    shares = (0.0, 0.15, 0.5, 0.85, 1.0)
+    np.testing.assert_allclose(quantiles(found.ascending, shares), np.quantile(x, shares, axis=0))
 
 
 @pytest.mark.parametrize("n", [2_000, 200_000])

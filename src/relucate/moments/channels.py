@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .running import Running
-from .sample import Sample, histogram, normal_distance
+from .sample import Sample, histogram, normal_distance, quantiles
 
 QUANTILES = (0.15, 0.5, 0.85)  # as in the figure of Ioffe and Szegedy, 2015
 
@@ -38,8 +38,9 @@ class Channels:
         """
         found, mean, variance = self.running, self.running.mean, self.running.variance
         sd = np.where(found.constant, np.nan, np.sqrt(variance))
-        z = self.sample.standardized(mean, sd)
-        low, middle, high = self.sample.quantiles(QUANTILES)
+        ascending = self.sample.ascending
+        low, middle, high = quantiles(ascending, QUANTILES)
+        z = (ascending - mean) / sd
         size = found.magnitude / found.count
         with np.errstate(invalid="ignore", divide="ignore"):
             return {

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-_BLOCK = 1 << 15  # values: a block and its powers stay in the cache
+_BLOCK = 1 << 17  # values: a block and its powers stay in the cache
 
 
 def _none() -> np.ndarray:

@@ -77,13 +77,22 @@ class Sample:
         kept = len(self._hashes)
         return 0.0 if kept == self.seen else math.sqrt(math.log(2 / 0.05) / (2 * kept))
 
-    def quantiles(self, shares: tuple[float, ...]) -> np.ndarray:
-        """Return the quantiles per channel, shape (len(shares), channels)."""
-        return np.quantile(self.values.astype(np.float64), shares, axis=0)
+    @property
+    def ascending(self) -> np.ndarray:
+        """The sample with each channel's values in ascending order."""
+        return np.sort(self.values, axis=0)
 
-    def standardized(self, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-        """Return (values - mean) / sd, ascending per channel; NaN where the sd is NaN."""
-        return np.sort((self.values.astype(np.float64) - mean) / sd, axis=0)
+
+def quantiles(ascending: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
+    """Return the quantiles per channel, shape (len(shares), channels), between values linearly.
+
+    >>> quantiles(np.array([[0.0], [1.0], [4.0]]), (0.5, 0.75)).tolist()
+    [[1.0], [2.5]]
+    """
+    places = np.array(shares)[:, None] * (len(ascending) - 1)
+    below = np.floor(places).astype(int)[:, 0]
+    low, high = ascending[below], ascending[np.minimum(below + 1, len(ascending) - 1)]
+    return low + (places - below[:, None]) * (high.astype(np.float64) - low)
 
 
 def normal_distance(z: np.ndarray) -> np.ndarray:
