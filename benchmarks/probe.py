@@ -23,7 +23,7 @@ from relucate.frameworks import framework_of
 
 
 def built(framework: str, size: int) -> tuple[Any, Any, np.ndarray]:
-    """Return InceptionV3 in Keras, or a ResNet of plain PyTorch modules, its example and a shape."""
+    """Return Keras's InceptionV3 or a PyTorch net, its example, and the shape of an image."""
     if framework == "keras":
         import keras
 
@@ -34,7 +34,9 @@ def built(framework: str, size: int) -> tuple[Any, Any, np.ndarray]:
 
     def block(before: int, width: int, stride: int) -> nn.Module:
         convs = [nn.Conv2d(before, width, 3, stride, 1), nn.BatchNorm2d(width), nn.ReLU()]
-        return nn.Sequential(*convs, nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width), nn.ReLU())
+        return nn.Sequential(
+            *convs, nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width), nn.ReLU()
+        )
 
     widths = [(3, 64, 2), (64, 128, 2), (128, 256, 2), (256, 512, 2)]
     model = nn.Sequential(*(block(*w) for w in widths), nn.Flatten(), nn.LazyLinear(10)).eval()
@@ -76,9 +78,13 @@ def main() -> None:
     plain, probe = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(b / a for a, b in pairs)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"{given.framework}, {given.images} images of {given.size}x{given.size}, n={given.repeats}")
+    print(
+        f"{given.framework}, {given.images} images of {given.size}x{given.size}, n={given.repeats}"
+    )
     print(f"forward {plain:.2f} s, probe {probe:.2f} s, ratio {ratio:.2f}, {memory:.2f} GB at most")
-    print(f"relucate {relucate.__version__}, {platform.machine()}, Python {platform.python_version()}")
+    print(
+        f"relucate {relucate.__version__}, {platform.machine()}, Python {platform.python_version()}"
+    )
 
 
 if __name__ == "__main__":

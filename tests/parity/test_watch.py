@@ -10,7 +10,7 @@ import pytest
 import torch
 from keras import layers as kl
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from relucate.frameworks import framework_of
 from relucate.graph.evaluate import evaluate
