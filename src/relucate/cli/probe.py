@@ -40,7 +40,6 @@ def probe(
 ) -> None:
     """Run a model on data once, and measure what its norms and its layers see."""
     from ..api.probe import probe as run
-
     from ..api.study import load_data
     from ..nets.registry import NETS
 

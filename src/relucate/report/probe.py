@@ -216,7 +216,8 @@ def _channels(axes: Axes, probe: dict[str, Any], colour: Callable[[str], str]) -
     norms = any(site["norm"] for site in sites)
     if len(sites) <= _NAMED:
         names = [_short(site["name"]) for site in sites]
-        axes.set_xticks(range(1, len(sites) + 1), names, rotation=30, ha="right")
+        places = range(1, len(sites) + 1)
+        axes.set_xticks(places, names, rotation=30, ha="right", parse_math=False)
     else:
         axes.set_xlabel(f"{'norm' if norms else 'activation'}, in the order of data flow")
     for side in ("top", "right"):
