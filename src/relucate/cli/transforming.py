@@ -230,7 +230,7 @@ def examples(loaded: Any, images: int, raw: bool, model: Any) -> tuple[Any, str]
     if raw or scaled:
         how = "not standardised" + (", because the model scales them itself" if scaled else "")
     sentence = f"{len(x):,} of the {total:,} training examples, {how}"
-    first = framework_of(model).images_first and x.ndim > 2
+    first = framework_of(model).images_first and x.ndim > 3
     return np.moveaxis(x, -1, 1) if first else x, sentence
 
 

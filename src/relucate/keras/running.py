@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -104,7 +104,7 @@ def run_calls(
     inputs: Sequence[np.ndarray],
     make: Callable[[Call, Mapping[Value, Any]], list[Any]],
     device: str | None = "cpu",
-) -> Iterator[tuple[Call, list[Any]]]:
+) -> Generator[tuple[Call, list[Any]], None, None]:
     """Run a model call by call and yield each call with its outputs.
 
     Only what later calls read is kept. States of random numbers are put back.

@@ -62,6 +62,11 @@ class _Watcher(fx.Interpreter):
         super().__init__(root, graph=reading.traced)
         self.extra_traceback = False
         self._each = each
+        self._constants = {  # made inside forward
+            node.target: node.meta["constant"]
+            for node in reading.traced.nodes
+            if node.op == "get_attr" and "constant" in node.meta
+        }
         self._names: dict[str, str] = {}
         for traced, name in reading.bound.items():
             if name in wanted and name not in self._names.values():
@@ -74,9 +79,8 @@ class _Watcher(fx.Interpreter):
         return value
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
-        for node in self.graph.find_nodes(op="get_attr", target=target):
-            if "constant" in node.meta:  # made inside forward
-                return node.meta["constant"]
+        if target in self._constants:
+            return self._constants[target]
         return super().get_attr(target, args, kwargs)
 
 
