@@ -27,6 +27,7 @@ TESTS = [
     "tests/keras/test_writer.py",
     "tests/torch/test_writer.py",
     "tests/test_affine.py",
+    "tests/moments/test_running.py",
 ]
 MUTANTS = [
     ("surgery/convert.py", '"gamma": np.sqrt(variance + epsilon)', '"gamma": np.sqrt(variance)'),
@@ -139,7 +140,8 @@ MUTANTS = [
     ("surgery/rebuild.py", 'if attrs.get("renorm"):', "if False:"),
     ("surgery/rebuild.py", 'if attrs.get("forced") is True', "if False"),
     ("keras/writing/weights.py", "            _restore_variables(old, new)", "            pass"),
-    ("surgery/moments.py", "np.square(gap) * (self.count * len(values) / total)", "0"),
+    ("moments/running.py", "+ g**2 * (a * b / n)", ""),
+    ("moments/running.py", "3 * g * (a * other.m2 - b * self.m2) / n", "0"),
 ]
 
 

@@ -122,6 +122,22 @@ def test_json_keys_of_an_audit_are_documented():
     assert set(data["sites"][0]) | set(data["findings"][0]) <= known
 
 
+def test_json_keys_of_a_probe_are_documented():
+    import keras
+    import numpy as np
+
+    x = image = keras.Input((4,))
+    x = keras.layers.BatchNormalization()(keras.layers.Dense(3)(x))
+    model = keras.Model(image, keras.layers.Activation("tanh")(x))
+    data = relucate.probe(model, np.random.default_rng(0).standard_normal((100, 4))).to_dict()
+    section = (ROOT / "docs" / "json.md").read_text().partition("## `relucate.probe/1`")[2]
+    known = set(re.findall(r"`(\w+)`", section.partition("\n## ")[0]))
+    point = data["points"][0]
+    parts = [data, data["sites"][0], point, *(point[k] for k in ("summary", "statistics"))]
+    for part in [*parts, point["roles"][0], *data["claims"]]:
+        assert set(part) - {"schema"} <= known
+
+
 def test_same_text_sees_words():
     assert same_text("better: +1.5 points") == same_text("better:\n -22 points")
     assert same_text("better: 1 point") != same_text("equivalent: 1 point")

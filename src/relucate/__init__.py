@@ -9,6 +9,7 @@ from .version import __version__ as __version__
 if TYPE_CHECKING:
     from .api.audit import AuditReport, audit
     from .api.evidence import EvidenceTable, evidence
+    from .api.probe import ProbeReport, probe
     from .api.study import Study, compare
     from .api.transform import TransformReport, convert, fold, rebuild, verify
     from .api.verdict import verdict
@@ -25,6 +26,7 @@ __all__ = [
     "InputError",
     "Metric",
     "Order",
+    "ProbeReport",
     "Recipe",
     "Refused",
     "RelucateError",
@@ -35,6 +37,7 @@ __all__ = [
     "convert",
     "evidence",
     "fold",
+    "probe",
     "rebuild",
     "verdict",
     "verify",
@@ -46,6 +49,8 @@ _HOMES = {
     "AuditReport": "api.audit",
     "evidence": "api.evidence",
     "EvidenceTable": "api.evidence",
+    "probe": "api.probe",
+    "ProbeReport": "api.probe",
     "compare": "api.study",
     "Study": "api.study",
     "TransformReport": "api.transform",

@@ -44,7 +44,7 @@ def test_fewer_examples_keep_the_whole_training_sets_statistics(archive):
     data = load(archive)
     found = calibration(archive, 20, False, torch.nn.Identity())
     expected = Standard.of(data.x_train)(data.subset(20).x_train)
-    expected = expected if expected.ndim < 3 else np.moveaxis(expected, -1, 1)
+    expected = expected if expected.ndim < 4 else np.moveaxis(expected, -1, 1)
     np.testing.assert_array_equal(found, expected)
 
 

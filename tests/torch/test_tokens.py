@@ -124,10 +124,13 @@ class Half(nn.Module):
         return self.two(y)
 
 
-def test_what_would_need_the_other_form_is_refused():
+@pytest.mark.parametrize("size", [(2, 5, 8), (3, 8, 8)])
+def test_what_reads_the_other_form_gets_it(size):
     net = zoo.randomize(Half(), 4).eval()
-    with pytest.raises(Refused, match="are merged and parted again"):
-        relucate.convert(net, AFTER, example=(2, 5, 8))
+    made, _ = relucate.convert(net, AFTER, example=(2, 5, 8))
+    assert relucate.audit(made, example=(2, 5, 8)).summary == {AFTER: 1}
+    x = torch.randn(size)
+    torch.testing.assert_close(made(x), net(x), rtol=1e-5, atol=1e-5)
 
 
 def test_a_permuted_norm_is_not_moved_to_another_axis():

@@ -25,6 +25,7 @@ from ..surgery.sites import sites
 from ..surgery.verify import Certificate, check_finite
 from ..train.framework import ReadModel
 from .certify import NARROW, Party, certified, runnable, split
+from .inputs import arrays_for
 from .shown import Shown
 
 _BATCH = 32
@@ -158,7 +159,7 @@ def convert(
         read, "convert", lambda left: convert_graph(read.graph, wanted, strategy, left=left)
     )
     if data is not None:
-        arrays = _arrays(read.graph, data, "data")
+        arrays = arrays_for(read.graph, data, "data")
         if len(arrays[0]) < 2:
             raise InputError(
                 "data of one example has no variance to measure: expected at least 2, better some "
@@ -284,7 +285,9 @@ def verify(
     if shapes[0] != shapes[1]:
         raise InputError(f"the models take different inputs: {shapes[0]} and {shapes[1]}.")
     parties = (Party(one, a, one.graph, "the first"), Party(other, b, other.graph, "the second"))
-    arrays = runnable(parties[0], seed) if inputs is None else _arrays(one.graph, inputs, "inputs")
+    arrays = (
+        runnable(parties[0], seed) if inputs is None else arrays_for(one.graph, inputs, "inputs")
+    )
     return certified(*parties, arrays, tolerance, sizes=inputs is None)
 
 
@@ -334,7 +337,7 @@ def _carried_out(
     old = Party(read, model, read.graph, "the model")
     arrays = runnable(old)
     if inputs is not None:
-        own = _arrays(read.graph, inputs, "inputs")
+        own = arrays_for(read.graph, inputs, "inputs")
         arrays = [np.concatenate([x, y]) for x, y in zip(arrays, own, strict=True)]
     new = Party(read, made, plan.graph, "the result")
     found = certified(old, new, arrays, None, sizes=True)
@@ -378,30 +381,3 @@ def _written(read: ReadModel, graph: Graph, made: Any, report: TransformReport) 
 def _warn(report: TransformReport, stacklevel: int) -> None:
     for text in report.warnings:
         warnings.warn(f"relucate {report.verb}: {text}", UserWarning, stacklevel=stacklevel)
-
-
-def _arrays(graph: Graph, given: Any, what: str) -> list[np.ndarray]:
-    """Return one array per input of the graph.
-
-    Raises: InputError: another number of arrays, shapes that don't fit, values that aren't finite.
-    """
-    if isinstance(given, Mapping):
-        given = [given[name] for name in graph.inputs if name in given]
-    if not isinstance(given, (list, tuple)):
-        given = [given]
-    arrays = [np.asarray(x) for x in given]
-    shapes = [graph.nodes[name].shape for name in graph.inputs]
-    fits = len(arrays) == len(shapes) and all(map(_fits, arrays, shapes))
-    if not fits or len({len(x) for x in arrays}) != 1 or not len(arrays[0]):
-        wanted = ", ".join(str(("n", *shape[1:])) for shape in shapes)
-        came = ", ".join(str(x.shape) for x in arrays)
-        raise InputError(f"{what} don't fit the model: expected {wanted}, got {came}.")
-    for x in arrays:
-        if x.dtype.kind not in "fiub" or not np.all(np.isfinite(x)):
-            raise InputError(f"{what} must be finite numbers.")
-    return arrays
-
-
-def _fits(array: np.ndarray, shape: tuple[int | None, ...]) -> bool:
-    sizes = zip(array.shape[1:], shape[1:], strict=False)
-    return array.ndim == len(shape) and all(want in (None, size) for size, want in sizes)

@@ -19,6 +19,7 @@ from .evidence import evidence
 from .fold import fold
 from .merge import merge
 from .nets import nets
+from .probe import probe
 from .rebuild import rebuild
 from .report import report
 from .rules import rules
@@ -61,7 +62,7 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
 _TRANSFORMING = (rebuild, convert, fold, verify)
 _LISTS = (rules, report, nets, data)
 
-for verb in (audit, compare, verdict, merge, *_TRANSFORMING, evidence, *_LISTS):
+for verb in (audit, compare, verdict, merge, *_TRANSFORMING, probe, evidence, *_LISTS):
     kind = WithStrategies if verb in (convert, fold) else None
     app.command(cls=kind)(_guarded(verb))
 

@@ -198,30 +198,40 @@ def _show(
 
 
 def calibration(data: str | None, images: int, raw: bool, model: Any) -> Any:
-    """Return training inputs of --data in the model's layout, or None.
+    """Return training inputs of --data in the model's layout, as `examples` does, or None."""
+    if data is None:
+        return None
+    from ..api.study import load_data
+
+    return examples(load_data(data), images, raw, model)[0]
+
+
+def examples(loaded: Any, images: int, raw: bool, model: Any) -> tuple[Any, str]:
+    """Return training inputs of a Dataset in the model's layout, and what was done with them.
 
     They are standardised as in `relucate compare`, unless `raw`: not for a model that scales its
     inputs itself.
-    Raises: InputError: no such data.
+    Raises: InputError: too few images.
     """
-    if data is None:
-        return None
     import numpy as np
 
-    from ..api.study import load_data
     from ..frameworks import framework_of
     from ..train.standard import Standard
 
     if images < 2:
         raise InputError(f"--images must be at least 2, to measure a variance, got {images}.")
-    loaded = load_data(data)
-    once = not raw and not _scales_inputs(model)
-    standard = Standard.of(loaded.x_train, standardize=once)  # of the whole training set
-    if images < len(loaded.x_train) and images > loaded.classes:
+    scaled = _scales_inputs(model)
+    standard = Standard.of(loaded.x_train, standardize=not (raw or scaled))  # of all of it
+    total = len(loaded.x_train)
+    if images < total and images > loaded.classes:
         loaded = loaded.subset(images)
     x = standard(loaded.x_train)
-    first = framework_of(model).images_first and x.ndim > 2
-    return np.moveaxis(x, -1, 1) if first else x
+    how = "standardised as in compare"
+    if raw or scaled:
+        how = "not standardised" + (", because the model scales them itself" if scaled else "")
+    sentence = f"{len(x):,} of the {total:,} training examples, {how}"
+    first = framework_of(model).images_first and x.ndim > 3
+    return np.moveaxis(x, -1, 1) if first else x, sentence
 
 
 def _scales_inputs(model: Any) -> bool:

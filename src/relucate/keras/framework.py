@@ -25,6 +25,7 @@ from .reading.norm_layers import is_norm
 from .reading.reader import has_own_call, own_training, read, read_with_calls
 from .reading.subclassed import other_arguments, shapes_of
 from .running import in_double, outputs, precisions, tapped
+from .watching import watch
 from .writing.compiling import compile_like
 from .writing.writer import write, write_tapped
 
@@ -75,6 +76,14 @@ class _ReadModel:
         model, tensors = write_tapped(graph, self._reading, names)
         for batch in batches:
             yield tapped(model, tensors, batch)
+
+    def watch(
+        self,
+        names: Sequence[str],
+        batches: Iterable[Sequence[np.ndarray]],
+        each: Callable[[str, np.ndarray], None],
+    ) -> None:
+        watch(self._reading, names, batches, each)
 
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         return []  # the graph already says which sizes it accepts

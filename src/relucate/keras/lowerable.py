@@ -5,7 +5,6 @@ Called by `framework`. Not here: lowering, and the comparison (`relucate.torch.l
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -15,8 +14,8 @@ import numpy as np
 from ..graph import Graph, Node
 from ..graph.padding import same_padding
 from ..train.framework import Lowerable, Steps
-from .reading.record import Reading, Value
-from .running import called, title
+from .reading.record import Reading
+from .running import array_of, called, run_calls, title
 
 
 def lowerable(reading: Reading) -> Lowerable:
@@ -42,35 +41,12 @@ def lowerable(reading: Reading) -> Lowerable:
 def _steps(reading: Reading, x: np.ndarray, training: bool) -> Steps:
     """Run the model's own layers on the CPU, call by call, and yield what each call gives.
 
-    By node; None for those inside the call. Only what later calls read is kept. States of random
-    numbers are put back.
+    By node; None for those inside the call.
     """
-    model: Any = reading.model
-    known = {id(variable) for variable in reading.variables.values()}
-    kept = [(v, _array(v.value).copy()) for v in model.variables if id(v) not in known]
-    uses = Counter(value for call in reading.calls for value in call.tensors)
-    (name,) = reading.graph.inputs
-    with keras.device("cpu"):
-        given = keras.ops.convert_to_tensor(x, dtype=reading.function.inputs[0].dtype)
-    values: dict[Value, Any] = {Value(name): given}
-    try:
-        for call in reading.calls:
-            found = called(call, values, training)
-            for value in call.tensors:
-                uses[value] -= 1
-                if not uses[value]:
-                    values.pop(value, None)
-            for place, (head, tensor) in enumerate(zip(call.heads, found, strict=True)):
-                values[Value(head, call.heads[:place].count(head))] = tensor
-            outside = dict(zip(call.heads, map(_array, found), strict=True))
-            yield {name: outside.get(name) for name in (*call.names, *call.heads)}
-    finally:
-        for variable, old in kept:
-            variable.assign(old)
-
-
-def _array(tensor: Any) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(tensor))
+    make = partial(called, training=training)
+    for call, found in run_calls(reading, [x], make):
+        outside = dict(zip(call.heads, map(array_of, found), strict=True))
+        yield {name: outside.get(name) for name in (*call.names, *call.heads)}
 
 
 def _known_cause(graph: Graph) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -61,27 +62,84 @@ def title() -> str:
     return f"Keras ({keras.config.backend()} backend)"
 
 
-def called(call: Call, values: Mapping[Value, Any], training: bool) -> list[Any]:
-    """Return the outputs of one call in a model, made by the model's own layer on the CPU, flat.
+def called(
+    call: Call,
+    values: Mapping[Value, Any],
+    training: bool,
+    *,
+    device: str | None = "cpu",
+    operation: Any = None,
+) -> list[Any]:
+    """Return the outputs of one call in a model, made by the model's own layer, flat.
 
-    Args: values: the tensors that the call reads.
+    Args: values: the tensors that the call reads; device: None is Keras's default; operation: a
+        layer to call in place of the model's own.
     Raises: Refused: it can't be made.
     """
+    operation = operation or call.operation
     arguments = call.keras_node.arguments
     tensors = [values[value] for value in call.tensors]
     given = {id(old): new for old, new in zip(arguments.keras_tensors, tensors, strict=True)}
     args, kwargs = arguments.fill_in(given)
-    if getattr(call.operation, "_call_has_training_arg", False) and len(args) < 2:
+    if getattr(operation, "_call_has_training_arg", False) and len(args) < 2:
         kwargs = {**kwargs, "training": training if call.training is None else call.training}
     try:
-        with keras.device("cpu"), no_gradients():
-            return keras.tree.flatten(call.operation(*args, **kwargs))
+        with on_device(device), no_gradients():
+            return keras.tree.flatten(operation(*args, **kwargs))
     except Exception as error:  # each backend raises errors of its own
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
         raise Refused(
-            f"{title()} can't run the model at '{call.operation.name}', on an input of shape "
+            f"{title()} can't run the model at '{operation.name}', on an input of shape "
             f"{shapes}: {briefly(error)}"
         ) from error
+
+
+def on_device(device: str | None) -> AbstractContextManager[Any]:
+    """Return the context in which Keras computes on a device; None is its default."""
+    return nullcontext() if device is None else keras.device(device)
+
+
+def run_calls(
+    reading: Reading,
+    inputs: Sequence[np.ndarray],
+    make: Callable[[Call, Mapping[Value, Any]], list[Any]],
+    device: str | None = "cpu",
+) -> Generator[tuple[Call, list[Any]], None, None]:
+    """Run a model call by call and yield each call with its outputs.
+
+    Only what later calls read is kept. States of random numbers are put back.
+
+    Args: inputs: one batch, an array per input; make: returns a call's outputs.
+    """
+    model: Any = reading.model
+    known = {id(variable) for variable in reading.variables.values()}
+    kept = [(v, array_of(v.value).copy()) for v in model.variables if id(v) not in known]
+    uses = Counter(value for call in reading.calls for value in call.tensors)
+    with on_device(device):
+        values: dict[Value, Any] = {
+            Value(name): keras.ops.convert_to_tensor(x, dtype=tensor.dtype)
+            for name, x, tensor in zip(
+                reading.graph.inputs, inputs, reading.function.inputs, strict=True
+            )
+        }
+    try:
+        for call in reading.calls:
+            found = make(call, values)
+            for value in call.tensors:
+                uses[value] -= 1
+                if not uses[value]:
+                    values.pop(value, None)
+            for place, (head, tensor) in enumerate(zip(call.heads, found, strict=True)):
+                values[Value(head, call.heads[:place].count(head))] = tensor
+            yield call, found
+    finally:
+        for variable, old in kept:
+            variable.assign(old)
+
+
+def array_of(tensor: Any) -> np.ndarray:
+    """Return a tensor of any backend as an array."""
+    return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
 def in_double(

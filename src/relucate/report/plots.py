@@ -74,8 +74,8 @@ def differences_svg(
     pairs = [pair for pair in comparison["differences"] if known(pair["value"])]
     scale, lower = units.metric.scale, units.metric.lower_is_better
     values = scale * np.array([pair["value"] for pair in pairs], dtype=float)
-    with _style():
-        figure, axes = _figure(1.35 + 0.19 * min(len(pairs), MOST_SEED_LABELS))
+    with in_style():
+        figure, axes = new_figure(1.35 + 0.19 * min(len(pairs), MOST_SEED_LABELS))
         _difference_axis(axes, units, margin, reach)
         rows = np.arange(len(values), 0, -1) + 0.5
         ahead = np.where((values >= 0) != lower, arms[0], arms[1])
@@ -86,7 +86,7 @@ def differences_svg(
         _mean_row(axes, comparison["difference"], scale)
         _seed_ticks(axes, rows, [pair["seed"] for pair in pairs])
         _who_is_ahead(axes, comparison, lower)
-        return _svg(figure, name, alt)
+        return svg_of(figure, name, alt)
 
 
 def reach_of(comparisons: Sequence[dict[str, Any]], margin: float | None = None) -> float:
@@ -109,8 +109,8 @@ def scatter_svg(study: dict[str, Any], *, name: str, alt: str) -> str:
     metrics, marked = _metrics_by_arm(study), marked_seeds(study)
     labels = [arm["label"] for arm in study["arms"]]
     units = Units.of_study(study)
-    with _style():
-        figure, axes = _figure(3.7)
+    with in_style():
+        figure, axes = new_figure(3.7)
         seen: list[float] = []
         for place, label in enumerate(labels[1:], start=1):
             x = [units.metric.scale * metrics[labels[0]][seed] for seed in marked[label]]
@@ -122,7 +122,7 @@ def scatter_svg(study: dict[str, Any], *, name: str, alt: str) -> str:
         axes.set_xlabel(f"{safe_name(labels[0], 'first arm')}{unit}")
         other = safe_name(labels[1], "second arm") if len(labels) == 2 else "the other arms"
         axes.set_ylabel(f"{other}{unit}")
-        return _svg(figure, name, alt)
+        return svg_of(figure, name, alt)
 
 
 def marked_seeds(study: dict[str, Any]) -> dict[str, list[int]]:
@@ -144,8 +144,8 @@ def curves_svg(study: dict[str, Any], quantity: str, *, name: str, alt: str) -> 
     from matplotlib.ticker import MaxNLocator
 
     loss, metric = quantity == "train_loss", Units.of_study(study).metric
-    with _style():
-        figure, axes = _figure(3.0)
+    with in_style():
+        figure, axes = new_figure(3.0)
         means: list[float] = []
         for place, arm in enumerate(study["arms"]):
             runs = [run for run in study["runs"] if run["arm"] == arm["label"]]
@@ -160,7 +160,7 @@ def curves_svg(study: dict[str, Any], quantity: str, *, name: str, alt: str) -> 
         score = f"test {safe_name(metric.name, 'metric')}{_bracketed(metric.value_unit)}"
         axes.set_ylabel("training loss" if loss else score)
         axes.grid(axis="y", color=placeholder("rule"), linewidth=0.6)
-        return _svg(figure, name, alt)
+        return svg_of(figure, name, alt)
 
 
 def rates_svg(study: dict[str, Any], *, name: str, alt: str) -> str:
@@ -168,8 +168,8 @@ def rates_svg(study: dict[str, Any], *, name: str, alt: str) -> str:
     from matplotlib.ticker import FuncFormatter, NullLocator
 
     found, metric = study["tuning"], Units.of_study(study).metric
-    with _style():
-        figure, axes = _figure(3.0)
+    with in_style():
+        figure, axes = new_figure(3.0)
         for place, arm in enumerate(found["arms"]):
             tried = arm["curve"]
             style, colour = look(place), placeholder(arm_variable(place))
@@ -192,7 +192,7 @@ def rates_svg(study: dict[str, Any], *, name: str, alt: str) -> str:
         score = f"{safe_name(metric.name, 'metric')}{_bracketed(metric.value_unit)}"
         axes.set_ylabel(f"held-out {score}")
         axes.grid(axis="y", color=placeholder("rule"), linewidth=0.6)
-        return _svg(figure, name, alt)
+        return svg_of(figure, name, alt)
 
 
 def mean_curve(
@@ -244,7 +244,7 @@ def _bracketed(unit: str) -> str:
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
+def in_style() -> Iterator[None]:
     """Draw figures in our style only, without matplotlibrc, and restore all settings."""
     import matplotlib
 
@@ -255,7 +255,7 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _figure(height: float) -> tuple[Figure, Axes]:
+def new_figure(height: float) -> tuple[Figure, Axes]:
     """Return an empty figure without background, and its axes."""
     from matplotlib.figure import Figure
 
@@ -401,7 +401,7 @@ def _metrics_by_arm(study: dict[str, Any]) -> dict[str, dict[int, float]]:
 # ---- from figure to text
 
 
-def _svg(figure: Figure, name: str, alt: str) -> str:
+def svg_of(figure: Figure, name: str, alt: str) -> str:
     """Return a figure as one `<svg>` element that takes the page's colours and width."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))

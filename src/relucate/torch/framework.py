@@ -35,6 +35,7 @@ from .running import (
     takes_tokens,
     tapped,
 )
+from .watching import watch
 from .writing.copying import backward_hooks
 from .writing.functions import WithModules, with_modules
 from .writing.proving import Proof
@@ -110,6 +111,14 @@ class _ReadModel:
         for batch in batches:
             found = tapped(made.module, wanted, batch, self._example)
             yield {name: _ranked(value, graph.nodes[name]) for name, value in found.items()}
+
+    def watch(
+        self,
+        names: Sequence[str],
+        batches: Iterable[Sequence[np.ndarray]],
+        each: Callable[[str, np.ndarray], None],
+    ) -> None:
+        watch(self._model, self._reading, names, batches, each)
 
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         return other_sizes(inputs)

@@ -23,11 +23,11 @@ from .state import unchanged
 
 def outputs(model: nn.Module, inputs: Sequence[np.ndarray], example: Any) -> list[np.ndarray]:
     """Return a module's outputs in eval mode, flat, for one array per input; it stays as it is."""
-    with _evaluating(model):
+    with evaluating(model):
         found = _call(model, inputs, example)
         # Copies: an output may be a view of a buffer, which gets its old values back.
         arrays = [
-            _numpy(x).copy() for x in pytree.tree_leaves(plain(found)) if isinstance(x, Tensor)
+            as_array(x).copy() for x in pytree.tree_leaves(plain(found)) if isinstance(x, Tensor)
         ]
     if not arrays:
         raise Refused(f"the model's output ({type(found).__name__}) has no tensors to be seen.")
@@ -44,7 +44,7 @@ def takes_tokens(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
 
 def _runs(model: nn.Module, batch: Tensor) -> bool:
     try:
-        with _evaluating(model):
+        with evaluating(model):
             model(batch)
     except Exception:  # whatever the user's forward raises
         return False
@@ -53,7 +53,7 @@ def _runs(model: nn.Module, batch: Tensor) -> bool:
 
 def output_class(model: nn.Module, example: Any) -> type:
     """Return the class of what a module gives for its example, in eval mode."""
-    with _evaluating(model):
+    with evaluating(model):
         args, kwargs = example_of(model, example)
         return type(model(*args, **kwargs))
 
@@ -75,7 +75,7 @@ def in_double(
         def exchange(module: nn.Module, args: Any, found: Any, path: str = path) -> Any:
             if not isinstance(found, Tensor) or not found.is_floating_point():
                 return None
-            value = _numpy(found).copy()  # what comes behind may change the tensor in place
+            value = as_array(found).copy()  # what comes behind may change the tensor in place
             given = each(path, value)
             return None if given is value else torch.from_numpy(given.copy())
 
@@ -117,7 +117,7 @@ def tapped(
     for key, path in paths.items():
 
         def note(module: nn.Module, args: Any, key: str = key) -> None:
-            seen[key].append(_numpy(args[0]))
+            seen[key].append(as_array(args[0]))
 
         handles.append(model.get_submodule(path).register_forward_pre_hook(note))
     try:
@@ -135,7 +135,7 @@ def export(model: nn.Module, path: Path, example: Any) -> None:
     """
     # A batch of one would be kept as the only size that the file takes.
     tensors = [x.expand(2, *x.shape[1:]) if len(x) == 1 else x for x in _examples(model, example)]
-    with _evaluating(model):
+    with evaluating(model):
         try:
             shapes = [{0: torch.export.Dim.AUTO} for _ in tensors]
             program = torch.export.export(model, tuple(tensors), dynamic_shapes=tuple(shapes))
@@ -173,7 +173,8 @@ def _examples(model: nn.Module, example: Any) -> list[Tensor]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run a module in eval mode, without gradients; it stays as it is."""
     with unchanged(model), torch.no_grad():
         for module in model.modules():
             module.training = False  # not eval(), which modules of torch.export don't have
@@ -181,15 +182,22 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _call(model: nn.Module, inputs: Sequence[np.ndarray], example: Any) -> Any:
-    """Call a module with arrays in place of the tensors of its example, which may be nested."""
+    args, kwargs = given_as_example(model, inputs, example)
+    return model(*args, **kwargs)
+
+
+def given_as_example(model: nn.Module, inputs: Sequence[np.ndarray], example: Any) -> Any:
+    """Return the arguments of a call with arrays in place of the example's tensors, however nested.
+
+    A pair: the positional and the named arguments.
+    """
     like = next((p for p in model.parameters() if p.is_floating_point()), None)
     if example is None:
-        return model(*(_tensor(x, like, None) for x in inputs))
+        return [_tensor(x, like, None) for x in inputs], {}
     leaves, spec = pytree.tree_flatten(example_of(model, example))
     arrays = iter(inputs)
     filled = [_tensor(next(arrays), like, x) if isinstance(x, Tensor) else x for x in leaves]
-    args, kwargs = pytree.tree_unflatten(filled, spec)
-    return model(*args, **kwargs)
+    return pytree.tree_unflatten(filled, spec)
 
 
 def _tensor(array: np.ndarray, like: Tensor | None, example: Tensor | None) -> Tensor:
@@ -215,7 +223,8 @@ def _as_kind(made: Tensor, example: Tensor) -> Tensor:
     return (low + (made.abs() * 1000).long() % (high - low + 1)).to(example.dtype)
 
 
-def _numpy(value: Tensor) -> np.ndarray:
+def as_array(value: Tensor) -> np.ndarray:
+    """Return a tensor as an array, half precision as float32; it may share the memory."""
     value = value.detach().cpu()
     if value.dtype in (torch.bfloat16, torch.float16):
         value = value.float()

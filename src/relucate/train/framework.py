@@ -98,6 +98,19 @@ class ReadModel(Protocol):
         """Write `graph` and yield, for each batch, the first inputs of the nodes `names`."""
         ...
 
+    def watch(
+        self,
+        names: Sequence[str],
+        batches: Iterable[Sequence[np.ndarray]],
+        each: Callable[[str, np.ndarray], None],
+    ) -> None:
+        """Run the model at inference and give `each` the outputs of the nodes `names`, by node.
+
+        Each as soon as it is computed; the array may change afterwards. A node whose output only
+        exists inside a layer's own call is left out.
+        """
+        ...
+
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         """Return inputs of other sizes that the model may take, though its graph has one size."""
         ...

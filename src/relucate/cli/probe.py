@@ -1,0 +1,60 @@
+"""`relucate probe`: what the norms, the activations and the next layers of a model see on data."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from .fields import options_of
+from .options import TextOrJson
+from .transforming import Model, ModelOptions, examples, load
+
+
+@options_of({ModelOptions: ""})
+def probe(
+    model: Model,
+    data: Annotated[str, typer.Option(help="Training data: digits, folder:PATH, npz:PATH.")],
+    images: Annotated[int, typer.Option(help="How many examples of --data are used.")] = 512,
+    batch: Annotated[int, typer.Option(help="Examples per batch.")] = 32,
+    site: Annotated[
+        str | None,
+        typer.Option(help="Look only at norms (without norms: activations) named like this."),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option(help="Take --data as it is, not standardised per channel.")
+    ] = False,
+    leaf: Annotated[
+        list[str] | None,
+        typer.Option(help="Torch: name or class of a submodule that isn't read."),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="List each site separately, in any model.")
+    ] = False,
+    format: Annotated[
+        TextOrJson, typer.Option(help="text or json, on standard output.")
+    ] = TextOrJson.text,
+    **options: Any,
+) -> None:
+    """Run a model on data once, and measure what its norms and its layers see."""
+    from ..api.probe import probe as run
+    from ..api.study import load_data
+    from ..nets.registry import NETS
+
+    dataset = load_data(data)
+    if model in NETS and not options.get("input_shape"):
+        options["input_shape"] = ["x".join(map(str, dataset.x_train.shape[1:]))]
+    loaded = load(model, options)
+    x, sentence = examples(dataset, images, raw, loaded.model)
+    report = run(loaded.model, x, batch=batch, site=site, example=loaded.example, leaves=leaf or [])
+    if format is TextOrJson.json:
+        print(json.dumps({**report.to_dict(), "data": f"{data}: {sentence}"}, indent=None))
+        return
+    from rich.console import Console
+
+    from ..report.probe import print_probe
+
+    print_probe(report.to_dict(), Console(file=sys.stdout), every=every)
+    print(f"Data: {data}, {sentence}.")

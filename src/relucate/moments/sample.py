@@ -1,0 +1,135 @@
+"""A sample of a stream's positions, all channels of each, that is the same for any batching.
+
+Position number i (example by example) has the hash h(i), a bijection of 64 bits; the positions with
+the smallest hashes are kept. So each set of positions is as likely as any other, how the stream is
+cut into batches changes nothing, and memory stays bounded. With m of the positions, each channel's
+distribution function is right within
+
+    sqrt(ln(2 / 0.05) / (2 m))
+
+everywhere, with a probability of 95 %; it is exact if all positions are kept. Sources: Steele, Lea
+and Flood, Fast Splittable Pseudorandom Number Generators, 2014 (the hash); Massart, The Tight
+Constant in the Dvoretzky-Kiefer-Wolfowitz Inequality, 1990; Hoeffding, Probability Inequalities for
+Sums of Bounded Random Variables, 1963 (samples without replacement are no worse).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.special import ndtr
+
+MOST = 1024  # positions
+_VALUES = 1 << 22  # in all channels of a sample
+_LEAST = 64
+EDGES = np.arange(-3.0, 3.5, 0.5)  # of the histogram, in sd from the mean; open on both sides
+
+
+class Sample:
+    """Positions of a stream. `values` has the shape (positions, channels)."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self.seen = 0  # positions
+        self._hashes = np.zeros(0, np.uint64)
+        self._values: list[np.ndarray] = []
+
+    def add(self, values: np.ndarray, axis: int = -1) -> None:
+        """Take in values of any shape with the channels along `axis`, examples along axis 0."""
+        moved = np.moveaxis(values, axis, -1)
+        lead = moved.shape[:-1]
+        count = math.prod(lead)
+        hashes = _hashed(self.seen, count)
+        size = self.size_for(moved.shape[-1])
+        limit = self._hashes.max() if len(self._hashes) == size else None
+        chosen = np.arange(count) if limit is None else np.flatnonzero(hashes < limit)
+        if len(chosen) > size:
+            chosen = chosen[np.argpartition(hashes[chosen], size - 1)[:size]]
+        self.seen += count
+        if not len(chosen):
+            return
+        rows = moved[np.unravel_index(chosen, lead)]
+        self._keep(hashes[chosen], rows, size)
+
+    def _keep(self, hashes: np.ndarray, rows: np.ndarray, size: int) -> None:
+        hashes = np.concatenate([self._hashes, hashes])
+        rows = np.concatenate([*self._values, rows])
+        order = np.argsort(hashes)[:size]
+        self._hashes, self._values = hashes[order], [rows[order]]
+
+    def size_for(self, channels: int) -> int:
+        """Return how many positions are kept of so many channels.
+
+        >>> Sample().size_for(64), Sample().size_for(50_000)
+        (1024, 83)
+        """
+        return min(self._most, max(_LEAST, _VALUES // max(channels, 1)))
+
+    @property
+    def values(self) -> np.ndarray:
+        """The sample, in no meaningful order."""
+        return self._values[0] if self._values else np.zeros((0, 0))
+
+    @property
+    def accuracy(self) -> float:
+        """How far a channel's distribution function may be off, with 95 % confidence; 0: exact."""
+        kept = len(self._hashes)
+        return 0.0 if kept == self.seen else math.sqrt(math.log(2 / 0.05) / (2 * kept))
+
+    @property
+    def ascending(self) -> np.ndarray:
+        """The sample with each channel's values in ascending order."""
+        return np.sort(self.values, axis=0)
+
+
+def quantiles(ascending: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
+    """Return the quantiles per channel, shape (len(shares), channels), between values linearly.
+
+    >>> quantiles(np.array([[0.0], [1.0], [4.0]]), (0.5, 0.75)).tolist()
+    [[1.0], [2.5]]
+    """
+    places = np.array(shares)[:, None] * (len(ascending) - 1)
+    below = np.floor(places).astype(int)[:, 0]
+    low, high = ascending[below], ascending[np.minimum(below + 1, len(ascending) - 1)]
+    return low + (places - below[:, None]) * (high.astype(np.float64) - low)
+
+
+def normal_distance(z: np.ndarray) -> np.ndarray:
+    """Return the largest difference of each channel's distribution function from the normal's.
+
+        max |F(z) - Φ(z)|        (Kolmogorov's distance), 0 to 1
+
+    Args: z: standardised and ascending, shape (positions, channels).
+
+    It is a distance, not a test: it doesn't grow with the number of values. Half of a normal
+    distribution set to zero (a ReLU behind a norm) has 0.30 or more.
+    """
+    count = len(z)
+    expected = ndtr(z)
+    steps = np.arange(count + 1)[:, None] / max(count, 1)
+    return np.maximum(steps[1:] - expected, expected - steps[:-1]).max(axis=0)
+
+
+def histogram(z: np.ndarray) -> np.ndarray:
+    """Return how many values are between the EDGES, shape (channels, 14); the ends are open.
+
+    Args: z: as for `normal_distance`.
+
+    >>> histogram(np.array([[-9.0], [0.1], [0.2], [3.0]])).tolist()
+    [[1, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 1]]
+    """
+    bins, channels = len(EDGES) + 1, z.shape[1]
+    place = np.searchsorted(EDGES, z, side="right") + bins * np.arange(channels)
+    known = np.isfinite(z)
+    return np.bincount(place[known], minlength=bins * channels).reshape(channels, bins)
+
+
+def _hashed(start: int, count: int) -> np.ndarray:
+    """Return the hashes of the positions from `start` on (splitmix64)."""
+    with np.errstate(over="ignore"):
+        x = np.arange(start + 1, start + count + 1, dtype=np.uint64)
+        x *= np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))

@@ -1,0 +1,253 @@
+"""What a probe measured, as terminal text, as a notebook fragment and as a picture.
+
+Takes the JSON-ready dict (schema relucate.probe/1). A model with many sites is shown by groups of
+the same order and activation, unless `every` is set. Not here: what is measured (`moments`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import InputError
+from ..phrases import count, some
+from .html import render
+from .numbers import MISSING, plain
+from .palette import arm_variable, colours, look, placeholder
+from .plots import in_style, new_figure, svg_of
+from .terminal import displayable, rendered, simple_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FEW = 24  # sites: more are shown by groups
+_NAMED = 12  # sites: more are numbered in the picture
+_LEGEND = (
+    "Medians over the channels. skew: |skewness| before and behind the activation. norm reads, "
+    "next reads: how far what the norm and the next layer read is from a normal distribution "
+    "(Kolmogorov's distance, 0 to 1). zeros: share of exact zeros that the next layer reads. dead: "
+    "channels that have one value on all the data."
+)
+
+
+def print_probe(probe: dict[str, Any], console: Console, *, every: bool = False) -> None:
+    """Print a probe to `console`; `every` shows each site on its own."""
+    console.print(ProbeView(probe, every))
+
+
+@dataclass(frozen=True)
+class ProbeView:
+    """A probe that rich lays out for the console's width and encoding."""
+
+    probe: dict[str, Any]
+    every: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        probe = displayable(self.probe, options.encoding or "utf-8")
+        yield from rendered(_parts(probe, self.every), console, options)
+
+
+def _parts(probe: dict[str, Any], every: bool) -> Iterator[RenderableType]:
+    yield Text(headline(probe), style="bold")
+    yield Text("")
+    header, rows = table(probe, every)
+    sides = [(name, "left" if name in _LEFT else "right") for name in header]
+    yield Padding(simple_table(sides, rows, gap=2), (0, 0, 0, 2))
+    yield Text("\n" + _LEGEND, style="dim")
+    yield Text("")
+    said = Table.grid(padding=(0, 1))
+    for claim in probe["claims"]:
+        said.add_row("-", Text(claim["text"]))
+    yield said
+    yield from (Text(line, style="yellow") for line in notes(probe))
+
+
+_LEFT = {"norm", "layer", "activation", "act", "order"}
+
+
+def headline(probe: dict[str, Any]) -> str:
+    """Return one sentence: the model, and how much was looked at."""
+    sites, points = len(probe["sites"]), count(len(probe["points"]), "point")
+    noun = "norm" if all(site["norm"] for site in probe["sites"]) else "activation"
+    name = f"{probe['model']} ({probe['framework']})"
+    return f"{name}: {count(sites, noun)}, {points}, {count(probe['examples'], 'example')}."
+
+
+def table(probe: dict[str, Any], every: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Return the header and a row for each site, or for each group of them."""
+    figures = ["skew\nbefore", "skew\nbehind", "norm\nreads", "next\nreads", "zeros", "dead"]
+    rows = [(site, _row(probe, site)) for site in probe["sites"]]
+    if len(rows) <= FEW or every:
+        first = "norm" if probe["sites"][0]["norm"] else "layer"
+        named = [[site["name"], site["act_op"] or MISSING, *_texts([row])] for site, row in rows]
+        return [first, "activation", *figures], named
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for site, row in rows:
+        groups.setdefault((site["order"], site["act_op"] or MISSING), []).append(row)
+    found = [
+        [str(len(group)), *key, *_texts(group)]
+        for key, group in sorted(groups.items(), key=lambda item: -len(item[1]))
+    ]
+    return ["sites", "order", "act", *figures], found
+
+
+def _row(probe: dict[str, Any], site: dict[str, Any]) -> dict[str, Any]:
+    seen = {point["node"]: point for point in probe["points"]}
+
+    def at(role: str, figure: str) -> Any:
+        point = seen.get(site["points"].get(role))
+        return None if point is None else point["summary"][figure]
+
+    behind = seen.get(site["points"].get("act_out", site["points"].get("norm_out")))
+    return {
+        "before": at("act_in", "skewness"),
+        "behind": at("act_out", "skewness"),
+        "norm": at("norm_in", "normal_distance"),
+        "next": at("next", "normal_distance"),
+        "zeros": at("next", "zeros"),
+        "dead": behind and (behind["node"], behind["summary"]["dead"], behind["channels"]),
+    }
+
+
+def _texts(rows: list[dict[str, Any]]) -> list[str]:
+    names = ("before", "behind", "norm", "next")
+    middles = [_middle([row[name] for row in rows]) for name in names]
+    zeros = _middle([row["zeros"] for row in rows])
+    dead = {row["dead"] for row in rows if row["dead"]}
+    number, channels = (sum(one[i] for one in dead) for i in (1, 2))
+    share = MISSING if zeros is None else f"{100 * zeros:.0f} %"
+    return [*(plain(x) for x in middles), share, f"{number}/{channels}" if dead else MISSING]
+
+
+def _middle(values: list[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return float(np.median(found)) if found else None
+
+
+def notes(probe: dict[str, Any]) -> list[str]:
+    """Return the sentences on what couldn't be looked at, and on what isn't reliable."""
+    found = []
+    if probe["unseen"]:
+        found.append(
+            f"Not seen, because the values exist only inside a layer's own call: "
+            f"{some(probe['unseen'], 5)}."
+        )
+    return [*found, *(f"Note: {text}" for text in probe["warnings"])]
+
+
+def probe_html(probe: dict[str, Any]) -> str:
+    """Return a probe as an HTML fragment for notebooks; every text is escaped."""
+    header, rows = table(probe)
+    return render(
+        "probe.html.j2",
+        headline=headline(probe),
+        header=header,
+        rows=rows,
+        legend=_LEGEND,
+        claims=[claim["text"] for claim in probe["claims"]],
+        notes=notes(probe),
+        figure=Markup(channels_svg(probe)),
+    )
+
+
+# The picture.
+
+
+def channels_svg(probe: dict[str, Any], name: str = "channels") -> str:
+    """Return the skewness by depth as one `<svg>` element; see `plot`."""
+    with in_style():
+        figure, axes = new_figure(3.0)
+        _channels(axes, probe, placeholder)
+        return svg_of(figure, name, "Skewness of the channels by depth. " + _alt(probe))
+
+
+def plot(probe: dict[str, Any], kind: str, ax: Any = None) -> Any:
+    """Draw onto matplotlib axes, by default those of a new figure, and return them.
+
+    The |skewness| of the channels by depth: the median and the 15 to 85 % band, of what the norm
+    reads and of what the next layer reads. (A batch norm keeps each channel's |skewness|, so that
+    its input and its output would be one line.) In a model without norms: before and behind the
+    activation.
+
+    Raises: InputError: another kind.
+    """
+    if kind != "channels":
+        raise InputError(f"plot knows 'channels', got {kind!r}.")
+    if ax is None:
+        from matplotlib import pyplot
+
+        _, ax = pyplot.subplots(figsize=(7.0, 3.6), layout="constrained")
+    light = colours()
+    _channels(ax, probe, lambda variable: light[variable][0])
+    return ax
+
+
+def _roles(probe: dict[str, Any]) -> list[tuple[str, str]]:
+    if any(site["norm"] for site in probe["sites"]):
+        return [("norm_in", "norm reads"), ("next", "next layer reads")]
+    return [("act_in", "before the activation"), ("act_out", "behind the activation")]
+
+
+def _channels(axes: Axes, probe: dict[str, Any], colour: Callable[[str], str]) -> None:
+    sites = probe["sites"]
+    for arm, (role, label) in enumerate(_roles(probe)):
+        places, bands = _bands(probe, role)
+        if not len(places):
+            continue
+        style, own = look(arm), colour(arm_variable(arm))
+        low, middle, high = bands.T
+        axes.fill_between(places, low, high, color=own, alpha=0.18, linewidth=0, zorder=2)
+        (line,) = axes.plot(
+            places, middle, color=own, marker=style.marker, markersize=4.5, label=label, zorder=3
+        )
+        if style.dashes:
+            line.set_dashes(style.dashes)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("|skewness| (median, 15 to 85 %)")
+    axes.set_xlim(0.6, len(sites) + 0.4)
+    norms = any(site["norm"] for site in sites)
+    if len(sites) <= _NAMED:
+        names = [_short(site["name"]) for site in sites]
+        places = range(1, len(sites) + 1)
+        axes.set_xticks(places, names, rotation=30, ha="right", parse_math=False)
+    else:
+        axes.set_xlabel(f"{'norm' if norms else 'activation'}, in the order of data flow")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, loc="best")
+
+
+def _bands(probe: dict[str, Any], role: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places, 1 the first, and the 15, 50 and 85 % of |skewness|, shape (places, 3)."""
+    seen = {point["node"]: point for point in probe["points"]}
+    places, bands = [], []
+    for place, site in enumerate(probe["sites"], start=1):
+        point = seen.get(site["points"].get(role))
+        values = point["statistics"]["skewness"] if point else []
+        known = np.abs([value for value in values if value is not None])
+        if len(known):
+            places.append(place)
+            bands.append(np.quantile(known, (0.15, 0.5, 0.85)))
+    return np.array(places), np.array(bands).reshape(-1, 3)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 16 else f"…{name[-15:]}"
+
+
+def _alt(probe: dict[str, Any]) -> str:
+    texts = []
+    for role, label in _roles(probe):
+        _, bands = _bands(probe, role)
+        if len(bands):
+            texts.append(f"{label}: {np.median(bands[:, 1]):.2f} (median)")
+    return "; ".join(texts) + "."
