@@ -34,11 +34,16 @@ def read(monkeypatch):
     found = []
 
     class Counted(keras_reader._Reader):
-        def walk(self, function, place, given):
+        def walk(self, inside, place, given):
             if given is None:
-                found.append(function)
-            super().walk(function, place, given)
+                found.append(functions[-1])
+            super().walk(inside, place, given)
 
+    functions = []
+    inside_of = keras_reader.inside_of
+    monkeypatch.setattr(
+        keras_reader, "inside_of", lambda model: functions.append(model) or inside_of(model)
+    )
     monkeypatch.setattr(keras_reader, "_Reader", Counted)
     inner = torch_reader._read
 

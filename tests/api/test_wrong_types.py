@@ -47,7 +47,7 @@ def test_verbs(verb, build, example):
 
 @pytest.mark.parametrize("name", list(inspect.signature(relucate.compare).parameters))
 def test_compare(name, monkeypatch):
-    monkeypatch.setattr(study, "run", lambda plan, displays, *_, **__: displays(plan) and {})
+    monkeypatch.setattr(study, "carry_out", lambda plan, displays, *_, **__: displays(plan) and {})
     tune = {"tune": "lr"} if name == "rates" else {}
     for value in WRONG:
         accepts_or_refuses(

@@ -294,6 +294,8 @@ def _data_for(
             f"Metric('{metric.name}') is for scores of your own (run=, or a subclass of Task): a "
             "built-in task takes the name of one of its metrics."
         )
+    if metric is not None and not isinstance(metric, str):
+        raise InputError(f"metric must be the name of a metric, got {metric!r:.80}.")
     dataset = load_data(data, **({"task": task} if isinstance(task, str) else {}))
     found = task_for(task, dataset.labels, metric)
     _check_target(target, found)
