@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import relucate
 from relucate import InputError, compare
 from relucate.records.card import card_of
 from relucate.records.results import read_card
@@ -35,6 +36,26 @@ def test_a_card_has_the_studys_numbers(study, tmp_path):
 
 def test_other_documents_make_no_card(study):
     with pytest.raises(InputError, match="relucate compare has trained"):
-        card_of({**study.to_dict(), "model": None})
+        card_of({**study.to_dict(), "data": None})
     with pytest.raises(InputError, match="relucate compare has trained"):
         card_of({"schema": "relucate.audit/1"})
+
+
+def test_the_card_is_written_and_names_the_nets_own_activation(study, tmp_path):
+    path = study.card(tmp_path / "card.json", question="which?")
+    assert [row.norm for row in read_card(path)] == ["batch", "batch"]
+    assert read_card(path)[0].study.title == "which?"
+    for place in (path, tmp_path):
+        found = relucate.evidence(cards=place, act="relu").results
+        assert found[0].study.id == "card"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match="no cards in"):
+        relucate.evidence(cards=empty)
+
+
+def test_an_unknown_activation_is_not_guessed(study):
+    found = study.to_dict()
+    for arm in found["arms"]:
+        arm["options"] = {}
+    assert {row["act"] for row in card_of(found)["rows"]} == {"not named"}

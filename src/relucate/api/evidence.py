@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from ..records import Result, known, matching
-from ..records.results import summary, without_numbers
+from ..records.results import read_card, summary, without_numbers
 from .audit import audit
 from .shown import Shown
 
@@ -51,6 +52,7 @@ def evidence(
     norm: str | None = None,
     model: Any = None,
     example: Any = None,
+    cards: str | Path | None = None,
 ) -> EvidenceTable:
     """Return what is known about norm before or after the activation, published and measured.
 
@@ -59,6 +61,8 @@ def evidence(
             and of the data set; task: such as "classification"; norm: the kind of norm, "batch".
         model: a Keras model or torch module: its commonest activation and kind of norm are taken
             as `act` and `norm` where these aren't given; example: as for `audit`.
+        cards: your own cards (`Study.card`, `compare --card`), a file or a folder of them; they
+            come first.
 
     Returns: an EvidenceTable; it is empty if nothing fits.
     Raises: InputError: an argument that isn't text, a model without norms. Refused: a model that
@@ -75,7 +79,15 @@ def evidence(
     if model is not None:
         given = {**_of_model(model, example), **{k: v for k, v in given.items() if v is not None}}
     asked = {name: value for name, value in given.items() if value is not None}
-    return EvidenceTable(matching(known(), **asked), asked)
+    own = () if cards is None else _cards(Path(cards))
+    return EvidenceTable(matching((*own, *known()), **asked), asked)
+
+
+def _cards(place: Path) -> list[Result]:
+    paths = sorted(place.glob("*.json")) if place.is_dir() else [place]
+    if not paths:
+        raise InputError(f"there are no cards in '{place}': expected JSON files that --card wrote.")
+    return [row for path in paths for row in read_card(path)]
 
 
 def _of_model(model: Any, example: Any) -> dict[str, str | None]:

@@ -5,6 +5,7 @@ It connects study, data and report; the command line calls it, too. Not here: lo
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,10 +15,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from .. import nets
 from ..arguments import one_of, texts
 from ..data import Dataset, load
 from ..errors import InputError
+from ..files import replacing
 from ..order import Order
+from ..records.card import card_of
 from ..stats.paired import is_number
 from ..stats.verdict import check_margin
 from ..study.display import NoDisplay
@@ -89,6 +93,22 @@ class Study(Shown):
         from ..report import write_html
 
         return write_html(self.to_dict(), path)
+
+    def card(self, path: str | Path, *, question: str = "") -> Path:
+        """Write what the study found as a card for `relucate evidence --cards`; return its path.
+
+        Args: question: what the study was made to answer.
+        Raises: InputError: the runs weren't trained by `compare`, or the place can't be written to.
+        """
+        name = self._document["model"]["name"] if self._document.get("model") else ""
+        usual = nets.options(name) if name in nets.NETS else {}
+        made = card_of(self.to_dict(), question=question, name=Path(path).stem, usual=usual)
+        try:
+            with replacing(Path(path)) as new:
+                new.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"can't write '{path}': {error.strerror or error}.") from None
+        return Path(path)
 
     def __repr__(self) -> str:
         return f"<Study: {self.sentence}>"

@@ -75,6 +75,13 @@ def compare(
         Path,
         typer.Option(help="Folder for the store of runs and the report.", rich_help_panel=RUNNING),
     ] = Path("relucate-out"),
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write what was found as a card, a JSON file for `relucate evidence`.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
     format: Annotated[
         TextOrJson,
         typer.Option(help="text or json on standard output.", rich_help_panel=RUNNING),
@@ -119,6 +126,8 @@ def compare(
             print(f"relucate: interrupted; continue with: {_command()}", file=sys.stderr)
             raise
         _show(study, out, format)
+        if card is not None:
+            study.card(card)
 
 
 _TRAINED = "task norm_eps norm_momentum imports tune rates engine device".split()  # of StudyOptions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +25,10 @@ def evidence(
         str | None,
         typer.Option(help="Take activation and kind of norm from this model (as for audit)."),
     ] = None,
+    cards: Annotated[
+        Path | None,
+        typer.Option(help="Your own cards (compare --card): a file, or a folder of them."),
+    ] = None,
     every: Annotated[
         bool, typer.Option("--all", help="Also list the sources, and how they were checked.")
     ] = False,
@@ -33,7 +38,14 @@ def evidence(
     """Show published results and our own: which order was ahead, for which network, by how much."""
     from ..api.evidence import evidence as run
 
-    given: dict[str, Any] = {"act": act, "net": net, "data": data, "task": task, "norm": norm}
+    given: dict[str, Any] = {
+        "cards": cards,
+        "act": act,
+        "net": net,
+        "data": data,
+        "task": task,
+        "norm": norm,
+    }
     if model is not None:
         loaded = load(model, options)
         given |= {"model": loaded.model, "example": loaded.example}

@@ -167,7 +167,7 @@ def _room(count: int, shape: tuple[int, int], channels: int) -> np.ndarray:
         gib = count * shape[0] * shape[1] * channels / 2**30
         raise InputError(
             f"{count:,} images of {shape[0]} x {shape[1]} need {gib:.0f} GiB of memory; give a "
-            "smaller --size."
+            "smaller --size, or read them in a training of your own (--run)."
         ) from error
 
 

@@ -14,22 +14,32 @@ from ..errors import InputError
 from ..version import __version__
 
 SCHEMA = "relucate.card/1"
+UNKNOWN = "not named"  # an activation or a kind of norm that the builder doesn't take as an option
 _PERCENT = "points"  # the unit of differences whose values are in percent
 
 
-def card_of(study: Mapping[str, Any], *, question: str = "", name: str = "") -> dict[str, Any]:
+def card_of(
+    study: Mapping[str, Any],
+    *,
+    question: str = "",
+    name: str = "",
+    usual: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the card of a study's document (schema relucate.compare/2) as JSON-ready data.
 
     It has a row per choice of varied values, each with the mean and sd of every order over the
     runs, the interval of after minus before (positive if after is better), and what is needed to
     repeat the study: command, versions, hardware, seconds.
 
-    Args: question: what the study was made to answer; name: of the card, by default from the
-        model, the data and the date.
-    Raises: InputError: a document of another schema, or without a model: scores from elsewhere.
+    Args:
+        question: what the study was made to answer.
+        name: of the card, by default from the model, the data and the date.
+        usual: the builder's defaults of `act` and `norm`, if they are known.
+    Raises: InputError: a document of another schema, or one whose runs weren't trained by this
+    package: scores from elsewhere, a training of one's own.
     """
-    if study.get("schema") != "relucate.compare/2" or not study.get("model"):
-        raise InputError("a card is made from a study that relucate compare has trained.")
+    if study.get("schema") != "relucate.compare/2" or not study.get("data"):
+        raise InputError("a card is made from a study whose networks relucate compare has trained.")
     model, data = study["model"]["name"].rpartition(":")[2], study["data"]["name"]
     day = study["created"][:10]
     return {
@@ -43,7 +53,7 @@ def card_of(study: Mapping[str, Any], *, question: str = "", name: str = "") -> 
             "checked": "made by relucate compare",
             "own": True,
         },
-        "rows": [_row(study, arms) for arms in _choices(study)],
+        "rows": [_row(study, arms, usual or {}) for arms in _choices(study)],
         "made": {
             "version": __version__,
             "versions": study["versions"],
@@ -70,17 +80,19 @@ def _choices(study: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
     return list(found.values())
 
 
-def _row(study: Mapping[str, Any], arms: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(
+    study: Mapping[str, Any], arms: list[dict[str, Any]], usual: Mapping[str, Any]
+) -> dict[str, Any]:
     metric, options = study["metric"], {**study["model"]["options"], **arms[0]["options"]}
-    scale = metric["scale"]
+    scale, named = metric["scale"], {"act": UNKNOWN, "norm": UNKNOWN, **usual, **options}
     settings = [f"{name} {value}" for name, value in options.items() if name not in ("act", "norm")]
     recipe = study["recipe"]
     settings.append(f"{arms[0]['options'].get('epochs', recipe['epochs'])} epochs")
     return {
         "net": study["model"]["name"].rpartition(":")[2],
         "data": f"{study['data']['name'].rpartition('/')[2]}, {study['data']['train']:,} examples",
-        "act": str(options.get("act", "relu")),
-        "norm": str(options.get("norm", "batch")),
+        "act": str(named["act"]),
+        "norm": str(named["norm"]),
         "metric": metric["name"],
         "unit": "%" if metric["unit"] == _PERCENT else metric["unit"],
         "lower_is_better": metric["direction"] == "lower",
