@@ -20,6 +20,8 @@ ALLOWED = {
     "api/study.py": "the docstring of compare, which trains classifiers",
     "study/options.py": "the help of compare's options, likewise",
     "surgery/rules/statistics.py": "the page of a rule quotes what was published",
+    "api/probe.py": "points of a graph, a key of its document",
+    "report/probe.py": "likewise",
     "study/document.py": "how many test examples a margin of accuracy takes",
 }
 # The unit is a word of these rooms; elsewhere points are places in a graph or on a curve.

@@ -27,7 +27,7 @@ def test_the_verdict_in_words(ran):
     result = ran(TWO, *MAE, "--unit", "mm")
     assert result.exit_code == 0
     assert result.stdout.startswith("BETTER: after is better than before: MAE lower by 0.28 mm")
-    assert "scores.csv: 8 scores" in result.stdout.replace("\n", "")
+    assert "scores.csv: 8 scores" in " ".join(result.stdout.split())
 
 
 def test_json_alone_and_the_report_of_it(ran, tmp_path):

@@ -31,7 +31,7 @@ def test_a_few_values_are_all_kept_and_exact():
     x = np.random.default_rng(0).standard_normal((300, 2))
     found = run(x, (100,))
     np.testing.assert_array_equal(np.sort(found.values, 0), np.sort(x, 0))
-    assert found.accuracy == 0
+    assert found.precision == 0
     shares = (0.0, 0.15, 0.5, 0.85, 1.0)
     np.testing.assert_allclose(quantiles(found.ascending, shares), np.quantile(x, shares, axis=0))
 
@@ -41,13 +41,13 @@ def test_the_distribution_is_as_accurate_as_stated(n):
     rng = np.random.default_rng(n)
     x = rng.standard_normal((n, 60))
     found = run(x, range(500, n, 500))
-    assert found.accuracy == pytest.approx(1.358 / np.sqrt(MOST), rel=1e-3)
+    assert found.precision == pytest.approx(1.358 / np.sqrt(MOST), rel=1e-3)
     # An upper bound that holds for 95 % of the channels, all of them together in one sample.
     grid = np.linspace(-3, 3, 201)
     every = [np.searchsorted(np.sort(x[:, c]), grid) / n for c in range(60)]
     some = [np.searchsorted(np.sort(found.values[:, c]), grid) / MOST for c in range(60)]
     off = np.abs(np.array(every) - np.array(some)).max(axis=1)
-    assert np.mean(off <= found.accuracy) >= 0.9
+    assert np.mean(off <= found.precision) >= 0.9
 
 
 def test_every_part_of_the_stream_is_as_likely():

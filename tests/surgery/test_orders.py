@@ -11,7 +11,7 @@ from relucate.errors import InputError, Refused
 from relucate.graph.evaluate import evaluate
 from relucate.keras import read
 from relucate.surgery.convert import convert_graph
-from relucate.surgery.moments import Moments, Running
+from relucate.surgery.moments import Moments
 from relucate.surgery.rebuild import rebuild_graph
 from relucate.surgery.sites import sites
 
@@ -270,19 +270,6 @@ def test_reused_blocks_move_together():
         evaluate(plan.graph, value)[0], evaluate(graph, value)[0], rtol=0, atol=1e-5
     )
     assert set(orders(rebuild_graph(graph, AFTER).graph)) == {AFTER}
-
-
-def test_running_moments_are_those_of_all_at_once():
-    random = np.random.default_rng(7)
-    values = random.normal(size=(50, 3, 4)) * 5 + 100
-    running = Running()
-    for start in (0, 7, 8, 30):
-        stop = {0: 7, 7: 8, 8: 30, 30: 50}[start]
-        running.add(values[start:stop].astype(np.float32), axis=1)
-    found = running.moments()
-    np.testing.assert_allclose(found.mean, values.mean(axis=(0, 2)), rtol=1e-6)
-    np.testing.assert_allclose(found.variance, values.var(axis=(0, 2)), rtol=1e-5)
-    assert found.examples == 50
 
 
 # What is refused by name.

@@ -36,7 +36,7 @@ class Seen:
         node: the node of the graph whose output it is; layer: its layer.
         roles: what it is, at which site: pairs of a site's node and a role.
         count: values per channel; kept: of them, in the sample behind quantiles and distances.
-        accuracy: how far a channel's distribution function may be off in the sample (95 %).
+        precision: how far a channel's distribution function may be off in the sample (95 %).
         statistics: per channel, arrays of shape (channels,), by name; `histogram` (channels, 14).
     """
 
@@ -45,7 +45,7 @@ class Seen:
     roles: tuple[tuple[str, str], ...]
     count: int
     kept: int
-    accuracy: float
+    precision: float
     statistics: Mapping[str, np.ndarray]
 
     @property
@@ -75,7 +75,7 @@ class Seen:
             "channels": len(self.statistics["mean"]),
             "count": self.count,
             "kept": self.kept,
-            "accuracy": self.accuracy,
+            "precision": self.precision,
             "summary": self.summary,
             "statistics": {name: _plain(values) for name, values in self.statistics.items()},
         }
@@ -178,7 +178,7 @@ def probe(
     once, and is never changed. Per channel: mean, variance, skewness, excess kurtosis, smallest and
     largest value, and shares of zeros are exact for these data; quantiles (15, 50, 85 %), the
     histogram and the distance from the normal distribution are of a sample of positions, with the
-    stated `accuracy`. A channel is dead (`constant`) if it has one value on all the data.
+    stated `precision`. A channel is dead (`constant`) if it has one value on all the data.
 
     Args:
         model: a Keras model, on any backend, or a torch module.
@@ -272,7 +272,7 @@ def _seen(point: Point, channels: Channels, sites: Sequence[Place]) -> Seen:
         tuple(roles),
         channels.running.count,
         len(channels.sample.values),
-        channels.sample.accuracy,
+        channels.sample.precision,
         channels.statistics(),
     )
 

@@ -72,7 +72,7 @@ class Sample:
         return self._values[0] if self._values else np.zeros((0, 0))
 
     @property
-    def accuracy(self) -> float:
+    def precision(self) -> float:
         """How far a channel's distribution function may be off, with 95 % confidence; 0: exact."""
         kept = len(self._hashes)
         return 0.0 if kept == self.seen else math.sqrt(math.log(2 / 0.05) / (2 * kept))

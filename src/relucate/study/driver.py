@@ -26,7 +26,6 @@ from .tasks import Inspection
 PREPARING = 60.0  # least limit in seconds for building all arms, also if a run's limit is smaller
 QUIET = 60.0  # seconds of a run's silence before it is reported: an epoch may take long
 LOST = 2  # runs of one arm lost in a row, each twice: the next runs would be lost, too
-CHEAP = 0.05  # seconds of a run: less than a commit may take
 NEVER = 3  # runs of one arm, all of them lost by the user's own training: so would be the next
 
 _KEPT = "Finished runs are kept: the same command continues."
@@ -190,7 +189,7 @@ class _Missing:
         self.lost[label] = 0
         spec = self.specs.pop(key)
         seconds = result.seconds.get("total")
-        cheap = seconds is not None and seconds < CHEAP
+        cheap = seconds is not None and seconds < self.outcome.plan.quick
         run_hash = self.outcome.hashes[key]
         self.store.put(run_hash, spec.to_dict(), plain, result.per_example, cheap=cheap)
         self.display.run_finished(label, seed, result.metric, result.status, seconds)

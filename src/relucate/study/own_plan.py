@@ -31,6 +31,8 @@ class OwnPlan(Executed):
     key: str = ""
     nan_diverges: bool = False
 
+    quick = 0.05  # type: ignore[misc]  # less than a commit may take
+
     @property
     def preparing(self) -> str:  # type: ignore[override]
         """What the first task does, in words."""

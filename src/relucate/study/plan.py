@@ -70,6 +70,7 @@ class Executed(Comparison):
     # ---- what each kind of plan has of its own
 
     preparing = ""  # what the first task does, in words
+    quick = 0.0  # seconds: results of shorter runs may be stored together, a moment later
 
     @property
     def setup(self) -> Setup:
