@@ -53,6 +53,24 @@ def replacing(path: Path) -> Iterator[Path]:
             made.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str, advice: str = "") -> Path:
+    """Write a text that a person keeps, with a line break at its end; return its path.
+
+    Missing folders are made. The file is whole, or as it was before.
+
+    Args: advice: what to do if it can't be written.
+    Raises: InputError: the file can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as new:
+            new.write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        reason = f"can't write '{path}': {error.strerror or error}."
+        raise InputError(f"{reason} {advice}".rstrip()) from error
+    return path
+
+
 def _mode(path: Path) -> int:
     """Return the file's permissions, or for a new one those that any other new file gets."""
     if path.is_file():

@@ -19,7 +19,7 @@ from .. import nets
 from ..arguments import one_of, texts
 from ..data import Dataset, load
 from ..errors import InputError
-from ..files import replacing
+from ..files import write_text
 from ..order import Order
 from ..records.card import card_of
 from ..stats.paired import is_number
@@ -103,12 +103,7 @@ class Study(Shown):
         name = self._document["model"]["name"] if self._document.get("model") else ""
         usual = nets.options(name) if name in nets.NETS else {}
         made = card_of(self.to_dict(), question=question, name=Path(path).stem, usual=usual)
-        try:
-            with replacing(Path(path)) as new:
-                new.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"can't write '{path}': {error.strerror or error}.") from None
-        return Path(path)
+        return write_text(Path(path), json.dumps(made, indent=1))
 
     def __repr__(self) -> str:
         return f"<Study: {self.sentence}>"

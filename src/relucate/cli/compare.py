@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..files import replacing
+from ..files import write_text
 from ..option import option as described
 from ..study.interruption import interruptible
 from ..study.options import MODEL, RUNNING, TRAINING, StudyOptions
@@ -166,13 +166,18 @@ def _command() -> str:
     return shlex.join(["relucate", *sys.argv[1:]])
 
 
+_STORED = (
+    "All runs are in the store next to it: the same command shows and writes their result again."
+)
+
+
 def _show(study: Any, out: Path, format: TextOrJson) -> None:
     """Print the verdict, then write the files: a full disk must not hide the verdict."""
     text = json.dumps(study.to_dict(), indent=1)
     try:
         _print(study, text if format is TextOrJson.json else None)
     finally:  # also if the other end of a pipe was closed
-        _keep(out / "study.json", text)
+        write_text(out / "study.json", text, _STORED)
         page = study.report(out / "report.html")
     if format is TextOrJson.text:
         print(f"Report: {page}")
@@ -188,17 +193,6 @@ def _print(study: Any, text: str | None) -> None:
     else:
         print(text)
     sys.stdout.flush()
-
-
-def _keep(path: Path, text: str) -> None:
-    try:
-        with replacing(path) as new:
-            new.write_text(f"{text}\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"can't write '{path}': {error.strerror or error}. All runs are in the store next "
-            "to it: the same command shows and writes their result again."
-        ) from error
 
 
 def _builder_options(chosen: dict[str, Any], texts: list[str] | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..files import replacing
+from ..files import write_text
 from .options import TextOrJson
 
 TABLE, DECISION, OUTPUT = "Table", "Decision", "Output"
@@ -148,15 +148,6 @@ def _show(study: Any, out: Path | None, format: TextOrJson) -> None:
     if out.suffix == ".html":
         study.report(out)
     else:
-        _keep(out, text)
+        write_text(out, text)
     if format is TextOrJson.text:
         print(f"Report: {out}")
-
-
-def _keep(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as new:
-            new.write_text(f"{text}\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"can't write '{path}': {error.strerror or error}.") from None

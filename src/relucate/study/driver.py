@@ -1,9 +1,9 @@
 """The driver: arms × seeds -> run specs -> executor -> store -> results.
 
-Only the driver writes the store. Every finished run is committed at once, unless a commit takes
-longer than the run, and runs that the store already has are taken from there. A run whose process
-died is repeated once. The driver uses only the executor's protocol and events. Not here: training
-(`tasks`), the verdict's statistics (`stats`), words and pictures (`report`).
+Only the driver writes the store. Every finished run is committed at once, unless its plan calls it
+quick (`plan.Executed`), and runs that the store already has are taken from there. A run whose
+process died is repeated once. The driver uses only the executor's protocol and events. Not here:
+training (`tasks`), the verdict's statistics (`stats`), words and pictures (`report`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The plan of a study whose runs an executor performs: all of the user's choices, checked first.
 
-`Executed` says what the driver needs of any such plan; `StudyPlan` trains networks, `own.OwnPlan`
-calls the user's own training.
+`Executed` says what the driver needs of any such plan; `StudyPlan` trains networks, and
+`own_plan.OwnPlan` calls the user's own training.
 """
 
 from __future__ import annotations
