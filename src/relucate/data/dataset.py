@@ -183,6 +183,11 @@ class Dataset:
         return hash(self.fingerprint)
 
 
+def labels_of(data: Dataset, held: Dataset | None) -> dict[str, np.ndarray]:
+    """Return the labels that a training is scored by: of `held_out`'s two data sets, by part."""
+    return {"test": data.y_test} if held is None else {"test": data.y_test, "held": held.y_test}
+
+
 def make(
     name: str,
     x_train: object,

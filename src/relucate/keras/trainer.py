@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..data.dataset import Dataset
+from ..data.dataset import Dataset, labels_of
 from ..errors import InputError, Refused
 from ..train.augment import CROP, Decisions, decisions
 from ..train.decay import decays
@@ -61,15 +61,12 @@ def train(
             "engine 'keras' computes in the model's own dtype policy: leave the precision at fp32, "
             "or set the policy in the builder."
         )
-    labels = {"test": data.y_test}
     data, held = data.held_out(recipe.validation)
-    if held is not None:
-        labels["held"] = held.y_test
     engine = _Engine(model, data, held, recipe, seed, task)
     return run(
         engine,
         recipe,
-        labels,
+        labels_of(data, held),
         trained=len(data.y_train),
         seed=seed,
         on_epoch=on_epoch,

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.dataset import Dataset
+from ..data.dataset import Dataset, labels_of
 from ..errors import InputError, Refused
 from ..train.decay import decays
 from ..train.loop import run
@@ -64,10 +64,7 @@ def train(
         outputs that don't fit the task, no trainable parameters.
     """
     recipe.check_fits(len(data.y_train), data.input_shape)
-    labels = {"test": data.y_test}
     data, held = data.held_out(recipe.validation)
-    if held is not None:
-        labels["held"] = held.y_test
     first = not isinstance(model, Lowered) if channels_first is None else channels_first
     # cuDNN may choose other algorithms in every run, with different rounding.
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
@@ -75,7 +72,7 @@ def train(
         return run(
             engine,
             recipe,
-            labels,
+            labels_of(data, held),
             trained=len(data.y_train),
             seed=seed,
             on_epoch=on_epoch,
