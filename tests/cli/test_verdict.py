@@ -1,11 +1,15 @@
 """`relucate verdict`: files, options, what it writes, and what it says of wrong files."""
 
 import json
+from dataclasses import fields
+from inspect import signature
 
 import pytest
 from typer.testing import CliRunner
 
+import relucate
 from relucate.cli.app import app
+from relucate.study.options import VerdictOptions
 
 TWO = "arm,seed,score\n" + "".join(
     f"before,{s},{2.1 + s / 10}\nafter,{s},{1.8 + s / 9}\n" for s in range(4)
@@ -152,3 +156,12 @@ def test_a_report_that_cant_be_written(ran, tmp_path):
     (tmp_path / "file").write_text("")
     for name in ("x.json", "x.html"):
         refused(ran(TWO, *MAE, "--out", str(tmp_path / "file" / name)), "can't (be )?writ")
+
+
+def test_the_options_are_those_of_the_function():
+    taken = signature(relucate.verdict).parameters
+    names = {field.name for field in fields(VerdictOptions)}
+    assert names == set(taken) - {"scores", "command"}
+    for field in fields(VerdictOptions):
+        if field.default is not None and field.name != "looks":
+            assert field.default == taken[field.name].default

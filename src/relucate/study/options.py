@@ -126,3 +126,58 @@ class StudyOptions:
         shown="no limit",
     )
     executor: str = option("local", "Where the runs run.", panel=RUNNING)
+
+
+TABLE, DECISION = "Table", "Decision"
+
+
+@dataclass(frozen=True)
+class VerdictOptions:
+    """The options of `relucate.verdict`, besides the scores."""
+
+    metric: list[str] | None = option(
+        None, "What the scores are: mae, auc, ... Several: repeat it."
+    )
+    margin: list[float] | None = option(
+        None,
+        "Smallest difference that matters, in the metric's own unit; one for each metric.",
+        shown="the metric's, if it has one",
+    )
+    lower_is_better: bool | None = option(
+        None,
+        "Needed only for a metric whose name doesn't say it.",
+        flag="--lower-is-better/--higher-is-better",
+    )
+    unit: list[str] | None = option(None, "Unit of the scores, such as mm or %; one for each.")
+    scale: list[float] | None = option(None, "Shown value = scale · value; one for each.")
+    against: str | None = option(
+        None, "The arm that the others are compared against.", shown="the first"
+    )
+    arms: tuple[str, ...] | None = option(None, "The arms to compare, with commas.", shown="all")
+    worst: list[float] | None = option(
+        None,
+        "What a run without a score counts (missing, NaN, infinite, or 'diverged'); one for each "
+        "metric.",
+        panel=DECISION,
+    )
+    paired: bool | None = option(
+        None,
+        "Compare seed by seed, or all runs of each arm by Welch's interval.",
+        panel=DECISION,
+        flag="--paired/--unpaired",
+        shown="--paired",
+    )
+    looks: bool = option(
+        False,
+        "You looked at the result after every pair and could have stopped.",
+        panel=DECISION,
+    )
+    level: float = option(0.95, "Coverage of the intervals together.", panel=DECISION)
+    arm: str = option("arm", "Column of the arms.", panel=TABLE)
+    seed: str = option("seed", "Column of the seeds.", panel=TABLE)
+    score: list[str] | None = option(
+        None,
+        "Column of the scores, one for each metric.",
+        panel=TABLE,
+        shown="score, or the metric's name",
+    )
