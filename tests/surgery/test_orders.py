@@ -1,6 +1,7 @@
 """Convert and rebuild on blocks: where norms, activations and biases go, what stays and why."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from relucate.errors import InputError, Refused
 from relucate.graph.evaluate import evaluate
 from relucate.keras import read
 from relucate.surgery.convert import convert_graph
-from relucate.surgery.moments import Moments
+from relucate.surgery.moments import Moments, measure
 from relucate.surgery.rebuild import rebuild_graph
 from relucate.surgery.sites import sites
 
@@ -270,6 +271,18 @@ def test_reused_blocks_move_together():
         evaluate(plan.graph, value)[0], evaluate(graph, value)[0], rtol=0, atol=1e-5
     )
     assert set(orders(rebuild_graph(graph, AFTER).graph)) == {AFTER}
+
+
+def test_running_moments_are_those_of_all_at_once():
+    random = np.random.default_rng(7)
+    values = random.normal(size=(50, 3, 4)) * 5 + 100
+    node = SimpleNamespace(arrays={}, attrs={"axis": 1})
+    parts = [values[a:b].astype(np.float32) for a, b in ((0, 7), (7, 8), (8, 30), (30, 50))]
+    graph = SimpleNamespace(nodes={"norm": node})
+    found = measure(graph, ["norm"], ({"norm": part} for part in parts))["norm"]
+    np.testing.assert_allclose(found.mean, values.mean(axis=(0, 2)), rtol=1e-6)
+    np.testing.assert_allclose(found.variance, values.var(axis=(0, 2)), rtol=1e-5)
+    assert found.examples == 50
 
 
 # What is refused by name.
