@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..order import place_of_norm
 from ..version import __version__
+from .place import place_of_norm
 
 SCHEMA = "relucate.card/1"
 UNKNOWN = "not named"  # an activation or a kind of norm that the builder doesn't take as an option

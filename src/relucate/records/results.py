@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..order import place_of_norm
+from .place import place_of_norm
 
 _FOLDER = Path(__file__).parent
 _SCHEMAS = {"relucate.published/1", "relucate.card/1"}

@@ -13,8 +13,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from ..order import place_of_norm
 from ..phrases import count
+from ..records.place import place_of_norm
 from .html import render
 from .terminal import displayable, rendered, simple_table
 
