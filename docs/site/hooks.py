@@ -65,7 +65,7 @@ def row(parameter):
     """Return an option or argument as a row: its names, and its help with the default."""
     argument = parameter.param_type_name == "argument"
     names = [parameter.name.upper()] if argument else parameter.opts + parameter.secondary_opts
-    shown = ", ".join(f"`{name}`" for name in names)
+    shown = ", ".join(f"`{name}`{{.option}}" for name in names)
     return f"| {shown} | {plain(parameter.help).replace('|', chr(92) + '|')} |"
 
 
