@@ -87,7 +87,7 @@ def dependence(
 
 
 def _higher(view: _View) -> str:
-    """Return how a signed number compares: 0.5 points higher, or lower."""
+    """Return how a signed number compares: 0.5 mm higher, or lower."""
     word = "higher" if view.estimate >= 0 else "lower"
     return f"{view.metric.amount(view.number(abs(view.estimate)))} {word}"
 
@@ -111,7 +111,7 @@ class _View:
 
     @property
     def gap(self) -> str:
-        """The difference in words: +0.50 points of accuracy; MAE lower by 0.2 mm."""
+        """The difference in words: +0.005 AUC; MAE lower by 0.2 mm."""
         name, size = self.metric.name, self.metric.amount(self.number(abs(self.estimate)))
         if self.is_tie:
             return f"the same {name} on average"
