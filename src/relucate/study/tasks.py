@@ -142,6 +142,7 @@ def _look_at(source: ModelSource, arms: list[Arm], given: Given, engine: str) ->
         # What else may differ between arms: biases, and the settings of their norms.
         "biases": framework.biases(model),
         "settings": sorted({described(norm) for norm in framework.norms(model)}),
+        "activation": _activation(built),
     }
     own = framework.own_training(model)
     notes = [*paired.notes, built.note, _unused(own) if own else ""]
@@ -155,6 +156,16 @@ def _unused(names: tuple[str, ...]) -> str:
         "recipe trains it and the task scores it. To train it your way, give the training function "
         "itself: compare(run=...), --run"
     )
+
+
+def _activation(built: Built) -> str | None:
+    """Return the network's activation; None of several, and of a module, which isn't read."""
+    try:
+        graph = built.read().graph if built.framework.lowers else ()
+    except Refused:
+        return None
+    found = {node.op for node in graph if node.kind == "act" and not node.operation.mixes}
+    return found.pop() if len(found) == 1 else None
 
 
 def _input_scaling(built: Built) -> tuple[str, ...]:
