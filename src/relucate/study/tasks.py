@@ -24,7 +24,7 @@ from ..train.framework import Framework
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult, RunSpec
 from ..train.task import CLASSIFICATION, Task
-from .arms import Arm, Built, build_paired
+from .arms import Arm, Built, build_paired, initialise
 from .fingerprint import Behaviour, behaviour, fingerprint
 from .norm_settings import described
 from .source import ModelSource
@@ -281,12 +281,14 @@ def execute(
     arm = Arm.from_dict(spec.arm)
     before = [Arm.from_dict(values) for values in spec.before]
     built, paired = build_paired(source, arm, before, spec.seed, data.input_shape, data.classes)
+    recipe = Recipe.from_dict(dict(spec.recipe))
+    initialise(built, data, recipe, spec.seed)
     framework, engine = built.framework, named(spec.engine["name"])
     model = built.model if engine is framework else lower(built.read(), check=False, task=task)
     result = engine.train(
         model,
         data,
-        Recipe.from_dict(dict(spec.recipe)),
+        recipe,
         seed=spec.seed,
         on_epoch=on_epoch,
         device=spec.engine["device"],

@@ -22,6 +22,7 @@ from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
 from . import trainer
+from .initial import lsuv, orthonormal
 from .lowering.check import lower_checked
 from .modules import is_norm
 from .reading.detached import unwrap
@@ -185,6 +186,12 @@ def _turned(old: Graph, new: Graph) -> dict[str, str]:
     }
 
 
+def _batch(x: np.ndarray) -> torch.Tensor:
+    """Return a batch (channels last) as modules take it: images with the channels first."""
+    batch = torch.from_numpy(x)
+    return batch.movedim(-1, 1) if batch.ndim > 3 else batch
+
+
 class _Torch:
     name, noun, ending = "torch", "torch.nn.Module", ".pt2"
     lowers, images_first = False, True
@@ -243,6 +250,13 @@ class _Torch:
                 if name in values:
                     tensor.copy_(torch.from_numpy(np.array(values[name])))
 
+    def initialise(
+        self, model: Any, init: str, x: np.ndarray, *, seed: int, names: Mapping[str, str]
+    ) -> list[str]:
+        if init == "orthonormal":
+            return orthonormal(model, seed=seed, names=names)
+        return lsuv(model, _batch(x), seed=seed, names=names)
+
     def count(self, model: Any) -> dict[str, int]:
         return trainer.count_parameters(model)
 
@@ -268,9 +282,8 @@ class _Torch:
     def call(self, model: Any, x: np.ndarray, *, training: bool) -> Any:
         model.train(training)
         torch.manual_seed(0)
-        batch = torch.from_numpy(x)
         with torch.no_grad():
-            return model(batch.movedim(-1, 1) if batch.ndim > 3 else batch)
+            return model(_batch(x))
 
     def check(
         self,
