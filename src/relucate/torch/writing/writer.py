@@ -128,7 +128,7 @@ def functions_moved(graph: Graph, whole: nn.Module, reading: Reading) -> set[str
     shared = {layer for layer in acts if layer in reading.modules and calls[layer] > 1}
     norms = {node.layer.rpartition("/")[0] for node in failing if node.kind == "norm"}
     functions |= {path for path in norms if path and is_fused(whole.get_submodule(path))}
-    return (functions | {layer.rpartition(".")[0] for layer in shared}) - {""}
+    return functions | {layer.rpartition(".")[0] for layer in shared}
 
 
 def unwritable(graph: Graph, model: nn.Module, reading: Reading) -> dict[str, str]:
