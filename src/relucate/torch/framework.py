@@ -130,9 +130,7 @@ class _ReadModel:
     def notes(self, model: Any) -> tuple[str, ...]:
         found = []
         own_class = isinstance(model, type(self._model))
-        if not own_class and not same_calls_in_training(
-            self._model, self._example, self._leaves
-        ):
+        if not own_class and not same_calls_in_training(self._model, self._example, self._leaves):
             found.append(
                 "the forward does something else in training mode (behind self.training); the new "
                 "module always does what eval mode does."
