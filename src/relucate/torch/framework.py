@@ -130,26 +130,19 @@ class _ReadModel:
 
     def notes(self, model: Any) -> tuple[str, ...]:
         found = []
-        if type(model) is not type(self._model) and not same_calls_in_training(
-            self._model, self._example, self._leaves
-        ):
+        own_class = isinstance(model, type(self._model))
+        if not own_class and not same_calls_in_training(self._model, self._example, self._leaves):
             found.append(
                 "the forward does something else in training mode (behind self.training); the new "
                 "module always does what eval mode does."
             )
-        if isinstance(model, fx.GraphModule) and type(model) is not type(self._model):
+        if isinstance(model, fx.GraphModule) and not own_class:
             old, new = (output_class(one, self._example) for one in (self._model, model))
             if old is not new:
                 found.append(
                     f"the new module returns a {new.__name__}, not a {old.__name__} as the source."
                 )
-        if paths := self._traced.get(model):
-            named = ", ".join(f"'{path}'" for path in paths)
-            found.append(
-                f"{named} called an activation as a function, one several times, or had its norm "
-                "inside: it is a torch.fx.GraphModule of the same calls now, in which each is a "
-                "module of its own."
-            )
+        found += _with_modules_notes(model, self._traced.get(model, ()))
         if paths := unread(self._reading, self._model):
             named = ", ".join(f"'{path}'" for path in paths)
             found.append(
@@ -167,6 +160,19 @@ class _ReadModel:
 
     def lowerable(self) -> Lowerable:
         raise Refused("a torch.nn.Module is trained as it is, not lowered.")
+
+
+def _with_modules_notes(model: nn.Module, paths: Sequence[str]) -> Iterator[str]:
+    """Yield what became of the submodules whose activations had to become modules."""
+    traced = {p for p in paths if isinstance(model.get_submodule(p), fx.GraphModule)}
+    called = "called an activation as a function, one several times, or had its norm inside"
+    for those, what in (
+        (traced, "a torch.fx.GraphModule of the same calls now, in which"),
+        (set(paths) - traced, "of a subclass of its class now, in whose code"),
+    ):
+        if those:
+            named = ", ".join(f"'{path}'" if path else "the model" for path in sorted(those))
+            yield f"{named} {called}: it is {what} each is a module of its own."
 
 
 def _ranked(value: np.ndarray, node: Node) -> np.ndarray:
