@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..arguments import texts
-from ..frameworks import framework_of
+from ..frameworks import framework_of, full_float32
 from ..graph import Graph
 from ..surgery.audit import Audit, audit_graph
 from ..surgery.rules import RULES, Finding
@@ -70,6 +70,7 @@ class AuditReport(Shown):
         return f"<AuditReport: {len(self.sites)} norms, {len(self.findings)} findings>"
 
 
+@full_float32()
 def audit(
     model: Any,
     *,

@@ -6,6 +6,7 @@ Its methods are short: anything longer than a few lines is in the other files of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -24,9 +25,11 @@ from ..train.task import CLASSIFICATION, Task
 from . import trainer
 from .lowering.check import lower_checked
 from .modules import is_norm
+from .precision import float32
 from .reading.detached import unwrap
 from .reading.reader import read, read_with_modules, same_calls_in_training, unread
 from .running import (
+    device_of,
     export,
     in_double,
     other_sizes,
@@ -199,7 +202,7 @@ class _Torch:
         if len(input_shape) > 2:
             return 2, input_shape[-1], *input_shape[:-1]
         if model is not None and takes_tokens(model, input_shape):
-            return (torch.zeros((2, *input_shape), dtype=torch.int64),)
+            return (torch.zeros((2, *input_shape), dtype=torch.int64, device=device_of(model)),)
         return 2, *input_shape
 
     def read(self, model: Any, example: Any = None, leaves: Sequence[str] = ()) -> ReadModel:
@@ -268,7 +271,7 @@ class _Torch:
     def call(self, model: Any, x: np.ndarray, *, training: bool) -> Any:
         model.train(training)
         torch.manual_seed(0)
-        batch = torch.from_numpy(x)
+        batch = torch.from_numpy(x).to(device_of(model))
         with torch.no_grad():
             return model(batch.movedim(-1, 1) if batch.ndim > 3 else batch)
 
@@ -332,6 +335,9 @@ class _Torch:
             reason = str(error).partition("\n")[0]
             raise InputError(f"device '{wanted}' can't be used by PyTorch: {reason}") from None
         return wanted
+
+    def full_float32(self) -> AbstractContextManager[None]:
+        return float32()
 
     def limit_threads(self, threads: int) -> None:
         torch.set_num_threads(threads)
