@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import texts, whole
+from ..arguments import on_host, texts, whole
 from ..errors import InputError
-from ..frameworks import framework_of
+from ..frameworks import framework_of, full_float32
 from ..graph import Graph
 from ..moments.channels import Channels
 from ..moments.claims import claims
@@ -161,6 +161,7 @@ class ProbeReport(Shown):
         return f"<ProbeReport: {len(self.sites)} sites, {len(self.points)} points>"
 
 
+@full_float32()
 def probe(
     model: Any,
     data: Any,
@@ -231,7 +232,7 @@ def _example(data: Any, example: Any) -> Any:
 
 
 def _first(values: Any) -> np.ndarray:
-    first = np.asarray(values)[:1]
+    first = np.asarray(on_host(values))[:1]
     return first.astype(np.float32) if first.dtype.kind == "f" else first
 
 

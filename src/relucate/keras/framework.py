@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from .lowerable import lowerable
 from .reading.norm_layers import is_norm
 from .reading.reader import has_own_call, own_training, read, read_with_calls
 from .reading.subclassed import other_arguments, shapes_of
-from .running import in_double, outputs, precisions, tapped
+from .running import full_float32, in_double, outputs, precisions, tapped
 from .watching import watch
 from .writing.compiling import compile_like
 from .writing.writer import write, write_tapped
@@ -250,6 +251,9 @@ class _Keras:
                 "engine, whose backend chooses the device: leave the device at auto."
             )
         return wanted
+
+    def full_float32(self) -> AbstractContextManager[None]:
+        return full_float32()
 
     def limit_threads(self, threads: int) -> None:
         pass  # the backend has its own setting

@@ -8,6 +8,7 @@ framework a model belongs to.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -315,6 +316,10 @@ class Framework(Protocol):
 
         Raises: InputError: a device that it doesn't have.
         """
+        ...
+
+    def full_float32(self) -> AbstractContextManager[None]:
+        """Return a context in which float32 is computed in full, on a GPU too, not in TF32."""
         ...
 
     def limit_threads(self, threads: int) -> None:
