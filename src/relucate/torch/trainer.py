@@ -199,7 +199,8 @@ class _Engine:
         index = torch.from_numpy(sample).to(self.device).split(_SCORE_BATCH)
         full = [part for part in index if len(part) == len(index[0])]
         with self._autocast():
-            reestimate(self.model, map(self.train_set.inputs, full))
+            inputs = map(self.train_set.inputs, full)
+            reestimate(self.model, inputs, unbiased=self.recipe.unbiased)
 
     @torch.no_grad()  # not inference_mode: a module may keep a tensor for later training
     def outputs(self, part: str, index: np.ndarray | None) -> np.ndarray:
