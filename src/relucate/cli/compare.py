@@ -130,7 +130,9 @@ def compare(
             study.card(card)
 
 
-_TRAINED = "task norm_eps norm_momentum imports tune rates engine device".split()  # of StudyOptions
+_TRAINED = (
+    "task norm_eps norm_momentum imports tune rates engine device probe".split()
+)  # of StudyOptions
 
 
 def _refuse_trained(model: str | None, options: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from .compared import Compared
 from .comparison import Comparison, Seed
 from .interaction import Interaction, grid
 from .next_steps import next_steps
+from .probing import probed
 from .results import StudyResults
 
 SCHEMA = "relucate.compare/2"
@@ -50,6 +51,7 @@ def document(outcome: StudyResults[Comparison], *, command: str) -> dict[str, An
         "arms": [_arm(outcome, index, seeds) for index in range(len(plan.arms))],
         "runs": _runs(outcome),
         **plan.settings(outcome.inspection),
+        **probed(outcome, comparisons),
         "command": command,
         "seconds": outcome.seconds,
         "notes": _notes(outcome) + next_steps(outcome, seeds, command),
