@@ -21,6 +21,7 @@ from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
 from . import trainer
+from .initial import lsuv, orthonormal
 from .lowerable import lowerable
 from .reading.norm_layers import is_norm
 from .reading.reader import has_own_call, own_training, read, read_with_calls
@@ -172,6 +173,13 @@ class _Keras:
             if key in values:
                 variable.assign(values[key])
 
+    def initialise(
+        self, model: Any, init: str, x: np.ndarray, *, seed: int, names: Mapping[str, str]
+    ) -> list[str]:
+        if init == "orthonormal":
+            return orthonormal(model, seed=seed, names=names)
+        return lsuv(model, self._batch(model, x), seed=seed, names=names)
+
     def count(self, model: Any) -> dict[str, int]:
         return trainer.count_parameters(model)
 
@@ -195,8 +203,11 @@ class _Keras:
         return trainer.takes_channels_first(model, input_shape)
 
     def call(self, model: Any, x: np.ndarray, *, training: bool) -> Any:
-        first = self.channels_first(model, x.shape[1:])
-        return trainer.forward(model, np.moveaxis(x, -1, 1) if first else x, training=training)
+        return trainer.forward(model, self._batch(model, x), training=training)
+
+    def _batch(self, model: Any, x: np.ndarray) -> np.ndarray:
+        """Return a batch (channels last) as the model takes it."""
+        return np.moveaxis(x, -1, 1) if self.channels_first(model, x.shape[1:]) else x
 
     def check(
         self,

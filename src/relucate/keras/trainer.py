@@ -11,7 +11,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import keras
@@ -411,19 +411,14 @@ def _random_source(layer: Any) -> Any:
 
 
 def reestimate(model: keras.Model, x: np.ndarray) -> None:
-    """Replace every batch norm's moving statistics by averages over `x`, batch by batch.
-
-    Meanwhile, layers that draw at random (dropout, noise) or have a state of their own (the vector
-    of spectral normalization) compute as at inference, so only the statistics change.
-    """
-    layers = list(model._flatten_layers(include_self=False))
+    """Replace every batch norm's moving statistics by averages over `x`, batch by batch."""
+    layers = model._flatten_layers(include_self=False)
     norms = [la for la in layers if isinstance(la, keras.layers.BatchNormalization)]
     norms = [norm for norm in norms if norm.trainable]
     if not norms:
         return
-    others = [la for la in layers if _random_source(la) is not None or _has_state(la)]
     size = min(_SCORE_BATCH, len(x))
-    with _momenta_kept(norms), _inference_mode(others):
+    with _momenta_kept(norms), only_norms_train(model):
         for count, start in enumerate(range(0, len(x) - size + 1, size)):
             for norm in norms:
                 norm.momentum = count / (count + 1)
@@ -452,6 +447,18 @@ def _momenta_kept(norms: list[Any]) -> Iterator[None]:
     finally:
         for norm, own in zip(norms, kept, strict=True):
             norm.momentum = own
+
+
+def only_norms_train(model: keras.Model) -> AbstractContextManager[None]:
+    """Let all layers but norms compute as at inference, also in a call of the model in training.
+
+    These are layers that draw at random (dropout, noise) or have a state of their own (the vector
+    of spectral normalization). So only the norms' statistics change.
+    """
+    layers = model._flatten_layers(include_self=False)
+    return _inference_mode(
+        [la for la in layers if _random_source(la) is not None or _has_state(la)]
+    )
 
 
 @contextmanager

@@ -7,10 +7,13 @@ Cards lie in `own/` and are read with the published results. Called by `compare 
 from __future__ import annotations
 
 import platform
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..order import place_of_norm
 from ..version import __version__
 
 SCHEMA = "relucate.card/1"
@@ -29,7 +32,7 @@ def card_of(
 
     It has a row per choice of varied values, each with the mean and sd of every order over the
     runs, the interval of after minus before (positive if after is better), and what is needed to
-    repeat the study: command, versions, hardware, seconds.
+    repeat the study: command, commit, versions, hardware, seconds.
 
     Args:
         question: what the study was made to answer.
@@ -56,6 +59,7 @@ def card_of(
         "rows": [_row(study, arms, usual or {}) for arms in _choices(study)],
         "made": {
             "version": __version__,
+            "commit": commit(),
             "versions": study["versions"],
             "hardware": {
                 "machine": platform.machine(),
@@ -70,6 +74,26 @@ def card_of(
             "created": study["created"],
         },
     }
+
+
+def commit() -> str | None:
+    """Return the commit that this package is at, "-dirty" behind it if files were changed.
+
+    None if the package isn't in a checkout of its own: installed, or copied into one that ignores
+    it.
+    """
+    here = Path(__file__)
+    try:
+        _git("ls-files", "--error-unmatch", here.name)
+        return _git("describe", "--always", "--dirty", "--exclude=*", "--abbrev=12")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*words: str) -> str:
+    folder = Path(__file__).parent
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def _choices(study: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
@@ -110,11 +134,11 @@ def _row(
 
 def _interval(study: Mapping[str, Any], arms: list[dict[str, Any]]) -> dict[str, Any]:
     """Return interval and verdict on after minus before, if the study compared them directly."""
-    labels = {arm["alias"]: arm["label"] for arm in arms}
+    labels = {place_of_norm(arm["order"]): arm["label"] for arm in arms}
     for found in study["comparisons"]:
         pair = (found["against"], found["arm"])
         for sign, wanted in ((1, ("before", "after")), (-1, ("after", "before"))):
-            if pair == tuple(labels.get(alias) for alias in wanted):
+            if pair == tuple(labels.get(place) for place in wanted):
                 return _signed(study, found, sign)
     return {}
 

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..order import ALIASES
+from ..order import place_of_norm
 
-BEFORE, AFTER = ALIASES["before"], ALIASES["after"]
 _FOLDER = Path(__file__).parent
 _SCHEMAS = {"relucate.published/1", "relucate.card/1"}
 
@@ -73,9 +72,12 @@ class Result:
     @property
     def difference(self) -> float | None:
         """After minus before, positive if after is better; None without both orders."""
-        if not {BEFORE, AFTER} <= set(self.scores):
+        if self.axis != "order":
             return None
-        found = self.scores[AFTER]["value"] - self.scores[BEFORE]["value"]
+        places = {place_of_norm(order): score["value"] for order, score in self.scores.items()}
+        if not {"before", "after"} <= set(places):
+            return None
+        found = places["after"] - places["before"]
         return -found if self.lower_is_better else found
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from ..order import ALIASES
+from ..order import place_of_norm
 from ..phrases import count
 from .html import render
 from .terminal import displayable, rendered, simple_table
 
-_BEFORE, _AFTER = ALIASES["before"], ALIASES["after"]
 _HEADER = ("network", "data", "act", "before", "after", "difference", "runs")
 _RIGHT = {"before", "after", "difference", "runs"}
 _NONE = "-"
@@ -109,17 +108,18 @@ def _row(result: dict[str, Any]) -> list[str]:
         result["net"],
         result["data"],
         result["act"],
-        _score(result, _BEFORE),
-        _score(result, _AFTER),
+        _score(result, "before"),
+        _score(result, "after"),
         _NONE if result["difference"] is None else _difference(result),
         f"{result['runs']}{' t' if result['tuned'] else ''}",
     ]
 
 
-def _score(result: dict[str, Any], order: str) -> str:
-    score = result["scores"].get(order)
-    if score is None:
+def _score(result: dict[str, Any], place: str) -> str:
+    scores = [s for order, s in result["scores"].items() if place_of_norm(order) == place]
+    if not scores:
         return _NONE
+    score = scores[0]
     return f"{score['value']:.2f}" + (f" ± {score['sd']:.2g}" if "sd" in score else "")
 
 

@@ -225,6 +225,11 @@ class StudyPlan(Executed):
         """Return the inspection's report on an arm's network."""
         return inspection.arms[self.networks.index(arm.network)]
 
+    def activation(self, inspection: Inspection, arm: Arm) -> str | None:
+        """Return the activation of an arm's network, None if it isn't known or there are several.
+        """
+        return self.report(inspection, arm).get("activation") or arm.options.get("act")
+
     def settings(self, inspection: Inspection) -> dict[str, Any]:
         """Return the document's sections on how the networks were trained."""
         return {

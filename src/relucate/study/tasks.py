@@ -25,7 +25,7 @@ from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult, RunSpec
 from ..train.task import CLASSIFICATION, Task
-from .arms import Arm, Built, build_paired
+from .arms import Arm, Built, build_paired, initialise
 from .fingerprint import Behaviour, behaviour, fingerprint
 from .norm_settings import described
 from .source import ModelSource
@@ -143,6 +143,7 @@ def _look_at(source: ModelSource, arms: list[Arm], given: Given, engine: str) ->
         # What else may differ between arms: biases, and the settings of their norms.
         "biases": framework.biases(model),
         "settings": sorted({described(norm) for norm in framework.norms(model)}),
+        "activation": _activation(built),
     }
     own = framework.own_training(model)
     notes = [*paired.notes, built.note, _unused(own) if own else ""]
@@ -156,6 +157,16 @@ def _unused(names: tuple[str, ...]) -> str:
         "recipe trains it and the task scores it. To train it your way, give the training function "
         "itself: compare(run=...), --run"
     )
+
+
+def _activation(built: Built) -> str | None:
+    """Return the network's activation; None of several, and of a module, which isn't read."""
+    try:
+        graph = built.read().graph if built.framework.lowers else ()
+    except Refused:
+        return None
+    found = {node.op for node in graph if node.kind == "act" and not node.operation.mixes}
+    return found.pop() if len(found) == 1 else None
 
 
 def _input_scaling(built: Built) -> tuple[str, ...]:
@@ -271,13 +282,15 @@ def execute(
     arm = Arm.from_dict(spec.arm)
     before = [Arm.from_dict(values) for values in spec.before]
     built, paired = build_paired(source, arm, before, spec.seed, data.input_shape, data.classes)
+    recipe = Recipe.from_dict(dict(spec.recipe))
+    initialise(built, data, recipe, spec.seed)
     framework, engine = built.framework, named(spec.engine["name"])
     model = built.model if engine is framework else lower(built.read(), check=False, task=task)
     look = _look(spec.probe, built, model, engine, data)
     result = engine.train(
         model,
         data,
-        Recipe.from_dict(dict(spec.recipe)),
+        recipe,
         seed=spec.seed,
         on_epoch=on_epoch,
         device=spec.engine["device"],

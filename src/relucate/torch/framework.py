@@ -23,6 +23,7 @@ from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
 from . import trainer
+from .initial import lsuv, orthonormal
 from .lowering.check import lower_checked
 from .modules import is_norm
 from .reading.detached import unwrap
@@ -139,26 +140,19 @@ class _ReadModel:
 
     def notes(self, model: Any) -> tuple[str, ...]:
         found = []
-        if type(model) is not type(self._model) and not same_calls_in_training(
-            self._model, self._example, self._leaves
-        ):
+        own_class = isinstance(model, type(self._model))
+        if not own_class and not same_calls_in_training(self._model, self._example, self._leaves):
             found.append(
                 "the forward does something else in training mode (behind self.training); the new "
                 "module always does what eval mode does."
             )
-        if isinstance(model, fx.GraphModule) and type(model) is not type(self._model):
+        if isinstance(model, fx.GraphModule) and not own_class:
             old, new = (output_class(one, self._example) for one in (self._model, model))
             if old is not new:
                 found.append(
                     f"the new module returns a {new.__name__}, not a {old.__name__} as the source."
                 )
-        if paths := self._traced.get(model):
-            named = ", ".join(f"'{path}'" for path in paths)
-            found.append(
-                f"{named} called an activation as a function, one several times, or had its norm "
-                "inside: it is a torch.fx.GraphModule of the same calls now, in which each is a "
-                "module of its own."
-            )
+        found += _with_modules_notes(model, self._traced.get(model, ()))
         if paths := unread(self._reading, self._model):
             named = ", ".join(f"'{path}'" for path in paths)
             found.append(
@@ -178,6 +172,19 @@ class _ReadModel:
         raise Refused("a torch.nn.Module is trained as it is, not lowered.")
 
 
+def _with_modules_notes(model: nn.Module, paths: Sequence[str]) -> Iterator[str]:
+    """Yield what became of the submodules whose activations had to become modules."""
+    traced = {p for p in paths if isinstance(model.get_submodule(p), fx.GraphModule)}
+    called = "called an activation as a function, one several times, or had its norm inside"
+    for those, what in (
+        (traced, "a torch.fx.GraphModule of the same calls now, in which"),
+        (set(paths) - traced, "of a subclass of its class now, in whose code"),
+    ):
+        if those:
+            named = ", ".join(f"'{path}'" if path else "the model" for path in sorted(those))
+            yield f"{named} {called}: it is {what} each is a module of its own."
+
+
 def _ranked(value: np.ndarray, node: Node) -> np.ndarray:
     """Return what a norm reads with as many axes as its node has: it may have merged some."""
     missing = len(node.shape) - value.ndim
@@ -193,6 +200,12 @@ def _turned(old: Graph, new: Graph) -> dict[str, str]:
         for norm in norms
         if axes[0][norm.name] != axes[1][norm.name]
     }
+
+
+def _batch(x: np.ndarray) -> torch.Tensor:
+    """Return a batch (channels last) as modules take it: images with the channels first."""
+    batch = torch.from_numpy(x)
+    return batch.movedim(-1, 1) if batch.ndim > 3 else batch
 
 
 class _Torch:
@@ -253,6 +266,13 @@ class _Torch:
                 if name in values:
                     tensor.copy_(torch.from_numpy(np.array(values[name])))
 
+    def initialise(
+        self, model: Any, init: str, x: np.ndarray, *, seed: int, names: Mapping[str, str]
+    ) -> list[str]:
+        if init == "orthonormal":
+            return orthonormal(model, seed=seed, names=names)
+        return lsuv(model, _batch(x), seed=seed, names=names)
+
     def count(self, model: Any) -> dict[str, int]:
         return trainer.count_parameters(model)
 
@@ -278,9 +298,8 @@ class _Torch:
     def call(self, model: Any, x: np.ndarray, *, training: bool) -> Any:
         model.train(training)
         torch.manual_seed(0)
-        batch = torch.from_numpy(x)
         with torch.no_grad():
-            return model(batch.movedim(-1, 1) if batch.ndim > 3 else batch)
+            return model(_batch(x))
 
     def check(
         self,

@@ -241,6 +241,17 @@ class Framework(Protocol):
         """Set the named tensors."""
         ...
 
+    def initialise(
+        self, model: Any, init: str, x: np.ndarray, *, seed: int, names: Mapping[str, str]
+    ) -> list[str]:
+        """Start the kernels as `init` says (`train.initial.INITS`); return those that were set.
+
+        Args: x: standardised examples (channels last), on which lsuv measures; names: of the
+            tensors -> the names that their values are drawn by.
+        Raises: InputError: there are none.
+        """
+        ...
+
     def count(self, model: Any) -> dict[str, int]:
         """Return the numbers of trainable scalars: `parameters`, and `norm_parameters` of them."""
         ...

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import InputError, unknown
 from ..option import option
+from .initial import INITS
 
 AUGMENTATIONS = ("flip", "crop")
 LOSSES = ("cross-entropy", "binary cross-entropy", "mse", "huber", "l1")
@@ -25,7 +26,7 @@ _ABOVE_0 = (
 )  # least, upper bound, words
 _FROM_0 = (0.0, math.inf, "a number, 0 or more")
 _BELOW_1 = (0.0, 1.0, "a number in [0, 1)")
-_LATER = ("loss", "class_weight")
+_LATER = ("loss", "class_weight", "initialization")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,12 @@ class Recipe:
         choices=("onecycle", "cosine", "constant", "step"),
     )
     label_smoothing: float = option(0.0, "Label smoothing.", span=_BELOW_1)
-    precision: str = option("fp32", "fp32 or bf16.", choices=("fp32", "bf16"))
+    precision: str = option(
+        "fp32",
+        "fp32 (full float32, on a GPU too), tf32 (convolutions and matrix products of an NVIDIA "
+        "GPU in TF32) or bf16 (autocast).",
+        choices=("fp32", "tf32", "bf16"),
+    )
     augment: tuple[str, ...] = option(
         (), "Of images: flip (horizontally), crop or flip,crop.", shown="none"
     )
@@ -101,6 +107,14 @@ class Recipe:
         "Hold out this share of the training data and score the epoch that is best there (0: score "
         "the last epoch).",
         span=_BELOW_1,
+    )
+
+    initialization: str = option(
+        "model",
+        "Kernels of the dense and convolutional layers at the start: model (the model's own), "
+        "orthonormal, or lsuv (orthonormal, then outputs of unit variance).",
+        choices=("model", *INITS),
+        flag="--init",
     )
 
     def __post_init__(self) -> None:
