@@ -137,6 +137,7 @@ def compare(
     target: float | None = None,
     tune: str | None = None,
     rates: Sequence[float] | None = None,
+    probe: bool | Sequence[int] = False,
     engine: str = "auto",
     device: str = "auto",
     jobs: int = 0,
@@ -205,6 +206,8 @@ def compare(
             seeds; the verdict then compares the arms at their best rates, and the study also has
             the comparison at the recipe's rate. rates: what to try (None: seven, half a decade
             apart).
+        probe: look at what the norms and the layers of the first pair see, before, while and after
+            it trains, or after these epochs (0: before). No score changes by it.
         engine: "auto", "torch" or "keras"; device: of the torch engine.
         jobs: worker processes (0: one per core); threads: of each run, part of its identity.
         run_timeout: seconds after which a run is ended. A run that was ended, or whose process
@@ -239,7 +242,7 @@ def compare(
 
 _SHARED = ("target", "first_seed", "level", "threads", "jobs", "run_timeout", "executor")
 _OWN = ("arms", "lower_is_better", "worst", "key")  # only with a training of one's own
-_TRAINED = "model data imports norm_eps norm_momentum recipe task engine device tune".split()
+_TRAINED = "model data imports norm_eps norm_momentum recipe task engine device tune probe".split()
 _DECIDES = (
     "doesn't apply with run=: your own training decides it. Options of your function go into "
     "options=."
@@ -283,7 +286,7 @@ def _trained_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> StudyP
     data = "digits" if data is None else data
     dataset, task = _data_for(data, task, given["metric"], given["target"])
     recipe = make_recipe(training, dataset)
-    chosen = {name: given[name] for name in ("margin", "engine", "device")}
+    chosen = {name: given[name] for name in ("margin", "engine", "device", "probe")}
     return StudyPlan(arms, source, dataset, recipe, task=task, **chosen, **shared)
 
 

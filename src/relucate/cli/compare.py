@@ -150,7 +150,9 @@ def _with_data_of(recipe: str | None, options: dict[str, Any]) -> dict[str, Any]
     return {**options, "data": named.data, "size": options["size"] or named.size or None}
 
 
-_TRAINED = "task norm_eps norm_momentum imports tune rates engine device".split()  # of StudyOptions
+_TRAINED = (  # of StudyOptions
+    "task norm_eps norm_momentum imports tune rates engine device probe".split()
+)
 
 
 def _refuse_trained(model: str | None, options: dict[str, Any]) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 
 from ..errors import InputError, Refused
 from ..graph import Graph
-from ..train.framework import Framework, Init, Lowerable, ReadModel
+from ..train.framework import Framework, Init, Lowerable, ReadModel, Target, Watchable
+from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
@@ -86,6 +87,15 @@ class _ReadModel:
         each: Callable[[str, np.ndarray], None],
     ) -> None:
         watch(self._reading, names, batches, each)
+
+    def gradients(
+        self,
+        names: Sequence[str],
+        batches: Iterable[Sequence[np.ndarray]],
+        target: Target,
+        each: Callable[[str, np.ndarray], None],
+    ) -> None:
+        raise Refused("Keras has no gradients of its own: they are those of the lowered model.")
 
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         return []  # the graph already says which sizes it accepts
@@ -222,6 +232,9 @@ class _Keras:
     def lower(self, source: Lowerable, *, check: bool = True, task: Task = CLASSIFICATION) -> Any:
         raise Refused(f"models can't be lowered to Keras; got one of {source.title}.")
 
+    def watchable(self, lowered: Any) -> Watchable:
+        raise Refused("models can't be lowered to Keras.")
+
     def train(
         self,
         model: Any,
@@ -233,8 +246,10 @@ class _Keras:
         device: str,
         channels_first: bool,
         task: Task,
+        look: Look | None = None,
     ) -> RunResult:
-        return trainer.train(model, data, recipe, seed=seed, on_epoch=on_epoch, task=task)
+        given: Any = {"seed": seed, "on_epoch": on_epoch, "task": task, "look": look}
+        return trainer.train(model, data, recipe, **given)
 
     def seed(self, seed: int) -> None:
         # Automatic layer names start over in every arm; a full garbage collection takes too long.

@@ -18,7 +18,8 @@ from torch import fx, nn
 from ..errors import InputError, Refused
 from ..graph import Graph, Node
 from ..graph.evaluate import evaluate
-from ..train.framework import Framework, Init, Lowerable, ReadModel
+from ..train.framework import Framework, Init, Lowerable, ReadModel, Target, Watchable
+from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
@@ -39,7 +40,7 @@ from .running import (
     takes_tokens,
     tapped,
 )
-from .watching import watch
+from .watching import WatchedLowered, gradients, watch
 from .writing.copying import backward_hooks
 from .writing.functions import WithModules, with_modules
 from .writing.proving import Proof
@@ -123,6 +124,15 @@ class _ReadModel:
         each: Callable[[str, np.ndarray], None],
     ) -> None:
         watch(self._model, self._reading, names, batches, each)
+
+    def gradients(
+        self,
+        names: Sequence[str],
+        batches: Iterable[Sequence[np.ndarray]],
+        target: Target,
+        each: Callable[[str, np.ndarray], None],
+    ) -> None:
+        gradients(self._model, self._reading, names, batches, target, each)
 
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         return other_sizes(inputs)
@@ -316,6 +326,9 @@ class _Torch:
     def lower(self, source: Lowerable, *, check: bool = True, task: Task = CLASSIFICATION) -> Any:
         return lower_checked(source, check=check, task=task)
 
+    def watchable(self, lowered: Any) -> Watchable:
+        return WatchedLowered(lowered)
+
     def train(
         self,
         model: Any,
@@ -327,6 +340,7 @@ class _Torch:
         device: str,
         channels_first: bool,
         task: Task,
+        look: Look | None = None,
     ) -> RunResult:
         return trainer.train(
             model,
@@ -337,6 +351,7 @@ class _Torch:
             device=device,
             channels_first=channels_first,
             task=task,
+            look=look,
         )
 
     def seed(self, seed: int) -> None:
