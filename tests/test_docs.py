@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.texts import same_text
 
 import relucate
 from relucate.graph import OPERATIONS
@@ -36,13 +37,6 @@ def _tables_as_before():
 
 def blocks(page):
     return [(match[1], match[2]) for match in BLOCK.finditer(page.read_text())]
-
-
-def same_text(text):
-    """Text without what another machine may print otherwise: digits, bars, line breaks."""
-    text = re.sub(r"[─━╋┿┊●│-]{3,}.*?[─━╋┿┊●│]{2,}", "", text)
-    text = re.sub(r"[+-]?\d[\d,.]*", "#", text)
-    return re.sub(r"[\s─]+", " ", text).strip()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -31,7 +31,7 @@ from ..study.own_plan import OwnPlan
 from ..study.plan import Executed, StudyPlan
 from ..study.running import run as carry_out
 from ..study.source import resolve
-from ..study.vary import arms_from, check_dropout, check_factors
+from ..study.vary import arms_from, check_dropout, check_factors, short_names
 from ..train.metric import ACCURACY, Metric, metric_named
 from ..train.recipe import Recipe
 from ..train.task import Task
@@ -47,7 +47,7 @@ class Study(Shown):
     """A finished comparison: the verdict with all its evidence.
 
     verdict: "better", "equivalent" or "inconclusive"; winner: an arm or None; difference: of the
-    second arm minus the first, a mapping with estimate, low, high, level and method, in the
+    first comparison, arm minus reference, a mapping with estimate, low, high, level and method, in the
     metric's own unit (for accuracy a fraction: 0.01 is one point).
     """
 
@@ -115,6 +115,8 @@ def compare(
     *,
     run: Any = None,
     orders: Sequence[str | Order] = DEFAULT_ORDERS,
+    against: str | Order | None = None,
+    all_pairs: bool = False,
     arms: Sequence[str] | None = None,
     vary: Mapping[str, Sequence[Any]] | None = None,
     options: Mapping[str, Any] | None = None,
@@ -135,6 +137,7 @@ def compare(
     target: float | None = None,
     tune: str | None = None,
     rates: Sequence[float] | None = None,
+    probe: bool | Sequence[int] = False,
     engine: str = "auto",
     device: str = "auto",
     jobs: int = 0,
@@ -148,7 +151,7 @@ def compare(
 ) -> Study:
     """Train a model in two or more orders, seed by seed in pairs, and say which is better.
 
-        d_s = accuracy(second order, seed s) - accuracy(first order, seed s)
+        d_s = accuracy(order, seed s) - accuracy(the order it is compared against, seed s)
         interval: mean(d) ± c(n) · sd(d) / √n
 
     It looks after every pair, from the third on, and stops as soon as the answer is certain: c(n)
@@ -166,7 +169,9 @@ def compare(
             with the order as you wrote it, the options, and what varies, and returns the score: a
             number, or a mapping with `metric` and any other scores, and optionally "curve" (a score
             per epoch) and "per_example" (n,). A call that fails or returns no score is a lost run.
-        orders: what to compare; the others are compared against the first.
+        orders: what to compare; against: the one that the others are compared against (None: the
+            first); all_pairs: compare every two of them, with `vary` also across values. The
+            intervals share the error, and the runs don't depend on what is compared.
         arms: any other labels to compare instead of orders, with `run`: train(arm="small", seed=0).
         vary: values of options of the builder or of the recipe, such as {"act": ["relu", "tanh"]}:
             every order is trained with every value, and the study says whether the order's effect
@@ -201,6 +206,8 @@ def compare(
             seeds; the verdict then compares the arms at their best rates, and the study also has
             the comparison at the recipe's rate. rates: what to try (None: seven, half a decade
             apart).
+        probe: look at what the norms and the layers of the first pair see, before, while and after
+            it trains, or after these epochs (0: before). No score changes by it.
         engine: "auto", "torch" or "keras"; device: of the torch engine.
         jobs: worker processes (0: one per core); threads: of each run, part of its identity.
         run_timeout: seconds after which a run is ended. A run that was ended, or whose process
@@ -227,6 +234,7 @@ def compare(
     shared = {name: given[name] for name in _SHARED}
     shared |= {"pairs": max_pairs if pairs is None else pairs, "looks": pairs is None}
     shared |= {"factors": check_factors({} if vary is None else vary)}
+    shared |= {"against": None if against is None else str(against), "all_pairs": all_pairs}
     plan = (_trained_plan if run is None else _own_plan)(given, shared)
     displays, tuned = partial(_display, display, progress), tune is not None
     return Study(carry_out(plan, displays, _path(store), tuned=tuned, rates=rates, command=command))
@@ -234,7 +242,7 @@ def compare(
 
 _SHARED = ("target", "first_seed", "level", "threads", "jobs", "run_timeout", "executor")
 _OWN = ("arms", "lower_is_better", "worst", "key")  # only with a training of one's own
-_TRAINED = "model data imports norm_eps norm_momentum recipe task engine device tune".split()
+_TRAINED = "model data imports norm_eps norm_momentum recipe task engine device tune probe".split()
 _DECIDES = (
     "doesn't apply with run=: your own training decides it. Options of your function go into "
     "options=."
@@ -278,7 +286,7 @@ def _trained_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> StudyP
     data = "digits" if data is None else data
     dataset, task = _data_for(data, task, given["metric"], given["target"])
     recipe = make_recipe(training, dataset)
-    chosen = {name: given[name] for name in ("margin", "engine", "device")}
+    chosen = {name: given[name] for name in ("margin", "engine", "device", "probe")}
     return StudyPlan(arms, source, dataset, recipe, task=task, **chosen, **shared)
 
 
@@ -463,13 +471,15 @@ def _display(display: Any, progress: bool, plan: Executed) -> Any:
 
     from ..report import LiveStudy
 
-    labels, schedule = [arm.label for arm in plan.arms], plan.schedule(plan.arms[0])
+    schedule, shown = plan.schedule(plan.arms[0]), plan.contrasts[0]
     return LiveStudy(
         Console(file=sys.stderr),
         plan.pairs,
-        labels,
+        [arm.label for arm in plan.arms],
         schedule.epochs if schedule else 1,
+        compared=(shown.arm.label, shown.against.label),
+        names=short_names(plan.arms),
         metric=plan.metric,
         margin=plan.margin,
-        level=plan.level,
+        level=plan.share,
     )

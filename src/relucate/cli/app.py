@@ -32,7 +32,6 @@ app = typer.Typer(
     help="Where does normalization belong relative to the activation, in your network, on your "
     "data? Train both orders side by side and get an honest verdict.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -18,6 +18,7 @@ from ..study.interruption import interruptible
 from ..study.options import MODEL, RUNNING, TRAINING, StudyOptions
 from ..train.metric import metric_named
 from ..train.recipe import Recipe
+from .completion import completer
 from .fields import given_values, options_of
 from .options import (
     DataOptions,
@@ -57,6 +58,7 @@ def compare(
         str | None,
         typer.Argument(
             show_default="cnn",
+            autocompletion=completer("model"),
             help="A .keras file, keras.applications:NAME, a net from `relucate nets`, or a builder "
             "that may take `order`: file.py:build or package.module:build. A builder is your own "
             "code, and naming it runs it.",
@@ -148,7 +150,9 @@ def _with_data_of(recipe: str | None, options: dict[str, Any]) -> dict[str, Any]
     return {**options, "data": named.data, "size": options["size"] or named.size or None}
 
 
-_TRAINED = "task norm_eps norm_momentum imports tune rates engine device".split()  # of StudyOptions
+_TRAINED = (  # of StudyOptions
+    "task norm_eps norm_momentum imports tune rates engine device probe".split()
+)
 
 
 def _refuse_trained(model: str | None, options: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from typer.core import TyperCommand, TyperOption
 from ..errors import InputError, RelucateError
 from ..files import replacing
 from ..option import option as described
+from .completion import completer
 from .fields import given_values, options_of
 from .options import TextOrJson, builder_options, input_shapes
 
@@ -31,6 +32,7 @@ Model = Annotated[
         "function that builds the model: file.py:build or package.module:build. A function is your "
         "own code, and naming it runs it.",
         show_default=False,
+        autocompletion=completer("model"),
     ),
 ]
 Strategy = Annotated[str, typer.Option(help=_STRATEGY)]

@@ -5,7 +5,7 @@ Importing this package chooses the backend but doesn't import Keras yet: the fir
 
 from typing import TYPE_CHECKING
 
-from ..backend import use_backend as _use_backend
+from ..backend import use_backend_if_any as _use_backend_if_any
 from ..lazy import imported_on_use as _imported_on_use
 
 if TYPE_CHECKING:
@@ -27,5 +27,5 @@ _HOMES = {
     "read": "reading.reader",
 }
 
-_use_backend()
+_use_backend_if_any()
 __getattr__ = _imported_on_use(__name__, _HOMES)

@@ -21,6 +21,7 @@ from ..data.dataset import Dataset, labels_of
 from ..errors import InputError, Refused
 from ..train.augment import CROP, Decisions, decisions
 from ..train.decay import decays
+from ..train.looking import Look
 from ..train.loop import run
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
@@ -31,7 +32,7 @@ from ..train.streams import derive, dropout_key, epoch_order
 from ..train.task import CLASSIFICATION, Task
 from .losses import LOSSES, classes_on, gives_probabilities, wants_one_hot
 from .reading.norm_layers import NORM_LAYERS
-from .running import no_gradients
+from .running import kept_draws, no_gradients
 
 _SCORE_BATCH = 500
 _QUIET: Any = 0
@@ -45,6 +46,7 @@ def train(
     seed: int,
     on_epoch: OnEpoch = lambda report: None,
     task: Task = CLASSIFICATION,
+    look: Look | None = None,
 ) -> RunResult:
     """Train `model` in place through `fit` and score it on the test part.
 
@@ -71,6 +73,7 @@ def train(
         seed=seed,
         on_epoch=on_epoch,
         task=engine.task,
+        look=look,
     )
 
 
@@ -145,6 +148,21 @@ class _Engine:
     def counts(self) -> dict[str, int]:
         """Return the numbers of trainable scalars, of all layers and of the norms."""
         return count_parameters(self.model)
+
+    def inputs(self, index: np.ndarray) -> np.ndarray:
+        """Return test examples as the model takes them."""
+        return self.parts["test"][index]
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Restore afterwards everything that training reads: variables and random states."""
+        kept = [(v, np.array(keras.ops.convert_to_numpy(v.value))) for v in self.model.variables]
+        with kept_draws():
+            try:
+                yield
+            finally:
+                for variable, value in kept:
+                    variable.assign(value)
 
 
 class _Batches(keras.utils.PyDataset):

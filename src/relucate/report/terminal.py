@@ -29,7 +29,9 @@ from relucate.report.facts import (
     difference_text,
     each_metric,
     failed_runs,
+    headline,
     runs_text,
+    short_names,
     sole_winner,
     source,
     span,
@@ -46,6 +48,7 @@ VERDICT_STYLE = {
 }
 INDENT = (0, 0, 0, 2)
 STRIP_WIDTH = 60
+_SIDES = ("arm", "against", "winner")  # of a comparison
 UNBOUNDED = 1000  # columns: the width of a table without a limit
 
 
@@ -116,17 +119,26 @@ def _parts(
     study: dict[str, Any], console: Console, options: ConsoleOptions
 ) -> Iterator[RenderableType]:
     """Yield the parts of the view from top to bottom."""
-    yield _headline(study)
+    yield from _headline(study)
     yield Text("")
-    table = Padding(_arm_table(study), INDENT)
-    yield table if _fits(table, console, options) else _arm_lines(study)
-    yield Text("")
-    for line in tuning.lines(study):
-        yield _hanging(line)
+    if study.get("factors"):
+        yield from _factors(study, console, options)
+    else:
+        table = Padding(_arm_table(study), INDENT)
+        yield table if _fits(table, console, options) else _arm_lines(study)
     if study.get("tuning"):
         yield Text("")
-    yield from _differences(study, console, options)
+        yield from map(_hanging, tuning.lines(study))
+    if not study.get("factors") or _across(study):
+        yield Text("")
+        yield from _differences(study, console, options)
     yield from _closing(study)
+
+
+def _across(study: dict[str, Any]) -> bool:
+    """Return whether arms with different values are compared, too: the table of values lacks that.
+    """
+    return any(not comparison.get("values") for comparison in study["comparisons"])
 
 
 def displayable(value: Any, encoding: str = "utf-8") -> Any:
@@ -153,12 +165,17 @@ def _fits(renderable: RenderableType, console: Console, options: ConsoleOptions)
     return wanted <= options.max_width
 
 
-def _headline(study: dict[str, Any]) -> Text:
-    """Return the verdict in a word and in the study's sentence."""
-    verdict = str(study["verdict"])
-    style = VERDICT_STYLE.get(verdict, "bold")
-    sentence = bare_sentence(verdict, str(study["sentence"]))
-    return Text.assemble((verdict.upper(), style), ": ", (sentence, "bold"))
+def _headline(study: dict[str, Any]) -> Iterator[Text]:
+    """Yield each comparison's verdict in the study's sentence, then whether effects differ."""
+    for values, verdict, sentence in headline(study):
+        style = VERDICT_STYLE.get(verdict, "bold")
+        if values:
+            yield Text.assemble((values, style), ": ", (sentence, "bold"))
+        else:
+            words = (bare_sentence(verdict, sentence), "bold")
+            yield Text.assemble((verdict.upper(), style), ": ", words)
+    for sentence in varied.sentences(study):
+        yield Text(sentence)
 
 
 def _arm_table(study: dict[str, Any]) -> Table:
@@ -234,13 +251,17 @@ def _differences(
     study: dict[str, Any], console: Console, options: ConsoleOptions
 ) -> Iterator[RenderableType]:
     """Yield the comparisons: in words for two arms, as a table for more, if it fits."""
-    comparisons, units = study["comparisons"], Units.of_study(study)
-    if study.get("factors"):
-        yield from _factors(study, console, options)
+    comparisons, units, short = study["comparisons"], Units.of_study(study), short_names(study)
+    comparisons = [
+        {**found, **{side: short.get(found[side], found[side]) for side in _SIDES}}
+        for found in comparisons
+    ]
+    references = {comparison["against"] for comparison in comparisons}
     table = Padding(_comparison_table(comparisons, units), INDENT)
     if len(comparisons) > 1 and _fits(table, console, options):
         unit = f", in {units.metric.unit}" if units.metric.unit else ""
-        yield Text(f"minus {comparisons[0]['against']}{unit}:")
+        minus = f"minus {references.pop()}" if len(references) == 1 else "arm minus reference"
+        yield Text(f"{minus}{unit}:")
         yield table
         yield _indented(f"{_margin_text(study, units)}, {_interval_text(study)}")
         return
@@ -261,22 +282,39 @@ def _differences(
 def _factors(
     study: dict[str, Any], console: Console, options: ConsoleOptions
 ) -> Iterator[RenderableType]:
-    """Yield the table of all choices and the interactions of a study that varies several things."""
+    """Yield the table of a study that varies several things: a row for each choice of values."""
     headings, rows = varied.table(study)
     shown = Padding(simple_table(headings, rows, gap=2), INDENT)
     metric = Units.of_study(study).metric
     score = f"{metric.name} in {metric.words[0]}" if metric.unit else metric.name
     effect = f" in {metric.unit}" if metric.unit else ""
-    yield Text(f"{score}, effect of the order{effect}:")
+    yield Text(f"{score}, effect of the order{effect}{_minus(study)}:")
     if _fits(shown, console, options):
         yield shown
     else:
         for row in rows:
             pairs = zip(headings, row, strict=True)
             yield _indented(", ".join(f"{heading[0]} {cell}" for heading, cell in pairs))
-    for sentence in varied.sentences(study):
-        yield _indented(sentence)
-    yield Text("")
+    units = Units.of_study(study)
+    about = [_margin_text(study, units), _interval_text(study), count(study["pairs"], "pair")]
+    yield _indented(", ".join([*_aliases(study), *about]))
+
+
+def _minus(study: dict[str, Any]) -> str:
+    """Return what an effect is the difference of, where it is the same for all of them."""
+    short, effects = short_names(study), study["table"][0]["effects"]
+    if not effects or "against" not in effects[0]:
+        return ""
+    against = short.get(effects[0]["against"], effects[0]["against"])
+    if len(effects) > 1:
+        return f" (minus {against})"
+    return f" ({short.get(effects[0]['order'], effects[0]['order'])} minus {against})"
+
+
+def _aliases(study: dict[str, Any]) -> list[str]:
+    """Return what the short names of orders stand for."""
+    known = {arm["alias"]: arm["order"] for arm in study["arms"] if arm.get("alias")}
+    return [f"{alias} = {order}" for alias, order in known.items()]
 
 
 def _strip(
@@ -310,8 +348,10 @@ def _interval_text(study: dict[str, Any]) -> str:
 
 
 def _comparison_table(comparisons: list[dict[str, Any]], units: Units) -> Table:
-    """Return one row per comparison against the first arm."""
-    headings = [(name, "left") for name in ("arm", "verdict")]
+    """Return one row per comparison, with a column of references if there are several."""
+    several = len({comparison["against"] for comparison in comparisons}) > 1
+    names = ("arm", "reference", "verdict") if several else ("arm", "verdict")
+    headings = [(name, "left") for name in names]
     paired = not any(comparison.get("runs") for comparison in comparisons)
     counts = ("pairs", "correlation") if paired else ("runs",)
     headings += [(name, "right") for name in ("difference", "interval", *counts)]
@@ -321,6 +361,7 @@ def _comparison_table(comparisons: list[dict[str, Any]], units: Units) -> Table:
         rows.append(
             [
                 comparison["arm"],
+                *([comparison["against"]] if several else []),
                 Text(word, style=VERDICT_STYLE.get(word, "")),
                 units.difference(difference["estimate"]),
                 span(difference, comparison["pairs"], units),

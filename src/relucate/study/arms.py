@@ -19,6 +19,7 @@ from ..errors import InputError, Refused, RelucateError
 from ..frameworks import imported, seed_all
 from ..nets.user_code import where
 from ..order import Order
+from ..phrases import shown
 from ..train.framework import Framework, ReadModel
 from ..train.initial import sample
 from ..train.pairing import Paired, pair_initial
@@ -90,15 +91,6 @@ def label(name: str, varied: Mapping[str, Any]) -> str:
     """
     chosen = ", ".join(f"{key}={shown(value)}" for key, value in varied.items())
     return f"{name} ({chosen})" if chosen else name
-
-
-def shown(value: Any) -> str:
-    """Return a varied value as labels show it.
-
-    >>> shown(0.1 + 0.2), shown("tanh")
-    ('0.3', 'tanh')
-    """
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @dataclass

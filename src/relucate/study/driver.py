@@ -226,6 +226,6 @@ class _Missing:
 
 
 def _show_difference(outcome: StudyResults[Executed], display: Display) -> None:
-    found = outcome.difference(outcome.plan.arms[1])
+    found = outcome.difference(outcome.plan.contrasts[0])
     if found is not None:
         display.difference(found.estimate, found.low, found.high, found.n)

@@ -25,7 +25,18 @@ class StudyOptions:
     """The options of `relucate.compare`, besides the model, the data and the recipe."""
 
     orders: tuple[str, ...] = option(
-        ("before", "after"), "Orders to compare, each against the first: a,b or more.", panel=STUDY
+        ("before", "after"), "Orders to compare: a,b or more.", panel=STUDY
+    )
+    against: str | None = option(
+        None,
+        "The order (or label of --arms) that the others are compared against.",
+        panel=STUDY,
+        shown="the first",
+    )
+    all_pairs: bool = option(
+        False,
+        "Compare every two orders, with --vary also across values. More intervals share the error.",
+        panel=STUDY,
     )
     vary: list[str] | None = option(
         None,
@@ -115,6 +126,11 @@ class StudyOptions:
         panel=MODEL,
         flag="--import",
     )
+    probe: bool = option(
+        False,
+        "Also look at what the norms and the layers of the first pair see while it trains.",
+        panel=RUNNING,
+    )
     engine: str = option("auto", "auto, torch or keras.", panel=RUNNING)
     device: str = option("auto", "auto, cpu or cuda (engine torch).", panel=RUNNING)
     jobs: int = option(0, "Runs side by side (0: one per core).", panel=RUNNING)
@@ -153,6 +169,7 @@ class VerdictOptions:
     against: str | None = option(
         None, "The arm that the others are compared against.", shown="the first"
     )
+    all_pairs: bool = option(False, "Compare every two arms.")
     arms: tuple[str, ...] | None = option(None, "The arms to compare, with commas.", shown="all")
     worst: list[float] | None = option(
         None,

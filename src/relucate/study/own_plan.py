@@ -66,6 +66,11 @@ class OwnPlan(Executed):
         """Return the work of calling the function."""
         return own_run(spec, self.nan_diverges)
 
+    def activation(self, inspection: Inspection, arm: OwnArm) -> str | None:
+        """Return the activation, if an option says it."""
+        named = {**self.source.options, **arm.options}.get("act")
+        return named if isinstance(named, str) else None
+
     def settings(self, inspection: Inspection) -> dict[str, Any]:
         """Return the document's sections on how the scores came about."""
         return {

@@ -20,7 +20,8 @@ from ..backend import installed
 from ..data.dataset import Dataset
 from ..errors import InputError, Refused
 from ..frameworks import FRAMEWORKS, HOST, lower, named
-from ..train.framework import Framework
+from ..train.framework import Framework, Watchable
+from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult, RunSpec
 from ..train.task import CLASSIFICATION, Task
@@ -142,6 +143,7 @@ def _look_at(source: ModelSource, arms: list[Arm], given: Given, engine: str) ->
         # What else may differ between arms: biases, and the settings of their norms.
         "biases": framework.biases(model),
         "settings": sorted({described(norm) for norm in framework.norms(model)}),
+        "activation": _activation(built),
     }
     own = framework.own_training(model)
     notes = [*paired.notes, built.note, _unused(own) if own else ""]
@@ -155,6 +157,16 @@ def _unused(names: tuple[str, ...]) -> str:
         "recipe trains it and the task scores it. To train it your way, give the training function "
         "itself: compare(run=...), --run"
     )
+
+
+def _activation(built: Built) -> str | None:
+    """Return the network's activation; None of several, and of a module, which isn't read."""
+    try:
+        graph = built.read().graph if built.framework.lowers else ()
+    except Refused:
+        return None
+    found = {node.op for node in graph if node.kind == "act" and not node.operation.mixes}
+    return found.pop() if len(found) == 1 else None
 
 
 def _input_scaling(built: Built) -> tuple[str, ...]:
@@ -274,6 +286,7 @@ def execute(
     initialise(built, data, recipe, spec.seed)
     framework, engine = built.framework, named(spec.engine["name"])
     model = built.model if engine is framework else lower(built.read(), check=False, task=task)
+    look = _look(spec.probe, built, model, engine, data)
     result = engine.train(
         model,
         data,
@@ -283,9 +296,25 @@ def execute(
         device=spec.engine["device"],
         channels_first=framework.channels_first(built.model, data.input_shape),
         task=task,
+        look=look,
     )
     result.shared, result.tensors = len(paired.shared), len(built.tensors)
     result.seconds["total"] = time.perf_counter() - start
     for name, value in framework.count(built.model).items():
         setattr(result, name, value)
     return result
+
+
+def _look(
+    asked: Mapping[str, Any], built: Built, model: Any, engine: Framework, data: Dataset
+) -> Look | None:
+    """Return what looks at the model that is trained, None if nothing is asked."""
+    if not asked:
+        return None
+
+    def watchable() -> Watchable:
+        if model is not built.model:
+            return engine.watchable(model)
+        return engine.read(model, engine.example(data.input_shape, model))
+
+    return Look(watchable, asked["epochs"], asked["examples"])

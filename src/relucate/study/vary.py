@@ -13,7 +13,8 @@ from typing import Any
 from .. import nets
 from ..errors import InputError, unknown
 from ..train.recipe import Recipe
-from .arms import Arm
+from .arms import Arm, label
+from .compared import Compared
 from .source import ModelSource
 
 _RECIPE = {field.name for field in fields(Recipe)}
@@ -51,6 +52,18 @@ def arms_from(
             )
     given = own or {}
     return tuple(replace(arm, recipe={**given.get(arm.name, {}), **arm.recipe}) for arm in arms)
+
+
+def short_names(arms: Sequence[Compared]) -> dict[str, str]:
+    """Return a short name for each arm's label, with the order's alias if every order has one.
+
+    >>> short_names(arms_from(["before", "after"]))["linear-act-norm"]
+    'after'
+    """
+    aliases = {arm.label: arm.order.alias for arm in arms if arm.order is not None}
+    if len(aliases) < len(arms) or None in aliases.values():
+        return {arm.label: arm.label for arm in arms}
+    return {arm.label: label(aliases[arm.label] or arm.name, arm.varied) for arm in arms}
 
 
 def check_factors(factors: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]:

@@ -6,6 +6,7 @@ Its methods are short: anything longer than a few lines is in the other files of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,7 +18,8 @@ from torch import fx, nn
 from ..errors import InputError, Refused
 from ..graph import Graph, Node
 from ..graph.evaluate import evaluate
-from ..train.framework import Framework, Init, Lowerable, ReadModel
+from ..train.framework import Framework, Init, Lowerable, ReadModel, Target, Watchable
+from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
@@ -25,9 +27,11 @@ from . import trainer
 from .initial import lsuv, orthonormal
 from .lowering.check import lower_checked
 from .modules import is_norm
+from .precision import float32
 from .reading.detached import unwrap
 from .reading.reader import read, read_with_modules, same_calls_in_training, unread
 from .running import (
+    device_of,
     export,
     in_double,
     other_sizes,
@@ -36,7 +40,7 @@ from .running import (
     takes_tokens,
     tapped,
 )
-from .watching import watch
+from .watching import WatchedLowered, gradients, watch
 from .writing.copying import backward_hooks
 from .writing.functions import WithModules, with_modules
 from .writing.proving import Proof
@@ -121,6 +125,15 @@ class _ReadModel:
     ) -> None:
         watch(self._model, self._reading, names, batches, each)
 
+    def gradients(
+        self,
+        names: Sequence[str],
+        batches: Iterable[Sequence[np.ndarray]],
+        target: Target,
+        each: Callable[[str, np.ndarray], None],
+    ) -> None:
+        gradients(self._model, self._reading, names, batches, target, each)
+
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         return other_sizes(inputs)
 
@@ -130,26 +143,19 @@ class _ReadModel:
 
     def notes(self, model: Any) -> tuple[str, ...]:
         found = []
-        if type(model) is not type(self._model) and not same_calls_in_training(
-            self._model, self._example, self._leaves
-        ):
+        own_class = isinstance(model, type(self._model))
+        if not own_class and not same_calls_in_training(self._model, self._example, self._leaves):
             found.append(
                 "the forward does something else in training mode (behind self.training); the new "
                 "module always does what eval mode does."
             )
-        if isinstance(model, fx.GraphModule) and type(model) is not type(self._model):
+        if isinstance(model, fx.GraphModule) and not own_class:
             old, new = (output_class(one, self._example) for one in (self._model, model))
             if old is not new:
                 found.append(
                     f"the new module returns a {new.__name__}, not a {old.__name__} as the source."
                 )
-        if paths := self._traced.get(model):
-            named = ", ".join(f"'{path}'" for path in paths)
-            found.append(
-                f"{named} called an activation as a function, one several times, or had its norm "
-                "inside: it is a torch.fx.GraphModule of the same calls now, in which each is a "
-                "module of its own."
-            )
+        found += _with_modules_notes(model, self._traced.get(model, ()))
         if paths := unread(self._reading, self._model):
             named = ", ".join(f"'{path}'" for path in paths)
             found.append(
@@ -169,6 +175,19 @@ class _ReadModel:
         raise Refused("a torch.nn.Module is trained as it is, not lowered.")
 
 
+def _with_modules_notes(model: nn.Module, paths: Sequence[str]) -> Iterator[str]:
+    """Yield what became of the submodules whose activations had to become modules."""
+    traced = {p for p in paths if isinstance(model.get_submodule(p), fx.GraphModule)}
+    called = "called an activation as a function, one several times, or had its norm inside"
+    for those, what in (
+        (traced, "a torch.fx.GraphModule of the same calls now, in which"),
+        (set(paths) - traced, "of a subclass of its class now, in whose code"),
+    ):
+        if those:
+            named = ", ".join(f"'{path}'" if path else "the model" for path in sorted(those))
+            yield f"{named} {called}: it is {what} each is a module of its own."
+
+
 def _ranked(value: np.ndarray, node: Node) -> np.ndarray:
     """Return what a norm reads with as many axes as its node has: it may have merged some."""
     missing = len(node.shape) - value.ndim
@@ -186,9 +205,9 @@ def _turned(old: Graph, new: Graph) -> dict[str, str]:
     }
 
 
-def _batch(x: np.ndarray) -> torch.Tensor:
-    """Return a batch (channels last) as modules take it: images with the channels first."""
-    batch = torch.from_numpy(x)
+def _batch(x: np.ndarray, model: Any) -> torch.Tensor:
+    """Return a batch (channels last) as a module takes it: where it is, images channels first."""
+    batch = torch.from_numpy(x).to(device_of(model))
     return batch.movedim(-1, 1) if batch.ndim > 3 else batch
 
 
@@ -206,7 +225,7 @@ class _Torch:
         if len(input_shape) > 2:
             return 2, input_shape[-1], *input_shape[:-1]
         if model is not None and takes_tokens(model, input_shape):
-            return (torch.zeros((2, *input_shape), dtype=torch.int64),)
+            return (torch.zeros((2, *input_shape), dtype=torch.int64, device=device_of(model)),)
         return 2, *input_shape
 
     def read(self, model: Any, example: Any = None, leaves: Sequence[str] = ()) -> ReadModel:
@@ -255,7 +274,7 @@ class _Torch:
     ) -> list[str]:
         if init == "orthonormal":
             return orthonormal(model, seed=seed, names=names)
-        return lsuv(model, _batch(x), seed=seed, names=names)
+        return lsuv(model, _batch(x, model), seed=seed, names=names)
 
     def count(self, model: Any) -> dict[str, int]:
         return trainer.count_parameters(model)
@@ -283,7 +302,7 @@ class _Torch:
         model.train(training)
         torch.manual_seed(0)
         with torch.no_grad():
-            return model(_batch(x))
+            return model(_batch(x, model))
 
     def check(
         self,
@@ -307,6 +326,9 @@ class _Torch:
     def lower(self, source: Lowerable, *, check: bool = True, task: Task = CLASSIFICATION) -> Any:
         return lower_checked(source, check=check, task=task)
 
+    def watchable(self, lowered: Any) -> Watchable:
+        return WatchedLowered(lowered)
+
     def train(
         self,
         model: Any,
@@ -318,6 +340,7 @@ class _Torch:
         device: str,
         channels_first: bool,
         task: Task,
+        look: Look | None = None,
     ) -> RunResult:
         return trainer.train(
             model,
@@ -328,6 +351,7 @@ class _Torch:
             device=device,
             channels_first=channels_first,
             task=task,
+            look=look,
         )
 
     def seed(self, seed: int) -> None:
@@ -345,6 +369,9 @@ class _Torch:
             reason = str(error).partition("\n")[0]
             raise InputError(f"device '{wanted}' can't be used by PyTorch: {reason}") from None
         return wanted
+
+    def full_float32(self) -> AbstractContextManager[None]:
+        return float32()
 
     def limit_threads(self, threads: int) -> None:
         torch.set_num_threads(threads)

@@ -71,7 +71,12 @@ class Recipe:
         shown="0.5,0.75",
     )
     label_smoothing: float = option(0.0, "Label smoothing.", span=_BELOW_1)
-    precision: str = option("fp32", "fp32 or bf16.", choices=("fp32", "bf16"))
+    precision: str = option(
+        "fp32",
+        "fp32 (full float32, on a GPU too), tf32 (convolutions and matrix products of an NVIDIA "
+        "GPU in TF32) or bf16 (autocast).",
+        choices=("fp32", "tf32", "bf16"),
+    )
     augment: tuple[str, ...] = option(
         (), "Of images: flip (horizontally), crop or flip,crop.", shown="none"
     )
