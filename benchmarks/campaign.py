@@ -3,6 +3,7 @@
     python benchmarks/campaign.py list
     python benchmarks/campaign.py data                    make the tables that the rows below need
     python benchmarks/campaign.py run NAME... | all       train what has no card yet
+    python benchmarks/campaign.py remake                  write the cards again from the stores
 
 Each row is one `relucate compare` command, run in the folder `--folder`. There `cifar10` is a
 folder of images (train/CLASS, test/CLASS), or a link to one; `data` makes the other files. Runs are
@@ -202,9 +203,23 @@ def run(row: Row, folder: Path, cards: Path) -> None:
     print(f"{row.name}: {study.sentence}", flush=True)
 
 
+def remake(row: Row, folder: Path, cards: Path) -> None:
+    """Write a row's card again from its store, with the commit that it was trained at."""
+    from relucate.api.study import Study
+
+    card, study = cards / f"{row.name}.json", folder / "stores" / row.name / "study.json"
+    if not (card.is_file() and study.is_file()):
+        return
+    commit = json.loads(card.read_text())["made"]["commit"]
+    Study(json.loads(study.read_text())).card(card, question=row.question)
+    made = json.loads(card.read_text())
+    made["made"]["commit"] = commit
+    card.write_text(json.dumps(made, indent=1))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=("list", "data", "run"))
+    parser.add_argument("what", choices=("list", "data", "run", "remake"))
     parser.add_argument("names", nargs="*")
     parser.add_argument("--folder", type=Path, default=Path())
     parser.add_argument("--cards", type=Path, default=CARDS)
@@ -214,6 +229,8 @@ def main() -> None:
     for row in rows():
         if given.what == "list":
             print(f"{row.name}: relucate compare {row.arguments}")
+        elif given.what == "remake":
+            remake(row, given.folder.resolve(), given.cards.resolve())
         elif given.what == "run" and (given.names == ["all"] or row.name in given.names):
             run(row, given.folder.resolve(), given.cards.resolve())
 

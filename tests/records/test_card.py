@@ -59,3 +59,31 @@ def test_an_unknown_activation_is_not_guessed(study):
     for arm in found["arms"]:
         arm["options"] = {}
     assert {row["act"] for row in card_of(found)["rows"]} == {"not named"}
+
+
+def test_orders_at_their_own_rates_are_one_row(study):
+    found = study.to_dict()
+    before, after = found["arms"][:2]
+    for arm, rate in ((before, 0.1), (after, 0.3)):
+        arm["options"] = {"lr": rate}
+    found |= {"arms": [before, after], "factors": []}
+    (row,) = card_of(found)["rows"]
+    assert row["setting"].endswith("lr 0.1 before, 0.3 after, 1 epochs, batch 64")
+    assert row["interval"]
+
+
+def test_orders_with_dropout_are_before_and_after(tmp_path):
+    study = compare(
+        "mlp", orders=["linear-norm-act-drop", "linear-act-norm-drop"], pairs=3, jobs=1,
+        progress=False, recipe={"epochs": 1}, options={"width": 8, "depth": 1, "dropout": 0.2},
+    )  # fmt: skip
+    (row,) = read_card(study.card(tmp_path / "card.json"))
+    assert row.interval[0] <= row.difference <= row.interval[1]
+
+
+def test_a_card_knows_its_commit_in_a_checkout(monkeypatch, tmp_path):
+    from relucate.records import card
+
+    assert card.commit() is None or len(card.commit().removesuffix("-dirty")) >= 12
+    monkeypatch.setattr(card, "__file__", str(tmp_path / "card.py"))
+    assert card.commit() is None

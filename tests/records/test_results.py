@@ -1,6 +1,7 @@
 """Evidence: every published row is whole, filters fit, and what the rows add up to is right."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -72,12 +73,26 @@ def test_other_files_are_refused(tmp_path, text):
 
 
 def test_the_summary_counts_each_side():
-    rows = matching(known(), act="relu", net="vgg")
+    rows = matching(known(), act="relu", net="vgg16")
     (found,) = summary(rows)
     assert (found["act"], found["rows"], found["before"], found["after"]) == ("relu", 4, 4, 0)
     assert (found["low"], found["high"]) == (pytest.approx(-2.49), pytest.approx(-0.65))
     assert found["tuned"] == 4
     assert found["spread"] == 0
+
+
+def test_our_own_rows_are_counted_by_their_verdict(tmp_path):
+    rows = [
+        row
+        for verdict in ("better", "equivalent", "inconclusive")
+        for row in read_card(write(tmp_path, verdict=verdict, unit="%"))
+    ]
+    rows = [replace(row, study=replace(row.study, own=True)) for row in rows]
+    published = matching(known(), act="relu", net="vgg16")
+    first, second = summary([*rows, *published])
+    assert (first["own"], second["own"]) == (False, True)
+    found = [second[side] for side in ("after", "before", "level", "undecided")]
+    assert found == [1, 0, 1, 1]
 
 
 def test_names_match_by_their_letters_and_digits():

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..order import place_of_norm
+from .place import place_of_norm
 
 _FOLDER = Path(__file__).parent
 _SCHEMAS = {"relucate.published/1", "relucate.card/1"}
@@ -168,36 +168,47 @@ def matching(
 
 
 def summary(results: Iterable[Result]) -> list[dict[str, Any]]:
-    """Return, per activation, what the rows with both orders say, those with most rows first.
+    """Return, per activation, what the rows with both orders say: published ones, then our own.
 
-    Each: act; metric and unit; rows; after, before, level: the number of rows in which that order
-    is ahead (level: no difference at all); low, high: the extremes of after minus before, positive
-    if after is better; tuned, spread: rows with each order's own rate, and with a spread over runs.
+    Those with most rows come first. Each: own; act; unit, and metric where the unit doesn't say it;
+    rows; after, before: the number of rows in which that order is ahead; level: no difference at
+    all; low, high: the extremes of after minus before, positive if after is better; tuned, spread:
+    rows with each order's own rate, and with a spread over runs.
+
+    Our own rows have a verdict: ahead means better, level equivalent; the others are undecided.
     """
-    found: dict[tuple[str, str], list[Result]] = {}
+    found: dict[tuple[Any, ...], list[Result]] = {}
     for result in results:
         if result.difference is not None and result.axis == "order":
-            found.setdefault((result.act, result.unit), []).append(result)
-    return [
-        _summed(*key, rows) for key, rows in sorted(found.items(), key=lambda item: -len(item[1]))
-    ]
+            metric = "" if result.unit == "%" else result.metric
+            key = (result.study.own, result.act, result.unit, metric)
+            found.setdefault(key, []).append(result)
+    ordered = sorted(found.items(), key=lambda item: (item[0][0], -len(item[1])))
+    return [_summed(*key, rows) for key, rows in ordered]
 
 
-def _summed(act: str, unit: str, rows: list[Result]) -> dict[str, Any]:
+def _summed(own: bool, act: str, unit: str, metric: str, rows: list[Result]) -> dict[str, Any]:
     differences = [row.difference or 0.0 for row in rows]
-    spread = sum(any("sd" in score for score in row.scores.values()) for row in rows)
+    sides = [_side(row) for row in rows]
     return {
+        "own": own,
         "act": act,
         "unit": unit,
+        "metric": metric,
         "rows": len(rows),
-        "after": sum(d > 0 for d in differences),
-        "before": sum(d < 0 for d in differences),
-        "level": sum(d == 0 for d in differences),
+        **{side: sides.count(side) for side in ("after", "before", "level", "undecided")},
         "low": min(differences),
         "high": max(differences),
         "tuned": sum(row.tuned for row in rows),
-        "spread": spread,
+        "spread": sum(any("sd" in score for score in row.scores.values()) for row in rows),
     }
+
+
+def _side(row: Result) -> str:
+    if row.verdict in ("equivalent", "inconclusive"):
+        return "level" if row.verdict == "equivalent" else "undecided"
+    difference = row.difference or 0.0
+    return "level" if not difference else "after" if difference > 0 else "before"
 
 
 def _plain(text: str) -> str:
