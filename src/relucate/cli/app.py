@@ -18,7 +18,7 @@ from .data import data
 from .evidence import evidence
 from .fold import fold
 from .merge import merge
-from .nets import nets
+from .nets import nets, recipes
 from .probe import probe
 from .rebuild import rebuild
 from .report import report
@@ -59,7 +59,7 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 _TRANSFORMING = (rebuild, convert, fold, verify)
-_LISTS = (rules, report, nets, data)
+_LISTS = (rules, report, nets, recipes, data)
 
 for verb in (audit, compare, verdict, merge, *_TRANSFORMING, probe, evidence, *_LISTS):
     kind = WithStrategies if verb in (convert, fold) else None

@@ -73,6 +73,14 @@ def compare(
             rich_help_panel=MODEL,
         ),
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="A published experiment from `relucate recipes`: its net, data, orders and "
+            "training, where you give none.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     out: Annotated[
         Path,
         typer.Option(help="Folder for the store of runs and the report.", rich_help_panel=RUNNING),
@@ -101,23 +109,23 @@ def compare(
     so the same command continues where it stopped.
     """
     from ..api.study import compare as run
-    from ..api.study import make_recipe
 
     asked = given_values(StudyOptions, options)
     asked["vary"] = varied_options(asked.get("vary"))
     asked["options"] = _builder_options(given_values(_NetOptions, options), option)
     if "run" in asked:
-        _refuse_trained(model, options)
+        _refuse_trained(model, {**options, "recipe": recipe})
         if "metric" in asked:  # without it `run` refuses
             own = metric_named(asked["metric"], asked.get("lower_is_better"))
             asked |= _in_its_unit(asked, own)
     with interruptible(last=True):
         try:
             if "run" not in asked:
-                dataset = load_data(options, quiet=quiet)
+                named = {} if recipe is None else {"name": recipe}
+                dataset = load_data(_with_data_of(recipe, options), quiet=quiet)
                 asked |= _in_its_unit(asked, _task_metric(asked, dataset))
-                recipe = make_recipe(given_values(Recipe, options), dataset)
-                asked |= {"model": model, "data": dataset, "recipe": recipe}
+                training = {**named, **given_values(Recipe, options)}
+                asked |= {"model": model, "data": dataset, "recipe": training}
             study = run(
                 store=out / "runs.sqlite",
                 progress=not quiet,
@@ -132,13 +140,26 @@ def compare(
             study.card(card)
 
 
-_TRAINED = "task norm_eps norm_momentum imports tune rates engine device".split()  # of StudyOptions
+def _with_data_of(recipe: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options, with the data of a named recipe if none are given."""
+    from ..nets import recipe_named
+
+    if recipe is None or options["data"] is not None:
+        return options
+    named = recipe_named(recipe)
+    return {**options, "data": named.data, "size": options["size"] or named.size or None}
+
+
+_TRAINED = (  # of StudyOptions
+    "task norm_eps norm_momentum imports tune rates engine device probe".split()
+)
 
 
 def _refuse_trained(model: str | None, options: dict[str, Any]) -> None:
     """Raise InputError for an option that only the package's own training has."""
     kinds = (DataOptions, ReadOptions, _NetOptions, Recipe)
     given = [name for kind in kinds for name in given_values(kind, options)]
+    given += ["recipe"] if options["recipe"] is not None else []
     given += [name for name in given_values(StudyOptions, options) if name in _TRAINED]
     if model is not None:
         raise InputError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import numpy as np
 
 from ..errors import InputError, Refused
 from ..graph import Graph
-from ..train.framework import Framework, Init, Lowerable, ReadModel
+from ..train.framework import Framework, Init, Lowerable, ReadModel, Target, Watchable
+from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
@@ -25,7 +27,7 @@ from .lowerable import lowerable
 from .reading.norm_layers import is_norm
 from .reading.reader import has_own_call, own_training, read, read_with_calls
 from .reading.subclassed import other_arguments, shapes_of
-from .running import in_double, outputs, precisions, tapped
+from .running import full_float32, in_double, outputs, precisions, tapped
 from .watching import watch
 from .writing.compiling import compile_like
 from .writing.writer import write, write_tapped
@@ -85,6 +87,15 @@ class _ReadModel:
         each: Callable[[str, np.ndarray], None],
     ) -> None:
         watch(self._reading, names, batches, each)
+
+    def gradients(
+        self,
+        names: Sequence[str],
+        batches: Iterable[Sequence[np.ndarray]],
+        target: Target,
+        each: Callable[[str, np.ndarray], None],
+    ) -> None:
+        raise Refused("Keras has no gradients of its own: they are those of the lowered model.")
 
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         return []  # the graph already says which sizes it accepts
@@ -221,6 +232,9 @@ class _Keras:
     def lower(self, source: Lowerable, *, check: bool = True, task: Task = CLASSIFICATION) -> Any:
         raise Refused(f"models can't be lowered to Keras; got one of {source.title}.")
 
+    def watchable(self, lowered: Any) -> Watchable:
+        raise Refused("models can't be lowered to Keras.")
+
     def train(
         self,
         model: Any,
@@ -232,8 +246,10 @@ class _Keras:
         device: str,
         channels_first: bool,
         task: Task,
+        look: Look | None = None,
     ) -> RunResult:
-        return trainer.train(model, data, recipe, seed=seed, on_epoch=on_epoch, task=task)
+        given: Any = {"seed": seed, "on_epoch": on_epoch, "task": task, "look": look}
+        return trainer.train(model, data, recipe, **given)
 
     def seed(self, seed: int) -> None:
         # Automatic layer names start over in every arm; a full garbage collection takes too long.
@@ -250,6 +266,9 @@ class _Keras:
                 "engine, whose backend chooses the device: leave the device at auto."
             )
         return wanted
+
+    def full_float32(self) -> AbstractContextManager[None]:
+        return full_float32()
 
     def limit_threads(self, threads: int) -> None:
         pass  # the backend has its own setting

@@ -25,6 +25,7 @@ from .comparison import Comparison, Seed
 from .contrasts import Contrast
 from .interaction import Interaction, grid
 from .next_steps import next_steps
+from .probing import probed
 from .results import StudyResults
 from .words import arm_in_words, effect_in_words, in_words, same_values
 
@@ -53,6 +54,7 @@ def document(outcome: StudyResults[Comparison], *, command: str) -> dict[str, An
         "arms": [_arm(outcome, index, seeds) for index in range(len(plan.arms))],
         "runs": _runs(outcome),
         **plan.settings(outcome.inspection),
+        **probed(outcome, comparisons),
         "command": command,
         "seconds": outcome.seconds,
         "notes": _notes(outcome) + next_steps(outcome, seeds, command),

@@ -126,6 +126,11 @@ class StudyOptions:
         panel=MODEL,
         flag="--import",
     )
+    probe: bool = option(
+        False,
+        "Also look at what the norms and the layers of the first pair see while it trains.",
+        panel=RUNNING,
+    )
     engine: str = option("auto", "auto, torch or keras.", panel=RUNNING)
     device: str = option("auto", "auto, cpu or cuda (engine torch).", panel=RUNNING)
     jobs: int = option(0, "Runs side by side (0: one per core).", panel=RUNNING)

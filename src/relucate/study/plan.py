@@ -28,6 +28,7 @@ from .display import Display
 from .executors import EXECUTORS, Executor, Setup
 from .executors.perform import inspection, training
 from .identity import code_digest
+from .probing import check_probe, look
 from .source import ModelSource
 from .tasks import ENGINES, Inspection
 
@@ -99,7 +100,8 @@ class StudyPlan(Executed):
     """The plan of a study that trains networks: all of the user's choices.
 
     task: what the networks are trained for, by default what the labels are for; metric: by default
-        the task's.
+        the task's; probe: whether the first pair is looked at while it trains, or after which
+        epochs (0: before training).
     """
 
     arms: tuple[Arm, ...]
@@ -109,6 +111,7 @@ class StudyPlan(Executed):
     _: KW_ONLY
     engine: str = "auto"
     device: str = "auto"
+    probe: bool | Sequence[int] = False
     task: Task = None  # type: ignore[assignment]  # the labels', from __post_init__ on
     metric: Metric = None  # type: ignore[assignment]  # the task's, from __post_init__ on
 
@@ -117,6 +120,7 @@ class StudyPlan(Executed):
         if self.metric is None:
             object.__setattr__(self, "metric", self._metric())
         super().__post_init__()
+        check_probe(self.probe)
         if not isinstance(self.device, str):
             raise InputError(f"device must be a text such as 'cpu', got {self.device!r:.80}.")
         one_of(self.engine, "engine", ENGINES)
@@ -200,7 +204,12 @@ class StudyPlan(Executed):
             engine={**engine, "threads": self.threads},
             versions=inspection.versions,
             task=_identity(self.task),
+            probe=self._look(self.arms[index]) if seed == self.first_seed else {},
         )
+
+    def _look(self, arm: Arm) -> dict[str, Any]:
+        """Return after which epochs an arm's first run is looked at; nothing if it isn't."""
+        return look(self.probe, self.schedule(arm).epochs, self.examples)
 
     @property
     def examples(self) -> int:

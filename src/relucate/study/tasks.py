@@ -20,7 +20,8 @@ from ..backend import installed
 from ..data.dataset import Dataset
 from ..errors import InputError, Refused
 from ..frameworks import FRAMEWORKS, HOST, lower, named
-from ..train.framework import Framework
+from ..train.framework import Framework, Watchable
+from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult, RunSpec
 from ..train.task import CLASSIFICATION, Task
@@ -285,6 +286,7 @@ def execute(
     initialise(built, data, recipe, spec.seed)
     framework, engine = built.framework, named(spec.engine["name"])
     model = built.model if engine is framework else lower(built.read(), check=False, task=task)
+    look = _look(spec.probe, built, model, engine, data)
     result = engine.train(
         model,
         data,
@@ -294,9 +296,25 @@ def execute(
         device=spec.engine["device"],
         channels_first=framework.channels_first(built.model, data.input_shape),
         task=task,
+        look=look,
     )
     result.shared, result.tensors = len(paired.shared), len(built.tensors)
     result.seconds["total"] = time.perf_counter() - start
     for name, value in framework.count(built.model).items():
         setattr(result, name, value)
     return result
+
+
+def _look(
+    asked: Mapping[str, Any], built: Built, model: Any, engine: Framework, data: Dataset
+) -> Look | None:
+    """Return what looks at the model that is trained, None if nothing is asked."""
+    if not asked:
+        return None
+
+    def watchable() -> Watchable:
+        if model is not built.model:
+            return engine.watchable(model)
+        return engine.read(model, engine.example(data.input_shape, model))
+
+    return Look(watchable, asked["epochs"], asked["examples"])

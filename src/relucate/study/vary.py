@@ -6,12 +6,12 @@ With factors such as act = relu, tanh every order is trained with every value. C
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import product
 from typing import Any
 
 from .. import nets
-from ..errors import InputError
+from ..errors import InputError, unknown
 from ..train.recipe import Recipe
 from .arms import Arm, label
 from .compared import Compared
@@ -21,12 +21,17 @@ _RECIPE = {field.name for field in fields(Recipe)}
 
 
 def arms_from(
-    orders: Sequence[str], factors: Mapping[str, Sequence[Any]] | None = None
+    orders: Sequence[str],
+    factors: Mapping[str, Sequence[Any]] | None = None,
+    own: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[Arm, ...]:
     """Return an arm per choice of values and order; the orders of one choice follow each other.
 
     A factor that is an option of the recipe (lr, weight_decay, ...) goes to the recipe, any other
-    to the builder. Every order is parsed, so that a typo fails before anything runs.
+    to the builder. Every order is parsed, so that a typo fails before anything runs. own: options
+    of the recipe by canonical order, which that order trains with whatever varies.
+
+    Raises: InputError: `own` names an order that isn't compared, or an option that varies.
 
     >>> [arm.label for arm in arms_from(["before", "none"], {"act": ["relu", "tanh"]})][2:]
     ['linear-norm-act (act=tanh)', 'linear-act (act=tanh)']
@@ -37,9 +42,16 @@ def arms_from(
         options = {name: value for name, value in chosen.items() if name not in _RECIPE}
         recipe = {name: value for name, value in chosen.items() if name in _RECIPE}
         arms += [Arm(str(order), options, recipe) for order in orders]
-    for arm in arms:
-        _ = arm.order
-    return tuple(arms)
+    found = [arm.name for arm in arms]  # parses every order
+    for name, values in (own or {}).items():
+        if name not in found:
+            raise unknown("order in the recipe's arms", name, found)
+        if twice := values.keys() & (factors or {}).keys():
+            raise InputError(
+                f"{min(twice)} varies, and is an order's own too: give one of the two."
+            )
+    given = own or {}
+    return tuple(replace(arm, recipe={**given.get(arm.name, {}), **arm.recipe}) for arm in arms)
 
 
 def short_names(arms: Sequence[Compared]) -> dict[str, str]:

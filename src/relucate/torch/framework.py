@@ -6,6 +6,7 @@ Its methods are short: anything longer than a few lines is in the other files of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,7 +18,8 @@ from torch import fx, nn
 from ..errors import InputError, Refused
 from ..graph import Graph, Node
 from ..graph.evaluate import evaluate
-from ..train.framework import Framework, Init, Lowerable, ReadModel
+from ..train.framework import Framework, Init, Lowerable, ReadModel, Target, Watchable
+from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
@@ -25,9 +27,11 @@ from . import trainer
 from .initial import lsuv, orthonormal
 from .lowering.check import lower_checked
 from .modules import is_norm
+from .precision import float32
 from .reading.detached import unwrap
 from .reading.reader import read, read_with_modules, same_calls_in_training, unread
 from .running import (
+    device_of,
     export,
     in_double,
     other_sizes,
@@ -36,7 +40,7 @@ from .running import (
     takes_tokens,
     tapped,
 )
-from .watching import watch
+from .watching import WatchedLowered, gradients, watch
 from .writing.copying import backward_hooks
 from .writing.functions import WithModules, with_modules
 from .writing.proving import Proof
@@ -121,6 +125,15 @@ class _ReadModel:
     ) -> None:
         watch(self._model, self._reading, names, batches, each)
 
+    def gradients(
+        self,
+        names: Sequence[str],
+        batches: Iterable[Sequence[np.ndarray]],
+        target: Target,
+        each: Callable[[str, np.ndarray], None],
+    ) -> None:
+        gradients(self._model, self._reading, names, batches, target, each)
+
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         return other_sizes(inputs)
 
@@ -192,9 +205,9 @@ def _turned(old: Graph, new: Graph) -> dict[str, str]:
     }
 
 
-def _batch(x: np.ndarray) -> torch.Tensor:
-    """Return a batch (channels last) as modules take it: images with the channels first."""
-    batch = torch.from_numpy(x)
+def _batch(x: np.ndarray, model: Any) -> torch.Tensor:
+    """Return a batch (channels last) as a module takes it: where it is, images channels first."""
+    batch = torch.from_numpy(x).to(device_of(model))
     return batch.movedim(-1, 1) if batch.ndim > 3 else batch
 
 
@@ -212,7 +225,7 @@ class _Torch:
         if len(input_shape) > 2:
             return 2, input_shape[-1], *input_shape[:-1]
         if model is not None and takes_tokens(model, input_shape):
-            return (torch.zeros((2, *input_shape), dtype=torch.int64),)
+            return (torch.zeros((2, *input_shape), dtype=torch.int64, device=device_of(model)),)
         return 2, *input_shape
 
     def read(self, model: Any, example: Any = None, leaves: Sequence[str] = ()) -> ReadModel:
@@ -261,7 +274,7 @@ class _Torch:
     ) -> list[str]:
         if init == "orthonormal":
             return orthonormal(model, seed=seed, names=names)
-        return lsuv(model, _batch(x), seed=seed, names=names)
+        return lsuv(model, _batch(x, model), seed=seed, names=names)
 
     def count(self, model: Any) -> dict[str, int]:
         return trainer.count_parameters(model)
@@ -289,7 +302,7 @@ class _Torch:
         model.train(training)
         torch.manual_seed(0)
         with torch.no_grad():
-            return model(_batch(x))
+            return model(_batch(x, model))
 
     def check(
         self,
@@ -313,6 +326,9 @@ class _Torch:
     def lower(self, source: Lowerable, *, check: bool = True, task: Task = CLASSIFICATION) -> Any:
         return lower_checked(source, check=check, task=task)
 
+    def watchable(self, lowered: Any) -> Watchable:
+        return WatchedLowered(lowered)
+
     def train(
         self,
         model: Any,
@@ -324,6 +340,7 @@ class _Torch:
         device: str,
         channels_first: bool,
         task: Task,
+        look: Look | None = None,
     ) -> RunResult:
         return trainer.train(
             model,
@@ -334,6 +351,7 @@ class _Torch:
             device=device,
             channels_first=channels_first,
             task=task,
+            look=look,
         )
 
     def seed(self, seed: int) -> None:
@@ -351,6 +369,9 @@ class _Torch:
             reason = str(error).partition("\n")[0]
             raise InputError(f"device '{wanted}' can't be used by PyTorch: {reason}") from None
         return wanted
+
+    def full_float32(self) -> AbstractContextManager[None]:
+        return float32()
 
     def limit_threads(self, threads: int) -> None:
         torch.set_num_threads(threads)
