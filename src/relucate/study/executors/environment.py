@@ -40,3 +40,9 @@ def variables(threads: int) -> dict[str, str]:
 def import_path() -> list[str]:
     """Return `sys.path` for another process, where "" would mean another folder."""
     return [path or os.getcwd() for path in sys.path]
+
+
+def users_path() -> list[str]:
+    """Return the part of `import_path` that isn't the interpreter's own: it is also elsewhere."""
+    own = (sys.prefix, sys.base_prefix, sys.exec_prefix)
+    return [path for path in import_path() if not path.startswith(own)]

@@ -25,7 +25,7 @@ from ... import frameworks
 from ...backend import use_backend
 from ...data.dataset import Dataset
 from ...frameworks import HOST
-from ...train.run import EpochReport
+from ...train.run import EpochReport, OnEpoch
 from ...train.task import Task
 from .. import own
 from ..source import ModelSource
@@ -69,6 +69,10 @@ class Prepared:
         else:
             self.source.code()  # loads the builder and its imports
         frameworks.warm_up()
+
+    def perform(self, work: Work, on_epoch: OnEpoch) -> Any:
+        """Return the answer to a task."""
+        return perform(work.work, self.source, self.data, on_epoch, self.task)
 
 
 @contextlib.contextmanager
@@ -153,9 +157,7 @@ class _Server:
             self._say(Epoch(task.key, report))
 
         try:
-            prepared = self._prepare()
-            done = perform(task.work, prepared.source, prepared.data, on_epoch, prepared.task)
-            return Done(task.key, done)
+            return Done(task.key, self._prepare().perform(task, on_epoch))
         except (BrokenPipeError, ConnectionResetError):
             raise
         except (Exception, SystemExit) as error:
