@@ -77,6 +77,6 @@ class OwnPlan(Executed):
                 "source": "your own training",
                 "norms": {},
             },
-            "engine": {**inspection.engine, "threads": self.threads, "jobs": self.workers},
+            "engine": {**inspection.engine, **self.place},
             "versions": inspection.versions,
         }

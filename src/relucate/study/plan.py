@@ -67,13 +67,8 @@ class Executed(Comparison):
                 raise InputError(f"{name}= (--{flag}) needs executor='ray' (--executor ray).")
         if self.address is not None and not isinstance(self.address, str):
             raise InputError(f"address must be a text, got {self.address!r:.80}.")
-        gpus = self.gpus_per_run
-        share = is_finite(gpus) and (0 <= gpus <= 1 or (gpus > 0 and gpus == int(gpus)))
-        if gpus is not None and not share:
-            raise InputError(
-                "gpus_per_run must be a share of a GPU from 0 to 1, or a whole number of GPUs, got "
-                f"{gpus!r:.80}."
-            )
+        if self.gpus_per_run is not None:
+            _check_gpus(self.gpus_per_run)
 
     @property
     def workers(self) -> int:
@@ -84,6 +79,12 @@ class Executed(Comparison):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         wanted = self.jobs or max(1, (cores or 1) // self.threads)
         return min(wanted, runs)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where the runs run, for documents; jobs: on a cluster, at most so many at a time."""
+        elsewhere = {"executor": self.executor} if self.executor in ELSEWHERE else {}
+        return {"threads": self.threads, "jobs": self.workers, **elsewhere}
 
     def open_executor(self, display: Display) -> Executor:
         """Return the executor of this plan, not entered yet."""
@@ -270,8 +271,7 @@ class StudyPlan(Executed):
             "recipe": self.recipe.to_dict(),
             "engine": {
                 **inspection.engine,
-                "threads": self.threads,
-                "jobs": self.workers,
+                **self.place,
                 "precision": self.recipe.precision,
             },
             "pairing": _pairing(inspection.arms),
@@ -311,6 +311,14 @@ class StudyPlan(Executed):
             f"{steps[most]:,} ({most}): what looks like an effect of the batch size may be one of "
             "shorter training"
         ]
+
+
+def _check_gpus(gpus: Any) -> None:
+    if not is_finite(gpus) or not (0 <= gpus <= 1 or (gpus > 0 and gpus == int(gpus))):
+        raise InputError(
+            "gpus_per_run must be a share of a GPU from 0 to 1, or a whole number of GPUs, got "
+            f"{gpus!r:.80}."
+        )
 
 
 def _identity(task: Task) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class _Worker(Watched):
     actor: Any
     reference: Any  # of what it will answer; None: it is idle
     node: Node | None = None  # None: it is still starting
+    told: int = 0  # messages of its task that were passed on
 
 
 @dataclass
@@ -183,6 +184,7 @@ class RayExecutor:
                 if task is None:
                     return False
                 worker.take(task, self.patience)
+                worker.told = 0
                 worker.reference = worker.actor.answer.remote(task)
         return True
 
@@ -195,8 +197,7 @@ class RayExecutor:
         ready = self._ready([self._news, *answering], pause)
         events = self._read_news() if self._news in ready else []
         for reference, worker in answering.items():
-            event = self._receive(worker) if reference in ready else self._watch(worker)
-            events += [] if event is None else [event]
+            events += self._receive(worker) if reference in ready else self._watch(worker)
         return [*events, *self._without_workers()]
 
     def _ready(self, references: list[Any], pause: float) -> set[Any]:
@@ -218,50 +219,56 @@ class RayExecutor:
             worker = by_number.get(number)
             if worker is not None and worker.busy and worker.task.key == event.key:
                 worker.listen(self.patience)
+                worker.told += 1
                 events += [event] if worker.wanted else []
         return events
 
-    def _receive(self, worker: _Worker) -> Event | None:
+    def _receive(self, worker: _Worker) -> list[Event]:
+        """Return the events of an answer; what the mailbox hasn't brought yet comes first."""
         try:
             answer = self._ray.get(worker.reference)
         except self._ray.exceptions.RayTaskError as error:  # such as an answer that isn't plain
-            answer = Failed(worker.task.key, as_ours(error))
+            answer = [], Failed(worker.task.key, as_ours(error))
         except self._ray.exceptions.RayError as error:
             return self._bury(worker, error)
         worker.reference, worker.busy = None, False  # before it is yielded: the caller may leave
         if worker.node is None:
-            return self._welcome(worker, answer)
-        return answer if worker.wanted else None
+            self._welcome(worker, answer)
+            return []
+        said, event = answer
+        return [*said[worker.told :], event] if worker.wanted else []
 
     def _welcome(self, worker: _Worker, answer: Any) -> None:
-        """Note where a worker has started."""
-        if isinstance(answer, Failed):
-            answer = answer.error
+        """Note where a worker has started, a `Node`, or raise why it can't work."""
+        if isinstance(answer, tuple):
+            raise answer[1].error
         if isinstance(answer, RelucateError):
             raise answer
         worker.node, self._failures = answer, 0
 
-    def _watch(self, worker: _Worker) -> Event | None:
+    def _watch(self, worker: _Worker) -> list[Event]:
         """Return an event if a busy worker has been silent too long."""
         if not worker.busy:
-            return None
+            return []
         late = worker.overdue
         if not late:
-            return worker.silence()
+            silence = worker.silence()
+            return [] if silence is None else [silence]
         self._dismiss(worker)
-        return Died(worker.task.key, late) if worker.wanted else None
+        return [Died(worker.task.key, late)] if worker.wanted else []
 
     def _dismiss(self, worker: _Worker) -> None:
         self._kill(worker.actor)
         self.workers.remove(worker)
 
-    def _bury(self, worker: _Worker, error: Exception) -> Event | None:
+    def _bury(self, worker: _Worker, error: Exception) -> list[Event]:
         """Remove a worker that has died; return the event of its task."""
         self._dismiss(worker)
         self._seen = 0.0
         self._lone_since = max(self._lone_since, time.monotonic())
         if worker.node is None:
-            return self._never_started(error)
+            self._never_started(error)
+            return []
         lost = self._is_lost(worker.node, error)
         reason = (
             f"its node, {worker.node.address}, was lost"
@@ -269,7 +276,7 @@ class RayExecutor:
             else f"the worker process on node {worker.node.address} ended: your function, or a "
             f"library that it uses, ended it. Ray says: {_said(error)}"
         )
-        return Died(worker.task.key, reason, lost) if worker.wanted and worker.busy else None
+        return [Died(worker.task.key, reason, lost)] if worker.wanted and worker.busy else []
 
     def _never_started(self, error: Exception) -> None:
         self._failures += 1

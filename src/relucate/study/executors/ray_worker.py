@@ -92,18 +92,22 @@ class Worker:
         self._prepared = self._prepared or Prepared(self._setup)
         return self._prepared
 
-    def answer(self, task: Task) -> Event:
-        """Do a task's work and return the event that ends it."""
-        process = os.getpid()
+    def answer(self, task: Task) -> tuple[list[Epoch], Event]:
+        """Do a task's work and return the event that ends it, after all that it said before.
+
+        The messages in the mailbox may come later than this answer.
+        """
+        process, said = os.getpid(), []
 
         def on_epoch(report: EpochReport) -> None:
-            self._mailbox.tell.remote(self._number, Epoch(task.key, report))
+            said.append(Epoch(task.key, report))
+            self._mailbox.tell.remote(self._number, said[-1])
 
         try:
             self._check(task.work.get("spec", {}).get("versions", {}))
-            return Done(task.key, self._located(self._prepare().perform(task, on_epoch)))
+            return said, Done(task.key, self._located(self._prepare().perform(task, on_epoch)))
         except (Exception, SystemExit) as error:
-            return Failed(task.key, self._explained(error))
+            return said, Failed(task.key, self._explained(error))
         finally:
             if os.getpid() != process:  # this is a child that the user's code forked
                 os._exit(0)
