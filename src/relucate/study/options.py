@@ -141,7 +141,19 @@ class StudyOptions:
         panel=RUNNING,
         shown="no limit",
     )
-    executor: str = option("local", "Where the runs run.", panel=RUNNING)
+    executor: str = option("local", "Where the runs run: local or ray.", panel=RUNNING)
+    address: str | None = option(
+        None,
+        "Of a Ray cluster: HOST:PORT, ray://HOST:PORT or auto.",
+        panel=RUNNING,
+        shown="this machine's, or a new one here",
+    )
+    gpus_per_run: float | None = option(
+        None,
+        "GPUs that each run holds on the cluster: 0.25 puts four runs on one.",
+        panel=RUNNING,
+        shown="1 if the cluster has any",
+    )
 
 
 TABLE, DECISION = "Table", "Decision"

@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, asdict, dataclass, replace
 from math import prod
 from typing import Any, Self
 
-from ..arguments import one_of, positive, whole
+from ..arguments import is_finite, one_of, positive, whole
 from ..data.dataset import Dataset
 from ..errors import InputError
 from ..frameworks import HOST
@@ -25,7 +25,7 @@ from ..train.tasks import task_for
 from .arms import Arm
 from .comparison import Comparison, Schedule
 from .display import Display
-from .executors import EXECUTORS, Executor, Setup
+from .executors import ELSEWHERE, EXECUTORS, Executor, Setup
 from .executors.perform import inspection, training
 from .identity import code_digest
 from .probing import check_probe, look
@@ -40,13 +40,16 @@ class Executed(Comparison):
     """A comparison whose runs an executor performs.
 
     jobs: worker processes, 0: one per core; threads: of each run; run_timeout: seconds after which
-    a run is given up; executor: a name in `executors.EXECUTORS`.
+    a run is given up; executor: a name in `executors.EXECUTORS`; address, gpus_per_run: of an
+    executor that isn't this machine.
     """
 
     threads: int = 1
     jobs: int = 0
     run_timeout: float | None = None
     executor: str = "local"
+    address: str | None = None
+    gpus_per_run: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,17 +58,42 @@ class Executed(Comparison):
         if self.run_timeout is not None:
             positive(self.run_timeout, "run_timeout", "a number of seconds")
         one_of(self.executor, "executor", EXECUTORS)
+        self._check_cluster()
+
+    def _check_cluster(self) -> None:
+        """Refuse the options of a cluster without one, and parts of a GPU that don't exist."""
+        for name in ("address", "gpus_per_run"):
+            if getattr(self, name) is not None and self.executor not in ELSEWHERE:
+                flag = name.replace("_", "-")
+                raise InputError(f"{name}= (--{flag}) needs executor='ray' (--executor ray).")
+        if self.address is not None and not isinstance(self.address, str):
+            raise InputError(f"address must be a text, got {self.address!r:.80}.")
+        if self.gpus_per_run is not None:
+            _check_gpus(self.gpus_per_run)
 
     @property
     def workers(self) -> int:
-        """The number of parallel worker processes."""
+        """The number of parallel worker processes, on a cluster the largest."""
+        runs = self.pairs * len(self.arms)
+        if self.executor in ELSEWHERE:
+            return min(self.jobs or runs, runs)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         wanted = self.jobs or max(1, (cores or 1) // self.threads)
-        return min(wanted, self.pairs * len(self.arms))
+        return min(wanted, runs)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where the runs run, for documents; jobs: on a cluster, at most so many at a time."""
+        elsewhere = {"executor": self.executor} if self.executor in ELSEWHERE else {}
+        return {"threads": self.threads, "jobs": self.workers, **elsewhere}
 
     def open_executor(self, display: Display) -> Executor:
         """Return the executor of this plan, not entered yet."""
-        display.say(f"starting {self.workers} worker process{'' if self.workers == 1 else 'es'}")
+        if self.executor in ELSEWHERE:
+            display.say(f"connecting to {self.executor}")
+        else:
+            plural = "" if self.workers == 1 else "es"
+            display.say(f"starting {self.workers} worker process{plural}")
         return EXECUTORS[self.executor](self.setup)
 
     # ---- what each kind of plan has of its own
@@ -159,7 +187,9 @@ class StudyPlan(Executed):
     @property
     def setup(self) -> Setup:
         """The settings that all tasks share."""
-        return Setup(self.source, self.data, self.workers, self.threads, self.task)
+        gpus = 0.0 if self.gpus_per_run is None and self.device == "cpu" else self.gpus_per_run
+        shared = (self.workers, self.threads, self.task, self.address, gpus)
+        return Setup(self.source, self.data, *shared)
 
     def inspection(self) -> dict[str, Any]:
         """Return the work of building all networks once."""
@@ -255,8 +285,7 @@ class StudyPlan(Executed):
             "recipe": self.recipe.to_dict(),
             "engine": {
                 **inspection.engine,
-                "threads": self.threads,
-                "jobs": self.workers,
+                **self.place,
                 "precision": self.recipe.precision,
             },
             "pairing": _pairing(inspection.arms),
@@ -296,6 +325,14 @@ class StudyPlan(Executed):
             f"{steps[most]:,} ({most}): what looks like an effect of the batch size may be one of "
             "shorter training"
         ]
+
+
+def _check_gpus(gpus: Any) -> None:
+    if not is_finite(gpus) or not (0 <= gpus <= 1 or (gpus > 0 and gpus == int(gpus))):
+        raise InputError(
+            "gpus_per_run must be a share of a GPU from 0 to 1, or a whole number of GPUs, got "
+            f"{gpus!r:.80}."
+        )
 
 
 def _identity(task: Task) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class Setup:
     jobs: int = 1  # tasks at the same time
     threads: int = 1  # of each
     task: TrainTask = CLASSIFICATION  # what the networks are trained for
+    address: str | None = None  # of a cluster, for an executor that needs one
+    gpus: float | None = None  # of each task, there; None: one, if it has any
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,14 @@ class Failed:
 
 @dataclass(frozen=True)
 class Died:
-    """The process of a task ended, or was ended at the task's limit; reason: a sentence."""
+    """The process of a task ended, or was ended at the task's limit; reason: a sentence.
+
+    machine: its whole machine was lost, which the task didn't cause.
+    """
 
     key: Any
     reason: str
+    machine: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,14 @@ class Silent:
     seconds: float
 
 
-Event = Epoch | Done | Failed | Died | Silent
+@dataclass(frozen=True)
+class Notice:
+    """Something about the executor that the user should know; text: a sentence without the dot."""
+
+    text: str
+
+
+Event = Epoch | Done | Failed | Died | Silent | Notice
 
 
 class Executor(Protocol):
