@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ from ..train.task import Task
 from ..train.tasks import task_for
 from .arms import Arm
 from .comparison import Comparison, Schedule
+from .devices import Devices, gpus_of
 from .display import Display
 from .executors import EXECUTORS, Executor, Setup
 from .executors.perform import inspection, training
@@ -117,8 +119,7 @@ class StudyPlan(Executed):
         if self.metric is None:
             object.__setattr__(self, "metric", self._metric())
         super().__post_init__()
-        if not isinstance(self.device, str):
-            raise InputError(f"device must be a text such as 'cpu', got {self.device!r:.80}.")
+        _ = self.devices
         one_of(self.engine, "engine", ENGINES)
         for recipe in map(self.recipe_of, self.arms):
             self.task.check_recipe(recipe)
@@ -133,6 +134,16 @@ class StudyPlan(Executed):
     def _metric(self) -> Metric:
         """Return the task's metric; the data give it the worst score that it doesn't have."""
         return self.task.metric_on(self.data.y_train, self.data.y_test, self.data.classes)
+
+    @property
+    def devices(self) -> Devices:
+        """Where the runs are to be trained."""
+        return Devices.of(self.device)
+
+    @cached_property
+    def gpus(self) -> tuple[str, ...]:
+        """The GPUs that the workers take in turn; none: they aren't NVIDIA's, or there are none."""
+        return gpus_of(self.devices) if self.engine in ("auto", HOST) else ()
 
     @property
     def networks(self) -> list[Arm]:
@@ -155,11 +166,11 @@ class StudyPlan(Executed):
     @property
     def setup(self) -> Setup:
         """The settings that all tasks share."""
-        return Setup(self.source, self.data, self.workers, self.threads, self.task)
+        return Setup(self.source, self.data, self.workers, self.threads, self.task, self.gpus)
 
     def inspection(self) -> dict[str, Any]:
         """Return the work of building all networks once."""
-        return inspection(self.networks, self.engine, self.device)
+        return inspection(self.networks, self.engine, self.devices.kind)
 
     def informed(self, inspection: Inspection) -> tuple[Self, Inspection]:
         """Leave out the standardisation of the data for models that scale their inputs."""
@@ -185,6 +196,9 @@ class StudyPlan(Executed):
             "classes": self.data.classes,
         }
         engine = {key: inspection.engine[key] for key in ("name", "backend", "device")}
+        recipe = self.recipe_of(self.arms[index]).to_dict()
+        if engine["device"] == "cuda" and recipe["precision"] == "fp32":
+            engine["float32"] = "full"  # older runs had their convolutions in TF32
         place = self.networks.index(self.arms[index].network)
         *before, arm = (
             {**network.to_dict(), "built": report["fingerprint"]}
@@ -196,7 +210,7 @@ class StudyPlan(Executed):
             before=tuple(before),
             seed=seed,
             data=data,
-            recipe=self.recipe_of(self.arms[index]).to_dict(),
+            recipe=recipe,
             engine={**engine, "threads": self.threads},
             versions=inspection.versions,
             task=_identity(self.task),

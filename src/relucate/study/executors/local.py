@@ -118,7 +118,11 @@ class LocalExecutor:
                     stdin=subprocess.PIPE,  # stays open: it closes when the driver is gone
                     stdout=stream,
                     stderr=subprocess.STDOUT,
-                    env={**_environment(self.setup.threads), **self.environment},
+                    env={
+                        **_environment(self.setup.threads),
+                        **_own_gpu(self.setup.gpus, number),
+                        **self.environment,
+                    },
                     start_new_session=True,  # Ctrl-C reaches only the driver, which ends them
                 )
             output = log.open("rb")
@@ -281,6 +285,11 @@ def _environment(threads: int) -> dict[str, str]:
         flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
     return environment
+
+
+def _own_gpu(gpus: tuple[str, ...], number: int) -> dict[str, str]:
+    """Return the variable by which worker `number` sees one of the GPUs, in turn, and no other."""
+    return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
 
 
 def _import_path() -> list[str]:

@@ -30,6 +30,7 @@ class Setup:
     jobs: int = 1  # tasks at the same time
     threads: int = 1  # of each
     task: TrainTask = CLASSIFICATION  # what the networks are trained for
+    gpus: tuple[str, ...] = ()  # that runs take in turn, as CUDA_VISIBLE_DEVICES names them
 
 
 @dataclass(frozen=True)
