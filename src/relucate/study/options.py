@@ -132,7 +132,11 @@ class StudyOptions:
         panel=RUNNING,
     )
     engine: str = option("auto", "auto, torch or keras.", panel=RUNNING)
-    device: str = option("auto", "auto, cpu or cuda (engine torch).", panel=RUNNING)
+    device: str = option(
+        "auto",
+        "auto, cpu, cuda (all visible GPUs), cuda:0,cuda:2 (these), mps or xpu (engine torch).",
+        panel=RUNNING,
+    )
     jobs: int = option(0, "Runs side by side (0: one per core).", panel=RUNNING)
     threads: int = option(1, "Threads of each run.", panel=RUNNING)
     run_timeout: float | None = option(

@@ -41,7 +41,7 @@ class OwnPlan(Executed):
     @property
     def setup(self) -> Setup:
         """The settings that all tasks share."""
-        cluster = {"address": self.address, "gpus": self.gpus_per_run}
+        cluster = {"address": self.address, "gpus_per_run": self.gpus_per_run}
         return Setup(self.source, None, self.workers, self.threads, **cluster)
 
     def inspection(self) -> dict[str, Any]:
