@@ -116,9 +116,7 @@ def test_an_arm_that_lost_is_worse_and_not_green(make_study):
     study = make_study(8, orders=FOUR[:3], effect=-0.02)
     assert {found["verdict"] for found in study["comparisons"]} == {"better"}
     rows = printed(study).split("in points:")[1].splitlines()
-    assert [line.split()[1] for line in rows if line.strip().startswith("after")] == [
-        "worse"
-    ]
+    assert [line.split()[1] for line in rows if line.strip().startswith("after")] == ["worse"]
     file = io.StringIO()
     print_study(study, Console(file=file, width=80, force_terminal=True, color_system="standard"))
     assert "\x1b[1;31mworse" in file.getvalue()

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 
-def test_on_a_pretended_gpu():
+def test_on_a_gpu_real_or_pretended():
     file = Path(__file__).with_name("on_a_gpu.py")
     command = [sys.executable, "-m", "pytest", "-n", "0", "-q", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=file.parents[2])

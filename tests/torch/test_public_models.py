@@ -265,3 +265,33 @@ def test_norms_that_would_read_as_another_order_stay_and_the_others_move():
     assert "would read as norm-linear-act" in report.skipped[-1].reason
     orders = [site.order for site in relucate.audit(made, example=(2, 3, 16, 16)).sites]
     assert orders == [outcome.new for outcome in report.sites]
+
+
+class ViewChanged(nn.Module):
+    """torchvision's MViT adds to a part of a tensor in place, and reads the whole."""
+
+    def __init__(self, twice=False):
+        super().__init__()
+        self.twice = twice
+        self.conv, self.norm, self.act = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU()
+        self.conv2, self.norm2, self.act2 = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU()
+
+    def forward(self, x):
+        x = self.act(self.norm(self.conv(x)))
+        y = x * float(int(x.shape[2]) > 1)
+        y[:, :, 1:] += x[:, :, :-1]
+        if self.twice:
+            y[:, :2].mul_(0.5)
+        return self.act2(self.norm2(self.conv2(y)))
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_tensor_that_is_changed_by_a_view(twice):
+    net, shape = zoo.randomize(ViewChanged(twice), 4).eval(), (2, 3, 6, 6)
+    found = relucate.audit(net, example=shape)
+    assert [site.order for site in found.sites] == ["linear-norm-act", "linear-norm-act"]
+    assert found.unknown
+    made, report = relucate.convert(net, "after", example=shape)
+    assert len(report.done) >= 1
+    x = torch.randn(3, 3, 7, 5)
+    torch.testing.assert_close(made(x), net(x))

@@ -68,16 +68,29 @@ class ProbeReport(Shown):
         """What is said of norms and activations, with what was measured here, in sentences."""
         return tuple(claim["text"] for claim in self.to_dict()["claims"])
 
-    def plot(self, kind: str = "channels", ax: Any = None) -> Any:
-        """Draw `kind` with matplotlib and return the axes; it needs no other call.
+    def plot(
+        self,
+        kind: str = "channels",
+        ax: Any = None,
+        *,
+        others: Sequence[ProbeReport] = (),
+        dark: bool = False,
+    ) -> Any:
+        """Draw `kind` with matplotlib and return the axes; `.figure.savefig` writes SVG or PNG.
 
-        Args: kind: "channels", the skewness of all channels by depth at the norm's input and
-            output; ax: matplotlib axes to draw on; by default those of a new figure.
+        Args:
+            kind: "channels", the skewness of the channels by depth; "dead", the share of dead
+                channels by depth; "distributions", small multiples by depth; "drift", the 15, 50
+                and 85 % quantiles of what the next layer reads, over this report and the others.
+            ax: matplotlib axes to draw on; by default those of a new figure.
+            others: the model in the other order, beside this one; for "drift" the same model later.
+            dark: for a dark page.
         Raises: InputError: another kind.
         """
         from ..report.probe import plot
 
-        return plot(self.to_dict(), kind, ax)
+        further = [report.to_dict() for report in others]
+        return plot(self.to_dict(), kind, ax, others=further, dark=dark)
 
     def _data(self) -> dict[str, Any]:
         sites = [

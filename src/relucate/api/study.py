@@ -144,6 +144,8 @@ def compare(
     threads: int = 1,
     run_timeout: float | None = None,
     executor: str = "local",
+    address: str | None = None,
+    gpus_per_run: float | None = None,
     store: str | Path | None = None,
     progress: bool = True,
     display: Any = None,
@@ -212,7 +214,10 @@ def compare(
         jobs: worker processes (0: one per core); threads: of each run, part of its identity.
         run_timeout: seconds after which a run is ended. A run that was ended, or whose process
             died, is repeated once; if that fails too, its pair doesn't count.
-        executor: where the runs run, a name in `study.executors.EXECUTORS`.
+        executor: where the runs run: "local" (this machine), or "ray": on the Ray cluster at
+            `address` ("host:6379", "ray://host:10001" or "auto"; None: the cluster that this
+            machine belongs to, or a new Ray on it). Each run holds `threads` cores and
+            `gpus_per_run` GPUs (None: 1 if the cluster has any); jobs=0 uses the whole cluster.
         store: SQLite file of finished runs, from which an interrupted or undecided study continues.
             None keeps them for this call only; if it is interrupted or fails, they go into the
             user's cache folder, and a message names the file.
@@ -240,7 +245,9 @@ def compare(
     return Study(carry_out(plan, displays, _path(store), tuned=tuned, rates=rates, command=command))
 
 
-_SHARED = ("target", "first_seed", "level", "threads", "jobs", "run_timeout", "executor")
+_SHARED = tuple(
+    "target first_seed level threads jobs run_timeout executor address gpus_per_run".split()
+)
 _OWN = ("arms", "lower_is_better", "worst", "key")  # only with a training of one's own
 _TRAINED = "model data imports norm_eps norm_momentum recipe task engine device tune probe".split()
 _DECIDES = (

@@ -267,6 +267,12 @@ class _Keras:
             )
         return wanted
 
+    def gpus(self) -> tuple[str, ...]:
+        return ()
+
+    def card(self, device: str) -> str:
+        return ""
+
     def full_float32(self) -> AbstractContextManager[None]:
         return full_float32()
 

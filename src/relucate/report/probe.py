@@ -6,7 +6,7 @@ the same order and activation, unless `every` is set. Not here: what is measured
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import InputError
+from ..errors import unknown
 from ..phrases import count, some
+from . import panels
 from .html import render
 from .numbers import MISSING, plain
-from .palette import arm_variable, colours, look, placeholder
+from .palette import arm_variable, colours, look
+from .panels import Ink
 from .plots import in_style, new_figure, svg_of
 from .terminal import displayable, rendered, simple_table
 
@@ -165,29 +167,93 @@ def channels_svg(probe: dict[str, Any], name: str = "channels") -> str:
     """Return the skewness by depth as one `<svg>` element; see `plot`."""
     with in_style():
         figure, axes = new_figure(3.0)
-        _channels(axes, probe, placeholder)
+        _channels(axes, probe, panels.PAGE)
         return svg_of(figure, name, "Skewness of the channels by depth. " + _alt(probe))
 
 
-def plot(probe: dict[str, Any], kind: str, ax: Any = None) -> Any:
+def plot(
+    probe: dict[str, Any],
+    kind: str,
+    ax: Any = None,
+    *,
+    others: Sequence[dict[str, Any]] = (),
+    dark: bool = False,
+) -> Any:
     """Draw onto matplotlib axes, by default those of a new figure, and return them.
 
-    The |skewness| of the channels by depth: the median and the 15 to 85 % band, of what the norm
-    reads and of what the next layer reads. (A batch norm keeps each channel's |skewness|, so that
-    its input and its output would be one line.) In a model without norms: before and behind the
-    activation.
-
+    Args: as for `ProbeReport.plot`; others: documents of other probes.
     Raises: InputError: another kind.
     """
-    if kind != "channels":
-        raise InputError(f"plot knows 'channels', got {kind!r}.")
-    if ax is None:
-        from matplotlib import pyplot
-
-        _, ax = pyplot.subplots(figsize=(7.0, 3.6), layout="constrained")
-    light = colours()
-    _channels(ax, probe, lambda variable: light[variable][0])
+    if kind not in KINDS:
+        raise unknown("plot", kind, KINDS)
+    draw, width, height = KINDS[kind]
+    with in_style():
+        if ax is None:
+            ax = _own_axes(width, height, dark)
+        draw(ax, [probe, *others], panels.theme(dark))
     return ax
+
+
+def _own_axes(width: float, height: float, dark: bool) -> Any:
+    from matplotlib import pyplot
+
+    figure, ax = pyplot.subplots(figsize=(width, height), layout="constrained")
+    figure.set_facecolor(colours()["card"][dark])
+    ax.set_facecolor("none")
+    return ax
+
+
+def _draw_channels(axes: Axes, probes: Sequence[dict[str, Any]], ink: Ink) -> None:
+    """The |skewness| of the channels by depth: the median and the 15 to 85 % band.
+
+    Of what the norm reads and of what the next layer reads. (A batch norm keeps each channel's
+    |skewness|, so that its input and its output would be one line.) In a model without norms:
+    before and behind the activation.
+    """
+    _channels(axes, probes[0], ink)
+
+
+def _draw_dead(axes: Axes, probes: Sequence[dict[str, Any]], ink: Ink) -> None:
+    """The share of dead channels behind each activation by depth, a line for each probe."""
+    for number, probe in enumerate(probes):
+        shares = [(k, share) for k, share in enumerate(_dead_shares(probe), 1) if share is not None]
+        x, y = zip(*shares, strict=True) if shares else ((), ())
+        _line(axes, x, [100 * share for share in y], number, _label(probe, number), ink)
+    axes.set_ylim(-3, 103)
+    axes.set_ylabel("dead channels (%)")
+    _depth(axes, probes[0], ink)
+
+
+def _dead_shares(probe: dict[str, Any]) -> list[float | None]:
+    seen = {point["node"]: point for point in probe["points"]}
+    nodes = [s["points"].get("act_out", s["points"].get("norm_out")) for s in probe["sites"]]
+    found = [seen.get(node) for node in nodes]
+    return [point and point["summary"]["dead"] / point["channels"] for point in found]
+
+
+def _draw_distributions(axes: Axes, probes: Sequence[dict[str, Any]], ink: Ink) -> None:
+    columns = [panels.column_of(p, _label(p, k)) for k, p in enumerate(probes)]
+    panels.distributions(axes, columns, ink)
+
+
+def _draw_drift(axes: Axes, probes: Sequence[dict[str, Any]], ink: Ink) -> None:
+    steps = [(k, panels.column_of(p, p["model"])) for k, p in enumerate(probes)]
+    role = panels.roles([steps[0][1]])[1]
+    panels.drift(axes, [(probes[0]["model"], steps)], role, ink)
+
+
+def _label(probe: dict[str, Any], number: int) -> str:
+    orders = {site["order"] for site in probe["sites"]}
+    return orders.pop() if len(orders) == 1 else f"{probe['model']} {number + 1}"
+
+
+Draw = Callable[["Axes", Sequence[dict[str, Any]], "Ink"], None]
+KINDS: dict[str, tuple[Draw, float, float]] = {  # with the size of a new figure in inches
+    "channels": (_draw_channels, 7.0, 3.6),
+    "dead": (_draw_dead, 7.0, 3.2),
+    "distributions": (_draw_distributions, 7.0, 7.0),
+    "drift": (_draw_drift, 4.5, 5.0),
+}
 
 
 def _roles(probe: dict[str, Any]) -> list[tuple[str, str]]:
@@ -196,22 +262,30 @@ def _roles(probe: dict[str, Any]) -> list[tuple[str, str]]:
     return [("act_in", "before the activation"), ("act_out", "behind the activation")]
 
 
-def _channels(axes: Axes, probe: dict[str, Any], colour: Callable[[str], str]) -> None:
-    sites = probe["sites"]
+def _channels(axes: Axes, probe: dict[str, Any], ink: Ink) -> None:
     for arm, (role, label) in enumerate(_roles(probe)):
         places, bands = _bands(probe, role)
         if not len(places):
             continue
-        style, own = look(arm), colour(arm_variable(arm))
         low, middle, high = bands.T
+        own = ink(arm_variable(arm))
         axes.fill_between(places, low, high, color=own, alpha=0.18, linewidth=0, zorder=2)
-        (line,) = axes.plot(
-            places, middle, color=own, marker=style.marker, markersize=4.5, label=label, zorder=3
-        )
-        if style.dashes:
-            line.set_dashes(style.dashes)
+        _line(axes, places, middle, arm, label, ink)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("|skewness| (median, 15 to 85 %)")
+    _depth(axes, probe, ink)
+
+
+def _line(axes: Axes, x: Any, y: Any, arm: int, label: str, ink: Ink) -> None:
+    style, own = look(arm), ink(arm_variable(arm))
+    (line,) = axes.plot(x, y, color=own, marker=style.marker, markersize=4.5, label=label, zorder=3)
+    if style.dashes:
+        line.set_dashes(style.dashes)
+
+
+def _depth(axes: Axes, probe: dict[str, Any], ink: Ink) -> None:
+    """Give axes the sites as their x axis, the legend and the theme's colours."""
+    sites = probe["sites"]
     axes.set_xlim(0.6, len(sites) + 0.4)
     norms = any(site["norm"] for site in sites)
     if len(sites) <= _NAMED:
@@ -220,10 +294,14 @@ def _channels(axes: Axes, probe: dict[str, Any], colour: Callable[[str], str]) -
         axes.set_xticks(places, names, rotation=30, ha="right", parse_math=False)
     else:
         axes.set_xlabel(f"{'norm' if norms else 'activation'}, in the order of data flow")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(ink("ink"))
+    axes.tick_params(color=ink("ink"), labelcolor=ink("ink"))
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(ink("ink"))
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, loc="best")
+        axes.legend(frameon=False, loc="best", labelcolor=ink("ink"))
 
 
 def _bands(probe: dict[str, Any], role: str) -> tuple[np.ndarray, np.ndarray]:

@@ -396,4 +396,13 @@ def _about(study: dict[str, Any]) -> str:
         return (f"{known_source}: " if known_source else "") + count(len(study["runs"]), "score")
     sizes = f" ({data['train']:,} train, {data['test']:,} test)" if data else ""
     runs = f"{count(len(study['runs']), 'run')} in {duration(study['seconds'])}"
-    return f"{source(study)}{sizes}, {runs}, engine {engine['name']}"
+    return f"{source(study)}{sizes}, {runs}, engine {engine['name']}{_where(engine)}"
+
+
+def _where(engine: dict[str, Any]) -> str:
+    """Return the device and the precision, unless they are the usual ones of a CPU."""
+    device, precision = engine.get("device"), engine.get("precision") or "fp32"
+    if device in (None, "", "auto", "cpu"):
+        return "" if precision == "fp32" else f", {precision}"
+    card = f" ({engine['card']})" if engine.get("card") else ""
+    return f" on {device}{card}, {precision}"

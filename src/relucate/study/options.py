@@ -132,7 +132,11 @@ class StudyOptions:
         panel=RUNNING,
     )
     engine: str = option("auto", "auto, torch or keras.", panel=RUNNING)
-    device: str = option("auto", "auto, cpu or cuda (engine torch).", panel=RUNNING)
+    device: str = option(
+        "auto",
+        "auto, cpu, cuda (all visible GPUs), cuda:0,cuda:2 (these), mps or xpu (engine torch).",
+        panel=RUNNING,
+    )
     jobs: int = option(0, "Runs side by side (0: one per core).", panel=RUNNING)
     threads: int = option(1, "Threads of each run.", panel=RUNNING)
     run_timeout: float | None = option(
@@ -141,7 +145,19 @@ class StudyOptions:
         panel=RUNNING,
         shown="no limit",
     )
-    executor: str = option("local", "Where the runs run.", panel=RUNNING)
+    executor: str = option("local", "Where the runs run: local or ray.", panel=RUNNING)
+    address: str | None = option(
+        None,
+        "Of a Ray cluster: HOST:PORT, ray://HOST:PORT or auto.",
+        panel=RUNNING,
+        shown="this machine's, or a new one here",
+    )
+    gpus_per_run: float | None = option(
+        None,
+        "GPUs that each run holds on the cluster: 0.25 puts four runs on one.",
+        panel=RUNNING,
+        shown="1 if the cluster has any",
+    )
 
 
 TABLE, DECISION = "Table", "Decision"

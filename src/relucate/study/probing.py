@@ -16,6 +16,7 @@ from ..arguments import whole
 from ..errors import InputError
 from ..moments.claims import BOUNDED, claims
 from ..moments.sample import EDGES
+from ..phrases import chosen
 from ..train.looking import EXAMPLES
 from .comparison import Comparison
 from .results import StudyResults
@@ -127,7 +128,7 @@ def _skewed(before: Part, after: Part, found: Any) -> Iterator[dict[str, Any]]:
     ops = {site["act_op"] for site in after["sites"] if site["act_op"]}
     said = (
         f"inputs of the norm that are skewed by {' and '.join(sorted(ops)) or 'the activation'}: "
-        f"|skewness| {_two(b, a, before, after)}"
+        f"|skewness| {_two(b, a)}"
     )
     predicted = before if a > b else None
     source = "Goodfellow, Bengio and Courville, Deep Learning, 2016, 8.7.1"
@@ -140,7 +141,7 @@ def _normal(before: Part, after: Part, found: Any) -> Iterator[dict[str, Any]]:
         return
     said = (
         "a norm in front of the activation reads what is closer to a normal distribution: distance "
-        f"{_two(b, a, before, after)}"
+        f"{_two(b, a)}"
     )
     source = "Ioffe and Szegedy, Batch Normalization, 2015, 3.2"
     predicted = before if b < a else None
@@ -153,7 +154,7 @@ def _centred(before: Part, after: Part, found: Any) -> Iterator[dict[str, Any]]:
         return
     said = (
         "layers learn faster from inputs with a mean near zero: |mean| in sd of what the next "
-        f"layer reads {_two(b, a, before, after)}"
+        f"layer reads {_two(b, a)}"
     )
     predicted = None if a == b else after if a < b else before
     source = "LeCun, Bottou, Orr and Müller, Efficient BackProp, 1998, 4.3"
@@ -169,7 +170,7 @@ def _sparse(before: Part, after: Part, found: Any) -> Iterator[dict[str, Any]]:
     said = (
         f"with the norm behind it, {' and '.join(sorted(ops))} saturates on one side of each "
         f"channel, and the next layer reads sparse values: one-sidedness "
-        f"{_two(sided[0], sided[1], before, after)}; sparsity {_two(b, a, before, after)}"
+        f"{_two(sided[0], sided[1])}; sparsity {_two(b, a)}"
     )
     predicted = after if a > b and sided[1] > sided[0] else None
     source = "Kim, Kim and Kim, Tanh Works Better with Asymmetry, 2023"
@@ -189,8 +190,8 @@ def _dead(before: Part, after: Part, found: Any) -> Iterator[dict[str, Any]]:
 _CLAIMS: tuple[Claim, ...] = (_skewed, _normal, _centred, _sparse, _dead)
 
 
-def _two(b: float, a: float, before: Part, after: Part) -> str:
-    return f"{b:.2f} in {before['arm']}, {a:.2f} in {after['arm']}"
+def _two(b: float, a: float) -> str:
+    return f"{b:.2f} with the norm before, {a:.2f} after"
 
 
 def _row(
@@ -204,8 +205,11 @@ def _row(
 ) -> dict[str, Any]:
     verdict, winner = (None, None) if found is None else (found["verdict"], found["winner"])
     predicts = None if predicted is None else predicted["arm"]
-    measured = "not compared" if verdict is None else f"{winner} ahead" if winner else verdict
-    guess = "predicts nothing here" if predicts is None else f"predicts {predicts} ahead"
+    names = {arms[0]["arm"]: "norm before ahead", arms[1]["arm"]: "norm after ahead"}
+    measured = "not compared" if verdict is None else names.get(winner, verdict)
+    guess = "predicts nothing here" if predicts is None else f"predicts {names[predicts]}"
+    values = chosen(arms[0]["options"])
+    said = f"{values}: {said}" if values else f"{said[:1].upper()}{said[1:]}"
     return {
         "claim": claim,
         "source": source,
@@ -216,5 +220,5 @@ def _row(
         "verdict": verdict,
         "winner": winner,
         "agrees": None if predicts is None or winner is None else predicts == winner,
-        "text": f"{said[:1].upper()}{said[1:]}; {guess}. Measured: {measured}.",
+        "text": f"{said}; {guess}. Measured: {measured}.",
     }

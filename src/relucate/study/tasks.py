@@ -77,7 +77,7 @@ def inspect_arms(
     backend = next((k.framework.backend() for k in looked if k.framework.lowers), HOST)
     device = named(name).device(device)
     return Inspection(
-        {"name": name, "reason": reason, "backend": backend, "device": device},
+        {"name": name, "reason": reason, "backend": backend, "device": device, **_card(name, device)},
         versions({look.framework.name for look in looked} | {name, backend}),
         tuple(look.report for look in looked),
         tuple(dict.fromkeys([note for look in looked for note in look.notes] + _alike(looked))),
@@ -85,6 +85,11 @@ def inspect_arms(
         source.equal_biases(),
         tuple(dict.fromkeys(layer for look in looked for layer in look.input_scaling)),
     )
+
+
+def _card(name: str, device: str) -> dict[str, str]:
+    card = named(name).card(device)
+    return {"card": card} if card else {}
 
 
 @dataclass(frozen=True)

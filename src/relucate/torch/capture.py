@@ -147,7 +147,10 @@ def _sketch(value: Any) -> Any:
     """Return what a graph keeps of an argument: of a tensor its kind, of a number its value."""
     if isinstance(value, Tensor):
         return value.shape, value.dtype, value.device
-    return repr(value) if isinstance(value, float) else value  # NaN isn't equal to itself
+    plain = (bool, int, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
+    if value is None or isinstance(value, plain):
+        return value
+    return repr(value) if isinstance(value, float) else type(value)  # NaN isn't equal to itself
 
 
 def _waits(func: Any, given: list[Any], found: Any) -> bool:

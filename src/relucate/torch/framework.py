@@ -5,6 +5,7 @@ Its methods are short: anything longer than a few lines is in the other files of
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -364,11 +365,24 @@ class _Torch:
         if wanted == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            torch.empty(0, device=wanted)
+            kind, _, number = wanted.partition(":")
+            if kind != "cuda" or int(number or 0) >= len(self.gpus()):
+                torch.empty(0, device=wanted)
         except Exception as error:  # what a backend that isn't there raises is its own affair
-            reason = str(error).partition("\n")[0]
-            raise InputError(f"device '{wanted}' can't be used by PyTorch: {reason}") from None
-        return wanted
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise InputError(
+                f"device '{wanted}' can't be used by PyTorch: {reason}. Visible are "
+                f"{', '.join(_visible(len(self.gpus())))}: choose one of them, or auto."
+            ) from None
+        return kind
+
+    def gpus(self) -> tuple[str, ...]:
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "").split(",")
+        return tuple(listed[:count]) if listed[0] else tuple(map(str, range(count)))
+
+    def card(self, device: str) -> str:
+        return torch.cuda.get_device_name() if device == "cuda" else ""
 
     def full_float32(self) -> AbstractContextManager[None]:
         return float32()
@@ -378,6 +392,11 @@ class _Torch:
 
 
 FRAMEWORK: Framework = _Torch()
+
+
+def _visible(gpus: int) -> list[str]:
+    others = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *(f"cuda:{number}" for number in range(gpus)), *others]
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -27,7 +27,8 @@ from .running import as_array, evaluating, given_as_example
 from .state import unchanged
 
 Each = Callable[[str, np.ndarray], None]
-Note = Callable[[str, Tensor], None]
+Turn = Callable[[Tensor], Tensor]  # to the layout of the graph
+Note = Callable[..., None]  # of a node's name, its value, and how that is turned
 
 
 def watch(
@@ -49,7 +50,15 @@ def watch(
 
 
 def _given(each: Each) -> Note:
-    return lambda name, value: each(name, as_array(value))
+    return lambda name, value, turned=_as_it_is: each(name, as_array(turned(value)))
+
+
+def _as_it_is(value: Tensor) -> Tensor:
+    return value
+
+
+def _channels_last(value: Tensor) -> Tensor:
+    return value.movedim(1, -1)
 
 
 def gradients(
@@ -124,16 +133,16 @@ class _LoweredWatcher(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         for name, moved in self._names.get(n.name, ()):
-            self._note(name, value.movedim(1, -1) if moved else value)
+            self._note(name, value, _channels_last if moved else _as_it_is)
         return value
 
 
 def _back(each: Each) -> Note:
     """Return what asks a value for its gradient, which comes as the loss is taken back."""
 
-    def note(name: str, value: Tensor) -> None:
+    def note(name: str, value: Tensor, turned: Turn = _as_it_is) -> None:
         if value.requires_grad:
-            value.register_hook(lambda gradient: each(name, as_array(gradient)))
+            value.register_hook(lambda gradient: each(name, as_array(turned(gradient))))
 
     return note
 

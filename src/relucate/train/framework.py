@@ -349,10 +349,18 @@ class Framework(Protocol):
         ...
 
     def device(self, wanted: str) -> str:
-        """Return the device of its engine; "auto" is the framework's choice.
+        """Return the kind of the device of its engine, such as cuda; "auto" is its own choice.
 
         Raises: InputError: a device that it doesn't have.
         """
+        ...
+
+    def gpus(self) -> tuple[str, ...]:
+        """Return the NVIDIA GPUs that it sees, as CUDA_VISIBLE_DEVICES names them."""
+        ...
+
+    def card(self, device: str) -> str:
+        """Return the name of the GPU that this process computes on, empty for other devices."""
         ...
 
     def full_float32(self) -> AbstractContextManager[None]:
