@@ -124,12 +124,14 @@ def rows() -> Iterator[Row]:
         "The MNIST net of the Batch Normalization paper on digits, no norm, before, after",
         "--recipe bn-paper:small --orders before,after,none --max-pairs 20",
     )
-    yield from map(early, ("silu", "elu", "leaky_relu"))
+    yield early("silu")
     for act in ("relu", "tanh"):
         yield cifar(f"{act}-early", f"{act}, 2 epochs", f"--epochs 2 --act {act}", "vgg", 5)
-    for act in ("relu", "tanh", "sigmoid", "prelu", "elu"):
         yield caffenet(act, act, f"--act {act}")
     yield late("tanh")
+    yield from map(early, ("leaky_relu", "elu"))
+    for act in ("sigmoid", "prelu", "elu"):
+        yield caffenet(act, act, f"--act {act}")
     yield caffenet("relu-affine", "ReLU, norm with scale and shift", "-O affine=always")
     yield from on_digits("cnn")
     yield cifar("orders", "ReLU, four orders, 2 epochs", f"--epochs 2 --orders {ALL}")
