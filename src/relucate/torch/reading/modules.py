@@ -14,6 +14,7 @@ from .calls.handler import Handler
 from .frozen import is_frozen_batch_norm, read_frozen
 from .own_norms import own_norm, read_own_norm
 from .transformers import TRANSFORMERS, attention
+from .wrapped_norms import norm_ranks, read_wrapped_norm
 
 MODULES: dict[type, Handler] = {
     **calls.MODULES,
@@ -42,8 +43,10 @@ def find(module: nn.Module) -> Handler | None:
     if is_frozen_batch_norm(module):
         return read_frozen
     base = _base(module)
+    if base is None and own_norm(module) is not None:
+        return read_own_norm
     if base is None:
-        return None if own_norm(module) is None else read_own_norm
+        return read_wrapped_norm if norm_ranks(module) else None
     return MODULES[base]
 
 
