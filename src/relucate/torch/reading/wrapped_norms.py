@@ -1,6 +1,6 @@
 """Batch norms of tokens: modules that turn or merge the axes around a batch norm of PyTorch's.
 
-x.transpose(1, 2), flatten(0, 1) and the like in front of the norm, and their reverse behind it, make
+x.transpose(1, 2), flatten(0, 1) and the like in front of the norm, and their reverse behind it, are
 a norm over the last axis (PatchTST's, LeViT's). Whether a module is one is not taken from its code:
 a copy is called, in both modes. Called by `modules`.
 """

@@ -88,7 +88,8 @@ def refit(module: nn.Module, node: Node, graph: Graph) -> None:
     Raises: Refused: a module whose attributes aren't known.
     """
     if norm_ranks(module) and (inner := inner_norm(module)) is not None:
-        return refit(inner, node, graph)
+        refit(inner, node, graph)
+        return
     norm = own_norm(module)
     known = isinstance(module, (nn.Linear, nn.LayerNorm, nn.GroupNorm, *_CONVS, *_NORMS))
     modes = {part: part.training for part in module.modules()}
