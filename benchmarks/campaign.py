@@ -100,6 +100,15 @@ def cifar(what: str, asked: str, arguments: str, net: str = "cnn", pairs: int = 
     )
 
 
+def caffenet(what: str, asked: str, arguments: str) -> Row:
+    smaller = "--data folder:cifar10 --train-size 10000 --epochs 8 -O width=12 --precision bf16"
+    return Row(
+        f"cifar10-caffenet-{what}",
+        f"CaffeNet's recipe on CIFAR-10, {asked}: norm before or after the activation?",
+        f"--recipe caffenet32 {smaller} --orders before,after {arguments} --max-pairs 5",
+    )
+
+
 def rows() -> Iterator[Row]:
     """Yield the rows of the table, the cheapest and most telling first."""
     yield from map(early, ("relu", "tanh"))
@@ -110,18 +119,27 @@ def rows() -> Iterator[Row]:
     yield from table("cancer", "the breast cancer table (classification)", "--epochs 20")
     yield from table("mackey", "a Mackey-Glass series (regression)", f"{REGRESSION} --margin 0.01")
     yield late("relu")
-    yield from map(early, ("silu", "elu", "leaky_relu"))
+    yield Row(
+        "digits-bn-paper",
+        "The MNIST net of the Batch Normalization paper on digits, no norm, before, after",
+        "--recipe bn-paper:small --orders before,after,none --max-pairs 20",
+    )
+    yield early("silu")
+    for act in ("relu", "tanh"):
+        yield cifar(f"{act}-early", f"{act}, 2 epochs", f"--epochs 2 --act {act}", "vgg", 5)
+        yield caffenet(act, act, f"--act {act}")
     yield late("tanh")
+    yield from map(early, ("leaky_relu", "elu"))
+    for act in ("sigmoid", "prelu", "elu"):
+        yield caffenet(act, act, f"--act {act}")
+    yield caffenet("relu-affine", "ReLU, norm with scale and shift", "-O affine=always")
     yield from on_digits("cnn")
     yield cifar("orders", "ReLU, four orders, 2 epochs", f"--epochs 2 --orders {ALL}")
+    yield cifar("group-norm", "ReLU, group norm, 2 epochs", "--epochs 2 --norm group")
     for rate in (0.2, 0.5):
         asked = f"ReLU, dropout {rate:g} at the end of each block, 2 epochs"
         arguments = f"--epochs 2 --orders {DROPOUT} --dropout {rate:g}"
         yield cifar(f"dropout-{rate:g}", asked, arguments)
-    yield cifar("group-norm", "ReLU, group norm, 2 epochs", "--epochs 2 --norm group")
-    for act in ("relu", "tanh"):
-        asked = f"{act}, 2 epochs"
-        yield cifar(f"{act}-early", asked, f"--epochs 2 --act {act}", net="vgg", pairs=6)
     for size in (32, 512):
         asked, arguments = f"ReLU, batch {size}, 2 epochs", f"--epochs 2 --batch-size {size}"
         yield cifar(f"batch-{size}", asked, arguments)
@@ -129,9 +147,22 @@ def rows() -> Iterator[Row]:
         asked = f"{act}, 2 epochs, each order at its own best rate"
         arguments = f"--epochs 2 --act {act} --tune lr --rates 0.03,0.1,0.3"
         yield cifar(f"{act}-tuned", asked, arguments)
-    yield from map(late, ("gelu", "sigmoid"))
+    for rate in (0.0, 0.2):
+        asked = f"ReLU, dropout {rate:g} behind the dense layers"
+        yield caffenet(f"relu-fc-dropout-{rate:g}", asked, f"-O fc_dropout={rate:g}")
     for act in ("relu", "tanh"):
         yield cifar(f"{act}-late", f"{act}, 12 epochs", f"--epochs 12 --act {act}", "vgg", 5)
+    yield from map(late, ("gelu", "sigmoid"))
+    yield Row(
+        "cifar10-kim-vgg16",
+        "Kim et al.'s recipe on CIFAR-10 with narrow filters: before or after the tanh?",
+        "--recipe kim-vgg16 --data folder:cifar10 --epochs 20 -O width=16 --max-pairs 5",
+    )
+    yield Row(
+        "cifar10-inception",
+        "Inception v3 on CIFAR-10 at 75 pixels: the order of Keras 1.x or today's?",
+        "--recipe inception-small --data folder:cifar10 --size 75 --train-size 10000 --max-pairs 5",
+    )
 
 
 REGRESSION = "--epochs 30 --lr 0.02 --metric R2"
