@@ -209,8 +209,8 @@ def calibration(data: str | None, images: int, raw: bool, model: Any) -> Any:
     return examples(load_data(data), images, raw, model)[0]
 
 
-def examples(loaded: Any, images: int, raw: bool, model: Any) -> tuple[Any, str]:
-    """Return training inputs of a Dataset in the model's layout, and what was done with them.
+def examples(loaded: Any, images: int, raw: bool, model: Any) -> tuple[Any, Any, str]:
+    """Return training inputs of a Dataset in the model's layout, labels, and what was done.
 
     They are standardised as in `relucate compare`, unless `raw`: not for a model that scales its
     inputs itself.
@@ -234,7 +234,7 @@ def examples(loaded: Any, images: int, raw: bool, model: Any) -> tuple[Any, str]
         how = "not standardised" + (", because the model scales them itself" if scaled else "")
     sentence = f"{len(x):,} of the {total:,} training examples, {how}"
     first = framework_of(model).images_first and x.ndim > 3
-    return np.moveaxis(x, -1, 1) if first else x, sentence
+    return np.moveaxis(x, -1, 1) if first else x, loaded.y_train, sentence
 
 
 def _scales_inputs(model: Any) -> bool:

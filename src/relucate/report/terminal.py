@@ -21,7 +21,7 @@ from rich.text import Text
 
 from relucate.errors import printable
 from relucate.phrases import count
-from relucate.report import reach, tuning, varied
+from relucate.report import reach, seen, tuning, varied
 from relucate.report.facts import (
     arm_verdict,
     bare_sentence,
@@ -397,6 +397,10 @@ def _counted(comparison: dict[str, Any]) -> list[str]:
 
 def _closing(study: dict[str, Any]) -> Iterator[RenderableType]:
     """Yield what was run, then the notes."""
+    if shown := seen.lines(study):
+        yield Text("")
+        yield Text(f"{seen.heading(study)}:")
+        yield from (_indented(line) for line in shown)
     yield Text("")
     yield Text(_about(study))
     notes = Table.grid(padding=(0, 1, 0, 0))
