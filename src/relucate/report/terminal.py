@@ -136,8 +136,7 @@ def _parts(
 
 
 def _across(study: dict[str, Any]) -> bool:
-    """Return whether arms with different values are compared, too: the table of values lacks that.
-    """
+    """Return whether arms with different values are compared, too: the table of values lacks that."""
     return any(not comparison.get("values") for comparison in study["comparisons"])
 
 

@@ -172,8 +172,7 @@ class Comparison:
         return {}
 
     def activation(self, inspection: Any, arm: Any) -> str | None:
-        """Return the activation of an arm's network, None if it isn't known or there are several.
-        """
+        """Return the activation of an arm's network, None if it isn't known or there are several."""
         return None
 
     def settings(self, inspection: Any) -> dict[str, Any]:

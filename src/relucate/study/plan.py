@@ -256,8 +256,7 @@ class StudyPlan(Executed):
         return inspection.arms[self.networks.index(arm.network)]
 
     def activation(self, inspection: Inspection, arm: Arm) -> str | None:
-        """Return the activation of an arm's network, None if it isn't known or there are several.
-        """
+        """Return the activation of an arm's network, None if it isn't known or there are several."""
         return self.report(inspection, arm).get("activation") or arm.options.get("act")
 
     def settings(self, inspection: Inspection) -> dict[str, Any]:

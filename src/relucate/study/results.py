@@ -221,8 +221,7 @@ class StudyResults(Generic[AnyComparison]):
         return self.decide(*self.effects(asked, seeds), diverged)
 
     def difference(self, contrast: Contrast) -> PairedDifference | None:
-        """Return the paired difference of an arm minus its reference, None before the first pair.
-        """
+        """Return the paired difference of an arm minus its reference, None before the first pair."""
         seeds = self.finished_pairs()
         if not seeds:
             return None
