@@ -84,6 +84,7 @@ def compare(
         typer.Option(
             help="A published experiment from `relucate recipes`: its net, data, orders and "
             "training, where you give none.",
+            autocompletion=completer("recipe"),
             rich_help_panel=TRAINING,
         ),
     ] = None,
