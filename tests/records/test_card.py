@@ -34,6 +34,27 @@ def test_a_card_has_the_studys_numbers(study, tmp_path):
     assert rows[0].difference == pytest.approx(100 * first["estimate"])
 
 
+def test_an_interval_is_of_after_minus_before_whatever_was_the_reference(study):
+    found = study.to_dict()
+    for metric in (found["metric"], {**found["metric"], "direction": "lower"}):
+        plain = card_of({**found, "metric": metric})["rows"][0]["interval"]
+        turned = [
+            {
+                **c,
+                "arm": c["against"],
+                "against": c["arm"],
+                "difference": {
+                    **c["difference"], "low": -c["difference"]["high"],
+                    "high": -c["difference"]["low"],
+                },
+            }
+            for c in found["comparisons"]
+        ]  # fmt: skip
+        again = card_of({**found, "metric": metric, "comparisons": turned})["rows"][0]["interval"]
+        assert plain == pytest.approx(again)
+        assert plain[0] == pytest.approx(100 * found["comparisons"][0]["difference"]["low"])
+
+
 def test_other_documents_make_no_card(study):
     with pytest.raises(InputError, match="relucate compare has trained"):
         card_of({**study.to_dict(), "data": None})

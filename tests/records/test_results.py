@@ -36,11 +36,13 @@ def test_differences_are_after_minus_before(net, act, expected):
     assert row.difference == pytest.approx(expected)
 
 
-def test_an_error_counts_the_other_way(tmp_path):
+def test_of_an_error_the_lower_one_is_ahead_and_the_difference_keeps_its_sign(tmp_path):
     (row,) = read_card(write(tmp_path, lower_is_better=True))
-    assert row.difference == pytest.approx(-1.0)
+    assert (row.difference, row.gain) == (pytest.approx(1.0), pytest.approx(-1.0))
+    (found,) = summary([row])
+    assert (found["before"], found["after"], found["low"]) == (1, 0, pytest.approx(1.0))
     (row,) = read_card(write(tmp_path, lower_is_better=False))
-    assert row.difference == pytest.approx(1.0)
+    assert (row.difference, row.gain) == (pytest.approx(1.0), pytest.approx(1.0))
     assert row.interval == (0.5, 1.5)
 
 

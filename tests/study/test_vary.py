@@ -280,6 +280,7 @@ def test_where_every_run_diverged_there_is_no_interaction():
     assert (found["verdict"], found["reason"]) == ("inconclusive", "all runs diverged")
     assert found["sentence"].startswith("It is unknown whether the effect of ")
     assert found["sentence"].endswith(" depends on lr: every run with 9 diverged.")
+    made = filled(made.plan, lambda arm, seed: 0.8)
     lose(made, "lr=")
     (found,) = interactions(made, made.plan.seeds)
     assert "every run with 0.1 or 9 diverged" in found["sentence"]

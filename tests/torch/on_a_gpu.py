@@ -71,7 +71,11 @@ def values(model):
 
 
 class TestTraining:
-    RECIPES = ({}, {"optimizer": "adamw", "augment": ("flip", "crop")}, {"class_weight": "balanced"})
+    RECIPES = (
+        {},
+        {"optimizer": "adamw", "augment": ("flip", "crop")},
+        {"class_weight": "balanced"},
+    )
 
     @pytest.mark.parametrize("options", RECIPES, ids=str)
     def test_it_trains_there_as_on_the_cpu(self, gpu, options):

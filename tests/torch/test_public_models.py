@@ -295,3 +295,34 @@ def test_a_tensor_that_is_changed_by_a_view(twice):
     assert len(report.done) >= 1
     x = torch.randn(3, 3, 7, 5)
     torch.testing.assert_close(made(x), net(x))
+
+
+def parted(x):
+    return torch.cat([x[:, ::2], x[:, 1::2]], 1)
+
+
+torch.fx.wrap("parted")
+
+
+class Registered(nn.Module):
+    """A function that its library registers with torch.fx as a whole, as torchvision's Swin does.
+
+    The norm's order needs linear layer and norm to change their names, so that it is traced.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.linear, self.act = nn.LayerNorm(6), nn.Linear(6, 5), nn.GELU()
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.head(self.act(self.linear(self.norm(parted(x)))))
+
+
+def test_a_registered_function_that_ends_in_one_of_pytorchs():
+    net, x = zoo.randomize(Registered(), 3).eval(), torch.randn(3, 6, 6)
+    made, report = relucate.rebuild(net, "after", example=(2, 6, 6))
+    assert len(report.done) == 1
+    again, _ = relucate.rebuild(made, "norm-linear-act", example=(2, 6, 6))
+    again.load_state_dict(net.state_dict())
+    torch.testing.assert_close(again(x), net(x))

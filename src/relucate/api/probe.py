@@ -185,7 +185,7 @@ def probe(
     arrays = arrays_for(read.graph, data, "data")
     if len(arrays[0]) < 2:
         raise InputError("data of one example has no distribution: expected at least 2, got 1.")
-    target = _target(gradients, labels, task, arrays[0])
+    target = _target(read.graph, gradients, labels, task, arrays[0])
     sites, points = places(read.graph, site)
     batches = [[x[at : at + batch] for x in arrays] for at in range(0, len(arrays[0]), batch)]
     found, wide = _forward(read, points, sites, batches)
@@ -206,7 +206,7 @@ def probe(
     )
 
 
-def _target(gradients: bool, labels: Any, task: Any, x: np.ndarray) -> Target | None:
+def _target(graph: Graph, gradients: bool, labels: Any, task: Any, x: np.ndarray) -> Target | None:
     """Return what the loss needs, None if no gradients are wanted."""
     if not isinstance(gradients, bool):
         raise InputError(f"gradients must be True or False, got {gradients!r:.80}.")
@@ -217,10 +217,28 @@ def _target(gradients: bool, labels: Any, task: Any, x: np.ndarray) -> Target | 
     name = task if isinstance(task, str) else None
     if name is not None and name not in TASKS:
         raise unknown("task", name, TASKS)
-    kind, (y,), names, _ = read_labels([(labels, "labels")], x.shape, task=name)
-    if len(y) != len(x):
-        raise InputError(f"there are {len(x):,} examples and {len(y):,} labels: give one for each.")
-    return Target(task_for(task, kind), y, len(names))
+    kind, (read,), names, _ = read_labels([(labels, "labels")], x.shape, task=name)
+    if len(read) != len(x):
+        raise InputError(
+            f"there are {len(x):,} examples and {len(read):,} labels: give one for each."
+        )
+    y, given = read, np.asarray(labels)
+    if kind in ("classes", "masks") and given.dtype.kind in "iu" and given.size == read.size:
+        y = given.reshape(read.shape).astype(np.int64)  # codes of a model that may know more
+    classes = _classes(graph, y.shape[1:]) if kind in ("classes", "masks") else len(names)
+    if kind in ("classes", "masks") and not 0 <= y.min() <= y.max() < classes:
+        raise InputError(
+            f"the labels go from {y.min()} to {y.max()}, but the model has {classes} classes."
+        )
+    return Target(task_for(task, kind), y, classes)
+
+
+def _classes(graph: Graph, label_shape: tuple[int, ...]) -> int:
+    """Return the number of classes that a model's first output is for."""
+    shape = graph.nodes[graph.outputs[0]].shape[1:]
+    first = len(shape) > 1 and shape[1:] == label_shape and shape[:-1] != label_shape
+    width = (shape[0] if first else shape[-1]) if shape else 1
+    return max(width or 0, 2)
 
 
 def _with_gradients(framework: Framework, read: ReadModel, task: Task) -> Watchable:

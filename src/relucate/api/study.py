@@ -31,7 +31,7 @@ from ..study.own_plan import OwnPlan
 from ..study.plan import Executed, StudyPlan
 from ..study.running import run as carry_out
 from ..study.source import resolve
-from ..study.vary import arms_from, check_dropout, check_factors, short_names
+from ..study.vary import arms_from, check_dropout, check_factors, check_values, short_names
 from ..train.metric import ACCURACY, Metric, metric_named
 from ..train.recipe import Recipe
 from ..train.task import Task
@@ -47,8 +47,8 @@ class Study(Shown):
     """A finished comparison: the verdict with all its evidence.
 
     verdict: "better", "equivalent" or "inconclusive"; winner: an arm or None; difference: of the
-    first comparison, arm minus reference, a mapping with estimate, low, high, level and method, in the
-    metric's own unit (for accuracy a fraction: 0.01 is one point).
+    arm minus its reference, a mapping with estimate, low, high, level and method, in the metric's
+    own unit (for accuracy a fraction: 0.01 is one point). All three are of the first comparison.
     """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
@@ -293,6 +293,7 @@ def _trained_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> StudyP
     data = "digits" if data is None else data
     dataset, task = _data_for(data, task, given["metric"], given["target"])
     recipe = make_recipe(training, dataset)
+    check_values(source, arms, dataset)
     chosen = {name: given[name] for name in ("margin", "engine", "device", "probe")}
     return StudyPlan(arms, source, dataset, recipe, task=task, **chosen, **shared)
 

@@ -56,6 +56,7 @@ class Seen:
                 "saturation": s["saturation"],
                 "asymmetry": s["asymmetry"],
                 "sparsity": s["sparsity"],
+                "rms": np.sqrt(s["variance"] + s["mean"] ** 2),
             }
         live = ~s["constant"]
         found = {name: middle(values[live]) for name, values in per_channel.items()}

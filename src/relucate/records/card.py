@@ -31,7 +31,7 @@ def card_of(
     """Return the card of a study's document (schema relucate.compare/2) as JSON-ready data.
 
     It has a row per choice of varied values, each with the mean and sd of every order over the
-    runs, the interval of after minus before (positive if after is better), and what is needed to
+    runs, the interval of after minus before, and what is needed to
     repeat the study: command, commit, versions, hardware, seconds.
 
     Args:
@@ -160,8 +160,6 @@ def _interval(study: Mapping[str, Any], arms: list[dict[str, Any]]) -> dict[str,
 
 def _signed(study: Mapping[str, Any], found: Mapping[str, Any], sign: int) -> dict[str, Any]:
     metric, ends = study["metric"], found["difference"]
-    if metric["direction"] == "lower":
-        sign = -sign
     verdict = {"verdict": found["verdict"]}
     if ends["low"] is None or ends["high"] is None:
         return verdict

@@ -71,14 +71,19 @@ class Result:
 
     @property
     def difference(self) -> float | None:
-        """After minus before, positive if after is better; None without both orders."""
+        """After minus before; None without both orders."""
         if self.axis != "order":
             return None
         places = {place_of_norm(order): score["value"] for order, score in self.scores.items()}
         if not {"before", "after"} <= set(places):
             return None
-        found = places["after"] - places["before"]
-        return -found if self.lower_is_better else found
+        return places["after"] - places["before"]
+
+    @property
+    def gain(self) -> float | None:
+        """By how much after is ahead, below 0 if it is behind; None without both orders."""
+        found = self.difference
+        return -found if found is not None and self.lower_is_better else found
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON-ready data, with its difference."""
@@ -172,15 +177,16 @@ def summary(results: Iterable[Result]) -> list[dict[str, Any]]:
 
     Those with most rows come first. Each: own; act; unit, and metric where the unit doesn't say it;
     rows; after, before: the number of rows in which that order is ahead; level: no difference at
-    all; low, high: the extremes of after minus before, positive if after is better; tuned, spread:
-    rows with each order's own rate, and with a spread over runs.
+    all; low, high: the extremes of after minus before; tuned, spread: rows with each order's own
+    rate, and with a spread over runs.
 
     Our own rows have a verdict: ahead means better, level equivalent; the others are undecided.
     """
     found: dict[tuple[Any, ...], list[Result]] = {}
     for result in results:
         if result.difference is not None and result.axis == "order":
-            metric = "" if result.unit == "%" else result.metric
+            usual = result.unit == "%" and not result.lower_is_better
+            metric = "" if usual else result.metric
             key = (result.study.own, result.act, result.unit, metric)
             found.setdefault(key, []).append(result)
     ordered = sorted(found.items(), key=lambda item: (item[0][0], -len(item[1])))
@@ -207,8 +213,8 @@ def _summed(own: bool, act: str, unit: str, metric: str, rows: list[Result]) -> 
 def _side(row: Result) -> str:
     if row.verdict in ("equivalent", "inconclusive"):
         return "level" if row.verdict == "equivalent" else "undecided"
-    difference = row.difference or 0.0
-    return "level" if not difference else "after" if difference > 0 else "before"
+    gain = row.gain or 0.0
+    return "level" if not gain else "after" if gain > 0 else "before"
 
 
 def _plain(text: str) -> str:

@@ -24,7 +24,7 @@ _OWN = "Measured with relucate compare: after minus before"
 _RIGHT = {"before", "after", "difference", "interval", "runs", "pairs"}
 _NONE = "-"
 _LEGEND = (
-    "Accuracy in percent unless the source says otherwise. A positive difference: after is better. "
+    "Accuracy in percent unless the source says otherwise. Differences are after minus before. "
     "t: each order at its own best learning rate. ±: sd over runs; (low to high): an interval."
 )
 

@@ -13,23 +13,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .palette import arm_variable, colours, placeholder
+from .palette import arm_variable, colours, look, placeholder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Ink = Callable[[str], str]
 ROWS = 6  # layers in one picture
+SIZE = 11.0  # of all text, in points
 _EDGES = np.linspace(-3.5, 3.5, 15)  # of the histogram's bins, the open ends as wide as the others
 
 
 @dataclass(frozen=True)
 class Column:
-    """A network at one moment: its name, its sites, and by node the figures of `Seen.brief`."""
+    """A network at one moment: its name, its sites, and by node the figures of `Seen.brief`.
+
+    number: of its colour, as of an arm.
+    """
 
     name: str
     sites: Sequence[Mapping[str, Any]]
     points: Mapping[str, Mapping[str, Any]]
+    number: int = 0
 
 
 def theme(dark: bool) -> Ink:
@@ -38,14 +43,15 @@ def theme(dark: bool) -> Ink:
     return lambda variable: found[variable][dark]
 
 
-def column_of(probe: Mapping[str, Any], name: str) -> Column:
+def column_of(probe: Mapping[str, Any], name: str, number: int = 0) -> Column:
     """Return a probe's document as a column."""
-    return Column(name, probe["sites"], {p["node"]: _brief(p) for p in probe["points"]})
+    points = {p["node"]: _brief(p) for p in probe["points"]}
+    return Column(name, probe["sites"], points, number)
 
 
-def step_column(arm: Mapping[str, Any], step: Mapping[str, Any]) -> Column:
+def step_column(arm: Mapping[str, Any], step: Mapping[str, Any], number: int) -> Column:
     """Return a step of an arm of a study's section `probe` as a column."""
-    return Column(arm["arm"], arm["sites"], {p["node"]: p for p in step["points"]})
+    return Column(arm["arm"], arm["sites"], {p["node"]: p for p in step["points"]}, number)
 
 
 def _brief(point: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,15 +90,15 @@ def distributions(ax: Axes, columns: Sequence[Column], ink: Ink) -> None:
     for place, column in enumerate(columns):
         for row, site in enumerate(by_depth(column.sites)):
             cell, points = cells[row][place], column.sites[site]["points"]
-            top = max(top, _histograms(cell, column, points, (first, second), place, ink))
+            top = max(top, _histograms(cell, column, points, (first, second), ink))
             _name(cell, column.sites[site]["name"], ink)
-        cells[0][place].set_title(_safe(column.name), color=ink("ink"), fontsize=9, loc="left")
+        _title(cells[0][place], column.name, len(columns), ink)
     for row in cells:
         for cell in row:
-            cell.set(xlim=(-3.5, 3.5), ylim=(0, 1.3 * (top or 1)), yticks=[])
+            cell.set(xlim=(-3.5, 3.5), ylim=(0, 1.05 * (top or 1)), yticks=[])
             cell.spines["left"].set_visible(False)
     for cell in cells[-1]:
-        cell.set_xlabel("sd from the channel's mean", color=ink("ink"), fontsize=8.5)
+        cell.set_xlabel("sd from the mean", color=ink("ink"), fontsize=SIZE)
 
 
 def roles(columns: Sequence[Column]) -> tuple[str, str]:
@@ -106,7 +112,6 @@ def _histograms(
     column: Column,
     points: Mapping[str, str],
     wanted: tuple[str, str],
-    place: int,
     ink: Ink,
 ) -> float:
     """Draw a site's two distributions; return the largest share of a bin."""
@@ -114,7 +119,7 @@ def _histograms(
     normal = 0.5 * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
     cell.plot(x, normal, color=ink("muted"), linewidth=0.7, zorder=1)
     shares = [column.points.get(points.get(role, ""), {}).get("histogram") for role in wanted]
-    own = ink(arm_variable(place))
+    own = ink(arm_variable(column.number))
     if shares[0]:
         cell.stairs(shares[0], _EDGES, fill=True, color=own, alpha=0.35, zorder=2)
     if shares[1]:
@@ -136,14 +141,14 @@ def drift(
         sites = steps[0][1].sites
         for row, site in enumerate(by_depth(sites, 3)):
             node = sites[site]["points"].get(role, "")
-            _quantiles(cells[row][place], steps, node, place, limits[row], ink)
+            _quantiles(cells[row][place], steps, node, limits[row], ink)
             _name(cells[row][place], sites[site]["name"], ink)
-        cells[0][place].set_title(_safe(name), color=ink("ink"), fontsize=9, loc="left")
-        cells[-1][place].set_xlabel("epoch", color=ink("ink"), fontsize=8.5)
+        _title(cells[0][place], name, len(arms), ink)
+        cells[-1][place].set_xlabel("epoch", color=ink("ink"), fontsize=SIZE)
     for row, (low, high) in zip(cells, limits, strict=True):
         room = 0.12 * (high - low) if high > low else 1.0
         for cell in row if high >= low else ():
-            cell.set_ylim(low - room, high + 2 * room)
+            cell.set_ylim(low - room, high + room)
         for cell in row[1:]:
             cell.tick_params(labelleft=False)
 
@@ -152,20 +157,18 @@ def _quantiles(
     cell: Axes,
     steps: Sequence[tuple[int, Column]],
     node: str,
-    place: int,
     limits: list[float],
     ink: Ink,
 ) -> None:
     from matplotlib.ticker import MaxNLocator
-
-    from .palette import look
 
     found = [(epoch, column.points.get(node, {}).get("quantiles")) for epoch, column in steps]
     known = [(epoch, q) for epoch, q in found if q and None not in q]
     if not known:
         return
     epochs, (low, middle, high) = [e for e, _ in known], np.array([q for _, q in known]).T
-    own, style = ink(arm_variable(place)), look(place)
+    number = steps[0][1].number
+    own, style = ink(arm_variable(number)), look(number)
     cell.fill_between(epochs, low, high, color=own, alpha=0.22, linewidth=0, zorder=2)
     (line,) = cell.plot(epochs, middle, color=own, marker=style.marker, markersize=4, zorder=3)
     if style.dashes:
@@ -186,7 +189,7 @@ def _grid(ax: Axes, rows: int, columns: int, ink: Ink) -> list[list[Axes]]:
     return [
         [
             _dressed(
-                ax.inset_axes((c * wide, 1 - (r + 1) * tall, 0.94 * wide, 0.80 * tall)),
+                ax.inset_axes((c * wide, 1 - (r + 1) * tall, 0.93 * wide, 0.74 * tall)),
                 ink,
                 last=r == rows - 1,
             )
@@ -202,14 +205,19 @@ def _dressed(cell: Axes, ink: Ink, *, last: bool) -> Axes:
         spine.set_visible(side in ("left", "bottom"))
         spine.set(color=ink("muted"), linewidth=0.8)
     cell.tick_params(
-        length=3, color=ink("muted"), labelcolor=ink("ink"), labelsize=8.5, labelbottom=last
+        length=3, color=ink("muted"), labelcolor=ink("ink"), labelsize=SIZE, labelbottom=last
     )
     return cell
 
 
+def _title(cell: Axes, name: str, columns: int, ink: Ink) -> None:
+    shown = _safe(name, max(8, 44 // columns))
+    cell.set_title(shown, color=ink("ink"), fontsize=SIZE, loc="left", pad=15, parse_math=False)
+
+
 def _name(cell: Axes, name: str, ink: Ink) -> None:
-    given: dict[str, Any] = {"transform": cell.transAxes, "parse_math": False, "fontsize": 8.5}
-    cell.text(0.01, 0.99, _safe(name, 18), ha="left", va="top", color=ink("muted"), **given)
+    given: dict[str, Any] = {"transform": cell.transAxes, "parse_math": False, "fontsize": SIZE}
+    cell.text(0.01, 1.0, _safe(name, 18), ha="left", va="bottom", color=ink("muted"), **given)
 
 
 def _safe(text: str, most: int = 26) -> str:

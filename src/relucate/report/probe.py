@@ -35,8 +35,8 @@ _NAMED = 12  # sites: more are numbered in the picture
 _LEGEND = (
     "Medians over the channels. skew: |skewness| before and behind the activation. norm reads, "
     "next reads: how far what the norm and the next layer read is from a normal distribution "
-    "(Kolmogorov's distance, 0 to 1). zeros: share of exact zeros that the next layer reads. dead: "
-    "channels that have one value on all the data."
+    "(Kolmogorov's distance, 0 to 1). zeros: share of exact zeros that the next layer reads. rank: "
+    "effective rank of what it reads. dead: channels that have one value on all the data."
 )
 
 
@@ -65,6 +65,11 @@ def _parts(probe: dict[str, Any], every: bool) -> Iterator[RenderableType]:
     yield Padding(simple_table(sides, rows, gap=2), (0, 0, 0, 2))
     yield Text("\n" + _LEGEND, style="dim")
     yield Text("")
+    if (back := gradient_table(probe, every)) is not None:
+        sides = [(name, "left" if name in _LEFT else "right") for name in back[0]]
+        yield Padding(simple_table(sides, back[1], gap=2), (0, 0, 0, 2))
+        yield Text("\n" + GRADIENTS, style="dim")
+        yield Text("")
     said = Table.grid(padding=(0, 1))
     for claim in probe["claims"]:
         said.add_row("-", Text(claim["text"]))
@@ -72,6 +77,11 @@ def _parts(probe: dict[str, Any], every: bool) -> Iterator[RenderableType]:
     yield from (Text(line, style="yellow") for line in notes(probe))
 
 
+GRADIENTS = (
+    "Size (root mean square, median over the channels) of the gradients of each example's loss at "
+    "the outputs of the linear layer, the norm and the activation, and at what the norm and the "
+    "next layer read."
+)
 _LEFT = {"norm", "layer", "activation", "act", "order"}
 
 
@@ -85,20 +95,58 @@ def headline(probe: dict[str, Any]) -> str:
 
 def table(probe: dict[str, Any], every: bool = False) -> tuple[list[str], list[list[str]]]:
     """Return the header and a row for each site, or for each group of them."""
-    figures = ["skew\nbefore", "skew\nbehind", "norm\nreads", "next\nreads", "zeros", "dead"]
+    figures = ["skew\nbefore", "skew\nbehind", "norm\nreads", "next\nreads", "zeros"]
+    figures += ["rank", "dead"]
     rows = [(site, _row(probe, site)) for site in probe["sites"]]
     if len(rows) <= FEW or every:
         first = "norm" if probe["sites"][0]["norm"] else "layer"
         named = [[site["name"], site["act_op"] or MISSING, *_texts([row])] for site, row in rows]
         return [first, "activation", *figures], named
+    found = [[str(len(group)), *key, *_texts(group)] for key, group in _grouped(rows)]
+    return ["sites", "order", "act", *figures], found
+
+
+Rows = list[tuple[dict[str, Any], dict[str, Any]]]  # of sites and their figures
+
+
+def _grouped(rows: Rows) -> list[tuple[tuple[str, str], list[dict[str, Any]]]]:
+    """Return the figures by order and activation, the commonest first."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for site, row in rows:
         groups.setdefault((site["order"], site["act_op"] or MISSING), []).append(row)
-    found = [
-        [str(len(group)), *key, *_texts(group)]
-        for key, group in sorted(groups.items(), key=lambda item: -len(item[1]))
+    return sorted(groups.items(), key=lambda item: -len(item[1]))
+
+
+_SIZES = {
+    "linear": "linear",
+    "norm_in": "norm in",
+    "norm_out": "norm out",
+    "act_out": "act out",
+    "next": "next",
+}
+
+
+def gradient_table(
+    probe: dict[str, Any], every: bool = False
+) -> tuple[list[str], list[list[str]]] | None:
+    """Return the sizes of the gradients by role, per site or group; None without gradients."""
+    if not probe["gradients"]:
+        return None
+    sizes = {point["node"]: point["summary"]["rms"] for point in probe["gradients"]}
+    rows: Rows = [
+        (site, {role: sizes.get(site["points"].get(role)) for role in _SIZES})
+        for site in probe["sites"]
     ]
-    return ["sites", "order", "act", *figures], found
+    first = "norm" if probe["sites"][0]["norm"] else "layer"
+    if len(rows) <= FEW or every:
+        return [first, *_SIZES.values()], [[s["name"], *_size_texts([row])] for s, row in rows]
+    found = [[str(len(group)), *key, *_size_texts(group)] for key, group in _grouped(rows)]
+    return ["sites", "order", "act", *_SIZES.values()], found
+
+
+def _size_texts(rows: list[dict[str, Any]]) -> list[str]:
+    middles = [_middle([row[role] for row in rows]) for role in _SIZES]
+    return [MISSING if size is None else f"{size:.1e}" for size in middles]
 
 
 def _row(probe: dict[str, Any], site: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +157,9 @@ def _row(probe: dict[str, Any], site: dict[str, Any]) -> dict[str, Any]:
         return None if point is None else point["summary"][figure]
 
     behind = seen.get(site["points"].get("act_out", site["points"].get("norm_out")))
+    reader = seen.get(site["points"].get("next"))
     return {
+        "rank": reader and reader["rank"] and (reader["rank"], reader["channels"]),
         "before": at("act_in", "skewness"),
         "behind": at("act_out", "skewness"),
         "norm": at("norm_in", "normal_distance"),
@@ -126,7 +176,18 @@ def _texts(rows: list[dict[str, Any]]) -> list[str]:
     dead = {row["dead"] for row in rows if row["dead"]}
     number, channels = (sum(one[i] for one in dead) for i in (1, 2))
     share = MISSING if zeros is None else f"{100 * zeros:.0f} %"
-    return [*(plain(x) for x in middles), share, f"{number}/{channels}" if dead else MISSING]
+    deads = f"{number}/{channels}" if dead else MISSING
+    return [*(plain(x) for x in middles), share, _rank(rows), deads]
+
+
+def _rank(rows: list[dict[str, Any]]) -> str:
+    """Return the effective rank of one site as it is, of several in percent of the channels."""
+    found = [row["rank"] for row in rows if row["rank"]]
+    if not found:
+        return MISSING
+    if len(rows) == 1:
+        return f"{found[0][0]:.1f}"
+    return f"{100 * float(np.median([rank / most for rank, most in found])):.0f} %"
 
 
 def _middle(values: list[float | None]) -> float | None:
@@ -154,6 +215,8 @@ def probe_html(probe: dict[str, Any]) -> str:
         header=header,
         rows=rows,
         legend=_LEGEND,
+        gradients=gradient_table(probe),
+        about_gradients=GRADIENTS,
         claims=[claim["text"] for claim in probe["claims"]],
         notes=notes(probe),
         figure=Markup(channels_svg(probe)),
@@ -232,7 +295,7 @@ def _dead_shares(probe: dict[str, Any]) -> list[float | None]:
 
 
 def _draw_distributions(axes: Axes, probes: Sequence[dict[str, Any]], ink: Ink) -> None:
-    columns = [panels.column_of(p, _label(p, k)) for k, p in enumerate(probes)]
+    columns = [panels.column_of(p, _label(p, k), k) for k, p in enumerate(probes)]
     panels.distributions(axes, columns, ink)
 
 

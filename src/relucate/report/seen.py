@@ -1,4 +1,4 @@
-"""What the layers of a study's first pair saw while it trained: words, pictures, an HTML section.
+"""What the layers of a study's first pair saw while it trained: words and pictures.
 
 Takes the study's document; without `compare --probe` it has no section `probe`, and everything here
 is empty. Not here: what was measured (`train.looking`), what the claims say (`study.probing`).
@@ -14,8 +14,7 @@ from markupsafe import Markup
 from ..errors import InputError, unknown
 from ..phrases import count
 from . import panels
-from .html import render
-from .plots import in_style, new_figure, svg_of
+from .plots import in_style, svg_of
 
 Study = dict[str, Any]
 
@@ -50,39 +49,44 @@ def _notes(arm: dict[str, Any]) -> Iterator[str]:
         yield f"{arm['arm']}: {sites} of {sites + arm['left']} sites, evenly spread."
 
 
-def section(study: Study, prefix: str = "") -> Markup:
-    """Return the section of the HTML page; nothing for a study that wasn't looked at.
+def parts(study: Study, prefix: str = "") -> dict[str, Any] | None:
+    """Return what `seen.html.j2` shows; None for a study that wasn't looked at.
 
     prefix: of the ids in the drawings.
     """
     if not study.get("probe"):
-        return Markup("")
+        return None
     claims = [
         {"arm": arm["arm"], "texts": [claim["text"] for claim in arm["claims"]]}
         for arm in study["probe"]["arms"]
         if arm["claims"]
     ]
-    return Markup(
-        render(
-            "seen.html.j2",
-            heading=heading(study),
-            predictions=study["probe"]["predictions"],
-            notes=notes(study),
-            figures=[figure for kind in KINDS if (figure := _figure(study, kind, prefix))],
-            claims=claims,
-        )
-    )
+    return {
+        "heading": heading(study),
+        "predictions": study["probe"]["predictions"],
+        "notes": notes(study),
+        "figures": list(_figures(study, prefix)),
+        "claims": claims,
+    }
 
 
-def _figure(study: Study, kind: str, prefix: str) -> dict[str, Any] | None:
-    if not _steps(study):
-        return None
-    name, (heading, caption, height) = f"{prefix}{kind}", KINDS[kind]
-    with in_style():
-        figure, axes = new_figure(height)
-        _DRAW[kind](axes, study, panels.PAGE)
-        svg = svg_of(figure, name, f"{heading}. {_alt(study)}")
-    return {"name": name, "heading": heading, "caption": caption, "svg": Markup(svg)}
+def _figures(study: Study, prefix: str) -> Iterator[dict[str, Any]]:
+    """Yield the figures, each of at most two arms, for a phone's width."""
+    from matplotlib.figure import Figure
+
+    arms = _steps(study)
+    for kind, (title, caption, height) in KINDS.items():
+        for start in range(0, len(arms), _BESIDE):
+            name = f"{prefix}{kind}-{start}"
+            with in_style():
+                figure = Figure(figsize=(_PHONE, height), layout="constrained")
+                figure.patch.set_alpha(0.0)
+                _DRAW[kind](figure.subplots(), arms[start : start + _BESIDE], panels.PAGE)
+                svg = svg_of(figure, name, f"{title}. {_alt(study)}")
+            yield {"name": name, "heading": title, "caption": caption, "svg": Markup(svg)}
+
+
+_PHONE, _BESIDE = 4.1, 2  # inches; arms side by side
 
 
 def _alt(study: Study) -> str:
@@ -99,12 +103,13 @@ def plot(study: Study, kind: str, ax: Any = None, *, dark: bool = False) -> Any:
     """
     if kind not in KINDS:
         raise unknown("plot", kind, KINDS)
-    if not _steps(study):
+    arms = _steps(study)
+    if not arms:
         raise InputError(f"this study has no picture '{kind}': it was not made with probe=True.")
     with in_style():
         if ax is None:
             ax = _new(KINDS[kind][2], dark)
-        _DRAW[kind](ax, study, panels.theme(dark))
+        _DRAW[kind](ax, arms, panels.theme(dark))
     return ax
 
 
@@ -118,32 +123,31 @@ def _new(height: float, dark: bool) -> Any:
     return ax
 
 
-def _steps(study: Study) -> list[tuple[str, list[tuple[int, panels.Column]]]]:
+Arms = Sequence[tuple[str, Sequence[tuple[int, panels.Column]]]]
+
+
+def _steps(study: Study) -> Arms:
     """Return for each arm its columns by epoch, without the looks that failed."""
     found = []
+    numbers = {arm["label"]: number for number, arm in enumerate(study["arms"])}
     for arm in (study.get("probe") or {"arms": []})["arms"]:
         good = [step for step in arm["steps"] if step["points"]]
-        if good:
-            steps = [(step["epoch"], panels.step_column(arm, step)) for step in good]
-            found.append((arm["arm"], steps))
+        number = numbers.get(arm["arm"], 0)
+        steps = [(step["epoch"], panels.step_column(arm, step, number)) for step in good]
+        found += [(arm["arm"], steps)] if steps else []
     return found
 
 
-def _distributions(ax: Any, study: Study, ink: panels.Ink) -> None:
-    panels.distributions(ax, [steps[-1][1] for _, steps in _steps(study)], ink)
+def _distributions(ax: Any, arms: Arms, ink: panels.Ink) -> None:
+    panels.distributions(ax, [steps[-1][1] for _, steps in arms], ink)
 
 
-def _drift_next(ax: Any, study: Study, ink: panels.Ink) -> None:
-    _drift(ax, study, 1, ink)
+def _drift_next(ax: Any, arms: Arms, ink: panels.Ink) -> None:
+    panels.drift(ax, arms, panels.roles([arms[0][1][0][1]])[1], ink)
 
 
-def _drift_norm(ax: Any, study: Study, ink: panels.Ink) -> None:
-    _drift(ax, study, 0, ink)
-
-
-def _drift(ax: Any, study: Study, which: int, ink: panels.Ink) -> None:
-    arms: Sequence[Any] = _steps(study)
-    panels.drift(ax, arms, panels.roles([arms[0][1][0][1]])[which], ink)
+def _drift_norm(ax: Any, arms: Arms, ink: panels.Ink) -> None:
+    panels.drift(ax, arms, panels.roles([arms[0][1][0][1]])[0], ink)
 
 
 KINDS = {  # heading, caption, height in inches

@@ -191,6 +191,7 @@ _STUDY = {
     "pairing?": {"shared?": _COUNT, "tensors?": _COUNT, "only?": _Each([_TEXT])},
     "versions": _Each(_PLAIN),
     "command": _TEXT,
+    "continue?": _TEXT,
     "seconds": _Maybe(_NUMBER),
     "notes": [_TEXT],
     "created": _TEXT,

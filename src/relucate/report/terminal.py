@@ -21,7 +21,7 @@ from rich.text import Text
 
 from relucate.errors import printable
 from relucate.phrases import count
-from relucate.report import reach, tuning, varied
+from relucate.report import reach, seen, tuning, varied
 from relucate.report.facts import (
     arm_verdict,
     bare_sentence,
@@ -59,7 +59,7 @@ def verdict_table(study: dict[str, Any]) -> StudyView:
 
 def print_study(study: dict[str, Any], console: Console) -> None:
     """Print a study's verdict, arms, differences and notes to `console`."""
-    console.print(verdict_table(study))
+    console.print(verdict_table(study), crop=False)  # a command must stay in one line
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,30 @@ class StudyView:
         yield from rendered(_every_part(study, console, options), console, options)
 
 
+@dataclass(frozen=True)
+class Unbroken:
+    """A line that is never broken or cut: a command must still run when it was copied."""
+
+    text: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        yield Segment(self.text)
+        yield Segment.line()
+
+
 def rendered(
     parts: Iterable[RenderableType], console: Console, options: ConsoleOptions
 ) -> Iterator[Segment]:
     """Yield the parts line by line, without blanks at the ends of lines (they spoil a copy)."""
-    for line in console.render_lines(Group(*parts), options, pad=False):
+    for part in parts:
+        if isinstance(part, Unbroken):
+            yield from console.render(part, options)
+        else:
+            yield from _trimmed(console.render_lines(part, options, pad=False))
+
+
+def _trimmed(lines: list[list[Segment]]) -> Iterator[Segment]:
+    for line in lines:
         length = len("".join(segment.text for segment in line).rstrip())
         for segment in line:
             if length > 0:
@@ -136,8 +155,7 @@ def _parts(
 
 
 def _across(study: dict[str, Any]) -> bool:
-    """Return whether arms with different values are compared, too: the table of values lacks that.
-    """
+    """Return whether arms with different values are compared, which the table of values lacks."""
     return any(not comparison.get("values") for comparison in study["comparisons"])
 
 
@@ -191,7 +209,7 @@ def _arm_table(study: dict[str, Any]) -> Table:
 def _arm_columns(study: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return (heading, justification, arm -> text) for the columns that this study needs."""
     arms = study["arms"]
-    ordered = any(arm["order"] for arm in arms)
+    ordered = any(arm["order"] and not arm["label"].startswith(f"{arm['order']} (") for arm in arms)
     renamed = any(arm["label"] != arm["order"] for arm in arms)
     failed, units = failed_runs(study), Units.of_study(study)
     columns = [
@@ -218,7 +236,7 @@ def _arm_lines(study: dict[str, Any]) -> RenderableType:
     failed, units = failed_runs(study), Units.of_study(study)
     lines: list[RenderableType] = []
     for arm in study["arms"]:
-        renamed = arm["order"] and arm["label"] != arm["order"]
+        renamed = arm["order"] and not arm["label"].startswith(arm["order"])
         named = f"{arm['label']}" + (f" = {arm['order']}" if renamed else "")
         name = named + (f" ({arm['alias']})" if arm.get("alias") else "")
         numbers = [
@@ -379,13 +397,20 @@ def _counted(comparison: dict[str, Any]) -> list[str]:
 
 def _closing(study: dict[str, Any]) -> Iterator[RenderableType]:
     """Yield what was run, then the notes."""
+    if shown := seen.lines(study):
+        yield Text("")
+        yield Text(f"{seen.heading(study)}:")
+        yield from (_indented(line) for line in shown)
     yield Text("")
     yield Text(_about(study))
     notes = Table.grid(padding=(0, 1, 0, 0))
+    command = study.get("continue") or ""
     for note in study["notes"]:
-        notes.add_row("note:", Text(str(note)))
+        notes.add_row("note:", Text(str(note).removesuffix(command).rstrip()))
     if study["notes"]:
         yield notes
+    if command:
+        yield Unbroken(command)
 
 
 def _about(study: dict[str, Any]) -> str:

@@ -77,6 +77,8 @@ def _inspect(
                 display.say(event.text)
             case Done():
                 return event.answer
+            case Epoch():
+                display.say(f"built and checked {event.report.epoch} of {event.report.epochs}")
             case Silent():
                 display.say(f"still {plan.preparing} after {event.seconds:.0f} s (Ctrl-C ends it)")
             case Failed():

@@ -20,6 +20,9 @@ STUDY, OWN, TRAINING, MODEL, RUNNING = (
 )
 
 
+_OWN = "the model's"
+
+
 @dataclass(frozen=True)
 class StudyOptions:
     """The options of `relucate.compare`, besides the model, the data and the recipe."""
@@ -45,7 +48,7 @@ class StudyOptions:
     )
     pairs: int | None = option(
         None,
-        "Seeds per order, fixed in advance.",
+        "Seeds per order, fixed in advance, at least 3.",
         panel=STUDY,
         shown="look after every pair, stop as soon as the answer is certain",
     )
@@ -54,7 +57,12 @@ class StudyOptions:
         "Give up after this many pairs. A later run with a larger number continues.",
         panel=STUDY,
     )
-    first_seed: int = option(0, "The first pair's seed.", panel=STUDY)
+    first_seed: int = option(
+        0,
+        "The first pair's seed. With it --pairs may be 1: a job's part of a study that `relucate "
+        "merge` joins.",
+        panel=STUDY,
+    )
     task: str | None = option(
         None,
         "classification, multilabel, regression or segmentation.",
@@ -80,6 +88,7 @@ class StudyOptions:
         None,
         "Compare the steps to this score, as the metric is shown: for accuracy in percent.",
         panel=STUDY,
+        shown="5 % short of the worse arm's last score",
     )
     run: str | None = option(
         None,
@@ -109,6 +118,7 @@ class StudyOptions:
         None,
         "lr: find each arm's best learning rate first, on held-out training data.",
         panel=TRAINING,
+        shown="nothing",
     )
     rates: tuple[float, ...] | None = option(
         None,
@@ -116,9 +126,14 @@ class StudyOptions:
         panel=TRAINING,
         shown="seven, half a decade apart",
     )
-    norm_eps: float | None = option(None, "Give every arm's norms this eps.", panel=MODEL)
+    norm_eps: float | None = option(
+        None, "Give every arm's norms this eps.", panel=MODEL, shown=_OWN
+    )
     norm_momentum: float | None = option(
-        None, "And this momentum, as Keras has it (PyTorch's is 1 minus this).", panel=MODEL
+        None,
+        "And this momentum, as Keras has it (PyTorch's is 1 minus this).",
+        panel=MODEL,
+        shown=_OWN,
     )
     imports: list[str] | None = option(
         None,

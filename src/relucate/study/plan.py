@@ -194,7 +194,7 @@ class StudyPlan(Executed):
     @property
     def preparing(self) -> str:  # type: ignore[override]
         """What the first task does, in words."""
-        return f"building all arms with '{self.source.text}'"
+        return f"importing the frameworks, building all arms with '{self.source.text}'"
 
     @property
     def setup(self) -> Setup:
@@ -272,7 +272,7 @@ class StudyPlan(Executed):
         return inspection.arms[self.networks.index(arm.network)]
 
     def activation(self, inspection: Inspection, arm: Arm) -> str | None:
-        """Return the activation of an arm's network, None if it isn't known or there are several."""
+        """Return the activation of an arm's network, None if it isn't known or there are more."""
         return self.report(inspection, arm).get("activation") or arm.options.get("act")
 
     def settings(self, inspection: Inspection) -> dict[str, Any]:

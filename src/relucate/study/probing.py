@@ -126,9 +126,10 @@ def _skewed(before: Part, after: Part, found: Any) -> Iterator[dict[str, Any]]:
     if a is None or b is None:
         return
     ops = {site["act_op"] for site in after["sites"] if site["act_op"]}
+    behind = " and ".join(sorted(ops)) or "the activation"
     said = (
-        f"inputs of the norm that are skewed by {' and '.join(sorted(ops)) or 'the activation'}: "
-        f"|skewness| {_two(b, a)}"
+        f"skewed inputs behind {behind} are harder to standardize: |skewness| of what the norm "
+        f"reads {_two(b, a)}"
     )
     predicted = before if a > b else None
     source = "Goodfellow, Bengio and Courville, Deep Learning, 2016, 8.7.1"
@@ -140,8 +141,8 @@ def _normal(before: Part, after: Part, found: Any) -> Iterator[dict[str, Any]]:
     if a is None or b is None:
         return
     said = (
-        "a norm in front of the activation reads what is closer to a normal distribution: distance "
-        f"{_two(b, a)}"
+        "in front of the activation the norm reads values closer to a normal distribution: "
+        f"distance {_two(b, a)}"
     )
     source = "Ioffe and Szegedy, Batch Normalization, 2015, 3.2"
     predicted = before if b < a else None

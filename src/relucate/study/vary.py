@@ -11,7 +11,12 @@ from itertools import product
 from typing import Any
 
 from .. import nets
+from ..backend import use_backend
+from ..block import check_rate
+from ..data.dataset import Dataset
 from ..errors import InputError, unknown
+from ..graph.ops import select
+from ..order import NORM_KINDS
 from ..train.recipe import Recipe
 from .arms import Arm, label
 from .compared import Compared
@@ -91,6 +96,34 @@ def check_factors(factors: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, 
             raise InputError(f"vary has a value of {name} twice: {list(values)}.")
         checked[name] = tuple(values)
     return checked
+
+
+_USUAL = {
+    "act": set(select(kind="act")),
+    "norm": {*NORM_KINDS},
+    "bias": {"rule", "always", "never"},
+}
+
+
+def check_values(source: ModelSource, arms: Sequence[Arm], data: Dataset) -> None:
+    """Check the values of a built-in net's options before a worker starts.
+
+    Usual values pass at once. With any other the net is built here, which imports Keras.
+
+    Raises: InputError: the net has no such option or value.
+    """
+    if source.kind != "net":
+        return
+    known, built = nets.options(source.text), []
+    for arm in arms:
+        chosen = nets.check_options(source.text, {**source.options, **arm.options})
+        texts = {name: value for name, value in chosen.items() if isinstance(value, str)}
+        usual = all(v == known[n] or v in _USUAL.get(n, ()) for n, v in texts.items())
+        check_rate(chosen.get("dropout", 0.0))
+        if not usual and texts not in built:
+            built.append(texts)
+            use_backend()
+            nets.build(source.text, arm.given, data.input_shape, data.classes, **chosen)
 
 
 def check_dropout(

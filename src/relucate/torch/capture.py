@@ -132,9 +132,7 @@ class _Watch(TorchDispatchMode):
         super().__init__()
         self._seen = seen
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         given = pytree.tree_leaves((args, kwargs))
         self._seen.operations.append((func, [_sketch(value) for value in given]))

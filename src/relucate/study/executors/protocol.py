@@ -49,7 +49,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Epoch:
-    """A run has finished an epoch."""
+    """A run has finished an epoch, or an inspection an arm."""
 
     key: Any
     report: EpochReport

@@ -18,6 +18,7 @@ from ...graph import Graph, Node
 from ...graph.layouts import to_torch
 from ..lowering.lower import Binding
 from ..reading.own_norms import OwnNorm, own_norm, seen_norm
+from ..reading.wrapped_norms import inner_norm, norm_ranks
 
 NAMES = {
     "kernel": "weight",
@@ -86,6 +87,9 @@ def refit(module: nn.Module, node: Node, graph: Graph) -> None:
 
     Raises: Refused: a module whose attributes aren't known.
     """
+    if norm_ranks(module) and (inner := inner_norm(module)) is not None:
+        refit(inner, node, graph)
+        return
     norm = own_norm(module)
     known = isinstance(module, (nn.Linear, nn.LayerNorm, nn.GroupNorm, *_CONVS, *_NORMS))
     modes = {part: part.training for part in module.modules()}
