@@ -7,8 +7,8 @@ in src/relucate/records/own, never typed:
     <!-- /cards -->
     <!-- card: cifar10-cnn-relu-early difference --><!-- /card -->     one number in a sentence
 
-Several names or patterns may stand in a mark; the fields of a single card are before, after, none and
-difference. The picture of all cards on CIFAR-10 is drawn again too. A test compares the pages.
+Several names or patterns may stand in a mark; the fields of a single card are before, after, none
+and difference. The picture of all cards on CIFAR-10 is drawn again too. A test compares the pages.
 """
 
 from __future__ import annotations
