@@ -252,7 +252,7 @@ def remake(row: Row, folder: Path, cards: Path) -> None:
     Study(json.loads(study.read_text())).card(card, question=row.question)
     made = json.loads(card.read_text())
     made["made"]["commit"] = commit
-    card.write_text(json.dumps(made, indent=1))
+    card.write_text(json.dumps(made, indent=1) + "\n")
 
 
 def main() -> None:
