@@ -11,7 +11,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import keras
@@ -21,6 +21,7 @@ from ..data.dataset import Dataset, labels_of
 from ..errors import InputError, Refused
 from ..train.augment import CROP, Decisions, decisions
 from ..train.decay import decays
+from ..train.looking import Look
 from ..train.loop import run
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
@@ -31,7 +32,7 @@ from ..train.streams import derive, dropout_key, epoch_order
 from ..train.task import CLASSIFICATION, Task
 from .losses import LOSSES, classes_on, gives_probabilities, wants_one_hot
 from .reading.norm_layers import NORM_LAYERS
-from .running import no_gradients
+from .running import kept_draws, no_gradients
 
 _SCORE_BATCH = 500
 _QUIET: Any = 0
@@ -45,6 +46,7 @@ def train(
     seed: int,
     on_epoch: OnEpoch = lambda report: None,
     task: Task = CLASSIFICATION,
+    look: Look | None = None,
 ) -> RunResult:
     """Train `model` in place through `fit` and score it on the test part.
 
@@ -71,6 +73,7 @@ def train(
         seed=seed,
         on_epoch=on_epoch,
         task=engine.task,
+        look=look,
     )
 
 
@@ -86,7 +89,7 @@ class _Engine:
         seed: int,
         task: Task,
     ) -> None:
-        self.model = model
+        self.model, self.unbiased = model, recipe.unbiased
         label_shape = data.y_train.shape[1:]
         check_model(model, data.input_shape, data.classes, task, label_shape)
         if embeds_its_input(model) and data.x_train.dtype != np.int64:
@@ -132,7 +135,7 @@ class _Engine:
 
     def reestimate(self, sample: np.ndarray) -> None:
         """Average the norms' statistics over full batches of the training examples at `sample`."""
-        reestimate(self.model, self.x[sample])
+        reestimate(self.model, self.x[sample], unbiased=self.unbiased)
 
     def outputs(self, part: str, index: np.ndarray | None) -> np.ndarray:
         """Return the model's outputs on a part, (n, ..., classes) float64."""
@@ -145,6 +148,21 @@ class _Engine:
     def counts(self) -> dict[str, int]:
         """Return the numbers of trainable scalars, of all layers and of the norms."""
         return count_parameters(self.model)
+
+    def inputs(self, index: np.ndarray) -> np.ndarray:
+        """Return test examples as the model takes them."""
+        return self.parts["test"][index]
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Restore afterwards everything that training reads: variables and random states."""
+        kept = [(v, np.array(keras.ops.convert_to_numpy(v.value))) for v in self.model.variables]
+        with kept_draws():
+            try:
+                yield
+            finally:
+                for variable, value in kept:
+                    variable.assign(value)
 
 
 class _Batches(keras.utils.PyDataset):
@@ -392,24 +410,50 @@ def _random_source(layer: Any) -> Any:
     return getattr(layer, "seed_generator", None) or getattr(layer, "generator", None)
 
 
-def reestimate(model: keras.Model, x: np.ndarray) -> None:
+def reestimate(model: keras.Model, x: np.ndarray, *, unbiased: bool = False) -> None:
     """Replace every batch norm's moving statistics by averages over `x`, batch by batch.
 
-    Meanwhile, layers that draw at random (dropout, noise) or have a state of their own (the vector
-    of spectral normalization) compute as at inference, so only the statistics change.
+    unbiased: variances are m/(m - 1) times those of the m values of a batch.
     """
-    layers = list(model._flatten_layers(include_self=False))
+    layers = model._flatten_layers(include_self=False)
     norms = [la for la in layers if isinstance(la, keras.layers.BatchNormalization)]
     norms = [norm for norm in norms if norm.trainable]
     if not norms:
         return
-    others = [la for la in layers if _random_source(la) is not None or _has_state(la)]
     size = min(_SCORE_BATCH, len(x))
-    with _momenta_kept(norms), _inference_mode(others):
+    sizes: dict[int, int] = {}
+    with _momenta_kept(norms), only_norms_train(model), _noted(norms, sizes):
         for count, start in enumerate(range(0, len(x) - size + 1, size)):
             for norm in norms:
                 norm.momentum = count / (count + 1)
             forward(model, x[start : start + size], training=True)
+    for norm in norms if unbiased else ():
+        values = sizes.get(id(norm), 1)
+        if values > 1:
+            norm.moving_variance.assign(norm.moving_variance * (values / (values - 1)))
+
+
+@contextmanager
+def _noted(norms: list[Any], sizes: dict[int, int]) -> Iterator[None]:
+    """Note how many values per channel each norm gets from a batch."""
+
+    def noting(norm: Any) -> Callable[..., Any]:
+        call = norm.call
+
+        @functools.wraps(call)
+        def note(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            sizes[id(norm)] = math.prod(inputs.shape) // inputs.shape[norm.axis]
+            return call(inputs, *args, **kwargs)
+
+        return note
+
+    try:
+        for norm in norms:
+            norm.call = noting(norm)
+        yield
+    finally:
+        for norm in norms:
+            vars(norm).pop("call", None)
 
 
 def _has_state(layer: Any) -> bool:
@@ -434,6 +478,18 @@ def _momenta_kept(norms: list[Any]) -> Iterator[None]:
     finally:
         for norm, own in zip(norms, kept, strict=True):
             norm.momentum = own
+
+
+def only_norms_train(model: keras.Model) -> AbstractContextManager[None]:
+    """Let all layers but norms compute as at inference, also in a call of the model in training.
+
+    These are layers that draw at random (dropout, noise) or have a state of their own (the vector
+    of spectral normalization). So only the norms' statistics change.
+    """
+    layers = model._flatten_layers(include_self=False)
+    return _inference_mode(
+        [la for la in layers if _random_source(la) is not None or _has_state(la)]
+    )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from relucate.errors import InputError
-from relucate.phrases import count
+from relucate.phrases import chosen, count
 from relucate.report import shape
 from relucate.report.numbers import MISSING, Units, known, level_percent
 from relucate.train.metric import ACCURACY
@@ -90,6 +90,33 @@ def bare_sentence(verdict: str, sentence: str) -> str:
     if not verdict or not sentence.lower().startswith(opening):
         return sentence
     return sentence[len(opening) :]
+
+
+def headline(study: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return what was found as (values, verdict, sentence), a line for each comparison.
+
+    values: of what is varied, as text; empty if nothing is, or the comparison is across values.
+    """
+    found = study["comparisons"]
+    if len(found) == 1:
+        return [("", str(study["verdict"]), str(study["sentence"]))]
+    return [(chosen(c.get("values") or {}), str(c["verdict"]), str(c["sentence"])) for c in found]
+
+
+def short_names(study: dict[str, Any]) -> dict[str, str]:
+    """Return what to call orders and arms where there is little room: by the order's alias.
+
+    >>> arm = {"label": "linear-act (width=8)", "order": "linear-act", "alias": "none"}
+    >>> short_names({"arms": [arm]})
+    {'linear-act': 'none', 'linear-act (width=8)': 'none (width=8)'}
+    """
+    short: dict[str, str] = {}
+    for arm in study["arms"]:
+        label, order, alias = arm["label"], arm.get("order") or "", arm.get("alias")
+        short |= {order: alias or order} if order else {}
+        known = bool(alias) and label.startswith(order)
+        short[label] = f"{alias}{label.removeprefix(order)}" if known else label
+    return short
 
 
 def sole_winner(study: dict[str, Any]) -> str | None:
