@@ -128,10 +128,17 @@ def rows() -> Iterator[Row]:
     for act in ("relu", "tanh"):
         yield cifar(f"{act}-early", f"{act}, 2 epochs", f"--epochs 2 --act {act}", "vgg", 5)
         yield caffenet(act, act, f"--act {act}")
-    yield late("tanh")
-    yield from map(early, ("leaky_relu", "elu"))
+    yield cifar(
+        "tanh-tuned",
+        "tanh, 2 epochs, each order at its own best rate",
+        "--epochs 2 --act tanh --tune lr --rates 0.01,0.03,0.1",
+        "vgg",
+        5,
+    )
     for act in ("sigmoid", "prelu", "elu"):
         yield caffenet(act, act, f"--act {act}")
+    yield from map(early, ("leaky_relu", "elu"))
+    yield late("tanh")
     yield caffenet("relu-affine", "ReLU, norm with scale and shift", "-O affine=always")
     yield from on_digits("cnn")
     yield cifar("orders", "ReLU, four orders, 2 epochs", f"--epochs 2 --orders {ALL}")
@@ -245,7 +252,7 @@ def remake(row: Row, folder: Path, cards: Path) -> None:
     Study(json.loads(study.read_text())).card(card, question=row.question)
     made = json.loads(card.read_text())
     made["made"]["commit"] = commit
-    card.write_text(json.dumps(made, indent=1))
+    card.write_text(json.dumps(made, indent=1) + "\n")
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ in src/relucate/records/own, never typed:
     <!-- /cards -->
     <!-- card: cifar10-cnn-relu-early difference --><!-- /card -->     one number in a sentence
 
-Several names or patterns may stand in a mark; the fields of a single card are before, after and
-difference. The picture of all cards on CIFAR-10 is drawn again too. A test compares the pages.
+Several names or patterns may stand in a mark; the fields of a single card are before, after, none
+and difference. The picture of all cards on CIFAR-10 is drawn again too. A test compares the pages.
 """
 
 from __future__ import annotations
@@ -78,6 +78,12 @@ def _trained(row: Result) -> str:
     words = [row.setting]
     words += [f"{row.norm} norm"] if row.norm != "batch" else []
     words += ["each order's own rate"] if row.tuned else []
+    digits = 2 if row.unit == "%" else 3
+    words += [
+        f"{order} {score['value']:.{digits}f}{_unit(row)}"
+        for order, score in row.scores.items()
+        if place_of_norm(order) not in ("before", "after")
+    ]
     return ", ".join(words)
 
 

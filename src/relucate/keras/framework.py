@@ -28,6 +28,7 @@ from .reading.norm_layers import is_norm
 from .reading.reader import has_own_call, own_training, read, read_with_calls
 from .reading.subclassed import other_arguments, shapes_of
 from .running import full_float32, in_double, outputs, precisions, tapped
+from .statistics import forward
 from .watching import watch
 from .writing.compiling import compile_like
 from .writing.writer import write, write_tapped
@@ -204,7 +205,7 @@ class _Keras:
         return trainer.takes_channels_first(model, input_shape)
 
     def call(self, model: Any, x: np.ndarray, *, training: bool) -> Any:
-        return trainer.forward(model, self._batch(model, x), training=training)
+        return forward(model, self._batch(model, x), training=training)
 
     def _batch(self, model: Any, x: np.ndarray) -> np.ndarray:
         """Return a batch (channels last) as the model takes it."""
