@@ -9,7 +9,6 @@ import torch
 from relucate.data import make
 from relucate.errors import InputError
 from relucate.study import devices
-
 from relucate.study.devices import Devices, gpus_of
 from relucate.study.executors.local import _own_gpu
 from relucate.study.plan import StudyPlan

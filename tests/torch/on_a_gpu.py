@@ -114,7 +114,9 @@ class TestTraining:
                 return super().forward(x / x.abs().max().item())
 
         before = len(gpu.waits)
-        train(Waits(72, 4), images(), Recipe(epochs=1, batch_size=8), seed=0, device=registered().type)
+        train(
+            Waits(72, 4), images(), Recipe(epochs=1, batch_size=8), seed=0, device=registered().type
+        )
         assert len(gpu.waits) - before > 12  # one in each step
 
     def test_regression_and_held_out_examples(self, gpu):

@@ -245,7 +245,7 @@ class Framework(Protocol):
     def initialise(
         self, model: Any, init: str, x: np.ndarray, *, seed: int, names: Mapping[str, str]
     ) -> list[str]:
-        """Start the kernels as `init` says (`train.initial.INITS`); return those that were set.
+        """Start the kernels as `init` says (`train.recipe.INITS`); return those that were set.
 
         Args: x: standardised examples (channels last), on which lsuv measures; names: of the
             tensors -> the names that their values are drawn by.
