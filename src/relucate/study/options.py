@@ -128,7 +128,7 @@ class StudyOptions:
     executor: str = option("local", "Where the runs run: local or ray.", panel=RUNNING)
     address: str | None = option(
         None,
-        "Of a Ray cluster: HOST:PORT, ray://HOST:PORT or auto.",
+        "Of a Ray cluster: HOST:PORT or auto.",
         panel=RUNNING,
         shown="this machine's, or a new one here",
     )
