@@ -43,7 +43,11 @@ class StudyOptions:
         "Give up after this many pairs. A later run with a larger number continues.",
         panel=STUDY,
     )
-    first_seed: int = option(0, "The first pair's seed.", panel=STUDY)
+    first_seed: int = option(
+        0,
+        "The first pair's seed, for jobs that share the pairs; it names their reports.",
+        panel=STUDY,
+    )
     task: str | None = option(
         None,
         "classification, multilabel, regression or segmentation.",
