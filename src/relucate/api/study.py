@@ -215,7 +215,7 @@ def compare(
         run_timeout: seconds after which a run is ended. A run that was ended, or whose process
             died, is repeated once; if that fails too, its pair doesn't count.
         executor: where the runs run: "local" (this machine), or "ray": on the Ray cluster at
-            `address` ("host:6379", "ray://host:10001" or "auto"; None: the cluster that this
+            `address` ("host:6379" or "auto"; None: the cluster that this
             machine belongs to, or a new Ray on it). Each run holds `threads` cores and
             `gpus_per_run` GPUs (None: 1 if the cluster has any); jobs=0 uses the whole cluster.
         store: SQLite file of finished runs, from which an interrupted or undecided study continues.
