@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,13 @@ class Certificate:
         return (
             f"{verdict}: largest difference {self.max_abs:.1e}, {self.max_rel:.1e} of {scale} "
             f"scale (allowed {self.tolerance:.0e}), {self.inputs} inputs, {self.dtype}{how}{where}"
+        )
+
+    def _repr_html_(self) -> str:
+        verdict, _, numbers = (escape(part) for part in str(self).partition(": "))
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        return f"<p><strong>{verdict}</strong>: {numbers}</p>" + (
+            f"<ul>{notes}</ul>" if notes else ""
         )
 
 
