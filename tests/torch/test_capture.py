@@ -1,4 +1,4 @@
-"""A step is captured only if it does the same at every call; the draws are those without a graph."""
+"""A step is captured only if it does the same at every call, and draws as without a graph."""
 
 import random
 import re
@@ -45,6 +45,17 @@ def found(step, model):
     return obstacle([watched(step, model), watched(step, model)])
 
 
+MODULES = {
+    "value": (lambda m, x: x / x.abs().max().item(), "waits for values of the GPU"),
+    "mask": (lambda m, x: x * x[x > 0].mean(), "waits for values of the GPU .*index"),
+    "nonzero": (lambda m, x: x * len(x.nonzero()), "waits for values of the GPU .*nonzero"),
+    "Python's random": (lambda m, x: x * random.random(), "Python's random numbers changes"),
+    "NumPy's random": (lambda m, x: x * np.random.rand(), "NumPy's random numbers changes"),
+    "torch's random": (lambda m, x: x * torch.rand(()), "torch's random numbers on the CPU"),
+    "counter": (lambda m, x: counted(m, x), "'1.calls' changes from step to step"),
+}
+
+
 class TestObstacles:
     OPTIONS = (
         {},
@@ -63,19 +74,9 @@ class TestObstacles:
         made = engine(lowered(), load("digits").subset(100, 20))
         assert found(made.step, made.model) == ""
 
-    MODULES = {
-        "value": (lambda m, x: x / x.abs().max().item(), "waits for values of the GPU"),
-        "mask": (lambda m, x: x * x[x > 0].mean(), "waits for values of the GPU .*index"),
-        "nonzero": (lambda m, x: x * len(x.nonzero()), "waits for values of the GPU .*nonzero"),
-        "Python's random": (lambda m, x: x * random.random(), "Python's random numbers changes"),
-        "NumPy's random": (lambda m, x: x * np.random.rand(), "NumPy's random numbers changes"),
-        "torch's random": (lambda m, x: x * torch.rand(()), "torch's random numbers on the CPU"),
-        "counter": (lambda m, x: counted(m, x), "'1.calls' changes from step to step"),
-    }
-
     @pytest.mark.parametrize("kind", MODULES)
     def test_what_a_graph_would_not_repeat_is_found(self, kind):
-        change, words = self.MODULES[kind]
+        change, words = MODULES[kind]
         model = nn.Sequential(nn.Flatten(), Changing(change), nn.Linear(72, 4))
         made = engine(model)
         assert re.search(words, found(made.step, model))

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import InputError
 from ..train.run import RunResult, RunSpec, check_result
 from .display import Display
-from .executors.protocol import Died, Done, Epoch, Event, Executor, Failed, Silent, Task
+from .executors.protocol import Crowded, Died, Done, Epoch, Event, Executor, Failed, Silent, Task
 from .plan import Executed
 from .results import StudyResults
 from .store import Store
@@ -74,7 +74,7 @@ def _inspect(plan: Executed, executor: Executor, display: Display) -> Inspection
                 display.say(f"still {plan.preparing} after {event.seconds:.0f} s (Ctrl-C ends it)")
             case Failed():
                 raise event.error
-            case Died():
+            case Died() | Crowded():
                 raise InputError(_sentence(event.reason))
     raise InputError("the executor gave no answer about the arms.")
 
@@ -125,6 +125,7 @@ class _Missing:
     again: deque[Key] = field(default_factory=deque)  # to be repeated
     repeated: set[Key] = field(default_factory=set)
     quiet: set[Key] = field(default_factory=set)  # whose silence was shown
+    crowded: bool = False  # whether it was said that runs found no memory
     lost: Counter[str] = field(default_factory=Counter)  # by arm, since its last finished run
 
     def run(self, executor: Executor) -> None:
@@ -177,6 +178,8 @@ class _Missing:
                 self._keep(key, event.answer)
             case Failed():
                 raise type(event.error)(f"{name} failed: {event.error} {_KEPT}")
+            case Crowded():
+                self._repeat_with_fewer(key, name, _sentence(event.reason))
             case Died():
                 self._repeat_or_lose(key, name, _sentence(event.reason))
 
@@ -194,6 +197,13 @@ class _Missing:
         self.store.put(run_hash, spec.to_dict(), plain, result.per_example, cheap=cheap)
         self.display.run_finished(label, seed, result.metric, result.status, seconds)
         _show_difference(self.outcome, self.display)
+
+    def _repeat_with_fewer(self, key: Key, name: str, reason: str) -> None:
+        """Repeat a run that found no memory, as often as fewer side by side are left to try."""
+        self.again.append(key)
+        if not self.crowded:
+            self.display.say(f"{name} is repeated: {reason}")
+        self.crowded = True
 
     def _repeat_or_lose(self, key: Key, name: str, reason: str) -> None:
         if key not in self.repeated:

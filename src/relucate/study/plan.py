@@ -33,6 +33,7 @@ from .identity import code_digest
 from .source import ModelSource
 from .tasks import ENGINES, Inspection
 
+ON_A_GPU = 8  # runs side by side, unless `jobs` says otherwise: with 16, an H200 was slower
 NORMS_HINT = " (--norm-eps, --norm-momentum make them equal)"
 
 
@@ -144,6 +145,12 @@ class StudyPlan(Executed):
     def gpus(self) -> tuple[str, ...]:
         """The GPUs that the workers take in turn; none: they aren't NVIDIA's, or there are none."""
         return gpus_of(self.devices) if self.engine in ("auto", HOST) else ()
+
+    @property
+    def workers(self) -> int:
+        """The number of parallel worker processes: on GPUs at most `ON_A_GPU` each."""
+        most = super().workers
+        return min(most, ON_A_GPU * len(self.gpus)) if self.gpus and not self.jobs else most
 
     @property
     def networks(self) -> list[Arm]:

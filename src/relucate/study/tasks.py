@@ -76,7 +76,13 @@ def inspect_arms(
     backend = next((k.framework.backend() for k in looked if k.framework.lowers), HOST)
     device = named(name).device(device)
     return Inspection(
-        {"name": name, "reason": reason, "backend": backend, "device": device, **_card(name, device)},
+        {
+            "name": name,
+            "reason": reason,
+            "backend": backend,
+            "device": device,
+            **_card(name, device),
+        },
         versions({look.framework.name for look in looked} | {name, backend}),
         tuple(look.report for look in looked),
         tuple(dict.fromkeys([note for look in looked for note in look.notes] + _alike(looked))),

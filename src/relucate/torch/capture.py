@@ -59,6 +59,8 @@ class Step:
         if not reason:
             try:
                 self._graph = self._captured()
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:  # of CUDA, or of a module that needs values of the GPU
                 reason = briefly(error)
         if reason:
@@ -132,9 +134,7 @@ class _Watch(TorchDispatchMode):
         super().__init__()
         self._seen = seen
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         given = pytree.tree_leaves((args, kwargs))
         self._seen.operations.append((func, [_sketch(value) for value in given]))

@@ -371,9 +371,7 @@ def make_optimizer(
         optimizer._warned_capturable_if_run_uncaptured = True  # the first steps aren't captured
         return optimizer
     nesterov = recipe.momentum > 0
-    return torch.optim.SGD(
-        groups, lr=lr, momentum=recipe.momentum, nesterov=nesterov, fused=True
-    )
+    return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)
 
 
 def split_decay(model: nn.Module, decay_all: bool) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .local import LocalExecutor
-from .protocol import Died, Done, Epoch, Event, Executor, Failed, Setup, Silent, Task
+from .protocol import Crowded, Died, Done, Epoch, Event, Executor, Failed, Setup, Silent, Task
 
 # The name in a plan -> the class of the executor.
 EXECUTORS: dict[str, Callable[[Setup], Executor]] = {"local": LocalExecutor}
 
 __all__ = [
     "EXECUTORS",
+    "Crowded",
     "Died",
     "Done",
     "Epoch",

@@ -27,8 +27,9 @@ from typing import IO
 from ...backend import choose_backend
 from ...errors import InputError
 from ...files import temporary_folder
+from ...phrases import count
 from ..source import pickled
-from .protocol import Died, Epoch, Event, Failed, Setup, Silent, Task
+from .protocol import Crowded, Died, Epoch, Event, Failed, Setup, Silent, Task
 
 _START_LIMIT = 120.0  # seconds for a worker to connect, and to import what it needs
 _PATH_LIMIT = 100  # bytes that every system allows for a socket's path
@@ -45,6 +46,7 @@ class _Worker:
     connection: Connection | None = None
     task: Task = _NOTHING
     busy: bool = False
+    retired: bool = False  # it gets no more tasks
     wanted: bool = True  # False: the `run` that gave the task has ended
     deadline: float = float("inf")
     heard: float = 0.0  # time of its last message
@@ -176,7 +178,7 @@ class LocalExecutor:
         """Give each free worker a task; return an event for each worker that is dead."""
         events: list[Event | None] = []
         for worker in sorted(self.workers, key=lambda worker: worker.connection is None):
-            if worker.busy:
+            if worker.busy or worker.retired:
                 continue
             task = next(source, None)
             if task is None:
@@ -212,7 +214,27 @@ class LocalExecutor:
             worker.deadline = worker.heard + (worker.task.limit or float("inf"))
             return None
         worker.busy = isinstance(event, Epoch)  # before it is yielded: the caller may leave
+        if isinstance(event, Crowded):
+            event = self._relieved(worker, event)
         return event if worker.wanted else None
+
+    def _relieved(self, worker: _Worker, event: Crowded) -> Event:
+        """End a worker for which its GPU has no memory, unless it is the only one there."""
+        gpus = max(len(self.setup.gpus), 1)
+        there = [w for w in self.workers if w.number % gpus == worker.number % gpus]
+        left = sum(not w.retired for w in there) - 1
+        if not left:
+            return Failed(
+                event.key,
+                InputError(
+                    "one run alone needs more memory than its GPU has. Set a smaller batch_size "
+                    f"(--batch-size), or train on another device (--device cpu). {event.reason}"
+                ),
+            )
+        worker.retired = True
+        self._bury(worker, event.reason)
+        reason = f"its GPU has too little memory for {count(left + 1, 'run')} side by side"
+        return Crowded(event.key, f"{reason}; {count(left, 'run')} from now on. {event.reason}")
 
     def _watch(self, worker: _Worker) -> Event | None:
         """Return an event if a worker has been silent too long."""
