@@ -172,7 +172,7 @@ class TestDraws:
             model(x)
         draws.capture(registered.append)
         assert len(registered) == 3
-        draws.captured()  # nothing is drawn in a capture
+        draws.captured(done=True)  # nothing is drawn in a capture
         for _ in range(3):
             draws.reseed()
             draws._next = iter(registered)  # what the graph's kernels draw from
@@ -190,7 +190,23 @@ class TestDraws:
         model(torch.ones(4, 8, 3, 3))
         with pytest.raises(StopIteration):
             model.first(torch.ones(4))
-        draws.captured()
+        draws.captured(done=True)
+
+    def test_a_capture_that_fails_leaves_the_draws_as_they_were(self):
+        x, seen = torch.ones(4, 8, 3, 3), []
+        for fails in (False, True):
+            model, generator = Masks(), Generator()
+            draws = Draws(model, 7, generator)
+            for step in range(4):
+                if fails and step == 2:
+                    draws.capture(lambda state: None)
+                    F.dropout(x, 0.5)  # a state that has seen a capture isn't used again
+                    draws.captured(done=False)
+                draws.begin()
+                model(x)
+            seen.append(model.seen)
+        for a, b in zip(*seen, strict=True):
+            assert torch.equal(a, b)
 
     def test_at_inference_nothing_is_drawn(self):
         model = Masks().eval()
@@ -209,7 +225,7 @@ class Graph:
     def __init__(self, step):
         self.step, self.draws, self.states = step._step, step._draws, []
         self.draws.capture(self.states.append)
-        self.draws.captured()
+        self.draws.captured(done=True)
 
     def replay(self):
         self.draws._next = iter(self.states)
