@@ -51,12 +51,19 @@ def fixed_draws() -> Iterator[None]:
 
     On the torch backend they draw from torch's own generator, elsewhere from their variables.
     """
+    with kept_draws():
+        if keras.config.backend() == "torch":
+            sys.modules["torch"].default_generator.manual_seed(0)
+        yield
+
+
+@contextmanager
+def kept_draws() -> Iterator[None]:
+    """Put the state of the backend's own random numbers on the CPU back afterwards."""
     if keras.config.backend() != "torch":
         yield
         return
-    torch = sys.modules["torch"]
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
+    with sys.modules["torch"].random.fork_rng(devices=[]):
         yield
 
 

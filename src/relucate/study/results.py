@@ -18,6 +18,7 @@ from ..stats.welch import welch_difference
 from ..train.metric import ACCURACY, NOT_SCORES
 from .compared import Compared
 from .comparison import AnyComparison, Schedule, Seed
+from .contrasts import Contrast
 from .finished import FinishedPairs
 from .interaction import Interaction
 from .tasks import NOTHING, Inspection
@@ -56,7 +57,7 @@ class StudyResults(Generic[AnyComparison]):
     # What was found last, and from how many runs, or from which seeds: runs are only added.
     _finished: tuple[tuple[int, int], list[Seed]] | None = None
     _answer: tuple[int, bool] = (0, False)
-    _verdicts: dict[str, tuple[list[Seed], Verdict]] = field(default_factory=dict)
+    _verdicts: dict[tuple[str, str], tuple[list[Seed], Verdict]] = field(default_factory=dict)
     _columns: dict[str, _Column] = field(default_factory=dict)
     _pairs: FinishedPairs | None = None
 
@@ -96,8 +97,8 @@ class StudyResults(Generic[AnyComparison]):
         return self._answer[1]
 
     def verdicts(self, seeds: list[Seed]) -> Iterator[Verdict]:
-        """Yield the verdict on each arm against the first, then on each interaction."""
-        yield from (self.verdict(arm, seeds) for arm in self.plan.arms[1:])
+        """Yield the verdict on each comparison, then on each interaction."""
+        yield from (self.verdict(contrast, seeds) for contrast in self.plan.contrasts)
         yield from (self.answer(asked, seeds) for asked in self.plan.interactions)
 
     @property
@@ -145,14 +146,14 @@ class StudyResults(Generic[AnyComparison]):
                 return None
         return np.stack(rows) if rows else None
 
-    def verdict(self, arm: Compared, seeds: list[Seed]) -> Verdict:
-        """Return the verdict on `arm` against the first arm from these seeds."""
-        known = self._verdicts.get(arm.label)
+    def verdict(self, contrast: Contrast, seeds: list[Seed]) -> Verdict:
+        """Return the verdict on an arm against its reference from these seeds."""
+        arm, against = contrast
+        known = self._verdicts.get((arm.label, against.label))
         if known is None or known[0] != seeds:
-            first = self.plan.arms[0]
-            diverged = (self.diverged(first, seeds), self.diverged(arm, seeds))
-            found = self.decide(self.scores(first, seeds), self.scores(arm, seeds), diverged)
-            known = self._verdicts[arm.label] = (list(seeds), found)
+            diverged = (self.diverged(against, seeds), self.diverged(arm, seeds))
+            found = self.decide(self.scores(against, seeds), self.scores(arm, seeds), diverged)
+            known = self._verdicts[arm.label, against.label] = (list(seeds), found)
         return known[1]
 
     def decide(self, a: Any, b: Any, diverged: tuple[int, int] = (0, 0)) -> Verdict:
@@ -247,16 +248,16 @@ class StudyResults(Generic[AnyComparison]):
     def answer(self, asked: Interaction, seeds: list[Seed]) -> Verdict:
         """Return the verdict: better (it depends), equivalent (not by more than the margin), open.
 
-        Per seed s: (order - first order | w)_s - (order - first order | v)_s, with the study's
+        Per seed s: (order - reference | w)_s - (order - reference | v)_s, with the study's
         interval. If every run with a value diverged, there is no effect to compare.
         """
         lost = len(seeds) * 2 * len(asked.low) in self.lost(asked, seeds)
         diverged = (len(seeds), len(seeds)) if lost else (0, 0)
         return self.decide(*self.effects(asked, seeds), diverged)
 
-    def difference(self, arm: Compared) -> PairedDifference | None:
-        """Return the paired difference of `arm` minus the first arm, None before the first pair."""
+    def difference(self, contrast: Contrast) -> PairedDifference | None:
+        """Return the difference of an arm minus its reference, None before the first pair."""
         seeds = self.finished_pairs()
         if not seeds:
             return None
-        return self.verdict(arm, seeds).difference
+        return self.verdict(contrast, seeds).difference

@@ -7,17 +7,17 @@ code trains a lowered Keras model and the user's own module. Not here: which mod
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.dataset import Dataset, labels_of
 from ..errors import InputError, Refused
 from ..train.decay import decays
+from ..train.looking import Look
 from ..train.loop import run
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
@@ -28,6 +28,7 @@ from ..train.tasks import class_axis
 from .batches import Feed, placed
 from .capture import Step
 from .dropout import Draws, key_dropout
+from .losses import LOSSES, class_last
 from .lowering.lower import Lowered
 from .modules import NORMS, channels_last_weights
 from .precision import repeatable
@@ -47,6 +48,7 @@ def train(
     device: str = "cpu",
     channels_first: bool | None = None,
     task: Task = CLASSIFICATION,
+    look: Look | None = None,
 ) -> RunResult:
     """Train `model` in place on `data` and score it on the test part at the end.
 
@@ -56,7 +58,7 @@ def train(
             height, width).
         seed: decides the data order, augmentation and dropout, not the initial values.
         device: "cpu", "cuda", ...
-        task: gives the loss and the score.
+        task: gives the loss and the score; look: looks at the model between epochs.
 
     Returns: score and loss on all test examples after the last epoch, the learning curve (test
         score on `recipe.curve` evenly spread test examples after each epoch), seconds, and the
@@ -78,6 +80,7 @@ def train(
             seed=seed,
             on_epoch=on_epoch,
             task=engine.task,
+            look=look,
         )
     result.note = result.note or engine.step_note
     return result
@@ -135,7 +138,7 @@ class _Engine:
         shape = self._checked_shape(data, task)
         self.task = task.prepared(data.y_train, recipe, shape)
         self.train_set.y = torch.from_numpy(np.array(self.task.encoded(data.y_train))).to(device)
-        self.loss = self.task.loss_among(_LOSSES)
+        self.loss = self.task.loss_among(LOSSES)
         weights = self.task.weights
         self.weights = None if weights is None else torch.from_numpy(weights).to(device)
         self.feed = Feed(self.train_set, recipe.batch_size, recipe.augment)
@@ -199,7 +202,8 @@ class _Engine:
         index = torch.from_numpy(sample).to(self.device).split(_SCORE_BATCH)
         full = [part for part in index if len(part) == len(index[0])]
         with self._autocast():
-            reestimate(self.model, map(self.train_set.inputs, full))
+            inputs = map(self.train_set.inputs, full)
+            reestimate(self.model, inputs, unbiased=self.recipe.unbiased)
 
     @torch.no_grad()  # not inference_mode: a module may keep a tensor for later training
     def outputs(self, part: str, index: np.ndarray | None) -> np.ndarray:
@@ -216,55 +220,23 @@ class _Engine:
         """Return the numbers of trainable scalars, of all modules and of the norms."""
         return count_parameters(self.model)
 
+    def inputs(self, index: np.ndarray) -> np.ndarray:
+        """Return test examples as the model takes them."""
+        chosen = torch.from_numpy(index).to(self.device)
+        return self.parts["test"].inputs(chosen).cpu().numpy()
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Return a context after which the model and the random state are as before."""
+        return unchanged(self.model)
+
     def _class_last(self, outputs: Tensor) -> Tensor:
         """Return a mask's outputs with the classes on the last axis; others as they are."""
-        if self.masks is None:
-            return outputs
-        axis = class_axis(tuple(outputs.shape), *self.masks, self.channels_first)
-        return outputs.movedim(1, -1) if axis == 1 else outputs
+        return class_last(outputs, self.masks, self.channels_first)
 
     def _autocast(self) -> Any:
         if self.recipe.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
-
-
-Weights = Tensor | None  # of the classes
-
-
-def _cross_entropy(outputs: Tensor, labels: Tensor, recipe: Recipe, weights: Weights) -> Tensor:
-    outputs = outputs.movedim(-1, 1) if outputs.ndim > 2 else outputs
-    labels, smoothing = labels.long(), recipe.label_smoothing
-    if weights is None:
-        return F.cross_entropy(outputs, labels, label_smoothing=smoothing)
-    each = F.cross_entropy(outputs, labels, label_smoothing=smoothing, reduction="none")
-    return (weights[labels] * each).mean()
-
-
-def _binary(outputs: Tensor, labels: Tensor, recipe: Recipe, weights: Weights) -> Tensor:
-    wanted, smoothing = labels.float(), recipe.label_smoothing
-    wanted = wanted * (1 - smoothing) + smoothing / 2
-    each = F.binary_cross_entropy_with_logits(
-        outputs.float().reshape(labels.shape), wanted, reduction="none"
-    )
-    return (each if weights is None else weights[labels.long()] * each).mean()
-
-
-def _of_numbers(function: Callable[..., Tensor]) -> Loss:
-    def loss(outputs: Tensor, labels: Tensor, recipe: Recipe, weights: Weights) -> Tensor:
-        return function(outputs.float().reshape(labels.shape), labels)
-
-    return loss
-
-
-Loss = Callable[[Tensor, Tensor, Recipe, Weights], Tensor]
-_LOSSES: dict[str, Loss] = {  # by the name that a task gives
-    "cross-entropy": _cross_entropy,
-    "binary cross-entropy": _binary,
-    "mse": _of_numbers(F.mse_loss),
-    "huber": _of_numbers(F.huber_loss),
-    "l1": _of_numbers(F.l1_loss),
-}
 
 
 def _placed(model: nn.Module, device: torch.device) -> nn.Module:

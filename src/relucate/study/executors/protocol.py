@@ -30,6 +30,8 @@ class Setup:
     jobs: int = 1  # tasks at the same time
     threads: int = 1  # of each
     task: TrainTask = CLASSIFICATION  # what the networks are trained for
+    address: str | None = None  # of a cluster, for an executor that needs one
+    gpus_per_run: float | None = None  # of each task, there; None: one, if it has any
     gpus: tuple[str, ...] = ()  # that runs take in turn, as CUDA_VISIBLE_DEVICES names them
 
 
@@ -47,7 +49,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Epoch:
-    """A run has finished an epoch."""
+    """A run has finished an epoch, or an inspection an arm."""
 
     key: Any
     report: EpochReport
@@ -71,10 +73,14 @@ class Failed:
 
 @dataclass(frozen=True)
 class Died:
-    """The process of a task ended, or was ended at the task's limit; reason: a sentence."""
+    """The process of a task ended, or was ended at the task's limit; reason: a sentence.
+
+    machine: its whole machine was lost, which the task didn't cause.
+    """
 
     key: Any
     reason: str
+    machine: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,14 @@ class Silent:
     seconds: float
 
 
-Event = Epoch | Done | Failed | Died | Crowded | Silent
+@dataclass(frozen=True)
+class Notice:
+    """Something about the executor that the user should know; text: a sentence without the dot."""
+
+    text: str
+
+
+Event = Epoch | Done | Failed | Died | Crowded | Silent | Notice
 
 
 class Executor(Protocol):

@@ -25,7 +25,7 @@ from ... import frameworks
 from ...backend import use_backend
 from ...data.dataset import Dataset
 from ...frameworks import HOST
-from ...train.run import EpochReport
+from ...train.run import EpochReport, OnEpoch
 from ...train.task import Task
 from .. import own
 from ..source import ModelSource
@@ -44,13 +44,17 @@ _LOST = 70  # exit code of a worker whose GPU is gone
 _GUARD = "exec 3<&0; { while read -r line; do :; done <&3; kill -KILL 0; } >/dev/null 2>&1 &"
 
 
-class _Prepared:
-    """The worker's state between tasks: its set-up and the opened data set."""
+class Prepared:
+    """The worker's state between tasks: its set-up and the opened data set.
+
+    setup: source, task (pickled), threads, and data: a data set, the folder of one, or None.
+    """
 
     def __init__(self, setup: dict[str, Any]) -> None:
         self.source: ModelSource = setup["source"]
         self.backend = use_backend()
-        self.data = None if setup["data"] is None else Dataset.open(setup["data"])
+        data = setup["data"]
+        self.data = Dataset.open(data) if isinstance(data, str) else data
         if self.data is None:  # the user's own training, which may do without PyTorch
             own.prepare(self.source)
         if self.data is not None or HOST in frameworks.imported():
@@ -67,6 +71,10 @@ class _Prepared:
         else:
             self.source.code()  # loads the builder and its imports
         frameworks.warm_up()
+
+    def perform(self, work: Work, on_epoch: OnEpoch) -> Any:
+        """Return the answer to a task."""
+        return perform(work.work, self.source, self.data, on_epoch, self.task)
 
 
 @contextlib.contextmanager
@@ -131,7 +139,7 @@ class _Server:
         self._connection = connection
         self._setup = setup
         self._process = os.getpid()
-        self._prepared: _Prepared | None = None
+        self._prepared: Prepared | None = None
 
     def serve(self) -> None:
         """Answer tasks in an endless loop."""
@@ -142,8 +150,8 @@ class _Server:
             self._connection.send(None)  # started: from now on the driver waits for this task
             self._say(self._answer(task))
 
-    def _prepare(self) -> _Prepared:
-        self._prepared = self._prepared or _Prepared(self._setup)
+    def _prepare(self) -> Prepared:
+        self._prepared = self._prepared or Prepared(self._setup)
         return self._prepared
 
     def _answer(self, task: Work) -> Event:
@@ -151,9 +159,7 @@ class _Server:
             self._say(Epoch(task.key, report))
 
         try:
-            prepared = self._prepare()
-            done = perform(task.work, prepared.source, prepared.data, on_epoch, prepared.task)
-            return Done(task.key, done)
+            return Done(task.key, self._prepare().perform(task, on_epoch))
         except (BrokenPipeError, ConnectionResetError):
             raise
         except (Exception, SystemExit) as error:
