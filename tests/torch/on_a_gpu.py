@@ -4,6 +4,7 @@ Run by `test_devices`.
 """
 
 from contextlib import nullcontext
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ class TestTraining:
 
         train(Counting(*net(dropout=0.3)), images(), recipe, seed=0, device=registered().type)
         begins = waited[-3:]
-        assert [b - a for a, b in zip(begins, begins[1:], strict=False)] == [1, 1]
+        assert [b - a for a, b in pairwise(begins)] == [1, 1]
 
     @pretends
     def test_an_epoch_that_waits_is_noticed_by_this_test(self, gpu):

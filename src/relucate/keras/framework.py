@@ -274,6 +274,14 @@ class _Keras:
     def card(self, device: str) -> str:
         return ""
 
+    def trouble(self, error: BaseException) -> str:
+        full = type(error).__name__ in (
+            "XlaRuntimeError",
+            "JaxRuntimeError",
+            "ResourceExhaustedError",
+        )
+        return "memory" if full and "RESOURCE_EXHAUSTED" in str(error) else ""
+
     def full_float32(self) -> AbstractContextManager[None]:
         return full_float32()
 

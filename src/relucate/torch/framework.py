@@ -384,6 +384,12 @@ class _Torch:
     def card(self, device: str) -> str:
         return torch.cuda.get_device_name() if device == "cuda" else ""
 
+    def trouble(self, error: BaseException) -> str:
+        if isinstance(error, torch.OutOfMemoryError):
+            return "memory"
+        lost = getattr(torch, "AcceleratorError", ())
+        return "device" if isinstance(error, lost) or "CUDA error" in str(error) else ""
+
     def full_float32(self) -> AbstractContextManager[None]:
         return float32()
 

@@ -363,6 +363,10 @@ class Framework(Protocol):
         """Return the name of the GPU that this process computes on, empty for other devices."""
         ...
 
+    def trouble(self, error: BaseException) -> str:
+        """Return "memory" or "device" for an error of a full or of a lost GPU, else nothing."""
+        ...
+
     def full_float32(self) -> AbstractContextManager[None]:
         """Return a context in which float32 is computed in full, on a GPU too, not in TF32."""
         ...
