@@ -57,7 +57,7 @@ class RayExecutor:
     def __enter__(self) -> RayExecutor:
         with contextlib.ExitStack() as stack:
             self._ray = stack.enter_context(connected(self.setup.address))
-            self._mailbox = None
+            self._mailbox: Any = None
             stack.callback(self._end)
             self._started, self._failures = 0, 0  # workers; those that died in a row at the start
             self._notices = [self._look_around()]
