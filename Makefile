@@ -1,9 +1,9 @@
-# make demo | make test | make check: each makes .venv first, with the tested versions.
+# make demo | make test | make check | make docs: each makes .venv first, with the tested versions.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check format bench nightly clean
+.PHONY: demo test check format bench nightly docs notebooks clean
 
 .venv/.user: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -12,6 +12,10 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check
 
 .venv/.dev: .venv/.user
 	$(PIP) install --quiet -c constraints.txt -e '.[torch,jax,test,check]'
+	touch $@
+
+.venv/.docs: .venv/.user
+	$(PIP) install --quiet -c constraints.txt -e '.[torch,docs]'
 	touch $@
 
 demo: .venv/.user
@@ -35,5 +39,12 @@ format: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/python benchmarks/throughput.py
 
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "Open site/index.html"
+
+notebooks: .venv/.docs
+	$(BIN)/python examples/execute.py
+
 clean:
-	rm -rf .venv relucate-out dist
+	rm -rf .venv relucate-out dist site

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 from matplotlib.figure import Figure
 
-COLOURS = ("#0072b2", "#d55e00")  # Okabe and Ito's blue and vermilion
+COLOURS = ("#0072b2", "#d55e00", "#009e73")  # Okabe and Ito's
 
 
 def main(source: str, target: str) -> None:

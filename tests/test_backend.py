@@ -180,3 +180,18 @@ def test_import_relucate_works_without_any_backend(machine):
     machine.install()
     backend.prefer_installed()
     assert "KERAS_BACKEND" not in os.environ
+
+
+def test_without_a_backend_only_the_import_of_keras_fails(machine, monkeypatch):
+    machine.install()
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    backend.use_backend_if_any()
+    assert importlib.util.find_spec("json")
+    with pytest.raises(InputError, match="no Keras backend is installed"):
+        importlib.util.find_spec("keras")
+
+
+def test_a_wrong_configuration_is_an_error_at_once(machine):
+    machine.setenv("KERAS_BACKEND", "theano")
+    with pytest.raises(InputError, match="theano"):
+        backend.use_backend_if_any()

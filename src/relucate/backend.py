@@ -103,6 +103,26 @@ def _checked(backend: str, where: str) -> str:
     return backend
 
 
+class _NoBackend:
+    """An importer in front of the others: `import keras` raises what is missing."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """Refuse Keras, which would name TensorFlow alone; other imports go on."""
+        if name == "keras":
+            use_backend()
+
+
+def use_backend_if_any() -> None:
+    """Choose the backend, or without any make the import of Keras say so.
+
+    What needs no Keras in its room, such as the list of networks, works without a backend.
+    """
+    if "keras" in sys.modules or _first_installed():
+        use_backend()
+    else:
+        sys.meta_path.insert(0, _NoBackend())
+
+
 def use_backend() -> str:
     """Choose the backend and make this process's Keras use it; return its name."""
     backend = choose_backend()

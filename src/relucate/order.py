@@ -279,7 +279,7 @@ class Order:
         >>> Order.from_lasagne("batch_norm(layer)"), Order.from_lasagne("BatchNormLayer(layer)")
         (Order('linear-norm-act'), Order('linear-act-norm'))
         """
-        forms = {_squeezed_call(order.to_lasagne()["text"]): order for order in _all_orders()}
+        forms = {_squeezed_call(order.to_lasagne()["text"]): order for order in all_orders()}
         form = _squeezed_call(text)
         if form not in forms:
             near = difflib.get_close_matches(form, forms, n=1) or ["batch_norm(layer)"]
@@ -477,7 +477,7 @@ def _present(tokens: Iterable[str], **arguments: object) -> Order:
     return _order(t for t in tokens if t not in off)
 
 
-def _all_orders() -> list[Order]:
+def all_orders() -> list[Order]:
     """Return all 49 orders, with and without norm, act and drop."""
     choices = (p for size in range(1, 5) for p in permutations(TOKENS, size))
     return [_order(tokens) for tokens in choices if "linear" in tokens]

@@ -202,3 +202,22 @@ def test_torch_needs_an_input_shape(audit, tmp_path):
     assert code == 2
     assert "layer '0'" in err
     assert "(None, 4, 8, 8): expected 3 channels, got 4" in err
+
+
+def test_out_writes_a_page_or_the_map(call, tmp_path):
+    page = tmp_path / "audit.html"
+    code, out, _ = call("audit", "mine.py:clean", "--out", str(page))
+    assert code == 0
+    assert out.endswith(f"Written: {page}\n")
+    assert 'class="map"' in page.read_text()
+    code, out, _ = call(
+        "audit", "mine.py:clean", "--format", "json", "--out", str(page.with_suffix(".svg"))
+    )
+    assert json.loads(out)["model"] == "clean"
+    assert page.with_suffix(".svg").read_text().startswith("<svg")
+
+
+def test_out_of_another_kind_is_refused_before_the_model_is_made(call, tmp_path):
+    code, _, err = call("audit", "nothing.py:net", "--out", str(tmp_path / "audit.pdf"))
+    assert code == 2
+    assert ".html, .svg or .png" in err

@@ -207,11 +207,12 @@ def _answer(low: float | None, high: float | None) -> str:
 
 def _sentence(answer: str, winner: str | None, arm: str, against: str) -> str:
     """Return a sentence of the study's kind."""
+    if answer == "better" and winner == arm:
+        return f"{winner} is better than {against}. The gain may be smaller than the margin."
     if answer == "better":
-        loser = against if winner == arm else arm
-        return f"{winner} is better than {loser}, but the gain may be smaller than the margin."
+        return f"{winner} is better than {arm}. The loss may be smaller than the margin."
     if answer == "equivalent":
-        return f"{against} and {arm} are equivalent within the margin of 0.5 points."
+        return f"{arm} is equivalent to {against}, within the margin of 0.5 points."
     return f"Inconclusive: {arm} against {against} needs more pairs to settle it."
 
 

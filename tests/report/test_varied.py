@@ -30,9 +30,15 @@ def study(study):
 def test_headings_and_rows(study):
     headings, rows = varied.table(study)
     assert [text for text, _ in headings] == [
-        "lr", "linear-norm-act %", "linear-act-norm %", "effect", "interval",
+        "lr", "before %", "after %", "effect", "interval", "verdict",
     ]  # fmt: skip
-    assert rows[1] == ["0.01", "90.00", "91.00", "+1.00", "-0.20 to +2.20"]
+    assert rows[1] == ["0.01", "90.00", "91.00", "+1.00", "-0.20 to +2.20", "-"]
+
+
+def test_an_effect_has_a_verdict_on_its_order(study):
+    effect = study["table"][0]["effects"][0]
+    effect |= {"verdict": "better", "winner": "linear-norm-act"}
+    assert varied.table(study)[1][0][-1] == "worse"
 
 
 def test_a_study_of_orders_alone_has_none():
@@ -45,7 +51,8 @@ def test_the_terminal_shows_it(study, width):
     text = StringIO()
     print_study(study, Console(file=text, width=width, color_system=None))
     shown = " ".join(text.getvalue().split())
-    assert "effect of the order in points:" in shown
+    assert "effect of the order in points (after minus before):" in shown
+    assert "before = linear-norm-act, after = linear-act-norm" in shown
     assert "-0.20 to +2.20" in shown
     assert "depends on lr stays open" in shown
 
@@ -60,4 +67,4 @@ def test_the_page_shows_it(study):
 def test_an_effect_that_is_always_the_same_has_no_interval(study):
     study["table"][0]["effects"][0] |= {"low": None, "high": None}
     study["table"] = study["table"][:1]
-    assert varied.table(study)[1][0][-1] == "same in all pairs"
+    assert varied.table(study)[1][0][-2] == "same in all pairs"

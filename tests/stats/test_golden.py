@@ -49,7 +49,7 @@ def described(name):
     else:
         verdict = decide(paired_difference(*scores), margin=0.005, diverged=counts)
     json.dumps(verdict.to_dict(), allow_nan=False)
-    return sentence(verdict, "before", "after", ACCURACY)
+    return sentence(verdict, "after", "before", ACCURACY)
 
 
 def written():

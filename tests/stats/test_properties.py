@@ -52,9 +52,18 @@ def mirrored(difference):
 
 def said(verdict, metric):
     """Return the sentence on a verdict in words that fit either direction."""
-    text = sentence(verdict, "A", "B", metric).replace("ahead with loss lower by", "ahead by")
-    text = re.sub(r": loss lower by ([\d.]+)", r": +\1", text).replace("loss", "gain")
-    return re.sub(r"((?:ahead by |: \+)[\d.]+) gain", r"\1", text).replace("a gain of", "")
+    text = sentence(verdict, "B", "A", metric)
+    for word, place, sign in (("lower", "ahead", "+"), ("higher", "behind", "-")):
+        text = re.sub(rf"{place}((?: \w+)*?) with loss {word} by", rf"{place}\1 by", text)
+        text = re.sub(rf": loss {word} by ([\d.]+)", rf": {sign}\1", text)
+    text = re.sub(r"interval \S+ to [^, ]+", "", text).replace("loss", "gain")
+    return re.sub(r"((?:by |: [+-])[\d.]+) gain", r"\1", text).replace("a gain of", "")
+
+
+def ends(text):
+    """Return the numbers of a sentence's interval."""
+    found = re.search(r"interval (-?[\d.]+) to (-?[\d.]+)", text)
+    return [float(end) for end in found.groups()] if found else []
 
 
 def answer(verdict):
@@ -72,9 +81,12 @@ class TestVerdicts:
             assert (answer(one), one.pairs_needed) == (answer(two), two.pairs_needed)
             assert one.winner == SWAPPED[two.winner]
             assert one.diverged == two.diverged[::-1]
-            first, second = sentence(one, "A", "B", ACCURACY), sentence(two, "B", "A", ACCURACY)
-            if "same accuracy on average" not in first and not all(diverged):
-                assert first.replace("A and B", "B and A") == second.replace("A and B", "B and A")
+            first, second = sentence(one, "B", "A", ACCURACY), sentence(two, "A", "B", ACCURACY)
+            assert [-end for end in ends(first)[::-1]] == ends(second)
+            for winner in ("A is better", "B is better"):
+                assert (winner in first) == (winner in second)
+            if "B is ahead of A" in first:
+                assert "A is behind B" in second
 
     @settings(deadline=None)
     @given(studies, MARGINS)

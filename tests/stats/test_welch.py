@@ -57,18 +57,18 @@ def test_the_verdict_in_words():
     d = welch_difference([2.0, 2.1, 1.9, 2.0], [3.0, 3.1, 2.9])
     metric = Metric("MAE", lower_is_better=True, worst=9.0)
     verdict = decide(d, margin=0.1, lower_is_better=True, diverged=(1, 3))
-    text = sentence(verdict, "a", "b", metric)
-    assert text.startswith("a is better than b: MAE lower by 1.00 (95 % interval")
+    text = sentence(verdict, "b", "a", metric)
+    assert text.startswith("a is better than b, which is behind with MAE higher by 1.00 (95 % int")
     assert "4 and 3 runs)" in text
     assert "1 of 4 runs of a and 3 of 3 runs of b diverged" in text
 
 
 def test_what_is_open_in_words():
     d = welch_difference([2.0, 3.1, 1.9, 2.0], [3.0, 1.1, 2.9])
-    text = sentence(decide(d, margin=0.1), "a", "b", Metric("AUC"))
+    text = sentence(decide(d, margin=0.1), "b", "a", Metric("AUC"))
     assert "runs of each arm in all would settle it" in text
     few = welch_difference([2.0, 3.1], [3.0, 1.1, 2.9])
-    text = sentence(decide(few, margin=0.1), "a", "b", Metric("AUC"))
+    text = sentence(decide(few, margin=0.1), "b", "a", Metric("AUC"))
     assert "a verdict needs at least 3 runs of each arm, and there are 2 and 3" in text
 
 

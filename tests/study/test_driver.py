@@ -414,7 +414,7 @@ class TestTrouble:
         wild = replace(plan, recipe=Recipe(epochs=1, batch_size=16, lr=1e30), pairs=2)
         outcome = ran(wild, tmp_path / "runs.sqlite")
         assert {r["status"] for r in outcome.results.values()} == {"diverged"}
-        assert outcome.difference(plan.arms[1]).estimate == 0.0
+        assert outcome.difference(plan.contrasts[0]).estimate == 0.0
         with Store.open(tmp_path / "runs.sqlite") as store:
             assert {store.get(h)["status"] for h in outcome.hashes.values()} == {"diverged"}
 

@@ -190,9 +190,9 @@ def test_what_is_varied_is_told_in_the_metrics_unit():
     rows = [*TWO, TWO[0], [value + 1 for value in TWO[0]]]
     study = document(finished(plan, rows), command="")
     (found,) = study["interactions"]
-    assert "with tanh it is +2.82 mm above what it is with relu" in found["sentence"]
+    assert "it is 2.82 mm higher with tanh than with relu" in found["sentence"]
     text = text_of(study)
-    assert "MAE in mm, effect of the order in mm:" in text
+    assert "MAE in mm, effect of the order in mm (after minus before):" in text
     check_words(text)
     check_words(Words(study_html(study)).text)
 

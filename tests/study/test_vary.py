@@ -77,17 +77,76 @@ def test_a_rate_of_its_own_gives_the_run_of_a_study_with_that_rate():
     [
         ({}, 2, 1),
         ({}, 3, 2),
-        ({"act": [1, 2]}, 2, 5),  # 3 against the first, 1 more effect, 1 interaction
-        ({"act": [1, 2, 3]}, 2, 9),
-        ({"act": [1, 2], "dropout": [0, 0.5]}, 2, 12),
-        ({"act": [1, 2]}, 3, 9),
+        ({"act": [1, 2]}, 2, 3),  # an effect for each value, 1 interaction
+        ({"act": [1, 2, 3]}, 2, 5),
+        ({"act": [1, 2], "dropout": [0, 0.5]}, 2, 6),
+        ({"act": [1, 2]}, 3, 6),
         ({"act": [1, 2]}, 1, 1),
+        ({"act": [1, 2, 3]}, 1, 2),
     ],
 )
 def test_how_many_intervals_share_the_error(factors, orders, intervals):
     made = plan(factors, ("before", "after", "norm-linear-act")[:orders])
     assert made.intervals == intervals
     assert math.isclose(made.share, 1 - 0.05 / intervals)
+
+
+def compared(made):
+    return [(arm.label, against.label) for arm, against in made.contrasts]
+
+
+def test_arms_are_compared_at_the_same_values():
+    made = plan({"act": ["relu", "tanh"]})
+    assert compared(made) == [
+        ("linear-act-norm (act=relu)", "linear-norm-act (act=relu)"),
+        ("linear-act-norm (act=tanh)", "linear-norm-act (act=tanh)"),
+    ]
+
+
+def test_all_pairs_are_every_two_arms_and_share_the_error():
+    three = replace(plan({}, ("none", "before", "after")), against="before", all_pairs=True)
+    assert compared(three) == [
+        ("linear-act", "linear-norm-act"),
+        ("linear-act-norm", "linear-norm-act"),
+        ("linear-act-norm", "linear-act"),
+    ]
+    assert math.isclose(three.share, 1 - 0.05 / 3)
+    crossed = replace(plan({"act": ["relu", "tanh"]}), all_pairs=True)
+    assert len(set(map(frozenset, compared(crossed)))) == 6
+    assert crossed.intervals == 7
+
+
+@pytest.mark.parametrize("against", ["after", "linear-act-norm"])
+def test_another_reference(against):
+    made = replace(plan({"act": ["relu", "tanh"]}), against=against)
+    assert compared(made)[1] == ("linear-norm-act (act=tanh)", "linear-act-norm (act=tanh)")
+    assert made.interactions[0].orders == ("linear-act-norm", "linear-norm-act")
+
+
+def test_a_reference_that_is_no_order_of_the_study():
+    with pytest.raises(InputError, match="unknown arm to compare against 'none'"):
+        replace(plan({}), against="none")
+
+
+def test_what_is_compared_changes_no_run():
+    made = plan({}, ("none", "before", "after"))
+    look = inspection(made.networks)
+    other = replace(made, against="after", all_pairs=True)
+    for index in range(3):
+        assert made.spec(look, index, 0).hash == other.spec(look, index, 0).hash
+
+
+def test_each_value_has_its_sentence_and_the_whole_study_all_of_them():
+    def score(arm, seed):
+        gain = {"relu": 0.1, "tanh": -0.1}[arm.options["act"]] if arm.given == "after" else 0.0
+        return 0.6 + gain + noise(arm.label, seed)
+
+    found = document(filled(plan({"act": ["relu", "tanh"]}), score), command="x")
+    assert [c["values"] for c in found["comparisons"]] == [{"act": "relu"}, {"act": "tanh"}]
+    relu, tanh = (c["sentence"] for c in found["comparisons"])
+    assert relu.startswith("Norm after the ReLU is better: +")
+    assert tanh.startswith("Norm before the tanh is better: norm after it is behind by ")
+    assert found["sentence"] == f"relu: {relu} tanh: {tanh}"
 
 
 def noise(label, seed, scale=0.001):
@@ -113,7 +172,10 @@ def test_the_table_and_the_interaction_are_contrasts_by_hand():
     assert math.isclose(found["estimate"], expected.estimate)
     assert math.isclose(found["low"], expected.low)
     assert found["verdict"] == "better"
-    assert "depends on act: with tanh it is +" in found["sentence"]
+    assert found["sentence"].startswith(
+        "The effect of norm after the activation against norm before it depends on act: it is "
+    )
+    assert "points higher with tanh than with relu (98.33 % interval " in found["sentence"]
 
 
 def test_no_interaction_where_the_effect_is_the_same():
@@ -149,7 +211,7 @@ def test_the_document_holds_it(looks):
     assert found["factors"] == [{"name": "act", "values": ["relu", "tanh"]}]
     assert len(found["table"]) == 2
     assert len(found["interactions"]) == 1
-    assert any("5 intervals share the error" in note for note in found["notes"])
+    assert any("3 intervals share the error" in note for note in found["notes"])
 
 
 @pytest.mark.parametrize(
@@ -195,7 +257,7 @@ def test_a_study_goes_on_until_its_interactions_are_answered():
 
     made = filled(plan({"act": ["relu", "tanh"]}, looks=True), score)
     seeds = made.plan.seeds
-    assert all(made.verdict(arm, seeds).verdict == "better" for arm in made.plan.arms[1:])
+    assert all(made.verdict(arm, seeds).verdict == "better" for arm in made.plan.contrasts)
     (asked,) = made.plan.interactions
     assert made.answer(asked, seeds).verdict == "inconclusive"
     assert made.finished_pairs() == seeds
@@ -218,6 +280,7 @@ def test_where_every_run_diverged_there_is_no_interaction():
     assert (found["verdict"], found["reason"]) == ("inconclusive", "all runs diverged")
     assert found["sentence"].startswith("It is unknown whether the effect of ")
     assert found["sentence"].endswith(" depends on lr: every run with 9 diverged.")
+    made = filled(made.plan, lambda arm, seed: 0.8)
     lose(made, "lr=")
     (found,) = interactions(made, made.plan.seeds)
     assert "every run with 0.1 or 9 diverged" in found["sentence"]

@@ -1,11 +1,13 @@
 """Batches: the seed's order, uint8 kept until it is needed, augmentation that arms share."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
 
 from relucate.data import make
-from relucate.torch.batches import batches
+from relucate.torch.batches import Feed, batches, placed
 from relucate.train.standard import channel_moments
 from relucate.train.streams import epoch_order
 
@@ -19,7 +21,15 @@ def images(dtype=np.uint8, n=20):
 
 
 def drawn(part, seed=0, epoch=0, size=8, augment=()):
-    return list(part.epoch(seed, epoch, size, augment))
+    feed = Feed(part, size, augment)
+    feed.start(seed, epoch, np.zeros(feed.steps))
+    return list(rest_of(feed))
+
+
+def rest_of(feed):
+    for _ in range(feed.steps):
+        yield feed.batch()
+        feed.advance()
 
 
 @pytest.mark.parametrize("channels_first", [True, False])
@@ -122,3 +132,68 @@ class TestAugmentation:
         torch.manual_seed(1)
         drawn(train, augment=["flip", "crop"])
         assert torch.equal(torch.rand(1), expected)
+
+
+class TestFeed:
+    def test_an_epoch_keeps_the_memory_of_the_one_before(self):
+        train, _ = batches(images(), device=CPU, channels_first=False)
+        feed = Feed(train, 8, ["flip", "crop"])
+        tensors = [x for x in vars(feed).values() if isinstance(x, torch.Tensor)]
+        assert len(tensors) == 6
+        places = [x.data_ptr() for x in tensors]
+        for epoch in (0, 1):
+            feed.start(0, epoch, np.full(2, epoch))
+            assert len(list(rest_of(feed))) == 2
+        assert [x.data_ptr() for x in tensors] == places
+
+    def test_the_second_epoch_of_a_feed_is_that_of_a_new_one(self):
+        train, _ = batches(images(), device=CPU, channels_first=False)
+        feed = Feed(train, 8, ["flip", "crop"])
+        for epoch in (0, 1):
+            feed.start(3, epoch, np.zeros(2))
+            found = list(rest_of(feed))
+        expected = drawn(train, seed=3, epoch=1, augment=["flip", "crop"])
+        for (x, y), (a, b) in zip(found, expected, strict=True):
+            assert torch.equal(x, a)
+            assert torch.equal(y, b)
+
+    def test_every_step_has_its_rate_in_one_tensor(self):
+        train, _ = batches(images(), device=CPU, channels_first=False)
+        feed = Feed(train, 8, [])
+        rate, rates = feed.rate, [0.1, 1 / 3]
+        feed.start(0, 0, np.array(rates))
+        assert [rate.item() for _ in rest_of(feed)] == rates  # in full, as a Python number
+
+
+class TestPlaced:
+    def parts(self, data, share=0.0, **options):
+        place = {"device": CPU, "channels_first": True, "standardize": True, **options}
+        return placed(data, data.held_out(share), **place)
+
+    def test_runs_on_one_data_set_share_its_tensors_and_not_their_labels(self):
+        data = images()
+        first, second = self.parts(data), self.parts(data, channels_first=False)
+        assert first["train"].x is second["train"].x
+        assert (first["train"].channels_first, second["train"].channels_first) == (True, False)
+        first["train"].y = None
+        assert second["train"].y is not None
+
+    def test_other_settings_and_other_data_have_tensors_of_their_own(self):
+        data = images()
+        first = self.parts(data)
+        assert set(first) == {"train", "test"}
+        assert self.parts(data, standardize=False)["train"].scale.tolist() == [1.0, 1.0, 1.0]
+        held = self.parts(data, share=0.5)
+        assert (len(held["train"]), len(held["held"]), len(held["test"])) == (10, 10, 4)
+        assert self.parts(images(n=12))["train"].x.shape[0] == 12
+
+    def test_a_data_set_that_is_gone_leaves_nothing(self):
+        from relucate.torch.batches import _placed
+
+        data = images()
+        self.parts(data)
+        assert data in _placed
+        before = len(_placed)
+        del data
+        gc.collect()
+        assert len(_placed) < before

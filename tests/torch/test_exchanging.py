@@ -183,7 +183,7 @@ class ReadsWeights(Base):
 
 class Functional(Base):
     def first(self, x):
-        return F.relu(self.norm1(self.conv1(x)))
+        return {"relu": F.relu}["relu"](self.norm1(self.conv1(x)))
 
 
 REFUSING = [InALis, AsksForTypes, OtherwiseInTraining, TwiceInTraining, TypesInTraining]
@@ -294,3 +294,27 @@ def test_what_a_model_returns_stays(kind, hard, order):
         assert any("returns a dict, not a OwnDict" in note for note in report.warnings)
     else:
         assert type(out) is kind
+
+
+class FirstNorm(nn.Module):
+    """A norm in front of a padded convolution, as in Hubert; a negative and a zero scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.conv = nn.BatchNorm1d(4), nn.Conv1d(4, 4, 5, padding=2, groups=2)
+
+    def forward(self, x):
+        return self.conv(self.norm(x)) if int(x.shape[2]) > 1 else x
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.0])
+def test_a_shift_takes_the_place_of_the_norm_that_it_is_left_of(scale):
+    model, x = zoo.randomize(FirstNorm(), 3).eval(), torch.randn(3, 4, 9)
+    model.norm.weight.data[:] = torch.tensor([scale, -1.0, 2.0, 1.5])
+    made, report = relucate.fold(model, strategy="shift", example=(2, 4, 8))
+    assert [outcome.name for outcome in report.done] == ["norm"]
+    assert type(made) is FirstNorm
+    assert not list(made.norm.parameters())
+    torch.testing.assert_close(made(x), model(x))
+    torch.testing.assert_close(pickle.loads(pickle.dumps(made))(x), model(x))
+    assert not relucate.audit(made, example=(2, 4, 8)).sites

@@ -32,7 +32,7 @@ def test_what_is_not_asked_for_is_not_drawn():
 def test_both_engines_train_on_the_same_images(names):
     from relucate.data import make
     from relucate.keras.trainer import _Batches
-    from relucate.torch.batches import batches
+    from relucate.torch.batches import Feed, batches
     from relucate.train import Recipe
     from relucate.train.standard import Standard
 
@@ -41,7 +41,10 @@ def test_both_engines_train_on_the_same_images(names):
     part, _ = batches(data, device=torch.device("cpu"), channels_first=False)
     recipe = Recipe(batch_size=8, augment=names)
     theirs = _Batches(Standard.of(x)(x), data.y_train, recipe, seed=5)
+    feed = Feed(part, 8, names)
     for epoch in (0, 1):
         theirs.begin(epoch)
-        for step, (ours, _) in enumerate(part.epoch(5, epoch, 8, names)):
-            np.testing.assert_array_equal(theirs[step][0], ours.numpy())
+        feed.start(5, epoch, np.zeros(feed.steps))
+        for step in range(feed.steps):
+            np.testing.assert_array_equal(theirs[step][0], feed.batch()[0].numpy())
+            feed.advance()

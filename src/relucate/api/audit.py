@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ..arguments import texts
-from ..frameworks import framework_of
+from ..errors import unknown
+from ..frameworks import framework_of, full_float32
 from ..graph import Graph
 from ..surgery.audit import Audit, audit_graph
+from ..surgery.network import boxes
 from ..surgery.rules import RULES, Finding
 from ..surgery.sites import Site
 from .shown import Shown
@@ -17,8 +21,8 @@ from .shown import Shown
 class AuditReport(Shown):
     """Where each norm of a model sits, and what is wrong with it. Prints as a table."""
 
-    def __init__(self, audit: Audit) -> None:
-        self._audit = audit
+    def __init__(self, audit: Audit, graph: Graph) -> None:
+        self._audit, self._graph = audit, graph
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -53,9 +57,37 @@ class AuditReport(Shown):
         return self._audit.to_dict()  # schema relucate.audit/1
 
     def _views(self) -> Any:
-        from ..report.audit import audit_html, print_audit
+        from ..report.audit import print_audit
+        from ..report.audit_page import notebook
 
-        return print_audit, audit_html
+        return print_audit, partial(notebook, boxes=self._boxes())
+
+    def _boxes(self) -> list[dict[str, Any]]:
+        return boxes(self._graph, self.sites)
+
+    def plot(self, kind: str = "map", ax: Any = None, *, dark: bool = False) -> Any:
+        """Draw `kind` with matplotlib and return the axes.
+
+        Args: kind: "map", the network in data flow with each norm in the colour of its place; ax:
+            matplotlib axes to draw on, by default those of a new figure; dark: for a dark page.
+        Raises: InputError: another kind.
+        """
+        from ..report.map import draw
+
+        plots: dict[str, Callable[..., Any]] = {"map": draw}
+        if kind not in plots:
+            raise unknown("plot", kind, plots)
+        return plots[kind](self._boxes(), ax, dark=dark)
+
+    def report(self, path: str | Path) -> Path:
+        """Write the audit with its map as one HTML file, or the map alone, and return the path.
+
+        Args: path: ends in .html, or in .svg or .png for the map alone.
+        Raises: InputError: another ending, the file can't be written.
+        """
+        from ..report.audit_page import write
+
+        return write(self.to_dict(), self._boxes(), path)
 
     def to_sarif(self, *, file: str | None = None, line: int | None = None) -> dict[str, Any]:
         """Return the findings as a SARIF 2.1.0 log; file and line: where the model is made."""
@@ -70,6 +102,7 @@ class AuditReport(Shown):
         return f"<AuditReport: {len(self.sites)} norms, {len(self.findings)} findings>"
 
 
+@full_float32()
 def audit(
     model: Any,
     *,
@@ -106,4 +139,5 @@ def audit(
     """
     if not isinstance(model, Graph):
         model = framework_of(model).read(model, example, texts(leaves, "leaves")).graph
-    return AuditReport(audit_graph(model, steps=steps, select=select, ignore=ignore))
+    found = audit_graph(model, steps=steps, select=select, ignore=ignore)
+    return AuditReport(found, model)

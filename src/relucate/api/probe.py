@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..arguments import texts, whole
-from ..errors import InputError
-from ..frameworks import framework_of
+from ..arguments import on_host, texts, whole
+from ..backend import installed
+from ..data.labels import read as read_labels
+from ..errors import InputError, Refused, unknown
+from ..frameworks import HOST, framework_of, full_float32, lower, named
 from ..graph import Graph
+from ..moments import rank
 from ..moments.channels import Channels
 from ..moments.claims import claims
+from ..moments.rank import Covariance
 from ..moments.sample import EDGES
+from ..moments.seen import Seen, measure, seen
 from ..phrases import count, some
 from ..surgery.audit import hidden_text
 from ..surgery.points import Place, Point, places
-from ..train.framework import ReadModel
+from ..train.framework import Framework, ReadModel, Target, Watchable
+from ..train.task import Task
+from ..train.tasks import TASKS, task_for
 from .inputs import arrays_for
 from .shown import Shown
 
@@ -29,65 +35,13 @@ _VERY_FEW = 30
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was measured at one point.
-
-    Attributes:
-        node: the node of the graph whose output it is; layer: its layer.
-        roles: what it is, at which site: pairs of a site's node and a role.
-        count: values per channel; kept: of them, in the sample behind quantiles and distances.
-        precision: how far a channel's distribution function may be off in the sample (95 %).
-        statistics: per channel, arrays of shape (channels,), by name; `histogram` (channels, 14).
-    """
-
-    node: str
-    layer: str
-    roles: tuple[tuple[str, str], ...]
-    count: int
-    kept: int
-    precision: float
-    statistics: Mapping[str, np.ndarray]
-
-    @property
-    def summary(self) -> dict[str, float | int | None]:
-        """Medians over the channels that aren't dead (`zeros`: the mean over all), and `dead`."""
-        s = self.statistics
-        with np.errstate(invalid="ignore", divide="ignore"):
-            per_channel = {
-                "skewness": np.abs(s["skewness"]),
-                "kurtosis": s["kurtosis"],
-                "normal_distance": s["normal_distance"],
-                "mean_in_sd": np.abs(s["mean"]) / np.sqrt(s["variance"]),
-                "saturation": s["saturation"],
-                "asymmetry": s["asymmetry"],
-                "sparsity": s["sparsity"],
-            }
-        live = ~s["constant"]
-        found = {name: _middle(values[live]) for name, values in per_channel.items()}
-        return {**found, "zeros": float(s["zeros"].mean()), "dead": int(s["constant"].sum())}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as the JSON of `relucate probe` has it."""
-        return {
-            "node": self.node,
-            "layer": self.layer,
-            "roles": [{"site": site, "role": role} for site, role in self.roles],
-            "channels": len(self.statistics["mean"]),
-            "count": self.count,
-            "kept": self.kept,
-            "precision": self.precision,
-            "summary": self.summary,
-            "statistics": {name: _plain(values) for name, values in self.statistics.items()},
-        }
-
-
-@dataclass(frozen=True)
 class ProbeReport(Shown):
     """What the norms, the activations and the next layers of a model see. Prints as a table.
 
     Attributes: sites: each norm (in a model without norms each activation) with its points by role;
-        points: a `Seen` for each; unseen: nodes whose values can't be looked at; examples: how many
-        the figures are of; warnings: figures that aren't reliable, layers that couldn't be read.
+        points: a `Seen` for each; gradients: the same for the loss's gradients there, if they were
+        asked for; unseen: nodes whose values can't be looked at; examples: how many the figures
+        are of; warnings: figures that aren't reliable, layers that couldn't be read.
     """
 
     model: str
@@ -97,6 +51,7 @@ class ProbeReport(Shown):
     points: tuple[Seen, ...]
     unseen: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    gradients: tuple[Seen, ...] = ()
 
     def __getitem__(self, node: str) -> Seen:
         """Return what was measured at a node.
@@ -113,16 +68,29 @@ class ProbeReport(Shown):
         """What is said of norms and activations, with what was measured here, in sentences."""
         return tuple(claim["text"] for claim in self.to_dict()["claims"])
 
-    def plot(self, kind: str = "channels", ax: Any = None) -> Any:
-        """Draw `kind` with matplotlib and return the axes; it needs no other call.
+    def plot(
+        self,
+        kind: str = "channels",
+        ax: Any = None,
+        *,
+        others: Sequence[ProbeReport] = (),
+        dark: bool = False,
+    ) -> Any:
+        """Draw `kind` with matplotlib and return the axes; `.figure.savefig` writes SVG or PNG.
 
-        Args: kind: "channels", the skewness of all channels by depth at the norm's input and
-            output; ax: matplotlib axes to draw on; by default those of a new figure.
+        Args:
+            kind: "channels", the skewness of the channels by depth; "dead", the share of dead
+                channels by depth; "distributions", small multiples by depth; "drift", the 15, 50
+                and 85 % quantiles of what the next layer reads, over this report and the others.
+            ax: matplotlib axes to draw on; by default those of a new figure.
+            others: the model in the other order, beside this one; for "drift" the same model later.
+            dark: for a dark page.
         Raises: InputError: another kind.
         """
         from ..report.probe import plot
 
-        return plot(self.to_dict(), kind, ax)
+        further = [report.to_dict() for report in others]
+        return plot(self.to_dict(), kind, ax, others=further, dark=dark)
 
     def _data(self) -> dict[str, Any]:
         sites = [
@@ -147,6 +115,7 @@ class ProbeReport(Shown):
             "edges": EDGES.tolist(),
             "sites": sites,
             "points": points,
+            "gradients": [point.to_dict() for point in self.gradients],
             "claims": claims(sites, points),
             "unseen": list(self.unseen),
             "warnings": list(self.warnings),
@@ -161,12 +130,16 @@ class ProbeReport(Shown):
         return f"<ProbeReport: {len(self.sites)} sites, {len(self.points)} points>"
 
 
+@full_float32()
 def probe(
     model: Any,
     data: Any,
     *,
     batch: int = 32,
     site: str | None = None,
+    gradients: bool = False,
+    labels: Any = None,
+    task: Task | str | None = None,
     example: Any = None,
     leaves: Iterable[str] = (),
 ) -> ProbeReport:
@@ -180,11 +153,18 @@ def probe(
     histogram and the distance from the normal distribution are of a sample of positions, with the
     stated `precision`. A channel is dead (`constant`) if it has one value on all the data.
 
+    `rank` is the effective rank (Roy and Vetterli, 2007) of what a linear layer reads, at most its
+    number of channels: exp of the entropy of the covariance's normalised eigenvalues. With
+    `gradients`, the same figures for the gradient of each example's loss at each point.
+
     Args:
         model: a Keras model, on any backend, or a torch module.
         data: inputs in the model's layout, one array per input, as the model is trained on.
         batch: examples per batch; it changes no figure by more than 1e-9.
         site: look only at sites with this text in their names.
+        gradients: also measure gradients; labels: of the data, which they need; task: what the
+            model is for ("classification", "regression", ...), by default what the labels are for.
+            A Keras model is lowered to PyTorch for them.
         example, leaves: for torch, as in `audit`; the example is the first of `data` by default.
 
     Raises: InputError: data that don't fit or are one example, no such site, values inside the
@@ -200,23 +180,141 @@ def probe(
     (4,)
     """
     batch = whole(batch, "batch", 1)
-    read = framework_of(model).read(model, _example(data, example), texts(leaves, "leaves"))
+    framework = framework_of(model)
+    read = framework.read(model, _example(data, example), texts(leaves, "leaves"))
     arrays = arrays_for(read.graph, data, "data")
     if len(arrays[0]) < 2:
         raise InputError("data of one example has no distribution: expected at least 2, got 1.")
+    target = _target(read.graph, gradients, labels, task, arrays[0])
     sites, points = places(read.graph, site)
-    found = _measured(read, points, arrays, batch)
+    batches = [[x[at : at + batch] for x in arrays] for at in range(0, len(arrays[0]), batch)]
+    found, wide = _forward(read, points, sites, batches)
+    back: tuple[Seen, ...] = ()
+    if target is not None:
+        source = _with_gradients(framework, read, target.task)
+        back = _backward(source, points, sites, batches, target)
+    known = {point.node for point in found}
     return ProbeReport(
         model=read.graph.name,
         framework=read.graph.framework,
         examples=len(arrays[0]),
         sites=tuple(sites),
-        points=tuple(
-            _seen(point, found[point.node], sites) for point in points if point.node in found
-        ),
-        unseen=tuple(point.node for point in points if point.node not in found),
-        warnings=tuple(_warnings(read.graph, sites, len(arrays[0]))),
+        points=found,
+        unseen=tuple(point.node for point in points if point.node not in known),
+        warnings=(*_warnings(read.graph, sites, len(arrays[0])), *wide),
+        gradients=back,
     )
+
+
+def _target(graph: Graph, gradients: bool, labels: Any, task: Any, x: np.ndarray) -> Target | None:
+    """Return what the loss needs, None if no gradients are wanted."""
+    if not isinstance(gradients, bool):
+        raise InputError(f"gradients must be True or False, got {gradients!r:.80}.")
+    if not gradients:
+        return None
+    if labels is None:
+        raise InputError("gradients=True needs labels=, one for each example of the data.")
+    name = task if isinstance(task, str) else None
+    if name is not None and name not in TASKS:
+        raise unknown("task", name, TASKS)
+    kind, (read,), names, _ = read_labels([(labels, "labels")], x.shape, task=name)
+    if len(read) != len(x):
+        raise InputError(
+            f"there are {len(x):,} examples and {len(read):,} labels: give one for each."
+        )
+    y, given = read, np.asarray(labels)
+    if kind in ("classes", "masks") and given.dtype.kind in "iu" and given.size == read.size:
+        y = given.reshape(read.shape).astype(np.int64)  # codes of a model that may know more
+    classes = _classes(graph, y.shape[1:]) if kind in ("classes", "masks") else len(names)
+    if kind in ("classes", "masks") and not 0 <= y.min() <= y.max() < classes:
+        raise InputError(
+            f"the labels go from {y.min()} to {y.max()}, but the model has {classes} classes."
+        )
+    return Target(task_for(task, kind), y, classes)
+
+
+def _classes(graph: Graph, label_shape: tuple[int, ...]) -> int:
+    """Return the number of classes that a model's first output is for."""
+    shape = graph.nodes[graph.outputs[0]].shape[1:]
+    first = len(shape) > 1 and shape[1:] == label_shape and shape[:-1] != label_shape
+    width = (shape[0] if first else shape[-1]) if shape else 1
+    return max(width or 0, 2)
+
+
+def _with_gradients(framework: Framework, read: ReadModel, task: Task) -> Watchable:
+    """Return the model, or what it is lowered to, where its own framework gives no gradients.
+
+    Raises: Refused: it can't be lowered.
+    """
+    if not framework.lowers:
+        return read
+    if not installed(HOST):
+        raise InputError("gradients need PyTorch: pip install 'relucate[torch]'.")
+    try:
+        return named(HOST).watchable(lower(read, task=task))
+    except Refused as error:
+        raise Refused(
+            f"gradients of a Keras model are taken in PyTorch, and this model can't be: {error}"
+        ) from None
+
+
+def _forward(
+    read: ReadModel, points: Sequence[Point], sites: Sequence[Place], batches: list[Any]
+) -> tuple[tuple[Seen, ...], list[str]]:
+    """Return what was seen, and a warning for inputs too wide for a covariance."""
+    read_by_linear = {site.points["next"] for site in sites if "next" in site.points}
+    widths = {point.node: read.graph.nodes[point.node].shape[point.axis] for point in points}
+    wide = [point for point in points if (widths[point.node] or 0) > rank.MOST]
+    wide = [point for point in wide if point.node in read_by_linear]
+    narrow = read_by_linear - {point.node for point in wide}
+    streams = {
+        point.node: Channels(
+            point.axis, covariance=Covariance(point.axis) if point.node in narrow else None
+        )
+        for point in points
+    }
+    found = measure(read.watch, read.graph, streams, batches)
+    return _seen(points, sites, streams, found), list(_too_wide(wide))
+
+
+def _too_wide(points: Sequence[Point]) -> Iterator[str]:
+    if points:
+        yield (
+            f"effective rank: not measured for {some([point.layer for point in points], 5)}, with "
+            f"more than {rank.MOST} channels."
+        )
+
+
+def _backward(
+    source: Watchable,
+    points: Sequence[Point],
+    sites: Sequence[Place],
+    batches: list[Any],
+    target: Target,
+) -> tuple[Seen, ...]:
+    def watch(names: Any, given: Any, each: Any) -> None:
+        source.gradients(names, given, target, each)
+
+    streams = {point.node: Channels(point.axis) for point in points}
+    found = measure(watch, source.graph, streams, batches, "gradient at the output")
+    return _seen(points, sites, streams, found)
+
+
+def _seen(
+    points: Sequence[Point],
+    sites: Sequence[Place],
+    streams: Mapping[str, Channels],
+    found: set[str],
+) -> tuple[Seen, ...]:
+    return tuple(
+        seen(point.node, point.layer, _roles(point.node, sites), streams[point.node])
+        for point in points
+        if point.node in found
+    )
+
+
+def _roles(node: str, sites: Sequence[Place]) -> list[tuple[str, str]]:
+    return [(s.node, role) for s in sites for role, at in s.points.items() if at == node]
 
 
 def _example(data: Any, example: Any) -> Any:
@@ -231,50 +329,8 @@ def _example(data: Any, example: Any) -> Any:
 
 
 def _first(values: Any) -> np.ndarray:
-    first = np.asarray(values)[:1]
+    first = np.asarray(on_host(values))[:1]
     return first.astype(np.float32) if first.dtype.kind == "f" else first
-
-
-def _measured(
-    read: ReadModel, points: Sequence[Point], arrays: Sequence[np.ndarray], batch: int
-) -> dict[str, Channels]:
-    """Return the statistics by node, of the nodes that can be looked at.
-
-    Raises: InputError: a value that isn't finite.
-    """
-    found: dict[str, Channels] = {}
-    axes = {point.node: point.axis for point in points}
-    at = 0
-
-    def batches() -> Iterator[list[np.ndarray]]:
-        nonlocal at
-        for at in range(0, len(arrays[0]), batch):
-            yield [x[at : at + batch] for x in arrays]
-
-    def each(name: str, value: np.ndarray) -> None:
-        channels = found.setdefault(name, Channels(axes[name]))
-        if not channels.add(np.asarray(value)):
-            layer, end = read.graph.nodes[name].layer_name, min(at + batch, len(arrays[0]))
-            raise InputError(
-                f"the output of '{layer}' ({name}) isn't finite, first in batch {at // batch} "
-                f"(examples {at} to {end - 1})."
-            )
-
-    read.watch(list(axes), batches(), each)
-    return found
-
-
-def _seen(point: Point, channels: Channels, sites: Sequence[Place]) -> Seen:
-    roles = ((s.node, role) for s in sites for role, node in s.points.items() if node == point.node)
-    return Seen(
-        point.node,
-        point.layer,
-        tuple(roles),
-        channels.running.count,
-        len(channels.sample.values),
-        channels.sample.precision,
-        channels.statistics(),
-    )
 
 
 def _warnings(graph: Graph, sites: Sequence[Place], examples: int) -> Iterator[str]:
@@ -291,15 +347,3 @@ def _warnings(graph: Graph, sites: Sequence[Place], examples: int) -> Iterator[s
         yield f"{hidden_text(hidden)}. They weren't looked at."
     if not any(site.norm for site in sites):
         yield "there are no norms: the sites are the activations."
-
-
-def _middle(values: np.ndarray) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if len(known) else None
-
-
-def _plain(values: np.ndarray) -> list[Any]:
-    """Return an array as JSON has it: six significant digits, null for what is undefined."""
-    if values.dtype.kind in "biu":
-        return values.tolist()
-    return [float(f"{x:.6g}") if math.isfinite(x) else None for x in values.tolist()]

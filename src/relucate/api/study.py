@@ -31,7 +31,7 @@ from ..study.own_plan import OwnPlan
 from ..study.plan import Executed, StudyPlan
 from ..study.running import run as carry_out
 from ..study.source import resolve
-from ..study.vary import arms_from, check_dropout, check_factors
+from ..study.vary import arms_from, check_dropout, check_factors, check_values, short_names
 from ..train.metric import ACCURACY, Metric, metric_named
 from ..train.recipe import Recipe
 from ..train.task import Task
@@ -47,8 +47,8 @@ class Study(Shown):
     """A finished comparison: the verdict with all its evidence.
 
     verdict: "better", "equivalent" or "inconclusive"; winner: an arm or None; difference: of the
-    second arm minus the first, a mapping with estimate, low, high, level and method, in the
-    metric's own unit (for accuracy a fraction: 0.01 is one point).
+    arm minus its reference, a mapping with estimate, low, high, level and method, in the metric's
+    own unit (for accuracy a fraction: 0.01 is one point). All three are of the first comparison.
     """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
@@ -115,13 +115,15 @@ def compare(
     *,
     run: Any = None,
     orders: Sequence[str | Order] = DEFAULT_ORDERS,
+    against: str | Order | None = None,
+    all_pairs: bool = False,
     arms: Sequence[str] | None = None,
     vary: Mapping[str, Sequence[Any]] | None = None,
     options: Mapping[str, Any] | None = None,
     imports: Sequence[str] | None = None,
     norm_eps: float | None = None,
     norm_momentum: float | None = None,
-    recipe: Recipe | Mapping[str, Any] | None = None,
+    recipe: Recipe | Mapping[str, Any] | str | None = None,
     task: Task | str | None = None,
     metric: str | Metric | None = None,
     lower_is_better: bool | None = None,
@@ -135,6 +137,7 @@ def compare(
     target: float | None = None,
     tune: str | None = None,
     rates: Sequence[float] | None = None,
+    probe: bool | Sequence[int] = False,
     engine: str = "auto",
     device: str = "auto",
     jobs: int = 0,
@@ -150,7 +153,7 @@ def compare(
 ) -> Study:
     """Train a model in two or more orders, seed by seed in pairs, and say which is better.
 
-        d_s = accuracy(second order, seed s) - accuracy(first order, seed s)
+        d_s = accuracy(order, seed s) - accuracy(the order it is compared against, seed s)
         interval: mean(d) ± c(n) · sd(d) / √n
 
     It looks after every pair, from the third on, and stops as soon as the answer is certain: c(n)
@@ -168,7 +171,9 @@ def compare(
             with the order as you wrote it, the options, and what varies, and returns the score: a
             number, or a mapping with `metric` and any other scores, and optionally "curve" (a score
             per epoch) and "per_example" (n,). A call that fails or returns no score is a lost run.
-        orders: what to compare; the others are compared against the first.
+        orders: what to compare; against: the one that the others are compared against (None: the
+            first); all_pairs: compare every two of them, with `vary` also across values. The
+            intervals share the error, and the runs don't depend on what is compared.
         arms: any other labels to compare instead of orders, with `run`: train(arm="small", seed=0).
         vary: values of options of the builder or of the recipe, such as {"act": ["relu", "tanh"]}:
             every order is trained with every value, and the study says whether the order's effect
@@ -179,7 +184,10 @@ def compare(
             register a saved model's custom objects. Only if `model` is a text.
         norm_eps, norm_momentum: set in the norms of every arm; momentum is Keras's, the share of
             the old average that a step keeps (PyTorch's is 1 - this).
-        recipe: how to train; a mapping gives options of `Recipe`. None: defaults for the data.
+        recipe: how to train; a mapping gives options of `Recipe`, and under "arms" those that one
+            order has of its own: {"lr": 0.1, "arms": {"after": {"lr": 0.3}}}. None: defaults for
+            the data. A name from `relucate recipes`, also as {"name": "caffenet32", "epochs": 5},
+            gives its net, data and orders too, where you give none.
         task: what the networks are trained for: "classification", "multilabel", "regression",
             "segmentation", or an instance of a subclass of `train.task.Task`. None: what the
             labels are for (integers: classes, floats: regression, ...), which a note says.
@@ -200,6 +208,8 @@ def compare(
             seeds; the verdict then compares the arms at their best rates, and the study also has
             the comparison at the recipe's rate. rates: what to try (None: seven, half a decade
             apart).
+        probe: look at what the norms and the layers of the first pair see, before, while and after
+            it trains, or after these epochs (0: before). No score changes by it.
         engine: "auto", "torch" or "keras"; device: of the torch engine.
         jobs: worker processes (0: one per core); threads: of each run, part of its identity.
         run_timeout: seconds after which a run is ended. A run that was ended, or whose process
@@ -224,11 +234,12 @@ def compare(
     >>> study.difference["method"], len(study.to_dict()["runs"])
     ('paired t, fixed number of pairs', 6)
     """
-    given = dict(locals())
+    given = _with_named_recipe(dict(locals()))
     _checked(margin, pairs, max_pairs, tune, rates, command)
     shared = {name: given[name] for name in _SHARED}
     shared |= {"pairs": max_pairs if pairs is None else pairs, "looks": pairs is None}
     shared |= {"factors": check_factors({} if vary is None else vary)}
+    shared |= {"against": None if against is None else str(against), "all_pairs": all_pairs}
     plan = (_trained_plan if run is None else _own_plan)(given, shared)
     displays, tuned = partial(_display, display, progress), tune is not None
     return Study(carry_out(plan, displays, _path(store), tuned=tuned, rates=rates, command=command))
@@ -238,7 +249,7 @@ _SHARED = tuple(
     "target first_seed level threads jobs run_timeout executor address gpus_per_run".split()
 )
 _OWN = ("arms", "lower_is_better", "worst", "key")  # only with a training of one's own
-_TRAINED = "model data imports norm_eps norm_momentum recipe task engine device tune".split()
+_TRAINED = "model data imports norm_eps norm_momentum recipe task engine device tune probe".split()
 _DECIDES = (
     "doesn't apply with run=: your own training decides it. Options of your function go into "
     "options=."
@@ -269,7 +280,8 @@ def _trained_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> StudyP
     _refuse(given, _OWN, "needs run= (--run), your own training.")
     model, data, task = given["model"], given["data"], given["task"]
     imports = given["imports"]
-    arms = arms_from(_orders(given["orders"]), shared["factors"])
+    training, own = split_recipe(given["recipe"])
+    arms = arms_from(_orders(given["orders"]), shared["factors"], own)
     source = resolve(
         "cnn" if model is None else model,
         given["options"],
@@ -280,9 +292,48 @@ def _trained_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> StudyP
     check_dropout(source, arms, shared["factors"])
     data = "digits" if data is None else data
     dataset, task = _data_for(data, task, given["metric"], given["target"])
-    recipe = make_recipe(given["recipe"], dataset)
-    own = {name: given[name] for name in ("margin", "engine", "device")}
-    return StudyPlan(arms, source, dataset, recipe, task=task, **own, **shared)
+    recipe = make_recipe(training, dataset)
+    check_values(source, arms, dataset)
+    chosen = {name: given[name] for name in ("margin", "engine", "device", "probe")}
+    return StudyPlan(arms, source, dataset, recipe, task=task, **chosen, **shared)
+
+
+def _with_named_recipe(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `compare`, those that aren't given filled in by a named recipe."""
+    recipe = {"name": given["recipe"]} if isinstance(given["recipe"], str) else given["recipe"]
+    if given["run"] is not None or not isinstance(recipe, Mapping) or "name" not in recipe:
+        return given
+    own = {name: value for name, value in recipe.items() if name != "name"}
+    named = nets.recipe_named(recipe["name"])
+    filled: dict[str, Any] = {}
+    if given["data"] is None:
+        size = {"size": int(named.size)} if named.size else {}
+        filled["data"] = load_data(named.data, **size)
+    if named.fits(given["model"]):
+        filled["model"] = named.net
+        filled["options"] = {**named.options, **(given["options"] or {})}
+        if given["orders"] is DEFAULT_ORDERS:
+            filled["orders"] = named.orders
+    orders = _orders(filled.get("orders", given["orders"]))
+    filled["recipe"] = named.training(own, orders, given["tune"] is not None)
+    return {**given, **filled}
+
+
+def split_recipe(recipe: Any) -> tuple[Any, dict[str, dict[str, Any]]]:
+    """Return the training of all orders, and what an order has of its own, by canonical order.
+
+    Raises: InputError: "arms" isn't a mapping of orders to options.
+    """
+    if not isinstance(recipe, Mapping) or "arms" not in recipe:
+        return recipe, {}
+    arms = recipe["arms"]
+    if not isinstance(arms, Mapping) or not all(isinstance(v, Mapping) for v in arms.values()):
+        raise InputError(
+            "the recipe's arms must be a mapping of orders to their own options, such as "
+            f"{{'after': {{'lr': 0.3}}}}, got {arms!r:.200}."
+        )
+    training = {name: value for name, value in recipe.items() if name != "arms"}
+    return training, {str(Order(order)): dict(values) for order, values in arms.items()}
 
 
 def _checked(
@@ -428,13 +479,15 @@ def _display(display: Any, progress: bool, plan: Executed) -> Any:
 
     from ..report import LiveStudy
 
-    labels, schedule = [arm.label for arm in plan.arms], plan.schedule(plan.arms[0])
+    schedule, shown = plan.schedule(plan.arms[0]), plan.contrasts[0]
     return LiveStudy(
         Console(file=sys.stderr),
         plan.pairs,
-        labels,
+        [arm.label for arm in plan.arms],
         schedule.epochs if schedule else 1,
+        compared=(shown.arm.label, shown.against.label),
+        names=short_names(plan.arms),
         metric=plan.metric,
         margin=plan.margin,
-        level=plan.level,
+        level=plan.share,
     )

@@ -29,6 +29,7 @@ def verdict(
     scale: float | Sequence[float | None] | None = None,
     worst: float | Sequence[float | None] | None = None,
     against: str | None = None,
+    all_pairs: bool = False,
     arms: Sequence[str] | None = None,
     paired: bool = True,
     looks: bool = False,
@@ -40,7 +41,7 @@ def verdict(
 ) -> Study:
     """Return the verdict on scores that exist already, whatever was trained and however.
 
-        d_s = score(arm, seed s) - score(first arm, seed s)
+        d_s = score(arm, seed s) - score(against, seed s)
         interval: mean(d) ± t(n - 1) · sd(d) / √n
 
     Args:
@@ -56,7 +57,7 @@ def verdict(
         worst: what a run without a score counts: missing, NaN, infinite or "diverged". Without it
             such runs are an error.
         against: the arm that the others are compared against; arms: which to compare. None: the
-            first, and all.
+            first, and all. all_pairs: compare every two arms.
         paired: False compares all runs of each arm, with Welch's interval.
         looks: True if you looked at the result after every pair, and could have stopped: the
             intervals are wider (`stats.sequential`).
@@ -86,6 +87,7 @@ def verdict(
         origin=origin,
         arms=columns.arms,
         against=against,
+        all_pairs=all_pairs,
         level=level,
         looks=looks,
         paired=paired,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -58,6 +59,14 @@ def audit(
     format: Annotated[
         AuditFormat, typer.Option(help="text, json, or sarif for code hosts, on standard output.")
     ] = AuditFormat.text,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Also write a page with a map of the network (.html), or the map (.svg, .png).",
+        ),
+    ] = None,
     **options: Any,
 ) -> None:
     """Show where each norm sits relative to its activation, and what is wrong with it.
@@ -65,7 +74,10 @@ def audit(
     Data flow decides about orders. Rules and their codes: docs/rules.
     """
     from ..api.audit import audit as run
+    from ..report.audit_page import check_ending
 
+    if out is not None:
+        check_ending(out)
     loaded = load(model, options)
     report = run(
         loaded.model,
@@ -76,6 +88,10 @@ def audit(
         leaves=leaf or [],
     )
     _show(report, format, every, loaded)
+    if out is not None:
+        path = report.report(out)
+        if format is AuditFormat.text:
+            print(f"Written: {path}")
     if fail_on is not FailOn.never and report.at_least(fail_on.value):
         raise typer.Exit(1)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .completion import completer
 from .transforming import Model, Strategy, calibration, carry_out, transforms
 
 
@@ -14,7 +15,11 @@ from .transforming import Model, Strategy, calibration, carry_out, transforms
 def convert(
     model: Model,
     order: Annotated[
-        str, typer.Option(help="The order to convert to: before, after, none, norm-linear-act, ...")
+        str,
+        typer.Option(
+            help="The order to convert to: before, after, none, norm-linear-act, ...",
+            autocompletion=completer("order"),
+        ),
     ],
     data: Annotated[
         str | None,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .completion import completer
 from .fields import options_of
 from .options import Format, ReadOptions, TextOrJson, read_data
 
@@ -17,7 +18,8 @@ def data(
     source: Annotated[
         str,
         typer.Argument(
-            help="digits, folder:PATH, npz:PATH, cifar10, cifar100, mnist or fashion_mnist."
+            help="digits, folder:PATH, npz:PATH, cifar10, cifar100, mnist or fashion_mnist.",
+            autocompletion=completer("data"),
         ),
     ] = "digits",
     cache: Annotated[Path | None, typer.Option(help="Where decoded folders are kept.")] = None,

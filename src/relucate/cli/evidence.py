@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .completion import completer
 from .fields import options_of
 from .options import Format, TextOrJson
 from .transforming import ModelOptions, load
@@ -16,7 +17,10 @@ from .transforming import ModelOptions, load
 
 @options_of({ModelOptions: ""})
 def evidence(
-    act: Annotated[str | None, typer.Option(help="Activation, such as relu or tanh.")] = None,
+    act: Annotated[
+        str | None,
+        typer.Option(help="Activation, such as relu or tanh.", autocompletion=completer("act")),
+    ] = None,
     net: Annotated[str | None, typer.Option(help="Part of a network's name, such as vgg.")] = None,
     data: Annotated[str | None, typer.Option(help="Part of a data set's name.")] = None,
     task: Annotated[str | None, typer.Option(help="Task, such as classification.")] = None,

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import typer
 
 from ..errors import InputError
+from .completion import completer
 
 
 def options_of(
@@ -60,6 +61,7 @@ def _parameter(field: Field[Any], kind: type, panel: str) -> Parameter:
         help=f"{metadata['help']}{_shown(field)}",
         rich_help_panel=metadata.get("panel", panel) or None,
         show_default=False,  # typer would put parentheses around it
+        autocompletion=completer(field.name, metadata.get("choices")),
     )
     switch = wanted is bool and field.default is not None
     annotation = Annotated[wanted if switch else wanted | None, option]
@@ -79,7 +81,7 @@ def _shown(field: Field[Any]) -> str:
     default: Any = field.default
     if "shown" in field.metadata:
         default = field.metadata["shown"]
-    elif default is None or isinstance(default, bool):
+    elif default in (None, "") or isinstance(default, bool):
         return ""
     elif "scale" in field.metadata:
         default = f"{field.metadata['scale'] * default:g}"

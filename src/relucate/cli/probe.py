@@ -23,6 +23,10 @@ def probe(
         str | None,
         typer.Option(help="Look only at norms (without norms: activations) named like this."),
     ] = None,
+    gradients: Annotated[
+        bool,
+        typer.Option("--gradients", help="Also measure the gradients of the loss at each point."),
+    ] = False,
     raw: Annotated[
         bool, typer.Option(help="Take --data as it is, not standardised per channel.")
     ] = False,
@@ -42,13 +46,24 @@ def probe(
     from ..api.probe import probe as run
     from ..api.study import load_data
     from ..nets.registry import NETS
+    from ..train.tasks import task_for
 
     dataset = load_data(data)
     if model in NETS and not options.get("input_shape"):
         options["input_shape"] = ["x".join(map(str, dataset.x_train.shape[1:]))]
     loaded = load(model, options)
-    x, sentence = examples(dataset, images, raw, loaded.model)
-    report = run(loaded.model, x, batch=batch, site=site, example=loaded.example, leaves=leaf or [])
+    x, labels, sentence = examples(dataset, images, raw, loaded.model)
+    report = run(
+        loaded.model,
+        x,
+        batch=batch,
+        site=site,
+        gradients=gradients,
+        labels=labels if gradients else None,
+        task=task_for(None, dataset.labels).name if gradients else None,
+        example=loaded.example,
+        leaves=leaf or [],
+    )
     if format is TextOrJson.json:
         print(json.dumps({**report.to_dict(), "data": f"{data}: {sentence}"}, indent=None))
         return

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .completion import completer
 from .transforming import Model, carry_out, transforms
 
 
@@ -13,7 +14,11 @@ from .transforming import Model, carry_out, transforms
 def rebuild(
     model: Model,
     order: Annotated[
-        str, typer.Option(help="The order to rebuild in: before, after, none, norm-act-linear, ...")
+        str,
+        typer.Option(
+            help="The order to rebuild in: before, after, none, norm-act-linear, ...",
+            autocompletion=completer("order"),
+        ),
     ],
     seed: Annotated[int, typer.Option(help="Of the new weights.")] = 0,
     bias: Annotated[

@@ -8,13 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import unknown
+from .completion import completer
 from .options import Format, TextOrJson
 
 
 def rules(
     rule: Annotated[
         str | None,
-        typer.Argument(help="A code (N101) or a name (redundant-bias); all by default."),
+        typer.Argument(
+            help="A code (N101) or a name (redundant-bias); all by default.",
+            autocompletion=completer("rule"),
+        ),
     ] = None,
     format: Format = TextOrJson.text,
 ) -> None:

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperOption
 
 from ..errors import InputError, RelucateError
 from ..files import replacing
 from ..option import option as described
+from .completion import completer
 from .fields import given_values, options_of
 from .options import TextOrJson, builder_options, input_shapes
+from .plain import PlainCommand
 
 _STRATEGY = "How a norm in front of zero padding is absorbed"
 
@@ -31,12 +33,13 @@ Model = Annotated[
         "function that builds the model: file.py:build or package.module:build. A function is your "
         "own code, and naming it runs it.",
         show_default=False,
+        autocompletion=completer("model"),
     ),
 ]
 Strategy = Annotated[str, typer.Option(help=_STRATEGY)]
 
 
-class WithStrategies(TyperCommand):
+class WithStrategies(PlainCommand):
     """A command whose help lists the border strategies.
 
     They are imported when the help is shown, so that other commands start faster.
@@ -206,8 +209,8 @@ def calibration(data: str | None, images: int, raw: bool, model: Any) -> Any:
     return examples(load_data(data), images, raw, model)[0]
 
 
-def examples(loaded: Any, images: int, raw: bool, model: Any) -> tuple[Any, str]:
-    """Return training inputs of a Dataset in the model's layout, and what was done with them.
+def examples(loaded: Any, images: int, raw: bool, model: Any) -> tuple[Any, Any, str]:
+    """Return training inputs of a Dataset in the model's layout, labels, and what was done.
 
     They are standardised as in `relucate compare`, unless `raw`: not for a model that scales its
     inputs itself.
@@ -231,7 +234,7 @@ def examples(loaded: Any, images: int, raw: bool, model: Any) -> tuple[Any, str]
         how = "not standardised" + (", because the model scales them itself" if scaled else "")
     sentence = f"{len(x):,} of the {total:,} training examples, {how}"
     first = framework_of(model).images_first and x.ndim > 3
-    return np.moveaxis(x, -1, 1) if first else x, sentence
+    return np.moveaxis(x, -1, 1) if first else x, loaded.y_train, sentence
 
 
 def _scales_inputs(model: Any) -> bool:

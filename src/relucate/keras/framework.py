@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,19 @@ import numpy as np
 
 from ..errors import InputError, Refused
 from ..graph import Graph
-from ..train.framework import Framework, Init, Lowerable, ReadModel
+from ..train.framework import Framework, Init, Lowerable, ReadModel, Target, Watchable
+from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
 from . import trainer
+from .initial import lsuv, orthonormal
 from .lowerable import lowerable
 from .reading.norm_layers import is_norm
 from .reading.reader import has_own_call, own_training, read, read_with_calls
 from .reading.subclassed import other_arguments, shapes_of
-from .running import in_double, outputs, precisions, tapped
+from .running import full_float32, in_double, outputs, precisions, tapped
+from .statistics import forward
 from .watching import watch
 from .writing.compiling import compile_like
 from .writing.writer import write, write_tapped
@@ -84,6 +88,15 @@ class _ReadModel:
         each: Callable[[str, np.ndarray], None],
     ) -> None:
         watch(self._reading, names, batches, each)
+
+    def gradients(
+        self,
+        names: Sequence[str],
+        batches: Iterable[Sequence[np.ndarray]],
+        target: Target,
+        each: Callable[[str, np.ndarray], None],
+    ) -> None:
+        raise Refused("Keras has no gradients of its own: they are those of the lowered model.")
 
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         return []  # the graph already says which sizes it accepts
@@ -162,6 +175,13 @@ class _Keras:
             if key in values:
                 variable.assign(values[key])
 
+    def initialise(
+        self, model: Any, init: str, x: np.ndarray, *, seed: int, names: Mapping[str, str]
+    ) -> list[str]:
+        if init == "orthonormal":
+            return orthonormal(model, seed=seed, names=names)
+        return lsuv(model, self._batch(model, x), seed=seed, names=names)
+
     def count(self, model: Any) -> dict[str, int]:
         return trainer.count_parameters(model)
 
@@ -185,8 +205,11 @@ class _Keras:
         return trainer.takes_channels_first(model, input_shape)
 
     def call(self, model: Any, x: np.ndarray, *, training: bool) -> Any:
-        first = self.channels_first(model, x.shape[1:])
-        return trainer.forward(model, np.moveaxis(x, -1, 1) if first else x, training=training)
+        return forward(model, self._batch(model, x), training=training)
+
+    def _batch(self, model: Any, x: np.ndarray) -> np.ndarray:
+        """Return a batch (channels last) as the model takes it."""
+        return np.moveaxis(x, -1, 1) if self.channels_first(model, x.shape[1:]) else x
 
     def check(
         self,
@@ -210,6 +233,9 @@ class _Keras:
     def lower(self, source: Lowerable, *, check: bool = True, task: Task = CLASSIFICATION) -> Any:
         raise Refused(f"models can't be lowered to Keras; got one of {source.title}.")
 
+    def watchable(self, lowered: Any) -> Watchable:
+        raise Refused("models can't be lowered to Keras.")
+
     def train(
         self,
         model: Any,
@@ -221,8 +247,10 @@ class _Keras:
         device: str,
         channels_first: bool,
         task: Task,
+        look: Look | None = None,
     ) -> RunResult:
-        return trainer.train(model, data, recipe, seed=seed, on_epoch=on_epoch, task=task)
+        given: Any = {"seed": seed, "on_epoch": on_epoch, "task": task, "look": look}
+        return trainer.train(model, data, recipe, **given)
 
     def seed(self, seed: int) -> None:
         # Automatic layer names start over in every arm; a full garbage collection takes too long.
@@ -239,6 +267,15 @@ class _Keras:
                 "engine, whose backend chooses the device: leave the device at auto."
             )
         return wanted
+
+    def gpus(self) -> tuple[str, ...]:
+        return ()
+
+    def card(self, device: str) -> str:
+        return ""
+
+    def full_float32(self) -> AbstractContextManager[None]:
+        return full_float32()
 
     def limit_threads(self, threads: int) -> None:
         pass  # the backend has its own setting

@@ -26,17 +26,44 @@ def no_gradients() -> AbstractContextManager[Any]:
 
 
 @contextmanager
+def full_float32() -> Iterator[None]:
+    """Let jax and TensorFlow compute float32 in full on a GPU, not in TF32; torch does it itself."""
+    backend = keras.config.backend()
+    package = sys.modules.get(backend)
+    if backend == "jax" and package is not None:
+        with package.default_matmul_precision("highest"):
+            yield
+    elif backend == "tensorflow" and package is not None:
+        switch = package.config.experimental
+        before = switch.tensor_float_32_execution_enabled()
+        switch.enable_tensor_float_32_execution(False)
+        try:
+            yield
+        finally:
+            switch.enable_tensor_float_32_execution(before)
+    else:
+        yield
+
+
+@contextmanager
 def fixed_draws() -> Iterator[None]:
     """Let random layers draw the same on the CPU each time, and change no one's random state.
 
     On the torch backend they draw from torch's own generator, elsewhere from their variables.
     """
+    with kept_draws():
+        if keras.config.backend() == "torch":
+            sys.modules["torch"].default_generator.manual_seed(0)
+        yield
+
+
+@contextmanager
+def kept_draws() -> Iterator[None]:
+    """Put the state of the backend's own random numbers on the CPU back afterwards."""
     if keras.config.backend() != "torch":
         yield
         return
-    torch = sys.modules["torch"]
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
+    with sys.modules["torch"].random.fork_rng(devices=[]):
         yield
 
 

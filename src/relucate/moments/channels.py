@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .rank import Covariance
 from .running import Running
 from .sample import Sample, histogram, normal_distance, quantiles
 
@@ -20,11 +21,14 @@ class Channels:
     running: Running = field(default_factory=Running)
     sample: Sample = field(default_factory=Sample)
     examples: int = 0
+    covariance: Covariance | None = None  # of the channels, if the effective rank is wanted
 
     def add(self, values: np.ndarray) -> bool:
         """Take in a batch, examples along axis 0; return whether all of it is finite."""
         self.running.add(values, self.axis)
         self.sample.add(values, self.axis)
+        if self.covariance is not None:
+            self.covariance.add(values)
         self.examples += len(values)
         return bool(np.isfinite(self.running.low).all() and np.isfinite(self.running.high).all())
 

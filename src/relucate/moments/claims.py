@@ -87,6 +87,23 @@ def _bounded(op: str, sites: Sequence[Site], seen: Mapping[str, Point]) -> Itera
             f"around 0 have {NORMAL_SPARSITY:.2f})."
         )
     yield {"claim": "saturated", "sites": len(known), "text": text, **numbers}
+    yield from _sparse(op, sites, seen)
+
+
+def _sparse(op: str, sites: Sequence[Site], seen: Mapping[str, Point]) -> Iterator[dict[str, Any]]:
+    """Yield whether the next layer reads sparse values with the norm behind a bounded activation."""
+    behind = [site for site in sites if site["order"] == "linear-act-norm"]
+    found = [_of(site, seen, "next").get("sparsity") for site in behind]
+    known = [value for value in found if value is not None]
+    if not known:
+        return
+    sparse, middle = sum(value > NORMAL_SPARSITY for value in known), float(np.median(known))
+    text = (
+        f"With the norm behind {op} the next layer reads values that are sparser than normal ones "
+        f"(Kim et al., 2023) in {sparse} of {count(len(known), 'site')}: median sparsity "
+        f"{middle:.2f} against {NORMAL_SPARSITY:.2f}."
+    )
+    yield {"claim": "sparse", "sites": len(known), "text": text, "sparsity": middle, "more": sparse}
 
 
 def _normal(sites: Sequence[Site], seen: Mapping[str, Point]) -> Iterator[dict[str, Any]]:

@@ -7,11 +7,14 @@ Cards lie in `own/` and are read with the published results. Called by `compare 
 from __future__ import annotations
 
 import platform
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from ..version import __version__
+from .place import place_of_norm
 
 SCHEMA = "relucate.card/1"
 UNKNOWN = "not named"  # an activation or a kind of norm that the builder doesn't take as an option
@@ -28,8 +31,8 @@ def card_of(
     """Return the card of a study's document (schema relucate.compare/2) as JSON-ready data.
 
     It has a row per choice of varied values, each with the mean and sd of every order over the
-    runs, the interval of after minus before (positive if after is better), and what is needed to
-    repeat the study: command, versions, hardware, seconds.
+    runs, the interval of after minus before, and what is needed to
+    repeat the study: command, commit, versions, hardware, seconds.
 
     Args:
         question: what the study was made to answer.
@@ -56,6 +59,7 @@ def card_of(
         "rows": [_row(study, arms, usual or {}) for arms in _choices(study)],
         "made": {
             "version": __version__,
+            "commit": commit(),
             "versions": study["versions"],
             "hardware": {
                 "machine": platform.machine(),
@@ -72,12 +76,50 @@ def card_of(
     }
 
 
+def commit() -> str | None:
+    """Return the commit that this package is at, "-dirty" behind it if files were changed.
+
+    None if the package isn't in a checkout of its own: installed, or copied into one that ignores
+    it.
+    """
+    here = Path(__file__)
+    try:
+        _git("ls-files", "--error-unmatch", here.name)
+        return _git("describe", "--always", "--dirty", "--exclude=*", "--abbrev=12")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*words: str) -> str:
+    folder = Path(__file__).parent
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
 def _choices(study: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
     """Return the arms, those with the same varied values together."""
+    names = [factor["name"] for factor in study["factors"]]
     found: dict[str, list[dict[str, Any]]] = {}
     for arm in study["arms"]:
-        found.setdefault(repr(sorted(arm["options"].items())), []).append(arm)
+        found.setdefault(repr([arm["options"].get(name) for name in names]), []).append(arm)
     return list(found.values())
+
+
+def _settings(study: Mapping[str, Any], arms: list[dict[str, Any]]) -> list[str]:
+    """Return what else the arms are trained with; an option that differs, by order."""
+    options = {**study["model"]["options"], **arms[0]["options"]}
+    said = {"act", "norm", "epochs", "batch_size"}
+    options = {name: value for name, value in options.items() if name not in said}
+    found = []
+    for name, value in options.items():
+        own = {arm["order"]: arm["options"].get(name, value) for arm in arms}
+        if len(set(map(repr, own.values()))) == 1:
+            found.append(f"{name} {value}")
+        else:
+            each = (f"{value} {place_of_norm(order) or order}" for order, value in own.items())
+            found.append(f"{name} {', '.join(each)}")
+    recipe = {**study["recipe"], **arms[0]["options"]}
+    return [*found, f"{recipe['epochs']} epochs", f"batch {recipe['batch_size']}"]
 
 
 def _row(
@@ -85,9 +127,6 @@ def _row(
 ) -> dict[str, Any]:
     metric, options = study["metric"], {**study["model"]["options"], **arms[0]["options"]}
     scale, named = metric["scale"], {"act": UNKNOWN, "norm": UNKNOWN, **usual, **options}
-    settings = [f"{name} {value}" for name, value in options.items() if name not in ("act", "norm")]
-    recipe = study["recipe"]
-    settings.append(f"{arms[0]['options'].get('epochs', recipe['epochs'])} epochs")
     return {
         "net": study["model"]["name"].rpartition(":")[2],
         "data": f"{study['data']['name'].rpartition('/')[2]}, {study['data']['train']:,} examples",
@@ -98,7 +137,7 @@ def _row(
         "lower_is_better": metric["direction"] == "lower",
         "runs": study["pairs"],
         "tuned": "tuning" in study,
-        "setting": ", ".join(settings),
+        "setting": ", ".join(_settings(study, arms)),
         "scores": {
             arm["order"]: {"value": scale * arm["mean"]}
             | ({} if arm["sd"] is None else {"sd": scale * arm["sd"]})
@@ -110,19 +149,17 @@ def _row(
 
 def _interval(study: Mapping[str, Any], arms: list[dict[str, Any]]) -> dict[str, Any]:
     """Return interval and verdict on after minus before, if the study compared them directly."""
-    labels = {arm["alias"]: arm["label"] for arm in arms}
+    labels = {place_of_norm(arm["order"]): arm["label"] for arm in arms}
     for found in study["comparisons"]:
         pair = (found["against"], found["arm"])
         for sign, wanted in ((1, ("before", "after")), (-1, ("after", "before"))):
-            if pair == tuple(labels.get(alias) for alias in wanted):
+            if pair == tuple(labels.get(place) for place in wanted):
                 return _signed(study, found, sign)
     return {}
 
 
 def _signed(study: Mapping[str, Any], found: Mapping[str, Any], sign: int) -> dict[str, Any]:
     metric, ends = study["metric"], found["difference"]
-    if metric["direction"] == "lower":
-        sign = -sign
     verdict = {"verdict": found["verdict"]}
     if ends["low"] is None or ends["high"] is None:
         return verdict

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from relucate.errors import InputError
 from relucate.files import replacing
 from relucate.phrases import count
-from relucate.report import palette, plots, tuning, view
+from relucate.report import palette, plots, seen, tuning, view
 from relucate.report.facts import current, difference_text, each_metric, span, unpaired
 from relucate.report.numbers import MISSING, Units, known
 
@@ -56,7 +56,11 @@ def study_html(study: dict[str, Any]) -> str:
     """
     study = current(study)
     studies = [
-        {**view.page(one), "figures": figures(one, f"m{k}-" if k else "")}
+        {
+            **view.page(one),
+            "figures": figures(one, f"m{k}-" if k else ""),
+            "seen": seen.parts(one),
+        }
         for k, one in enumerate(each_metric(study))
     ]
     verb = "compare" if study["engine"] else "verdict"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -61,7 +61,8 @@ class LiveStudy:
     Args:
         console: where to write; a terminal gets the display, anything else plain lines.
         total_pairs: pairs planned.
-        arms: the arms' labels; differences are second minus first.
+        arms: the arms' labels; compared: the arm and the reference that differences are of, by
+            default the second and the first; names: what labels are called here.
         epochs: epochs of a run.
         metric: what is scored.
         margin: of equivalence, in the metric's own unit, drawn in the strip unless None.
@@ -84,6 +85,8 @@ class LiveStudy:
         arms: Sequence[str],
         epochs: int,
         *,
+        compared: tuple[str, str] | None = None,
+        names: Mapping[str, str] | None = None,
         metric: Metric = ACCURACY,
         margin: float | None = None,
         level: float = 0.95,
@@ -92,6 +95,8 @@ class LiveStudy:
         self.console = console
         self.total_pairs = total_pairs
         self.arms = list(arms)
+        self.compared = compared or tuple(self.arms[1::-1])
+        self.names = dict(names or {})
         self.epochs = epochs
         self.units = Units.of(metric, margin)
         self.margin = margin
@@ -211,13 +216,13 @@ class LiveStudy:
         if self._live is not None:
             return
         shown = ", ".join(
-            f"{arm} {self.units.valued(metric) if known(metric) else status}"
+            f"{self._name(arm)} {self.units.valued(metric) if known(metric) else status}"
             for arm, (metric, status) in sorted(pair.items(), key=lambda item: self._rank(item[0]))
         )
-        metrics = [pair[arm][0] for arm in self.arms if arm in pair]
+        metrics = [m for arm in self.compared if arm in pair and known(m := pair[arm][0])]
         line = f"pair {self._pairs_done} of {self.total_pairs} (seed {seed}): {shown}"
-        if len(metrics) == 2 and metrics[0] is not None and metrics[1] is not None:
-            line += f", difference {self.units.differing(metrics[1] - metrics[0])}"
+        if len(self.arms) == len(metrics) == 2:
+            line += f", difference {self.units.differing(metrics[0] - metrics[1])}"
         left = self._pace.left()
         self._print(line + (f", about {as_clock(left)} left" if left else ""))
 
@@ -280,7 +285,7 @@ class LiveStudy:
             bar = [ProgressBar(total=run.epochs, completed=run.epoch)] if wide else []
             grid.add_row(
                 f"pair {run.pair + 1} of {self.total_pairs}",
-                Text(self._say(run.arm)),
+                Text(self._say(self._name(run.arm))),
                 *bar,
                 f"epoch {int(run.epoch)}/{run.epochs}",
             )
@@ -301,7 +306,11 @@ class LiveStudy:
         if known(so_far.low) and known(so_far.high) and so_far.low != so_far.high:
             span = self.units.interval(so_far.low, so_far.high)
             text += f", {level_percent(self.level)} interval {span}"
-        return f"{text} ({self.arms[1]} minus {self.arms[0]})" if len(self.arms) > 1 else text
+        return f"{text} ({' minus '.join(map(self._name, self.compared))})"
+
+    def _name(self, arm: str) -> str:
+        """Return what to call an arm."""
+        return self.names.get(arm, arm)
 
     def _strip(self) -> Iterator[Text]:
         """Yield the interval drawn in one line, where it fits."""
@@ -315,7 +324,9 @@ class LiveStudy:
             so_far.high,
             units=self.units,
             margin=self.margin,
-            width=min(STRIP_WIDTH, self.console.width),
+            width=min(
+                STRIP_WIDTH, self.console.width - 2
+            ),  # room for the ^C that a terminal echoes
             marks=ASCII if options.ascii_only else LINES,
         )
         if drawn:

@@ -6,7 +6,7 @@ the same order and activation, unless `every` is set. Not here: what is measured
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import InputError
+from ..errors import unknown
 from ..phrases import count, some
+from . import panels
 from .html import render
 from .numbers import MISSING, plain
-from .palette import arm_variable, colours, look, placeholder
+from .palette import arm_variable, colours, look
+from .panels import Ink
 from .plots import in_style, new_figure, svg_of
 from .terminal import displayable, rendered, simple_table
 
@@ -33,8 +35,8 @@ _NAMED = 12  # sites: more are numbered in the picture
 _LEGEND = (
     "Medians over the channels. skew: |skewness| before and behind the activation. norm reads, "
     "next reads: how far what the norm and the next layer read is from a normal distribution "
-    "(Kolmogorov's distance, 0 to 1). zeros: share of exact zeros that the next layer reads. dead: "
-    "channels that have one value on all the data."
+    "(Kolmogorov's distance, 0 to 1). zeros: share of exact zeros that the next layer reads. rank: "
+    "effective rank of what it reads. dead: channels that have one value on all the data."
 )
 
 
@@ -63,6 +65,11 @@ def _parts(probe: dict[str, Any], every: bool) -> Iterator[RenderableType]:
     yield Padding(simple_table(sides, rows, gap=2), (0, 0, 0, 2))
     yield Text("\n" + _LEGEND, style="dim")
     yield Text("")
+    if (back := gradient_table(probe, every)) is not None:
+        sides = [(name, "left" if name in _LEFT else "right") for name in back[0]]
+        yield Padding(simple_table(sides, back[1], gap=2), (0, 0, 0, 2))
+        yield Text("\n" + GRADIENTS, style="dim")
+        yield Text("")
     said = Table.grid(padding=(0, 1))
     for claim in probe["claims"]:
         said.add_row("-", Text(claim["text"]))
@@ -70,6 +77,11 @@ def _parts(probe: dict[str, Any], every: bool) -> Iterator[RenderableType]:
     yield from (Text(line, style="yellow") for line in notes(probe))
 
 
+GRADIENTS = (
+    "Size (root mean square, median over the channels) of the gradients of each example's loss at "
+    "the outputs of the linear layer, the norm and the activation, and at what the norm and the "
+    "next layer read."
+)
 _LEFT = {"norm", "layer", "activation", "act", "order"}
 
 
@@ -83,20 +95,58 @@ def headline(probe: dict[str, Any]) -> str:
 
 def table(probe: dict[str, Any], every: bool = False) -> tuple[list[str], list[list[str]]]:
     """Return the header and a row for each site, or for each group of them."""
-    figures = ["skew\nbefore", "skew\nbehind", "norm\nreads", "next\nreads", "zeros", "dead"]
+    figures = ["skew\nbefore", "skew\nbehind", "norm\nreads", "next\nreads", "zeros"]
+    figures += ["rank", "dead"]
     rows = [(site, _row(probe, site)) for site in probe["sites"]]
     if len(rows) <= FEW or every:
         first = "norm" if probe["sites"][0]["norm"] else "layer"
         named = [[site["name"], site["act_op"] or MISSING, *_texts([row])] for site, row in rows]
         return [first, "activation", *figures], named
+    found = [[str(len(group)), *key, *_texts(group)] for key, group in _grouped(rows)]
+    return ["sites", "order", "act", *figures], found
+
+
+Rows = list[tuple[dict[str, Any], dict[str, Any]]]  # of sites and their figures
+
+
+def _grouped(rows: Rows) -> list[tuple[tuple[str, str], list[dict[str, Any]]]]:
+    """Return the figures by order and activation, the commonest first."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for site, row in rows:
         groups.setdefault((site["order"], site["act_op"] or MISSING), []).append(row)
-    found = [
-        [str(len(group)), *key, *_texts(group)]
-        for key, group in sorted(groups.items(), key=lambda item: -len(item[1]))
+    return sorted(groups.items(), key=lambda item: -len(item[1]))
+
+
+_SIZES = {
+    "linear": "linear",
+    "norm_in": "norm in",
+    "norm_out": "norm out",
+    "act_out": "act out",
+    "next": "next",
+}
+
+
+def gradient_table(
+    probe: dict[str, Any], every: bool = False
+) -> tuple[list[str], list[list[str]]] | None:
+    """Return the sizes of the gradients by role, per site or group; None without gradients."""
+    if not probe["gradients"]:
+        return None
+    sizes = {point["node"]: point["summary"]["rms"] for point in probe["gradients"]}
+    rows: Rows = [
+        (site, {role: sizes.get(site["points"].get(role)) for role in _SIZES})
+        for site in probe["sites"]
     ]
-    return ["sites", "order", "act", *figures], found
+    first = "norm" if probe["sites"][0]["norm"] else "layer"
+    if len(rows) <= FEW or every:
+        return [first, *_SIZES.values()], [[s["name"], *_size_texts([row])] for s, row in rows]
+    found = [[str(len(group)), *key, *_size_texts(group)] for key, group in _grouped(rows)]
+    return ["sites", "order", "act", *_SIZES.values()], found
+
+
+def _size_texts(rows: list[dict[str, Any]]) -> list[str]:
+    middles = [_middle([row[role] for row in rows]) for role in _SIZES]
+    return [MISSING if size is None else f"{size:.1e}" for size in middles]
 
 
 def _row(probe: dict[str, Any], site: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +157,9 @@ def _row(probe: dict[str, Any], site: dict[str, Any]) -> dict[str, Any]:
         return None if point is None else point["summary"][figure]
 
     behind = seen.get(site["points"].get("act_out", site["points"].get("norm_out")))
+    reader = seen.get(site["points"].get("next"))
     return {
+        "rank": reader and reader["rank"] and (reader["rank"], reader["channels"]),
         "before": at("act_in", "skewness"),
         "behind": at("act_out", "skewness"),
         "norm": at("norm_in", "normal_distance"),
@@ -124,7 +176,18 @@ def _texts(rows: list[dict[str, Any]]) -> list[str]:
     dead = {row["dead"] for row in rows if row["dead"]}
     number, channels = (sum(one[i] for one in dead) for i in (1, 2))
     share = MISSING if zeros is None else f"{100 * zeros:.0f} %"
-    return [*(plain(x) for x in middles), share, f"{number}/{channels}" if dead else MISSING]
+    deads = f"{number}/{channels}" if dead else MISSING
+    return [*(plain(x) for x in middles), share, _rank(rows), deads]
+
+
+def _rank(rows: list[dict[str, Any]]) -> str:
+    """Return the effective rank of one site as it is, of several in percent of the channels."""
+    found = [row["rank"] for row in rows if row["rank"]]
+    if not found:
+        return MISSING
+    if len(rows) == 1:
+        return f"{found[0][0]:.1f}"
+    return f"{100 * float(np.median([rank / most for rank, most in found])):.0f} %"
 
 
 def _middle(values: list[float | None]) -> float | None:
@@ -152,6 +215,8 @@ def probe_html(probe: dict[str, Any]) -> str:
         header=header,
         rows=rows,
         legend=_LEGEND,
+        gradients=gradient_table(probe),
+        about_gradients=GRADIENTS,
         claims=[claim["text"] for claim in probe["claims"]],
         notes=notes(probe),
         figure=Markup(channels_svg(probe)),
@@ -165,29 +230,93 @@ def channels_svg(probe: dict[str, Any], name: str = "channels") -> str:
     """Return the skewness by depth as one `<svg>` element; see `plot`."""
     with in_style():
         figure, axes = new_figure(3.0)
-        _channels(axes, probe, placeholder)
+        _channels(axes, probe, panels.PAGE)
         return svg_of(figure, name, "Skewness of the channels by depth. " + _alt(probe))
 
 
-def plot(probe: dict[str, Any], kind: str, ax: Any = None) -> Any:
+def plot(
+    probe: dict[str, Any],
+    kind: str,
+    ax: Any = None,
+    *,
+    others: Sequence[dict[str, Any]] = (),
+    dark: bool = False,
+) -> Any:
     """Draw onto matplotlib axes, by default those of a new figure, and return them.
 
-    The |skewness| of the channels by depth: the median and the 15 to 85 % band, of what the norm
-    reads and of what the next layer reads. (A batch norm keeps each channel's |skewness|, so that
-    its input and its output would be one line.) In a model without norms: before and behind the
-    activation.
-
+    Args: as for `ProbeReport.plot`; others: documents of other probes.
     Raises: InputError: another kind.
     """
-    if kind != "channels":
-        raise InputError(f"plot knows 'channels', got {kind!r}.")
-    if ax is None:
-        from matplotlib import pyplot
-
-        _, ax = pyplot.subplots(figsize=(7.0, 3.6), layout="constrained")
-    light = colours()
-    _channels(ax, probe, lambda variable: light[variable][0])
+    if kind not in KINDS:
+        raise unknown("plot", kind, KINDS)
+    draw, width, height = KINDS[kind]
+    with in_style():
+        if ax is None:
+            ax = _own_axes(width, height, dark)
+        draw(ax, [probe, *others], panels.theme(dark))
     return ax
+
+
+def _own_axes(width: float, height: float, dark: bool) -> Any:
+    from matplotlib import pyplot
+
+    figure, ax = pyplot.subplots(figsize=(width, height), layout="constrained")
+    figure.set_facecolor(colours()["card"][dark])
+    ax.set_facecolor("none")
+    return ax
+
+
+def _draw_channels(axes: Axes, probes: Sequence[dict[str, Any]], ink: Ink) -> None:
+    """The |skewness| of the channels by depth: the median and the 15 to 85 % band.
+
+    Of what the norm reads and of what the next layer reads. (A batch norm keeps each channel's
+    |skewness|, so that its input and its output would be one line.) In a model without norms:
+    before and behind the activation.
+    """
+    _channels(axes, probes[0], ink)
+
+
+def _draw_dead(axes: Axes, probes: Sequence[dict[str, Any]], ink: Ink) -> None:
+    """The share of dead channels behind each activation by depth, a line for each probe."""
+    for number, probe in enumerate(probes):
+        shares = [(k, share) for k, share in enumerate(_dead_shares(probe), 1) if share is not None]
+        x, y = zip(*shares, strict=True) if shares else ((), ())
+        _line(axes, x, [100 * share for share in y], number, _label(probe, number), ink)
+    axes.set_ylim(-3, 103)
+    axes.set_ylabel("dead channels (%)")
+    _depth(axes, probes[0], ink)
+
+
+def _dead_shares(probe: dict[str, Any]) -> list[float | None]:
+    seen = {point["node"]: point for point in probe["points"]}
+    nodes = [s["points"].get("act_out", s["points"].get("norm_out")) for s in probe["sites"]]
+    found = [seen.get(node) for node in nodes]
+    return [point and point["summary"]["dead"] / point["channels"] for point in found]
+
+
+def _draw_distributions(axes: Axes, probes: Sequence[dict[str, Any]], ink: Ink) -> None:
+    columns = [panels.column_of(p, _label(p, k), k) for k, p in enumerate(probes)]
+    panels.distributions(axes, columns, ink)
+
+
+def _draw_drift(axes: Axes, probes: Sequence[dict[str, Any]], ink: Ink) -> None:
+    steps = [(k, panels.column_of(p, p["model"])) for k, p in enumerate(probes)]
+    role = panels.roles([steps[0][1]])[1]
+    panels.drift(axes, [(probes[0]["model"], steps)], role, ink)
+
+
+def _label(probe: dict[str, Any], number: int) -> str:
+    orders = {site["order"] for site in probe["sites"]}
+    return orders.pop() if len(orders) == 1 else f"{probe['model']} {number + 1}"
+
+
+Draw = Callable[["Axes", Sequence[dict[str, Any]], "Ink"], None]
+KINDS: dict[str, tuple[Draw, float, float]] = {  # with the size of a new figure in inches
+    "channels": (_draw_channels, 7.0, 3.6),
+    "dead": (_draw_dead, 7.0, 3.2),
+    "distributions": (_draw_distributions, 7.0, 7.0),
+    "drift": (_draw_drift, 4.5, 5.0),
+}
 
 
 def _roles(probe: dict[str, Any]) -> list[tuple[str, str]]:
@@ -196,22 +325,30 @@ def _roles(probe: dict[str, Any]) -> list[tuple[str, str]]:
     return [("act_in", "before the activation"), ("act_out", "behind the activation")]
 
 
-def _channels(axes: Axes, probe: dict[str, Any], colour: Callable[[str], str]) -> None:
-    sites = probe["sites"]
+def _channels(axes: Axes, probe: dict[str, Any], ink: Ink) -> None:
     for arm, (role, label) in enumerate(_roles(probe)):
         places, bands = _bands(probe, role)
         if not len(places):
             continue
-        style, own = look(arm), colour(arm_variable(arm))
         low, middle, high = bands.T
+        own = ink(arm_variable(arm))
         axes.fill_between(places, low, high, color=own, alpha=0.18, linewidth=0, zorder=2)
-        (line,) = axes.plot(
-            places, middle, color=own, marker=style.marker, markersize=4.5, label=label, zorder=3
-        )
-        if style.dashes:
-            line.set_dashes(style.dashes)
+        _line(axes, places, middle, arm, label, ink)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("|skewness| (median, 15 to 85 %)")
+    _depth(axes, probe, ink)
+
+
+def _line(axes: Axes, x: Any, y: Any, arm: int, label: str, ink: Ink) -> None:
+    style, own = look(arm), ink(arm_variable(arm))
+    (line,) = axes.plot(x, y, color=own, marker=style.marker, markersize=4.5, label=label, zorder=3)
+    if style.dashes:
+        line.set_dashes(style.dashes)
+
+
+def _depth(axes: Axes, probe: dict[str, Any], ink: Ink) -> None:
+    """Give axes the sites as their x axis, the legend and the theme's colours."""
+    sites = probe["sites"]
     axes.set_xlim(0.6, len(sites) + 0.4)
     norms = any(site["norm"] for site in sites)
     if len(sites) <= _NAMED:
@@ -220,10 +357,14 @@ def _channels(axes: Axes, probe: dict[str, Any], colour: Callable[[str], str]) -
         axes.set_xticks(places, names, rotation=30, ha="right", parse_math=False)
     else:
         axes.set_xlabel(f"{'norm' if norms else 'activation'}, in the order of data flow")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(ink("ink"))
+    axes.tick_params(color=ink("ink"), labelcolor=ink("ink"))
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(ink("ink"))
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, loc="best")
+        axes.legend(frameon=False, loc="best", labelcolor=ink("ink"))
 
 
 def _bands(probe: dict[str, Any], role: str) -> tuple[np.ndarray, np.ndarray]:

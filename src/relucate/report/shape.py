@@ -100,6 +100,7 @@ _CLASSICAL = {
 _COMPARISON = {
     "arm": _TEXT,
     "against": _TEXT,
+    "values?": _Each(_PLAIN),
     "verdict": _TEXT,
     "winner": _Maybe(_TEXT),
     "sentence": _TEXT,
@@ -114,6 +115,7 @@ _COMPARISON = {
 }
 _ARM = {
     "label": _TEXT,
+    "words?": _TEXT,
     "order?": _TEXT,
     "alias?": _TEXT,
     "mean": _Maybe(_NUMBER),
@@ -150,7 +152,7 @@ _TUNING = {
 _ROW = {
     "values": _Each(_PLAIN),
     "cells": [{"order": _TEXT, "mean": _Maybe(_NUMBER)}],
-    "effects": [{"order": _TEXT, **_ENDS}],
+    "effects": [{"order": _TEXT, "verdict?": _TEXT, "winner?": _TEXT, **_ENDS}],
 }
 _STUDY = {
     "verdict": _TEXT,
@@ -189,6 +191,7 @@ _STUDY = {
     "pairing?": {"shared?": _COUNT, "tensors?": _COUNT, "only?": _Each([_TEXT])},
     "versions": _Each(_PLAIN),
     "command": _TEXT,
+    "continue?": _TEXT,
     "seconds": _Maybe(_NUMBER),
     "notes": [_TEXT],
     "created": _TEXT,
@@ -252,8 +255,10 @@ def _check_arms(study: Mapping[str, Any]) -> None:
     two = len(labels) >= 2 and len(set(labels)) == len(labels)
     _need(two, "arms", "at least two arms with different labels", labels)
     pairs = [(found["arm"], found["against"]) for found in study["comparisons"]]
-    expected = [(label, labels[0]) for label in labels[1:]]
-    _need(pairs == expected, "comparisons", f"of {_listed(expected)}", _listed(pairs))
+    _need(bool(pairs), "comparisons", "a comparison at least", "nothing")
+    for place, both in enumerate(pairs):
+        fits = both[0] != both[1] and set(both) <= set(labels) and pairs.index(both) == place
+        _need(fits, f"comparisons[{place}]", f"of two of {', '.join(labels)}", " and ".join(both))
     runs = [(run["arm"], run["seed"]) for run in study["runs"]]
     for place, (label, seed) in enumerate(runs):
         _need(label in labels, f"runs[{place}].arm", f"one of {', '.join(labels)}", label)
@@ -268,10 +273,6 @@ def _check_arms(study: Mapping[str, Any]) -> None:
             _need(
                 len(means) == 2, f"comparisons[{place}].learning.steps.means", "two numbers", means
             )
-
-
-def _listed(pairs: list[tuple[str, str]]) -> str:
-    return ", ".join(f"{arm} against {against}" for arm, against in pairs) or "nothing"
 
 
 def _check_intervals(value: Any, place: str) -> None:

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from relucate.errors import printable
 from relucate.phrases import count
-from relucate.report import reach, tuning, varied
+from relucate.report import reach, seen, tuning, varied
 from relucate.report.facts import (
     arm_verdict,
     bare_sentence,
@@ -29,7 +29,9 @@ from relucate.report.facts import (
     difference_text,
     each_metric,
     failed_runs,
+    headline,
     runs_text,
+    short_names,
     sole_winner,
     source,
     span,
@@ -46,6 +48,7 @@ VERDICT_STYLE = {
 }
 INDENT = (0, 0, 0, 2)
 STRIP_WIDTH = 60
+_SIDES = ("arm", "against", "winner")  # of a comparison
 UNBOUNDED = 1000  # columns: the width of a table without a limit
 
 
@@ -56,7 +59,7 @@ def verdict_table(study: dict[str, Any]) -> StudyView:
 
 def print_study(study: dict[str, Any], console: Console) -> None:
     """Print a study's verdict, arms, differences and notes to `console`."""
-    console.print(verdict_table(study))
+    console.print(verdict_table(study), crop=False)  # a command must stay in one line
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,30 @@ class StudyView:
         yield from rendered(_every_part(study, console, options), console, options)
 
 
+@dataclass(frozen=True)
+class Unbroken:
+    """A line that is never broken or cut: a command must still run when it was copied."""
+
+    text: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        yield Segment(self.text)
+        yield Segment.line()
+
+
 def rendered(
     parts: Iterable[RenderableType], console: Console, options: ConsoleOptions
 ) -> Iterator[Segment]:
     """Yield the parts line by line, without blanks at the ends of lines (they spoil a copy)."""
-    for line in console.render_lines(Group(*parts), options, pad=False):
+    for part in parts:
+        if isinstance(part, Unbroken):
+            yield from console.render(part, options)
+        else:
+            yield from _trimmed(console.render_lines(part, options, pad=False))
+
+
+def _trimmed(lines: list[list[Segment]]) -> Iterator[Segment]:
+    for line in lines:
         length = len("".join(segment.text for segment in line).rstrip())
         for segment in line:
             if length > 0:
@@ -116,17 +138,25 @@ def _parts(
     study: dict[str, Any], console: Console, options: ConsoleOptions
 ) -> Iterator[RenderableType]:
     """Yield the parts of the view from top to bottom."""
-    yield _headline(study)
+    yield from _headline(study)
     yield Text("")
-    table = Padding(_arm_table(study), INDENT)
-    yield table if _fits(table, console, options) else _arm_lines(study)
-    yield Text("")
-    for line in tuning.lines(study):
-        yield _hanging(line)
+    if study.get("factors"):
+        yield from _factors(study, console, options)
+    else:
+        table = Padding(_arm_table(study), INDENT)
+        yield table if _fits(table, console, options) else _arm_lines(study)
     if study.get("tuning"):
         yield Text("")
-    yield from _differences(study, console, options)
+        yield from map(_hanging, tuning.lines(study))
+    if not study.get("factors") or _across(study):
+        yield Text("")
+        yield from _differences(study, console, options)
     yield from _closing(study)
+
+
+def _across(study: dict[str, Any]) -> bool:
+    """Return whether arms with different values are compared, which the table of values lacks."""
+    return any(not comparison.get("values") for comparison in study["comparisons"])
 
 
 def displayable(value: Any, encoding: str = "utf-8") -> Any:
@@ -153,12 +183,17 @@ def _fits(renderable: RenderableType, console: Console, options: ConsoleOptions)
     return wanted <= options.max_width
 
 
-def _headline(study: dict[str, Any]) -> Text:
-    """Return the verdict in a word and in the study's sentence."""
-    verdict = str(study["verdict"])
-    style = VERDICT_STYLE.get(verdict, "bold")
-    sentence = bare_sentence(verdict, str(study["sentence"]))
-    return Text.assemble((verdict.upper(), style), ": ", (sentence, "bold"))
+def _headline(study: dict[str, Any]) -> Iterator[Text]:
+    """Yield each comparison's verdict in the study's sentence, then whether effects differ."""
+    for values, verdict, sentence in headline(study):
+        style = VERDICT_STYLE.get(verdict, "bold")
+        if values:
+            yield Text.assemble((values, style), ": ", (sentence, "bold"))
+        else:
+            words = (bare_sentence(verdict, sentence), "bold")
+            yield Text.assemble((verdict.upper(), style), ": ", words)
+    for sentence in varied.sentences(study):
+        yield Text(sentence)
 
 
 def _arm_table(study: dict[str, Any]) -> Table:
@@ -174,7 +209,7 @@ def _arm_table(study: dict[str, Any]) -> Table:
 def _arm_columns(study: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return (heading, justification, arm -> text) for the columns that this study needs."""
     arms = study["arms"]
-    ordered = any(arm["order"] for arm in arms)
+    ordered = any(arm["order"] and not arm["label"].startswith(f"{arm['order']} (") for arm in arms)
     renamed = any(arm["label"] != arm["order"] for arm in arms)
     failed, units = failed_runs(study), Units.of_study(study)
     columns = [
@@ -201,7 +236,7 @@ def _arm_lines(study: dict[str, Any]) -> RenderableType:
     failed, units = failed_runs(study), Units.of_study(study)
     lines: list[RenderableType] = []
     for arm in study["arms"]:
-        renamed = arm["order"] and arm["label"] != arm["order"]
+        renamed = arm["order"] and not arm["label"].startswith(arm["order"])
         named = f"{arm['label']}" + (f" = {arm['order']}" if renamed else "")
         name = named + (f" ({arm['alias']})" if arm.get("alias") else "")
         numbers = [
@@ -234,13 +269,18 @@ def _differences(
     study: dict[str, Any], console: Console, options: ConsoleOptions
 ) -> Iterator[RenderableType]:
     """Yield the comparisons: in words for two arms, as a table for more, if it fits."""
-    comparisons, units = study["comparisons"], Units.of_study(study)
-    if study.get("factors"):
-        yield from _factors(study, console, options)
-    table = Padding(_comparison_table(comparisons, units), INDENT)
-    if len(comparisons) > 1 and _fits(table, console, options):
+    comparisons, units, short = study["comparisons"], Units.of_study(study), short_names(study)
+    comparisons = [
+        {**found, **{side: short.get(found[side], found[side]) for side in _SIDES}}
+        for found in comparisons
+    ]
+    references = {comparison["against"] for comparison in comparisons}
+    tables = [Padding(_comparison_table(comparisons, units, n), INDENT) for n in (2, 1, 0)]
+    table = next((table for table in tables if _fits(table, console, options)), None)
+    if len(comparisons) > 1 and table is not None:
         unit = f", in {units.metric.unit}" if units.metric.unit else ""
-        yield Text(f"minus {comparisons[0]['against']}{unit}:")
+        minus = f"minus {references.pop()}" if len(references) == 1 else "arm minus reference"
+        yield Text(f"{minus}{unit}:")
         yield table
         yield _indented(f"{_margin_text(study, units)}, {_interval_text(study)}")
         return
@@ -261,22 +301,39 @@ def _differences(
 def _factors(
     study: dict[str, Any], console: Console, options: ConsoleOptions
 ) -> Iterator[RenderableType]:
-    """Yield the table of all choices and the interactions of a study that varies several things."""
+    """Yield the table of a study that varies several things: a row for each choice of values."""
     headings, rows = varied.table(study)
     shown = Padding(simple_table(headings, rows, gap=2), INDENT)
     metric = Units.of_study(study).metric
     score = f"{metric.name} in {metric.words[0]}" if metric.unit else metric.name
     effect = f" in {metric.unit}" if metric.unit else ""
-    yield Text(f"{score}, effect of the order{effect}:")
+    yield Text(f"{score}, effect of the order{effect}{_minus(study)}:")
     if _fits(shown, console, options):
         yield shown
     else:
         for row in rows:
             pairs = zip(headings, row, strict=True)
             yield _indented(", ".join(f"{heading[0]} {cell}" for heading, cell in pairs))
-    for sentence in varied.sentences(study):
-        yield _indented(sentence)
-    yield Text("")
+    units = Units.of_study(study)
+    about = [_margin_text(study, units), _interval_text(study), count(study["pairs"], "pair")]
+    yield _indented(", ".join([*_aliases(study), *about]))
+
+
+def _minus(study: dict[str, Any]) -> str:
+    """Return what an effect is the difference of, where it is the same for all of them."""
+    short, effects = short_names(study), study["table"][0]["effects"]
+    if not effects or "against" not in effects[0]:
+        return ""
+    against = short.get(effects[0]["against"], effects[0]["against"])
+    if len(effects) > 1:
+        return f" (minus {against})"
+    return f" ({short.get(effects[0]['order'], effects[0]['order'])} minus {against})"
+
+
+def _aliases(study: dict[str, Any]) -> list[str]:
+    """Return what the short names of orders stand for."""
+    known = {arm["alias"]: arm["order"] for arm in study["arms"] if arm.get("alias")}
+    return [f"{alias} = {order}" for alias, order in known.items()]
 
 
 def _strip(
@@ -309,22 +366,28 @@ def _interval_text(study: dict[str, Any]) -> str:
     return f"{level} intervals ({'; '.join(methods)})"
 
 
-def _comparison_table(comparisons: list[dict[str, Any]], units: Units) -> Table:
-    """Return one row per comparison against the first arm."""
-    headings = [(name, "left") for name in ("arm", "verdict")]
+def _comparison_table(comparisons: list[dict[str, Any]], units: Units, counts: int) -> Table:
+    """Return one row per comparison, with a column of references if there are several.
+
+    counts: how many of the columns pairs and correlation there is room for.
+    """
+    several = len({comparison["against"] for comparison in comparisons}) > 1
+    names = ("arm", "reference", "verdict") if several else ("arm", "verdict")
+    headings = [(name, "left") for name in names]
     paired = not any(comparison.get("runs") for comparison in comparisons)
-    counts = ("pairs", "correlation") if paired else ("runs",)
-    headings += [(name, "right") for name in ("difference", "interval", *counts)]
+    counted = (("pairs", "correlation") if paired else ("runs",))[:counts]
+    headings += [(name, "right") for name in ("difference", "interval", *counted)]
     rows = []
     for comparison in comparisons:
         difference, word = comparison["difference"], arm_verdict(comparison)
         rows.append(
             [
                 comparison["arm"],
+                *([comparison["against"]] if several else []),
                 Text(word, style=VERDICT_STYLE.get(word, "")),
                 units.difference(difference["estimate"]),
                 span(difference, comparison["pairs"], units),
-                *_counted(comparison),
+                *_counted(comparison)[:counts],
             ]
         )
     return simple_table(headings, rows, gap=2)
@@ -338,13 +401,20 @@ def _counted(comparison: dict[str, Any]) -> list[str]:
 
 def _closing(study: dict[str, Any]) -> Iterator[RenderableType]:
     """Yield what was run, then the notes."""
+    if shown := seen.lines(study):
+        yield Text("")
+        yield Text(f"{seen.heading(study)}:")
+        yield from (_indented(line) for line in shown)
     yield Text("")
     yield Text(_about(study))
     notes = Table.grid(padding=(0, 1, 0, 0))
+    command = study.get("continue") or ""
     for note in study["notes"]:
-        notes.add_row("note:", Text(str(note)))
+        notes.add_row("note:", Text(str(note).removesuffix(command).rstrip()))
     if study["notes"]:
         yield notes
+    if command:
+        yield Unbroken(command)
 
 
 def _about(study: dict[str, Any]) -> str:
@@ -355,4 +425,13 @@ def _about(study: dict[str, Any]) -> str:
         return (f"{known_source}: " if known_source else "") + count(len(study["runs"]), "score")
     sizes = f" ({data['train']:,} train, {data['test']:,} test)" if data else ""
     runs = f"{count(len(study['runs']), 'run')} in {duration(study['seconds'])}"
-    return f"{source(study)}{sizes}, {runs}, engine {engine['name']}"
+    return f"{source(study)}{sizes}, {runs}, engine {engine['name']}{_where(engine)}"
+
+
+def _where(engine: dict[str, Any]) -> str:
+    """Return the device and the precision, unless they are the usual ones of a CPU."""
+    device, precision = engine.get("device"), engine.get("precision") or "fp32"
+    if device in (None, "", "auto", "cpu"):
+        return "" if precision == "fp32" else f", {precision}"
+    card = f" ({engine['card']})" if engine.get("card") else ""
+    return f" on {device}{card}, {precision}"

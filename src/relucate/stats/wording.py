@@ -1,8 +1,9 @@
 """A verdict as plain language: what was found, how sure it is, and what to do if it isn't.
 
-Every number comes with its interval, the number of pairs and the margin, in the metric's unit.
-Differences are stated from the side of the arm that is ahead, so readers need not decode a sign.
-Not here: deciding (`verdict`), tables and plots (`report`). Called by `study`, `report` and `cli`.
+Every number comes with its interval, the number of pairs and the margin, in the metric's unit. A
+difference and its interval are always those of the arm minus its reference, as in every table.
+Not here: deciding (`verdict`), tables and plots (`report`), what an arm is called (`phrases`).
+Called by `study`.
 """
 
 from __future__ import annotations
@@ -10,37 +11,39 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from relucate.phrases import count
+from relucate.phrases import Words, count
 from relucate.stats.scores import Metric
 from relucate.stats.verdict import MIN_PAIRS, MOST_PAIRS, Verdict
 from relucate.stats.welch import UnpairedDifference
 
 
-def sentence(verdict: Verdict, label_a: str, label_b: str, metric: Metric) -> str:
-    """Return the verdict in a sentence, with one on the pairs needed and one on diverged runs.
+def sentence(verdict: Verdict, arm: str | Words, against: str | Words, metric: Metric) -> str:
+    """Return the verdict in words: the answer, the margin, the pairs needed, the diverged runs.
 
     Args:
-        verdict: from `decide`.
-        label_a, label_b: what to call the arms, such as 'linear-norm-act'.
+        verdict: from `decide`, on the score of `arm` minus that of `against`.
+        arm, against: what to call them; texts are names that a user gave.
         metric: what was scored; it gives the unit of differences and decides which arm is ahead.
 
+    >>> from relucate.phrases import Named, in_words
     >>> from relucate.stats import decide, paired_difference
     >>> from relucate.train.metric import Metric
     >>> error = Metric("MAE", lower_is_better=True, unit="mm")
     >>> d = paired_difference([9.0, 9.1, 8.9, 9.0], [9.3, 9.3, 9.2, 9.3])
-    >>> text = sentence(decide(d, margin=0.1, lower_is_better=True), "before", "after", error)
-    >>> print(text.split(", and ")[0])
-    before is better than after: MAE lower by 0.28 mm (95 % interval 0.20 to 0.35, 4 pairs)
+    >>> found = decide(d, margin=0.1, lower_is_better=True)
+    >>> both = in_words(Named("linear-act-norm", "relu"), Named("linear-norm-act", "relu"))
+    >>> print(sentence(found, *both, error).split(" (")[0])
+    Norm before the ReLU is better: norm after it is behind with MAE higher by 0.28 mm
     """
-    view = _view(verdict, (label_a, label_b), metric, metric.lower_is_better)
+    view = _view(verdict, _as_words(arm), _as_words(against), metric)
     forms = {"better": _better, "equivalent": _equivalent, "inconclusive": _inconclusive}
     return forms[verdict.verdict](view) + _divergence(view)
 
 
 def dependence(
     verdict: Verdict,
-    order: str,
-    first: str,
+    arm: str | Words,
+    against: str | Words,
     factor: str,
     values: tuple[str, str],
     metric: Metric,
@@ -49,8 +52,8 @@ def dependence(
     """Return a sentence on whether an order's effect depends on a factor.
 
     Args:
-        verdict: on the effect (score of `order` minus that of `first`) with the second value
-            minus the effect with the first value.
+        verdict: on the effect (score of `arm` minus that of `against`) with the second value minus
+            the effect with the first value.
         factor, values: the varied option, and its two values.
         metric: what was scored.
         diverged: number of diverged runs with each value.
@@ -59,69 +62,84 @@ def dependence(
     >>> d = paired_difference([0.00, 0.01, 0.00, 0.01], [0.03, 0.03, 0.03, 0.04])
     >>> from relucate.train.metric import Metric
     >>> asked = "after", "before", "act", ("relu", "tanh")
-    >>> text = dependence(decide(d, margin=0.005), *asked, Metric("AUC"))
-    >>> text.partition(": ")[0]
-    'The effect of after against before depends on act'
+    >>> dependence(decide(d, margin=0.005), *asked, Metric("AUC")).split(" (")[0].split(": ")[1]
+    'it is 0.0275 higher with tanh than with relu'
     """
-    view = _view(verdict, values, metric, lower_is_better=False)  # the larger effect leads
-    effect = f"effect of {order} against {first}"
+    view = _view(verdict, _as_words(arm), _as_words(against), metric)
+    effect = f"effect of {view.arm.subject} against {view.against.other}"
     if verdict.reason == "all runs diverged":
         lost = " or ".join(values[k] for k in (0, 1) if diverged[k] == max(diverged))
         why = f"every run with {lost} diverged"
         return f"It is unknown whether the {effect} depends on {factor}: {why}."
     counts = [f"{count(k, 'run')} with {v}" for k, v in zip(diverged, values, strict=True) if k]
     tail = f" {' and '.join(counts)} diverged and count with the worst score." if counts else ""
-    above = (
-        f"with {view.ahead} it is {metric.amount('+' + view.number(view.lead))} above what it is "
-        f"with {view.behind}"
-    )
+    change = f"it is {_higher(view)} with {values[1]} than with {values[0]} ({view.evidence})"
     if verdict.verdict == "better":
-        return f"The {effect} depends on {factor}: {above} ({view.evidence}).{tail}"
+        return f"The {effect} depends on {factor}: {change}.{tail}"
     if verdict.verdict == "equivalent":
         return (
             f"The {effect} doesn't depend on {factor} by more than the margin of {view.margin}: "
-            f"{above} ({view.evidence}).{tail}"
+            f"{change}.{tail}"
         )
-    return (
-        f"Whether the {effect} depends on {factor} stays open: {above} ({view.evidence}). "
-        f"{_outlook(view)}{tail}"
-    )
+    return f"Whether the {effect} depends on {factor} stays open: {change}. {_outlook(view)}{tail}"
+
+
+def _higher(view: _View) -> str:
+    """Return how a signed number compares: 0.5 mm higher, or lower."""
+    word = "higher" if view.estimate >= 0 else "lower"
+    return f"{view.metric.amount(view.number(abs(view.estimate)))} {word}"
+
+
+def _as_words(name: str | Words) -> Words:
+    return name if isinstance(name, Words) else Words(name)
 
 
 @dataclass(frozen=True)
 class _View:
-    """A verdict seen from the side of the arm that is ahead, in the unit of sentences."""
+    """A verdict in the unit of sentences: all numbers are of the arm minus its reference."""
 
     verdict: Verdict
     metric: Metric
-    labels: tuple[str, str]
-    ahead: str
-    behind: str
-    lead: float  # of `ahead`, at least 0
+    arm: Words
+    against: Words
+    estimate: float
     low: float | None
     high: float | None
     decimals: int
 
     @property
-    def amount(self) -> str:
-        """The lead with its unit and the name of the metric, if higher is better."""
+    def gap(self) -> str:
+        """The difference in words: +0.005 AUC; MAE lower by 0.2 mm."""
+        name, size = self.metric.name, self.metric.amount(self.number(abs(self.estimate)))
+        if self.is_tie:
+            return f"the same {name} on average"
+        if self.metric.lower_is_better:
+            return f"{name} {'lower' if self.estimate < 0 else 'higher'} by {size}"
         of = " of" if self.metric.unit else ""
-        return f"{self.metric.amount(self.number(self.lead))}{of} {self.metric.name}"
+        return f"{'-' if self.estimate < 0 else '+'}{size}{of} {name}"
 
     @property
-    def lower(self) -> str:
-        """The lead of a metric where lower is better."""
-        return f"{self.metric.name} lower by {self.metric.amount(self.number(self.lead))}"
+    def leads(self) -> bool:
+        """Whether the arm is ahead of its reference."""
+        return (self.estimate < 0) == self.metric.lower_is_better and self.estimate != 0
 
     @property
-    def is_ahead(self) -> str:
-        """Which arm is ahead, and by how much."""
-        how = f"with {self.lower}" if self.metric.lower_is_better else f"by {self.amount}"
-        return f"{self.ahead} is ahead {how}"
+    def how_far(self) -> str:
+        """By how much the arm is ahead or behind."""
+        return f"with {self.gap}" if self.metric.lower_is_better else f"by {self.gap[1:]}"
+
+    @property
+    def who_leads(self) -> str:
+        """The arm with its place relative to the reference."""
+        if self.is_tie:
+            return f"{self.arm.subject} and {self.against.other} have {self.gap}"
+        other = "" if self.against.clear else f" {self.against.other}"
+        place = f"ahead{other and ' of'}{other}" if self.leads else f"behind{other}"
+        return f"{self.arm.subject} is {place} {self.how_far}"
 
     @property
     def is_tie(self) -> bool:
-        return float(self.number(self.lead)) == 0
+        return float(self.number(self.estimate)) == 0
 
     @property
     def margin(self) -> str:
@@ -139,7 +157,7 @@ class _View:
 
     @property
     def runs(self) -> str:
-        """The number of runs of each arm."""
+        """The number of runs of the reference and of the arm."""
         first, second = self.verdict.difference.counts
         return f"{first:,} and {second:,}"
 
@@ -167,18 +185,11 @@ class _View:
         return text.lstrip("-") if float(text) == 0 else text
 
 
-def _view(
-    verdict: Verdict, labels: tuple[str, str], metric: Metric, lower_is_better: bool
-) -> _View:
+def _view(verdict: Verdict, arm: Words, against: Words, metric: Metric) -> _View:
     d, scale = verdict.difference, metric.scale
     low, high = (None if end is None else end * scale for end in (d.low, d.high))
-    first_leads = d.estimate > 0 if lower_is_better else d.estimate < 0
-    if d.estimate < 0 and low is not None and high is not None:
-        low, high = -high, -low
-    ahead, behind = labels if first_leads else labels[::-1]
-    lead = abs(d.estimate) * scale
     digits = _decimals(decimals(verdict.margin * scale), low, high)
-    return _View(verdict, metric, labels, ahead, behind, lead, low, high, digits)
+    return _View(verdict, metric, arm, against, d.estimate * scale, low, high, digits)
 
 
 def decimals(margin: float | None) -> int:
@@ -198,24 +209,31 @@ def _decimals(least: int, *ends: float | None) -> int:
 
 
 def _better(view: _View) -> str:
-    whole = "it" if view.verdict.difference.degenerate else "the whole interval"
+    whole = "It" if view.verdict.difference.degenerate else "The whole interval"
     tail = (
-        f"and {whole} lies beyond the margin of {view.margin}"
+        f"{whole} lies beyond the margin of {view.margin}."
         if view.verdict.clears_margin
-        else f"but the gain may be smaller than the margin of {view.margin}"
+        else f"The difference may be smaller than the margin of {view.margin}."
     )
-    gain = view.lower if view.metric.lower_is_better else f"+{view.amount}"
-    return f"{view.ahead} is better than {view.behind}: {gain} ({view.evidence}), {tail}."
+    if view.leads:
+        return f"{_is_better(view.arm, view.against)}: {view.gap} ({view.evidence}). {tail}"
+    who = f": {view.arm.other}" if view.arm.clear else ", which"
+    behind = f"{who} is behind {view.how_far} ({view.evidence})"
+    return f"{_is_better(view.against, view.arm)}{behind}. {tail}"
+
+
+def _is_better(winner: Words, other: Words) -> str:
+    than = "" if other.clear else f" than {other.other}"
+    return f"{winner.opening} is better{than}"
 
 
 def _equivalent(view: _View) -> str:
-    a, b = view.labels
-    start = f"{a} and {b} are equivalent within the margin of {view.margin}: "
-    if view.verdict.excludes_zero:
-        return start + (
-            f"{view.is_ahead} ({view.evidence}), a real difference but smaller than the margin."
-        )
-    return f"{start}{_who_leads(view)} ({view.evidence})."
+    real = " The difference is real, but smaller than the margin."
+    return (
+        f"{view.arm.opening} is equivalent to {view.against.other}, within the margin of "
+        f"{view.margin}: {view.gap} ({view.evidence})."
+        f"{real if view.verdict.excludes_zero else ''}"
+    )
 
 
 def _inconclusive(view: _View) -> str:
@@ -239,7 +257,7 @@ def _too_few(view: _View) -> str:
     there = f"are {view.runs}" if view.unpaired else f"{'is' if n == 1 else 'are'} {n}"
     return (
         f"a verdict needs at least {MIN_PAIRS} {view.units}, and there {there}; "
-        f"so far {_who_leads(view)} ({_so_far(view)}, margin {view.margin})."
+        f"so far {view.who_leads} ({_so_far(view)}, margin {view.margin})."
     )
 
 
@@ -250,14 +268,14 @@ def _so_far(view: _View) -> str:
 
 def _identical(view: _View) -> str:
     return (
-        f"{_who_leads(view)}, the same in all {view.pairs}, so the spread can't be estimated "
+        f"{view.who_leads}, the same in all {view.pairs}, so the spread can't be estimated "
         f"(margin {view.margin}). With {view.verdict.pairs_needed} such pairs a sign test decides."
     )
 
 
 def _too_wide(view: _View) -> str:
     return (
-        f"{_who_leads(view)} ({view.evidence}), which neither excludes zero nor fits within the "
+        f"{view.who_leads} ({view.evidence}). The interval includes zero and goes beyond the "
         f"margin of {view.margin}. {_outlook(view)}"
     )
 
@@ -272,18 +290,12 @@ def _outlook(view: _View) -> str:
     )
 
 
-def _who_leads(view: _View) -> str:
-    if view.is_tie:
-        return f"both have the same {view.metric.name} on average"
-    return view.is_ahead
-
-
 def _divergence(view: _View) -> str:
     metric, runs = view.metric, view.verdict.difference.counts
     if view.verdict.reason == "all runs diverged" or not any(view.verdict.diverged):
         return ""
-    arms = zip(view.verdict.diverged, runs, view.labels, strict=True)
-    counts = [f"{lost} of {count(n, 'run')} of {label}" for lost, n, label in arms if lost]
+    arms = zip(view.verdict.diverged, runs, (view.against, view.arm), strict=True)
+    counts = [f"{lost} of {count(n, 'run')} of {arm.subject}" for lost, n, arm in arms if lost]
     worst = f"{metric.scale * (metric.worst or 0.0):g} {metric.value_unit}".rstrip()
     return (
         f" {' and '.join(counts)} diverged; "

@@ -14,12 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from ..data.dataset import Dataset
 from ..errors import InputError, Refused, RelucateError
 from ..frameworks import imported, seed_all
 from ..nets.user_code import where
 from ..order import Order
+from ..phrases import shown
 from ..train.framework import Framework, ReadModel
+from ..train.initial import sample
 from ..train.pairing import Paired, pair_initial
+from ..train.recipe import Recipe
+from ..train.standard import Standard
 from ..train.streams import derive
 from .norm_settings import equalise
 from .rebuilding import Made, framework_of
@@ -86,15 +91,6 @@ def label(name: str, varied: Mapping[str, Any]) -> str:
     """
     chosen = ", ".join(f"{key}={shown(value)}" for key, value in varied.items())
     return f"{name} ({chosen})" if chosen else name
-
-
-def shown(value: Any) -> str:
-    """Return a varied value as labels show it.
-
-    >>> shown(0.1 + 0.2), shown("tanh")
-    ('0.3', 'tanh')
-    """
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @dataclass
@@ -205,3 +201,16 @@ def build_paired(
     if paired.shared:
         built.load(paired.values)
     return built, paired
+
+
+def initialise(built: Built, data: Dataset, recipe: Recipe, seed: int) -> None:
+    """Start a paired model's kernels as the recipe says, the same way in every arm.
+
+    Raises: InputError: the model has no kernel that can be set.
+    """
+    if recipe.initialization == "model":
+        return
+    trained = data.held_out(recipe.validation)[0].x_train
+    x = Standard.of(trained, recipe.standardize)(sample(trained, seed))
+    names = built.names
+    built.framework.initialise(built.model, recipe.initialization, x, seed=seed, names=names)

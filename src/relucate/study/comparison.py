@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod
 from typing import Any, NamedTuple, TypeVar
 
 from ..arguments import whole
-from ..errors import InputError
+from ..errors import InputError, unknown
 from ..stats.paired import check_level
 from ..stats.sequential import Monitor
 from ..stats.spending import LAST, LEVELS
 from ..stats.verdict import check_margin
 from ..train.metric import Metric, margin_of
 from .compared import Compared
-from .interaction import Interaction, interactions_of
+from .contrasts import Contrast, contrasts_of
+from .interaction import Interaction, grid, interactions_of
 
 
 class Schedule(NamedTuple):
@@ -38,7 +38,8 @@ Seed = Any  # of a pair: a whole number, or another name (of a fold, a data set)
 class Comparison:
     """What is compared, and how it is decided.
 
-    arms: the others are compared against the first.
+    arms: what is compared; against: the order or label that the others are compared against, by
+        default the first; all_pairs: every arm with every other.
     pairs: the largest number; first_seed: the seeds count from here on.
     looks: look after every pair, from the third on, and stop as soon as every answer is certain.
         Otherwise all pairs count.
@@ -64,12 +65,17 @@ class Comparison:
     metrics: int = 1
     paired: bool = True
     given_seeds: tuple[Seed, ...] | None = None
+    against: str | None = None
+    all_pairs: bool = False
 
     def __post_init__(self) -> None:
         labels = [arm.label for arm in self.arms]
         if len(self.arms) < 2:
             raise InputError(f"a comparison needs at least two arms, got {labels}.")
         self._check_labels()
+        if not isinstance(self.all_pairs, bool):
+            raise InputError(f"all_pairs must be True or False, got {self.all_pairs!r}.")
+        _ = self.reference
         most = LAST if self.given_seeds is None else _LARGEST
         object.__setattr__(self, "pairs", whole(self.pairs, "pairs", 1, most))
         first = whole(self.first_seed, "first_seed", 0, _LARGEST - LAST)
@@ -126,21 +132,31 @@ class Comparison:
     def intervals(self) -> int:
         """The number of intervals that share the error, those of all metrics together.
 
-        They are: each arm against the first; with factors also the effect of each order at each
-        further choice of values, and the change of that effect with each further value.
+        They are: the comparisons, and with factors also the change of each order's effect with each
+        further value.
         """
-        against_first = len(self.arms) - 1
-        if not self.factors:
-            return against_first * self.metrics
-        choices = prod(len(values) for values in self.factors.values())
-        effects = len(self.arms) // choices - 1  # orders against the first order
-        further = sum(len(values) - 1 for values in self.factors.values())
-        return (against_first + effects * (choices - 1 + further)) * self.metrics
+        return (len(self.contrasts) + len(self.interactions)) * self.metrics
+
+    @cached_property
+    def reference(self) -> int:
+        """The place, among the orders, of the one that the others are compared against."""
+        orders = grid(self.arms, self.factors)[0]
+        if self.against is None:
+            return 0
+        for place, arm in enumerate(orders):
+            if self.against in _names_of(arm):
+                return place
+        raise unknown("arm to compare against", self.against, [arm.name for arm in orders])
+
+    @cached_property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """The comparisons, each of an arm with a reference."""
+        return contrasts_of(self.arms, self.factors, self.reference, all_pairs=self.all_pairs)
 
     @cached_property
     def interactions(self) -> tuple[Interaction, ...]:
         """The questions whether each order's effect depends on each factor."""
-        return interactions_of(self.arms, self.factors)
+        return interactions_of(self.arms, self.factors, self.reference)
 
     # ---- what only some comparisons know
 
@@ -157,6 +173,10 @@ class Comparison:
         """Return the inspection's report on an arm's network; empty if there is none."""
         return {}
 
+    def activation(self, inspection: Any, arm: Any) -> str | None:
+        """Return the activation of an arm's network, None if it isn't known or there are more."""
+        return None
+
     def settings(self, inspection: Any) -> dict[str, Any]:
         """Return the document's sections on how the scores came about; None for an unknown one."""
         sections = ("model", "data", "recipe", "engine", "pairing")
@@ -165,6 +185,11 @@ class Comparison:
     def remarks(self, inspection: Any) -> tuple[list[str], list[str]]:
         """Return the notes that come before and after the statistics' own notes."""
         return [], []
+
+
+def _names_of(arm: Compared) -> set[Any]:
+    """Return the names by which a user may mean an arm: its order or label, as given, the alias."""
+    return {arm.name, getattr(arm, "given", None), arm.order and arm.order.alias}
 
 
 AnyComparison = TypeVar("AnyComparison", bound=Comparison, covariant=True)

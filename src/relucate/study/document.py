@@ -6,6 +6,7 @@ Pure data in, JSON-ready data out. Not here: running (`driver`), deciding (`stat
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import product
 from typing import Any
@@ -13,18 +14,20 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..phrases import count, some
+from ..phrases import chosen, count, shown, some
 from ..stats import PairedDifference, dependence, sentence
 from ..stats.classical import classical
 from ..stats.crossed import crossed
 from ..stats.curves import area, common_target, epochs_to
 from ..train.metric import ACCURACY
-from .arms import shown
 from .compared import Compared
 from .comparison import Comparison, Seed
+from .contrasts import Contrast
 from .interaction import Interaction, grid
-from .next_steps import next_steps
+from .next_steps import continuation, next_steps
+from .probing import probed
 from .results import StudyResults
+from .words import arm_in_words, effect_in_words, in_words, same_values
 
 SCHEMA = "relucate.compare/2"
 IDENTICAL = "sign test, identical differences"
@@ -36,11 +39,12 @@ def document(outcome: StudyResults[Comparison], *, command: str) -> dict[str, An
     seeds = outcome.finished_pairs()
     if not seeds:
         raise InputError("no pair has finished yet, so there is nothing to report.")
-    comparisons = [_comparison(outcome, arm, seeds) for arm in plan.arms[1:]]
+    comparisons = [_comparison(outcome, contrast, seeds) for contrast in plan.contrasts]
     main = comparisons[0]
     return {
         "schema": SCHEMA,
-        **{key: main[key] for key in ("verdict", "winner", "sentence")},
+        **{key: main[key] for key in ("verdict", "winner")},
+        "sentence": _answer(comparisons),
         "metric": {**plan.metric.to_dict(), "worst": plan.metric.worst},
         "margin": plan.margin,
         "level": plan.level,
@@ -50,94 +54,125 @@ def document(outcome: StudyResults[Comparison], *, command: str) -> dict[str, An
         "arms": [_arm(outcome, index, seeds) for index in range(len(plan.arms))],
         "runs": _runs(outcome),
         **plan.settings(outcome.inspection),
+        **probed(outcome, comparisons),
         "command": command,
+        "continue": continuation(outcome, seeds, command),
         "seconds": outcome.seconds,
         "notes": _notes(outcome) + next_steps(outcome, seeds, command),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
+def _answer(comparisons: Sequence[Mapping[str, Any]]) -> str:
+    """Return every comparison's sentence, after the values of what is varied."""
+    return " ".join(
+        f"{values}: {found['sentence']}"
+        if (values := chosen(found["values"]))
+        else found["sentence"]
+        for found in comparisons
+    )
+
+
 def _comparison(
-    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed]
+    outcome: StudyResults[Comparison], contrast: Contrast, seeds: list[Seed]
 ) -> dict[str, Any]:
-    first = outcome.plan.arms[0]
-    verdict = outcome.verdict(arm, seeds)
+    arm, against = contrast
+    verdict = outcome.verdict(contrast, seeds)
     found = verdict.difference
     return {
         "arm": arm.label,
-        "against": first.label,
+        "against": against.label,
+        "values": same_values(outcome.plan, contrast),
         "verdict": verdict.verdict,
-        "winner": {"a": first.label, "b": arm.label}.get(verdict.winner or ""),
-        "sentence": sentence(verdict, first.label, arm.label, outcome.plan.metric),
+        "winner": {"a": against.label, "b": arm.label}.get(verdict.winner or ""),
+        "sentence": sentence(verdict, *in_words(outcome, contrast), outcome.plan.metric),
         "pairs": found.n,
         "pairs_needed": verdict.pairs_needed,
         "correlation": found.correlation,
-        "pairing_gain": _gain(outcome, arm, seeds),
+        "pairing_gain": _gain(outcome, contrast, seeds),
         "difference": {
-            "of": f"{arm.label} minus {first.label}",
+            "of": f"{arm.label} minus {against.label}",
             **ends(found),
             "sd": found.sd,
             "level": found.level,
             "method": IDENTICAL if found.degenerate else found.method,
             "degenerate": found.degenerate,
         },
-        **(_by_pair if outcome.plan.paired else _unpaired)(outcome, arm, seeds, found),
+        **(_by_pair if outcome.plan.paired else _unpaired)(outcome, contrast, seeds, found),
     }
 
 
+def _both(
+    outcome: StudyResults[Comparison], contrast: Contrast, seeds: list[Seed]
+) -> tuple[Any, Any]:
+    """Return the scores of the reference and of the arm, (seeds,) each."""
+    return outcome.scores(contrast.against, seeds), outcome.scores(contrast.arm, seeds)
+
+
 def _by_pair(
-    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed], found: PairedDifference
+    outcome: StudyResults[Comparison],
+    contrast: Contrast,
+    seeds: list[Seed],
+    found: PairedDifference,
 ) -> dict[str, Any]:
-    values = outcome.scores(arm, seeds) - outcome.scores(outcome.plan.arms[0], seeds)
+    a, b = _both(outcome, contrast, seeds)
     return {
         "differences": [
-            {"seed": seed, "value": float(value)} for seed, value in zip(seeds, values, strict=True)
+            {"seed": seed, "value": float(value)} for seed, value in zip(seeds, b - a, strict=True)
         ],
-        "examples": _examples(outcome, arm, seeds, found),
-        "learning": _learning(outcome, arm, seeds),
-        "classical": _classical(outcome, arm, seeds, found),
+        "examples": _examples(outcome, contrast, seeds, found),
+        "learning": _learning(outcome, contrast, seeds),
+        "classical": _classical(outcome, contrast, seeds, found),
     }
 
 
 def _unpaired(
-    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed], found: PairedDifference
+    outcome: StudyResults[Comparison],
+    contrast: Contrast,
+    seeds: list[Seed],
+    found: PairedDifference,
 ) -> dict[str, Any]:
     nothing = dict.fromkeys(("examples", "learning", "classical"))
     return {"differences": [], **nothing, "runs": list(found.counts)}
 
 
 def _classical(
-    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed], found: PairedDifference
+    outcome: StudyResults[Comparison],
+    contrast: Contrast,
+    seeds: list[Seed],
+    found: PairedDifference,
 ) -> dict[str, Any]:
-    a, b = outcome.scores(outcome.plan.arms[0], seeds), outcome.scores(arm, seeds)
+    a, b = _both(outcome, contrast, seeds)
     plan = outcome.plan
     lower = plan.metric.lower_is_better
     figures = classical(a, b, margin=plan.margin, level=plan.share, lower_is_better=lower).to_dict()
     return {**figures, **(dict.fromkeys(("t_low", "t_high")) if found.degenerate else {})}
 
 
-def _gain(outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed]) -> float | None:
+def _gain(outcome: StudyResults[Comparison], contrast: Contrast, seeds: list[Seed]) -> float | None:
     """Return the factor of unpaired runs over paired ones for the same standard error.
 
     (var(a) + var(b)) / var(b - a); below 1 if the arms are correlated negatively.
     """
     if len(seeds) < 3 or not outcome.plan.paired:
         return None
-    a, b = outcome.scores(outcome.plan.arms[0], seeds), outcome.scores(arm, seeds)
+    a, b = _both(outcome, contrast, seeds)
     paired = float(np.var(b - a, ddof=1))
     return float(np.var(a, ddof=1) + np.var(b, ddof=1)) / paired if paired > 1e-14 else None
 
 
 def _examples(
-    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed], found: PairedDifference
+    outcome: StudyResults[Comparison],
+    contrast: Contrast,
+    seeds: list[Seed],
+    found: PairedDifference,
 ) -> dict[str, Any] | None:
     """Return how far the difference holds beyond these test examples, if that is known."""
-    first = outcome.plan.arms[0]
     if len(seeds) < 3 or (outcome.examples or 0) < 2 or found.degenerate:
         return None
     if found.low is None or found.high is None:
         return None
-    a, b = outcome.example_scores(first, seeds), outcome.example_scores(arm, seeds)
+    a, b = (outcome.example_scores(which, seeds) for which in (contrast.against, contrast.arm))
     if a is None or b is None:
         return None
     half = (found.high - found.low) / 2
@@ -159,31 +194,42 @@ def _varied(outcome: StudyResults[Comparison], seeds: list[Seed]) -> dict[str, A
 def table(outcome: StudyResults[Comparison], seeds: list[Seed]) -> list[dict[str, Any]]:
     """Return a row per choice of values: every order's mean, and the orders' effects there.
 
-    An effect is the order's score minus the first order's with the same values, with the study's
-    interval.
+    An effect is the order's score minus the reference's with the same values, with the study's
+    interval and verdict.
     """
-    rows = []
-    factors = outcome.plan.factors
-    for arms in grid(outcome.plan.arms, factors):
-        first, scores = arms[0], [outcome.scores(arm, seeds) for arm in arms]
-        rows.append(
-            {
-                "values": {name: first.varied[name] for name in factors},
-                "cells": [
-                    {"arm": arm.label, "order": arm.name, "mean": float(found.mean())}
-                    for arm, found in zip(arms, scores, strict=True)
-                ],
-                "effects": [
-                    {
-                        "order": arm.name,
-                        "against": first.name,
-                        **ends(outcome.interval(scores[0], found)),
-                    }
-                    for arm, found in zip(arms[1:], scores[1:], strict=True)
-                ],
-            }
-        )
-    return rows
+    plan = outcome.plan
+    return [
+        {
+            "values": {name: arms[0].varied[name] for name in plan.factors},
+            "cells": [
+                {
+                    "arm": arm.label,
+                    "order": arm.name,
+                    "mean": float(outcome.scores(arm, seeds).mean()),
+                }
+                for arm in arms
+            ],
+            "effects": [
+                _effect(outcome, Contrast(arm, arms[plan.reference]), seeds)
+                for place, arm in enumerate(arms)
+                if place != plan.reference
+            ],
+        }
+        for arms in grid(plan.arms, plan.factors)
+    ]
+
+
+def _effect(
+    outcome: StudyResults[Comparison], contrast: Contrast, seeds: list[Seed]
+) -> dict[str, Any]:
+    verdict = outcome.verdict(contrast, seeds)
+    return {
+        "order": contrast.arm.name,
+        "against": contrast.against.name,
+        "verdict": verdict.verdict,
+        "winner": {"a": contrast.against.name, "b": contrast.arm.name}.get(verdict.winner or ""),
+        **ends(verdict.difference),
+    }
 
 
 def interactions(outcome: StudyResults[Comparison], seeds: list[Seed]) -> list[dict[str, Any]]:
@@ -211,7 +257,12 @@ def _answered(
         "pairs": verdict.difference.n,
         "pairs_needed": verdict.pairs_needed,
         "sentence": dependence(
-            verdict, order, first, asked.factor, values, outcome.plan.metric, diverged
+            verdict,
+            *effect_in_words(outcome, asked),
+            asked.factor,
+            values,
+            outcome.plan.metric,
+            diverged,
         ),
     }
 
@@ -223,7 +274,7 @@ def ends(found: PairedDifference) -> dict[str, float | None]:
 
 
 def _learning(
-    outcome: StudyResults[Comparison], arm: Compared, seeds: list[Seed]
+    outcome: StudyResults[Comparison], contrast: Contrast, seeds: list[Seed]
 ) -> dict[str, Any] | None:
     """Return the differences in area under the learning curve and in steps to a target score.
 
@@ -231,7 +282,7 @@ def _learning(
     a run that doesn't reach the target. The default target is 5 % short of the worse arm's mean
     last score on the curve, without arms of which every run diverged.
     """
-    first, metric = outcome.plan.arms[0], outcome.plan.metric
+    (arm, first), metric = contrast, outcome.plan.metric
     if outcome.schedule(first) is None:
         return None
     lower = metric.lower_is_better
@@ -276,6 +327,7 @@ def _arm(outcome: StudyResults[Comparison], index: int, seeds: list[Seed]) -> di
     losses = [r["loss"] for r in results if r["loss"] is not None]
     return {
         "label": arm.label,
+        "words": arm_in_words(outcome, arm),
         "alias": arm.order and arm.order.alias,
         "order": _order(arm),
         "options": arm.varied,

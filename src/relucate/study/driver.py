@@ -77,6 +77,8 @@ def _inspect(
                 display.say(event.text)
             case Done():
                 return event.answer
+            case Epoch():
+                display.say(f"built and checked {event.report.epoch} of {event.report.epochs}")
             case Silent():
                 display.say(f"still {plan.preparing} after {event.seconds:.0f} s (Ctrl-C ends it)")
             case Failed():
@@ -241,6 +243,6 @@ class _Missing:
 
 
 def _show_difference(outcome: StudyResults[Executed], display: Display) -> None:
-    found = outcome.difference(outcome.plan.arms[1])
+    found = outcome.difference(outcome.plan.contrasts[0])
     if found is not None:
         display.difference(found.estimate, found.low, found.high, found.n)

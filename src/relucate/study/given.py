@@ -6,7 +6,7 @@ Not here: reading scores (`score_table`, `score_rows`), the Python surface (`api
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import InputError, unknown
@@ -49,6 +49,7 @@ def verdict_document(
     origin: Mapping[str, Any],
     arms: Sequence[str] | None = None,
     against: str | None = None,
+    all_pairs: bool = False,
     level: float = 0.95,
     looks: bool = False,
     paired: bool = True,
@@ -62,7 +63,7 @@ def verdict_document(
     """
     documents = []
     for found, margin, lost_count in zip(scores, margins, may_count, strict=True):
-        labels = _labels(found, arms, against)
+        labels = _labels(found, arms)
         _check(found, labels, lost_count)
         seeds, notes = _seeds(found, labels, paired)
         plan = Given(
@@ -74,23 +75,25 @@ def verdict_document(
             level=level,
             looks=looks,
             paired=paired,
+            against=against,
+            all_pairs=all_pairs,
             metrics=len(scores),
             origin=origin,
-            notes=(*found.notes, *notes, *_same_arms(found, labels, seeds)),
+            notes=(*found.notes, *notes),
         )
+        plan = replace(plan, notes=(*plan.notes, *_same_arms(found, plan)))
         documents.append(document(_results(plan, found), command=command))
     first, *further = documents
     return {**first, "further": further} if further else first
 
 
-def _labels(found: Scores, arms: Sequence[str] | None, against: str | None) -> list[str]:
-    """Return the arms, the one that the others are compared against first."""
+def _labels(found: Scores, arms: Sequence[str] | None) -> list[str]:
+    """Return the arms to compare."""
     known = list(found.values)
-    for name in [*(arms or ()), *([against] if against is not None else [])]:
+    for name in arms or ():
         if name not in known:
             raise unknown("arm", name, known)
-    labels = [name for name in (arms or known) if name != against]
-    labels = labels if against is None else [against, *labels]
+    labels = list(arms or known)
     if len(labels) < 2:
         raise InputError(
             f"a comparison needs the scores of at least two arms, got those of "
@@ -168,14 +171,14 @@ def _seeds(found: Scores, labels: Sequence[str], paired: bool) -> tuple[list[See
     return both, [f"left out, because not in every arm: {word} {some(left, SHOWN)}"] if left else []
 
 
-def _same_arms(found: Scores, labels: Sequence[str], seeds: Sequence[Seed]) -> list[str]:
-    first, *others = labels
-    same = [
-        arm
-        for arm in others
-        if all(found.values[arm].get(s, 0) == found.values[first].get(s, 0) for s in seeds)
+def _same_arms(found: Scores, plan: Given) -> list[str]:
+    """Return a note for each comparison of two arms with the same scores."""
+    pairs = [(arm.label, against.label) for arm, against in plan.contrasts]
+    return [
+        f"the scores of {arm} are those of {against}, seed by seed"
+        for arm, against in pairs
+        if all(found.values[arm].get(s, 0) == found.values[against].get(s, 0) for s in plan.seeds)
     ]
-    return [f"the scores of {arm} are those of {first}, seed by seed" for arm in same]
 
 
 def _results(plan: Given, found: Scores) -> StudyResults[Given]:

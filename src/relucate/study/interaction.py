@@ -14,7 +14,7 @@ class Interaction:
     """A question: does the effect of an order depend on a factor?
 
     The arms differ in nothing else. `low` has the factor's first value, `high` another: rows of
-    (the first order's arm, this order's arm), one per choice of all other factors.
+    (the reference's arm, this order's arm), one per choice of all other factors.
     """
 
     factor: str
@@ -24,15 +24,17 @@ class Interaction:
 
     @property
     def orders(self) -> tuple[str, str]:
-        """The first order, and the order whose effect against it is the question."""
+        """The reference, and the order whose effect against it is the question."""
         first, arm = self.low[0]
         return first.name, arm.name
 
 
 def interactions_of(
-    arms: Sequence[Compared], factors: Mapping[str, Sequence[Any]]
+    arms: Sequence[Compared], factors: Mapping[str, Sequence[Any]], reference: int = 0
 ) -> tuple[Interaction, ...]:
     """Return the questions of a study: for each factor, its first value against each other value.
+
+    reference: place of the reference among the orders.
 
     >>> from relucate.study.arms import Arm
     >>> arms = [Arm(o, {"act": a}) for a in ("relu", "tanh", "elu") for o in ("before", "after")]
@@ -45,8 +47,10 @@ def interactions_of(
             low, high = (
                 [row for row in rows if row[0].varied[name] == v] for v in (values[0], value)
             )
-            for place in range(1, len(rows[0])):
-                both = (tuple((row[0], row[place]) for row in side) for side in (low, high))
+            for place in range(len(rows[0])):
+                if place == reference:
+                    continue
+                both = (tuple((row[reference], row[place]) for row in side) for side in (low, high))
                 found.append(Interaction(name, (values[0], value), *both))
     return tuple(found)
 

@@ -20,12 +20,26 @@ STUDY, OWN, TRAINING, MODEL, RUNNING = (
 )
 
 
+_OWN = "the model's"
+
+
 @dataclass(frozen=True)
 class StudyOptions:
     """The options of `relucate.compare`, besides the model, the data and the recipe."""
 
     orders: tuple[str, ...] = option(
-        ("before", "after"), "Orders to compare, each against the first: a,b or more.", panel=STUDY
+        ("before", "after"), "Orders to compare: a,b or more.", panel=STUDY
+    )
+    against: str | None = option(
+        None,
+        "The order (or label of --arms) that the others are compared against.",
+        panel=STUDY,
+        shown="the first",
+    )
+    all_pairs: bool = option(
+        False,
+        "Compare every two orders, with --vary also across values. More intervals share the error.",
+        panel=STUDY,
     )
     vary: list[str] | None = option(
         None,
@@ -34,7 +48,7 @@ class StudyOptions:
     )
     pairs: int | None = option(
         None,
-        "Seeds per order, fixed in advance.",
+        "Seeds per order, fixed in advance, at least 3.",
         panel=STUDY,
         shown="look after every pair, stop as soon as the answer is certain",
     )
@@ -45,7 +59,8 @@ class StudyOptions:
     )
     first_seed: int = option(
         0,
-        "The first pair's seed, for jobs that share the pairs; it names their reports.",
+        "The first pair's seed, for jobs that share the pairs: --pairs may be 1 then, and it names "
+        "their reports. `relucate merge` joins them.",
         panel=STUDY,
     )
     task: str | None = option(
@@ -73,6 +88,7 @@ class StudyOptions:
         None,
         "Compare the steps to this score, as the metric is shown: for accuracy in percent.",
         panel=STUDY,
+        shown="5 % short of the worse arm's last score",
     )
     run: str | None = option(
         None,
@@ -102,6 +118,7 @@ class StudyOptions:
         None,
         "lr: find each arm's best learning rate first, on held-out training data.",
         panel=TRAINING,
+        shown="nothing",
     )
     rates: tuple[float, ...] | None = option(
         None,
@@ -109,9 +126,14 @@ class StudyOptions:
         panel=TRAINING,
         shown="seven, half a decade apart",
     )
-    norm_eps: float | None = option(None, "Give every arm's norms this eps.", panel=MODEL)
+    norm_eps: float | None = option(
+        None, "Give every arm's norms this eps.", panel=MODEL, shown=_OWN
+    )
     norm_momentum: float | None = option(
-        None, "And this momentum, as Keras has it (PyTorch's is 1 minus this).", panel=MODEL
+        None,
+        "And this momentum, as Keras has it (PyTorch's is 1 minus this).",
+        panel=MODEL,
+        shown=_OWN,
     )
     imports: list[str] | None = option(
         None,
@@ -119,8 +141,17 @@ class StudyOptions:
         panel=MODEL,
         flag="--import",
     )
+    probe: bool = option(
+        False,
+        "Also look at what the norms and the layers of the first pair see while it trains.",
+        panel=RUNNING,
+    )
     engine: str = option("auto", "auto, torch or keras.", panel=RUNNING)
-    device: str = option("auto", "auto, cpu or cuda (engine torch).", panel=RUNNING)
+    device: str = option(
+        "auto",
+        "auto, cpu, cuda (all visible GPUs), cuda:0,cuda:2 (these), mps or xpu (engine torch).",
+        panel=RUNNING,
+    )
     jobs: int = option(0, "Runs side by side (0: one per core).", panel=RUNNING)
     threads: int = option(1, "Threads of each run.", panel=RUNNING)
     run_timeout: float | None = option(
@@ -169,6 +200,7 @@ class VerdictOptions:
     against: str | None = option(
         None, "The arm that the others are compared against.", shown="the first"
     )
+    all_pairs: bool = option(False, "Compare every two arms.")
     arms: tuple[str, ...] | None = option(None, "The arms to compare, with commas.", shown="all")
     worst: list[float] | None = option(
         None,

@@ -41,7 +41,7 @@ class OwnPlan(Executed):
     @property
     def setup(self) -> Setup:
         """The settings that all tasks share."""
-        cluster = {"address": self.address, "gpus": self.gpus_per_run}
+        cluster = {"address": self.address, "gpus_per_run": self.gpus_per_run}
         return Setup(self.source, None, self.workers, self.threads, **cluster)
 
     def inspection(self) -> dict[str, Any]:
@@ -66,6 +66,11 @@ class OwnPlan(Executed):
     def work(self, spec: RunSpec) -> dict[str, Any]:
         """Return the work of calling the function."""
         return own_run(spec, self.nan_diverges)
+
+    def activation(self, inspection: Inspection, arm: OwnArm) -> str | None:
+        """Return the activation, if an option says it."""
+        named = {**self.source.options, **arm.options}.get("act")
+        return named if isinstance(named, str) else None
 
     def settings(self, inspection: Inspection) -> dict[str, Any]:
         """Return the document's sections on how the scores came about."""

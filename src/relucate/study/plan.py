@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import Any, Self
 
@@ -24,10 +25,12 @@ from ..train.task import Task
 from ..train.tasks import task_for
 from .arms import Arm
 from .comparison import Comparison, Schedule
+from .devices import Devices, gpus_of
 from .display import Display
 from .executors import ELSEWHERE, EXECUTORS, Executor, Setup
 from .executors.perform import inspection, training
 from .identity import code_digest
+from .probing import check_probe, look
 from .source import ModelSource
 from .tasks import ENGINES, Inspection
 
@@ -127,7 +130,8 @@ class StudyPlan(Executed):
     """The plan of a study that trains networks: all of the user's choices.
 
     task: what the networks are trained for, by default what the labels are for; metric: by default
-        the task's.
+        the task's; probe: whether the first pair is looked at while it trains, or after which
+        epochs (0: before training).
     """
 
     arms: tuple[Arm, ...]
@@ -137,6 +141,7 @@ class StudyPlan(Executed):
     _: KW_ONLY
     engine: str = "auto"
     device: str = "auto"
+    probe: bool | Sequence[int] = False
     task: Task = None  # type: ignore[assignment]  # the labels', from __post_init__ on
     metric: Metric = None  # type: ignore[assignment]  # the task's, from __post_init__ on
 
@@ -145,8 +150,8 @@ class StudyPlan(Executed):
         if self.metric is None:
             object.__setattr__(self, "metric", self._metric())
         super().__post_init__()
-        if not isinstance(self.device, str):
-            raise InputError(f"device must be a text such as 'cpu', got {self.device!r:.80}.")
+        check_probe(self.probe)
+        _ = self.devices
         one_of(self.engine, "engine", ENGINES)
         for recipe in map(self.recipe_of, self.arms):
             self.task.check_recipe(recipe)
@@ -161,6 +166,17 @@ class StudyPlan(Executed):
     def _metric(self) -> Metric:
         """Return the task's metric; the data give it the worst score that it doesn't have."""
         return self.task.metric_on(self.data.y_train, self.data.y_test, self.data.classes)
+
+    @property
+    def devices(self) -> Devices:
+        """Where the runs are to be trained."""
+        return Devices.of(self.device)
+
+    @cached_property
+    def gpus(self) -> tuple[str, ...]:
+        """The GPUs that the workers take in turn; none: they aren't NVIDIA's, or there are none."""
+        here = self.executor not in ELSEWHERE and self.engine in ("auto", HOST)
+        return gpus_of(self.devices) if here else ()
 
     @property
     def networks(self) -> list[Arm]:
@@ -178,18 +194,19 @@ class StudyPlan(Executed):
     @property
     def preparing(self) -> str:  # type: ignore[override]
         """What the first task does, in words."""
-        return f"building all arms with '{self.source.text}'"
+        return f"importing the frameworks, building all arms with '{self.source.text}'"
 
     @property
     def setup(self) -> Setup:
         """The settings that all tasks share."""
-        gpus = 0.0 if self.gpus_per_run is None and self.device == "cpu" else self.gpus_per_run
-        shared = (self.workers, self.threads, self.task, self.address, gpus)
-        return Setup(self.source, self.data, *shared)
+        parts = 0.0 if self.gpus_per_run is None and self.device == "cpu" else self.gpus_per_run
+        cluster = {"address": self.address, "gpus_per_run": parts}
+        shared = (self.workers, self.threads, self.task)
+        return Setup(self.source, self.data, *shared, gpus=self.gpus, **cluster)
 
     def inspection(self) -> dict[str, Any]:
         """Return the work of building all networks once."""
-        return inspection(self.networks, self.engine, self.device)
+        return inspection(self.networks, self.engine, self.devices.kind)
 
     def informed(self, inspection: Inspection) -> tuple[Self, Inspection]:
         """Leave out the standardisation of the data for models that scale their inputs."""
@@ -215,6 +232,9 @@ class StudyPlan(Executed):
             "classes": self.data.classes,
         }
         engine = {key: inspection.engine[key] for key in ("name", "backend", "device")}
+        recipe = self.recipe_of(self.arms[index]).to_dict()
+        if engine["device"] == "cuda" and recipe["precision"] == "fp32":
+            engine["float32"] = "full"  # older runs had their convolutions in TF32
         place = self.networks.index(self.arms[index].network)
         *before, arm = (
             {**network.to_dict(), "built": report["fingerprint"]}
@@ -226,11 +246,16 @@ class StudyPlan(Executed):
             before=tuple(before),
             seed=seed,
             data=data,
-            recipe=self.recipe_of(self.arms[index]).to_dict(),
+            recipe=recipe,
             engine={**engine, "threads": self.threads},
             versions=inspection.versions,
             task=_identity(self.task),
+            probe=self._look(self.arms[index]) if seed == self.first_seed else {},
         )
+
+    def _look(self, arm: Arm) -> dict[str, Any]:
+        """Return after which epochs an arm's first run is looked at; nothing if it isn't."""
+        return look(self.probe, self.schedule(arm).epochs, self.examples)
 
     @property
     def examples(self) -> int:
@@ -245,6 +270,10 @@ class StudyPlan(Executed):
     def report(self, inspection: Inspection, arm: Arm) -> dict[str, Any]:
         """Return the inspection's report on an arm's network."""
         return inspection.arms[self.networks.index(arm.network)]
+
+    def activation(self, inspection: Inspection, arm: Arm) -> str | None:
+        """Return the activation of an arm's network, None if it isn't known or there are more."""
+        return self.report(inspection, arm).get("activation") or arm.options.get("act")
 
     def settings(self, inspection: Inspection) -> dict[str, Any]:
         """Return the document's sections on how the networks were trained."""

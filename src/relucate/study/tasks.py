@@ -9,7 +9,7 @@ import contextlib
 import functools
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -20,11 +20,12 @@ from ..backend import installed
 from ..data.dataset import Dataset
 from ..errors import InputError, Refused
 from ..frameworks import FRAMEWORKS, HOST, lower, named
-from ..train.framework import Framework
+from ..train.framework import Framework, Watchable
+from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult, RunSpec
 from ..train.task import CLASSIFICATION, Task
-from .arms import Arm, Built, build_paired
+from .arms import Arm, Built, build_paired, initialise
 from .fingerprint import Behaviour, behaviour, fingerprint
 from .norm_settings import described
 from .source import ModelSource
@@ -59,24 +60,32 @@ def inspect_arms(
     device: str,
     task: Task = CLASSIFICATION,
     data: Dataset | None = None,
+    on_arm: Callable[[int], None] = lambda number: None,
 ) -> Inspection:
     """Build every arm once, choose the engine for all of them, and check that the arms differ.
 
-    Args: task: what they are trained for; data: on which; None: images or vectors of random floats.
+    Args: task: what they are trained for; data: on which; None: images or vectors of random floats;
+        on_arm: called with the number of arms that are done.
     Raises: InputError: two arms are identical, an arm fails on a batch, the device isn't available.
     Refused: `engine` can't train an arm.
     """
-    looked = [
-        _look_at(source, arms[: index + 1], Given(input_shape, classes, task, data), engine)
-        for index in range(len(arms))
-    ]
+    looked, given = [], Given(input_shape, classes, task, data)
+    for number in range(1, len(arms) + 1):
+        looked.append(_look_at(source, arms[:number], given, engine))
+        on_arm(number)
     _refuse_twins(source, looked)
     name, reason = _one_engine(looked)
     # Lowered or not, a model is built on its own framework's backend.
     backend = next((k.framework.backend() for k in looked if k.framework.lowers), HOST)
     device = named(name).device(device)
     return Inspection(
-        {"name": name, "reason": reason, "backend": backend, "device": device},
+        {
+            "name": name,
+            "reason": reason,
+            "backend": backend,
+            "device": device,
+            **_card(name, device),
+        },
         versions({look.framework.name for look in looked} | {name, backend}),
         tuple(look.report for look in looked),
         tuple(dict.fromkeys([note for look in looked for note in look.notes] + _alike(looked))),
@@ -84,6 +93,11 @@ def inspect_arms(
         source.equal_biases(),
         tuple(dict.fromkeys(layer for look in looked for layer in look.input_scaling)),
     )
+
+
+def _card(name: str, device: str) -> dict[str, str]:
+    card = named(name).card(device)
+    return {"card": card} if card else {}
 
 
 @dataclass(frozen=True)
@@ -142,6 +156,7 @@ def _look_at(source: ModelSource, arms: list[Arm], given: Given, engine: str) ->
         # What else may differ between arms: biases, and the settings of their norms.
         "biases": framework.biases(model),
         "settings": sorted({described(norm) for norm in framework.norms(model)}),
+        "activation": _activation(built),
     }
     own = framework.own_training(model)
     notes = [*paired.notes, built.note, _unused(own) if own else ""]
@@ -155,6 +170,16 @@ def _unused(names: tuple[str, ...]) -> str:
         "recipe trains it and the task scores it. To train it your way, give the training function "
         "itself: compare(run=...), --run"
     )
+
+
+def _activation(built: Built) -> str | None:
+    """Return the network's activation; None of several, and of a module, which isn't read."""
+    try:
+        graph = built.read().graph if built.framework.lowers else ()
+    except Refused:
+        return None
+    found = {node.op for node in graph if node.kind == "act" and not node.operation.mixes}
+    return found.pop() if len(found) == 1 else None
 
 
 def _input_scaling(built: Built) -> tuple[str, ...]:
@@ -270,20 +295,39 @@ def execute(
     arm = Arm.from_dict(spec.arm)
     before = [Arm.from_dict(values) for values in spec.before]
     built, paired = build_paired(source, arm, before, spec.seed, data.input_shape, data.classes)
+    recipe = Recipe.from_dict(dict(spec.recipe))
+    initialise(built, data, recipe, spec.seed)
     framework, engine = built.framework, named(spec.engine["name"])
     model = built.model if engine is framework else lower(built.read(), check=False, task=task)
+    look = _look(spec.probe, built, model, engine, data)
     result = engine.train(
         model,
         data,
-        Recipe.from_dict(dict(spec.recipe)),
+        recipe,
         seed=spec.seed,
         on_epoch=on_epoch,
         device=spec.engine["device"],
         channels_first=framework.channels_first(built.model, data.input_shape),
         task=task,
+        look=look,
     )
     result.shared, result.tensors = len(paired.shared), len(built.tensors)
     result.seconds["total"] = time.perf_counter() - start
     for name, value in framework.count(built.model).items():
         setattr(result, name, value)
     return result
+
+
+def _look(
+    asked: Mapping[str, Any], built: Built, model: Any, engine: Framework, data: Dataset
+) -> Look | None:
+    """Return what looks at the model that is trained, None if nothing is asked."""
+    if not asked:
+        return None
+
+    def watchable() -> Watchable:
+        if model is not built.model:
+            return engine.watchable(model)
+        return engine.read(model, engine.example(data.input_shape, model))
+
+    return Look(watchable, asked["epochs"], asked["examples"])

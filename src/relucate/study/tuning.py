@@ -71,7 +71,8 @@ def tune(
     if any("lr" in arm.recipe for arm in plan.arms):
         raise InputError("the learning rate can't be both tuned and varied: remove one of the two.")
     data = plan.data.validation(SHARE)
-    held = replace(plan, data=data, looks=False, factors={}, first_seed=plan.first_seed + SEEDS)
+    apart: Any = {"looks": False, "factors": {}, "probe": False}
+    held = replace(plan, data=data, first_seed=plan.first_seed + SEEDS, **apart)
     found: dict[str, dict[float, dict[str, Any]]] = {arm.label: {} for arm in plan.arms}
     with held.open_executor(display) as executor:
         for count, epochs, seeds in rounds(len(tried), plan.recipe.epochs):

@@ -7,7 +7,7 @@ output is its input's point. Not here: the values (`ReadModel.watch`), what is m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import InputError
@@ -69,12 +69,16 @@ def places(graph: Graph, only: str | None = None) -> tuple[list[Place], list[Poi
         if not found:
             raise InputError(f"no site's name contains '{only}'. There are: {some(names, 12)}.")
     found = [_completed(graph, walks, place) for place in found]
+    return found, points_of(graph, found)
+
+
+def points_of(graph: Graph, found: Sequence[Place]) -> list[Point]:
+    """Return the points of places, each once, in topological order."""
     axes: dict[str, int] = {}
     for place in found:
         for role, node in place.points.items():
             axes.setdefault(node, _axis(graph, place, role, node))
-    points = [Point(n.name, n.layer_name, axes[n.name]) for n in graph if n.name in axes]
-    return found, points
+    return [Point(n.name, n.layer_name, axes[n.name]) for n in graph if n.name in axes]
 
 
 def _at_norm(graph: Graph, walks: Paths, site: Site) -> Place:

@@ -1,6 +1,7 @@
 """Everything that imports PyTorch: reading modules, lowering a Graph to one, blocks, training."""
 
 from .blocks import ConvBlock, DenseBlock
+from .initial import lsuv, orthonormal
 from .lasagne import batch_norm
 from .lowering.lower import Lowered, lower
 from .modules import BatchNorm
@@ -16,6 +17,8 @@ __all__ = [
     "Reading",
     "batch_norm",
     "lower",
+    "lsuv",
+    "orthonormal",
     "read",
     "read_with_modules",
     "reestimate",

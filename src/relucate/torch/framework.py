@@ -5,7 +5,9 @@ Its methods are short: anything longer than a few lines is in the other files of
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,16 +19,20 @@ from torch import fx, nn
 from ..errors import InputError, Refused
 from ..graph import Graph, Node
 from ..graph.evaluate import evaluate
-from ..train.framework import Framework, Init, Lowerable, ReadModel
+from ..train.framework import Framework, Init, Lowerable, ReadModel, Target, Watchable
+from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
 from . import trainer
+from .initial import lsuv, orthonormal
 from .lowering.check import lower_checked
 from .modules import is_norm
+from .precision import float32
 from .reading.detached import unwrap
 from .reading.reader import read, read_with_modules, same_calls_in_training, unread
 from .running import (
+    device_of,
     export,
     in_double,
     other_sizes,
@@ -35,7 +41,7 @@ from .running import (
     takes_tokens,
     tapped,
 )
-from .watching import watch
+from .watching import WatchedLowered, gradients, watch
 from .writing.copying import backward_hooks
 from .writing.functions import WithModules, with_modules
 from .writing.proving import Proof
@@ -120,6 +126,15 @@ class _ReadModel:
     ) -> None:
         watch(self._model, self._reading, names, batches, each)
 
+    def gradients(
+        self,
+        names: Sequence[str],
+        batches: Iterable[Sequence[np.ndarray]],
+        target: Target,
+        each: Callable[[str, np.ndarray], None],
+    ) -> None:
+        gradients(self._model, self._reading, names, batches, target, each)
+
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
         return other_sizes(inputs)
 
@@ -129,26 +144,19 @@ class _ReadModel:
 
     def notes(self, model: Any) -> tuple[str, ...]:
         found = []
-        if type(model) is not type(self._model) and not same_calls_in_training(
-            self._model, self._example, self._leaves
-        ):
+        own_class = isinstance(model, type(self._model))
+        if not own_class and not same_calls_in_training(self._model, self._example, self._leaves):
             found.append(
                 "the forward does something else in training mode (behind self.training); the new "
                 "module always does what eval mode does."
             )
-        if isinstance(model, fx.GraphModule) and type(model) is not type(self._model):
+        if isinstance(model, fx.GraphModule) and not own_class:
             old, new = (output_class(one, self._example) for one in (self._model, model))
             if old is not new:
                 found.append(
                     f"the new module returns a {new.__name__}, not a {old.__name__} as the source."
                 )
-        if paths := self._traced.get(model):
-            named = ", ".join(f"'{path}'" for path in paths)
-            found.append(
-                f"{named} called an activation as a function, one several times, or had its norm "
-                "inside: it is a torch.fx.GraphModule of the same calls now, in which each is a "
-                "module of its own."
-            )
+        found += _with_modules_notes(model, self._traced.get(model, ()))
         if paths := unread(self._reading, self._model):
             named = ", ".join(f"'{path}'" for path in paths)
             found.append(
@@ -168,6 +176,19 @@ class _ReadModel:
         raise Refused("a torch.nn.Module is trained as it is, not lowered.")
 
 
+def _with_modules_notes(model: nn.Module, paths: Sequence[str]) -> Iterator[str]:
+    """Yield what became of the submodules whose activations had to become modules."""
+    traced = {p for p in paths if isinstance(model.get_submodule(p), fx.GraphModule)}
+    called = "called an activation as a function, one several times, or had its norm inside"
+    for those, what in (
+        (traced, "a torch.fx.GraphModule of the same calls now, in which"),
+        (set(paths) - traced, "of a subclass of its class now, in whose code"),
+    ):
+        if those:
+            named = ", ".join(f"'{path}'" if path else "the model" for path in sorted(those))
+            yield f"{named} {called}: it is {what} each is a module of its own."
+
+
 def _ranked(value: np.ndarray, node: Node) -> np.ndarray:
     """Return what a norm reads with as many axes as its node has: it may have merged some."""
     missing = len(node.shape) - value.ndim
@@ -185,6 +206,12 @@ def _turned(old: Graph, new: Graph) -> dict[str, str]:
     }
 
 
+def _batch(x: np.ndarray, model: Any) -> torch.Tensor:
+    """Return a batch (channels last) as a module takes it: where it is, images channels first."""
+    batch = torch.from_numpy(x).to(device_of(model))
+    return batch.movedim(-1, 1) if batch.ndim > 3 else batch
+
+
 class _Torch:
     name, noun, ending = "torch", "torch.nn.Module", ".pt2"
     lowers, images_first = False, True
@@ -199,7 +226,7 @@ class _Torch:
         if len(input_shape) > 2:
             return 2, input_shape[-1], *input_shape[:-1]
         if model is not None and takes_tokens(model, input_shape):
-            return (torch.zeros((2, *input_shape), dtype=torch.int64),)
+            return (torch.zeros((2, *input_shape), dtype=torch.int64, device=device_of(model)),)
         return 2, *input_shape
 
     def read(self, model: Any, example: Any = None, leaves: Sequence[str] = ()) -> ReadModel:
@@ -243,6 +270,13 @@ class _Torch:
                 if name in values:
                     tensor.copy_(torch.from_numpy(np.array(values[name])))
 
+    def initialise(
+        self, model: Any, init: str, x: np.ndarray, *, seed: int, names: Mapping[str, str]
+    ) -> list[str]:
+        if init == "orthonormal":
+            return orthonormal(model, seed=seed, names=names)
+        return lsuv(model, _batch(x, model), seed=seed, names=names)
+
     def count(self, model: Any) -> dict[str, int]:
         return trainer.count_parameters(model)
 
@@ -268,9 +302,8 @@ class _Torch:
     def call(self, model: Any, x: np.ndarray, *, training: bool) -> Any:
         model.train(training)
         torch.manual_seed(0)
-        batch = torch.from_numpy(x)
         with torch.no_grad():
-            return model(batch.movedim(-1, 1) if batch.ndim > 3 else batch)
+            return model(_batch(x, model))
 
     def check(
         self,
@@ -294,6 +327,9 @@ class _Torch:
     def lower(self, source: Lowerable, *, check: bool = True, task: Task = CLASSIFICATION) -> Any:
         return lower_checked(source, check=check, task=task)
 
+    def watchable(self, lowered: Any) -> Watchable:
+        return WatchedLowered(lowered)
+
     def train(
         self,
         model: Any,
@@ -305,6 +341,7 @@ class _Torch:
         device: str,
         channels_first: bool,
         task: Task,
+        look: Look | None = None,
     ) -> RunResult:
         return trainer.train(
             model,
@@ -315,6 +352,7 @@ class _Torch:
             device=device,
             channels_first=channels_first,
             task=task,
+            look=look,
         )
 
     def seed(self, seed: int) -> None:
@@ -327,17 +365,38 @@ class _Torch:
         if wanted == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            torch.empty(0, device=wanted)
+            kind, _, number = wanted.partition(":")
+            if kind != "cuda" or int(number or 0) >= len(self.gpus()):
+                torch.empty(0, device=wanted)
         except Exception as error:  # what a backend that isn't there raises is its own affair
-            reason = str(error).partition("\n")[0]
-            raise InputError(f"device '{wanted}' can't be used by PyTorch: {reason}") from None
-        return wanted
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise InputError(
+                f"device '{wanted}' can't be used by PyTorch: {reason}. Visible are "
+                f"{', '.join(_visible(len(self.gpus())))}: choose one of them, or auto."
+            ) from None
+        return kind
+
+    def gpus(self) -> tuple[str, ...]:
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "").split(",")
+        return tuple(listed[:count]) if listed[0] else tuple(map(str, range(count)))
+
+    def card(self, device: str) -> str:
+        return torch.cuda.get_device_name() if device == "cuda" else ""
+
+    def full_float32(self) -> AbstractContextManager[None]:
+        return float32()
 
     def limit_threads(self, threads: int) -> None:
         torch.set_num_threads(threads)
 
 
 FRAMEWORK: Framework = _Torch()
+
+
+def _visible(gpus: int) -> list[str]:
+    others = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *(f"cuda:{number}" for number in range(gpus)), *others]
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

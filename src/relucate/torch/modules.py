@@ -315,6 +315,22 @@ class FixedOffset(nn.Module):
         return f"x of {self.shape}"
 
 
+class FixedAffine(nn.Module):
+    """x * scale + offset, one or both, of any shape that broadcasts over the batch; not trained."""
+
+    scale: Tensor | None
+    offset: Tensor | None
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        for role in ("scale", "offset"):
+            self.register_buffer(role, tensors.get(role))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.scale is None else x * self.scale
+        return x if self.offset is None else x + self.offset
+
+
 class FixedArgument(nn.Module):
     """Refuse another value for an argument than that which a forward was traced with."""
 

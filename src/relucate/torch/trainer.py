@@ -6,30 +6,32 @@ code trains a lowered Keras model and the user's own module. Not here: which mod
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.dataset import Dataset, labels_of
 from ..errors import InputError, Refused
 from ..train.decay import decays
+from ..train.looking import Look
 from ..train.loop import run
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.schedule import learning_rates
 from ..train.scores import are_probabilities
-from ..train.streams import derive, dropout_key
 from ..train.task import CLASSIFICATION, Task
 from ..train.tasks import class_axis
-from .batches import batches
+from .batches import Feed, placed
+from .capture import Step
+from .dropout import Draws, key_dropout
+from .losses import LOSSES, class_last
 from .lowering.lower import Lowered
 from .modules import NORMS, channels_last_weights
+from .precision import repeatable
 from .state import unchanged
 from .statistics import reestimate
 
@@ -46,6 +48,7 @@ def train(
     device: str = "cpu",
     channels_first: bool | None = None,
     task: Task = CLASSIFICATION,
+    look: Look | None = None,
 ) -> RunResult:
     """Train `model` in place on `data` and score it on the test part at the end.
 
@@ -55,7 +58,7 @@ def train(
             height, width).
         seed: decides the data order, augmentation and dropout, not the initial values.
         device: "cpu", "cuda", ...
-        task: gives the loss and the score.
+        task: gives the loss and the score; look: looks at the model between epochs.
 
     Returns: score and loss on all test examples after the last epoch, the learning curve (test
         score on `recipe.curve` evenly spread test examples after each epoch), seconds, and the
@@ -64,20 +67,46 @@ def train(
         outputs that don't fit the task, no trainable parameters.
     """
     recipe.check_fits(len(data.y_train), data.input_shape)
-    data, held = data.held_out(recipe.validation)
+    where = torch.device(device)
+    check_precision(recipe, where)
     first = not isinstance(model, Lowered) if channels_first is None else channels_first
-    # cuDNN may choose other algorithms in every run, with different rounding.
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        engine = _Engine(model, data, held, recipe, seed, torch.device(device), first, task)
-        return run(
+    with computing(recipe, where):
+        engine = _Engine(model, data, recipe, seed, where, first, task)
+        result = run(
             engine,
             recipe,
-            labels_of(data, held),
-            trained=len(data.y_train),
+            engine.labels,
+            trained=len(engine.train_set),
             seed=seed,
             on_epoch=on_epoch,
             task=engine.task,
+            look=look,
         )
+    result.note = result.note or engine.step_note
+    return result
+
+
+def check_precision(recipe: Recipe, device: torch.device) -> None:
+    """Refuse TF32 where there is none."""
+    if recipe.precision == "tf32" and device.type != "cuda":
+        raise InputError(
+            f"precision tf32 needs an NVIDIA GPU (device cuda), and this run is on {device}, which "
+            "computes in full float32: set precision to fp32."
+        )
+
+
+@contextmanager
+def computing(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """Compute as the recipe says, with the same bits in every run, and on a stream of its own."""
+    with ExitStack() as stack:
+        stack.enter_context(repeatable(tf32=recipe.precision == "tf32"))
+        if device.type == "cuda":
+            stack.enter_context(torch.cuda.device(device))
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            stack.callback(torch.cuda.current_stream().wait_stream, stream)
+            stack.enter_context(torch.cuda.stream(stream))
+        yield
 
 
 class _Engine:
@@ -87,7 +116,6 @@ class _Engine:
         self,
         model: nn.Module,
         data: Dataset,
-        held: Dataset | None,
         recipe: Recipe,
         seed: int,
         device: torch.device,
@@ -96,26 +124,44 @@ class _Engine:
     ) -> None:
         self.recipe, self.seed, self.device = recipe, seed, device
         self.model = _placed(model, device)
-        place = {
-            "device": device, "channels_first": channels_first, "standardize": recipe.standardize
-        }  # fmt: skip
-        self.train_set, test_set = batches(data, **place)
-        self.parts = {"test": test_set}
-        if held is not None:
-            self.parts["held"] = batches(held, **place)[1]
+        whole, (data, held) = data, data.held_out(recipe.validation)
+        self.parts = placed(
+            whole,
+            (data, held),
+            device=device,
+            channels_first=channels_first,
+            standardize=recipe.standardize,
+        )
+        self.train_set, self.labels = self.parts["train"], labels_of(data, held)
         self.channels_first = channels_first
         self.masks = (data.classes, data.y_train.shape[1:]) if task.labels == "masks" else None
         shape = self._checked_shape(data, task)
         self.task = task.prepared(data.y_train, recipe, shape)
         self.train_set.y = torch.from_numpy(np.array(self.task.encoded(data.y_train))).to(device)
-        self.loss = self.task.loss_among(_LOSSES)
+        self.loss = self.task.loss_among(LOSSES)
         weights = self.task.weights
         self.weights = None if weights is None else torch.from_numpy(weights).to(device)
-        self.rates = learning_rates(recipe, len(self.train_set) // recipe.batch_size).tolist()
-        self.optimizer = make_optimizer(model, recipe)
+        self.feed = Feed(self.train_set, recipe.batch_size, recipe.augment)
+        self.rates = learning_rates(recipe, self.feed.steps)
+        self.optimizer = make_optimizer(model, recipe, self.feed.rate)
+        self.total = torch.zeros((), device=device)
+        self.penalty = model.penalty if isinstance(model, Lowered) else lambda: None
         if recipe.batch_size == 1:
             check_single(model, self.train_set.inputs(slice(0, 1)))
-        key_dropout(model, seed)
+        self.train_step = self._repeated()
+
+    def _repeated(self) -> Callable[[], None]:
+        """Return the step, on a GPU captured as soon as it can be; dropout is keyed."""
+        if self.device.type != "cuda":
+            key_dropout(self.model, self.seed)
+            return self.step
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        return Step(self.step, self.model, Draws(self.model, self.seed, generator))
+
+    @property
+    def step_note(self) -> str:
+        """Why no step was captured, if one should have been."""
+        return self.train_step.note if isinstance(self.train_step, Step) else ""
 
     def _checked_shape(self, data: Dataset, task: Task) -> tuple[int, ...]:
         """Return the shape of the outputs for a few examples, refused if they don't fit."""
@@ -130,33 +176,34 @@ class _Engine:
 
     def epoch(self, number: int) -> float:
         """Train one epoch; return its mean loss."""
-        recipe, model, optimizer = self.recipe, self.model, self.optimizer
-        model.train()
-        step = number * (len(self.train_set) // recipe.batch_size)
-        first = step
-        total = torch.zeros((), device=self.device)
-        penalty = model.penalty if isinstance(model, Lowered) else lambda: None
-        autocast = self._autocast()
-        for x, y in self.train_set.epoch(self.seed, number, recipe.batch_size, recipe.augment):
-            for group in optimizer.param_groups:
-                group["lr"] = self.rates[step]
-            with autocast:
-                loss = self.loss(self._class_last(model(x)), y, recipe, self.weights)
-            extra = penalty()
-            loss = loss if extra is None else loss + extra
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-            step += 1
-        return float(total) / (step - first)
+        self.model.train()
+        steps = self.feed.steps
+        self.feed.start(self.seed, number, self.rates[number * steps : (number + 1) * steps])
+        self.total.zero_()
+        for _ in range(steps):
+            self.train_step()
+        return float(self.total) / steps
+
+    def step(self) -> None:
+        """Train on the next batch: it reads and writes only tensors on the device."""
+        x, y = self.feed.batch()
+        with self._autocast():
+            loss = self.loss(self._class_last(self.model(x)), y, self.recipe, self.weights)
+        extra = self.penalty()
+        loss = loss if extra is None else loss + extra
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.total += loss.detach()
+        self.feed.advance()
 
     def reestimate(self, sample: np.ndarray) -> None:
         """Average the norms' statistics over full batches of the training examples at `sample`."""
         index = torch.from_numpy(sample).to(self.device).split(_SCORE_BATCH)
         full = [part for part in index if len(part) == len(index[0])]
         with self._autocast():
-            reestimate(self.model, map(self.train_set.inputs, full))
+            inputs = map(self.train_set.inputs, full)
+            reestimate(self.model, inputs, unbiased=self.recipe.unbiased)
 
     @torch.no_grad()  # not inference_mode: a module may keep a tensor for later training
     def outputs(self, part: str, index: np.ndarray | None) -> np.ndarray:
@@ -173,55 +220,23 @@ class _Engine:
         """Return the numbers of trainable scalars, of all modules and of the norms."""
         return count_parameters(self.model)
 
+    def inputs(self, index: np.ndarray) -> np.ndarray:
+        """Return test examples as the model takes them."""
+        chosen = torch.from_numpy(index).to(self.device)
+        return self.parts["test"].inputs(chosen).cpu().numpy()
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Return a context after which the model and the random state are as before."""
+        return unchanged(self.model)
+
     def _class_last(self, outputs: Tensor) -> Tensor:
         """Return a mask's outputs with the classes on the last axis; others as they are."""
-        if self.masks is None:
-            return outputs
-        axis = class_axis(tuple(outputs.shape), *self.masks, self.channels_first)
-        return outputs.movedim(1, -1) if axis == 1 else outputs
+        return class_last(outputs, self.masks, self.channels_first)
 
     def _autocast(self) -> Any:
         if self.recipe.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
-
-
-Weights = Tensor | None  # of the classes
-
-
-def _cross_entropy(outputs: Tensor, labels: Tensor, recipe: Recipe, weights: Weights) -> Tensor:
-    outputs = outputs.movedim(-1, 1) if outputs.ndim > 2 else outputs
-    labels, smoothing = labels.long(), recipe.label_smoothing
-    if weights is None:
-        return F.cross_entropy(outputs, labels, label_smoothing=smoothing)
-    each = F.cross_entropy(outputs, labels, label_smoothing=smoothing, reduction="none")
-    return (weights[labels] * each).mean()
-
-
-def _binary(outputs: Tensor, labels: Tensor, recipe: Recipe, weights: Weights) -> Tensor:
-    wanted, smoothing = labels.float(), recipe.label_smoothing
-    wanted = wanted * (1 - smoothing) + smoothing / 2
-    each = F.binary_cross_entropy_with_logits(
-        outputs.float().reshape(labels.shape), wanted, reduction="none"
-    )
-    return (each if weights is None else weights[labels.long()] * each).mean()
-
-
-def _of_numbers(function: Callable[..., Tensor]) -> Loss:
-    def loss(outputs: Tensor, labels: Tensor, recipe: Recipe, weights: Weights) -> Tensor:
-        return function(outputs.float().reshape(labels.shape), labels)
-
-    return loss
-
-
-Loss = Callable[[Tensor, Tensor, Recipe, Weights], Tensor]
-_LOSSES: dict[str, Loss] = {  # by the name that a task gives
-    "cross-entropy": _cross_entropy,
-    "binary cross-entropy": _binary,
-    "mse": _of_numbers(F.mse_loss),
-    "huber": _of_numbers(F.huber_loss),
-    "l1": _of_numbers(F.l1_loss),
-}
 
 
 def _placed(model: nn.Module, device: torch.device) -> nn.Module:
@@ -306,8 +321,13 @@ def check_no_sigmoid(model: nn.Module, x: Tensor) -> None:
         )
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimizer; norm parameters and biases don't decay unless `decay_all`."""
+def make_optimizer(
+    model: nn.Module, recipe: Recipe, rate: Tensor | None = None
+) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer; norm parameters and biases don't decay unless `decay_all`.
+
+    Args: rate: the tensor that holds the learning rate of each step.
+    """
     decayed, plain = split_decay(model, recipe.decay_all)
     groups = [
         {"params": decayed, "weight_decay": recipe.weight_decay},
@@ -316,12 +336,14 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     groups = [group for group in groups if group["params"]]
     if not groups:
         raise Refused("the model has no trainable parameters.")
+    lr = recipe.rate if rate is None else rate
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.rate, fused=True)
+        capturable = groups[0]["params"][0].is_cuda
+        optimizer = torch.optim.AdamW(groups, lr=lr, fused=True, capturable=capturable)
+        optimizer._warned_capturable_if_run_uncaptured = True  # the first steps aren't captured
+        return optimizer
     nesterov = recipe.momentum > 0
-    return torch.optim.SGD(
-        groups, lr=recipe.rate, momentum=recipe.momentum, nesterov=nesterov, fused=True
-    )
+    return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)
 
 
 def split_decay(model: nn.Module, decay_all: bool) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -333,27 +355,3 @@ def split_decay(model: nn.Module, decay_all: bool) -> tuple[list[nn.Parameter], 
     }
     trained = [p for p in model.parameters() if p.requires_grad]
     return [p for p in trained if p not in exempt], [p for p in trained if p in exempt]
-
-
-def key_dropout(model: nn.Module, seed: int) -> None:
-    """Give every dropout module its own random stream, keyed by its name and the call number.
-
-    So two arms whose dropout layer has the same name and input shape drop the same units in the
-    same step, even if the arms draw other random numbers as well.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            calls = _stream(dropout_key(seed, name))
-            module.register_forward_pre_hook(functools.partial(_reseed, calls))
-    torch.manual_seed(derive(seed, "torch"))  # for functional dropout, which has no module
-
-
-def _reseed(calls: Iterator[int], module: nn.Module, inputs: object) -> None:
-    if module.training:
-        torch.manual_seed(next(calls))
-
-
-def _stream(start: int) -> Iterator[int]:
-    while True:
-        yield start
-        start = (start + 0x9E3779B97F4A7C15) & 0x7FFF_FFFF_FFFF_FFFF

@@ -8,6 +8,7 @@ framework a model belongs to.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..graph import Graph
+from .looking import Look
 from .recipe import Recipe
 from .run import OnEpoch, RunResult
 from .task import CLASSIFICATION, Task
@@ -44,10 +46,54 @@ class Lowerable:
     cause: str = ""
 
 
-class ReadModel(Protocol):
-    """A model, read once, with what its framework needs to write it in another form."""
+@dataclass(frozen=True)
+class Target:
+    """What a loss compares a model's outputs with: the labels of all examples, in their order.
+
+    task: gives the loss; classes: number of classes or columns.
+    """
+
+    task: Task
+    labels: np.ndarray
+    classes: int
+
+
+Each = Callable[[str, np.ndarray], None]
+
+
+class Watchable(Protocol):
+    """A model whose nodes' values, and the loss's gradients there, can be looked at."""
 
     graph: Graph
+
+    def watch(
+        self, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]], each: Each
+    ) -> None:
+        """Run the model at inference and give `each` the outputs of the nodes `names`, by node.
+
+        Each as soon as it is computed; the array may change afterwards. A node whose output only
+        exists inside a layer's own call is left out.
+        """
+        ...
+
+    def gradients(
+        self,
+        names: Sequence[str],
+        batches: Iterable[Sequence[np.ndarray]],
+        target: Target,
+        each: Each,
+    ) -> None:
+        """Run the model at inference and back; `each` gets d loss / d output of the nodes, by node.
+
+        The loss is each example's own, so that batches don't matter.
+        Raises: Refused: the framework gives no gradients, outputs that don't fit the task.
+        """
+        ...
+
+
+class ReadModel(Watchable, Protocol):
+    """A model, read once, with what its framework needs to write it in another form."""
+
     dtypes: frozenset[str]  # of the model's weights, and those that its layers compute in
     limits: tuple[str, ...]  # why its outputs are less precise than these
     lost_training: tuple[str, ...]  # own methods that its engine uses and a written model lacks
@@ -96,19 +142,6 @@ class ReadModel(Protocol):
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
     ) -> Iterator[dict[str, np.ndarray]]:
         """Write `graph` and yield, for each batch, the first inputs of the nodes `names`."""
-        ...
-
-    def watch(
-        self,
-        names: Sequence[str],
-        batches: Iterable[Sequence[np.ndarray]],
-        each: Callable[[str, np.ndarray], None],
-    ) -> None:
-        """Run the model at inference and give `each` the outputs of the nodes `names`, by node.
-
-        Each as soon as it is computed; the array may change afterwards. A node whose output only
-        exists inside a layer's own call is left out.
-        """
         ...
 
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
@@ -209,6 +242,17 @@ class Framework(Protocol):
         """Set the named tensors."""
         ...
 
+    def initialise(
+        self, model: Any, init: str, x: np.ndarray, *, seed: int, names: Mapping[str, str]
+    ) -> list[str]:
+        """Start the kernels as `init` says (`train.recipe.INITS`); return those that were set.
+
+        Args: x: standardised examples (channels last), on which lsuv measures; names: of the
+            tensors -> the names that their values are drawn by.
+        Raises: InputError: there are none.
+        """
+        ...
+
     def count(self, model: Any) -> dict[str, int]:
         """Return the numbers of trainable scalars: `parameters`, and `norm_parameters` of them."""
         ...
@@ -274,6 +318,10 @@ class Framework(Protocol):
         """
         ...
 
+    def watchable(self, lowered: Any) -> Watchable:
+        """Return a model that `lower` gave so that its nodes, those of the source, can be seen."""
+        ...
+
     def train(
         self,
         model: Any,
@@ -285,6 +333,7 @@ class Framework(Protocol):
         device: str,
         channels_first: bool,
         task: Task,
+        look: Look | None = None,
     ) -> RunResult:
         """Train `model` in place on a `relucate.data.Dataset` and score it on the test part."""
         ...
@@ -300,10 +349,22 @@ class Framework(Protocol):
         ...
 
     def device(self, wanted: str) -> str:
-        """Return the device of its engine; "auto" is the framework's choice.
+        """Return the kind of the device of its engine, such as cuda; "auto" is its own choice.
 
         Raises: InputError: a device that it doesn't have.
         """
+        ...
+
+    def gpus(self) -> tuple[str, ...]:
+        """Return the NVIDIA GPUs that it sees, as CUDA_VISIBLE_DEVICES names them."""
+        ...
+
+    def card(self, device: str) -> str:
+        """Return the name of the GPU that this process computes on, empty for other devices."""
+        ...
+
+    def full_float32(self) -> AbstractContextManager[None]:
+        """Return a context in which float32 is computed in full, on a GPU too, not in TF32."""
         ...
 
     def limit_threads(self, threads: int) -> None:

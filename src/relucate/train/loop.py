@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
 
+from .looking import Look
 from .recipe import Recipe
 from .run import EpochReport, OnEpoch, RunResult
 from .streams import curve_sample, curve_statistics, statistics_sample
@@ -45,6 +47,16 @@ class Engine(Protocol):
         """Return the numbers of trainable scalars: `parameters`, `norm_parameters` of them."""
         ...
 
+    # Only for a run that is looked at (`looking`).
+
+    def inputs(self, index: np.ndarray) -> np.ndarray:
+        """Return the test examples at `index` as the model takes them."""
+        ...
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Return a context in which nothing that happens changes the training."""
+        ...
+
 
 def run(
     engine: Engine,
@@ -55,6 +67,7 @@ def run(
     seed: int,
     on_epoch: OnEpoch = lambda report: None,
     task: Task = CLASSIFICATION,
+    look: Look | None = None,
 ) -> RunResult:
     """Train with `engine` for all epochs and score on the test part.
 
@@ -63,11 +76,15 @@ def run(
         task: prepared for this run (`Task.prepared`).
         trained: number of training examples.
         seed: decides on which of them statistics are re-estimated.
+        look: looks at the model between epochs; what it saw is the result's `probe`.
 
     Returns: the score after the last epoch, or that of the best epoch on the held-out part. A loss
         that isn't finite ends the run as `diverged`.
     """
-    return _Run(engine, recipe, labels, trained, seed, on_epoch, task).result()
+    result = _Run(engine, recipe, labels, trained, seed, on_epoch, task, look).result()
+    if look is not None:
+        result.probe = look.found
+    return result
 
 
 class _Run:
@@ -82,7 +99,9 @@ class _Run:
         seed: int,
         on_epoch: OnEpoch,
         task: Task,
+        look: Look | None,
     ) -> None:
+        self.look = look
         self.engine, self.recipe, self.on_epoch, self.task = engine, recipe, on_epoch, task
         self.labels, self.held = labels, "held" in labels
         self.sample = statistics_sample(seed, trained, recipe.reestimate)
@@ -95,6 +114,7 @@ class _Run:
 
     def result(self) -> RunResult:
         """Run all epochs, then score."""
+        self._look(0)
         for epoch in range(self.recipe.epochs):
             loss = self._timed("train", self._train, epoch)
             finite = math.isfinite(loss)
@@ -105,6 +125,7 @@ class _Run:
                 return self._ended("diverged", note=note)
             if self.held:
                 self._timed("evaluate", self._keep_best, epoch)
+            self._look(epoch + 1)
         if self.held:
             return self._best()
         values = self._timed("evaluate", self._score)
@@ -165,6 +186,16 @@ class _Run:
             self.engine.reestimate(sample)
             self.estimated = len(sample)
         return self.task.decoded(self.engine.outputs(part, index))
+
+    def _look(self, epoch: int) -> None:
+        """Look at the model after so many epochs, with statistics of `self.sample`."""
+        if self.look is None or epoch not in self.look.epochs:
+            return
+        with self.engine.paused():
+            if len(self.sample):
+                self.engine.reestimate(self.sample)
+            chosen = curve_sample(len(self.labels["test"]), self.look.examples)
+            self.look(epoch, self.engine.inputs(chosen))
 
     def _record(self, epoch: int, loss: float, score: float | None) -> None:
         self.curve["epoch"].append(epoch + 1)

@@ -26,7 +26,8 @@ class RunSpec:
     model: the builder (name, options, source hash); arm: order and options; before: the arms whose
     initial values come first (pairing); seed; data: fingerprint and sizes; recipe; engine: `torch`
     or `keras`, backend, device, threads; versions: of the packages that compute; task: what
-    identifies a task other than the usual one (`train.task.CLASSIFICATION`).
+    identifies a task other than the usual one (`train.task.CLASSIFICATION`); probe: after which
+    epochs it is looked at (`train.looking`), and with how many examples; nothing for most runs.
     """
 
     model: Mapping[str, Any]
@@ -38,6 +39,7 @@ class RunSpec:
     engine: Mapping[str, Any]
     versions: Mapping[str, str]
     task: Mapping[str, Any] = field(default_factory=dict)
+    probe: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as JSON-ready data."""
@@ -51,6 +53,7 @@ class RunSpec:
             "engine": dict(self.engine),
             "versions": dict(self.versions),
             **({"task": dict(self.task)} if self.task else {}),
+            **({"probe": dict(self.probe)} if self.probe else {}),
         }
 
     @property
@@ -77,12 +80,14 @@ class RunResult:
     epoch: int | None = None  # the scored epoch, if it was chosen on held-out data
     scores: dict[str, float | None] = field(default_factory=dict)  # others, of the user's own run
     examples: int = 0  # length of per_example, where the data doesn't say it
+    probe: dict[str, Any] = field(default_factory=dict)  # what a `Look` saw
     constant: bool = False  # whether all test examples got the same prediction
     per_example: np.ndarray | None = None  # (test examples,) bool or float
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but `per_example` as JSON-ready data."""
-        return {k: v for k, v in self.__dict__.items() if k != "per_example"}
+        kept = {k: v for k, v in self.__dict__.items() if k != "per_example"}
+        return kept if self.probe else {k: v for k, v in kept.items() if k != "probe"}
 
 
 def check_result(result: Any) -> None:

@@ -206,7 +206,7 @@ class TestOneExecutor:
         with pytest.raises(InputError, match=r"a run needs 500 cores .*no node of the Ray cluster"):
             RayExecutor(Setup(resolve(builder), data, threads=500)).__enter__()
         with pytest.raises(InputError, match=r"a run needs 1 core and 0\.5 GPU .*and 0 GPUs"):
-            RayExecutor(Setup(resolve(builder), data, gpus=0.5)).__enter__()
+            RayExecutor(Setup(resolve(builder), data, gpus_per_run=0.5)).__enter__()
 
     def test_another_relucate_on_the_nodes(self, executor, data, monkeypatch):
         monkeypatch.setattr(executor_module, "__version__", "9.9")

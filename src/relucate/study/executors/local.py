@@ -100,7 +100,12 @@ class LocalExecutor:
                     stdin=subprocess.PIPE,  # stays open: it closes when the driver is gone
                     stdout=stream,
                     stderr=subprocess.STDOUT,
-                    env={**os.environ, **variables(self.setup.threads), **self.environment},
+                    env={
+                        **os.environ,
+                        **variables(self.setup.threads),
+                        **_own_gpu(self.setup.gpus, number),
+                        **self.environment,
+                    },
                     start_new_session=True,  # Ctrl-C reaches only the driver, which ends them
                 )
             output = log.open("rb")
@@ -228,6 +233,11 @@ def _listen(folder: Path, key: bytes, backlog: int) -> Listener:
     if hasattr(socket, "AF_UNIX") and len(os.fsencode(address)) <= _PATH_LIMIT:
         return Listener(address, "AF_UNIX", backlog=backlog, authkey=key)
     return Listener(("127.0.0.1", 0), "AF_INET", backlog=backlog, authkey=key)
+
+
+def _own_gpu(gpus: tuple[str, ...], number: int) -> dict[str, str]:
+    """Return the variable by which worker `number` sees one of the GPUs, in turn, and no other."""
+    return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
 
 
 def _end(worker: _Worker) -> None:

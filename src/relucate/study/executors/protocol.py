@@ -31,7 +31,8 @@ class Setup:
     threads: int = 1  # of each
     task: TrainTask = CLASSIFICATION  # what the networks are trained for
     address: str | None = None  # of a cluster, for an executor that needs one
-    gpus: float | None = None  # of each task, there; None: one, if it has any
+    gpus_per_run: float | None = None  # of each task, there; None: one, if it has any
+    gpus: tuple[str, ...] = ()  # that runs take in turn, as CUDA_VISIBLE_DEVICES names them
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Epoch:
-    """A run has finished an epoch."""
+    """A run has finished an epoch, or an inspection an arm."""
 
     key: Any
     report: EpochReport

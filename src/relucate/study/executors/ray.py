@@ -106,7 +106,7 @@ class RayExecutor:
         self._seen, self._nodes = time.monotonic(), self._living()
         gpus = sum(node["Resources"].get("GPU", 0) for node in self._nodes)
         cores = sum(node["Resources"].get("CPU", 0) for node in self._nodes)
-        given = self.setup.gpus
+        given = self.setup.gpus_per_run
         self._gpus = (1.0 if gpus else 0.0) if given is None else float(given)
         there = f"{count(len(self._nodes), 'node')} with {cores:g} cores and {gpus:g} GPUs"
         each = f"{count(self.setup.threads, 'core')}{f' and {self._gpus:g} GPU' * bool(self._gpus)}"

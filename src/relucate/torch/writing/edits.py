@@ -16,7 +16,7 @@ from torch import fx, nn
 
 from ...errors import Refused
 from ...graph import Graph, Node
-from ..modules import FixedOffset, TokenBatchNorm
+from ..modules import FixedAffine, FixedOffset, TokenBatchNorm
 from ..reading.reader import Reading
 from ..reading.symbolic import is_output_class
 from ..reading.targets import canonical
@@ -84,6 +84,8 @@ class Edits:
         taken = {layer: self._to_move(layer) for layer in found.moved.values()}
         for layer in found.gone:
             self._exchange(self._path(self._node_of(layer)), nn.Identity())
+        for layer, name in found.shifts.items():
+            self._exchange(self._path(self._node_of(layer)), self._fixed(self.new.nodes[name]))
         for layer, source in found.moved.items():
             parent, _, name = layer.rpartition(".")
             self.twin.get_submodule(parent)._modules[name] = taken[source]
@@ -98,6 +100,11 @@ class Edits:
         module = self.twin.get_submodule(layer)
         over_tokens = is_over_tokens(self._node_of(layer))
         return TokenBatchNorm.like(module) if over_tokens else module
+
+    def _fixed(self, node: Node) -> nn.Module:
+        """Return the module of a new affine."""
+        arrays = {role: self.new.tensors[key] for role, key in node.arrays.items()}
+        return FixedAffine({r: tensor_like(array, self.like) for r, array in arrays.items()})
 
     def _node_of(self, layer: str) -> Node:
         return next(node for node in self.old if node.layer == layer)

@@ -2,15 +2,16 @@
 
 Where a linear layer, its norm and its activation are modules that are called one after the other,
 another order of the three is the same class with the same forward, and other modules under the
-names that it calls; a norm that went leaves nn.Identity. Pure: two Graphs and the modules that a
-reading found. Called by `writer`; that what it says is what happens is shown by `proving`.
+names that it calls; a norm that went leaves nn.Identity, or the shift that is left of it. Pure: two
+Graphs and the modules that a reading found. Called by `writer`; that what it says is what happens
+is shown by `proving`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...graph import Graph
@@ -26,12 +27,14 @@ class Exchange:
             place; None where nothing is left.
         moved: a layer of the old graph -> the layer whose module takes its place.
         gone: the layers whose place nn.Identity takes.
+        shifts: a layer of the old graph -> the new affine that takes the place of its norm.
         failing: nodes of either graph -> why modules alone can't express what became of them.
     """
 
     nodes: Mapping[str, str | None]
     moved: Mapping[str, str]
     gone: frozenset[str]
+    shifts: Mapping[str, str]
     failing: Mapping[str, str]
 
     def place(self, old: Graph, name: str) -> str:
@@ -47,8 +50,10 @@ def exchange(old: Graph, new: Graph, modules: Mapping[str, Any]) -> Exchange:
     Args: modules: a node's `layer` -> its module, for nodes that came from a module of their own.
     """
     nodes = _arranged(old, new)
-    failing = {name: "it is a new layer" for name in new.nodes if name not in old.nodes}
+    placed = set(nodes.values())
+    failing = {name: "it is a new layer" for name in new.nodes if name not in {*old.nodes, *placed}}
     moved: dict[str, str] = {}
+    shifts: dict[str, str] = {}
     gone: set[str] = set()
     for layer, places in _places(old, modules).items():
         targets = {_layer(old, nodes[name]) for name in places}
@@ -59,6 +64,8 @@ def exchange(old: Graph, new: Graph, modules: Mapping[str, Any]) -> Exchange:
             failing.update(dict.fromkeys(places, f"'{layer}' is used at several places"))
         elif target is None:
             gone.add(layer)
+        elif len(places) == 1 and (shift := nodes[places[0]]) not in old.nodes:
+            shifts[layer] = str(shift)
         elif target not in modules or not _is_single(old, places):
             failing.update(dict.fromkeys(places, "it is no module of its own"))
         else:
@@ -68,8 +75,9 @@ def exchange(old: Graph, new: Graph, modules: Mapping[str, Any]) -> Exchange:
             failing[name] = "it is no module of its own"
     if set(moved) != set(moved.values()):
         failing.update(dict.fromkeys(moved, "its module is used at several places"))
-    failing.update(_wrong(old, new, Exchange(nodes, moved, frozenset(gone), {}), modules))
-    return Exchange(nodes, moved, frozenset(gone), failing)
+    found = Exchange(nodes, moved, frozenset(gone), shifts, {})
+    failing.update(_wrong(old, new, found, modules))
+    return replace(found, failing=failing)
 
 
 def _places(old: Graph, modules: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -81,7 +89,10 @@ def _places(old: Graph, modules: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _layer(old: Graph, name: str | None) -> str | None:
-    return None if name is None else old.nodes[name].layer
+    """Return the layer of a node; that of a new one has a name that none of the old graph has."""
+    if name is None:
+        return None
+    return old.nodes[name].layer if name in old.nodes else f"{name} (new)"
 
 
 def _is_single(old: Graph, names: list[str]) -> bool:
@@ -104,12 +115,19 @@ def _rows(old: Graph) -> list[list[str]]:
 
 
 def _arranged(old: Graph, new: Graph) -> dict[str, str | None]:
-    """Return for each node of the old graph the one that has its place in the new graph's row."""
+    """Return for each node of the old graph the one that has its place in the new graph's row.
+
+    A new affine has the place of the norm that it is left of.
+    """
     rank = {name: number for number, name in enumerate(new.nodes)}
-    found: dict[str, str | None] = {name: name if name in rank else None for name in old.nodes}
+    stays = {name: name for name in old.nodes if name in rank}
+    fresh = [node for node in new if node.op == "affine" and node.name not in old.nodes]
+    stays.update((n.added_for, n.name) for n in fresh if n.added_for in old.nodes.keys() - rank)
+    found: dict[str, str | None] = {name: stays.get(name) for name in old.nodes}
     for row in _rows(old):
-        kept = [name for name in row if name in rank]
-        found.update(zip(kept, sorted(kept, key=rank.__getitem__), strict=True))
+        places = [name for name in row if name in stays]
+        contents = (stays[name] for name in places)
+        found.update(zip(places, sorted(contents, key=rank.__getitem__), strict=True))
     return found
 
 
@@ -128,6 +146,8 @@ def _wrong(
         reads = tuple(found.nodes[found.place(old, source)] for source in node.inputs)
         if reads != new.nodes[name].inputs:
             yield name, "what it reads is read by others too"
+        if name not in old.nodes:
+            continue
         if old.nodes[name].layer not in modules and changed_shape(old, new, name):
             yield name, "its weights are no module's"
     ends = tuple(found.nodes[found.place(old, name)] for name in old.outputs)

@@ -29,6 +29,7 @@ from ..state import unchanged
 from .copying import copied
 from .fused import is_fused, taken_apart
 from .keeping import keep
+from .sources import calls_as_modules
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,14 @@ def _trace_in(twin: nn.Module, path: str, arguments: Mapping[str, Any]) -> bool:
     if is_fused(source):
         x = next((value for value in arguments.values() if isinstance(value, Tensor)), None)
         made = None if x is None else taken_apart(source, x)
-        return made is not None and _put(twin, source, made)
+        if made is None:
+            return False
+        for node in list(made.graph.nodes):
+            _as_module(made, made.graph, node)
+        made.recompile()
+        return _put(twin, source, made)
+    if calls_as_modules(source):
+        return True
     if not path or any(p is not None for p in source._parameters.values()):
         return False  # its own reset_parameters would be lost
     fixed = {name: value for name, value in arguments.items() if not isinstance(value, Tensor)}

@@ -1,4 +1,4 @@
-"""Take apart a batch norm with more inside, such as timm's BatchNormAct2d: dropout, an activation.
+"""Take apart a norm with more inside, such as timm's BatchNormAct2d: dropout, an activation.
 
 Its forward is traced in eval mode, with PyTorch's own class, which holds the same tensors, in place
 of the function; that the two compute the same in training mode too is seen by calling both. Called
@@ -16,11 +16,18 @@ from torch import Tensor, fx, nn
 from ..reading.targets import canonical
 
 _ROLES = ("running_mean", "running_var", "weight", "bias")
-_BASES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_CALLS: dict[type[nn.Module], tuple[str, ...]] = {  # how the function of a class may be called
+    nn.BatchNorm1d: ("batch_norm", "functional_batch_norm"),
+    nn.BatchNorm2d: ("batch_norm", "functional_batch_norm"),
+    nn.BatchNorm3d: ("batch_norm", "functional_batch_norm"),
+    nn.GroupNorm: ("group_norm",),
+    nn.LayerNorm: ("layer_norm",),
+}
+_BASES = tuple(_CALLS)
 
 
 def is_fused(module: nn.Module) -> bool:
-    """Return whether a module is a batch norm by its class, with a forward of its own."""
+    """Return whether a module is a norm by its class, with a forward of its own."""
     return isinstance(module, _BASES) and type(module) not in _BASES
 
 
@@ -33,7 +40,7 @@ def taken_apart(source: Any, x: Tensor) -> fx.GraphModule | None:
         graph = _Tracer().trace(_in_eval_mode(source))
     except Exception:  # a forward that needs numbers
         return None
-    calls = [node for node in graph.nodes if _is_norm_call(node)]
+    calls = [node for node in graph.nodes if _is_norm_call(node, source)]
     if len(calls) != 1 or any(vars(source)[kind] for kind in ("_forward_hooks", "_backward_hooks")):
         return None
     root = nn.Module()
@@ -66,16 +73,26 @@ def _in_eval_mode(source: nn.Module) -> nn.Module:
     return twin
 
 
-def _is_norm_call(node: fx.Node) -> bool:
+def _base(source: nn.Module) -> type[nn.Module]:
+    return next(one for one in _BASES if isinstance(source, one))
+
+
+def _is_norm_call(node: fx.Node, source: nn.Module) -> bool:
     name = canonical(node.target, {})[0] if node.op == "call_function" else ""
-    return name in ("batch_norm", "functional_batch_norm")
+    return name in _CALLS[_base(source)]
 
 
 def _plain(source: Any) -> nn.Module:
-    """Return a batch norm of PyTorch's own class with the same tensors and settings."""
-    base = next(one for one in _BASES if isinstance(source, one))
-    made: Any = base(source.num_features, source.eps, source.momentum, source.affine)
-    made.track_running_stats, made.training = source.track_running_stats, source.training
+    """Return a norm of PyTorch's own class with the same tensors and settings."""
+    base: Any = _base(source)
+    if base is nn.GroupNorm:
+        made = base(source.num_groups, source.num_channels, source.eps, source.affine)
+    elif base is nn.LayerNorm:
+        made = base(source.normalized_shape, source.eps, source.elementwise_affine)
+    else:
+        made = base(source.num_features, source.eps, source.momentum, source.affine)
+        made.track_running_stats = source.track_running_stats
+    made.training = source.training
     made._parameters.update({k: v for k, v in source._parameters.items() if k in _ROLES})
     held = (*_ROLES, "num_batches_tracked")
     made._buffers.update({k: v for k, v in source._buffers.items() if k in held})
@@ -104,5 +121,5 @@ def _are_the_same(source: nn.Module, made: nn.Module, name: str, x: Tensor) -> b
 
 
 def _statistics(one: nn.Module, other: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    pairs = ((one._buffers[name], other._buffers[name]) for name in _ROLES[:2])
+    pairs = ((one._buffers.get(name), other._buffers.get(name)) for name in _ROLES[:2])
     return [(a, b) for a, b in pairs if a is not None and b is not None]

@@ -23,6 +23,7 @@ from ...graph import Graph, Node
 from ..reading.reader import Reading, example_of, read
 from ..state import unchanged
 from .exchanging import Exchange
+from .units import condensed, units
 
 Calls = list[tuple[str, str]]  # path of a module, path of the module that gave its input
 
@@ -48,7 +49,8 @@ def prove(
     if not failure:
         try:
             graph = read(made, reading.example, leaves=reading.leaves)
-            failure = _difference(graph, reading.graph, new, found)
+            whole_now = {p: names for p, names in units(graph).items() if p in reading.graph.nodes}
+            failure = _difference(condensed(graph, whole_now), reading.graph, new, found)
         except RelucateError as error:
             failure = f"it can't be read again: {error}"
     return Proof(failure, graph, found.moved)
@@ -160,6 +162,8 @@ def _difference(again: Graph, old: Graph, new: Graph, found: Exchange) -> str:
         one, planned = again.nodes[name], new.nodes[content]
         reads = tuple(found.place(old, source) for source in old.nodes[name].inputs)
         if (one.op, one.shape, one.inputs) != (planned.op, planned.shape, reads):
+            return f"'{name}' isn't what was planned there"
+        if one.attrs.get("inside") != planned.attrs.get("inside"):
             return f"'{name}' isn't what was planned there"
         if _axis(one) != _axis(planned):
             return f"'{name}' would work along another axis than planned"

@@ -25,6 +25,7 @@ from .exchanging import Exchange, exchange, stuck_norms
 from .fused import is_fused
 from .proving import Proof, prove
 from .resetting import Init, reset
+from .units import condensed, intact, units
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,19 @@ def write(
     The traced forward is that of eval mode: code behind `if self.training` isn't in a GraphModule.
     """
     whole = unwrap(model)
-    found = find_exchange(graph, whole, reading)
+    names, planned, seen = _with_units(graph, whole, reading)
+    found = find_exchange(planned, whole, seen)
     why = "; ".join(f"'{name}': {reason}" for name, reason in found.failing.items())
     if not why:
-        edits = Edits(graph, whole, reading)
+        edits = Edits(planned, whole, seen)
         made = edits.exchanged(found)
-        proof = prove(made, whole, reading, graph, found) if found.moved else None
+        moves = found.moved or found.shifts
+        proof = prove(made, whole, seen, planned, found) if moves else None
         if not (why := proof.failure if proof else ""):
             if fresh is not None:
                 reset(made, fresh, found.moved, init)
-            return Written(made, edits.paths, proof)
+            paths = {names.get(name, name): path for name, path in edits.paths.items()}
+            return Written(made, paths, proof)
     if reading.way != "fx":
         raise Refused(
             "torch.fx can't trace the forward of this model, so that nothing can be put into it, "
@@ -84,6 +88,24 @@ def write(
         reset(made, fresh, init=init)
     copy_modes(made, whole)
     return Written(made, edits.paths)
+
+
+def _with_units(
+    graph: Graph, whole: nn.Module, reading: Reading
+) -> tuple[dict[str, str], Graph, Reading]:
+    """Return an edited graph, and the reading that it is an edit of, with a node for each unit.
+
+    And for each such node the last of those that it stands for.
+    """
+    found = intact(units(reading.graph), reading.graph, graph)
+    modules = {path: whole.get_submodule(path) for path in found}
+    seen = replace(
+        reading,
+        graph=condensed(reading.graph, found),
+        modules={**reading.modules, **modules},
+    )
+    names = {path: nodes[-1] for path, nodes in found.items()}
+    return names, condensed(graph, found), seen
 
 
 def find_exchange(graph: Graph, whole: nn.Module, reading: Reading) -> Exchange:
@@ -116,19 +138,18 @@ def functions_moved(graph: Graph, whole: nn.Module, reading: Reading) -> set[str
     """
     if reading.way == "fx":
         return set()
-    old = reading.graph
+    _, planned, seen = _with_units(graph, whole, reading)
+    old = seen.graph
     failing = [
-        old.nodes[name]
-        for name in find_exchange(graph, whole, reading).failing
-        if name in old.nodes
+        old.nodes[name] for name in find_exchange(planned, whole, seen).failing if name in old.nodes
     ]
     calls = Counter(node.layer for node in old)
     acts = {node.layer for node in failing if node.kind == "act"}
-    functions = {layer.rpartition("/")[0] for layer in acts if layer not in reading.modules}
-    shared = {layer for layer in acts if layer in reading.modules and calls[layer] > 1}
+    functions = {layer.rpartition("/")[0] for layer in acts if layer not in seen.modules}
+    shared = {layer for layer in acts if layer in seen.modules and calls[layer] > 1}
     norms = {node.layer.rpartition("/")[0] for node in failing if node.kind == "norm"}
     functions |= {path for path in norms if path and is_fused(whole.get_submodule(path))}
-    return (functions | {layer.rpartition(".")[0] for layer in shared}) - {""}
+    return functions | {layer.rpartition(".")[0] for layer in shared}
 
 
 def unwritable(graph: Graph, model: nn.Module, reading: Reading) -> dict[str, str]:
@@ -138,7 +159,8 @@ def unwritable(graph: Graph, model: nn.Module, reading: Reading) -> dict[str, st
     """
     if reading.way == "fx":
         return {}
-    found = find_exchange(graph, unwrap(model), reading)
-    stuck = stuck_norms(reading.graph, graph, found)
+    whole = unwrap(model)
+    names, planned, seen = _with_units(graph, whole, reading)
+    stuck = stuck_norms(seen.graph, planned, find_exchange(planned, whole, seen))
     why = "torch.fx can't trace the forward of this model, and modules alone can't do it"
-    return {norm: f"{why} ({reason})" for norm, reason in stuck.items()}
+    return {names.get(norm, norm): f"{why} ({reason})" for norm, reason in stuck.items()}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ....graph.inference import Mismatch
-from ...modules import FixedOffset
+from ...modules import FixedAffine, FixedOffset
 from ..builder import Weight
 from ..program import Data, Unknown, need_data
 from ..translator import Translator
@@ -233,6 +233,11 @@ def _with_weights(t: Translator, op: str, x: Data, other: Tensor, first: bool) -
     return found
 
 
+def _fixed_affine(t: Translator, m: FixedAffine, input: Any) -> Data:
+    weights = {r: Weight(x) for r in ("scale", "offset") if (x := getattr(m, r)) is not None}
+    return t.emit("affine", [need_data(input)], {}, weights)
+
+
 def _neg(t: Translator, input: Any) -> Data:
     return t.emit("rescale", [need_data(input)], {"scale": -1.0, "offset": 0.0})
 
@@ -338,5 +343,6 @@ MODULES: dict[type, Handler] = {
     nn.Dropout: _dropout_module("dropout"),
     nn.AlphaDropout: _dropout_module("alpha_dropout"),
     nn.FeatureAlphaDropout: _dropout_module("alpha_dropout", spatial=True),
+    FixedAffine: _fixed_affine,
     FixedOffset: lambda t, m, input, source: combine(t, "add", need_data(input), m.offset),
 }
