@@ -23,9 +23,10 @@ from ..moments.seen import Seen, measure, seen
 from ..phrases import count, some
 from ..surgery.audit import hidden_text
 from ..surgery.points import Place, Point, places
-from ..train.framework import Framework, ReadModel, Target, Watchable
+from ..train.framework import Framework, ReadModel
 from ..train.task import Task
 from ..train.tasks import TASKS, task_for
+from ..train.watching import Target, Watchable
 from .inputs import arrays_for
 from .shown import Shown
 

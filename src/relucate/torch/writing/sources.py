@@ -8,8 +8,8 @@ that no trace is needed. Called by `functions`; that the result computes the sam
 """
 
 from __future__ import annotations
-
 import __future__
+
 import ast
 import copy
 import copyreg
