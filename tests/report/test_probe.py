@@ -124,8 +124,8 @@ def test_distributions_are_side_by_side_and_are_the_samples(report):
 
 def test_dead_channels_by_depth_are_shares():
     image = keras.Input((6,))
-    x = kl.BatchNormalization(name="norm")(kl.Dense(4, name="dense")(image))
-    model = keras.Model(image, kl.Dense(2)(kl.ReLU()(x)))
+    x = kl.BatchNormalization(name="norm")(kl.Dense(4, name="first")(image))
+    model = keras.Model(image, kl.Dense(2, name="last")(kl.ReLU()(x)))
     model.get_layer("norm").beta.assign([-99.0, 0.0, 0.0, 0.0])
     from matplotlib.figure import Figure
 

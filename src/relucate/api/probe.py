@@ -279,9 +279,10 @@ def _forward(
 
 def _too_wide(points: Sequence[Point]) -> Iterator[str]:
     if points:
+        names = some([f"'{point.layer}'" for point in points], 5)
         yield (
-            f"effective rank: not measured for {some([point.layer for point in points], 5)}, with "
-            f"more than {rank.MOST} channels."
+            "effective rank: not measured where the next layer reads more than "
+            f"{rank.MOST} channels ({names})."
         )
 
 
