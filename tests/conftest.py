@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-os.environ.setdefault("KERAS_BACKEND", "torch")
+import relucate  # noqa: F401  # chooses the Keras backend, as in a user's process
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 

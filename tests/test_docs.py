@@ -2,6 +2,7 @@
 
 import doctest
 import importlib.util
+import os
 import pkgutil
 import re
 import shlex
@@ -81,6 +82,7 @@ def check_console(code, folder):
             capture_output=True,
             text=True,
             timeout=250,
+            env={name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"},
         )
         assert done.returncode == 0, done.stderr
         if expected.strip():
@@ -93,6 +95,17 @@ def check_make(code):
         target = line.split("#")[0].split()[1]
         done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_relucate_is_imported_before_keras(page):
+    """It chooses an installed backend: with Keras first, a copied block may ask for TensorFlow."""
+    scripts = [code for kind, code in blocks(page) if kind == "python"]
+    code = "".join(code for code in scripts if not code.startswith("# "))  # files are imported
+    ours, theirs = (
+        re.search(rf"^(import|from) {name}\b", code, re.MULTILINE) for name in ("relucate", "keras")
+    )
+    assert not theirs or (ours and ours.start() < theirs.start())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -61,6 +61,20 @@ def warm_up() -> None:
             named(name)
 
 
+def trouble(error: BaseException) -> str:
+    """Return "memory" for an error of a GPU that has too little of it, "device" for a lost GPU.
+
+    Empty for others. What caused the error counts, too.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        for name in FRAMEWORKS:
+            if name in imported() and (found := named(name).trouble(cause)):
+                return found
+        cause = cause.__cause__
+    return ""
+
+
 def limit_threads(threads: int) -> None:
     """Limit the number of threads of `HOST`, if it is installed."""
     with suppress(ImportError):

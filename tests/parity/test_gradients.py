@@ -11,8 +11,8 @@ from torch.nn import functional as F
 import relucate
 from relucate.errors import InputError, Refused
 from relucate.frameworks import framework_of
-from relucate.train.framework import Target
 from relucate.train.tasks import TASKS
+from relucate.train.watching import Target
 
 
 class Net(nn.Module):
@@ -186,7 +186,7 @@ def test_what_gives_no_gradients_is_refused_with_the_reason():
             relucate.probe(Conditional(), x, gradients=True, labels=y)
     image = keras.Input((6,))
     odd = keras.Model(image, kl.Dense(3)(kl.ReLU()(Opaque(name="strange")(kl.Dense(4)(image)))))
-    with pytest.raises(Refused, match="gradients of a Keras model are taken in PyTorch.*strange"):
+    with pytest.raises(Refused, match=r"are taken in PyTorch.*strange"):
         relucate.probe(odd, x, gradients=True, labels=y)
 
 

@@ -167,7 +167,20 @@ def test_a_value_stands_before_its_sentence(make_study):
     study = make_study(8, orders=FOUR[:3])
     for found, act in zip(study["comparisons"], ("relu", "tanh"), strict=True):
         found["values"] = {"act": act, "dropout": 0.2}
-    assert "relu, dropout 0.2: linear-act-norm is better" in printed(study, 200)
+    first, second = study["comparisons"]
+    across = {**second, "against": first["arm"], "values": {}, "sentence": "Across."}
+    study["comparisons"].append(across)
+    text = printed(study, 200)
+    assert "relu, dropout 0.2: linear-act-norm is better" in text
+    assert "Across." not in text
+
+
+@pytest.mark.parametrize(("width", "lost"), [(80, 0), (70, 1), (60, 2), (40, 3)])
+def test_a_table_of_comparisons_first_loses_its_last_columns(width, lost, make_study):
+    text = printed(make_study(6, orders=FOUR[:3]), width)
+    columns = next((line for line in text.splitlines() if "difference" in line), "")
+    assert ("correlation" in columns, "pairs" in columns) == (lost < 1, lost < 2)
+    assert bool(columns) == (lost < 3)
 
 
 def test_the_notation_of_a_tuned_arm_is_not_written_twice(study):
@@ -178,7 +191,7 @@ def test_the_notation_of_a_tuned_arm_is_not_written_twice(study):
                 found[side] = label if found[side] == arm["label"] else found[side]
         for run in study["runs"]:
             run["arm"] = label if run["arm"] == arm["label"] else run["arm"]
-        arm["label"] = label
+        arm |= {"label": label, "options": {"lr": 0.1}}
     text = printed(study, 90)
     assert "  linear-norm-act (lr=0.1)  before" in text
-    assert "after (lr=0.1) minus before (lr=0.1):" in text
+    assert "after (lr 0.1) minus before (lr 0.1):" in text

@@ -8,8 +8,7 @@ import torch
 
 from relucate.data import make
 from relucate.errors import InputError
-from relucate.study import devices
-
+from relucate.study import devices, plan
 from relucate.study.devices import Devices, gpus_of
 from relucate.study.executors.local import _own_gpu
 from relucate.study.plan import StudyPlan
@@ -116,14 +115,21 @@ class TestPlans:
 
     def test_only_runs_of_a_gpu_in_full_float32_are_new(self):
         def engine(device, **recipe):
-            plan = made_plan(recipe=Recipe(batch_size=4, **recipe))
+            made = made_plan(recipe=Recipe(batch_size=4, **recipe))
             found = {"name": "torch", "reason": "", "backend": "torch", "device": device}
-            return plan.spec(dataclasses.replace(INSPECTION, engine=found), 0, 0).engine
+            return made.spec(dataclasses.replace(INSPECTION, engine=found), 0, 0).engine
 
         assert "float32" not in engine("cpu")
         assert "float32" not in engine("cuda", precision="bf16")
         assert "float32" not in engine("cuda", precision="tf32")
         assert engine("cuda")["float32"] == "full"
+
+    def test_a_gpu_has_at_most_eight_workers_unless_jobs_says_so(self, four, monkeypatch):
+        monkeypatch.setattr(plan.os, "sched_getaffinity", lambda process: range(100))
+        assert made_plan(pairs=99, device="cuda").workers == 32
+        assert made_plan(pairs=99, device="cuda:2").workers == 8
+        assert made_plan(pairs=99, device="cuda:2", jobs=12).workers == 12
+        assert made_plan(pairs=99, device="cpu").workers == 100
 
     def test_the_keras_engine_asks_no_gpu(self, four):
         assert made_plan(device="cuda", engine="keras").gpus == ()

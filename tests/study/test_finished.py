@@ -62,6 +62,7 @@ def test_a_run_is_looked_at_once():
             pairs.among(runs)
     assert len(seen) == 600
 
+
 def test_a_verdict_after_every_pair_reads_each_run_once(monkeypatch):
     read = []
     monkeypatch.setattr(StudyResults, "_check_metric", lambda self, result: read.append(result))

@@ -4,6 +4,7 @@ Run by `test_devices`.
 """
 
 from contextlib import nullcontext
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ class TestTraining:
 
         train(Counting(*net(dropout=0.3)), images(), recipe, seed=0, device=registered().type)
         begins = waited[-3:]
-        assert [b - a for a, b in zip(begins, begins[1:], strict=False)] == [1, 1]
+        assert [b - a for a, b in pairwise(begins)] == [1, 1]
 
     @pretends
     def test_an_epoch_that_waits_is_noticed_by_this_test(self, gpu):
@@ -114,7 +115,9 @@ class TestTraining:
                 return super().forward(x / x.abs().max().item())
 
         before = len(gpu.waits)
-        train(Waits(72, 4), images(), Recipe(epochs=1, batch_size=8), seed=0, device=registered().type)
+        train(
+            Waits(72, 4), images(), Recipe(epochs=1, batch_size=8), seed=0, device=registered().type
+        )
         assert len(gpu.waits) - before > 12  # one in each step
 
     def test_regression_and_held_out_examples(self, gpu):

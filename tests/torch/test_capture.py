@@ -1,4 +1,4 @@
-"""A step is captured only if it does the same at every call; the draws are those without a graph."""
+"""A step is captured only if it does the same at every call, and draws as without a graph."""
 
 import random
 import re
@@ -45,6 +45,17 @@ def found(step, model):
     return obstacle([watched(step, model), watched(step, model)])
 
 
+MODULES = {
+    "value": (lambda m, x: x / x.abs().max().item(), "waits for values of the GPU"),
+    "mask": (lambda m, x: x * x[x > 0].mean(), "waits for values of the GPU .*index"),
+    "nonzero": (lambda m, x: x * len(x.nonzero()), "waits for values of the GPU .*nonzero"),
+    "Python's random": (lambda m, x: x * random.random(), "Python's random numbers changes"),
+    "NumPy's random": (lambda m, x: x * np.random.rand(), "NumPy's random numbers changes"),
+    "torch's random": (lambda m, x: x * torch.rand(()), "torch's random numbers on the CPU"),
+    "counter": (lambda m, x: counted(m, x), "'1.calls' changes from step to step"),
+}
+
+
 class TestObstacles:
     OPTIONS = (
         {},
@@ -63,19 +74,9 @@ class TestObstacles:
         made = engine(lowered(), load("digits").subset(100, 20))
         assert found(made.step, made.model) == ""
 
-    MODULES = {
-        "value": (lambda m, x: x / x.abs().max().item(), "waits for values of the GPU"),
-        "mask": (lambda m, x: x * x[x > 0].mean(), "waits for values of the GPU .*index"),
-        "nonzero": (lambda m, x: x * len(x.nonzero()), "waits for values of the GPU .*nonzero"),
-        "Python's random": (lambda m, x: x * random.random(), "Python's random numbers changes"),
-        "NumPy's random": (lambda m, x: x * np.random.rand(), "NumPy's random numbers changes"),
-        "torch's random": (lambda m, x: x * torch.rand(()), "torch's random numbers on the CPU"),
-        "counter": (lambda m, x: counted(m, x), "'1.calls' changes from step to step"),
-    }
-
     @pytest.mark.parametrize("kind", MODULES)
     def test_what_a_graph_would_not_repeat_is_found(self, kind):
-        change, words = self.MODULES[kind]
+        change, words = MODULES[kind]
         model = nn.Sequential(nn.Flatten(), Changing(change), nn.Linear(72, 4))
         made = engine(model)
         assert re.search(words, found(made.step, model))
@@ -171,7 +172,7 @@ class TestDraws:
             model(x)
         draws.capture(registered.append)
         assert len(registered) == 3
-        draws.captured()  # nothing is drawn in a capture
+        draws.captured(done=True)  # nothing is drawn in a capture
         for _ in range(3):
             draws.reseed()
             draws._next = iter(registered)  # what the graph's kernels draw from
@@ -189,7 +190,23 @@ class TestDraws:
         model(torch.ones(4, 8, 3, 3))
         with pytest.raises(StopIteration):
             model.first(torch.ones(4))
-        draws.captured()
+        draws.captured(done=True)
+
+    def test_a_capture_that_fails_leaves_the_draws_as_they_were(self):
+        x, seen = torch.ones(4, 8, 3, 3), []
+        for fails in (False, True):
+            model, generator = Masks(), Generator()
+            draws = Draws(model, 7, generator)
+            for step in range(4):
+                if fails and step == 2:
+                    draws.capture(lambda state: None)
+                    F.dropout(x, 0.5)  # a state that has seen a capture isn't used again
+                    draws.captured(done=False)
+                draws.begin()
+                model(x)
+            seen.append(model.seen)
+        for a, b in zip(*seen, strict=True):
+            assert torch.equal(a, b)
 
     def test_at_inference_nothing_is_drawn(self):
         model = Masks().eval()
@@ -208,7 +225,7 @@ class Graph:
     def __init__(self, step):
         self.step, self.draws, self.states = step._step, step._draws, []
         self.draws.capture(self.states.append)
-        self.draws.captured()
+        self.draws.captured(done=True)
 
     def replay(self):
         self.draws._next = iter(self.states)

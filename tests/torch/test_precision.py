@@ -138,7 +138,7 @@ def test_a_certificate_is_computed_in_full(users, seen, verb):
 
 
 def test_tf32_is_refused_where_there_is_none():
-    with pytest.raises(InputError, match="tf32 needs an NVIDIA GPU .* on cpu"):
+    with pytest.raises(InputError, match=r"tf32 needs an NVIDIA GPU .* on cpu"):
         train(net(), images(), Recipe(epochs=1, batch_size=16, precision="tf32"), seed=0)
 
 

@@ -326,3 +326,31 @@ def test_a_registered_function_that_ends_in_one_of_pytorchs():
     again, _ = relucate.rebuild(made, "norm-linear-act", example=(2, 6, 6))
     again.load_state_dict(net.state_dict())
     torch.testing.assert_close(again(x), net(x))
+
+
+class Filled(nn.Module):
+    """It puts values into a tensor that it made: a cache, outputs one after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU()
+        self.conv2, self.norm2, self.act2 = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU()
+
+    def forward(self, x):
+        x = self.act(self.norm(self.conv(x)))
+        kept = torch.zeros(int(x.shape[0]), 4, int(x.shape[2]), int(x.shape[3]))
+        part = kept[:, 2:]
+        kept[:, :2] = x[:, 2:]
+        part.copy_(x[:, :2] * 2)
+        return self.act2(self.norm2(self.conv2(kept)))
+
+
+def test_a_constant_that_is_filled():
+    net, shape = zoo.randomize(Filled(), 4).eval(), (2, 3, 6, 6)
+    found = relucate.audit(net, example=shape)
+    assert [site.order for site in found.sites] == ["linear-norm-act", "linear-norm-act"]
+    made, report = relucate.convert(net, "after", example=shape)
+    assert len(report.done) >= 1
+    x = torch.randn(3, 3, 7, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(made(x), net(x))

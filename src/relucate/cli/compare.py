@@ -148,7 +148,7 @@ def compare(
         except KeyboardInterrupt:
             print(f"relucate: interrupted; continue with: {_command()}", file=sys.stderr)
             raise
-        _show(study, out, format)
+        _show(study, out, format, part=_part(asked))
         if card is not None:
             study.card(card)
 
@@ -255,14 +255,22 @@ _STORED = (
 )
 
 
-def _show(study: Any, out: Path, format: TextOrJson) -> None:
+def _part(asked: dict[str, Any]) -> str:
+    """Return what the names of the files have in them if other jobs run the other pairs.
+
+    Such jobs share a folder, and the report of all pairs must stay.
+    """
+    return f"-seed-{asked['first_seed']}" if "first_seed" in asked else ""
+
+
+def _show(study: Any, out: Path, format: TextOrJson, part: str) -> None:
     """Print the verdict, then write the files: a full disk must not hide the verdict."""
     text = json.dumps(study.to_dict(), indent=1)
     try:
         _print(study, text if format is TextOrJson.json else None)
     finally:  # also if the other end of a pipe was closed
-        write_text(out / "study.json", text, _STORED)
-        page = study.report(out / "report.html")
+        write_text(out / f"study{part}.json", text, _STORED)
+        page = study.report(out / f"report{part}.html")
     if format is TextOrJson.text:
         print(f"Report: {page}")
 

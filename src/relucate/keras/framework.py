@@ -16,11 +16,12 @@ import numpy as np
 
 from ..errors import InputError, Refused
 from ..graph import Graph
-from ..train.framework import Framework, Init, Lowerable, ReadModel, Target, Watchable
+from ..train.framework import Framework, Init, Lowerable, ReadModel
 from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
+from ..train.watching import Target, Watchable
 from . import trainer
 from .initial import lsuv, orthonormal
 from .lowerable import lowerable
@@ -273,6 +274,14 @@ class _Keras:
 
     def card(self, device: str) -> str:
         return ""
+
+    def trouble(self, error: BaseException) -> str:
+        full = type(error).__name__ in (
+            "XlaRuntimeError",
+            "JaxRuntimeError",
+            "ResourceExhaustedError",
+        )
+        return "memory" if full and "RESOURCE_EXHAUSTED" in str(error) else ""
 
     def full_float32(self) -> AbstractContextManager[None]:
         return full_float32()

@@ -27,7 +27,7 @@ def no_gradients() -> AbstractContextManager[Any]:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Let jax and TensorFlow compute float32 in full on a GPU, not in TF32; torch does it itself."""
+    """Let jax and TensorFlow compute float32 in full on a GPU; the torch room does it for torch."""
     backend = keras.config.backend()
     package = sys.modules.get(backend)
     if backend == "jax" and package is not None:

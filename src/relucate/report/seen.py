@@ -20,11 +20,13 @@ Study = dict[str, Any]
 
 
 def lines(study: Study) -> list[str]:
-    """Return what a terminal shows: what the claims predict, and what couldn't be seen."""
+    """Return what a terminal shows: what the claims predict (else what was seen), what wasn't."""
     found = study.get("probe")
     if not found:
         return []
-    return [*(row["text"] for row in found["predictions"]), *notes(study)]
+    said = [row["text"] for row in found["predictions"]]
+    claims = [f"{arm['arm']}: {row['text']}" for arm in found["arms"] for row in arm["claims"]]
+    return [*(said or claims), *notes(study)]
 
 
 def heading(study: Study) -> str:

@@ -275,8 +275,9 @@ def _differences(
         for found in comparisons
     ]
     references = {comparison["against"] for comparison in comparisons}
-    table = Padding(_comparison_table(comparisons, units), INDENT)
-    if len(comparisons) > 1 and _fits(table, console, options):
+    tables = [Padding(_comparison_table(comparisons, units, n), INDENT) for n in (2, 1, 0)]
+    table = next((table for table in tables if _fits(table, console, options)), None)
+    if len(comparisons) > 1 and table is not None:
         unit = f", in {units.metric.unit}" if units.metric.unit else ""
         minus = f"minus {references.pop()}" if len(references) == 1 else "arm minus reference"
         yield Text(f"{minus}{unit}:")
@@ -365,14 +366,17 @@ def _interval_text(study: dict[str, Any]) -> str:
     return f"{level} intervals ({'; '.join(methods)})"
 
 
-def _comparison_table(comparisons: list[dict[str, Any]], units: Units) -> Table:
-    """Return one row per comparison, with a column of references if there are several."""
+def _comparison_table(comparisons: list[dict[str, Any]], units: Units, counts: int) -> Table:
+    """Return one row per comparison, with a column of references if there are several.
+
+    counts: how many of the columns pairs and correlation there is room for.
+    """
     several = len({comparison["against"] for comparison in comparisons}) > 1
     names = ("arm", "reference", "verdict") if several else ("arm", "verdict")
     headings = [(name, "left") for name in names]
     paired = not any(comparison.get("runs") for comparison in comparisons)
-    counts = ("pairs", "correlation") if paired else ("runs",)
-    headings += [(name, "right") for name in ("difference", "interval", *counts)]
+    counted = (("pairs", "correlation") if paired else ("runs",))[:counts]
+    headings += [(name, "right") for name in ("difference", "interval", *counted)]
     rows = []
     for comparison in comparisons:
         difference, word = comparison["difference"], arm_verdict(comparison)
@@ -383,7 +387,7 @@ def _comparison_table(comparisons: list[dict[str, Any]], units: Units) -> Table:
                 Text(word, style=VERDICT_STYLE.get(word, "")),
                 units.difference(difference["estimate"]),
                 span(difference, comparison["pairs"], units),
-                *_counted(comparison),
+                *_counted(comparison)[:counts],
             ]
         )
     return simple_table(headings, rows, gap=2)

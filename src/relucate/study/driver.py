@@ -18,7 +18,18 @@ from typing import Any
 from ..errors import InputError
 from ..train.run import RunResult, RunSpec, check_result
 from .display import Display
-from .executors.protocol import Died, Done, Epoch, Event, Executor, Failed, Notice, Silent, Task
+from .executors.protocol import (
+    Crowded,
+    Died,
+    Done,
+    Epoch,
+    Event,
+    Executor,
+    Failed,
+    Notice,
+    Silent,
+    Task,
+)
 from .plan import Executed
 from .results import StudyResults
 from .store import Store
@@ -86,7 +97,7 @@ def _inspect(
             case Died() if event.machine and again:
                 display.say(f"{plan.preparing} again: {_sentence(event.reason)}")
                 return _inspect(plan, executor, display, again - 1)
-            case Died():
+            case Died() | Crowded():
                 raise InputError(_sentence(event.reason))
     raise InputError("the executor gave no answer about the arms.")
 
@@ -137,6 +148,7 @@ class _Missing:
     again: deque[Key] = field(default_factory=deque)  # to be repeated
     repeated: Counter[tuple[Key, bool]] = field(default_factory=Counter)  # by what was lost
     quiet: set[Key] = field(default_factory=set)  # whose silence was shown
+    crowded: bool = False  # whether it was said that runs found no memory
     lost: Counter[str] = field(default_factory=Counter)  # by arm, since its last finished run
 
     def run(self, executor: Executor) -> None:
@@ -192,6 +204,8 @@ class _Missing:
                 self._keep(key, event.answer)
             case Failed():
                 raise type(event.error)(f"{name} failed: {event.error} {_KEPT}")
+            case Crowded():
+                self._repeat_with_fewer(key, name, _sentence(event.reason))
             case Died():
                 self._repeat_or_lose(key, name, _sentence(event.reason), event.machine)
 
@@ -209,6 +223,13 @@ class _Missing:
         self.store.put(run_hash, spec.to_dict(), plain, result.per_example, cheap=cheap)
         self.display.run_finished(label, seed, result.metric, result.status, seconds)
         _show_difference(self.outcome, self.display)
+
+    def _repeat_with_fewer(self, key: Key, name: str, reason: str) -> None:
+        """Repeat a run that found no memory, as often as fewer side by side are left to try."""
+        self.again.append(key)
+        if not self.crowded:
+            self.display.say(f"{name} is repeated: {reason}")
+        self.crowded = True
 
     def _repeat_or_lose(self, key: Key, name: str, reason: str, machine: bool) -> None:
         most = MACHINES if machine else 1

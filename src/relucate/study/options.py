@@ -59,8 +59,8 @@ class StudyOptions:
     )
     first_seed: int = option(
         0,
-        "The first pair's seed. With it --pairs may be 1: a job's part of a study that `relucate "
-        "merge` joins.",
+        "The first pair's seed, for jobs that share the pairs: --pairs may be 1 then, and it names "
+        "their reports. `relucate merge` joins them.",
         panel=STUDY,
     )
     task: str | None = option(
@@ -163,7 +163,7 @@ class StudyOptions:
     executor: str = option("local", "Where the runs run: local or ray.", panel=RUNNING)
     address: str | None = option(
         None,
-        "Of a Ray cluster: HOST:PORT, ray://HOST:PORT or auto.",
+        "Of a Ray cluster: HOST:PORT or auto.",
         panel=RUNNING,
         shown="this machine's, or a new one here",
     )

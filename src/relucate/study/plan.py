@@ -34,6 +34,7 @@ from .probing import check_probe, look
 from .source import ModelSource
 from .tasks import ENGINES, Inspection
 
+ON_A_GPU = 8  # runs side by side, unless `jobs` says otherwise: with 16, an H200 was slower
 NORMS_HINT = " (--norm-eps, --norm-momentum make them equal)"
 
 
@@ -151,7 +152,11 @@ class StudyPlan(Executed):
             object.__setattr__(self, "metric", self._metric())
         super().__post_init__()
         check_probe(self.probe)
-        _ = self.devices
+        if self.devices.numbers and self.executor in ELSEWHERE:
+            raise InputError(
+                f"{self.executor} chooses the GPUs of each run: give --device cuda, got "
+                f"'{self.device}'."
+            )
         one_of(self.engine, "engine", ENGINES)
         for recipe in map(self.recipe_of, self.arms):
             self.task.check_recipe(recipe)
@@ -177,6 +182,12 @@ class StudyPlan(Executed):
         """The GPUs that the workers take in turn; none: they aren't NVIDIA's, or there are none."""
         here = self.executor not in ELSEWHERE and self.engine in ("auto", HOST)
         return gpus_of(self.devices) if here else ()
+
+    @property
+    def workers(self) -> int:
+        """The number of parallel worker processes: on GPUs at most `ON_A_GPU` each."""
+        most = super().workers
+        return min(most, ON_A_GPU * len(self.gpus)) if self.gpus and not self.jobs else most
 
     @property
     def networks(self) -> list[Arm]:

@@ -75,11 +75,17 @@ def _arm(arm: Any, found: Part) -> dict[str, Any]:
     return {
         "arm": arm.label,
         "order": None if arm.order is None else str(arm.order),
-        "alias": arm.order and arm.order.alias,
+        "place": _place(arm.order),
         "options": arm.varied,
         **found,
         "claims": claims(found["sites"], last["points"]) if last else [],
     }
+
+
+def _place(order: Any) -> str | None:
+    """Return whether the norm is before or after the activation behind its linear layer."""
+    tokens = [] if order is None else [token for token in str(order).split("-") if token != "drop"]
+    return {"linear-norm-act": "before", "linear-act-norm": "after"}.get("-".join(tokens))
 
 
 # ---- what the claims predict
@@ -96,7 +102,7 @@ def predictions(
     """
     for before in arms:
         for after in arms:
-            ours = (before["alias"], after["alias"]) == ("before", "after")
+            ours = (before["place"], after["place"]) == ("before", "after")
             if not ours or before["options"] != after["options"]:
                 continue
             pair = {before["arm"], after["arm"]}

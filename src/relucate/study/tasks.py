@@ -20,11 +20,12 @@ from ..backend import installed
 from ..data.dataset import Dataset
 from ..errors import InputError, Refused
 from ..frameworks import FRAMEWORKS, HOST, lower, named
-from ..train.framework import Framework, Watchable
+from ..train.framework import Framework
 from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult, RunSpec
 from ..train.task import CLASSIFICATION, Task
+from ..train.watching import Watchable
 from .arms import Arm, Built, build_paired, initialise
 from .fingerprint import Behaviour, behaviour, fingerprint
 from .norm_settings import described
@@ -79,7 +80,13 @@ def inspect_arms(
     backend = next((k.framework.backend() for k in looked if k.framework.lowers), HOST)
     device = named(name).device(device)
     return Inspection(
-        {"name": name, "reason": reason, "backend": backend, "device": device, **_card(name, device)},
+        {
+            "name": name,
+            "reason": reason,
+            "backend": backend,
+            "device": device,
+            **_card(name, device),
+        },
         versions({look.framework.name for look in looked} | {name, backend}),
         tuple(look.report for look in looked),
         tuple(dict.fromkeys([note for look in looked for note in look.notes] + _alike(looked))),

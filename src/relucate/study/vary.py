@@ -17,8 +17,9 @@ from ..data.dataset import Dataset
 from ..errors import InputError, unknown
 from ..graph.ops import select
 from ..order import NORM_KINDS
+from ..phrases import chosen
 from ..train.recipe import Recipe
-from .arms import Arm, label
+from .arms import Arm
 from .compared import Compared
 from .source import ModelSource
 
@@ -68,7 +69,9 @@ def short_names(arms: Sequence[Compared]) -> dict[str, str]:
     aliases = {arm.label: arm.order.alias for arm in arms if arm.order is not None}
     if len(aliases) < len(arms) or None in aliases.values():
         return {arm.label: arm.label for arm in arms}
-    return {arm.label: label(aliases[arm.label] or arm.name, arm.varied) for arm in arms}
+    names = {arm.label: aliases[arm.label] or arm.name for arm in arms}
+    values = {arm.label: f" ({chosen(arm.varied)})" if arm.varied else "" for arm in arms}
+    return {label: f"{name}{values[label]}" for label, name in names.items()}
 
 
 def check_factors(factors: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]:

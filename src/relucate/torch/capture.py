@@ -59,6 +59,8 @@ class Step:
         if not reason:
             try:
                 self._graph = self._captured()
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:  # of CUDA, or of a module that needs values of the GPU
                 reason = briefly(error)
         if reason:
@@ -71,6 +73,7 @@ class Step:
         graph = torch.cuda.CUDAGraph()
         self._draws.capture(graph.register_generator_state)
         torch.cuda.synchronize()
+        done = False
         try:
             with _no_collection():  # it might free memory of the GPU, which a capture forbids
                 graph.capture_begin(capture_error_mode="thread_local")
@@ -78,8 +81,9 @@ class Step:
                     self._step()
                 finally:
                     graph.capture_end()
+            done = True
         finally:
-            self._draws.captured()
+            self._draws.captured(done=done)
         return graph
 
 

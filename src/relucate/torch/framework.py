@@ -19,11 +19,12 @@ from torch import fx, nn
 from ..errors import InputError, Refused
 from ..graph import Graph, Node
 from ..graph.evaluate import evaluate
-from ..train.framework import Framework, Init, Lowerable, ReadModel, Target, Watchable
+from ..train.framework import Framework, Init, Lowerable, ReadModel
 from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
+from ..train.watching import Target, Watchable
 from . import trainer
 from .initial import lsuv, orthonormal
 from .lowering.check import lower_checked
@@ -383,6 +384,12 @@ class _Torch:
 
     def card(self, device: str) -> str:
         return torch.cuda.get_device_name() if device == "cuda" else ""
+
+    def trouble(self, error: BaseException) -> str:
+        if isinstance(error, torch.OutOfMemoryError):
+            return "memory"
+        lost = getattr(torch, "AcceleratorError", ())
+        return "device" if isinstance(error, lost) or "CUDA error" in str(error) else ""
 
     def full_float32(self) -> AbstractContextManager[None]:
         return float32()

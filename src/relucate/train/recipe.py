@@ -14,7 +14,6 @@ from typing import Any
 
 from ..errors import InputError, unknown
 from ..option import option
-from .initial import INITS
 
 AUGMENTATIONS = ("flip", "crop")
 LOSSES = ("cross-entropy", "binary cross-entropy", "mse", "huber", "l1")
@@ -26,6 +25,7 @@ _ABOVE_0 = (
 )  # least, upper bound, words
 _FROM_0 = (0.0, math.inf, "a number, 0 or more")
 _BELOW_1 = (0.0, 1.0, "a number in [0, 1)")
+INITS = ("orthonormal", "lsuv")  # `train.initial`, which computes with NumPy: not for --help
 _LATER = ("loss", "class_weight", "initialization", "milestones", "unbiased")
 
 

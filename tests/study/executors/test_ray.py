@@ -215,6 +215,19 @@ class TestOneExecutor:
             with pytest.raises(InputError, match=r"has relucate .*, and the driver 9\.9: install"):
                 list(events)
 
+    def test_nodes_without_relucate(self, executor, data, monkeypatch):
+        class Elsewhere:
+            """Stands for a class whose module the nodes can't import."""
+
+            def __reduce__(self):
+                return __import__, ("relucate_that_is_not_installed",)
+
+        monkeypatch.setattr(executor_module, "__version__", Elsewhere())
+        with RayExecutor(Setup(resolve(builder), data, jobs=1)) as other:
+            events = other.run([Task("fine", inspection())])
+            with pytest.raises(InputError, match=r"can't start in the Ray cluster: .*No module na"):
+                list(events)
+
     def test_other_packages_on_a_node(self, executor):
         spec = {"versions": {"numpy": "1.0"}}
         (event,) = executor.run([Task("run", {"task": "run", "spec": spec})])

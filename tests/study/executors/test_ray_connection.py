@@ -28,18 +28,18 @@ def closed():
         return taken.getsockname()[1]
 
 
-@pytest.mark.parametrize("prefix", ["", "ray://"])
-def test_no_cluster_at_the_address(prefix):
+def test_no_cluster_at_the_address():
     pytest.importorskip("ray")
-    address = f"{prefix}127.0.0.1:{closed()}"
+    address = f"127.0.0.1:{closed()}"
     with pytest.raises(InputError, match=rf"no Ray cluster answers at '{address}'.*ray start"):
         connect(address)
 
 
-def test_an_address_that_is_none():
+@pytest.mark.parametrize("address", ["here", "ray://127.0.0.1:10001", "host:port"])
+def test_an_address_that_is_none(address):
     pytest.importorskip("ray")
-    with pytest.raises(InputError, match=r"must be HOST:PORT, .*got 'here'"):
-        connect("here")
+    with pytest.raises(InputError, match=rf"must be HOST:PORT or auto, got '{address}'.*submit"):
+        connect(address)
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,8 @@ def test_an_address_that_is_none():
 def test_options_that_do_not_fit(given, message):
     with pytest.raises(InputError, match=message):
         relucate.compare(run=lambda order, seed: 0, metric="auc", margin=0.1, **given)
+
+
+def test_gpus_by_number():
+    with pytest.raises(InputError, match="ray chooses the GPUs of each run: give --device cuda"):
+        relucate.compare("mlp", executor="ray", device="cuda:0,cuda:2", progress=False)

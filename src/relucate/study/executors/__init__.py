@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .local import LocalExecutor
-from .protocol import Died, Done, Epoch, Event, Executor, Failed, Notice, Setup, Silent, Task
+from .protocol import (
+    Crowded,
+    Died,
+    Done,
+    Epoch,
+    Event,
+    Executor,
+    Failed,
+    Notice,
+    Setup,
+    Silent,
+    Task,
+)
 from .ray import RayExecutor
 
 # The name in a plan -> the class of the executor.
@@ -15,6 +27,7 @@ ELSEWHERE = {"ray"}  # these don't count this machine's cores
 __all__ = [
     "ELSEWHERE",
     "EXECUTORS",
+    "Crowded",
     "Died",
     "Done",
     "Epoch",

@@ -26,9 +26,10 @@ from typing import IO
 
 from ...errors import InputError
 from ...files import temporary_folder
+from ...phrases import count
 from ..source import pickled
 from .environment import import_path, variables
-from .protocol import Died, Epoch, Event, Failed, Setup, Task
+from .protocol import Crowded, Died, Epoch, Event, Failed, Setup, Task
 from .watched import Watched
 
 _START_LIMIT = 120.0  # seconds for a worker to connect, and to import what it needs
@@ -42,6 +43,7 @@ class _Worker(Watched):
     process: subprocess.Popen[bytes]
     log: IO[bytes]  # its output; kept open, so that it can be read even if the folder is gone
     connection: Connection | None = None
+    retired: bool = False  # it gets no more tasks
 
     def give(self, task: Task, patience: float) -> None:
         """Send it a task; until its first message it may still be starting."""
@@ -159,7 +161,7 @@ class LocalExecutor:
         """Give each free worker a task; return an event for each worker that is dead."""
         events: list[Event | None] = []
         for worker in sorted(self.workers, key=lambda worker: worker.connection is None):
-            if worker.busy:
+            if worker.busy or worker.retired:
                 continue
             task = next(source, None)
             if task is None:
@@ -195,7 +197,27 @@ class LocalExecutor:
             worker.deadline = worker.heard + (worker.task.limit or float("inf"))
             return None
         worker.busy = isinstance(event, Epoch)  # before it is yielded: the caller may leave
+        if isinstance(event, Crowded):
+            event = self._relieved(worker, event)
         return event if worker.wanted else None
+
+    def _relieved(self, worker: _Worker, event: Crowded) -> Event:
+        """End a worker for which its GPU has no memory, unless it is the only one there."""
+        gpus = max(len(self.setup.gpus), 1)
+        there = [w for w in self.workers if w.number % gpus == worker.number % gpus]
+        left = sum(not w.retired for w in there) - 1
+        if not left:
+            return Failed(
+                event.key,
+                InputError(
+                    "one run alone needs more memory than its GPU has. Set a smaller batch_size "
+                    f"(--batch-size), or train on another device (--device cpu). {event.reason}"
+                ),
+            )
+        worker.retired = True
+        self._bury(worker, event.reason)
+        reason = f"its GPU has too little memory for {count(left + 1, 'run')} side by side"
+        return Crowded(event.key, f"{reason}; {count(left, 'run')} from now on. {event.reason}")
 
     def _watch(self, worker: _Worker) -> Event | None:
         """Return an event if a worker has been silent too long."""

@@ -84,6 +84,17 @@ class Died:
 
 
 @dataclass(frozen=True)
+class Crowded:
+    """A task found too little memory beside others, and can be repeated: fewer run there now.
+
+    reason: a sentence.
+    """
+
+    key: Any
+    reason: str
+
+
+@dataclass(frozen=True)
 class Silent:
     """A task is running, but has sent no message for so many seconds."""
 
@@ -98,7 +109,7 @@ class Notice:
     text: str
 
 
-Event = Epoch | Done | Failed | Died | Silent | Notice
+Event = Epoch | Done | Failed | Died | Crowded | Silent | Notice
 
 
 class Executor(Protocol):
@@ -110,10 +121,10 @@ class Executor(Protocol):
     def run(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
         """Run tasks, started in the order given, and yield what happens.
 
-        Every task ends with one of `Done`, `Failed` and `Died`. A task is taken from the iterable
-        only when it can start, after the events of earlier tasks, so a caller may stop yielding
-        tasks, or leave, at any time. None: there is nothing to start before the next event. After
-        an early end the next `run` reports nothing about old tasks.
+        Every task ends with one of `Done`, `Failed`, `Died` and `Crowded`. A task is taken from the
+        iterable only when it can start, after the events of earlier tasks, so a caller may stop
+        yielding tasks, or leave, at any time. None: there is nothing to start before the next
+        event. After an early end the next `run` reports nothing about old tasks.
 
         Raises: InputError: no task can be run any more.
         """

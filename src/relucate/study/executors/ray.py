@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from ...errors import InputError, RelucateError
@@ -56,6 +57,7 @@ class RayExecutor:
     def __enter__(self) -> RayExecutor:
         with contextlib.ExitStack() as stack:
             self._ray = stack.enter_context(connected(self.setup.address))
+            self._mailbox: Any = None
             stack.callback(self._end)
             self._started, self._failures = 0, 0  # workers; those that died in a row at the start
             self._notices = [self._look_around()]
@@ -63,27 +65,36 @@ class RayExecutor:
             self._quiet = self.patience
             home = self._ray.get_runtime_context().get_node_id()
             self._shared = self._put(home)
-            self._mailbox = (
-                self._ray.remote(Mailbox)
-                .options(num_cpus=0, scheduling_strategy=_only_on(home))
-                .remote()
-            )
+            self._environment = {"env_vars": self._variables()}
+            self._mailbox = self._start_mailbox(home)
             self._news = self._mailbox.take.remote()
             self._employ()
             self._stack = stack.pop_all()
         return self
 
+    def _variables(self) -> dict[str, str]:
+        path = os.pathsep.join(users_path())
+        return {**variables(self.setup.threads), "PYTHONPATH": path}
+
+    def _start_mailbox(self, home: str) -> Any:
+        """Start it on the driver's node, whose loss would end the driver as well."""
+        strategies = import_module("ray.util.scheduling_strategies")
+        here = strategies.NodeAffinitySchedulingStrategy(home, soft=False)
+        mailbox = self._ray.remote(Mailbox).options(
+            num_cpus=0, scheduling_strategy=here, runtime_env=self._environment
+        )
+        return mailbox.remote()
+
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def _end(self) -> None:
-        actors = [worker.actor for worker in self.workers]
+        for actor in (*(worker.actor for worker in self.workers), self._mailbox):
+            self._kill(actor)
         self.workers = []
-        for actor in (*actors, getattr(self, "_mailbox", None)):
-            if actor is not None:
-                self._kill(actor)
 
     def _kill(self, actor: Any) -> None:
+        """End an actor at once; None, one that hasn't been started, is fine."""
         with contextlib.suppress(Exception):  # Ray, or the connection to it, may be gone
             self._ray.kill(actor)
 
@@ -131,7 +142,7 @@ class RayExecutor:
             return self._ray.put(shared)
         except self._ray.exceptions.RayError as error:
             raise InputError(
-                f"Ray's object store can't take the data: {_said(error)} Give it more memory "
+                f"Ray's object store can't take the data: {_said(error)}. Give it more memory "
                 "(ray start --object-store-memory), or train on a part of the data."
             ) from error
 
@@ -145,17 +156,13 @@ class RayExecutor:
 
     def _start(self) -> _Worker:
         self._started += 1
-        environment = {
-            **variables(self.setup.threads),
-            "PYTHONPATH": os.pathsep.join(users_path()),
-        }
         actor = (
             self._ray.remote(Worker)
             .options(
                 num_cpus=self.setup.threads,
                 num_gpus=self._gpus,
                 max_restarts=0,
-                runtime_env={"env_vars": environment},
+                runtime_env=self._environment,
             )
             .remote(self._started, __version__, [self._shared], self._mailbox)
         )
@@ -172,9 +179,24 @@ class RayExecutor:
         notices, self._notices = self._notices, []
         yield from notices
         while self._feed(source) or any(w.busy and w.wanted for w in self.workers):
+            with self._connection():
+                events = self._hear()
+                self._employ()
             # Finished tasks come first: the caller may leave at an error.
-            yield from sorted(self._hear(), key=lambda event: isinstance(event, Failed | Died))
-            self._employ()
+            yield from sorted(events, key=lambda event: isinstance(event, Failed | Died))
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[None]:
+        """Turn an error of Ray that no worker caused into an InputError."""
+        try:
+            yield
+        except (self._ray.exceptions.RayError, ConnectionError) as error:
+            if all(worker.node is None for worker in self.workers):
+                raise _cannot_start(error) from error
+            raise InputError(
+                f"the connection to the Ray cluster was lost: {_said(error)}. Finished runs are "
+                "kept: the same command continues."
+            ) from error
 
     def _feed(self, source: Iterator[Task | None]) -> bool:
         """Give each idle worker a task; return whether there may be more."""
@@ -208,10 +230,7 @@ class RayExecutor:
 
     def _read_news(self) -> list[Event]:
         """Return the workers' messages, and ask for the next ones."""
-        try:
-            news = self._ray.get(self._news)
-        except self._ray.exceptions.RayError as error:
-            raise InputError(f"the connection to Ray was lost: {_said(error)}") from error
+        news = self._ray.get(self._news)
         self._news = self._mailbox.take.remote()
         events: list[Event] = []
         by_number = {worker.number: worker for worker in self.workers}
@@ -265,7 +284,6 @@ class RayExecutor:
         """Remove a worker that has died; return the event of its task."""
         self._dismiss(worker)
         self._seen = 0.0
-        self._lone_since = max(self._lone_since, time.monotonic())
         if worker.node is None:
             self._never_started(error)
             return []
@@ -279,12 +297,12 @@ class RayExecutor:
         return [Died(worker.task.key, reason, lost)] if worker.wanted and worker.busy else []
 
     def _never_started(self, error: Exception) -> None:
+        by_itself = isinstance(error, self._ray.exceptions.ActorDiedError)
+        if not by_itself or "its node has died" in str(error):  # it was on no node yet that we know
+            return
         self._failures += 1
         if getattr(error, "_actor_init_failed", False) or self._failures >= _STARTS:
-            raise InputError(
-                f"a worker can't start in the Ray cluster: {_said(error)} Every node needs "
-                f"relucate {__version__} and what it imports, as installed here."
-            ) from error
+            raise _cannot_start(error) from error
 
     def _is_lost(self, node: Node, error: Exception) -> bool:
         """Return whether a worker died with its node, not by itself."""
@@ -319,15 +337,15 @@ def _fitting(have: dict[str, float], cores: int, gpus: float) -> int:
     return min(room, int(have.get("GPU", 0) / gpus + 1e-9)) if gpus else room
 
 
-def _only_on(node: str) -> Any:
-    from importlib import import_module
-
-    strategies = import_module("ray.util.scheduling_strategies")
-    return strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+def _cannot_start(error: Exception) -> InputError:
+    return InputError(
+        f"a worker can't start in the Ray cluster: {_said(error)}. Every node needs relucate "
+        f"{__version__} and what it imports, as installed here."
+    )
 
 
 def _said(error: Exception, most: int = 300) -> str:
     """Return what Ray says at the end of an error, without its guesses."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = (lines or [type(error).__name__])[-1].partition(" Some common causes")[0]
-    return text if len(text) <= most else f"{text[:most]} ..."
+    return text.rstrip(".") if len(text) <= most else f"{text[:most]} ..."

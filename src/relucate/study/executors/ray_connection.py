@@ -25,7 +25,7 @@ _PATIENCE = 10.0  # seconds for a connection: Ray itself waits for minutes
 def connected(address: str | None) -> Iterator[Any]:
     """Connect to Ray and yield its package; if the program has connected already, that is used.
 
-    address: HOST:PORT, ray://HOST:PORT, auto or local; None: RAY_ADDRESS, the cluster that this
+    address: HOST:PORT, auto or local; None: RAY_ADDRESS, the cluster that this
     machine belongs to, or else a new Ray on this machine, which ends afterwards.
     Raises: InputError: Ray isn't installed, there is no cluster, or its versions differ.
     """
@@ -62,11 +62,11 @@ def _check_reachable(address: str) -> None:
     """Raise InputError unless something listens at the address."""
     if address in _NAMED:
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
+    host, _, port = address.rpartition(":")
+    if "/" in address or not host or not port.isdigit():
         raise InputError(
-            f"the address of a Ray cluster must be HOST:PORT, ray://HOST:PORT or auto, got "
-            f"'{address}'."
+            f"the address of a Ray cluster must be HOST:PORT or auto, got '{address}'. From a "
+            "machine outside the cluster: `ray job submit`."
         )
     try:
         socket.create_connection((host, int(port)), _PATIENCE).close()
@@ -82,11 +82,17 @@ def _no_cluster(address: str, error: Exception) -> InputError:
 
 
 def _init(ray: Any, address: str | None) -> None:
-    options = {} if (address or "").startswith("ray://") else {"include_dashboard": False}
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
     try:
-        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **options)
+        ray.init(address, **quiet)
     except ConnectionError as error:
-        raise _no_cluster(address or "auto", error) from error
+        if address in (None, *_NAMED):
+            raise _no_cluster(address or "auto", error) from error
+        raise InputError(
+            f"something answers at '{address}', but Ray can't connect ({briefly(error)}): is it "
+            "the port of a Ray cluster (6379 unless you chose another)? If Ray says "
+            "InvalidAuthToken, the cluster checks a token: set RAY_AUTH_MODE=token."
+        ) from error
     except Exception as error:
         raise InputError(
             f"could not connect to Ray: {briefly(error)} The driver and all nodes need the same "

@@ -30,11 +30,13 @@ from ...train.task import Task
 from .. import own
 from ..source import ModelSource
 from .perform import as_ours, perform
-from .protocol import Done, Epoch, Event, Failed
+from .protocol import Crowded, Done, Epoch, Event, Failed
 from .protocol import Task as Work
 
 # Keras imports these, if installed, for plots, wrappers, checkpoints: half of its import time.
 _EXTRAS = ("jax", "matplotlib", "pandas", "scipy", "sklearn")
+
+_LOST = 70  # exit code of a worker whose GPU is gone
 
 # Ends the worker's process group when standard input closes. A thread can't do that while the
 # user's code holds the GIL in a long C call; and a parent-death signal would end only the worker,
@@ -161,6 +163,13 @@ class _Server:
         except (BrokenPipeError, ConnectionResetError):
             raise
         except (Exception, SystemExit) as error:
+            match frameworks.trouble(error):
+                case "memory":
+                    return Crowded(task.key, str(as_ours(error)))
+                case "device":  # nothing can be computed there in this process any more
+                    print(f"the GPU doesn't answer any more: {error}", file=sys.stderr)
+                    sys.stderr.flush()
+                    os._exit(_LOST)
             return Failed(task.key, as_ours(error))
 
     def _say(self, event: Event) -> None:

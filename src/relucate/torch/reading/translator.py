@@ -289,6 +289,8 @@ class Translator(Builder):
 
     def _changed(self, target: Any, value: Any) -> Any:
         """Let all later readers of `target` get `value`, and none a stale view of it."""
+        if isinstance(target, Tensor) and isinstance(value, Data) and self._exported:
+            return self._filled(target, value)
         if not isinstance(target, Data) or not isinstance(value, Data):
             raise Stopped("it changes part of a tensor in place")
         changed = replace(value, storage=target.storage)
@@ -300,6 +302,29 @@ class Translator(Builder):
                 earlier = self._stale.get(node, partial(_same, old))
                 self._stale[node] = self.later(partial(self._renewed, earlier, changed))
         return changed
+
+    def _filled(self, target: Tensor, value: Data) -> Data:
+        """Let all later readers of a constant's memory get what depends on the values put there.
+
+        Raises: Stopped: a tensor of the model.
+        """
+        place = _memory(target)
+        if any(_memory(x) == place for x in self.view.root.state_dict().values()):
+            raise Stopped("it puts values into a tensor of the model")
+        for node, held in list(self._env.items()):
+            if isinstance(held, (list, tuple)) and any(_memory(x) == place for x in flat(held)):
+                raise Stopped("it puts values into a part of a tensor")
+            if _memory(held) != place:
+                continue
+            known = held is target
+            made = value if known else self._holding(value, held)
+            self._bind(node, replace(made, storage=value.storage))
+        return value
+
+    def _holding(self, value: Data, held: Tensor) -> Data:
+        kind = describe(self._current.target) if self._current else ""
+        inputs, shape = [self.merged_by_a_node(value)], tuple(held.shape)
+        return self.unknown(kind, "a view of it is changed", inputs, shape, held.dtype)
 
     def _renewed(self, earlier: Callable[[], Data], changed: Data) -> Data:
         """Return what a tensor is after a change of another view of its memory: it isn't known.
@@ -365,6 +390,12 @@ def _why(module: nn.Module) -> str:
     if type(module).__module__.startswith("torch.ao."):
         return "a quantized module"
     return "not a module that the reader knows"
+
+
+def _memory(value: Any) -> int | None:
+    """Return where a constant is kept; None: it is no tensor, or an empty one."""
+    dense = isinstance(value, Tensor) and value.layout == torch.strided
+    return (value.untyped_storage().data_ptr() or None) if dense else None
 
 
 def _same(value: Data) -> Data:

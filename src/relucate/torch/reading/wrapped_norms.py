@@ -26,7 +26,7 @@ _MOST = 1 << 12  # channels: what is larger isn't called
 _known: WeakKeyDictionary[nn.Module, frozenset[int]] = WeakKeyDictionary()
 
 
-def inner_norm(module: nn.Module) -> nn.Module | None:
+def inner_norm(module: nn.Module) -> Any:
     """Return the batch norm of a module that has nothing else with weights; None: it has none."""
     if type(module).__module__.startswith("torch.") or not module._modules:
         return None
