@@ -229,5 +229,32 @@ def test_an_unknown_point_or_picture():
     report = relucate.probe(chain(), images())
     with pytest.raises(InputError, match="no point 'x': conv1"):
         report["x"]
-    with pytest.raises(InputError, match="got 'pie'"):
+    with pytest.raises(InputError, match="unknown plot 'pie'"):
         report.plot("pie")
+
+
+def test_inputs_too_wide_for_a_covariance_are_said():
+    image = keras.Input((4,))
+    x = kl.ReLU()(kl.BatchNormalization(name="norm")(kl.Dense(600, name="wide")(image)))
+    report = relucate.probe(keras.Model(image, kl.Dense(2)(x)), images(shape=(4,)))
+    assert any("effective rank: not measured" in text for text in report.warnings)
+    assert all(point.rank is None for point in report.points)
+
+
+def test_the_effective_rank_is_that_of_what_the_next_layer_reads():
+    model, x = chain(), images()
+    report = relucate.probe(model, x)
+    node = report.sites[0].points["next"]
+    inner = keras.Model(model.input, model.get_layer("conv2").input)
+    rows = keras.ops.convert_to_numpy(inner(x, training=False)).reshape(-1, 6).astype(float)
+    p = np.linalg.eigvalsh(np.cov(rows.T))
+    p = p[p > 0] / p.sum()
+    assert report[node].rank == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-4)
+
+
+def test_kim_et_al_is_said_of_norms_behind_a_bounded_activation():
+    found = claim(relucate.probe(chain("after", "tanh"), images()), "sparse")
+    assert "Kim et al., 2023" in found["text"]
+    assert f"in {found['more']} of 2 sites" in found["text"]
+    before = relucate.probe(chain("before", "tanh"), images()).to_dict()["claims"]
+    assert "sparse" not in {row["claim"] for row in before}

@@ -48,7 +48,15 @@ def test_json_is_one_document_and_nothing_else(finished):
 
 def test_progress_goes_to_standard_error(finished):
     done, _ = finished
-    assert "pair 3 of 3" in done.stderr
+    steps = (
+        "reading the data",
+        "starting 1 worker",
+        "importing the frameworks",
+        "built and checked",
+    )
+    places = [done.stderr.index(step) for step in (*steps, "pair 3 of 3")]
+    assert places == sorted(places)
+    assert places[0] == 0
 
 
 def test_it_leaves_a_report_that_opens_offline(finished):

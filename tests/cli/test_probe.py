@@ -25,6 +25,12 @@ NETS = """
         x = kl.Conv2D(4, 3)(kl.Rescaling(1 / 16)(x))
         return keras.Model(image, kl.ReLU()(kl.BatchNormalization(name="norm")(x)))
 
+    def module_of_classes():
+        from torch import nn
+
+        first = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()]
+        return nn.Sequential(*first, nn.Flatten(), nn.Linear(144, 10))
+
     def module():
         from torch import nn
 
@@ -94,3 +100,13 @@ def test_bad_input_is_one_line(call, given, message):
     assert code == 2
     assert message in error
     assert "Traceback" not in error
+
+
+def test_gradients_take_the_labels_of_the_data(call, net):
+    given = ["probe", net("module_of_classes"), "--data", "digits", "--images", "100"]
+    code, out, err = call(*given, "--gradients", "--format", "json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert {p["node"] for p in document["gradients"]} == {p["node"] for p in document["points"]}
+    _, out, _ = call(*given)
+    assert "gradients of each" not in out

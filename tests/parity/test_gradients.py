@@ -11,8 +11,8 @@ from torch.nn import functional as F
 import relucate
 from relucate.errors import InputError, Refused
 from relucate.frameworks import framework_of
-from relucate.train.framework import Target
 from relucate.train.tasks import TASKS
+from relucate.train.watching import Target
 
 
 class Net(nn.Module):

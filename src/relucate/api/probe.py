@@ -23,9 +23,10 @@ from ..moments.seen import Seen, measure, seen
 from ..phrases import count, some
 from ..surgery.audit import hidden_text
 from ..surgery.points import Place, Point, places
-from ..train.framework import Framework, ReadModel, Target, Watchable
+from ..train.framework import Framework, ReadModel
 from ..train.task import Task
 from ..train.tasks import TASKS, task_for
+from ..train.watching import Target, Watchable
 from .inputs import arrays_for
 from .shown import Shown
 
@@ -279,9 +280,10 @@ def _forward(
 
 def _too_wide(points: Sequence[Point]) -> Iterator[str]:
     if points:
+        names = some([f"'{point.layer}'" for point in points], 5)
         yield (
-            f"effective rank: not measured for {some([point.layer for point in points], 5)}, with "
-            f"more than {rank.MOST} channels."
+            "effective rank: not measured where the next layer reads more than "
+            f"{rank.MOST} channels ({names})."
         )
 
 

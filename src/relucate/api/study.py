@@ -1,11 +1,10 @@
-"""The Python surface: `relucate.compare`, and the Study that it returns.
+"""The Python surface: `relucate.compare`. What it returns is in `finished`.
 
 It connects study, data and report; the command line calls it, too. Not here: logic of its own.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,9 +18,7 @@ from .. import nets
 from ..arguments import one_of, texts
 from ..data import Dataset, load
 from ..errors import InputError
-from ..files import write_text
 from ..order import Order
-from ..records.card import card_of
 from ..stats.paired import is_number
 from ..stats.verdict import check_margin
 from ..study.display import NoDisplay
@@ -36,77 +33,11 @@ from ..train.metric import ACCURACY, Metric, metric_named
 from ..train.recipe import Recipe
 from ..train.task import Task
 from ..train.tasks import task_for
-from .shown import Shown
+from .finished import Study
 
 DEFAULT_ORDERS = ("before", "after")
 
 _EVENTS = ("say", "run_started", "run_progress", "run_finished", "difference")  # of a `Display`
-
-
-class Study(Shown):
-    """A finished comparison: the verdict with all its evidence.
-
-    verdict: "better", "equivalent" or "inconclusive"; winner: an arm or None; difference: of the
-    arm minus its reference, a mapping with estimate, low, high, level and method, in the metric's
-    own unit (for accuracy a fraction: 0.01 is one point). All three are of the first comparison.
-    """
-
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self._document = dict(document)
-
-    @property
-    def verdict(self) -> str:
-        """`better`, `equivalent` or `inconclusive`."""
-        return self._document["verdict"]
-
-    @property
-    def winner(self) -> str | None:
-        """The label of the better arm, None unless the verdict is `better`."""
-        return self._document["winner"]
-
-    @property
-    def difference(self) -> dict[str, Any]:
-        """The paired difference with its interval, in the metric's own unit."""
-        return dict(self._document["difference"])
-
-    @property
-    def sentence(self) -> str:
-        """The verdict in plain language."""
-        return self._document["sentence"]
-
-    @property
-    def metrics(self) -> dict[str, Study]:
-        """The verdict on each metric by its name; on this one alone unless several were asked."""
-        every = [self, *map(Study, self._document.get("further", ()))]
-        return {study._document["metric"]["name"]: study for study in every}
-
-    def _data(self) -> dict[str, Any]:
-        return self._document  # schema relucate.compare/2
-
-    def _views(self) -> Any:
-        from ..report import print_study, repr_html
-
-        return print_study, repr_html
-
-    def report(self, path: str | Path) -> Path:
-        """Write one self-contained HTML file and return its path."""
-        from ..report import write_html
-
-        return write_html(self.to_dict(), path)
-
-    def card(self, path: str | Path, *, question: str = "") -> Path:
-        """Write what the study found as a card for `relucate evidence --cards`; return its path.
-
-        Args: question: what the study was made to answer.
-        Raises: InputError: the runs weren't trained by `compare`, or the place can't be written to.
-        """
-        name = self._document["model"]["name"] if self._document.get("model") else ""
-        usual = nets.options(name) if name in nets.NETS else {}
-        made = card_of(self.to_dict(), question=question, name=Path(path).stem, usual=usual)
-        return write_text(Path(path), json.dumps(made, indent=1))
-
-    def __repr__(self) -> str:
-        return f"<Study: {self.sentence}>"
 
 
 def compare(
@@ -481,7 +412,8 @@ def _display(display: Any, progress: bool, plan: Executed) -> Any:
 
     schedule, shown = plan.schedule(plan.arms[0]), plan.contrasts[0]
     return LiveStudy(
-        Console(file=sys.stderr),
+        # A notebook wraps the lines of a stream; rich's own output there would cut them off.
+        Console(file=sys.stderr, force_jupyter=False),
         plan.pairs,
         [arm.label for arm in plan.arms],
         schedule.epochs if schedule else 1,

@@ -97,7 +97,8 @@ def _sparse(op: str, sites: Sequence[Site], seen: Mapping[str, Point]) -> Iterat
     known = [value for value in found if value is not None]
     if not known:
         return
-    sparse, middle = sum(value > NORMAL_SPARSITY for value in known), float(np.median(known))
+    sparse = sum(bool(value > NORMAL_SPARSITY) for value in known)
+    middle = float(np.median(known))
     text = (
         f"With the norm behind {op} the next layer reads values that are sparser than normal ones "
         f"(Kim et al., 2023) in {sparse} of {count(len(known), 'site')}: median sparsity "

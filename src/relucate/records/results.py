@@ -182,7 +182,7 @@ def summary(results: Iterable[Result]) -> list[dict[str, Any]]:
 
     Our own rows have a verdict: ahead means better, level equivalent; the others are undecided.
     """
-    found: dict[tuple[Any, ...], list[Result]] = {}
+    found: dict[tuple[bool, str, str, str], list[Result]] = {}
     for result in results:
         if result.difference is not None and result.axis == "order":
             usual = result.unit == "%" and not result.lower_is_better

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ..phrases import count
 from ..records.place import place_of_norm
-from .html import render
+from .rendering import render
 from .terminal import displayable, rendered, simple_table
 
 _HEADER = ("network", "data", "act", "before", "after", "difference", "runs")

@@ -152,7 +152,11 @@ class StudyPlan(Executed):
             object.__setattr__(self, "metric", self._metric())
         super().__post_init__()
         check_probe(self.probe)
-        _ = self.devices
+        if self.devices.numbers and self.executor in ELSEWHERE:
+            raise InputError(
+                f"{self.executor} chooses the GPUs of each run: give --device cuda, got "
+                f"'{self.device}'."
+            )
         one_of(self.engine, "engine", ENGINES)
         for recipe in map(self.recipe_of, self.arms):
             self.task.check_recipe(recipe)

@@ -20,11 +20,12 @@ from ..backend import installed
 from ..data.dataset import Dataset
 from ..errors import InputError, Refused
 from ..frameworks import FRAMEWORKS, HOST, lower, named
-from ..train.framework import Framework, Watchable
+from ..train.framework import Framework
 from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult, RunSpec
 from ..train.task import CLASSIFICATION, Task
+from ..train.watching import Watchable
 from .arms import Arm, Built, build_paired, initialise
 from .fingerprint import Behaviour, behaviour, fingerprint
 from .norm_settings import described

@@ -19,11 +19,12 @@ from torch import fx, nn
 from ..errors import InputError, Refused
 from ..graph import Graph, Node
 from ..graph.evaluate import evaluate
-from ..train.framework import Framework, Init, Lowerable, ReadModel, Target, Watchable
+from ..train.framework import Framework, Init, Lowerable, ReadModel
 from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
+from ..train.watching import Target, Watchable
 from . import trainer
 from .initial import lsuv, orthonormal
 from .lowering.check import lower_checked

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import Refused
-from ..train.framework import Target
 from ..train.recipe import Recipe
 from ..train.tasks import class_axis
+from ..train.watching import Target
 
 Weights = Tensor | None  # of the classes
 

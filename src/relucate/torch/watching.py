@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import Refused
-from ..train.framework import Target
+from ..train.watching import Target
 from .losses import Losses
 from .lowering.lower import Lowered
 from .reading.detached import View, materialized, unwrap

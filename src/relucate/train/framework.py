@@ -20,6 +20,7 @@ from .looking import Look
 from .recipe import Recipe
 from .run import OnEpoch, RunResult
 from .task import CLASSIFICATION, Task
+from .watching import Watchable
 
 Init = Callable[[Any], None]
 
@@ -44,51 +45,6 @@ class Lowerable:
     tensors: Callable[[], dict[str, np.ndarray]]
     load: Callable[[Mapping[str, np.ndarray]], None]
     cause: str = ""
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a loss compares a model's outputs with: the labels of all examples, in their order.
-
-    task: gives the loss; classes: number of classes or columns.
-    """
-
-    task: Task
-    labels: np.ndarray
-    classes: int
-
-
-Each = Callable[[str, np.ndarray], None]
-
-
-class Watchable(Protocol):
-    """A model whose nodes' values, and the loss's gradients there, can be looked at."""
-
-    graph: Graph
-
-    def watch(
-        self, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]], each: Each
-    ) -> None:
-        """Run the model at inference and give `each` the outputs of the nodes `names`, by node.
-
-        Each as soon as it is computed; the array may change afterwards. A node whose output only
-        exists inside a layer's own call is left out.
-        """
-        ...
-
-    def gradients(
-        self,
-        names: Sequence[str],
-        batches: Iterable[Sequence[np.ndarray]],
-        target: Target,
-        each: Each,
-    ) -> None:
-        """Run the model at inference and back; `each` gets d loss / d output of the nodes, by node.
-
-        The loss is each example's own, so that batches don't matter.
-        Raises: Refused: the framework gives no gradients, outputs that don't fit the task.
-        """
-        ...
 
 
 class ReadModel(Watchable, Protocol):

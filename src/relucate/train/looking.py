@@ -7,45 +7,30 @@ looks (`study.plan`), what one sees (`moments`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ..errors import RelucateError, briefly
-from ..graph import Graph
 from ..moments.channels import Channels
 from ..moments.seen import measure, seen
 from ..surgery.points import places, points_of
+from .watching import Watchable
 
 SITES = 24  # of a network with more, as many are looked at, evenly spread
 EXAMPLES = 256
 _BATCH = 64
 
 
-class Watched(Protocol):
-    """A model whose nodes' values can be looked at (`framework.ReadModel` is one)."""
-
-    graph: Graph
-
-    def watch(
-        self,
-        names: Sequence[str],
-        batches: Iterable[Sequence[np.ndarray]],
-        each: Callable[[str, np.ndarray], None],
-    ) -> None:
-        """Run the model at inference and give `each` the outputs of nodes."""
-        ...
-
-
 class Look:
     """Looks at a model at chosen epochs (0: before training) and keeps what it saw."""
 
-    def __init__(self, get: Callable[[], Watched], epochs: Sequence[int], examples: int) -> None:
+    def __init__(self, get: Callable[[], Watchable], epochs: Sequence[int], examples: int) -> None:
         self.epochs, self.examples = frozenset(epochs), examples
         self.found: dict[str, Any] = {"examples": examples, "sites": [], "left": 0, "steps": []}
-        self._model: Watched | None = None
+        self._model: Watchable | None = None
         try:
             model = get()
             sites, _ = places(model.graph)
@@ -67,7 +52,7 @@ class Look:
             step = {"points": [], "error": _reason(error)}
         self.found["steps"].append({"epoch": epoch, **step})
 
-    def _seen(self, model: Watched, inputs: np.ndarray) -> list[Mapping[str, Any]]:
+    def _seen(self, model: Watchable, inputs: np.ndarray) -> list[Mapping[str, Any]]:
         streams = {point.node: Channels(point.axis) for point in self._points}
         batches = [[inputs[at : at + _BATCH]] for at in range(0, len(inputs), _BATCH)]
         found = measure(model.watch, model.graph, streams, batches)

@@ -56,3 +56,8 @@ def test_an_address_that_is_none(address):
 def test_options_that_do_not_fit(given, message):
     with pytest.raises(InputError, match=message):
         relucate.compare(run=lambda order, seed: 0, metric="auc", margin=0.1, **given)
+
+
+def test_gpus_by_number():
+    with pytest.raises(InputError, match="ray chooses the GPUs of each run: give --device cuda"):
+        relucate.compare("mlp", executor="ray", device="cuda:0,cuda:2", progress=False)

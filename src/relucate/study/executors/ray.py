@@ -57,6 +57,7 @@ class RayExecutor:
     def __enter__(self) -> RayExecutor:
         with contextlib.ExitStack() as stack:
             self._ray = stack.enter_context(connected(self.setup.address))
+            self._mailbox: Any = None
             stack.callback(self._end)
             self._started, self._failures = 0, 0  # workers; those that died in a row at the start
             self._notices = [self._look_around()]
@@ -88,13 +89,12 @@ class RayExecutor:
         self._stack.close()
 
     def _end(self) -> None:
-        actors = [worker.actor for worker in self.workers]
+        for actor in (*(worker.actor for worker in self.workers), self._mailbox):
+            self._kill(actor)
         self.workers = []
-        for actor in (*actors, getattr(self, "_mailbox", None)):
-            if actor is not None:
-                self._kill(actor)
 
     def _kill(self, actor: Any) -> None:
+        """End an actor at once; None, one that hasn't been started, is fine."""
         with contextlib.suppress(Exception):  # Ray, or the connection to it, may be gone
             self._ray.kill(actor)
 
@@ -284,7 +284,6 @@ class RayExecutor:
         """Remove a worker that has died; return the event of its task."""
         self._dismiss(worker)
         self._seen = 0.0
-        self._lone_since = max(self._lone_since, time.monotonic())
         if worker.node is None:
             self._never_started(error)
             return []
@@ -298,6 +297,9 @@ class RayExecutor:
         return [Died(worker.task.key, reason, lost)] if worker.wanted and worker.busy else []
 
     def _never_started(self, error: Exception) -> None:
+        by_itself = isinstance(error, self._ray.exceptions.ActorDiedError)
+        if not by_itself or "its node has died" in str(error):  # it was on no node yet that we know
+            return
         self._failures += 1
         if getattr(error, "_actor_init_failed", False) or self._failures >= _STARTS:
             raise _cannot_start(error) from error
