@@ -49,7 +49,7 @@ def orthonormal(
     """
     found = _linear(model)
     for layer in found:
-        path, shape = layer.kernel.path, tuple(layer.kernel.shape)
+        path, shape = str(layer.kernel.path), tuple(layer.kernel.shape)
         inputs = np.prod(shape[:-2] if isinstance(layer, _DEPTHWISE) else shape[:-1], dtype=int)
         outputs = np.prod(shape, dtype=int) // inputs
         matrix = orthonormal_matrix(int(inputs), int(outputs), seed, (names or {}).get(path, path))
@@ -125,7 +125,7 @@ def _rescaled(layers: list[Any]) -> Iterator[None]:
 def _first_call(layer: Any) -> Any:
     """Return a `call` that rescales the layer's kernel and then is the layer's own again."""
     own, fused = layer.call, layer.activation
-    start = keras.ops.convert_to_numpy(layer.kernel.value).copy()
+    start = np.array(keras.ops.convert_to_numpy(layer.kernel.value), np.float32)
 
     def rescaled(*args: Any, **kwargs: Any) -> Any:
         vars(layer).pop("call")

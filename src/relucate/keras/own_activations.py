@@ -63,7 +63,7 @@ def pieces(order: Order, activation: Any) -> int:
 
 def _prelu(x: Any, name: str | None, axis: int) -> Any:
     shared = [a for a in range(1, len(x.shape)) if a != axis % len(x.shape)]
-    alpha = keras.initializers.Constant(0.25)  # the paper's
+    alpha: Any = keras.initializers.Constant(0.25)  # the paper's
     return layers.PReLU(alpha, shared_axes=shared or None, name=name)(x)
 
 

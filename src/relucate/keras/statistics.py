@@ -46,7 +46,8 @@ def reestimate(model: keras.Model, x: np.ndarray, *, unbiased: bool = False) -> 
     for norm in norms if unbiased else ():
         values = sizes.get(id(norm), 1)
         if values > 1:
-            norm.moving_variance.assign(norm.moving_variance * (values / (values - 1)))
+            variance: Any = norm.moving_variance
+            variance.assign(variance * (values / (values - 1)))
 
 
 @contextmanager
