@@ -3,6 +3,7 @@
     python benchmarks/campaign.py list
     python benchmarks/campaign.py data                    make the tables that the rows below need
     python benchmarks/campaign.py run NAME... | all       train what has no card yet
+    python benchmarks/campaign.py remake                  write the cards again from the stores
 
 Each row is one `relucate compare` command, run in the folder `--folder`. There `cifar10` is a
 folder of images (train/CLASS, test/CLASS), or a link to one; `data` makes the other files. Runs are
@@ -99,6 +100,15 @@ def cifar(what: str, asked: str, arguments: str, net: str = "cnn", pairs: int = 
     )
 
 
+def caffenet(what: str, asked: str, arguments: str) -> Row:
+    smaller = "--data folder:cifar10 --train-size 10000 --epochs 8 -O width=12 --precision bf16"
+    return Row(
+        f"cifar10-caffenet-{what}",
+        f"CaffeNet's recipe on CIFAR-10, {asked}: norm before or after the activation?",
+        f"--recipe caffenet32 {smaller} --orders before,after {arguments} --max-pairs 5",
+    )
+
+
 def rows() -> Iterator[Row]:
     """Yield the rows of the table, the cheapest and most telling first."""
     yield from map(early, ("relu", "tanh"))
@@ -109,18 +119,34 @@ def rows() -> Iterator[Row]:
     yield from table("cancer", "the breast cancer table (classification)", "--epochs 20")
     yield from table("mackey", "a Mackey-Glass series (regression)", f"{REGRESSION} --margin 0.01")
     yield late("relu")
-    yield from map(early, ("silu", "elu", "leaky_relu"))
+    yield Row(
+        "digits-bn-paper",
+        "The MNIST net of the Batch Normalization paper on digits, no norm, before, after",
+        "--recipe bn-paper:small --orders before,after,none --max-pairs 20",
+    )
+    yield early("silu")
+    for act in ("relu", "tanh"):
+        yield cifar(f"{act}-early", f"{act}, 2 epochs", f"--epochs 2 --act {act}", "vgg", 5)
+        yield caffenet(act, act, f"--act {act}")
+    yield cifar(
+        "tanh-tuned",
+        "tanh, 2 epochs, each order at its own best rate",
+        "--epochs 2 --act tanh --tune lr --rates 0.01,0.03,0.1",
+        "vgg",
+        5,
+    )
+    for act in ("sigmoid", "prelu", "elu"):
+        yield caffenet(act, act, f"--act {act}")
+    yield from map(early, ("leaky_relu", "elu"))
     yield late("tanh")
+    yield caffenet("relu-affine", "ReLU, norm with scale and shift", "-O affine=always")
     yield from on_digits("cnn")
     yield cifar("orders", "ReLU, four orders, 2 epochs", f"--epochs 2 --orders {ALL}")
+    yield cifar("group-norm", "ReLU, group norm, 2 epochs", "--epochs 2 --norm group")
     for rate in (0.2, 0.5):
         asked = f"ReLU, dropout {rate:g} at the end of each block, 2 epochs"
         arguments = f"--epochs 2 --orders {DROPOUT} --dropout {rate:g}"
         yield cifar(f"dropout-{rate:g}", asked, arguments)
-    yield cifar("group-norm", "ReLU, group norm, 2 epochs", "--epochs 2 --norm group")
-    for act in ("relu", "tanh"):
-        asked = f"{act}, 2 epochs"
-        yield cifar(f"{act}-early", asked, f"--epochs 2 --act {act}", net="vgg", pairs=6)
     for size in (32, 512):
         asked, arguments = f"ReLU, batch {size}, 2 epochs", f"--epochs 2 --batch-size {size}"
         yield cifar(f"batch-{size}", asked, arguments)
@@ -128,9 +154,22 @@ def rows() -> Iterator[Row]:
         asked = f"{act}, 2 epochs, each order at its own best rate"
         arguments = f"--epochs 2 --act {act} --tune lr --rates 0.03,0.1,0.3"
         yield cifar(f"{act}-tuned", asked, arguments)
-    yield from map(late, ("gelu", "sigmoid"))
+    for rate in (0.0, 0.2):
+        asked = f"ReLU, dropout {rate:g} behind the dense layers"
+        yield caffenet(f"relu-fc-dropout-{rate:g}", asked, f"-O fc_dropout={rate:g}")
     for act in ("relu", "tanh"):
         yield cifar(f"{act}-late", f"{act}, 12 epochs", f"--epochs 12 --act {act}", "vgg", 5)
+    yield from map(late, ("gelu", "sigmoid"))
+    yield Row(
+        "cifar10-kim-vgg16",
+        "Kim et al.'s recipe on CIFAR-10 with narrow filters: before or after the tanh?",
+        "--recipe kim-vgg16 --data folder:cifar10 --epochs 20 -O width=16 --max-pairs 5",
+    )
+    yield Row(
+        "cifar10-inception",
+        "Inception v3 on CIFAR-10 at 75 pixels: the order of Keras 1.x or today's?",
+        "--recipe inception-small --data folder:cifar10 --size 75 --train-size 10000 --max-pairs 5",
+    )
 
 
 REGRESSION = "--epochs 30 --lr 0.02 --metric R2"
@@ -202,9 +241,23 @@ def run(row: Row, folder: Path, cards: Path) -> None:
     print(f"{row.name}: {study.sentence}", flush=True)
 
 
+def remake(row: Row, folder: Path, cards: Path) -> None:
+    """Write a row's card again from its store, with the commit that it was trained at."""
+    from relucate.api.study import Study
+
+    card, study = cards / f"{row.name}.json", folder / "stores" / row.name / "study.json"
+    if not (card.is_file() and study.is_file()):
+        return
+    commit = json.loads(card.read_text())["made"]["commit"]
+    Study(json.loads(study.read_text())).card(card, question=row.question)
+    made = json.loads(card.read_text())
+    made["made"]["commit"] = commit
+    card.write_text(json.dumps(made, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=("list", "data", "run"))
+    parser.add_argument("what", choices=("list", "data", "run", "remake"))
     parser.add_argument("names", nargs="*")
     parser.add_argument("--folder", type=Path, default=Path())
     parser.add_argument("--cards", type=Path, default=CARDS)
@@ -214,6 +267,8 @@ def main() -> None:
     for row in rows():
         if given.what == "list":
             print(f"{row.name}: relucate compare {row.arguments}")
+        elif given.what == "remake":
+            remake(row, given.folder.resolve(), given.cards.resolve())
         elif given.what == "run" and (given.names == ["all"] or row.name in given.names):
             run(row, given.folder.resolve(), given.cards.resolve())
 

@@ -1,7 +1,8 @@
 """Every block of code in the README and in docs/ runs, and prints what it says it prints."""
 
 import doctest
-import importlib
+import importlib.util
+import os
 import pkgutil
 import re
 import shlex
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.texts import same_text
 
 import relucate
 from relucate.graph import OPERATIONS
@@ -36,13 +38,6 @@ def _tables_as_before():
 
 def blocks(page):
     return [(match[1], match[2]) for match in BLOCK.finditer(page.read_text())]
-
-
-def same_text(text):
-    """Text without what another machine may print otherwise: digits, bars, line breaks."""
-    text = re.sub(r"[─━╋┿┊●│-]{3,}.*?[─━╋┿┊●│]{2,}", "", text)
-    text = re.sub(r"[+-]?\d[\d,.]*", "#", text)
-    return re.sub(r"[\s─]+", " ", text).strip()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -87,6 +82,7 @@ def check_console(code, folder):
             capture_output=True,
             text=True,
             timeout=250,
+            env={name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"},
         )
         assert done.returncode == 0, done.stderr
         if expected.strip():
@@ -99,6 +95,17 @@ def check_make(code):
         target = line.split("#")[0].split()[1]
         done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_relucate_is_imported_before_keras(page):
+    """It chooses an installed backend: with Keras first, a copied block may ask for TensorFlow."""
+    scripts = [code for kind, code in blocks(page) if kind == "python"]
+    code = "".join(code for code in scripts if not code.startswith("# "))  # files are imported
+    ours, theirs = (
+        re.search(rf"^(import|from) {name}\b", code, re.MULTILINE) for name in ("relucate", "keras")
+    )
+    assert not theirs or (ours and ours.start() < theirs.start())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -136,6 +143,45 @@ def test_json_keys_of_a_probe_are_documented():
     parts = [data, data["sites"][0], point, *(point[k] for k in ("summary", "statistics"))]
     for part in [*parts, point["roles"][0], *data["claims"]]:
         assert set(part) - {"schema"} <= known
+
+
+def test_the_readmes_answer_is_what_is_published():
+    spec = importlib.util.spec_from_file_location("evidence", ROOT / "docs" / "evidence.py")
+    evidence = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(evidence)
+    tuned, one_recipe, _, bounded = evidence.compared().values()
+    relu = [*tuned, *one_recipe]
+    readme = (ROOT / "README.md").read_text()
+    assert f"ahead in {fewer(tuned)} of {len(tuned)} comparisons" in readme
+    assert f"in {fewer(one_recipe)} of {len(one_recipe)}" in readme
+    before = [-r["difference"] for r in tuned if r["difference"] < 0]
+    assert f"by {min(before):.1f} to {max(before):.1f} points of accuracy" in readme
+    assert f"{sum(map(has_spread, relu))} of these {len(relu)} report a spread" in readme
+    after = [r["difference"] for r in bounded if r["difference"] > 0]
+    assert f"After is ahead in {len(after)} of {len(bounded)}" in readme
+    assert f"by {min(after):.1f} to {max(after):.1f} points." in readme
+
+
+def fewer(results):
+    return sum(result["difference"] < 0 for result in results)
+
+
+def has_spread(result):
+    return any("sd" in score for score in result["scores"].values())
+
+
+def test_the_readmes_picture_is_of_todays_evidence(tmp_path):
+    picture = ROOT / "docs" / "images" / "evidence.svg"
+    made = tmp_path / "evidence.svg"
+    drawing = "import runpy, sys; runpy.run_path(sys.argv[1])['save'](sys.argv[2])"
+    program = ROOT / "docs" / "evidence.py"
+    subprocess.run([sys.executable, "-c", drawing, program, made], check=True)
+    assert places(made) == places(picture), "run docs/evidence.py"
+
+
+def places(svg):
+    """Where a picture's dots and ticks are."""
+    return re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"', svg.read_text())
 
 
 def test_same_text_sees_words():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -12,7 +13,10 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
+
+import relucate
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -77,7 +81,7 @@ def test_the_metadata(built):
     with zipfile.ZipFile(built[0]) as wheel:
         name = next(n for n in wheel.namelist() if n.endswith("METADATA"))
         text = wheel.read(name).decode()
-    assert f"Version: {PROJECT['version']}" in text
+    assert f"Version: {relucate.__version__}\n" in text
     assert "Project-URL: Source, " in text
     assert "Provides-Extra: docs" in text
 
@@ -169,6 +173,16 @@ def test_a_verdict_imports_neither_figures_nor_digits(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_the_citation_and_the_changelog_have_the_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == relucate.__version__
+    assert citation["license"] == PROJECT["license"]
+    release = relucate.__version__.removesuffix(".dev0")
+    first = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    expected = [f"Unreleased ({release})"] if ".dev" in relucate.__version__ else [release]
+    assert first.partition(" - ")[0] in expected
 
 
 @pytest.mark.nightly

@@ -9,8 +9,9 @@ from .version import __version__ as __version__
 if TYPE_CHECKING:
     from .api.audit import AuditReport, audit
     from .api.evidence import EvidenceTable, evidence
+    from .api.finished import Study
     from .api.probe import ProbeReport, probe
-    from .api.study import Study, compare
+    from .api.study import compare
     from .api.transform import TransformReport, convert, fold, rebuild, verify
     from .api.verdict import verdict
     from .errors import InputError, Refused, RelucateError
@@ -52,7 +53,7 @@ _HOMES = {
     "probe": "api.probe",
     "ProbeReport": "api.probe",
     "compare": "api.study",
-    "Study": "api.study",
+    "Study": "api.finished",
     "TransformReport": "api.transform",
     "convert": "api.transform",
     "fold": "api.transform",

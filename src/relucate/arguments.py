@@ -78,3 +78,14 @@ def mapping(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise InputError(f"{name} must be a dict of names and values, got {value!r:.80}.")
     return dict(value)
+
+
+def on_host(values: Any) -> Any:
+    """Return values as NumPy can read them: a copy of a tensor that is on a GPU or has a gradient.
+
+    >>> on_host([1, 2])
+    [1, 2]
+    """
+    if hasattr(values, "detach") and hasattr(values, "cpu"):
+        return values.detach().cpu()
+    return values

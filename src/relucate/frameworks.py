@@ -7,8 +7,8 @@ here: what a framework does (`train.framework`, and the class in each room).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from .backend import installed
@@ -61,10 +61,38 @@ def warm_up() -> None:
             named(name)
 
 
+def trouble(error: BaseException) -> str:
+    """Return "memory" for an error of a GPU that has too little of it, "device" for a lost GPU.
+
+    Empty for others. What caused the error counts, too.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        for name in FRAMEWORKS:
+            if name in imported() and (found := named(name).trouble(cause)):
+                return found
+        cause = cause.__cause__
+    return ""
+
+
 def limit_threads(threads: int) -> None:
     """Limit the number of threads of `HOST`, if it is installed."""
     with suppress(ImportError):
         named(HOST).limit_threads(threads)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Compute float32 in full in every imported framework, and put the user's settings back.
+
+    On a GPU they may compute it in TF32, with errors of 1e-3, which a comparison of two models
+    would find.
+    """
+    with ExitStack() as stack:
+        for name in FRAMEWORKS:
+            if name in imported():
+                stack.enter_context(named(name).full_float32())
+        yield
 
 
 def owner(model: Any) -> Framework | None:

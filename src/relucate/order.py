@@ -334,16 +334,6 @@ _LASAGNE_CALLS = (
 )
 
 
-def place_of_norm(order: str | Order) -> str | None:
-    """Return "before", "after" or "none", wherever dropout is; None for any other order.
-
-    >>> place_of_norm("linear-act-norm-drop"), place_of_norm("linear-drop-act")
-    ('after', 'none')
-    """
-    order = Order(order)
-    return (order.without("drop") if order.has_drop else order).alias
-
-
 def bias_is_redundant(
     order: str | Order, norm: str, *, groups: int | None = None, channels: int | None = None
 ) -> bool:

@@ -1,3 +1,3 @@
 """The package's version, for reports, the command line and `relucate.__version__`."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

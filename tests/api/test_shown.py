@@ -5,8 +5,8 @@ import json
 import pytest
 
 from relucate.api.audit import AuditReport
+from relucate.api.finished import Study
 from relucate.api.shown import Shown
-from relucate.api.study import Study
 from relucate.api.transform import TransformReport
 
 

@@ -48,7 +48,15 @@ def test_json_is_one_document_and_nothing_else(finished):
 
 def test_progress_goes_to_standard_error(finished):
     done, _ = finished
-    assert "pair 3 of 3" in done.stderr
+    steps = (
+        "reading the data",
+        "starting 1 worker",
+        "importing the frameworks",
+        "built and checked",
+    )
+    places = [done.stderr.index(step) for step in (*steps, "pair 3 of 3")]
+    assert places == sorted(places)
+    assert places[0] == 0
 
 
 def test_it_leaves_a_report_that_opens_offline(finished):
@@ -97,6 +105,11 @@ def test_report_shows_a_finished_study_again(finished, tmp_path, capsys):
         (["--margin", "0"], "margin"),
         (["--level", "1.5"], "level"),
         (["--pairs", "0"], "pairs"),
+        (["--pairs", "2"], "--pairs must be at least 3, got 2: fewer give no verdict"),
+        (["--against", "none"], "unknown arm to compare against 'none'"),
+        (["--act", "relo"], "did you mean 'relu'"),
+        (["--vary", "norm=batch,bach"], "did you mean 'batch'"),
+        (["--dropout", "2"], "dropout"),
         (["--pairs", "100000"], "pairs must be at most 1,000, got 100,000"),
         (["--run-timeout", "0"], "run_timeout must be a number of seconds above 0, got 0"),
         (["--jobs", "-1"], "jobs"),
@@ -125,6 +138,39 @@ def test_wrong_input_is_exit_code_2_with_a_clear_message(
     assert streams.out == ""
 
 
+def test_places_that_cannot_be_written_are_refused_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    for option, said in (
+        (["--out", "file"], "--out needs a folder, and 'file' is a file"),
+        (["--out", "file/deeper"], "is a file: name another place"),
+        (["--card", "file/card.json"], "--card needs a folder, and 'file' is a file"),
+        (["--card", "."], "--card must name a file, got the folder '.'"),
+    ):
+        assert exit_code(*option) == 2
+        streams = capsys.readouterr()
+        assert said in streams.err
+        assert "reading the data" not in streams.err
+
+
+def test_the_report_of_another_study_is_named_before_it_is_replaced(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "relucate-out").mkdir()
+    file = tmp_path / "relucate-out" / "study.json"
+    file.write_text(json.dumps({"command": "relucate compare vgg --pairs 3"}))
+    said = "the report in relucate-out will be replaced (its runs stay), it is of: relucate compare"
+    monkeypatch.setattr(sys, "argv", ["relucate", "compare", "cnn"])
+    assert exit_code("cnn", "--engine", "none") == 2
+    assert said in capsys.readouterr().err
+    for argv in (["compare", "vgg", "--pairs", "6"], ["compare", "vgg", "--max-pairs", "40"]):
+        monkeypatch.setattr(sys, "argv", ["relucate", *argv])
+        assert exit_code(*argv[1:], "--engine", "none") == 2
+        assert "will be replaced" not in capsys.readouterr().err
+    file.write_text("{")
+    assert exit_code("cnn", "--engine", "none") == 2
+    assert "will be replaced" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", [["--act", "relo"], ["--norm", "bach"]])
 def test_a_wrong_value_for_the_net_is_found_before_anything_trains(option, tmp_path, capfd):
     command = [sys.executable, "-m", "relucate", "compare", *TINY, *option]
@@ -132,6 +178,7 @@ def test_a_wrong_value_for_the_net_is_found_before_anything_trains(option, tmp_p
     assert done.returncode == 2
     assert option[1] in done.stderr
     assert "did you mean" in done.stderr
+    assert "starting" not in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -205,7 +252,7 @@ def test_an_interruption_keeps_finished_runs(sent, tmp_path):
     assert process.returncode == 130
     assert "continue with: relucate compare mlp" in rest
     assert "Traceback" not in rest
-    again = [*arguments[:-4], "--pairs", "2", "--jobs", "1"]
+    again = [*arguments[:-4], "--pairs", "2", "--first-seed", "0", "--jobs", "1"]
     done = subprocess.run(
         [sys.executable, "-m", "relucate", "compare", *again],
         cwd=tmp_path,
@@ -244,7 +291,7 @@ def test_a_saved_model_with_custom_objects(tmp_path, monkeypatch, capfd):
     )
     load_model("custom.py:build").model.save("net.keras")
     keras.saving.get_custom_objects().clear()
-    options = ["--pairs", "2", "--epochs", "1", "--jobs", "1", "--quiet", "--engine", "keras"]
+    options = ["--pairs", "3", "--epochs", "1", "--jobs", "1", "--quiet", "--engine", "keras"]
     assert exit_code("net.keras", *options) == 2
     assert "aren't registered: Halved" in capfd.readouterr().err
     assert exit_code("net.keras", *options, "--import", "custom.py") == 0

@@ -43,6 +43,7 @@ def completed(*words, code=""):
         (["compare", "--metric", "macro"], ["macro-F1"]),
         (["compare", "--data", "cifar100"], ["cifar100"]),
         (["evidence", "--act", "tan"], ["tanh"]),
+        (["compare", "--recipe", "bn-paper"], ["bn-paper"]),
         (["data", "mn"], ["mnist"]),
         (["rules", "N10"], ["N101", "N102", "N103"]),
         (["compare", "net.p"], []),

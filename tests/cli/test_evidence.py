@@ -18,9 +18,9 @@ def call(capsys):
 
 
 def test_text_has_the_sum_and_the_table(call):
-    code, out, _ = call("--act", "relu", "--net", "vgg")
+    code, out, _ = call("--act", "relu", "--net", "vgg16")
     assert code == 0
-    assert "relu, 4 comparisons: before ahead in 4" in " ".join(out.split())
+    assert "relu, published: 4 comparisons, before ahead in 4" in " ".join(out.split())
     assert "-2.49" in out
     assert "openreview" not in out
     assert "openreview" in call("--act", "relu", "--all")[1]

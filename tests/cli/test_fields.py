@@ -98,3 +98,16 @@ def test_a_studys_options_have_the_plans_defaults():
     for field in fields(StudyOptions):
         if field.name in plan and field.name != "pairs":  # the plan's is a number always
             assert plan[field.name] == field.default, field.name
+
+
+def test_every_option_is_described_in_plain_words():
+    from relucate.cli.app import app
+
+    for command in app.registered_commands:
+        text = shown(command.callback.__name__, "--help")
+        assert "Usage" in text
+        assert not re.search(r"<|\b(str|int|float|bool|list\[|Path)\b", text), text
+
+
+def test_a_default_that_is_empty_is_not_shown():
+    assert "[default: ]" not in shown("compare", "--help")

@@ -4,6 +4,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -114,22 +115,30 @@ def changed(path, change):
     return before
 
 
+REPORT, STUDY = ("report", "html"), ("study", "json")
+
+
 def started(*more):
     command = [sys.executable, "-m", "relucate", "compare", "--run", "train.py:train"]
     fixed = ["--metric", "auc", "--margin", "0.01", "--quiet", "--jobs", "1", "--pairs", "1"]
     return subprocess.Popen([*command, *fixed, *more], stderr=subprocess.PIPE)
 
 
-def test_four_jobs_write_one_store_at_the_same_time(capsys):
-    jobs = [started("--first-seed", str(number), "--out", "all") for number in range(4)]
+def test_eight_jobs_write_one_store_at_the_same_time_and_no_report_of_all(capsys):
+    jobs = [started("--first-seed", str(number), "--out", "all") for number in range(8)]
     for job in jobs:
-        assert job.wait(200) == 0, job.stderr.read()
+        assert job.wait(250) == 0, job.stderr.read()
         job.stderr.close()
-    assert compared("--pairs", "4", "--out", "all") == 0
+    reports = {f"{name}-seed-{n}.{end}" for n in range(8) for name, end in (REPORT, STUDY)}
+    assert {path.name for path in Path("all").iterdir()} == {"runs.sqlite", *reports}
+    assert compared("--pairs", "8", "--out", "all") == 0
     study = json.loads(capsys.readouterr().out)
-    assert (study["pairs"], study["verdict"]) == (4, "better")
+    assert (study["pairs"], study["verdict"]) == (8, "better")
     with sqlite3.connect("all/runs.sqlite") as store:
-        assert store.execute("SELECT count(*) FROM runs").fetchone() == (8,)  # none was repeated
+        assert store.execute("SELECT count(*) FROM runs").fetchone() == (16,)  # none was repeated
+    whole = Path("all/study.json").read_text()
+    assert compared("--pairs", "1", "--first-seed", "3", "--out", "all") == 0
+    assert Path("all/study.json").read_text() == whole
 
 
 class TestMerge:
@@ -143,7 +152,7 @@ class TestMerge:
     def test_stores_become_one_that_answers_the_whole_study(self, capsys):
         assert exit_code("merge", "job0", "job1/runs.sqlite", "job1", "--out", "new/all") == 0
         assert "new/all/runs.sqlite: 4 runs (4 new, 2 in more than one)" in capsys.readouterr().out
-        assert compared("--pairs", "2", "--out", "new/all") == 0
+        assert compared("--pairs", "2", "--first-seed", "0", "--out", "new/all") == 0
         hashes = {run["hash"] for run in json.loads(capsys.readouterr().out)["runs"]}
         with sqlite3.connect("new/all/runs.sqlite") as store:
             assert {found for (found,) in store.execute("SELECT hash FROM runs")} == hashes

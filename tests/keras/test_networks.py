@@ -9,7 +9,13 @@ from relucate.errors import InputError
 from relucate.keras import read
 from relucate.torch import lower
 
-SHAPES = {"cnn": (9, 11, 3), "vgg": (9, 11, 3), "mlp": (5, 4, 1), "bn_paper_mlp": (7,)}
+SHAPES = {
+    "cnn": (9, 11, 3),
+    "vgg": (9, 11, 3),
+    "caffenet": (17, 18, 3),
+    "mlp": (5, 4, 1),
+    "bn_paper_mlp": (7,),
+}
 ORDERS = [*KEEPS_BIAS, "linear-norm-act-drop"]
 
 
@@ -52,6 +58,49 @@ def test_vgg_depth_counts_convolutions(depth):
 def test_vgg_pools_until_one_pixel_is_left(size, pools):
     model = nets.build("vgg", "after", (*size, 3), 10, width=2)
     assert len(of(model, kl.MaxPooling2D)) == pools
+
+
+def test_caffenet_has_the_benchmarks_shapes():
+    model = nets.build("caffenet", "after", (128, 128, 3), 1000)
+    convs = of(model, kl.Conv2D)
+    assert [(c.filters, c.groups) for c in convs] == [
+        (96, 1), (256, 2), (384, 1), (384, 2), (256, 2)
+    ]  # fmt: skip
+    assert (convs[0].kernel_size, convs[0].strides, convs[0].padding) == ((11, 11), (4, 4), "valid")
+    assert [c.output.shape[1] for c in convs] == [30, 15, 7, 7, 7]
+    assert [d.units for d in of(model, kl.Dense)] == [2048, 2048, 1000]
+    assert of(model, kl.Flatten)[0].output.shape[1] == 3 * 3 * 256
+    assert all(layer.use_bias for layer in of(model, kl.Conv2D, kl.Dense))
+
+
+def test_caffenet_of_small_images_without_scale_and_shift():
+    options = {"width": 12, "affine": "never", "fc_dropout": 0.5}
+    model = nets.build("caffenet", "before", (32, 32, 3), 10, **options)
+    assert of(model, kl.Conv2D)[0].strides == (1, 1)
+    assert [norm.scale or norm.center for norm in of(model, kl.BatchNormalization)] == [False] * 7
+    assert [drop.rate for drop in of(model, kl.Dropout)] == [0.5, 0.5]
+    with pytest.raises(InputError, match="affine"):
+        nets.build("caffenet", "before", (32, 32, 3), 10, affine="yes")
+    with pytest.raises(InputError, match=r"1\.5"):
+        nets.build("caffenet", "before", (32, 32, 3), 10, fc_dropout=1.5)
+
+
+def test_inception_with_equal_parameters():
+    counts = {
+        order: nets.build("inception_v3", order, (75, 75, 3), 6, width=2, bias="always")
+        for order in ("before", "after")
+    }
+    assert len({model.count_params() for model in counts.values()}) == 1
+    plain = nets.build("inception_v3", "before", (75, 75, 3), 6, width=2)
+    assert plain.count_params() < counts["before"].count_params()
+
+
+@pytest.mark.parametrize("act", ["prelu", "rrelu", "maxout"])
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_activations_that_keras_lacks(act, order):
+    model = nets.build("cnn", order, (8, 8, 3), 5, width=4, depth=1, act=act)
+    assert [c.filters for c in of(model, kl.Conv2D)] == [8, 8] if act == "maxout" else [4, 4]
+    assert model.get_layer("stage1_block2").output.shape[-1] == 4
 
 
 def test_dense_nets():

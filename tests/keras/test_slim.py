@@ -332,3 +332,11 @@ class TestErrors:
             fc_net(order="linear-norm-act-drop")
         with pytest.raises(InputError, match="unknown activation 'rleu'"):
             fc_net("rleu")
+
+
+def test_maxout_is_refused_and_prelu_has_a_slope_per_channel():
+    image = keras.Input((8, 8, 3))
+    with pytest.raises(InputError, match="maxout"):
+        slim.conv2d(image, 4, [3, 3], activation="maxout")
+    x = slim.conv2d(image, 4, [3, 3], activation="prelu")
+    assert x._keras_history.operation.alpha.shape == (1, 1, 4)

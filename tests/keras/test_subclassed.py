@@ -248,3 +248,45 @@ def test_a_saved_model_is_read(tmp_path, randomize):
     net.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
     assert [node.op for node in read(again)] == [node.op for node in read(net)]
+
+
+class WithConstants(keras.Model):
+    """Outputs that don't depend on the input; `weighted`: one that depends on weights."""
+
+    def __init__(self, weighted=False, **kwargs):
+        super().__init__(**kwargs)
+        self.dense, self.norm, self.weighted = kl.Dense(4), kl.BatchNormalization(), weighted
+        self.scale = self.add_weight(shape=(2,), initializer="ones", name="scale")
+
+    def call(self, inputs, training=False):
+        y = keras.ops.relu(self.norm(self.dense(inputs), training=training))
+        given = self.scale * 2.0 if self.weighted else keras.ops.arange(3)
+        return {"y": y, "given": given, "half": keras.ops.full((2, 2), 0.5)}
+
+
+@pytest.mark.filterwarnings("ignore:relucate convert. the new model is a functional model")
+def test_outputs_that_do_not_depend_on_the_input(randomize, tmp_path):
+    net = WithConstants()
+    net(np.zeros((2, 5), "float32"))
+    randomize(net)
+    assert relucate.audit(net).summary == {"linear-norm-act": 1}
+    made, report = relucate.convert(net, "after")
+    assert len(report.done) == 1
+    x = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    expected, got = net(x), made(x)
+    assert set(got) == set(expected)
+    for name, value in expected.items():
+        assert got[name].dtype == value.dtype
+        np.testing.assert_allclose(
+            *(keras.ops.convert_to_numpy(y) for y in (got[name], value)), rtol=1e-5, atol=1e-5
+        )
+    made.save(tmp_path / "made.keras")
+    again = keras.saving.load_model(tmp_path / "made.keras")(x)
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(y["half"]) for y in (again, got)))
+
+
+def test_an_output_that_depends_on_weights_alone_is_refused():
+    net = WithConstants(weighted=True)
+    net(np.zeros((2, 5), "float32"))
+    with pytest.raises(Refused, match="does something else at inference"):
+        relucate.audit(net)

@@ -384,3 +384,16 @@ class TestLayout:
         model = conv((2, 6, 6), "channels_first")
         result = train(model, data, Recipe(**SMALL, augment=["flip", "crop"]), seed=0)
         assert result.status == "done"
+
+
+def test_unbiased_variances():
+    layer = keras.layers.BatchNormalization()
+    model = keras.Sequential([keras.Input((3, 2)), layer])
+    x = np.random.default_rng(0).standard_normal((5, 3, 2)).astype("float32")
+    reestimate(model, x)
+    plain = np.array(keras.ops.convert_to_numpy(layer.moving_variance.value))
+    reestimate(model, x, unbiased=True)
+    found = keras.ops.convert_to_numpy(layer.moving_variance.value)
+    np.testing.assert_allclose(found, plain * 15 / 14, rtol=1e-5)
+    np.testing.assert_allclose(found, x.reshape(-1, 2).var(0, ddof=1), rtol=1e-4)
+    assert "call" not in vars(layer)

@@ -8,7 +8,7 @@ from relucate.errors import InputError
 
 
 def test_the_list():
-    assert list(nets.NETS) == ["cnn", "vgg", "inception_v3", "mlp", "bn_paper_mlp"]
+    assert list(nets.NETS) == ["cnn", "vgg", "caffenet", "inception_v3", "mlp", "bn_paper_mlp"]
 
 
 @pytest.mark.parametrize("name", nets.NETS)
@@ -16,7 +16,9 @@ def test_every_net_has_a_summary_and_the_same_options(name):
     assert nets.summary(name).endswith(".") or nets.summary(name)
     shared = ["act", "norm", "width", "depth", "dropout", "init", "bias"]
     if name == "inception_v3":  # its depth is what it is
-        shared = ["act", "norm", "width", "dropout", "init", "edition"]
+        shared = ["act", "norm", "width", "dropout", "init", "bias", "edition"]
+    if name == "caffenet":
+        shared = ["act", "norm", "width", "affine", "dropout", "fc_dropout", "init", "bias"]
     assert list(nets.options(name)) == shared
 
 

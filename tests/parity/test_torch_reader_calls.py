@@ -189,6 +189,9 @@ FUNCTIONS = {
         stride=(2, 1),
     ),
     "linear": lambda m, x: F.linear(x, m.linear.weight, m.linear.bias) + x @ m.linear.weight,
+    "addmm": lambda m, x: torch.addmm(m.linear.bias, x.reshape(-1, 6), m.linear.weight).reshape(
+        x.shape
+    ),
     "standardized weights": lambda m, x: _weight_standardized(x, m.conv),
     "pools": lambda m, x: torch.cat(
         [

@@ -34,6 +34,27 @@ def test_a_card_has_the_studys_numbers(study, tmp_path):
     assert rows[0].difference == pytest.approx(100 * first["estimate"])
 
 
+def test_an_interval_is_of_after_minus_before_whatever_was_the_reference(study):
+    found = study.to_dict()
+    for metric in (found["metric"], {**found["metric"], "direction": "lower"}):
+        plain = card_of({**found, "metric": metric})["rows"][0]["interval"]
+        turned = [
+            {
+                **c,
+                "arm": c["against"],
+                "against": c["arm"],
+                "difference": {
+                    **c["difference"], "low": -c["difference"]["high"],
+                    "high": -c["difference"]["low"],
+                },
+            }
+            for c in found["comparisons"]
+        ]  # fmt: skip
+        again = card_of({**found, "metric": metric, "comparisons": turned})["rows"][0]["interval"]
+        assert plain == pytest.approx(again)
+        assert plain[0] == pytest.approx(100 * found["comparisons"][0]["difference"]["low"])
+
+
 def test_other_documents_make_no_card(study):
     with pytest.raises(InputError, match="relucate compare has trained"):
         card_of({**study.to_dict(), "data": None})
@@ -59,3 +80,31 @@ def test_an_unknown_activation_is_not_guessed(study):
     for arm in found["arms"]:
         arm["options"] = {}
     assert {row["act"] for row in card_of(found)["rows"]} == {"not named"}
+
+
+def test_orders_at_their_own_rates_are_one_row(study):
+    found = study.to_dict()
+    before, after = found["arms"][:2]
+    for arm, rate in ((before, 0.1), (after, 0.3)):
+        arm["options"] = {"lr": rate}
+    found |= {"arms": [before, after], "factors": []}
+    (row,) = card_of(found)["rows"]
+    assert row["setting"].endswith("lr 0.1 before, 0.3 after, 1 epochs, batch 64")
+    assert row["interval"]
+
+
+def test_orders_with_dropout_are_before_and_after(tmp_path):
+    study = compare(
+        "mlp", orders=["linear-norm-act-drop", "linear-act-norm-drop"], pairs=3, jobs=1,
+        progress=False, recipe={"epochs": 1}, options={"width": 8, "depth": 1, "dropout": 0.2},
+    )  # fmt: skip
+    (row,) = read_card(study.card(tmp_path / "card.json"))
+    assert row.interval[0] <= row.difference <= row.interval[1]
+
+
+def test_a_card_knows_its_commit_in_a_checkout(monkeypatch, tmp_path):
+    from relucate.records import card
+
+    assert card.commit() is None or len(card.commit().removesuffix("-dirty")) >= 12
+    monkeypatch.setattr(card, "__file__", str(tmp_path / "card.py"))
+    assert card.commit() is None

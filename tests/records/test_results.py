@@ -1,6 +1,7 @@
 """Evidence: every published row is whole, filters fit, and what the rows add up to is right."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -35,11 +36,13 @@ def test_differences_are_after_minus_before(net, act, expected):
     assert row.difference == pytest.approx(expected)
 
 
-def test_an_error_counts_the_other_way(tmp_path):
+def test_of_an_error_the_lower_one_is_ahead_and_the_difference_keeps_its_sign(tmp_path):
     (row,) = read_card(write(tmp_path, lower_is_better=True))
-    assert row.difference == pytest.approx(-1.0)
+    assert (row.difference, row.gain) == (pytest.approx(1.0), pytest.approx(-1.0))
+    (found,) = summary([row])
+    assert (found["before"], found["after"], found["low"]) == (1, 0, pytest.approx(1.0))
     (row,) = read_card(write(tmp_path, lower_is_better=False))
-    assert row.difference == pytest.approx(1.0)
+    assert (row.difference, row.gain) == (pytest.approx(1.0), pytest.approx(1.0))
     assert row.interval == (0.5, 1.5)
 
 
@@ -72,12 +75,26 @@ def test_other_files_are_refused(tmp_path, text):
 
 
 def test_the_summary_counts_each_side():
-    rows = matching(known(), act="relu", net="vgg")
+    rows = matching(known(), act="relu", net="vgg16")
     (found,) = summary(rows)
     assert (found["act"], found["rows"], found["before"], found["after"]) == ("relu", 4, 4, 0)
     assert (found["low"], found["high"]) == (pytest.approx(-2.49), pytest.approx(-0.65))
     assert found["tuned"] == 4
     assert found["spread"] == 0
+
+
+def test_our_own_rows_are_counted_by_their_verdict(tmp_path):
+    rows = [
+        row
+        for verdict in ("better", "equivalent", "inconclusive")
+        for row in read_card(write(tmp_path, verdict=verdict, unit="%"))
+    ]
+    rows = [replace(row, study=replace(row.study, own=True)) for row in rows]
+    published = matching(known(), act="relu", net="vgg16")
+    first, second = summary([*rows, *published])
+    assert (first["own"], second["own"]) == (False, True)
+    found = [second[side] for side in ("after", "before", "level", "undecided")]
+    assert found == [1, 0, 1, 1]
 
 
 def test_names_match_by_their_letters_and_digits():

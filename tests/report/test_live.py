@@ -184,3 +184,23 @@ def test_identical_differences_show_no_interval():
     text = "\n".join(drawn(live, 100))
     assert "+1.10 points after 2 pairs (" in text
     assert "interval" not in text
+
+
+def test_differences_are_of_the_arm_minus_its_reference_under_short_names():
+    names = {"linear-norm-act": "before", "linear-act-norm": "after"}
+    live, file, _ = live_study(pairs=2, compared=(ARMS[0], ARMS[1]), names=names, level=0.975)
+    live.run_finished(ARMS[0], 0, 0.95, "done", 2.0)
+    live.run_finished(ARMS[1], 0, 0.96, "done", 2.0)
+    live.difference(-0.01, -0.02, 0.0, 2)
+    lines = file.getvalue().splitlines()
+    assert "before 95.00 %, after 96.00 %, difference -1.00 points" in lines[0]
+    assert lines[1].endswith(
+        "-1.00 points after 2 pairs, 97.5 % interval -2.00 to 0.00 (before minus after)"
+    )
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_the_echo_of_an_interruption_does_not_break_the_last_line(width):
+    live, _, _ = midway(margin=0.005)
+    live.console.width = width
+    assert cell_len(drawn(live, width)[-1]) <= width - len("^C")

@@ -1,35 +1,44 @@
-"""Figures as SVG: what they draw, under which ids, and what a user's text can't do to them."""
+"""Pictures as SVG: what they draw, under which ids, and what a user's text can't do to them."""
 
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from relucate.errors import InputError
 from relucate.report import plots
-from relucate.report.numbers import Units
 from relucate.report.palette import colours, placeholder
+from relucate.report.plots import curves, narrowing
+from relucate.report.plots.axis import SMALLEST_REACH, reach_of
+from relucate.stats.sequential import MONITORED, Monitor
+
+FOUR = ("linear-norm-act", "linear-act-norm", "norm-linear-act", "linear-act")
+EIGHT = tuple(f"arm {k}" for k in range(8))
 
 
-def differences(study, name="d", **changes):
-    """Return the figure of a study's first comparison."""
-    comparison = {**study["comparisons"][0], **changes}
-    reach = plots.reach_of([comparison])
-    return plots.differences_svg(
-        comparison,
-        arms=(1, 0),
-        units=Units.of_study(study),
-        margin=study["margin"],
-        reach=reach,
-        name=name,
-        alt="alt",
-    )
+def wide(study, kind, name="d"):
+    """Return a picture for a wide place."""
+    return plots.svgs(study, kind, name=name, alt="alt")[0]
 
 
-def marks(svg, group):
-    """Return how many marks the SVG places with that arm's colour."""
-    return len(re.findall(rf"<use [^>]*var\(--{group},", svg))
+def both(study, kind):
+    """Return a picture for a wide and for a narrow place, in one text."""
+    return "".join(plots.svgs(study, kind, name="d", alt="alt"))
+
+
+def marks(svg, variable):
+    """Return how many marks the SVG places with that colour."""
+    return len(re.findall(rf"<use [^>]*var\(--{variable},", svg))
+
+
+def tick_labels(svg):
+    """Return the texts of an SVG that are numbers."""
+    return re.findall(r">([−-]?\d[\d.e+]*)</text>", svg)
 
 
 def tick_height(svg, label):
@@ -39,37 +48,52 @@ def tick_height(svg, label):
     return float(found.group(1))
 
 
-def test_a_mark_per_seed_in_the_look_of_the_arm_ahead(study):
-    values = [0.01, -0.02, 0.004, None, 0.0]
-    pairs = [{"seed": k, "value": v} for k, v in enumerate(values)]
-    svg = differences(study, differences=pairs)
-    assert (marks(svg, "arm-1"), marks(svg, "arm-0")) == (2, 1)
-    assert ">seed 4<" in svg
-    assert ">seed 3<" not in svg
-    assert "→" in svg
+def monitored(study):
+    """Return a study whose interval is that of looks after every pair."""
+    values = [pair["value"] for pair in study["differences"]]
+    found = Monitor().interval(np.zeros(len(values)), values)
+    ends = {"estimate": found.estimate, "low": found.low, "high": found.high}
+    study["comparisons"][0]["difference"] |= {**ends, "method": MONITORED}
+    study["difference"] = study["comparisons"][0]["difference"]
+    return study
 
 
-def test_no_interval_draws_the_mean_alone(make_study):
-    assert "var(--arm-1" in differences(make_study(1))
+@pytest.fixture
+def tuned(study):
+    point = {"runs": 1, "diverged": 0}
+    rates = [(0.01, 0.5, 1), (0.1, 0.9, 2), (1.0, 0.7, 2)]
+    curve = [{"lr": lr, "score": score, "epochs": n, **point} for lr, score, n in rates]
+    arms = [{"label": a["label"], "lr": 0.1, "edge": False, "curve": curve} for a in study["arms"]]
+    comparison = {"arm": FOUR[1], "against": FOUR[0], "sentence": "-"}
+    same = {"lr": 0.1, "sentence": "-", "comparisons": [comparison]}
+    return {**study, "tuning": {"held_out": 9, "first_seed": 9, "arms": arms, "same_rate": same}}
 
 
-def test_many_seeds_label_every_few_rows(make_study):
-    svg = differences(make_study(100))
-    assert 20 < len(re.findall(r">seed \d+<", svg)) <= plots.MOST_SEED_LABELS
+# ---- every kind
 
 
-def test_every_id_has_the_figures_name_and_every_reference_its_id(study):
-    svg = differences(study, name="here")
-    ids = re.findall(r'\bid="([^"]+)"', svg)
-    assert len(ids) == len(set(ids))
-    assert all(one.startswith("here-") for one in ids)
-    referenced = re.findall(r'href="#([^"]+)"', svg) + re.findall(r"url\(#([^)]+)\)", svg)
-    assert referenced
-    assert set(referenced) <= set(ids)
+@pytest.mark.parametrize("kind", plots.KINDS)
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_kind_draws_onto_given_axes(kind, dark, tuned):
+    ax = Figure().subplots()
+    assert plots.plot(tuned, kind, ax, dark=dark) is ax
+    assert ax.get_children()
 
 
-def test_figures_take_the_pages_colours_only(study):
-    svg = differences(study) + plots.curves_svg(study, "accuracy", name="c", alt="")
+@pytest.mark.parametrize("kind", plots.KINDS)
+def test_every_kind_has_a_wide_and_a_narrow_drawing(kind, tuned):
+    drawn = plots.svgs(tuned, kind, name="n", alt="what it shows")
+    widths = [float(re.search(r'viewBox="0 0 ([\d.]+)', svg).group(1)) for svg in drawn]
+    assert widths[1] < 300 < widths[0]
+    assert all('role="img" aria-label="what it shows"' in svg for svg in drawn)
+    sizes = [float(size) for size in re.findall(r"font(?:-size)?: ([\d.]+)px", "".join(drawn))]
+    assert sizes
+    assert min(sizes) >= 11
+
+
+@pytest.mark.parametrize("kind", plots.KINDS)
+def test_pictures_take_the_pages_colours_only(kind, tuned):
+    svg = both(tuned, kind)
     assert not [variable for variable in colours() if placeholder(variable) in svg]
     bare = re.sub(r"var\(--[\w-]+, #\w+\)", "", svg)
     assert set(re.findall(r"#[0-9a-f]{6}\b", bare)) <= {"#000000", "#ffffff"}
@@ -77,31 +101,163 @@ def test_figures_take_the_pages_colours_only(study):
     assert "<metadata" not in svg
 
 
+@pytest.mark.parametrize("kind", plots.KINDS)
+def test_every_id_has_the_pictures_name_and_every_reference_its_id(kind, tuned):
+    svg = both(tuned, kind)
+    ids = re.findall(r'\bid="([^"]+)"', svg)
+    assert len(ids) == len(set(ids))
+    assert all(one.startswith(("d-wide-", "d-narrow-")) for one in ids)
+    referenced = re.findall(r'href="#([^"]+)"', svg) + re.findall(r"url\(#([^)]+)\)", svg)
+    assert set(referenced) <= set(ids)
+
+
+@pytest.mark.parametrize("name", ["$\\frac{$", "<script>", "_hidden", "活性化", "a" * 80, "\n", ""])
+def test_any_name_draws_and_stays_text(name, tuned):
+    tuned["arms"][0].update(label=name, alias=None, order=None)
+    for found in (*tuned["comparisons"], *tuned["runs"]):
+        for key in ("arm", "against"):
+            if found.get(key) == "linear-norm-act":
+                found[key] = name
+    for kind in plots.KINDS:
+        for svg in plots.svgs(tuned, kind, name="c", alt='"><script>'):
+            assert "<script" not in svg
+            ET.fromstring(svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1))
+
+
+@pytest.mark.parametrize("name", ["$\\frac{$", "活性化"])
+def test_any_name_draws_on_the_users_axes_too(name, make_study):
+    study = make_study(4, orders=(name, "b", "c"))
+    figure = Figure()
+    for kind in ("forest", "scores", "curves"):
+        figure.clear()
+        plots.plot(study, kind, figure.subplots())
+        figure.canvas.draw()
+
+
 def test_drawing_is_deterministic_and_leaves_no_setting_behind(study):
     before = dict(matplotlib.rcParams)
-    assert differences(study) == differences(study)
+    assert both(study, "forest") == both(study, "forest")
     assert dict(matplotlib.rcParams) == before
 
 
 def test_a_hostile_matplotlibrc_changes_nothing(study):
-    usual = differences(study)
+    usual = both(study, "differences")
     with matplotlib.rc_context({"font.size": 30, "axes.grid": True, "axes.facecolor": "red"}):
-        assert differences(study) == usual
+        assert both(study, "differences") == usual
 
 
-@pytest.mark.parametrize("name", ["$\\frac{$", "<script>", "_hidden", "活性化", "a" * 80, "\n", ""])
-def test_any_name_draws_and_stays_text(name, study):
-    study["arms"][0]["label"] = name
-    for run in study["runs"]:
-        run["arm"] = name if run["arm"] == "linear-norm-act" else run["arm"]
-    drawings = [
-        differences(study, against=name),
-        plots.scatter_svg(study, name="s", alt=name),
-        plots.curves_svg(study, "accuracy", name="c", alt='"><script>'),
-    ]
-    for svg in drawings:
-        assert "<script" not in svg
-        ET.fromstring(svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1))
+def test_an_unknown_kind_or_arm_is_named_and_so_is_what_is_missing(study):
+    with pytest.raises(InputError, match="'pie'"):
+        plots.plot(study, "pie")
+    with pytest.raises(InputError, match="'nobody'"):
+        plots.plot(study, "differences", arm="nobody")
+    with pytest.raises(InputError, match="--tune lr"):
+        plots.plot(study, "rates")
+
+
+def test_matplotlib_is_imported_only_to_draw():
+    code = (
+        "import sys, relucate.report.plots, relucate.report.html; "
+        "sys.exit('matplotlib' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ---- forest
+
+
+def test_a_forest_has_a_row_per_comparison_and_its_pairs(make_study):
+    study = make_study(6, orders=FOUR)
+    ax = plots.plot(study, "forest", Figure().subplots())
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["after", *FOUR[2:3], "none"]
+    strokes = [line for line in ax.lines if line.get_marker() == "|" and len(line.get_xdata()) == 6]
+    assert len(strokes) == 3
+
+
+def test_a_hollow_diamond_has_no_answer(make_study):
+    def filled(effect):
+        ax = plots.plot(make_study(6, effect=effect, spread=0.001), "forest", Figure().subplots())
+        (diamond,) = (line for line in ax.lines if line.get_marker() == "D")
+        return diamond.get_markerfacecolor() == diamond.get_color()
+
+    assert filled(0.03)
+    assert not filled(0.0)
+
+
+def test_eight_arms_are_eight_rows_and_one_colour(make_study):
+    study = make_study(5, orders=EIGHT)
+    svg = wide(study, "forest")
+    assert all(f">{arm}<" in svg for arm in EIGHT[1:])
+    scores = wide(study, "scores")
+    assert marks(scores, "arm-0") == 5
+    assert marks(scores, "muted") >= 35
+    assert not re.search(r"var\(--arm-[1-9]", scores)
+
+
+def test_reach_has_a_floor_and_shows_the_margin():
+    assert reach_of([]) == SMALLEST_REACH
+    assert reach_of([], 0.005) > 0.005
+
+
+# ---- the interval pair by pair
+
+
+def test_looks_are_those_of_the_study(make_study):
+    study = monitored(make_study(8))
+    values = [pair["value"] for pair in study["differences"]]
+    found = narrowing.looks(study["comparisons"][0])
+    assert [look.pairs for look in found] == list(range(3, 9))
+    for look in found:
+        then = Monitor().interval(np.zeros(look.pairs), values[: look.pairs])
+        np.testing.assert_allclose((look.low, look.high), (then.low, then.high))
+
+
+def test_the_last_look_of_a_fixed_number_is_the_stored_interval(study):
+    last = narrowing.looks(study["comparisons"][0])[-1]
+    assert (last.low, last.high) == (study["difference"]["low"], study["difference"]["high"])
+
+
+def test_few_or_identical_pairs_have_no_such_picture(make_study, same_in_all):
+    assert "four pairs" in plots.missing(make_study(3), "interval")
+    assert "that vary" in plots.missing(same_in_all(make_study(9)), "interval")
+
+
+def test_a_level_that_no_study_has_is_no_crash(study):
+    study["comparisons"][0]["difference"] |= {"method": MONITORED, "level": 0.3}
+    assert "can't be computed" in plots.missing(study, "interval")
+
+
+def test_many_looks_are_a_band(make_study):
+    assert "PolyCollection" in wide(monitored(make_study(narrowing.MOST_BARS + 9)), "interval")
+
+
+# ---- differences
+
+
+def test_a_mark_per_seed_in_ink(study):
+    values = [0.01, -0.02, 0.004, None, 0.0]
+    pairs = [{"seed": k, "value": v} for k, v in enumerate(values)]
+    study["comparisons"][0]["differences"] = pairs
+    svg = wide(study, "differences")
+    assert marks(svg, "ink") >= 4
+    assert "var(--arm-" not in svg
+    assert ">seed 4<" in svg
+    assert ">seed 3<" not in svg
+    assert "→" in svg
+
+
+def test_many_seeds_label_every_few_rows(make_study):
+    labels = re.findall(r">seed \d+<", wide(make_study(100), "differences"))
+    assert 20 < len(labels) <= 40
+
+
+def test_the_arm_decides_which_comparison_is_shown(make_study):
+    study = make_study(4, orders=FOUR)
+    axes = [plots.plot(study, "differences", Figure().subplots(), arm=a) for a in FOUR[1:3]]
+    assert axes[0].get_xlim() != axes[1].get_xlim()
+
+
+# ---- curves
 
 
 def test_mean_curve_of_unequal_and_broken_runs():
@@ -111,54 +267,68 @@ def test_mean_curve_of_unequal_and_broken_runs():
         {"curve": None},
         {},
     ]
-    epochs, mean, sd = plots.mean_curve(runs, "train_loss")
+    epochs, mean, sd = curves.mean_curve(runs, "train_loss")
     assert epochs.tolist() == [1, 2]
     np.testing.assert_allclose(mean, [1.5, 0.5])
     np.testing.assert_allclose(sd, [np.sqrt(0.5), np.nan])
 
 
+def test_one_epoch_is_no_curve(make_study):
+    assert plots.missing(make_study(3, epochs=1), "curves") == "a curve needs two epochs or more"
+
+
 def test_a_loss_that_falls_far_gets_a_logarithmic_axis_with_plain_numbers(make_study):
-    svg = plots.curves_svg(make_study(3, epochs=60), "train_loss", name="c", alt="")
+    svg = wide(make_study(3, epochs=60), "loss")
     assert "mathdefault" not in svg
-    height = {value: tick_height(svg, value) for value in ("0.1", "0.2", "1", "2")}
-    assert height["0.1"] - height["0.2"] == pytest.approx(height["1"] - height["2"], rel=0.01)
+    height = {value: tick_height(svg, value) for value in ("0.1", "0.3", "1")}
+    shares = (height["0.1"] - height["0.3"]) / (height["0.1"] - height["1"])
+    assert shares == pytest.approx(np.log10(3), rel=0.02)
 
 
-def test_scatter_leaves_out_pairs_without_two_results(make_study):
+def test_a_loss_that_explodes_keeps_its_ticks(make_study):
+    study = make_study(3, epochs=2)
+    for run in study["runs"]:
+        run["curve"]["train_loss"] = [1.0, 1e30]
+    assert len([label for label in tick_labels(wide(study, "loss")) if "e+" in label]) >= 3
+
+
+def test_many_arms_have_a_panel_each_with_the_first(make_study):
+    svg = wide(make_study(3, orders=EIGHT), "curves")
+    assert all(f">{arm}<" in svg for arm in EIGHT[1:])
+
+
+# ---- rates, scores, cost
+
+
+def test_rates_of_different_epochs_are_not_joined(tuned):
+    ax = plots.plot(tuned, "rates", Figure().subplots())
+    joined = [line.get_xdata() for line in ax.lines if line.get_linestyle() != "None"]
+    ends = [sorted(round(x, 3) for x in xs) for xs in joined if len(xs) == 2 and xs[0] != xs[1]]
+    assert len(ends) == 2
+    assert all(low > 0.05 for low, _ in ends)
+
+
+def test_scores_have_a_mark_per_run_and_say_which_have_none(make_study):
     study = make_study(5, lost={("linear-act-norm", 2): "diverged"})
-    svg = plots.scatter_svg(study, name="s", alt="")
-    assert marks(svg, "arm-1") == 4
-
-
-def test_reach_has_a_floor():
-    comparison = {"differences": [], "difference": {"low": None, "high": None}}
-    assert plots.reach_of([comparison]) == plots.SMALLEST_REACH
-
-
-def test_reach_shows_the_margin_where_all_is_zero():
-    comparison = {"differences": [], "difference": {"low": None, "high": None}}
-    assert plots.reach_of([comparison], 0.005) > 0.005
-
-
-def tick_labels(svg):
-    """Return the texts of an SVG that are numbers."""
-    return re.findall(r">([−-]?\d[\d.e+]*)</text>", svg)
+    svg = wide(study, "scores")
+    assert (marks(svg, "arm-0"), marks(svg, "arm-1")) == (5, 4)
+    assert ">1 diverged<" in svg
 
 
 def test_constant_results_have_readable_ticks_without_an_offset(make_study):
     study = make_study(4)
     for run in study["runs"]:
         run["metric"] = 1.0
-    svg = plots.scatter_svg(study, name="s", alt="")
-    labels = tick_labels(svg)
-    assert "100.0" in labels
+    labels = tick_labels(wide(study, "scores"))
+    assert "100" in labels
     assert len(labels) <= 12
     assert not [label for label in labels if "e" in label]
 
 
-def test_a_loss_that_explodes_keeps_its_ticks(make_study):
-    study = make_study(3, epochs=2)
-    for run in study["runs"][::2]:
-        run["curve"] |= {"epoch": [1, 2], "train_loss": [2e19, None]}
-    svg = plots.curves_svg(study, "train_loss", name="c", alt="")
-    assert len([label for label in tick_labels(svg) if "e+" in label]) >= 3
+def test_costs_that_nobody_measured_are_left_out(study):
+    for arm in study["arms"]:
+        arm.update(seconds=0.001, parameters=None)
+    assert "neither" in plots.missing(study, "cost")
+    study["arms"][1]["seconds"] = 2.0
+    assert "time a run" in wide(study, "cost")
+    assert "parameters" not in wide(study, "cost")

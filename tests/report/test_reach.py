@@ -82,7 +82,7 @@ def test_on_the_page_and_in_the_terminal(study):
     made = comparison()
     study["comparisons"][0] |= {key: made[key] for key in ("examples", "classical")}
     page = study_html(study)
-    assert "<h2>How far it reaches</h2>" in page
+    assert "<summary>How far it reaches: " in page
     assert "crossed bootstrap" in page
     from rich.console import Console
 
@@ -104,7 +104,9 @@ def test_identical_differences_have_words_in_the_place_of_intervals():
     made |= {"difference": {**same, "degenerate": True}, "examples": None, "learning": learning}
     made |= {"correlation": None, "classical": {**made["classical"], "t_low": None, "t_high": None}}
     rows = dict(reach.rows(made, UNITS))
-    assert rows["steps to 90.00 % test accuracy"] == "0 (the same in all 8 pairs): 22 against 22"
+    assert (
+        rows["steps to 90.00 % test accuracy"] == "0 (the same in all 8 pairs): 22.0 against 22.0"
+    )
     area = "mean test accuracy over all epochs (area under the learning curve)"
     assert rows[area] == "0.00 (the same in all 8 pairs)"
     assert rows["Student's t, as if the number of pairs had been fixed"].startswith(
@@ -114,9 +116,16 @@ def test_identical_differences_have_words_in_the_place_of_intervals():
     assert reach.line(made, UNITS) == ""
 
 
+def test_steps_are_the_difference_of_the_means_beside_them():
+    steps = {"estimate": -7.52, "low": -12.0, "high": -3.0, "means": [34.36, 26.84]}
+    found = {"area": steps, "steps": steps, "target": 0.9, "reached": [8, 8]}
+    text = dict(reach.rows({**comparison(), "learning": found}, UNITS))
+    assert text["steps to 90.00 % test accuracy"] == "-7.6 (-12.0 to -3.0): 26.8 against 34.4"
+
+
 def test_steps_that_round_to_zero_have_no_sign():
-    ends = {"estimate": -12.0, "low": -25.0, "high": -0.4}
+    ends = {"estimate": -12.0, "low": -25.0, "high": -0.04}
     steps = {**ends, "means": [23.0, 11.0]}
     learning = {"area": ends, "steps": steps, "target": 0.9, "reached": [8, 8]}
     rows = dict(reach.rows({**comparison(), "learning": learning}, UNITS))
-    assert rows["steps to 90.00 % test accuracy"].startswith("-12 (-25 to 0):")
+    assert rows["steps to 90.00 % test accuracy"].startswith("-12.0 (-25.0 to 0): 11.0")

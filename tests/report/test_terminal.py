@@ -116,9 +116,7 @@ def test_an_arm_that_lost_is_worse_and_not_green(make_study):
     study = make_study(8, orders=FOUR[:3], effect=-0.02)
     assert {found["verdict"] for found in study["comparisons"]} == {"better"}
     rows = printed(study).split("in points:")[1].splitlines()
-    assert [line.split()[1] for line in rows if line.strip().startswith("after")] == [
-        "worse"
-    ]
+    assert [line.split()[1] for line in rows if line.strip().startswith("after")] == ["worse"]
     file = io.StringIO()
     print_study(study, Console(file=file, width=80, force_terminal=True, color_system="standard"))
     assert "\x1b[1;31mworse" in file.getvalue()
@@ -143,3 +141,57 @@ def test_each_method_of_a_table_is_named(make_study, same_in_all):
 
 def test_a_small_margin_shows_its_digits(study):
     assert "margin 0.001 points" in printed({**study, "margin": 1e-5})
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_the_command_that_continues_is_one_line_at_any_width(width, study):
+    command = "relucate compare net.py:build --orders before,after,none --option width=32 --out far"
+    study["continue"] = f"{command} --max-pairs 40"
+    study["notes"] = ["first", f"to go on from here: {study['continue']}"]
+    for text in (printed(study, width), printed(study, width, force_terminal=True)):
+        assert text.splitlines()[-1] == study["continue"]
+        assert text.count("relucate compare net.py") == 1
+
+
+def test_several_comparisons_have_a_line_each_and_the_reference_a_column(make_study):
+    study = make_study(8, orders=FOUR[:3])
+    first, second = study["comparisons"]
+    study["comparisons"].append({**second, "against": first["arm"]})
+    text = printed(study, 110)
+    assert text.count("BETTER: ") == 3
+    assert "arm minus reference, in points:" in text
+    assert ["norm-linear-act", "after"] in [line.split()[:2] for line in text.splitlines()]
+
+
+def test_a_value_stands_before_its_sentence(make_study):
+    study = make_study(8, orders=FOUR[:3])
+    for found, act in zip(study["comparisons"], ("relu", "tanh"), strict=True):
+        found["values"] = {"act": act, "dropout": 0.2}
+    first, second = study["comparisons"]
+    across = {**second, "against": first["arm"], "values": {}, "sentence": "Across."}
+    study["comparisons"].append(across)
+    text = printed(study, 200)
+    assert "relu, dropout 0.2: linear-act-norm is better" in text
+    assert "Across." not in text
+
+
+@pytest.mark.parametrize(("width", "lost"), [(80, 0), (70, 1), (60, 2), (40, 3)])
+def test_a_table_of_comparisons_first_loses_its_last_columns(width, lost, make_study):
+    text = printed(make_study(6, orders=FOUR[:3]), width)
+    columns = next((line for line in text.splitlines() if "difference" in line), "")
+    assert ("correlation" in columns, "pairs" in columns) == (lost < 1, lost < 2)
+    assert bool(columns) == (lost < 3)
+
+
+def test_the_notation_of_a_tuned_arm_is_not_written_twice(study):
+    for arm in study["arms"]:
+        label = f"{arm['label']} (lr=0.1)"
+        for found in study["comparisons"]:
+            for side in ("arm", "against", "winner"):
+                found[side] = label if found[side] == arm["label"] else found[side]
+        for run in study["runs"]:
+            run["arm"] = label if run["arm"] == arm["label"] else run["arm"]
+        arm |= {"label": label, "options": {"lr": 0.1}}
+    text = printed(study, 90)
+    assert "  linear-norm-act (lr=0.1)  before" in text
+    assert "after (lr 0.1) minus before (lr 0.1):" in text

@@ -20,34 +20,20 @@ def test_a_run_that_is_missing_is_a_dash(make_study):
     assert view.pair_table(study)["rows"][1]["metrics"][1]["text"] == "–"
 
 
-def test_long_tables_are_folded(make_study):
-    assert not view.pair_table(make_study(view.OPEN_ROWS))["folded"]
-    assert view.pair_table(make_study(view.OPEN_ROWS + 1))["folded"]
-
-
-def test_key_numbers_without_an_interval_say_why(make_study):
-    keys = {key["name"]: key for key in view.key_numbers(make_study(1))}
-    assert keys["95 % interval"]["value"] == "–"
-    assert "two pairs" in keys["95 % interval"]["about"]
-    assert keys["correlation"]["value"] == "–"
-
-
-def test_the_difference_says_which_way_it_goes(study):
-    assert view.key_numbers(study)[0]["about"] == "points, linear-act-norm minus linear-norm-act"
-
-
 def test_an_unknown_verdict_has_a_neutral_style(study):
     study["verdict"] = '"><b>'
     assert view.verdict(study)["style"] == "other"
+    assert view.badge("better") == {"word": "better", "style": "better"}
 
 
 def test_arms_show_columns_only_where_needed(make_study):
     study = make_study(2)
-    assert [view.arm_table(study)[key] for key in ("failed", "options", "renamed")] == [False] * 3
-    study["arms"][1].update(label="wide", options={"width": 2})
+    assert [view.arm_table(study)[key] for key in ("failed", "options", "diverged")] == [False] * 3
+    study["arms"][1].update(label="wide", alias=None, options={"width": 2})
     study["runs"][0]["status"] = "failed"
+    study["arms"][0]["diverged"] = 1
     table = view.arm_table(study)
-    assert [table[key] for key in ("failed", "options", "renamed")] == [True] * 3
+    assert [table[key] for key in ("failed", "options", "diverged")] == [True] * 3
     assert table["rows"][1]["options"] == [("width", "2")]
 
 
@@ -63,14 +49,6 @@ def test_time_is_shown_without_its_separators(study):
     assert view.page(study)["created"] == "2026-03-02 10:00:00 UTC"
 
 
-def test_key_numbers_of_identical_differences_say_so(make_study, same_in_all):
-    study = same_in_all(make_study(9))
-    study["difference"] = study["comparisons"][0]["difference"]
-    about = {key["name"]: key["about"] for key in view.key_numbers(study)}["95 % interval"]
-    assert about == "none: the same in all 9 pairs (sign test, identical differences)"
-    assert "0.00 to 0.00" not in study_html(study)
-
-
 def test_comparisons_are_told_from_the_side_of_their_arm(make_study, same_in_all):
     study = make_study(8, orders=("a", "b", "c"), effect=-0.02)
     assert [row["word"] for row in view.comparison_table(study)] == ["worse", "worse"]
@@ -81,4 +59,4 @@ def test_comparisons_are_told_from_the_side_of_their_arm(make_study, same_in_all
 
 def test_a_small_margin_shows_its_digits(study):
     page = study_html({**study, "margin": 1e-5})
-    assert page.count("±0.001") == 2
+    assert page.count("±0.001") == 3

@@ -156,7 +156,8 @@ GOLDEN = {
     "two pairs": (
         accuracy(difference(-0.30, 2.0, n=2)),
         "Inconclusive: a verdict needs at least 3 pairs, and there are 2; so far norm after the "
-        "ReLU is behind by 0.30 points of accuracy (95 % interval -2.30 to 1.70, margin 0.5 points).",
+        "ReLU is behind by 0.30 points of accuracy "
+        "(95 % interval -2.30 to 1.70, margin 0.5 points).",
     ),
     "identical differences": (
         accuracy(difference(0.28, 0.0, n=4, sd=0.0)),

@@ -24,7 +24,7 @@ from relucate.study.arms import Arm
 from relucate.study.display import NoDisplay
 from relucate.study.document import document
 from relucate.study.driver import run_study
-from relucate.study.executors import EXECUTORS, Done, Epoch, Failed
+from relucate.study.executors import EXECUTORS, Crowded, Done, Epoch, Failed
 from relucate.study.executors.local import LocalExecutor
 from relucate.study.executors.perform import as_ours, perform
 from relucate.study.plan import StudyPlan
@@ -191,6 +191,28 @@ class TestAnotherExecutor:
         assert [told for told in ear.told if told[0] == "run_progress"] == [
             told for told in finished[2].told if told[0] == "run_progress"
         ]
+
+    def test_runs_that_found_no_memory_are_repeated_and_that_is_said_once(
+        self, finished, plan, tmp_path, monkeypatch
+    ):
+        class Small(InProcess):
+            turned_away = 3
+
+            def run(self, tasks):
+                for task in tasks:
+                    if task.key != "inspect" and self.turned_away:
+                        self.turned_away -= 1
+                        yield Crowded(task.key, "the GPU is too small for two; one from now on")
+                    else:
+                        yield from super().run([task])
+
+        monkeypatch.setitem(EXECUTORS, "in process", Small)
+        ear = Ear()
+        outcome = ran(replace(plan, executor="in process"), tmp_path / "runs.sqlite", ear)
+        assert bits(outcome) == bits(finished[0])
+        said = [args[0] for name, args, _ in ear.told if name == "say" and "repeated" in args[0]]
+        assert len(said) == 1
+        assert "the GPU is too small for two" in said[0]
 
     def test_its_errors_end_a_study_as_any_other(self, plan, tmp_path):
         def broken(order):

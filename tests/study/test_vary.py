@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tests.study.test_document import inspection, result
 
+from relucate.api.study import _display
 from relucate.data import make
 from relucate.errors import InputError
 from relucate.stats import paired_difference
@@ -15,7 +16,7 @@ from relucate.study.plan import StudyPlan
 from relucate.study.results import StudyResults
 from relucate.study.source import resolve
 from relucate.study.tuning import at_best
-from relucate.study.vary import arms_from, check_dropout, check_factors
+from relucate.study.vary import arms_from, check_dropout, check_factors, short_names
 from relucate.train import Recipe
 
 
@@ -126,6 +127,18 @@ def test_another_reference(against):
 def test_a_reference_that_is_no_order_of_the_study():
     with pytest.raises(InputError, match="unknown arm to compare against 'none'"):
         replace(plan({}), against="none")
+
+
+def test_the_progress_shows_the_first_comparison_at_the_final_level():
+    made = replace(plan({}, ("none", "before", "after")), against="after")
+    live = _display(None, True, made)
+    assert live.compared == ("linear-act", "linear-act-norm")
+    assert live.level == made.share != made.level
+    assert live.names["linear-act-norm"] == "after"
+    values = short_names(plan({"act": ["relu", "tanh"]}).arms)
+    assert values["linear-act-norm (act=tanh)"] == "after (tanh)"
+    kept = short_names(plan({}, ("before", "norm-act-linear")).arms)
+    assert kept == {name: name for name in ("linear-norm-act", "norm-act-linear")}
 
 
 def test_what_is_compared_changes_no_run():
@@ -280,6 +293,7 @@ def test_where_every_run_diverged_there_is_no_interaction():
     assert (found["verdict"], found["reason"]) == ("inconclusive", "all runs diverged")
     assert found["sentence"].startswith("It is unknown whether the effect of ")
     assert found["sentence"].endswith(" depends on lr: every run with 9 diverged.")
+    made = filled(made.plan, lambda arm, seed: 0.8)
     lose(made, "lr=")
     (found,) = interactions(made, made.plan.seeds)
     assert "every run with 0.1 or 9 diverged" in found["sentence"]

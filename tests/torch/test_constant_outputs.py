@@ -29,7 +29,6 @@ def flat(found):
     return list(found.values()) if isinstance(found, dict) else list(found)
 
 
-@pytest.mark.filterwarnings("ignore:relucate .*hardly depend on the inputs")
 @pytest.mark.parametrize("way", WAYS)
 def test_the_rest_is_read_and_written(way):
     net = Net(way).eval()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import relucate
+from relucate.graph import evaluate
 from relucate.torch.reading.own_norms import OwnNorm, own_norm, seen_norm
 from relucate.torch.reading.reader import read
 
@@ -46,6 +48,14 @@ class Rms(nn.Module):
         return self.weight * x.to(kind)
 
 
+class AboveOne(Rms):
+    """Gemma's: the weight is what the scale is above 1."""
+
+    def forward(self, x):
+        y = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.epsilon)
+        return y * (1.0 + self.weight)
+
+
 class Groups(nn.GroupNorm):
     def forward(self, x):
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
@@ -81,6 +91,7 @@ class Written(nn.Module):
         (Channels(6), OwnNorm("layer_norm", 1, 1e-5)),
         (Rms(6), OwnNorm("rms_norm", -1, 1e-6)),
         (Rms(6, 1e-12), OwnNorm("rms_norm", -1, 1e-12)),
+        (AboveOne(6), OwnNorm("rms_norm", -1, 1e-6, above=1.0)),
         (Groups(2, 6), OwnNorm("group_norm", 1, 1e-5, 2)),
         (Written(6), OwnNorm("layer_norm", -1, 1e-5)),
     ],
@@ -116,7 +127,7 @@ class Deciding(Block):
 
 
 @pytest.mark.parametrize("kind", [Block, Deciding])
-@pytest.mark.parametrize("norm", [Subclass, Rms, Written])
+@pytest.mark.parametrize("norm", [Subclass, Rms, AboveOne, Written])
 def test_an_own_norm_is_one_module_that_moves(kind, norm):
     net = zoo.randomize(nn.Sequential(kind(norm(6)), kind(norm(6))), 1).eval()
     graph = read(net, (2, 5, 6))
@@ -127,7 +138,8 @@ def test_an_own_norm_is_one_module_that_moves(kind, norm):
     orders = [site.order for site in relucate.audit(made, example=(2, 5, 6)).sites]
     assert orders == [AFTER] * 2
     moved = [module for module in made.modules() if type(module) is norm]
-    assert [module.weight.shape for module in moved] == [(9,)] * 2
+    start = 0.0 if norm is AboveOne else 1.0
+    assert [module.weight.tolist() for module in moved] == [[start] * 9] * 2
 
 
 def test_an_own_norm_on_images():
@@ -139,3 +151,11 @@ def test_an_own_norm_on_images():
     made, report = relucate.rebuild(net, AFTER, example=(2, 3, 8, 8))
     assert report.done
     assert type(made[2]) is Channels
+
+
+def test_a_weight_above_one_is_read_as_the_scale_that_it_is():
+    net, x = nn.Sequential(nn.Linear(4, 6), AboveOne(6), nn.ReLU()), torch.randn(5, 4)
+    net[1].weight.data.uniform_(-0.5, 0.5)
+    graph = read(net, (2, 4))
+    (found,) = evaluate(graph, x.numpy())
+    np.testing.assert_allclose(found, net(x).detach().numpy(), rtol=1e-5, atol=1e-6)

@@ -265,3 +265,92 @@ def test_norms_that_would_read_as_another_order_stay_and_the_others_move():
     assert "would read as norm-linear-act" in report.skipped[-1].reason
     orders = [site.order for site in relucate.audit(made, example=(2, 3, 16, 16)).sites]
     assert orders == [outcome.new for outcome in report.sites]
+
+
+class ViewChanged(nn.Module):
+    """torchvision's MViT adds to a part of a tensor in place, and reads the whole."""
+
+    def __init__(self, twice=False):
+        super().__init__()
+        self.twice = twice
+        self.conv, self.norm, self.act = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU()
+        self.conv2, self.norm2, self.act2 = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU()
+
+    def forward(self, x):
+        x = self.act(self.norm(self.conv(x)))
+        y = x * float(int(x.shape[2]) > 1)
+        y[:, :, 1:] += x[:, :, :-1]
+        if self.twice:
+            y[:, :2].mul_(0.5)
+        return self.act2(self.norm2(self.conv2(y)))
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_tensor_that_is_changed_by_a_view(twice):
+    net, shape = zoo.randomize(ViewChanged(twice), 4).eval(), (2, 3, 6, 6)
+    found = relucate.audit(net, example=shape)
+    assert [site.order for site in found.sites] == ["linear-norm-act", "linear-norm-act"]
+    assert found.unknown
+    made, report = relucate.convert(net, "after", example=shape)
+    assert len(report.done) >= 1
+    x = torch.randn(3, 3, 7, 5)
+    torch.testing.assert_close(made(x), net(x))
+
+
+def parted(x):
+    return torch.cat([x[:, ::2], x[:, 1::2]], 1)
+
+
+torch.fx.wrap("parted")
+
+
+class Registered(nn.Module):
+    """A function that its library registers with torch.fx as a whole, as torchvision's Swin does.
+
+    The norm's order needs linear layer and norm to change their names, so that it is traced.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.linear, self.act = nn.LayerNorm(6), nn.Linear(6, 5), nn.GELU()
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.head(self.act(self.linear(self.norm(parted(x)))))
+
+
+def test_a_registered_function_that_ends_in_one_of_pytorchs():
+    net, x = zoo.randomize(Registered(), 3).eval(), torch.randn(3, 6, 6)
+    made, report = relucate.rebuild(net, "after", example=(2, 6, 6))
+    assert len(report.done) == 1
+    again, _ = relucate.rebuild(made, "norm-linear-act", example=(2, 6, 6))
+    again.load_state_dict(net.state_dict())
+    torch.testing.assert_close(again(x), net(x))
+
+
+class Filled(nn.Module):
+    """It puts values into a tensor that it made: a cache, outputs one after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU()
+        self.conv2, self.norm2, self.act2 = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU()
+
+    def forward(self, x):
+        x = self.act(self.norm(self.conv(x)))
+        kept = torch.zeros(int(x.shape[0]), 4, int(x.shape[2]), int(x.shape[3]))
+        part = kept[:, 2:]
+        kept[:, :2] = x[:, 2:]
+        part.copy_(x[:, :2] * 2)
+        return self.act2(self.norm2(self.conv2(kept)))
+
+
+def test_a_constant_that_is_filled():
+    net, shape = zoo.randomize(Filled(), 4).eval(), (2, 3, 6, 6)
+    found = relucate.audit(net, example=shape)
+    assert [site.order for site in found.sites] == ["linear-norm-act", "linear-norm-act"]
+    made, report = relucate.convert(net, "after", example=shape)
+    assert len(report.done) >= 1
+    x = torch.randn(3, 3, 7, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(made(x), net(x))

@@ -90,3 +90,24 @@ def test_modes_come_back_after_an_error():
         reestimate(model, [torch.zeros(2, 3), torch.zeros(2, 3, 3, 4)])
     assert model[0].momentum == 0.1
     assert model[1].training
+
+
+def test_unbiased_variances_of_a_lowered_norm():
+    norm = BatchNorm(2, momentum=0.9, epsilon=1e-3, scale=True, center=True)
+    batches = [torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(s)) for s in (0, 1)]
+    reestimate(norm, batches)
+    plain = norm.running_var.clone()
+    reestimate(norm, batches, unbiased=True)
+    assert torch.allclose(norm.running_var, plain * 15 / 14)
+    expected = torch.stack([x.transpose(0, 1).reshape(2, -1).var(1) for x in batches]).mean(0)
+    assert torch.allclose(norm.running_var, expected, rtol=1e-5)
+    assert not norm._forward_pre_hooks
+
+
+def test_pytorchs_own_norms_always_are():
+    found = []
+    for unbiased in (False, True):
+        norm = nn.BatchNorm1d(1)
+        reestimate(norm, [torch.tensor([[0.0], [2.0]])], unbiased=unbiased)
+        found.append(float(norm.running_var))
+    assert found == [2.0, 2.0]

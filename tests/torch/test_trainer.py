@@ -467,16 +467,3 @@ def test_cudnn_is_asked_for_the_same_bits_and_left_as_it_was(data):
     train(Looks(72, 4), data, Recipe(**SMALL), seed=0)
     assert all(seen)
     assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.enabled) == before
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-class TestCuda:
-    def test_it_trains_there_and_repeats_itself(self, data):
-        recipe = Recipe(**{**SMALL, "epochs": 4}, augment=["flip"])
-        results = [train(net(), data, recipe, seed=0, device="cuda") for _ in range(2)]
-        assert results[0].metric > 0.9
-        assert results[0].loss == results[1].loss
-
-    def test_bf16(self, data):
-        recipe = Recipe(**{**SMALL, "epochs": 4}, precision="bf16")
-        assert train(net(), data, recipe, seed=0, device="cuda").metric > 0.9

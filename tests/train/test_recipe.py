@@ -78,3 +78,17 @@ def test_data_that_the_recipe_does_not_fit():
         Recipe(batch_size=11).check_fits(10, (8, 8, 1))
     with pytest.raises(InputError, match=r"crop takes images.*\(64,\)"):
         Recipe(batch_size=1, augment="crop").check_fits(10, (64,))
+
+
+def test_milestones_are_shares_of_the_training():
+    assert Recipe(milestones=(0.75, 0.25)).milestones == (0.25, 0.75)
+    assert "milestones" not in Recipe().to_dict()
+    assert Recipe.from_dict(Recipe(milestones=(0.1,)).to_dict()).milestones == (0.1,)
+    for wrong in ((), (0.5, 0.5), (1.0,), ("x",), 3):
+        with pytest.raises(InputError, match="milestones"):
+            Recipe(milestones=wrong)
+
+
+def test_unbiased_needs_statistics():
+    with pytest.raises(InputError, match="reestimate"):
+        Recipe(unbiased=True, reestimate=0)

@@ -54,3 +54,9 @@ def test_cosine_agrees_with_pytorch():
         optimizer.step()
         scheduler.step()
     np.testing.assert_allclose(rates("cosine"), theirs, rtol=1e-9)
+
+
+def test_every_milestone_takes_a_tenth():
+    recipe = Recipe(epochs=8, schedule="step", lr=1.0, milestones=(0.25, 0.5, 0.75))
+    found = learning_rates(recipe, 1)
+    assert found.round(9).tolist() == [1.0, 1.0, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001]

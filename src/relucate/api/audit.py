@@ -9,7 +9,7 @@ from typing import Any
 
 from ..arguments import texts
 from ..errors import unknown
-from ..frameworks import framework_of
+from ..frameworks import framework_of, full_float32
 from ..graph import Graph
 from ..surgery.audit import Audit, audit_graph
 from ..surgery.network import boxes
@@ -102,6 +102,7 @@ class AuditReport(Shown):
         return f"<AuditReport: {len(self.sites)} norms, {len(self.findings)} findings>"
 
 
+@full_float32()
 def audit(
     model: Any,
     *,

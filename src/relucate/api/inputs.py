@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import on_host
 from ..errors import InputError
 from ..graph import Graph
 
@@ -20,7 +21,7 @@ def arrays_for(graph: Graph, given: Any, what: str) -> list[np.ndarray]:
         given = [given[name] for name in graph.inputs if name in given]
     if not isinstance(given, (list, tuple)):
         given = [given]
-    arrays = [np.asarray(x) for x in given]
+    arrays = [np.asarray(on_host(x)) for x in given]
     shapes = [graph.nodes[name].shape for name in graph.inputs]
     fits = len(arrays) == len(shapes) and all(map(_fits, arrays, shapes))
     if not fits or len({len(x) for x in arrays}) != 1 or not len(arrays[0]):

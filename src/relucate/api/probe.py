@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import texts, whole
+from ..arguments import on_host, texts, whole
 from ..backend import installed
 from ..data.labels import read as read_labels
 from ..errors import InputError, Refused, unknown
-from ..frameworks import HOST, framework_of, lower, named
+from ..frameworks import HOST, framework_of, full_float32, lower, named
 from ..graph import Graph
 from ..moments import rank
 from ..moments.channels import Channels
@@ -131,6 +131,7 @@ class ProbeReport(Shown):
         return f"<ProbeReport: {len(self.sites)} sites, {len(self.points)} points>"
 
 
+@full_float32()
 def probe(
     model: Any,
     data: Any,
@@ -330,7 +331,7 @@ def _example(data: Any, example: Any) -> Any:
 
 
 def _first(values: Any) -> np.ndarray:
-    first = np.asarray(values)[:1]
+    first = np.asarray(on_host(values))[:1]
     return first.astype(np.float32) if first.dtype.kind == "f" else first
 
 

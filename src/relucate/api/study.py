@@ -1,11 +1,10 @@
-"""The Python surface: `relucate.compare`, and the Study that it returns.
+"""The Python surface: `relucate.compare`. What it returns is in `finished`.
 
 It connects study, data and report; the command line calls it, too. Not here: logic of its own.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,9 +18,7 @@ from .. import nets
 from ..arguments import one_of, texts
 from ..data import Dataset, load
 from ..errors import InputError
-from ..files import write_text
 from ..order import Order
-from ..records.card import card_of
 from ..stats.paired import is_number
 from ..stats.verdict import check_margin
 from ..study.display import NoDisplay
@@ -31,82 +28,16 @@ from ..study.own_plan import OwnPlan
 from ..study.plan import Executed, StudyPlan
 from ..study.running import run as carry_out
 from ..study.source import resolve
-from ..study.vary import arms_from, check_dropout, check_factors, short_names
+from ..study.vary import arms_from, check_dropout, check_factors, check_values, short_names
 from ..train.metric import ACCURACY, Metric, metric_named
 from ..train.recipe import Recipe
 from ..train.task import Task
 from ..train.tasks import task_for
-from .shown import Shown
+from .finished import Study
 
 DEFAULT_ORDERS = ("before", "after")
 
 _EVENTS = ("say", "run_started", "run_progress", "run_finished", "difference")  # of a `Display`
-
-
-class Study(Shown):
-    """A finished comparison: the verdict with all its evidence.
-
-    verdict: "better", "equivalent" or "inconclusive"; winner: an arm or None; difference: of the
-    first comparison, arm minus reference, a mapping with estimate, low, high, level and method, in the
-    metric's own unit (for accuracy a fraction: 0.01 is one point).
-    """
-
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self._document = dict(document)
-
-    @property
-    def verdict(self) -> str:
-        """`better`, `equivalent` or `inconclusive`."""
-        return self._document["verdict"]
-
-    @property
-    def winner(self) -> str | None:
-        """The label of the better arm, None unless the verdict is `better`."""
-        return self._document["winner"]
-
-    @property
-    def difference(self) -> dict[str, Any]:
-        """The paired difference with its interval, in the metric's own unit."""
-        return dict(self._document["difference"])
-
-    @property
-    def sentence(self) -> str:
-        """The verdict in plain language."""
-        return self._document["sentence"]
-
-    @property
-    def metrics(self) -> dict[str, Study]:
-        """The verdict on each metric by its name; on this one alone unless several were asked."""
-        every = [self, *map(Study, self._document.get("further", ()))]
-        return {study._document["metric"]["name"]: study for study in every}
-
-    def _data(self) -> dict[str, Any]:
-        return self._document  # schema relucate.compare/2
-
-    def _views(self) -> Any:
-        from ..report import print_study, repr_html
-
-        return print_study, repr_html
-
-    def report(self, path: str | Path) -> Path:
-        """Write one self-contained HTML file and return its path."""
-        from ..report import write_html
-
-        return write_html(self.to_dict(), path)
-
-    def card(self, path: str | Path, *, question: str = "") -> Path:
-        """Write what the study found as a card for `relucate evidence --cards`; return its path.
-
-        Args: question: what the study was made to answer.
-        Raises: InputError: the runs weren't trained by `compare`, or the place can't be written to.
-        """
-        name = self._document["model"]["name"] if self._document.get("model") else ""
-        usual = nets.options(name) if name in nets.NETS else {}
-        made = card_of(self.to_dict(), question=question, name=Path(path).stem, usual=usual)
-        return write_text(Path(path), json.dumps(made, indent=1))
-
-    def __repr__(self) -> str:
-        return f"<Study: {self.sentence}>"
 
 
 def compare(
@@ -123,7 +54,7 @@ def compare(
     imports: Sequence[str] | None = None,
     norm_eps: float | None = None,
     norm_momentum: float | None = None,
-    recipe: Recipe | Mapping[str, Any] | None = None,
+    recipe: Recipe | Mapping[str, Any] | str | None = None,
     task: Task | str | None = None,
     metric: str | Metric | None = None,
     lower_is_better: bool | None = None,
@@ -144,6 +75,8 @@ def compare(
     threads: int = 1,
     run_timeout: float | None = None,
     executor: str = "local",
+    address: str | None = None,
+    gpus_per_run: float | None = None,
     store: str | Path | None = None,
     progress: bool = True,
     display: Any = None,
@@ -182,7 +115,10 @@ def compare(
             register a saved model's custom objects. Only if `model` is a text.
         norm_eps, norm_momentum: set in the norms of every arm; momentum is Keras's, the share of
             the old average that a step keeps (PyTorch's is 1 - this).
-        recipe: how to train; a mapping gives options of `Recipe`. None: defaults for the data.
+        recipe: how to train; a mapping gives options of `Recipe`, and under "arms" those that one
+            order has of its own: {"lr": 0.1, "arms": {"after": {"lr": 0.3}}}. None: defaults for
+            the data. A name from `relucate recipes`, also as {"name": "caffenet32", "epochs": 5},
+            gives its net, data and orders too, where you give none.
         task: what the networks are trained for: "classification", "multilabel", "regression",
             "segmentation", or an instance of a subclass of `train.task.Task`. None: what the
             labels are for (integers: classes, floats: regression, ...), which a note says.
@@ -209,7 +145,10 @@ def compare(
         jobs: worker processes (0: one per core); threads: of each run, part of its identity.
         run_timeout: seconds after which a run is ended. A run that was ended, or whose process
             died, is repeated once; if that fails too, its pair doesn't count.
-        executor: where the runs run, a name in `study.executors.EXECUTORS`.
+        executor: where the runs run: "local" (this machine), or "ray": on the Ray cluster at
+            `address` ("host:6379" or "auto"; None: the cluster that this
+            machine belongs to, or a new Ray on it). Each run holds `threads` cores and
+            `gpus_per_run` GPUs (None: 1 if the cluster has any); jobs=0 uses the whole cluster.
         store: SQLite file of finished runs, from which an interrupted or undecided study continues.
             None keeps them for this call only; if it is interrupted or fails, they go into the
             user's cache folder, and a message names the file.
@@ -226,7 +165,7 @@ def compare(
     >>> study.difference["method"], len(study.to_dict()["runs"])
     ('paired t, fixed number of pairs', 6)
     """
-    given = dict(locals())
+    given = _with_named_recipe(dict(locals()))
     _checked(margin, pairs, max_pairs, tune, rates, command)
     shared = {name: given[name] for name in _SHARED}
     shared |= {"pairs": max_pairs if pairs is None else pairs, "looks": pairs is None}
@@ -237,7 +176,9 @@ def compare(
     return Study(carry_out(plan, displays, _path(store), tuned=tuned, rates=rates, command=command))
 
 
-_SHARED = ("target", "first_seed", "level", "threads", "jobs", "run_timeout", "executor")
+_SHARED = tuple(
+    "target first_seed level threads jobs run_timeout executor address gpus_per_run".split()
+)
 _OWN = ("arms", "lower_is_better", "worst", "key")  # only with a training of one's own
 _TRAINED = "model data imports norm_eps norm_momentum recipe task engine device tune probe".split()
 _DECIDES = (
@@ -270,7 +211,8 @@ def _trained_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> StudyP
     _refuse(given, _OWN, "needs run= (--run), your own training.")
     model, data, task = given["model"], given["data"], given["task"]
     imports = given["imports"]
-    arms = arms_from(_orders(given["orders"]), shared["factors"])
+    training, own = split_recipe(given["recipe"])
+    arms = arms_from(_orders(given["orders"]), shared["factors"], own)
     source = resolve(
         "cnn" if model is None else model,
         given["options"],
@@ -281,9 +223,48 @@ def _trained_plan(given: Mapping[str, Any], shared: Mapping[str, Any]) -> StudyP
     check_dropout(source, arms, shared["factors"])
     data = "digits" if data is None else data
     dataset, task = _data_for(data, task, given["metric"], given["target"])
-    recipe = make_recipe(given["recipe"], dataset)
-    own = {name: given[name] for name in ("margin", "engine", "device", "probe")}
-    return StudyPlan(arms, source, dataset, recipe, task=task, **own, **shared)
+    recipe = make_recipe(training, dataset)
+    check_values(source, arms, dataset)
+    chosen = {name: given[name] for name in ("margin", "engine", "device", "probe")}
+    return StudyPlan(arms, source, dataset, recipe, task=task, **chosen, **shared)
+
+
+def _with_named_recipe(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `compare`, those that aren't given filled in by a named recipe."""
+    recipe = {"name": given["recipe"]} if isinstance(given["recipe"], str) else given["recipe"]
+    if given["run"] is not None or not isinstance(recipe, Mapping) or "name" not in recipe:
+        return given
+    own = {name: value for name, value in recipe.items() if name != "name"}
+    named = nets.recipe_named(recipe["name"])
+    filled: dict[str, Any] = {}
+    if given["data"] is None:
+        size = {"size": int(named.size)} if named.size else {}
+        filled["data"] = load_data(named.data, **size)
+    if named.fits(given["model"]):
+        filled["model"] = named.net
+        filled["options"] = {**named.options, **(given["options"] or {})}
+        if given["orders"] is DEFAULT_ORDERS:
+            filled["orders"] = named.orders
+    orders = _orders(filled.get("orders", given["orders"]))
+    filled["recipe"] = named.training(own, orders, given["tune"] is not None)
+    return {**given, **filled}
+
+
+def split_recipe(recipe: Any) -> tuple[Any, dict[str, dict[str, Any]]]:
+    """Return the training of all orders, and what an order has of its own, by canonical order.
+
+    Raises: InputError: "arms" isn't a mapping of orders to options.
+    """
+    if not isinstance(recipe, Mapping) or "arms" not in recipe:
+        return recipe, {}
+    arms = recipe["arms"]
+    if not isinstance(arms, Mapping) or not all(isinstance(v, Mapping) for v in arms.values()):
+        raise InputError(
+            "the recipe's arms must be a mapping of orders to their own options, such as "
+            f"{{'after': {{'lr': 0.3}}}}, got {arms!r:.200}."
+        )
+    training = {name: value for name, value in recipe.items() if name != "arms"}
+    return training, {str(Order(order)): dict(values) for order, values in arms.items()}
 
 
 def _checked(
@@ -431,7 +412,8 @@ def _display(display: Any, progress: bool, plan: Executed) -> Any:
 
     schedule, shown = plan.schedule(plan.arms[0]), plan.contrasts[0]
     return LiveStudy(
-        Console(file=sys.stderr),
+        # A notebook wraps the lines of a stream; rich's own output there would cut them off.
+        Console(file=sys.stderr, force_jupyter=False),
         plan.pairs,
         [arm.label for arm in plan.arms],
         schedule.epochs if schedule else 1,

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arguments import positive, texts, whole
 from ..errors import InputError, Refused, RelucateError
-from ..frameworks import framework_of
+from ..frameworks import framework_of, full_float32
 from ..graph import Graph
 from ..order import Order
 from ..surgery.audit import hidden_rows, hidden_text
@@ -89,6 +89,7 @@ class TransformReport(Shown):
         return f"<TransformReport of {self.verb}: {done} norms done, {skipped} skipped>"
 
 
+@full_float32()
 def fold(
     model: Any,
     *,
@@ -127,6 +128,7 @@ def fold(
     return _carried_out(read, model, plan, report, inputs)
 
 
+@full_float32()
 def convert(
     model: Any,
     order: str | Order,
@@ -173,6 +175,7 @@ def convert(
     return _carried_out(read, model, plan, report, inputs)
 
 
+@full_float32()
 def rebuild(
     model: Any,
     order: str | Order,
@@ -254,6 +257,7 @@ def plan(
     return _written(read, made.graph, written, report)
 
 
+@full_float32()
 def verify(
     a: Any,
     b: Any,

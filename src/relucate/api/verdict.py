@@ -16,7 +16,7 @@ from ..study.given import verdict_document
 from ..study.score_rows import Columns, Scores, of_mapping, of_table
 from ..study.score_table import read
 from ..train.metric import Metric, metric_named
-from .study import Study
+from .finished import Study
 
 
 def verdict(

@@ -18,7 +18,8 @@ from .data import data
 from .evidence import evidence
 from .fold import fold
 from .merge import merge
-from .nets import nets
+from .nets import nets, recipes
+from .plain import PlainCommand, PlainGroup, name_types
 from .probe import probe
 from .rebuild import rebuild
 from .report import report
@@ -29,6 +30,7 @@ from .verify import verify
 
 app = typer.Typer(
     name="relucate",
+    cls=PlainGroup,
     help="Where does normalization belong relative to the activation, in your network, on your "
     "data? Train both orders side by side and get an honest verdict.",
     no_args_is_help=True,
@@ -59,10 +61,11 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 _TRANSFORMING = (rebuild, convert, fold, verify)
-_LISTS = (rules, report, nets, data)
+_LISTS = (rules, report, nets, recipes, data)
 
 for verb in (audit, compare, verdict, merge, *_TRANSFORMING, probe, evidence, *_LISTS):
-    kind = WithStrategies if verb in (convert, fold) else None
+    kind = WithStrategies if verb in (convert, fold) else PlainCommand
+    name_types(verb)
     app.command(cls=kind)(_guarded(verb))
 
 
@@ -77,7 +80,12 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+        False,
+        "--version",
+        metavar="",
+        callback=_version,
+        is_eager=True,
+        help="Show the version and exit.",
     ),
 ) -> None:
     pass

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..files import write_text
 from ..option import option as described
 from ..study.interruption import interruptible
@@ -29,18 +31,22 @@ from .options import (
     varied_options,
 )
 
+_OWN = "the net's"
+
 
 @dataclass(frozen=True)
 class _NetOptions:
     """Options of the built-in nets, which a builder may take, too."""
 
-    act: str | None = described(None, "Activation: relu, tanh, ...")
-    norm: str | None = described(None, "Norm: batch, layer, group, none.")
-    width: int | None = described(None, "Filters or units of the first block.")
-    depth: int | None = described(None, "Number of stages, blocks or layers.")
-    dropout: float | None = described(None, "Rate of the order's drop token.")
+    act: str | None = described(None, "Activation: relu, tanh, ...", shown=_OWN)
+    norm: str | None = described(None, "Norm: batch, layer, group, none.", shown=_OWN)
+    width: int | None = described(None, "Filters or units of the first block.", shown=_OWN)
+    depth: int | None = described(None, "Number of stages, blocks or layers.", shown=_OWN)
+    dropout: float | None = described(None, "Rate of the order's drop token.", shown="0")
     bias: str | None = described(
-        None, "Biases: rule, always or never; of a model that is rebuilt: rule or keep."
+        None,
+        "Biases: rule, always or never; of a model that is rebuilt: rule or keep.",
+        shown="rule",
     )
 
 
@@ -57,11 +63,11 @@ def compare(
     model: Annotated[
         str | None,
         typer.Argument(
-            show_default="cnn",
+            show_default=False,
             autocompletion=completer("model"),
             help="A .keras file, keras.applications:NAME, a net from `relucate nets`, or a builder "
             "that may take `order`: file.py:build or package.module:build. A builder is your own "
-            "code, and naming it runs it.",
+            "code, and naming it runs it. [dim]\\[default: cnn][/dim]",
         ),
     ] = None,
     option: Annotated[
@@ -71,6 +77,15 @@ def compare(
             "-O",
             help="Any other option of the builder, or of --run, NAME=VALUE.",
             rich_help_panel=MODEL,
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="A published experiment from `relucate recipes`: its net, data, orders and "
+            "training, where you give none.",
+            autocompletion=completer("recipe"),
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     out: Annotated[
@@ -100,24 +115,30 @@ def compare(
     other task, metric or framework: your own training (--run). Finished runs are kept in the store,
     so the same command continues where it stopped.
     """
-    from ..api.study import compare as run
-    from ..api.study import make_recipe
-
     asked = given_values(StudyOptions, options)
+    _check_enough(asked)
+    _check_places(out, card)
+    if not quiet:  # before the imports, which may take seconds
+        _say("starting" if "run" in asked else f"reading the data {options['data'] or ''}".rstrip())
+    from ..api.study import compare as run
+
+    if not quiet:
+        _say_what_is_replaced(out)
     asked["vary"] = varied_options(asked.get("vary"))
     asked["options"] = _builder_options(given_values(_NetOptions, options), option)
     if "run" in asked:
-        _refuse_trained(model, options)
+        _refuse_trained(model, {**options, "recipe": recipe})
         if "metric" in asked:  # without it `run` refuses
             own = metric_named(asked["metric"], asked.get("lower_is_better"))
             asked |= _in_its_unit(asked, own)
     with interruptible(last=True):
         try:
             if "run" not in asked:
-                dataset = load_data(options, quiet=quiet)
+                named = {} if recipe is None else {"name": recipe}
+                dataset = load_data(_with_data_of(recipe, options), quiet=quiet)
                 asked |= _in_its_unit(asked, _task_metric(asked, dataset))
-                recipe = make_recipe(given_values(Recipe, options), dataset)
-                asked |= {"model": model, "data": dataset, "recipe": recipe}
+                training = {**named, **given_values(Recipe, options)}
+                asked |= {"model": model, "data": dataset, "recipe": training}
             study = run(
                 store=out / "runs.sqlite",
                 progress=not quiet,
@@ -127,9 +148,67 @@ def compare(
         except KeyboardInterrupt:
             print(f"relucate: interrupted; continue with: {_command()}", file=sys.stderr)
             raise
-        _show(study, out, format)
+        _show(study, out, format, part=_part(asked))
         if card is not None:
             study.card(card)
+
+
+def _check_enough(asked: Mapping[str, Any]) -> None:
+    """Refuse a whole study that can't have a verdict."""
+    if asked.get("pairs") in (1, 2) and "first_seed" not in asked:
+        raise InputError(
+            f"--pairs must be at least 3, got {asked['pairs']}: fewer give no verdict. For a part "
+            "of a study, whose stores `relucate merge` joins, give --first-seed too."
+        )
+
+
+def _check_places(out: Path, card: Path | None) -> None:
+    """Refuse places that can't be written to before any work is done."""
+    _check_folder(out, "--out")
+    if card is not None:
+        _check_folder(card.parent, "--card")
+    if card is not None and card.is_dir():
+        raise InputError(f"--card must name a file, got the folder '{card}'.")
+
+
+def _check_folder(folder: Path, option: str) -> None:
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise InputError(f"{option} needs a folder, and '{there}' is a file: name another place.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{option}: no permission to write in '{there}': name another place.")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _say_what_is_replaced(out: Path) -> None:
+    """Say whose report will be replaced, unless it is of the same study with fewer pairs."""
+    from ..study.next_steps import continued
+
+    earlier = _command_of(out / "study.json")
+    if earlier and continued(earlier, 0) != continued(_command(), 0):
+        _say(f"the report in {out} will be replaced (its runs stay), it is of: {earlier}")
+
+
+def _command_of(study: Path) -> str | None:
+    """Return the command that made a study.json, None if there is none that can be read."""
+    try:
+        found = json.loads(study.read_text("utf-8"))
+        return printable(found["command"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _with_data_of(recipe: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options, with the data of a named recipe if none are given."""
+    from ..nets import recipe_named
+
+    if recipe is None or options["data"] is not None:
+        return options
+    named = recipe_named(recipe)
+    return {**options, "data": named.data, "size": options["size"] or named.size or None}
 
 
 _TRAINED = (  # of StudyOptions
@@ -141,6 +220,7 @@ def _refuse_trained(model: str | None, options: dict[str, Any]) -> None:
     """Raise InputError for an option that only the package's own training has."""
     kinds = (DataOptions, ReadOptions, _NetOptions, Recipe)
     given = [name for kind in kinds for name in given_values(kind, options)]
+    given += ["recipe"] if options["recipe"] is not None else []
     given += [name for name in given_values(StudyOptions, options) if name in _TRAINED]
     if model is not None:
         raise InputError(
@@ -175,14 +255,22 @@ _STORED = (
 )
 
 
-def _show(study: Any, out: Path, format: TextOrJson) -> None:
+def _part(asked: dict[str, Any]) -> str:
+    """Return what the names of the files have in them if other jobs run the other pairs.
+
+    Such jobs share a folder, and the report of all pairs must stay.
+    """
+    return f"-seed-{asked['first_seed']}" if "first_seed" in asked else ""
+
+
+def _show(study: Any, out: Path, format: TextOrJson, part: str) -> None:
     """Print the verdict, then write the files: a full disk must not hide the verdict."""
     text = json.dumps(study.to_dict(), indent=1)
     try:
         _print(study, text if format is TextOrJson.json else None)
     finally:  # also if the other end of a pipe was closed
-        write_text(out / "study.json", text, _STORED)
-        page = study.report(out / "report.html")
+        write_text(out / f"study{part}.json", text, _STORED)
+        page = study.report(out / f"report{part}.html")
     if format is TextOrJson.text:
         print(f"Report: {page}")
 

@@ -23,6 +23,12 @@ def _nets() -> Iterable[str]:
     return NETS
 
 
+def _recipes() -> Iterable[str]:
+    from ..nets import recipe_names
+
+    return recipe_names()
+
+
 def _orders() -> Iterable[str]:
     from ..order import ALIASES, all_orders
 
@@ -43,6 +49,7 @@ def _rules() -> Iterable[str]:
 
 _NAMES: dict[str, Callable[[], Iterable[str]]] = {
     "model": _nets,
+    "recipe": _recipes,
     "order": _orders,
     "orders": _orders,
     "against": _orders,

@@ -81,7 +81,7 @@ def _shown(field: Field[Any]) -> str:
     default: Any = field.default
     if "shown" in field.metadata:
         default = field.metadata["shown"]
-    elif default is None or isinstance(default, bool):
+    elif default in (None, "") or isinstance(default, bool):
         return ""
     elif "scale" in field.metadata:
         default = f"{field.metadata['scale'] * default:g}"

@@ -33,9 +33,13 @@ Format = Annotated[TextOrJson, typer.Option(help="text or json, on standard outp
 class ReadOptions:
     """How data are read."""
 
-    size: str | None = option(None, "Resize a folder's images: SIDE or HEIGHTxWIDTH.")
+    size: str | None = option(
+        None, "Resize a folder's images: SIDE or HEIGHTxWIDTH.", shown="as they are"
+    )
     grayscale: bool = option(
-        False, "One channel for a folder's images.", flag="--grayscale/--no-grayscale"
+        False,
+        "One channel for a folder's images.",
+        flag="--grayscale/--no-grayscale",
     )
     skip_bad: bool = option(False, "Skip files of a folder that aren't images.")
     test_split: float = option(0.2, "Share that becomes the test part where the data has none.")
@@ -48,8 +52,8 @@ class DataOptions:
     data: str = option(
         "digits", "digits, folder:PATH, npz:PATH, or cifar10, cifar100, mnist, fashion_mnist."
     )
-    train_size: int | None = option(None, "Train on this many examples (stratified).")
-    test_size: int | None = option(None, "Test on this many examples (stratified).")
+    train_size: int | None = option(None, "Train on this many examples (stratified).", shown="all")
+    test_size: int | None = option(None, "Test on this many examples (stratified).", shown="all")
 
 
 def load_data(options: Mapping[str, Any], *, quiet: bool) -> Any:

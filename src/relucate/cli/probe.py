@@ -45,8 +45,8 @@ def probe(
     """Run a model on data once, and measure what its norms and its layers see."""
     from ..api.probe import probe as run
     from ..api.study import load_data
-    from ..train.tasks import task_for
     from ..nets.registry import NETS
+    from ..train.tasks import task_for
 
     dataset = load_data(data)
     if model in NETS and not options.get("input_shape"):

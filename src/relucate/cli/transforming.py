@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperOption
 
 from ..errors import InputError, RelucateError
 from ..files import replacing
@@ -22,6 +22,7 @@ from ..option import option as described
 from .completion import completer
 from .fields import given_values, options_of
 from .options import TextOrJson, builder_options, input_shapes
+from .plain import PlainCommand
 
 _STRATEGY = "How a norm in front of zero padding is absorbed"
 
@@ -38,7 +39,7 @@ Model = Annotated[
 Strategy = Annotated[str, typer.Option(help=_STRATEGY)]
 
 
-class WithStrategies(TyperCommand):
+class WithStrategies(PlainCommand):
     """A command whose help lists the border strategies.
 
     They are imported when the help is shown, so that other commands start faster.

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from relucate.arguments import on_host
 from relucate.errors import InputError
 from relucate.phrases import some
 
@@ -109,7 +110,7 @@ def _array(values: object, what: str) -> np.ndarray:
             "with one input. For several inputs, train with your own function: compare(run=...)."
         )
     try:
-        return np.asarray(values)
+        return np.asarray(on_host(values))
     except ValueError as error:  # nested lists of uneven lengths
         raise InputError(f"{what} is not an array: {error}.") from error
 

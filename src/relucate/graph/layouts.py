@@ -4,6 +4,7 @@
     conv_transpose  (in, out / groups, *window)  <->  (*window, out / groups, in)
     depthwise       (channels · multiplier, 1, *window)  <->  (*window, channels, multiplier)
     dense           (out, in)  <->  (in, out)
+    less_one        a scale that a module keeps as what it is above 1 (Gemma's RMS norm)
     same            as it is
 
 Used by the reader, the writer and the lowering.
@@ -27,7 +28,7 @@ def to_graph(array: np.ndarray, layout: str, channels: int = 1) -> np.ndarray:
     if layout == "depthwise":
         moved = array.reshape(channels, -1, *array.shape[2:])
         return moved.transpose(*range(2, moved.ndim), 0, 1)
-    return array
+    return array + 1 if layout == "less_one" else array
 
 
 def to_torch(array: np.ndarray, layout: str) -> np.ndarray:
@@ -44,4 +45,4 @@ def to_torch(array: np.ndarray, layout: str) -> np.ndarray:
     if layout == "depthwise":
         moved = array.transpose(window, window + 1, *range(window))
         return moved.reshape(-1, 1, *array.shape[:window])
-    return array
+    return array - 1 if layout == "less_one" else array

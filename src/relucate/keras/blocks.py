@@ -8,6 +8,7 @@ of an existing model (`surgery`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -16,6 +17,7 @@ from keras import layers
 from ..block import check_rate, group_count
 from ..errors import unknown
 from ..order import Order, bias_is_redundant
+from .own_activations import OWN_ACTIVATIONS, pieces
 
 NORMS = ("batch", "layer", "group", "none")
 _DATA_FORMATS = ("channels_last", "channels_first")
@@ -37,12 +39,14 @@ def conv2d_bn(
     dropout: float = 0.0,
     use_bias: bool | None = None,
     scale: bool = True,
+    center: bool = True,
     momentum: float = 0.99,
     epsilon: float = 1e-3,
     groups: int | None = None,
     kernel_initializer: Any = "glorot_uniform",
     kernel_regularizer: Any = None,
     dilation_rate: tuple[int, int] | int = 1,
+    conv_groups: int = 1,
     data_format: str | None = None,
 ) -> Any:
     """Apply a convolution, a norm, an activation and dropout in the given order.
@@ -55,16 +59,19 @@ def conv2d_bn(
             layers are named `name + "_conv"`, `name + "_bn"` (`_ln`, `_gn` for layer and group
             norm), `name` (the activation) and `name + "_drop"`.
         order: an order such as "before", "after", "norm-act-linear", "linear-norm-act-drop".
-        activation: anything that `keras.activations.get` accepts, or a layer or its class (each
-            block gets a new one).
+        activation: anything that `keras.activations.get` accepts; "prelu" (a slope per channel),
+            "rrelu", "maxout" (the larger of two values, so the convolution has twice the filters);
+            or a layer or its class (each block gets a new one).
         norm: "batch", "layer" (over the channels at each position), "group" or "none".
         dropout: rate of the `drop` token; must be 0 if the order has no such token.
         use_bias: of the convolution; None follows the bias rule (no bias only where a norm that
             subtracts a mean per channel directly follows).
-        scale: whether the norm has a gamma (keras.applications' Inception v3 uses False).
+        scale, center: whether the norm has a gamma (keras.applications' Inception v3 uses False)
+            and a beta.
         groups: of the group norm, lowered to the largest divisor of the channels; -1 is one per
             channel; None is 32, with at least four channels in each (a group of one unit of a dense
             layer is always zero; a group of two is little more than a sign).
+        conv_groups: of the convolution, each of which reads its share of the channels.
         data_format: None is `keras.config.image_data_format()`.
 
     Returns: the block's output tensor.
@@ -81,6 +88,7 @@ def conv2d_bn(
         raise unknown("data format", data_format, _DATA_FORMATS)
     axis = 1 if data_format == "channels_first" else -1
     order = Order(order)
+    filters *= pieces(order, activation)
 
     def linear(tensor: Any, bias: bool) -> Any:
         return layers.Conv2D(
@@ -90,15 +98,17 @@ def conv2d_bn(
             padding=padding,
             use_bias=bias,
             dilation_rate=dilation_rate,
+            groups=conv_groups,
             data_format=data_format,
             kernel_initializer=_initializer(kernel_initializer),
             kernel_regularizer=kernel_regularizer,
             name=name and f"{name}_conv",
         )(tensor)
 
-    normalize = _normalizer(norm, axis, scale, momentum, epsilon, groups, name)
+    normalize = _normalizer(norm, axis, (scale, center), momentum, epsilon, groups, name)
+    activate = partial(_activate, activation=activation, name=name, axis=axis)
     bias = _bias(order, norm, use_bias, groups, filters)
-    return _apply(x, order, lambda t: linear(t, bias), normalize, activation, dropout, name)
+    return _apply(x, order, lambda t: linear(t, bias), normalize, activate, dropout, name)
 
 
 def dense_bn(
@@ -112,6 +122,7 @@ def dense_bn(
     dropout: float = 0.0,
     use_bias: bool | None = None,
     scale: bool = True,
+    center: bool = True,
     momentum: float = 0.99,
     epsilon: float = 1e-3,
     groups: int | None = None,
@@ -127,6 +138,7 @@ def dense_bn(
     (None, 100)
     """
     order = Order(order)
+    units *= pieces(order, activation)
     bias = _bias(order, norm, use_bias, groups, units)
 
     def linear(tensor: Any) -> Any:
@@ -138,8 +150,9 @@ def dense_bn(
             name=name and f"{name}_dense",
         )(tensor)
 
-    normalize = _normalizer(norm, -1, scale, momentum, epsilon, groups, name)
-    return _apply(x, order, linear, normalize, activation, dropout, name)
+    normalize = _normalizer(norm, -1, (scale, center), momentum, epsilon, groups, name)
+    activate = partial(_activate, activation=activation, name=name, axis=-1)
+    return _apply(x, order, linear, normalize, activate, dropout, name)
 
 
 def _bias(
@@ -164,29 +177,23 @@ def _initializer(initializer: Any) -> Any:
 def _normalizer(
     norm: str,
     axis: int,
-    scale: bool,
+    affine: tuple[bool, bool],
     momentum: float,
     epsilon: float,
     groups: int | None,
     block: Any,
 ) -> Callable[[Any], Any]:
+    shared: Any = {"axis": axis, "scale": affine[0], "center": affine[1], "epsilon": epsilon}
     name = block and f"{block}_{_SUFFIX.get(norm)}"
 
     def normalize(x: Any) -> Any:
         if norm == "batch":
-            return layers.BatchNormalization(
-                axis=axis, scale=scale, momentum=momentum, epsilon=epsilon, name=name
-            )(x)
+            return layers.BatchNormalization(momentum=momentum, name=name, **shared)(x)
         if norm == "layer":
-            return layers.LayerNormalization(axis=axis, scale=scale, epsilon=epsilon, name=name)(x)
+            return layers.LayerNormalization(name=name, **shared)(x)
         if norm == "group":
-            return layers.GroupNormalization(
-                group_count(groups, x.shape[axis]),
-                axis=axis,
-                scale=scale,
-                epsilon=epsilon,
-                name=name,
-            )(x)
+            count = group_count(groups, x.shape[axis])
+            return layers.GroupNormalization(count, name=name, **shared)(x)
         return x
 
     return normalize
@@ -197,7 +204,7 @@ def _apply(
     order: Order,
     linear: Callable[[Any], Any],
     normalize: Callable[[Any], Any],
-    activation: Any,
+    activate: Callable[[Any], Any],
     dropout: float,
     name: str | None,
 ) -> Any:
@@ -205,7 +212,7 @@ def _apply(
     apply = {
         "linear": linear,
         "norm": normalize,
-        "act": lambda t: _activate(t, activation, name),
+        "act": activate,
         "drop": lambda t: layers.Dropout(dropout, name=name and f"{name}_drop")(t),
     }
     for token in order.tokens:
@@ -213,7 +220,9 @@ def _apply(
     return x
 
 
-def _activate(x: Any, activation: Any, name: str | None) -> Any:
+def _activate(x: Any, activation: Any, name: str | None, axis: int) -> Any:
+    if isinstance(activation, str) and activation in OWN_ACTIVATIONS:
+        return OWN_ACTIVATIONS[activation](x, name, axis)
     if isinstance(activation, layers.Layer):
         # One layer object would share its weights (PReLU) between blocks.
         config = {**activation.get_config(), "name": name}
@@ -223,7 +232,8 @@ def _activate(x: Any, activation: Any, name: str | None) -> Any:
     try:
         function = keras.activations.get(activation)
     except ValueError:
-        raise unknown("activation", activation, _names(keras.activations)) from None
+        known = [*_names(keras.activations), *OWN_ACTIVATIONS]
+        raise unknown("activation", activation, known) from None
     return layers.Activation(function, name=name)(x)
 
 

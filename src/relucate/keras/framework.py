@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from .lowerable import lowerable
 from .reading.norm_layers import is_norm
 from .reading.reader import has_own_call, own_training, read, read_with_calls
 from .reading.subclassed import other_arguments, shapes_of
-from .running import in_double, outputs, precisions, tapped
+from .running import full_float32, in_double, outputs, precisions, tapped
+from .statistics import forward
 from .watching import watch
 from .writing.compiling import compile_like
 from .writing.writer import write, write_tapped
@@ -204,7 +206,7 @@ class _Keras:
         return trainer.takes_channels_first(model, input_shape)
 
     def call(self, model: Any, x: np.ndarray, *, training: bool) -> Any:
-        return trainer.forward(model, self._batch(model, x), training=training)
+        return forward(model, self._batch(model, x), training=training)
 
     def _batch(self, model: Any, x: np.ndarray) -> np.ndarray:
         """Return a batch (channels last) as the model takes it."""
@@ -266,6 +268,23 @@ class _Keras:
                 "engine, whose backend chooses the device: leave the device at auto."
             )
         return wanted
+
+    def gpus(self) -> tuple[str, ...]:
+        return ()
+
+    def card(self, device: str) -> str:
+        return ""
+
+    def trouble(self, error: BaseException) -> str:
+        full = type(error).__name__ in (
+            "XlaRuntimeError",
+            "JaxRuntimeError",
+            "ResourceExhaustedError",
+        )
+        return "memory" if full and "RESOURCE_EXHAUSTED" in str(error) else ""
+
+    def full_float32(self) -> AbstractContextManager[None]:
+        return full_float32()
 
     def limit_threads(self, threads: int) -> None:
         pass  # the backend has its own setting

@@ -66,6 +66,7 @@ def InceptionV3(
     norm: str = "batch",
     dropout: float = 0.0,
     scale: bool | None = None,
+    use_bias: bool | None = None,
     momentum: float = 0.99,
     epsilon: float = 1e-3,
     kernel_initializer: Any = "glorot_uniform",
@@ -97,7 +98,7 @@ def InceptionV3(
         activation, norm, dropout, momentum, epsilon, kernel_initializer: as in `conv2d_bn`. Keras
             1.0, when the old weights were published, had epsilon 1e-5; Keras 1.2 and today 1e-3.
         scale: whether the norms have a gamma; None is False in the order "before", as in
-            keras.applications, otherwise True.
+            keras.applications, otherwise True; use_bias: as in `conv2d_bn`.
         kernels: which backend an old weight file is for, "tensorflow" or "theano" (which rotates
             kernels by 180°); None reads it from the file or its name (`..._th_kernels.h5`).
 
@@ -129,6 +130,7 @@ def InceptionV3(
         norm=norm,
         dropout=dropout,
         scale=plain != "linear-norm-act" if scale is None else scale,
+        use_bias=use_bias,
         momentum=momentum,
         epsilon=epsilon,
         kernel_initializer=kernel_initializer,

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from ..train.initial import none_found, orthonormal_matrix, unit_variance
-from .trainer import forward, only_norms_train
+from .statistics import forward, only_norms_train
 
 _LINEAR = (
     keras.layers.Dense,

@@ -114,17 +114,21 @@ def inception_v3(
     width: int = 32,
     dropout: float = 0.0,
     init: str = "glorot_uniform",
+    bias: str = "rule",
     edition: str = "today",
 ) -> Any:
     """Inception v3, of today's Keras or of Keras 1.x, for images of 75×75 pixels and up.
 
     Width is the filters of the first convolution and scales all others: 32 is the paper's network.
-    Edition "1.x" has the branches of Keras 1.x (`relucate.keras.InceptionV3`). Source: Szegedy and
-    others, Rethinking the Inception Architecture for Computer Vision, 2015.
+    Edition "1.x" has the branches of Keras 1.x (`relucate.keras.InceptionV3`). With bias "always"
+    every order has biases and gammas, so that both have as many parameters; with "rule" the order
+    before has neither. Source: Szegedy and others, Rethinking the Inception Architecture for
+    Computer Vision, 2015.
     """
     from .inception_v3 import InceptionV3
 
     _check_image(input_shape)
+    block = _options(order, act, norm, dropout, init, bias)
     return InceptionV3(
         order,
         input_shape=_in_data_format(input_shape),
@@ -133,10 +137,74 @@ def inception_v3(
         activation=act,
         norm=norm,
         width=width,
-        dropout=_rate(order, dropout),
+        dropout=block["dropout"],
+        use_bias=block["use_bias"],
+        scale=True if bias == "always" else None,
         kernel_initializer=init,
         edition=edition,
     )
+
+
+def caffenet(
+    order: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    act: str = "relu",
+    norm: str = "batch",
+    width: int = 96,
+    affine: str = "always",
+    dropout: float = 0.0,
+    fc_dropout: float = 0.0,
+    init: str = "glorot_uniform",
+    bias: str = "always",
+) -> Any:
+    """CaffeNet of caffenet-benchmark: five convolutions, two dense layers, for 128×128 pixels.
+
+    Filters are width · (1, 8/3, 4, 4, 8/3), units width · 64/3; 96 is the benchmark's network. The
+    first convolution is 11×11 with stride 4; for images below 64 pixels it is 5×5 with stride 1.
+    affine: whether norms have a scale and a shift (always, never); fc_dropout: rate behind each
+    dense block, in any order. Source: Mishkin, Sergievskiy, Matas, Systematic Evaluation of
+    Convolution Neural Network Advances on the ImageNet, 2017.
+    """
+    import keras
+
+    from .blocks import dense_bn
+
+    if affine not in ("always", "never"):
+        raise unknown("choice of affine", affine, ("always", "never"))
+    check_rate(fc_dropout)
+    image, x = _image_input(keras, input_shape)
+    block = _options(order, act, norm, dropout, init, bias)
+    block |= {"scale": affine == "always", "center": affine == "always"}
+    x = _five_convolutions(keras, x, width, min(input_shape[:2]) >= 64, block)
+    x = keras.layers.Flatten(name="flatten")(x)
+    for name in ("fc6", "fc7"):
+        x = dense_bn(x, max(1, round(width * 64 / 3)), name=name, **block)
+        x = keras.layers.Dropout(fc_dropout, name=f"{name}_dropout")(x)
+    return _classify(keras, "caffenet", image, x, classes)
+
+
+def _five_convolutions(keras: Any, x: Any, width: int, large: bool, block: dict[str, Any]) -> Any:
+    from .blocks import conv2d_bn
+
+    one, two, three, four, five = (
+        2 * max(1, round(width * share / 2)) for share in (1, 8 / 3, 4, 4, 8 / 3)
+    )
+    first: Any = (one, 11, 11, "valid", 4) if large else (one, 5, 5)
+    x = conv2d_bn(x, *first, name="conv1", **block)
+    x = conv2d_bn(_pool3(keras, x, "pool1"), two, 5, 5, conv_groups=2, name="conv2", **block)
+    x = conv2d_bn(_pool3(keras, x, "pool2"), three, 3, 3, name="conv3", **block)
+    x = conv2d_bn(x, four, 3, 3, conv_groups=2, name="conv4", **block)
+    x = conv2d_bn(x, five, 3, 3, conv_groups=2, name="conv5", **block)
+    return _pool3(keras, x, "pool5")
+
+
+def _pool3(keras: Any, x: Any, name: str) -> Any:
+    """Pool 3×3 with stride 2 as Caffe does, whose last window may reach over the border."""
+    axes = (2, 3) if keras.config.image_data_format() == "channels_first" else (1, 2)
+    fits = all(x.shape[axis] % 2 and x.shape[axis] >= 3 for axis in axes)
+    return keras.layers.MaxPooling2D(3, 2, padding="valid" if fits else "same", name=name)(x)
 
 
 def mlp(

@@ -26,6 +26,26 @@ def no_gradients() -> AbstractContextManager[Any]:
 
 
 @contextmanager
+def full_float32() -> Iterator[None]:
+    """Let jax and TensorFlow compute float32 in full on a GPU; the torch room does it for torch."""
+    backend = keras.config.backend()
+    package = sys.modules.get(backend)
+    if backend == "jax" and package is not None:
+        with package.default_matmul_precision("highest"):
+            yield
+    elif backend == "tensorflow" and package is not None:
+        switch = package.config.experimental
+        before = switch.tensor_float_32_execution_enabled()
+        switch.enable_tensor_float_32_execution(False)
+        try:
+            yield
+        finally:
+            switch.enable_tensor_float_32_execution(before)
+    else:
+        yield
+
+
+@contextmanager
 def fixed_draws() -> Iterator[None]:
     """Let random layers draw the same on the CPU each time, and change no one's random state.
 

@@ -17,6 +17,7 @@ from keras import layers as kl
 from ..errors import InputError, Refused, unknown
 from ..order import Order, bias_is_redundant
 from .blocks import _activate
+from .own_activations import pieces
 
 _DATA_FORMATS = ("channels_last", "channels_first")
 # What `inception_model.py` passes as batch_norm_params.
@@ -307,12 +308,14 @@ def _stack(
         order = order.without("norm")
     if activation is None and order.has_act:
         order = order.without("act")
+    if pieces(order, activation) > 1:
+        raise InputError("slim's layers have no maxout: use relucate.keras.conv2d_bn.")
     norm = _known("batch_norm", batch_norm_params or {}, _BATCH_NORM)
     bias = not bias_is_redundant(order, "batch")
     apply = {
         "linear": lambda t: make(**linear, use_bias=bias)(t),
         "norm": lambda t: batch_norm(t, **norm, axis=axis, name=name and f"{name}_bn"),
-        "act": lambda t: _activate(t, activation, name),
+        "act": lambda t: _activate(t, activation, name, axis),
     }
     for token in order.tokens:
         x = apply[token](x)

@@ -7,11 +7,9 @@ Not here: choosing the engine, lowering.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -32,9 +30,9 @@ from ..train.streams import derive, dropout_key, epoch_order
 from ..train.task import CLASSIFICATION, Task
 from .losses import LOSSES, classes_on, gives_probabilities, wants_one_hot
 from .reading.norm_layers import NORM_LAYERS
-from .running import kept_draws, no_gradients
+from .running import kept_draws
+from .statistics import SCORE_BATCH, forward, random_source, reestimate
 
-_SCORE_BATCH = 500
 _QUIET: Any = 0
 
 
@@ -89,7 +87,7 @@ class _Engine:
         seed: int,
         task: Task,
     ) -> None:
-        self.model = model
+        self.model, self.unbiased = model, recipe.unbiased
         label_shape = data.y_train.shape[1:]
         check_model(model, data.input_shape, data.classes, task, label_shape)
         if embeds_its_input(model) and data.x_train.dtype != np.int64:
@@ -135,12 +133,12 @@ class _Engine:
 
     def reestimate(self, sample: np.ndarray) -> None:
         """Average the norms' statistics over full batches of the training examples at `sample`."""
-        reestimate(self.model, self.x[sample])
+        reestimate(self.model, self.x[sample], unbiased=self.unbiased)
 
     def outputs(self, part: str, index: np.ndarray | None) -> np.ndarray:
         """Return the model's outputs on a part, (n, ..., classes) float64."""
         x = self.parts[part] if index is None else self.parts[part][index]
-        found = self.model.predict(x, batch_size=_SCORE_BATCH, verbose=_QUIET)
+        found = self.model.predict(x, batch_size=SCORE_BATCH, verbose=_QUIET)
         found = np.moveaxis(np.asarray(found, np.float64), self.axis, -1)
         binary = self.task.training_loss == "binary cross-entropy"
         return logits_of(found) if self.probable and binary else found
@@ -397,86 +395,10 @@ def _key_dropout(model: keras.Model, seed: int) -> None:
     """Give every random layer a stream keyed by its name: arms that share the layer share it."""
     keras.utils.set_random_seed(derive(seed, "keras") % 2**32)  # for draws outside of layers
     for layer in model._flatten_layers(include_self=False):
-        source = _random_source(layer)
+        source = random_source(layer)
         if source is not None:
             value = dropout_key(seed, layer.name) % 2**31
             source.state.assign(np.asarray([value, 0], source.state.dtype))
             # On the torch backend, dropout uses the global random state if its generator has no
             # seed of its own.
             source._initial_seed = value
-
-
-def _random_source(layer: Any) -> Any:
-    return getattr(layer, "seed_generator", None) or getattr(layer, "generator", None)
-
-
-def reestimate(model: keras.Model, x: np.ndarray) -> None:
-    """Replace every batch norm's moving statistics by averages over `x`, batch by batch."""
-    layers = model._flatten_layers(include_self=False)
-    norms = [la for la in layers if isinstance(la, keras.layers.BatchNormalization)]
-    norms = [norm for norm in norms if norm.trainable]
-    if not norms:
-        return
-    size = min(_SCORE_BATCH, len(x))
-    with _momenta_kept(norms), only_norms_train(model):
-        for count, start in enumerate(range(0, len(x) - size + 1, size)):
-            for norm in norms:
-                norm.momentum = count / (count + 1)
-            forward(model, x[start : start + size], training=True)
-
-
-def _has_state(layer: Any) -> bool:
-    """Return whether training may change a layer's own variables; it contains no batch norm."""
-    inside = layer._flatten_layers()
-    return bool(layer._non_trainable_variables) and not any(
-        isinstance(la, keras.layers.BatchNormalization) for la in inside
-    )
-
-
-def forward(model: keras.Model, x: np.ndarray, *, training: bool) -> np.ndarray:
-    """Call the model without recording gradients; return its output as an array."""
-    with no_gradients():
-        return np.asarray(keras.ops.convert_to_numpy(model(x, training=training)))
-
-
-@contextmanager
-def _momenta_kept(norms: list[Any]) -> Iterator[None]:
-    kept = [norm.momentum for norm in norms]
-    try:
-        yield
-    finally:
-        for norm, own in zip(norms, kept, strict=True):
-            norm.momentum = own
-
-
-def only_norms_train(model: keras.Model) -> AbstractContextManager[None]:
-    """Let all layers but norms compute as at inference, also in a call of the model in training.
-
-    These are layers that draw at random (dropout, noise) or have a state of their own (the vector
-    of spectral normalization). So only the norms' statistics change.
-    """
-    layers = model._flatten_layers(include_self=False)
-    return _inference_mode(
-        [la for la in layers if _random_source(la) is not None or _has_state(la)]
-    )
-
-
-@contextmanager
-def _inference_mode(layers: list[Any]) -> Iterator[None]:
-    """Let layers compute as at inference, in every mode of the model."""
-    switched = [la for la in layers if "training" in inspect.signature(la.call).parameters]
-    try:
-        for layer in switched:
-            layer.call = _at_inference(layer.call)
-        yield
-    finally:
-        for layer in switched:
-            vars(layer).pop("call", None)
-
-
-def _at_inference(call: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(call)
-    def at_inference(*args: Any, **kwargs: Any) -> Any:
-        return call(*args, **{**kwargs, "training": False})
-
-    return at_inference

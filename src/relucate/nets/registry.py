@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import InputError, unknown
 
-NETS = ("cnn", "vgg", "inception_v3", "mlp", "bn_paper_mlp")  # functions of `keras.networks`
+# Functions of `keras.networks`.
+NETS = ("cnn", "vgg", "caffenet", "inception_v3", "mlp", "bn_paper_mlp")
 
 
 def options(name: str) -> dict[str, Any]:

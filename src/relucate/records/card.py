@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..order import place_of_norm
 from ..version import __version__
+from .place import place_of_norm
 
 SCHEMA = "relucate.card/1"
 UNKNOWN = "not named"  # an activation or a kind of norm that the builder doesn't take as an option
@@ -31,7 +31,7 @@ def card_of(
     """Return the card of a study's document (schema relucate.compare/2) as JSON-ready data.
 
     It has a row per choice of varied values, each with the mean and sd of every order over the
-    runs, the interval of after minus before (positive if after is better), and what is needed to
+    runs, the interval of after minus before, and what is needed to
     repeat the study: command, commit, versions, hardware, seconds.
 
     Args:
@@ -98,10 +98,28 @@ def _git(*words: str) -> str:
 
 def _choices(study: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
     """Return the arms, those with the same varied values together."""
+    names = [factor["name"] for factor in study["factors"]]
     found: dict[str, list[dict[str, Any]]] = {}
     for arm in study["arms"]:
-        found.setdefault(repr(sorted(arm["options"].items())), []).append(arm)
+        found.setdefault(repr([arm["options"].get(name) for name in names]), []).append(arm)
     return list(found.values())
+
+
+def _settings(study: Mapping[str, Any], arms: list[dict[str, Any]]) -> list[str]:
+    """Return what else the arms are trained with; an option that differs, by order."""
+    options = {**study["model"]["options"], **arms[0]["options"]}
+    said = {"act", "norm", "epochs", "batch_size"}
+    options = {name: value for name, value in options.items() if name not in said}
+    found = []
+    for name, value in options.items():
+        own = {arm["order"]: arm["options"].get(name, value) for arm in arms}
+        if len(set(map(repr, own.values()))) == 1:
+            found.append(f"{name} {value}")
+        else:
+            each = (f"{value} {place_of_norm(order) or order}" for order, value in own.items())
+            found.append(f"{name} {', '.join(each)}")
+    recipe = {**study["recipe"], **arms[0]["options"]}
+    return [*found, f"{recipe['epochs']} epochs", f"batch {recipe['batch_size']}"]
 
 
 def _row(
@@ -109,9 +127,6 @@ def _row(
 ) -> dict[str, Any]:
     metric, options = study["metric"], {**study["model"]["options"], **arms[0]["options"]}
     scale, named = metric["scale"], {"act": UNKNOWN, "norm": UNKNOWN, **usual, **options}
-    settings = [f"{name} {value}" for name, value in options.items() if name not in ("act", "norm")]
-    recipe = study["recipe"]
-    settings.append(f"{arms[0]['options'].get('epochs', recipe['epochs'])} epochs")
     return {
         "net": study["model"]["name"].rpartition(":")[2],
         "data": f"{study['data']['name'].rpartition('/')[2]}, {study['data']['train']:,} examples",
@@ -122,7 +137,7 @@ def _row(
         "lower_is_better": metric["direction"] == "lower",
         "runs": study["pairs"],
         "tuned": "tuning" in study,
-        "setting": ", ".join(settings),
+        "setting": ", ".join(_settings(study, arms)),
         "scores": {
             arm["order"]: {"value": scale * arm["mean"]}
             | ({} if arm["sd"] is None else {"sd": scale * arm["sd"]})
@@ -145,8 +160,6 @@ def _interval(study: Mapping[str, Any], arms: list[dict[str, Any]]) -> dict[str,
 
 def _signed(study: Mapping[str, Any], found: Mapping[str, Any], sign: int) -> dict[str, Any]:
     metric, ends = study["metric"], found["difference"]
-    if metric["direction"] == "lower":
-        sign = -sign
     verdict = {"verdict": found["verdict"]}
     if ends["low"] is None or ends["high"] is None:
         return verdict

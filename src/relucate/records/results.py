@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..order import place_of_norm
+from .place import place_of_norm
 
 _FOLDER = Path(__file__).parent
 _SCHEMAS = {"relucate.published/1", "relucate.card/1"}
@@ -71,14 +71,19 @@ class Result:
 
     @property
     def difference(self) -> float | None:
-        """After minus before, positive if after is better; None without both orders."""
+        """After minus before; None without both orders."""
         if self.axis != "order":
             return None
         places = {place_of_norm(order): score["value"] for order, score in self.scores.items()}
         if not {"before", "after"} <= set(places):
             return None
-        found = places["after"] - places["before"]
-        return -found if self.lower_is_better else found
+        return places["after"] - places["before"]
+
+    @property
+    def gain(self) -> float | None:
+        """By how much after is ahead, below 0 if it is behind; None without both orders."""
+        found = self.difference
+        return -found if found is not None and self.lower_is_better else found
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON-ready data, with its difference."""
@@ -168,36 +173,48 @@ def matching(
 
 
 def summary(results: Iterable[Result]) -> list[dict[str, Any]]:
-    """Return, per activation, what the rows with both orders say, those with most rows first.
+    """Return, per activation, what the rows with both orders say: published ones, then our own.
 
-    Each: act; metric and unit; rows; after, before, level: the number of rows in which that order
-    is ahead (level: no difference at all); low, high: the extremes of after minus before, positive
-    if after is better; tuned, spread: rows with each order's own rate, and with a spread over runs.
+    Those with most rows come first. Each: own; act; unit, and metric where the unit doesn't say it;
+    rows; after, before: the number of rows in which that order is ahead; level: no difference at
+    all; low, high: the extremes of after minus before; tuned, spread: rows with each order's own
+    rate, and with a spread over runs.
+
+    Our own rows have a verdict: ahead means better, level equivalent; the others are undecided.
     """
-    found: dict[tuple[str, str], list[Result]] = {}
+    found: dict[tuple[bool, str, str, str], list[Result]] = {}
     for result in results:
         if result.difference is not None and result.axis == "order":
-            found.setdefault((result.act, result.unit), []).append(result)
-    return [
-        _summed(*key, rows) for key, rows in sorted(found.items(), key=lambda item: -len(item[1]))
-    ]
+            usual = result.unit == "%" and not result.lower_is_better
+            metric = "" if usual else result.metric
+            key = (result.study.own, result.act, result.unit, metric)
+            found.setdefault(key, []).append(result)
+    ordered = sorted(found.items(), key=lambda item: (item[0][0], -len(item[1])))
+    return [_summed(*key, rows) for key, rows in ordered]
 
 
-def _summed(act: str, unit: str, rows: list[Result]) -> dict[str, Any]:
+def _summed(own: bool, act: str, unit: str, metric: str, rows: list[Result]) -> dict[str, Any]:
     differences = [row.difference or 0.0 for row in rows]
-    spread = sum(any("sd" in score for score in row.scores.values()) for row in rows)
+    sides = [_side(row) for row in rows]
     return {
+        "own": own,
         "act": act,
         "unit": unit,
+        "metric": metric,
         "rows": len(rows),
-        "after": sum(d > 0 for d in differences),
-        "before": sum(d < 0 for d in differences),
-        "level": sum(d == 0 for d in differences),
+        **{side: sides.count(side) for side in ("after", "before", "level", "undecided")},
         "low": min(differences),
         "high": max(differences),
         "tuned": sum(row.tuned for row in rows),
-        "spread": spread,
+        "spread": sum(any("sd" in score for score in row.scores.values()) for row in rows),
     }
+
+
+def _side(row: Result) -> str:
+    if row.verdict in ("equivalent", "inconclusive"):
+        return "level" if row.verdict == "equivalent" else "undecided"
+    gain = row.gain or 0.0
+    return "level" if not gain else "after" if gain > 0 else "before"
 
 
 def _plain(text: str) -> str:

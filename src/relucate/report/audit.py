@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ..order import ALIASES
 from ..phrases import count, some
-from .html import render
+from .rendering import render
 from .terminal import displayable, rendered, simple_table
 
 FEW = 24  # norms: more are shown by groups

@@ -16,8 +16,7 @@ from ..errors import InputError
 from ..files import replacing, write_text
 from . import map as order_map
 from .audit import audit_html, conclusion, findings, headline, table, unread
-from .html import render
-from .palette import colours
+from .rendering import page_style, render
 
 Boxes = Sequence[dict[str, Any]]
 
@@ -27,7 +26,7 @@ def page(audit: dict[str, Any], boxes: Boxes) -> str:
     header, rows = table(audit)
     return render(
         "audit_page.html.j2",
-        style={mode: [(n, pair[k]) for n, pair in colours().items()] for k, mode in _MODES},
+        style=page_style(),
         headline=headline(audit),
         conclusion=conclusion(audit),
         findings=list(findings(audit)),
@@ -37,9 +36,6 @@ def page(audit: dict[str, Any], boxes: Boxes) -> str:
         header=header,
         rows=rows,
     )
-
-
-_MODES = ((0, "light"), (1, "dark"))
 
 
 def notebook(audit: dict[str, Any], boxes: Boxes) -> str:

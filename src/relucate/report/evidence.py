@@ -13,16 +13,18 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from ..order import place_of_norm
 from ..phrases import count
-from .html import render
+from ..records.place import place_of_norm
+from .rendering import render
 from .terminal import displayable, rendered, simple_table
 
 _HEADER = ("network", "data", "act", "before", "after", "difference", "runs")
-_RIGHT = {"before", "after", "difference", "runs"}
+_OWN_HEADER = ("network", "data", "act", "trained", "difference", "interval", "pairs")
+_OWN = "Measured with relucate compare: after minus before"
+_RIGHT = {"before", "after", "difference", "interval", "runs", "pairs"}
 _NONE = "-"
 _LEGEND = (
-    "Accuracy in percent unless the source says otherwise. A positive difference: after is better. "
+    "Accuracy in percent unless the source says otherwise. Differences are after minus before. "
     "t: each order at its own best learning rate. ±: sd over runs; (low to high): an interval."
 )
 
@@ -48,9 +50,9 @@ def _parts(found: dict[str, Any], every: bool) -> Iterator[RenderableType]:
     yield Text(headline(found), style="bold")
     for line in sums(found):
         yield Text(f"  {line}")
-    for title, rows in tables(found, every):
+    for title, header, rows in tables(found, every):
         yield Text(f"\n{title}")
-        heads = [(name, "right" if name in _RIGHT else "left") for name in _HEADER]
+        heads = [(name, "right" if name in _RIGHT else "left") for name in header]
         yield Padding(simple_table(heads, rows), (0, 0, 0, 2))
     if found["results"]:
         yield Text(f"\n{_LEGEND}", style="dim")
@@ -72,23 +74,27 @@ def headline(found: dict[str, Any]) -> str:
 
 
 def sums(found: dict[str, Any]) -> Iterator[str]:
-    """Yield one line per activation: how often each order is ahead, and by how much."""
+    """Yield a line per activation: how often each order is ahead, and by how much."""
     for row in found["summary"]:
-        unit = " points" if row["unit"] == "%" else f" {row['unit']}".rstrip()
-        ahead = [(row["before"], "before ahead"), (row["after"], "after ahead")]
-        ahead = [*sorted(ahead, reverse=True), (row["level"], "level")]
-        said = ", ".join(f"{name} in {number}" for number, name in ahead if number)
-        least, most = f"{row['low']:+.2f}", f"{row['high']:+.2f}"
+        own, digits = row["own"], 2 if row["unit"] == "%" else 3
+        ahead, level = ("better", "equivalent") if own else ("ahead", "level")
+        said = sorted([(row["before"], f"before {ahead}"), (row["after"], f"after {ahead}")])
+        said = [*said[::-1], (row["level"], level), (row["undecided"], "inconclusive")]
+        words = ", ".join(f"{name} in {number}" for number, name in said if number)
+        least, most = f"{row['low']:+.{digits}f}", f"{row['high']:+.{digits}f}"
         extremes = least if row["rows"] == 1 else f"from {least} to {most}"
+        unit = "points" if row["unit"] == "%" else row["metric"]
         yield (
-            f"{row['act']}, {count(row['rows'], 'comparison')}: {said}; after minus before "
-            f"{extremes}{unit}. Tuned for each order: {row['tuned']}. With a spread over runs: "
-            f"{row['spread']}."
+            f"{row['act']}, {'our own' if own else 'published'}: "
+            f"{count(row['rows'], 'comparison')}, {words}; after minus before {extremes} {unit}. "
+            f"Tuned for each order: {row['tuned']}. With a spread over runs: {row['spread']}."
         )
 
 
-def tables(found: dict[str, Any], every: bool = False) -> Iterator[tuple[str, list[list[str]]]]:
-    """Yield a source's title and a row for each of its results, for every source.
+def tables(
+    found: dict[str, Any], every: bool = False
+) -> Iterator[tuple[str, tuple[str, ...], list[list[str]]]]:
+    """Yield title, header and rows: one table of our own results, one for every other source.
 
     Results that have one order only are there if `every` is set.
     """
@@ -96,11 +102,29 @@ def tables(found: dict[str, Any], every: bool = False) -> Iterator[tuple[str, li
     for result in found["results"]:
         both = result["difference"] is not None
         if result["axis"] == "order" and (both or every):
-            sources.setdefault(result["study"]["id"], []).append(result)
-    for rows in sources.values():
+            key = "" if result["study"]["own"] else result["study"]["id"]
+            sources.setdefault(key, []).append(result)
+    for key, rows in sources.items():
         study = rows[0]["study"]
+        if not key:
+            yield _OWN, _OWN_HEADER, [_own_row(row) for row in rows]
+            continue
         year = f", {study['year']}" if study["year"] else ""
-        yield f"{study['authors']}: {study['title']}{year}", [_row(row) for row in rows]
+        yield f"{study['authors']}: {study['title']}{year}", _HEADER, [_row(row) for row in rows]
+
+
+def _own_row(result: dict[str, Any]) -> list[str]:
+    words = [result["setting"], *([f"{result['norm']} norm"] if result["norm"] != "batch" else [])]
+    difference, _, interval = _difference(result).partition(" (")
+    return [
+        result["net"],
+        result["data"].partition(",")[0].removesuffix(".npz"),
+        result["act"],
+        ", ".join(words),
+        difference,
+        interval.removesuffix(")") or _NONE,
+        f"{result['runs']}{' t' if result['tuned'] else ''}",
+    ]
 
 
 def _row(result: dict[str, Any]) -> list[str]:
@@ -110,7 +134,7 @@ def _row(result: dict[str, Any]) -> list[str]:
         result["act"],
         _score(result, "before"),
         _score(result, "after"),
-        _NONE if result["difference"] is None else _difference(result),
+        _difference(result),
         f"{result['runs']}{' t' if result['tuned'] else ''}",
     ]
 
@@ -124,11 +148,14 @@ def _score(result: dict[str, Any], place: str) -> str:
 
 
 def _difference(result: dict[str, Any]) -> str:
-    text = f"{result['difference']:+.2f}"
+    if result["difference"] is None:
+        return _NONE
+    digits = 2 if result["unit"] == "%" else 3
+    text = f"{result['difference']:+.{digits}f}"
     if result["interval"] is None:
         return text
     low, high = sorted(result["interval"], key=float)
-    return f"{text} ({low:+.2f} to {high:+.2f})"
+    return f"{text} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 
 def others(found: dict[str, Any], every: bool = False) -> str:
@@ -165,6 +192,5 @@ def evidence_html(found: dict[str, Any]) -> str:
         "evidence.html.j2",
         headline=headline(found),
         sums=list(sums(found)),
-        header=_HEADER,
         tables=list(tables(found)),
     )

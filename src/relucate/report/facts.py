@@ -95,27 +95,30 @@ def bare_sentence(verdict: str, sentence: str) -> str:
 def headline(study: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return what was found as (values, verdict, sentence), a line for each comparison.
 
-    values: of what is varied, as text; empty if nothing is, or the comparison is across values.
+    If something varies, a line for each comparison at the same values, which stand before it as
+    text; comparisons across values are in tables only.
     """
     found = study["comparisons"]
     if len(found) == 1:
         return [("", str(study["verdict"]), str(study["sentence"]))]
+    found = [c for c in found if c.get("values")] or found
     return [(chosen(c.get("values") or {}), str(c["verdict"]), str(c["sentence"])) for c in found]
 
 
 def short_names(study: dict[str, Any]) -> dict[str, str]:
     """Return what to call orders and arms where there is little room: by the order's alias.
 
-    >>> arm = {"label": "linear-act (width=8)", "order": "linear-act", "alias": "none"}
-    >>> short_names({"arms": [arm]})
-    {'linear-act': 'none', 'linear-act (width=8)': 'none (width=8)'}
+    >>> arm = {"label": "linear-act (act=tanh)", "order": "linear-act", "alias": "none"}
+    >>> short_names({"arms": [{**arm, "options": {"act": "tanh"}}]})
+    {'linear-act': 'none', 'linear-act (act=tanh)': 'none (tanh)'}
     """
     short: dict[str, str] = {}
     for arm in study["arms"]:
-        label, order, alias = arm["label"], arm.get("order") or "", arm.get("alias")
-        short |= {order: alias or order} if order else {}
-        known = bool(alias) and label.startswith(order)
-        short[label] = f"{alias}{label.removeprefix(order)}" if known else label
+        label, order, values = arm["label"], arm.get("order") or "", arm.get("options") or {}
+        name = arm.get("alias") or order
+        short |= {order: name} if order else {}
+        known = bool(name) and label.startswith(order)
+        short[label] = (f"{name} ({chosen(values)})" if values else name) if known else label
     return short
 
 

@@ -219,9 +219,9 @@ class LiveStudy:
             f"{self._name(arm)} {self.units.valued(metric) if known(metric) else status}"
             for arm, (metric, status) in sorted(pair.items(), key=lambda item: self._rank(item[0]))
         )
-        metrics = [pair[arm][0] for arm in self.compared if arm in pair]
+        metrics = [m for arm in self.compared if arm in pair and known(m := pair[arm][0])]
         line = f"pair {self._pairs_done} of {self.total_pairs} (seed {seed}): {shown}"
-        if len(self.arms) == len(metrics) == 2 and None not in metrics:
+        if len(self.arms) == len(metrics) == 2:
             line += f", difference {self.units.differing(metrics[0] - metrics[1])}"
         left = self._pace.left()
         self._print(line + (f", about {as_clock(left)} left" if left else ""))
@@ -324,7 +324,9 @@ class LiveStudy:
             so_far.high,
             units=self.units,
             margin=self.margin,
-            width=min(STRIP_WIDTH, self.console.width),
+            width=min(
+                STRIP_WIDTH, self.console.width - 2
+            ),  # room for the ^C that a terminal echoes
             marks=ASCII if options.ascii_only else LINES,
         )
         if drawn:

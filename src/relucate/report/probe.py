@@ -20,11 +20,11 @@ from rich.text import Text
 from ..errors import unknown
 from ..phrases import count, some
 from . import panels
-from .html import render
 from .numbers import MISSING, plain
 from .palette import arm_variable, colours, look
 from .panels import Ink
 from .plots import in_style, new_figure, svg_of
+from .rendering import render
 from .terminal import displayable, rendered, simple_table
 
 if TYPE_CHECKING:

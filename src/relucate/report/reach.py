@@ -17,6 +17,7 @@ LIMITS = {
     "example": "the number of test examples: more examples narrow it, more pairs don't",
     "interaction": "pairs and test examples alike: more of either narrow it",
 }
+WHOLE = 1000  # steps: from here on without decimals
 SHORT = {
     "seed": "more pairs would narrow it",
     "example": "more test examples would narrow it",
@@ -86,7 +87,7 @@ def _learning(comparison: dict[str, Any], units: Units) -> list[tuple[str, str]]
         return []
     steps, pairs = found["steps"], comparison["pairs"]
     unit = steps.get("unit", "steps")  # of the user's own training only epochs are known
-    digits = 0 if unit == "steps" else 1
+    digits = 0 if max(map(abs, steps["means"])) >= WHOLE else 1
     missed = [
         f"{pairs - reached} of {pairs} runs of {arm} didn't reach it and count with all {unit}"
         for reached, arm in zip(
@@ -94,7 +95,8 @@ def _learning(comparison: dict[str, Any], units: Units) -> list[tuple[str, str]]
         )
         if reached < pairs
     ]
-    against, arm = (f"{mean:,.{digits}f}" for mean in steps["means"])
+    means = [round(mean, digits) for mean in steps["means"]]
+    against, arm = (f"{mean:,.{digits}f}" for mean in means)
     ends = (_signed(steps[end], digits) for end in ("low", "high") if known(steps[end]))
     span = " to ".join(ends)
     span = span or _missing(steps, pairs)
@@ -103,7 +105,7 @@ def _learning(comparison: dict[str, Any], units: Units) -> list[tuple[str, str]]
         (f"mean test {units.metric.name} over all epochs (area under the learning curve)",
          _span(found["area"], pairs, units)),
         (f"{unit} to {units.valued(found['target'])} test {units.metric.name}",
-         f"{_signed(steps['estimate'], digits)} ({span}): {about}"),
+         f"{_signed(means[1] - means[0], digits)} ({span}): {about}"),
     ]  # fmt: skip
 
 

@@ -89,7 +89,7 @@ _EXAMPLES = {
 _LEARNING = {
     "area": _ENDS,
     "target": _NUMBER,
-    "steps": {**_ENDS, "estimate": _NUMBER, "means": [_NUMBER]},
+    "steps": {**_ENDS, "estimate": _NUMBER, "means": [_NUMBER], "unit?": _TEXT},
     "reached": [_COUNT],
 }
 _CLASSICAL = {
@@ -146,12 +146,12 @@ _TUNING = {
     "same_rate": {
         "lr": _POSITIVE,
         "sentence": _TEXT,
-        "comparisons": [{"arm": _TEXT, "against": _TEXT, "sentence": _TEXT}],
+        "comparisons": [{"arm": _TEXT, "against": _TEXT, "sentence": _TEXT, "verdict?": _TEXT}],
     },
 }
 _ROW = {
     "values": _Each(_PLAIN),
-    "cells": [{"order": _TEXT, "mean": _Maybe(_NUMBER)}],
+    "cells": [{"order": _TEXT, "arm?": _TEXT, "mean": _Maybe(_NUMBER)}],
     "effects": [{"order": _TEXT, "verdict?": _TEXT, "winner?": _TEXT, **_ENDS}],
 }
 _STUDY = {
@@ -174,7 +174,7 @@ _STUDY = {
     "comparisons": [_COMPARISON],
     "factors?": [{"name": _TEXT}],
     "table?": [_ROW],
-    "interactions?": [{"sentence": _TEXT}],
+    "interactions?": [{"sentence": _TEXT, "verdict?": _TEXT}],
     "tuning?": _TUNING,
     "arms": [_ARM],
     "runs": [_RUN],
@@ -191,6 +191,7 @@ _STUDY = {
     "pairing?": {"shared?": _COUNT, "tensors?": _COUNT, "only?": _Each([_TEXT])},
     "versions": _Each(_PLAIN),
     "command": _TEXT,
+    "continue?": _TEXT,
     "seconds": _Maybe(_NUMBER),
     "notes": [_TEXT],
     "created": _TEXT,

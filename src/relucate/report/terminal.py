@@ -59,7 +59,7 @@ def verdict_table(study: dict[str, Any]) -> StudyView:
 
 def print_study(study: dict[str, Any], console: Console) -> None:
     """Print a study's verdict, arms, differences and notes to `console`."""
-    console.print(verdict_table(study))
+    console.print(verdict_table(study), crop=False)  # a command must stay in one line
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,30 @@ class StudyView:
         yield from rendered(_every_part(study, console, options), console, options)
 
 
+@dataclass(frozen=True)
+class Unbroken:
+    """A line that is never broken or cut: a command must still run when it was copied."""
+
+    text: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        yield Segment(self.text)
+        yield Segment.line()
+
+
 def rendered(
     parts: Iterable[RenderableType], console: Console, options: ConsoleOptions
 ) -> Iterator[Segment]:
     """Yield the parts line by line, without blanks at the ends of lines (they spoil a copy)."""
-    for line in console.render_lines(Group(*parts), options, pad=False):
+    for part in parts:
+        if isinstance(part, Unbroken):
+            yield from console.render(part, options)
+        else:
+            yield from _trimmed(console.render_lines(part, options, pad=False))
+
+
+def _trimmed(lines: list[list[Segment]]) -> Iterator[Segment]:
+    for line in lines:
         length = len("".join(segment.text for segment in line).rstrip())
         for segment in line:
             if length > 0:
@@ -136,8 +155,7 @@ def _parts(
 
 
 def _across(study: dict[str, Any]) -> bool:
-    """Return whether arms with different values are compared, too: the table of values lacks that.
-    """
+    """Return whether arms with different values are compared, which the table of values lacks."""
     return any(not comparison.get("values") for comparison in study["comparisons"])
 
 
@@ -191,7 +209,7 @@ def _arm_table(study: dict[str, Any]) -> Table:
 def _arm_columns(study: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return (heading, justification, arm -> text) for the columns that this study needs."""
     arms = study["arms"]
-    ordered = any(arm["order"] for arm in arms)
+    ordered = any(arm["order"] and not arm["label"].startswith(f"{arm['order']} (") for arm in arms)
     renamed = any(arm["label"] != arm["order"] for arm in arms)
     failed, units = failed_runs(study), Units.of_study(study)
     columns = [
@@ -218,7 +236,7 @@ def _arm_lines(study: dict[str, Any]) -> RenderableType:
     failed, units = failed_runs(study), Units.of_study(study)
     lines: list[RenderableType] = []
     for arm in study["arms"]:
-        renamed = arm["order"] and arm["label"] != arm["order"]
+        renamed = arm["order"] and not arm["label"].startswith(arm["order"])
         named = f"{arm['label']}" + (f" = {arm['order']}" if renamed else "")
         name = named + (f" ({arm['alias']})" if arm.get("alias") else "")
         numbers = [
@@ -257,8 +275,9 @@ def _differences(
         for found in comparisons
     ]
     references = {comparison["against"] for comparison in comparisons}
-    table = Padding(_comparison_table(comparisons, units), INDENT)
-    if len(comparisons) > 1 and _fits(table, console, options):
+    tables = [Padding(_comparison_table(comparisons, units, n), INDENT) for n in (2, 1, 0)]
+    table = next((table for table in tables if _fits(table, console, options)), None)
+    if len(comparisons) > 1 and table is not None:
         unit = f", in {units.metric.unit}" if units.metric.unit else ""
         minus = f"minus {references.pop()}" if len(references) == 1 else "arm minus reference"
         yield Text(f"{minus}{unit}:")
@@ -347,14 +366,17 @@ def _interval_text(study: dict[str, Any]) -> str:
     return f"{level} intervals ({'; '.join(methods)})"
 
 
-def _comparison_table(comparisons: list[dict[str, Any]], units: Units) -> Table:
-    """Return one row per comparison, with a column of references if there are several."""
+def _comparison_table(comparisons: list[dict[str, Any]], units: Units, counts: int) -> Table:
+    """Return one row per comparison, with a column of references if there are several.
+
+    counts: how many of the columns pairs and correlation there is room for.
+    """
     several = len({comparison["against"] for comparison in comparisons}) > 1
     names = ("arm", "reference", "verdict") if several else ("arm", "verdict")
     headings = [(name, "left") for name in names]
     paired = not any(comparison.get("runs") for comparison in comparisons)
-    counts = ("pairs", "correlation") if paired else ("runs",)
-    headings += [(name, "right") for name in ("difference", "interval", *counts)]
+    counted = (("pairs", "correlation") if paired else ("runs",))[:counts]
+    headings += [(name, "right") for name in ("difference", "interval", *counted)]
     rows = []
     for comparison in comparisons:
         difference, word = comparison["difference"], arm_verdict(comparison)
@@ -365,7 +387,7 @@ def _comparison_table(comparisons: list[dict[str, Any]], units: Units) -> Table:
                 Text(word, style=VERDICT_STYLE.get(word, "")),
                 units.difference(difference["estimate"]),
                 span(difference, comparison["pairs"], units),
-                *_counted(comparison),
+                *_counted(comparison)[:counts],
             ]
         )
     return simple_table(headings, rows, gap=2)
@@ -386,10 +408,13 @@ def _closing(study: dict[str, Any]) -> Iterator[RenderableType]:
     yield Text("")
     yield Text(_about(study))
     notes = Table.grid(padding=(0, 1, 0, 0))
+    command = study.get("continue") or ""
     for note in study["notes"]:
-        notes.add_row("note:", Text(str(note)))
+        notes.add_row("note:", Text(str(note).removesuffix(command).rstrip()))
     if study["notes"]:
         yield notes
+    if command:
+        yield Unbroken(command)
 
 
 def _about(study: dict[str, Any]) -> str:
@@ -400,4 +425,13 @@ def _about(study: dict[str, Any]) -> str:
         return (f"{known_source}: " if known_source else "") + count(len(study["runs"]), "score")
     sizes = f" ({data['train']:,} train, {data['test']:,} test)" if data else ""
     runs = f"{count(len(study['runs']), 'run')} in {duration(study['seconds'])}"
-    return f"{source(study)}{sizes}, {runs}, engine {engine['name']}"
+    return f"{source(study)}{sizes}, {runs}, engine {engine['name']}{_where(engine)}"
+
+
+def _where(engine: dict[str, Any]) -> str:
+    """Return the device and the precision, unless they are the usual ones of a CPU."""
+    device, precision = engine.get("device"), engine.get("precision") or "fp32"
+    if device in (None, "", "auto", "cpu"):
+        return "" if precision == "fp32" else f", {precision}"
+    card = f" ({engine['card']})" if engine.get("card") else ""
+    return f" on {device}{card}, {precision}"

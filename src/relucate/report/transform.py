@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ..phrases import count, some
 from .audit import FEW, named, sided
-from .html import render
+from .rendering import render
 from .terminal import displayable, rendered, simple_table
 
 _PAST = {"fold": "folded", "convert": "converted", "rebuild": "rebuilt"}

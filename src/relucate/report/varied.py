@@ -52,4 +52,3 @@ def _word(effect: dict[str, Any]) -> str:
 def sentences(study: dict[str, Any]) -> list[str]:
     """Return the sentences on how the order's effect depends on the varied options."""
     return [found["sentence"] for found in study.get("interactions") or []]
-

@@ -9,24 +9,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from relucate.phrases import count
-from relucate.report import reach, tuning, varied
+from relucate.phrases import some
+from relucate.report import answer, arms, reach, tuning, varied
 from relucate.report.facts import (
     arm_verdict,
     bare_sentence,
     failed_runs,
-    identical,
+    short_names,
     sole_winner,
     source,
     span,
     unpaired,
 )
 from relucate.report.numbers import Units, duration, known, level_percent, plain, whole
-from relucate.report.palette import arm_variable, look
 from relucate.train.metric import Metric
-
-VERDICTS = ("better", "worse", "equivalent", "inconclusive")
-OPEN_ROWS = 24  # longer tables start folded
 
 
 def typographic(text: str) -> str:
@@ -56,6 +52,7 @@ def page(study: dict[str, Any]) -> dict[str, Any]:
         "units": units(study),
         "verdict": verdict(study),
         "keys": key_numbers(study),
+        "surprise": minus(answer.surprise(study)),
         "legend": legend(study),
         "arms": arm_table(study),
         "comparisons": comparison_table(study),
@@ -74,7 +71,10 @@ def page(study: dict[str, Any]) -> dict[str, Any]:
         "pairing": pairing(study),
         "engine": engine(study),
         "words": words(study),
-        "notes": study["notes"],
+        "notes": [
+            note.removesuffix(study.get("continue") or "").rstrip() for note in study["notes"]
+        ],
+        "continue": study.get("continue") or "",
         "command": study["command"],
         "created": str(study["created"]).replace("T", " ").replace("+00:00", " UTC"),
     }
@@ -93,41 +93,29 @@ def units(study: dict[str, Any]) -> dict[str, str]:
 
 
 def verdict(study: dict[str, Any]) -> dict[str, str]:
-    """Return the verdict's word, its style (a known word or "other") and its sentence."""
-    word = str(study["verdict"])
-    return {
-        "word": word,
-        "style": word if word in VERDICTS else "other",
-        "sentence": minus(bare_sentence(word, str(study["sentence"]))),
-    }
+    """Return the verdict's word ("" if there are several), its style and the answer's sentence."""
+    word = answer.word(study)
+    return {**badge(word), "sentence": minus(_opened(word, answer.sentence(study), study))}
+
+
+def _opened(word: str, sentence: str, study: dict[str, Any]) -> str:
+    """Return a sentence without the verdict's word, with a capital unless a label opens it."""
+    bare = bare_sentence(word, sentence)
+    labelled = bare.startswith(tuple(arm["label"] for arm in study["arms"]))
+    return bare if labelled else bare[:1].upper() + bare[1:]
+
+
+def badge(word: str) -> dict[str, str]:
+    """Return a verdict's word and its style, a known word or "other"."""
+    return {"word": word, "style": word if word in answer.WORDS else "other"}
 
 
 def key_numbers(study: dict[str, Any]) -> list[dict[str, str]]:
-    """Return the numbers that the verdict is based on: name, value and a short explanation."""
-    difference, units = study["difference"], Units.of_study(study)
-    unit, name = units.metric.unit, units.metric.name
-    direction = f"a lower {name} is better" if units.metric.lower_is_better else ""
-    level = level_percent(difference.get("level") or study["level"])
-    ends = units.interval(difference["low"], difference["high"])
-    about = ", ".join(filter(None, [unit, difference["of"], direction]))
-    runs, correlation = _counted(study)
-    rows = [
-        ("difference", units.difference(difference["estimate"]), about),
-        (f"{level} interval", ends, _about_interval(study, unit)),
-        ("margin", f"±{units.margin(study['margin'])}", unit),
-        runs,
-        *correlation,
+    """Return the three numbers that matter: name, value and a short explanation."""
+    return [
+        {"name": row["name"], "value": minus(row["value"]), "about": minus(row["about"])}
+        for row in answer.keys(study)
     ]
-    return [{"name": n, "value": typographic(v), "about": a} for n, v, a in rows]
-
-
-def _counted(study: dict[str, Any]) -> tuple[tuple[str, str, str], list[tuple[str, str, str]]]:
-    """Return the rows on the number of pairs or runs, and on the correlation of pairs."""
-    if unpaired(study):
-        first = study["comparisons"][0]
-        return ("runs", _runs(first), f"of {first['against']} and {first['arm']}"), []
-    correlation = ("correlation", plain(study["correlation"]), "of the two arms over pairs")
-    return ("pairs", str(study["pairs"]), "same seed in both arms"), [correlation]
 
 
 def _runs(comparison: dict[str, Any]) -> str:
@@ -137,65 +125,86 @@ def _runs(comparison: dict[str, Any]) -> str:
     return str(comparison["pairs"])
 
 
-def _about_interval(study: dict[str, Any], unit: str) -> str:
-    """Return the interval's unit and method, or why there is none."""
-    difference, pairs = study["difference"], study["pairs"]
-    if identical(difference, pairs):
-        return f"none: the same in all {count(pairs, 'pair')} ({difference['method']})"
-    if known(difference["low"]):
-        return ", ".join(filter(None, [unit, difference["method"]]))
-    return f"needs {'two' if pairs < 2 else 'more'} pairs with results"
-
-
 def legend(study: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return each arm's name with its colour variable and marker, in the order of the arms."""
+    """Return what each look in a picture means: name, colour variable and marker."""
     return [
-        {"name": arm["label"], "colour": arm_variable(k), "path": look(k).path}
-        for k, arm in enumerate(study["arms"])
+        {
+            "name": name,
+            "colour": look.variable,
+            "light": look.light,
+            "path": look.path,
+        }
+        for name, look in arms.legend(study)
+    ]
+
+
+def marks(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return each arm's short name with its colour variable and marker."""
+    short = short_names(study)
+    return [
+        {"name": short[label], "colour": look.variable, "path": look.path}
+        for label, look in arms.looks(study).items()
     ]
 
 
 def arm_table(study: dict[str, Any]) -> dict[str, Any]:
-    """Return the table of arms; `options` and `failed` say whether those columns are needed."""
+    """Return the table of arms, which of its columns are needed, and what its means count."""
     failed, units = failed_runs(study), Units.of_study(study)
     rows = [
         {
             **arm,
-            "colour": arm_variable(k),
-            "path": look(k).path,
+            **mark,
+            "words": words if (words := arm.get("words") or "") != arm["label"] else "",
             "winner": arm["label"] == sole_winner(study),
-            "mean": typographic(units.value(arm["mean"])),
-            "sd": typographic(units.value(arm["sd"])),
+            "mean": _unless_lost(arm, units.value(arm["mean"])),
+            "sd": _unless_lost(arm, units.value(arm["sd"])),
             "parameters": typographic(whole(arm["parameters"])),
             "norm_parameters": typographic(whole(arm["norm_parameters"])),
             "seconds": duration(arm["seconds"]),
             "failed": failed.get(arm["label"], 0),
             "options": flat(arm.get("options") or {}),
         }
-        for k, arm in enumerate(study["arms"])
+        for arm, mark in zip(study["arms"], marks(study), strict=True)
     ]
     return {
         "rows": rows,
         "failed": bool(failed),
-        "options": any(row["options"] for row in rows),
-        "renamed": any(row["label"] != row["order"] for row in rows),
+        "diverged": any(arm["diverged"] for arm in study["arms"]),
+        "options": any(row["options"] for row in rows) and not study.get("factors"),
         "ordered": any(row["order"] for row in rows),
         "trained": study["engine"] is not None,
+        "sized": any(arm["parameters"] is not None for arm in study["arms"]),
+        "counted": _counted(study, units),
     }
 
 
+def _unless_lost(arm: dict[str, Any], text: str) -> str:
+    """Return a number's text, or a dash where every run diverged, so that nothing was measured."""
+    return "–" if arm["n"] and arm["diverged"] >= arm["n"] else typographic(text)
+
+
+def _counted(study: dict[str, Any], units: Units) -> str:
+    """Return how diverged runs enter the means, if there are any."""
+    lost = [(arm["diverged"], arm["n"], arm["label"]) for arm in study["arms"] if arm["diverged"]]
+    if not lost:
+        return ""
+    short = short_names(study)
+    counts = some([f"{n} of {runs} runs of {short[label]}" for n, runs, label in lost], 6)
+    worst = units.valued(units.metric.worst)
+    return f"Diverged: {counts}. In mean, sd and differences they count as {worst}."
+
+
 def comparison_table(study: dict[str, Any]) -> list[dict[str, str]]:
-    """Return one row per comparison against the first arm."""
-    rows, units = [], Units.of_study(study)
+    """Return one row per comparison."""
+    rows, units, short = [], Units.of_study(study), short_names(study)
     for comparison in study["comparisons"]:
         difference = comparison["difference"]
-        word = arm_verdict(comparison)
         rows.append(
             {
-                "arm": comparison["arm"],
-                "against": comparison["against"],
-                "word": word,
-                "style": word if word in VERDICTS else "other",
+                "arm": short[comparison["arm"]],
+                "against": short[comparison["against"]],
+                **badge(arm_verdict(comparison)),
+                "sentence": minus(_opened(comparison["verdict"], comparison["sentence"], study)),
                 "estimate": typographic(units.difference(difference["estimate"])),
                 "interval": typographic(span(difference, comparison["pairs"], units)),
                 "pairs": _runs(comparison),
@@ -207,9 +216,10 @@ def comparison_table(study: dict[str, Any]) -> list[dict[str, str]]:
 
 def tuning_heads(study: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the legend with the arms' names without their learning rates."""
-    arms = (study.get("tuning") or {}).get("arms", [])
+    tuned, short = (study.get("tuning") or {}).get("arms", []), short_names(study)
     return [
-        {**entry, "name": arm["label"]} for entry, arm in zip(legend(study), arms, strict=False)
+        {**entry, "name": short.get(arm["label"], arm["label"])}
+        for entry, arm in zip(marks(study), tuned, strict=False)
     ]
 
 
@@ -219,18 +229,21 @@ def varied_table(study: dict[str, Any]) -> dict[str, Any] | None:
     if not rows:
         return None
     return {
-        "headings": [{"text": text, "number": side == "right"} for text, side in headings],
-        "rows": [[minus(cell) for cell in row] for row in rows],
+        "headings": [
+            {"text": text, "number": side == "right", "badge": text == "verdict"}
+            for text, side in headings
+        ],
+        "rows": [[{**badge(cell), "text": minus(cell)} for cell in row] for row in rows],
         "sentences": [minus(text) for text in varied.sentences(study)],
     }
 
 
 def reach_tables(study: dict[str, Any]) -> list[dict[str, Any]]:
     """Return, by comparison, the figures besides its verdict as rows of (name, text)."""
-    units = Units.of_study(study)
+    units, short = Units.of_study(study), short_names(study)
     tables = [
         {
-            "name": f"{comparison['arm']} minus {comparison['against']}",
+            "name": f"{short[comparison['arm']]} minus {short[comparison['against']]}",
             "rows": [(name, minus(text)) for name, text in reach.rows(comparison, units)],
         }
         for comparison in study["comparisons"]
@@ -254,7 +267,7 @@ def pair_table(study: dict[str, Any]) -> dict[str, Any]:
         }
         for seed in sorted({run["seed"] for run in study["runs"]})
     ]
-    return {"rows": rows, "folded": len(rows) > OPEN_ROWS}
+    return {"rows": rows, "arms": marks(study)}
 
 
 def _metric(run: dict[str, Any] | None, units: Units) -> dict[str, str]:
@@ -290,9 +303,8 @@ def facts(study: dict[str, Any]) -> list[tuple[str, str]]:
         ("model source", str(model.get("source") or "")),
         *_task_facts(study.get("task"), study["metric"]["name"]),
         *(_data_facts(data) if data else []),
-        ("runs", f"{count(len(study['runs']), 'run')} in {duration(study['seconds'])}")
-        if known(study["seconds"])
-        else ("scores", f"{len(study['runs']):,}"),
+        ("runs" if known(study["seconds"]) else "scores", f"{len(study['runs']):,}"),
+        ("time of the whole study", duration(study["seconds"]) if known(study["seconds"]) else ""),
         ("file" if scores.get("fingerprint") else "source", str(scores.get("source") or "")),
         ("SHA-256", str(scores.get("fingerprint") or "")),
     ]
@@ -320,7 +332,7 @@ def engine(study: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def flat(values: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return (name, value) rows of a flat dict without those that are None.
+    """Return (name, value) rows of a flat dict without those that are None or empty.
 
     >>> flat({"batch_size": 64, "nesterov": True, "clip": None, "augment": ["flip", "crop"]})
     [('batch size', '64'), ('nesterov', 'yes'), ('augment', 'flip, crop')]
@@ -328,7 +340,7 @@ def flat(values: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         (str(key).replace("_", " "), _text(value))
         for key, value in values.items()
-        if value is not None
+        if value is not None and value != ""
     ]
 
 
@@ -349,9 +361,16 @@ def pairing(study: dict[str, Any]) -> dict[str, Any]:
         f"{same} of {tensors} tensors have the same name and shape in every arm; within a pair "
         "they start from the same values, and the data come in the same order."
         if known(tensors) and known(same)
-        else "What the arms of a pair share was not recorded."
+        else _unrecorded(study)
     )
     return {"sentence": sentence, "only": only}
+
+
+def _unrecorded(study: dict[str, Any]) -> str:
+    """Return what is known of pairs without a list of shared tensors."""
+    if (study["engine"] or {}).get("name") == "run":
+        return "Your own training got the same seed for every arm of a pair; the rest is up to it."
+    return "What the arms of a pair share was not recorded."
 
 
 def words(study: dict[str, Any]) -> list[tuple[str, str]]:

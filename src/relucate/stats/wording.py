@@ -81,9 +81,7 @@ def dependence(
             f"The {effect} doesn't depend on {factor} by more than the margin of {view.margin}: "
             f"{change}.{tail}"
         )
-    return (
-        f"Whether the {effect} depends on {factor} stays open: {change}. {_outlook(view)}{tail}"
-    )
+    return f"Whether the {effect} depends on {factor} stays open: {change}. {_outlook(view)}{tail}"
 
 
 def _higher(view: _View) -> str:

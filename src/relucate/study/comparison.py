@@ -73,6 +73,8 @@ class Comparison:
         if len(self.arms) < 2:
             raise InputError(f"a comparison needs at least two arms, got {labels}.")
         self._check_labels()
+        if not isinstance(self.all_pairs, bool):
+            raise InputError(f"all_pairs must be True or False, got {self.all_pairs!r}.")
         _ = self.reference
         most = LAST if self.given_seeds is None else _LARGEST
         object.__setattr__(self, "pairs", whole(self.pairs, "pairs", 1, most))
@@ -172,8 +174,7 @@ class Comparison:
         return {}
 
     def activation(self, inspection: Any, arm: Any) -> str | None:
-        """Return the activation of an arm's network, None if it isn't known or there are several.
-        """
+        """Return the activation of an arm's network, None if it isn't known or there are more."""
         return None
 
     def settings(self, inspection: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from .compared import Compared
 from .comparison import Comparison, Seed
 from .contrasts import Contrast
 from .interaction import Interaction, grid
-from .next_steps import next_steps
+from .next_steps import continuation, next_steps
 from .probing import probed
 from .results import StudyResults
 from .words import arm_in_words, effect_in_words, in_words, same_values
@@ -56,6 +56,7 @@ def document(outcome: StudyResults[Comparison], *, command: str) -> dict[str, An
         **plan.settings(outcome.inspection),
         **probed(outcome, comparisons),
         "command": command,
+        "continue": continuation(outcome, seeds, command),
         "seconds": outcome.seconds,
         "notes": _notes(outcome) + next_steps(outcome, seeds, command),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -65,7 +66,9 @@ def document(outcome: StudyResults[Comparison], *, command: str) -> dict[str, An
 def _answer(comparisons: Sequence[Mapping[str, Any]]) -> str:
     """Return every comparison's sentence, after the values of what is varied."""
     return " ".join(
-        f"{values}: {found['sentence']}" if (values := chosen(found["values"])) else found["sentence"]
+        f"{values}: {found['sentence']}"
+        if (values := chosen(found["values"]))
+        else found["sentence"]
         for found in comparisons
     )
 
@@ -107,7 +110,10 @@ def _both(
 
 
 def _by_pair(
-    outcome: StudyResults[Comparison], contrast: Contrast, seeds: list[Seed], found: PairedDifference
+    outcome: StudyResults[Comparison],
+    contrast: Contrast,
+    seeds: list[Seed],
+    found: PairedDifference,
 ) -> dict[str, Any]:
     a, b = _both(outcome, contrast, seeds)
     return {
@@ -121,14 +127,20 @@ def _by_pair(
 
 
 def _unpaired(
-    outcome: StudyResults[Comparison], contrast: Contrast, seeds: list[Seed], found: PairedDifference
+    outcome: StudyResults[Comparison],
+    contrast: Contrast,
+    seeds: list[Seed],
+    found: PairedDifference,
 ) -> dict[str, Any]:
     nothing = dict.fromkeys(("examples", "learning", "classical"))
     return {"differences": [], **nothing, "runs": list(found.counts)}
 
 
 def _classical(
-    outcome: StudyResults[Comparison], contrast: Contrast, seeds: list[Seed], found: PairedDifference
+    outcome: StudyResults[Comparison],
+    contrast: Contrast,
+    seeds: list[Seed],
+    found: PairedDifference,
 ) -> dict[str, Any]:
     a, b = _both(outcome, contrast, seeds)
     plan = outcome.plan
@@ -137,9 +149,7 @@ def _classical(
     return {**figures, **(dict.fromkeys(("t_low", "t_high")) if found.degenerate else {})}
 
 
-def _gain(
-    outcome: StudyResults[Comparison], contrast: Contrast, seeds: list[Seed]
-) -> float | None:
+def _gain(outcome: StudyResults[Comparison], contrast: Contrast, seeds: list[Seed]) -> float | None:
     """Return the factor of unpaired runs over paired ones for the same standard error.
 
     (var(a) + var(b)) / var(b - a); below 1 if the arms are correlated negatively.
@@ -152,7 +162,10 @@ def _gain(
 
 
 def _examples(
-    outcome: StudyResults[Comparison], contrast: Contrast, seeds: list[Seed], found: PairedDifference
+    outcome: StudyResults[Comparison],
+    contrast: Contrast,
+    seeds: list[Seed],
+    found: PairedDifference,
 ) -> dict[str, Any] | None:
     """Return how far the difference holds beyond these test examples, if that is known."""
     if len(seeds) < 3 or (outcome.examples or 0) < 2 or found.degenerate:

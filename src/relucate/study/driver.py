@@ -2,8 +2,9 @@
 
 Only the driver writes the store. Every finished run is committed at once, unless its plan calls it
 quick (`plan.Executed`), and runs that the store already has are taken from there. A run whose
-process died is repeated once. The driver uses only the executor's protocol and events. Not here:
-training (`tasks`), the verdict's statistics (`stats`), words and pictures (`report`).
+process died is repeated once, more often if its machine was lost. The driver uses only the
+executor's protocol and events. Not here: training (`tasks`), the verdict's statistics (`stats`),
+words and pictures (`report`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,18 @@ from typing import Any
 from ..errors import InputError
 from ..train.run import RunResult, RunSpec, check_result
 from .display import Display
-from .executors.protocol import Died, Done, Epoch, Event, Executor, Failed, Silent, Task
+from .executors.protocol import (
+    Crowded,
+    Died,
+    Done,
+    Epoch,
+    Event,
+    Executor,
+    Failed,
+    Notice,
+    Silent,
+    Task,
+)
 from .plan import Executed
 from .results import StudyResults
 from .store import Store
@@ -26,6 +38,7 @@ from .tasks import Inspection
 PREPARING = 60.0  # least limit in seconds for building all arms, also if a run's limit is smaller
 QUIET = 60.0  # seconds of a run's silence before it is reported: an epoch may take long
 LOST = 2  # runs of one arm lost in a row, each twice: the next runs would be lost, too
+MACHINES = 5  # machines that a run may lose before it counts as lost itself
 NEVER = 3  # runs of one arm, all of them lost by the user's own training: so would be the next
 
 _KEPT = "Finished runs are kept: the same command continues."
@@ -44,8 +57,8 @@ def run_study(
     """Run every pair that the store doesn't have yet and return the outcome.
 
     A run that is lost twice (its process died, or took longer than `plan.run_timeout`) has failed,
-    and its pair doesn't count. The study ends if `LOST` runs of an arm in a row fail, or no pair is
-    left.
+    and its pair doesn't count; a run whose machine is lost may be repeated `MACHINES` times. The
+    study ends if `LOST` runs of an arm in a row fail, or no pair is left.
 
     executor: entered, of a plan with the same source and data; need_all: the first failed run ends
     the study.
@@ -64,17 +77,27 @@ def run_study(
     return outcome
 
 
-def _inspect(plan: Executed, executor: Executor, display: Display) -> Inspection:
+def _inspect(
+    plan: Executed, executor: Executor, display: Display, again: int = MACHINES
+) -> Inspection:
+    """Return what the driver must know; again: how often it is repeated if its machine is lost."""
     limit = None if plan.run_timeout is None else max(plan.run_timeout, PREPARING)
     for event in executor.run([Task("inspect", plan.inspection(), limit)]):
         match event:
+            case Notice():
+                display.say(event.text)
             case Done():
                 return event.answer
+            case Epoch():
+                display.say(f"built and checked {event.report.epoch} of {event.report.epochs}")
             case Silent():
                 display.say(f"still {plan.preparing} after {event.seconds:.0f} s (Ctrl-C ends it)")
             case Failed():
                 raise event.error
-            case Died():
+            case Died() if event.machine and again:
+                display.say(f"{plan.preparing} again: {_sentence(event.reason)}")
+                return _inspect(plan, executor, display, again - 1)
+            case Died() | Crowded():
                 raise InputError(_sentence(event.reason))
     raise InputError("the executor gave no answer about the arms.")
 
@@ -123,8 +146,9 @@ class _Missing:
     specs: dict[Key, RunSpec] = field(default_factory=dict)
     running: set[Key] = field(default_factory=set)  # started, and neither finished nor lost
     again: deque[Key] = field(default_factory=deque)  # to be repeated
-    repeated: set[Key] = field(default_factory=set)
+    repeated: Counter[tuple[Key, bool]] = field(default_factory=Counter)  # by what was lost
     quiet: set[Key] = field(default_factory=set)  # whose silence was shown
+    crowded: bool = False  # whether it was said that runs found no memory
     lost: Counter[str] = field(default_factory=Counter)  # by arm, since its last finished run
 
     def run(self, executor: Executor) -> None:
@@ -158,6 +182,9 @@ class _Missing:
         return Task(key, plan.work(self.specs[key]), plan.run_timeout)
 
     def _hear(self, event: Event) -> None:
+        if isinstance(event, Notice):
+            self.display.say(event.text)
+            return
         key = label, seed = event.key
         name = f"run of '{label}' with seed {seed}"
         if isinstance(event, Silent):
@@ -177,8 +204,10 @@ class _Missing:
                 self._keep(key, event.answer)
             case Failed():
                 raise type(event.error)(f"{name} failed: {event.error} {_KEPT}")
+            case Crowded():
+                self._repeat_with_fewer(key, name, _sentence(event.reason))
             case Died():
-                self._repeat_or_lose(key, name, _sentence(event.reason))
+                self._repeat_or_lose(key, name, _sentence(event.reason), event.machine)
 
     def _keep(self, key: Key, result: RunResult) -> None:
         label, seed = key
@@ -195,13 +224,22 @@ class _Missing:
         self.display.run_finished(label, seed, result.metric, result.status, seconds)
         _show_difference(self.outcome, self.display)
 
-    def _repeat_or_lose(self, key: Key, name: str, reason: str) -> None:
-        if key not in self.repeated:
-            self.repeated.add(key)
+    def _repeat_with_fewer(self, key: Key, name: str, reason: str) -> None:
+        """Repeat a run that found no memory, as often as fewer side by side are left to try."""
+        self.again.append(key)
+        if not self.crowded:
+            self.display.say(f"{name} is repeated: {reason}")
+        self.crowded = True
+
+    def _repeat_or_lose(self, key: Key, name: str, reason: str, machine: bool) -> None:
+        most = MACHINES if machine else 1
+        if self.repeated[key, machine] < most:
+            self.repeated[key, machine] += 1
             self.again.append(key)
             self.display.say(f"{name} is repeated: {reason}")
             return
-        note = f"{name} failed twice, so that its pair doesn't count: {reason}"
+        often = "twice" if most == 1 else f"{most + 1} times"
+        note = f"{name} failed {often}, so that its pair doesn't count: {reason}"
         self._lose(key, RunResult("failed", note=note))
         if self.lost[key[0]] == self.most_lost:
             raise InputError(f"{name} failed: {reason} {_KEPT}")

@@ -17,30 +17,57 @@ def next_steps(outcome: StudyResults[Comparison], seeds: Sequence[Seed], command
     A number that was fixed in advance isn't raised: adding pairs after a look makes "better" too
     likely. With looks the bounds allow for it.
     """
-    open_ones = [v for v in outcome.verdicts(list(seeds)) if v.verdict == "inconclusive"]
-    needed = [v.pairs_needed for v in open_ones if v.reason != "all runs diverged"]
-    done, looks = len(seeds), outcome.plan.looks
-    undecided = f"undecided after {count(done, 'pair')}" if outcome.plan.paired else "undecided"
-    if not needed or (looks and done < outcome.plan.pairs):
-        return []  # with looks and pairs left, another question ended the study
-    known = [number for number in needed if number]
-    if len(known) < len(needed) or max(known) > LAST:
+    plan, done = outcome.plan, len(seeds)
+    needed = _needed(outcome, seeds)
+    if not needed:
+        return []
+    undecided = f"undecided after {count(done, 'pair')}" if plan.paired else "undecided"
+    if (most := _most(needed)) is None:
         return [
             f"{undecided}, and more than {LAST:,} would be needed: take a larger margin, more test "
             "examples, or longer runs"
         ]
-    if outcome.plan.given_seeds is not None:
-        return [f"{undecided}; {_more_scores(outcome.plan, max(*known, FIRST))}"]
-    most = max(*known, FIRST, done + 1)
+    if plan.given_seeds is not None:
+        return [f"{undecided}; {_more_scores(plan, most)}"]
+    most = max(most, done + 1)
     there = f"the same command with --max-pairs {most} (max_pairs in Python)"
     if command:
         there = continued(command, most)
-    if not looks:
+    if not plan.looks:
         return [
             f"{undecided}, a number that was fixed beforehand and can't be raised after looking; a "
             f"study that looks after every pair may go on: {there}"
         ]
     return [f"{undecided}; to go on from here, with no loss of error control: {there}"]
+
+
+def continuation(
+    outcome: StudyResults[Comparison], seeds: Sequence[Seed], command: str
+) -> str | None:
+    """Return the command at the end of `next_steps`, None if no command continues the study.
+
+    A view can give it a line of its own, from which it can be copied.
+    """
+    most = _most(_needed(outcome, seeds))
+    if not command or most is None or outcome.plan.given_seeds is not None:
+        return None
+    return continued(command, max(most, len(seeds) + 1))
+
+
+def _needed(outcome: StudyResults[Comparison], seeds: Sequence[Seed]) -> list[int | None]:
+    """Return how many pairs each open question needs; none if more pairs would not help."""
+    if outcome.plan.looks and len(seeds) < outcome.plan.pairs:
+        return []  # with looks and pairs left, another question ended the study
+    open_ones = (v for v in outcome.verdicts(list(seeds)) if v.verdict == "inconclusive")
+    return [v.pairs_needed for v in open_ones if v.reason != "all runs diverged"]
+
+
+def _most(needed: Sequence[int | None]) -> int | None:
+    """Return how many pairs answer all questions; None if that is too many, or nothing is open."""
+    known = [number for number in needed if number]
+    if not known or len(known) < len(needed) or max(known) > LAST:
+        return None
+    return max(*known, FIRST)
 
 
 def _more_scores(plan: Comparison, needed: int) -> str:

@@ -20,6 +20,9 @@ STUDY, OWN, TRAINING, MODEL, RUNNING = (
 )
 
 
+_OWN = "the model's"
+
+
 @dataclass(frozen=True)
 class StudyOptions:
     """The options of `relucate.compare`, besides the model, the data and the recipe."""
@@ -45,7 +48,7 @@ class StudyOptions:
     )
     pairs: int | None = option(
         None,
-        "Seeds per order, fixed in advance.",
+        "Seeds per order, fixed in advance, at least 3.",
         panel=STUDY,
         shown="look after every pair, stop as soon as the answer is certain",
     )
@@ -54,7 +57,12 @@ class StudyOptions:
         "Give up after this many pairs. A later run with a larger number continues.",
         panel=STUDY,
     )
-    first_seed: int = option(0, "The first pair's seed.", panel=STUDY)
+    first_seed: int = option(
+        0,
+        "The first pair's seed, for jobs that share the pairs: --pairs may be 1 then, and it names "
+        "their reports. `relucate merge` joins them.",
+        panel=STUDY,
+    )
     task: str | None = option(
         None,
         "classification, multilabel, regression or segmentation.",
@@ -80,6 +88,7 @@ class StudyOptions:
         None,
         "Compare the steps to this score, as the metric is shown: for accuracy in percent.",
         panel=STUDY,
+        shown="5 % short of the worse arm's last score",
     )
     run: str | None = option(
         None,
@@ -109,6 +118,7 @@ class StudyOptions:
         None,
         "lr: find each arm's best learning rate first, on held-out training data.",
         panel=TRAINING,
+        shown="nothing",
     )
     rates: tuple[float, ...] | None = option(
         None,
@@ -116,9 +126,14 @@ class StudyOptions:
         panel=TRAINING,
         shown="seven, half a decade apart",
     )
-    norm_eps: float | None = option(None, "Give every arm's norms this eps.", panel=MODEL)
+    norm_eps: float | None = option(
+        None, "Give every arm's norms this eps.", panel=MODEL, shown=_OWN
+    )
     norm_momentum: float | None = option(
-        None, "And this momentum, as Keras has it (PyTorch's is 1 minus this).", panel=MODEL
+        None,
+        "And this momentum, as Keras has it (PyTorch's is 1 minus this).",
+        panel=MODEL,
+        shown=_OWN,
     )
     imports: list[str] | None = option(
         None,
@@ -132,7 +147,11 @@ class StudyOptions:
         panel=RUNNING,
     )
     engine: str = option("auto", "auto, torch or keras.", panel=RUNNING)
-    device: str = option("auto", "auto, cpu or cuda (engine torch).", panel=RUNNING)
+    device: str = option(
+        "auto",
+        "auto, cpu, cuda (all visible GPUs), cuda:0,cuda:2 (these), mps or xpu (engine torch).",
+        panel=RUNNING,
+    )
     jobs: int = option(0, "Runs side by side (0: one per core).", panel=RUNNING)
     threads: int = option(1, "Threads of each run.", panel=RUNNING)
     run_timeout: float | None = option(
@@ -141,7 +160,19 @@ class StudyOptions:
         panel=RUNNING,
         shown="no limit",
     )
-    executor: str = option("local", "Where the runs run.", panel=RUNNING)
+    executor: str = option("local", "Where the runs run: local or ray.", panel=RUNNING)
+    address: str | None = option(
+        None,
+        "Of a Ray cluster: HOST:PORT or auto.",
+        panel=RUNNING,
+        shown="this machine's, or a new one here",
+    )
+    gpus_per_run: float | None = option(
+        None,
+        "GPUs that each run holds on the cluster: 0.25 puts four runs on one.",
+        panel=RUNNING,
+        shown="1 if the cluster has any",
+    )
 
 
 TABLE, DECISION = "Table", "Decision"

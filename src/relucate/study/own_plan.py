@@ -41,7 +41,8 @@ class OwnPlan(Executed):
     @property
     def setup(self) -> Setup:
         """The settings that all tasks share."""
-        return Setup(self.source, None, self.workers, self.threads)
+        cluster = {"address": self.address, "gpus_per_run": self.gpus_per_run}
+        return Setup(self.source, None, self.workers, self.threads, **cluster)
 
     def inspection(self) -> dict[str, Any]:
         """Return the work of loading the function."""
@@ -81,6 +82,6 @@ class OwnPlan(Executed):
                 "source": "your own training",
                 "norms": {},
             },
-            "engine": {**inspection.engine, "threads": self.threads, "jobs": self.workers},
+            "engine": {**inspection.engine, **self.place},
             "versions": inspection.versions,
         }

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import Any, Self
 
-from ..arguments import one_of, positive, whole
+from ..arguments import is_finite, one_of, positive, whole
 from ..data.dataset import Dataset
 from ..errors import InputError
 from ..frameworks import HOST
@@ -24,14 +25,16 @@ from ..train.task import Task
 from ..train.tasks import task_for
 from .arms import Arm
 from .comparison import Comparison, Schedule
+from .devices import Devices, gpus_of
 from .display import Display
-from .executors import EXECUTORS, Executor, Setup
+from .executors import ELSEWHERE, EXECUTORS, Executor, Setup
 from .executors.perform import inspection, training
 from .identity import code_digest
 from .probing import check_probe, look
 from .source import ModelSource
 from .tasks import ENGINES, Inspection
 
+ON_A_GPU = 8  # runs side by side, unless `jobs` says otherwise: with 16, an H200 was slower
 NORMS_HINT = " (--norm-eps, --norm-momentum make them equal)"
 
 
@@ -40,13 +43,16 @@ class Executed(Comparison):
     """A comparison whose runs an executor performs.
 
     jobs: worker processes, 0: one per core; threads: of each run; run_timeout: seconds after which
-    a run is given up; executor: a name in `executors.EXECUTORS`.
+    a run is given up; executor: a name in `executors.EXECUTORS`; address, gpus_per_run: of an
+    executor that isn't this machine.
     """
 
     threads: int = 1
     jobs: int = 0
     run_timeout: float | None = None
     executor: str = "local"
+    address: str | None = None
+    gpus_per_run: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,17 +61,42 @@ class Executed(Comparison):
         if self.run_timeout is not None:
             positive(self.run_timeout, "run_timeout", "a number of seconds")
         one_of(self.executor, "executor", EXECUTORS)
+        self._check_cluster()
+
+    def _check_cluster(self) -> None:
+        """Refuse the options of a cluster without one, and parts of a GPU that don't exist."""
+        for name in ("address", "gpus_per_run"):
+            if getattr(self, name) is not None and self.executor not in ELSEWHERE:
+                flag = name.replace("_", "-")
+                raise InputError(f"{name}= (--{flag}) needs executor='ray' (--executor ray).")
+        if self.address is not None and not isinstance(self.address, str):
+            raise InputError(f"address must be a text, got {self.address!r:.80}.")
+        if self.gpus_per_run is not None:
+            _check_gpus(self.gpus_per_run)
 
     @property
     def workers(self) -> int:
-        """The number of parallel worker processes."""
+        """The number of parallel worker processes, on a cluster the largest."""
+        runs = self.pairs * len(self.arms)
+        if self.executor in ELSEWHERE:
+            return min(self.jobs or runs, runs)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         wanted = self.jobs or max(1, (cores or 1) // self.threads)
-        return min(wanted, self.pairs * len(self.arms))
+        return min(wanted, runs)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where the runs run, for documents; jobs: on a cluster, at most so many at a time."""
+        elsewhere = {"executor": self.executor} if self.executor in ELSEWHERE else {}
+        return {"threads": self.threads, "jobs": self.workers, **elsewhere}
 
     def open_executor(self, display: Display) -> Executor:
         """Return the executor of this plan, not entered yet."""
-        display.say(f"starting {self.workers} worker process{'' if self.workers == 1 else 'es'}")
+        if self.executor in ELSEWHERE:
+            display.say(f"connecting to {self.executor}")
+        else:
+            plural = "" if self.workers == 1 else "es"
+            display.say(f"starting {self.workers} worker process{plural}")
         return EXECUTORS[self.executor](self.setup)
 
     # ---- what each kind of plan has of its own
@@ -121,8 +152,11 @@ class StudyPlan(Executed):
             object.__setattr__(self, "metric", self._metric())
         super().__post_init__()
         check_probe(self.probe)
-        if not isinstance(self.device, str):
-            raise InputError(f"device must be a text such as 'cpu', got {self.device!r:.80}.")
+        if self.devices.numbers and self.executor in ELSEWHERE:
+            raise InputError(
+                f"{self.executor} chooses the GPUs of each run: give --device cuda, got "
+                f"'{self.device}'."
+            )
         one_of(self.engine, "engine", ENGINES)
         for recipe in map(self.recipe_of, self.arms):
             self.task.check_recipe(recipe)
@@ -137,6 +171,23 @@ class StudyPlan(Executed):
     def _metric(self) -> Metric:
         """Return the task's metric; the data give it the worst score that it doesn't have."""
         return self.task.metric_on(self.data.y_train, self.data.y_test, self.data.classes)
+
+    @property
+    def devices(self) -> Devices:
+        """Where the runs are to be trained."""
+        return Devices.of(self.device)
+
+    @cached_property
+    def gpus(self) -> tuple[str, ...]:
+        """The GPUs that the workers take in turn; none: they aren't NVIDIA's, or there are none."""
+        here = self.executor not in ELSEWHERE and self.engine in ("auto", HOST)
+        return gpus_of(self.devices) if here else ()
+
+    @property
+    def workers(self) -> int:
+        """The number of parallel worker processes: on GPUs at most `ON_A_GPU` each."""
+        most = super().workers
+        return min(most, ON_A_GPU * len(self.gpus)) if self.gpus and not self.jobs else most
 
     @property
     def networks(self) -> list[Arm]:
@@ -154,16 +205,19 @@ class StudyPlan(Executed):
     @property
     def preparing(self) -> str:  # type: ignore[override]
         """What the first task does, in words."""
-        return f"building all arms with '{self.source.text}'"
+        return f"importing the frameworks, building all arms with '{self.source.text}'"
 
     @property
     def setup(self) -> Setup:
         """The settings that all tasks share."""
-        return Setup(self.source, self.data, self.workers, self.threads, self.task)
+        parts = 0.0 if self.gpus_per_run is None and self.device == "cpu" else self.gpus_per_run
+        cluster = {"address": self.address, "gpus_per_run": parts}
+        shared = (self.workers, self.threads, self.task)
+        return Setup(self.source, self.data, *shared, gpus=self.gpus, **cluster)
 
     def inspection(self) -> dict[str, Any]:
         """Return the work of building all networks once."""
-        return inspection(self.networks, self.engine, self.device)
+        return inspection(self.networks, self.engine, self.devices.kind)
 
     def informed(self, inspection: Inspection) -> tuple[Self, Inspection]:
         """Leave out the standardisation of the data for models that scale their inputs."""
@@ -189,6 +243,9 @@ class StudyPlan(Executed):
             "classes": self.data.classes,
         }
         engine = {key: inspection.engine[key] for key in ("name", "backend", "device")}
+        recipe = self.recipe_of(self.arms[index]).to_dict()
+        if engine["device"] == "cuda" and recipe["precision"] == "fp32":
+            engine["float32"] = "full"  # older runs had their convolutions in TF32
         place = self.networks.index(self.arms[index].network)
         *before, arm = (
             {**network.to_dict(), "built": report["fingerprint"]}
@@ -200,7 +257,7 @@ class StudyPlan(Executed):
             before=tuple(before),
             seed=seed,
             data=data,
-            recipe=self.recipe_of(self.arms[index]).to_dict(),
+            recipe=recipe,
             engine={**engine, "threads": self.threads},
             versions=inspection.versions,
             task=_identity(self.task),
@@ -226,8 +283,7 @@ class StudyPlan(Executed):
         return inspection.arms[self.networks.index(arm.network)]
 
     def activation(self, inspection: Inspection, arm: Arm) -> str | None:
-        """Return the activation of an arm's network, None if it isn't known or there are several.
-        """
+        """Return the activation of an arm's network, None if it isn't known or there are more."""
         return self.report(inspection, arm).get("activation") or arm.options.get("act")
 
     def settings(self, inspection: Inspection) -> dict[str, Any]:
@@ -255,8 +311,7 @@ class StudyPlan(Executed):
             "recipe": self.recipe.to_dict(),
             "engine": {
                 **inspection.engine,
-                "threads": self.threads,
-                "jobs": self.workers,
+                **self.place,
                 "precision": self.recipe.precision,
             },
             "pairing": _pairing(inspection.arms),
@@ -296,6 +351,14 @@ class StudyPlan(Executed):
             f"{steps[most]:,} ({most}): what looks like an effect of the batch size may be one of "
             "shorter training"
         ]
+
+
+def _check_gpus(gpus: Any) -> None:
+    if not is_finite(gpus) or not (0 <= gpus <= 1 or (gpus > 0 and gpus == int(gpus))):
+        raise InputError(
+            "gpus_per_run must be a share of a GPU from 0 to 1, or a whole number of GPUs, got "
+            f"{gpus!r:.80}."
+        )
 
 
 def _identity(task: Task) -> dict[str, Any]:

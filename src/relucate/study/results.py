@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import Any, Generic
 
 import numpy as np
@@ -20,8 +19,24 @@ from ..train.metric import ACCURACY, NOT_SCORES
 from .compared import Compared
 from .comparison import AnyComparison, Schedule, Seed
 from .contrasts import Contrast
+from .finished import FinishedPairs
 from .interaction import Interaction
 from .tasks import NOTHING, Inspection
+
+
+@dataclass(frozen=True)
+class _Column:
+    """An arm's scores, and whether its runs diverged, (seeds,) each."""
+
+    seeds: list[Seed]
+    scores: np.ndarray
+    diverged: np.ndarray
+
+    def upto(self, count: int) -> _Column:
+        return _Column(self.seeds[:count], self.scores[:count], self.diverged[:count])
+
+
+_EMPTY = _Column([], np.zeros(0), np.zeros(0, bool))
 
 
 @dataclass
@@ -43,6 +58,8 @@ class StudyResults(Generic[AnyComparison]):
     _finished: tuple[tuple[int, int], list[Seed]] | None = None
     _answer: tuple[int, bool] = (0, False)
     _verdicts: dict[tuple[str, str], tuple[list[Seed], Verdict]] = field(default_factory=dict)
+    _columns: dict[str, _Column] = field(default_factory=dict)
+    _pairs: FinishedPairs | None = None
 
     def finished_pairs(self) -> list[Seed]:
         """Return the seeds that count: those for which every arm (unpaired: any) has a result.
@@ -56,13 +73,14 @@ class StudyResults(Generic[AnyComparison]):
         return list(self._finished[1])
 
     def _finished_pairs(self) -> list[Seed]:
-        labels, enough = [arm.label for arm in self.plan.arms], all if self.plan.paired else any
-        done = {s for s in self.plan.seeds if enough((a, s) in self.results for a in labels)}
+        if self._pairs is None:
+            labels = [arm.label for arm in self.plan.arms]
+            enough = len(labels) if self.plan.paired else 1
+            self._pairs = FinishedPairs(labels, self.plan.seeds, enough=enough)
+        done = self._pairs.among(self.results)
         if not self.plan.looks:
-            return [seed for seed in self.plan.seeds if seed in done]
-        failed = {seed for _, seed in self.failed}
-        possible = [seed for seed in self.plan.seeds if seed not in failed]
-        return self._until_decided(list(takewhile(done.__contains__, possible)))
+            return done
+        return self._until_decided(self._pairs.first({seed for _, seed in self.failed}))
 
     def _until_decided(self, seeds: list[Seed]) -> list[Seed]:
         while self._open < len(seeds):
@@ -170,15 +188,32 @@ class StudyResults(Generic[AnyComparison]):
 
     def diverged(self, arm: Compared, seeds: list[Seed]) -> int:
         """Return the number of an arm's diverged runs."""
-        return sum(result["status"] == "diverged" for result in self.runs(arm, seeds))
+        return int(self._column(arm, seeds).diverged.sum())
 
     def scores(self, arm: Compared, seeds: list[Seed]) -> Any:
         """Return an arm's scores, shape (runs,); a diverged run has the worst score."""
-        results = self.runs(arm, seeds)
+        return self._column(arm, seeds).scores
+
+    def _column(self, arm: Compared, seeds: list[Seed]) -> _Column:
+        """Return an arm's runs with these seeds; those that are known already are only added to."""
+        known = self._columns.get(arm.label, _EMPTY) if self.plan.paired else _EMPTY
+        shared = min(len(known.seeds), len(seeds))
+        if known.seeds[:shared] != seeds[:shared]:
+            known, shared = _EMPTY, 0
+        if shared == len(seeds) and self.plan.paired:
+            return known.upto(shared)
+        results = self.runs(arm, seeds[shared:])
         for result in results:
             self._check_metric(result)
         diverged = [result["status"] == "diverged" for result in results]
-        return score_runs([result["metric"] for result in results], diverged, self.plan.metric)
+        scores = score_runs([result["metric"] for result in results], diverged, self.plan.metric)
+        found = _Column(
+            list(seeds),
+            np.concatenate([known.scores, scores]),
+            np.concatenate([known.diverged, np.asarray(diverged, bool)]),
+        )
+        self._columns[arm.label] = found
+        return found
 
     def _check_metric(self, result: dict[str, Any]) -> None:
         """Refuse a run whose metric isn't the study's."""
@@ -221,8 +256,7 @@ class StudyResults(Generic[AnyComparison]):
         return self.decide(*self.effects(asked, seeds), diverged)
 
     def difference(self, contrast: Contrast) -> PairedDifference | None:
-        """Return the paired difference of an arm minus its reference, None before the first pair.
-        """
+        """Return the difference of an arm minus its reference, None before the first pair."""
         seeds = self.finished_pairs()
         if not seeds:
             return None

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -61,24 +61,32 @@ def inspect_arms(
     device: str,
     task: Task = CLASSIFICATION,
     data: Dataset | None = None,
+    on_arm: Callable[[int], None] = lambda number: None,
 ) -> Inspection:
     """Build every arm once, choose the engine for all of them, and check that the arms differ.
 
-    Args: task: what they are trained for; data: on which; None: images or vectors of random floats.
+    Args: task: what they are trained for; data: on which; None: images or vectors of random floats;
+        on_arm: called with the number of arms that are done.
     Raises: InputError: two arms are identical, an arm fails on a batch, the device isn't available.
     Refused: `engine` can't train an arm.
     """
-    looked = [
-        _look_at(source, arms[: index + 1], Given(input_shape, classes, task, data), engine)
-        for index in range(len(arms))
-    ]
+    looked, given = [], Given(input_shape, classes, task, data)
+    for number in range(1, len(arms) + 1):
+        looked.append(_look_at(source, arms[:number], given, engine))
+        on_arm(number)
     _refuse_twins(source, looked)
     name, reason = _one_engine(looked)
     # Lowered or not, a model is built on its own framework's backend.
     backend = next((k.framework.backend() for k in looked if k.framework.lowers), HOST)
     device = named(name).device(device)
     return Inspection(
-        {"name": name, "reason": reason, "backend": backend, "device": device},
+        {
+            "name": name,
+            "reason": reason,
+            "backend": backend,
+            "device": device,
+            **_card(name, device),
+        },
         versions({look.framework.name for look in looked} | {name, backend}),
         tuple(look.report for look in looked),
         tuple(dict.fromkeys([note for look in looked for note in look.notes] + _alike(looked))),
@@ -86,6 +94,11 @@ def inspect_arms(
         source.equal_biases(),
         tuple(dict.fromkeys(layer for look in looked for layer in look.input_scaling)),
     )
+
+
+def _card(name: str, device: str) -> dict[str, str]:
+    card = named(name).card(device)
+    return {"card": card} if card else {}
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,20 @@ With factors such as act = relu, tanh every order is trained with every value. C
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import product
 from typing import Any
 
 from .. import nets
-from ..errors import InputError
+from ..backend import use_backend
+from ..block import check_rate
+from ..data.dataset import Dataset
+from ..errors import InputError, unknown
+from ..graph.ops import select
+from ..order import NORM_KINDS
+from ..phrases import chosen
 from ..train.recipe import Recipe
-from .arms import Arm, label
+from .arms import Arm
 from .compared import Compared
 from .source import ModelSource
 
@@ -21,12 +27,17 @@ _RECIPE = {field.name for field in fields(Recipe)}
 
 
 def arms_from(
-    orders: Sequence[str], factors: Mapping[str, Sequence[Any]] | None = None
+    orders: Sequence[str],
+    factors: Mapping[str, Sequence[Any]] | None = None,
+    own: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[Arm, ...]:
     """Return an arm per choice of values and order; the orders of one choice follow each other.
 
     A factor that is an option of the recipe (lr, weight_decay, ...) goes to the recipe, any other
-    to the builder. Every order is parsed, so that a typo fails before anything runs.
+    to the builder. Every order is parsed, so that a typo fails before anything runs. own: options
+    of the recipe by canonical order, which that order trains with whatever varies.
+
+    Raises: InputError: `own` names an order that isn't compared, or an option that varies.
 
     >>> [arm.label for arm in arms_from(["before", "none"], {"act": ["relu", "tanh"]})][2:]
     ['linear-norm-act (act=tanh)', 'linear-act (act=tanh)']
@@ -37,9 +48,16 @@ def arms_from(
         options = {name: value for name, value in chosen.items() if name not in _RECIPE}
         recipe = {name: value for name, value in chosen.items() if name in _RECIPE}
         arms += [Arm(str(order), options, recipe) for order in orders]
-    for arm in arms:
-        _ = arm.order
-    return tuple(arms)
+    found = [arm.name for arm in arms]  # parses every order
+    for name, values in (own or {}).items():
+        if name not in found:
+            raise unknown("order in the recipe's arms", name, found)
+        if twice := values.keys() & (factors or {}).keys():
+            raise InputError(
+                f"{min(twice)} varies, and is an order's own too: give one of the two."
+            )
+    given = own or {}
+    return tuple(replace(arm, recipe={**given.get(arm.name, {}), **arm.recipe}) for arm in arms)
 
 
 def short_names(arms: Sequence[Compared]) -> dict[str, str]:
@@ -51,7 +69,9 @@ def short_names(arms: Sequence[Compared]) -> dict[str, str]:
     aliases = {arm.label: arm.order.alias for arm in arms if arm.order is not None}
     if len(aliases) < len(arms) or None in aliases.values():
         return {arm.label: arm.label for arm in arms}
-    return {arm.label: label(aliases[arm.label] or arm.name, arm.varied) for arm in arms}
+    names = {arm.label: aliases[arm.label] or arm.name for arm in arms}
+    values = {arm.label: f" ({chosen(arm.varied)})" if arm.varied else "" for arm in arms}
+    return {label: f"{name}{values[label]}" for label, name in names.items()}
 
 
 def check_factors(factors: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]:
@@ -79,6 +99,34 @@ def check_factors(factors: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, 
             raise InputError(f"vary has a value of {name} twice: {list(values)}.")
         checked[name] = tuple(values)
     return checked
+
+
+_USUAL = {
+    "act": set(select(kind="act")),
+    "norm": {*NORM_KINDS},
+    "bias": {"rule", "always", "never"},
+}
+
+
+def check_values(source: ModelSource, arms: Sequence[Arm], data: Dataset) -> None:
+    """Check the values of a built-in net's options before a worker starts.
+
+    Usual values pass at once. With any other the net is built here, which imports Keras.
+
+    Raises: InputError: the net has no such option or value.
+    """
+    if source.kind != "net":
+        return
+    known, built = nets.options(source.text), []
+    for arm in arms:
+        chosen = nets.check_options(source.text, {**source.options, **arm.options})
+        texts = {name: value for name, value in chosen.items() if isinstance(value, str)}
+        usual = all(v == known[n] or v in _USUAL.get(n, ()) for n, v in texts.items())
+        check_rate(chosen.get("dropout", 0.0))
+        if not usual and texts not in built:
+            built.append(texts)
+            use_backend()
+            nets.build(source.text, arm.given, data.input_shape, data.classes, **chosen)
 
 
 def check_dropout(

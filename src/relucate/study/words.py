@@ -30,9 +30,7 @@ def in_words(outcome: StudyResults[Comparison], contrast: Contrast) -> tuple[Wor
     return phrases.in_words(arm, against, alone=len(beside) == 1)
 
 
-def effect_in_words(
-    outcome: StudyResults[Comparison], asked: Interaction
-) -> tuple[Words, Words]:
+def effect_in_words(outcome: StudyResults[Comparison], asked: Interaction) -> tuple[Words, Words]:
     """Return what to call the order whose effect is the question, and the reference."""
     against, arm = (_named(outcome, which, without=True) for which in asked.low[0])
     if asked.factor == _ACTIVATION:

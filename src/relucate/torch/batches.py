@@ -153,7 +153,8 @@ def placed(
     given = (device, standardize, len(split[0].y_train))
     if data not in _placed or _placed[data][0] != given:
         place: Any = {"device": device, "channels_first": False, "standardize": standardize}
-        parts = dict(zip(("train", "test"), batches(split[0], **place), strict=True))
+        train, test = batches(split[0], **place)
+        parts = {"train": train, "test": test}
         if split[1] is not None:
             parts["held"] = batches(split[1], **place)[1]
         _placed[data] = given, parts

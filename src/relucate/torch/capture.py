@@ -59,6 +59,8 @@ class Step:
         if not reason:
             try:
                 self._graph = self._captured()
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:  # of CUDA, or of a module that needs values of the GPU
                 reason = briefly(error)
         if reason:
@@ -71,6 +73,7 @@ class Step:
         graph = torch.cuda.CUDAGraph()
         self._draws.capture(graph.register_generator_state)
         torch.cuda.synchronize()
+        done = False
         try:
             with _no_collection():  # it might free memory of the GPU, which a capture forbids
                 graph.capture_begin(capture_error_mode="thread_local")
@@ -78,8 +81,9 @@ class Step:
                     self._step()
                 finally:
                     graph.capture_end()
+            done = True
         finally:
-            self._draws.captured()
+            self._draws.captured(done=done)
         return graph
 
 
@@ -132,9 +136,7 @@ class _Watch(TorchDispatchMode):
         super().__init__()
         self._seen = seen
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         given = pytree.tree_leaves((args, kwargs))
         self._seen.operations.append((func, [_sketch(value) for value in given]))
@@ -147,7 +149,10 @@ def _sketch(value: Any) -> Any:
     """Return what a graph keeps of an argument: of a tensor its kind, of a number its value."""
     if isinstance(value, Tensor):
         return value.shape, value.dtype, value.device
-    return repr(value) if isinstance(value, float) else value  # NaN isn't equal to itself
+    plain = (bool, int, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
+    if value is None or isinstance(value, plain):
+        return value
+    return repr(value) if isinstance(value, float) else type(value)  # NaN isn't equal to itself
 
 
 def _waits(func: Any, given: list[Any], found: Any) -> bool:

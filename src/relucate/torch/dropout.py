@@ -50,8 +50,8 @@ class Draws:
 
     def __init__(self, model: nn.Module, seed: int, generator: torch.Generator) -> None:
         self._generator = generator  # PyTorch's default one of the GPU, which dropout draws from
-        generator.manual_seed(derive(seed, "torch"))
-        self._own = generator.graphsafe_get_state()
+        torch.manual_seed(derive(seed, "torch"))  # of the CPU's generator, too
+        self._own = self._kept = generator.graphsafe_get_state()
         self._called: list[Iterator[int]] = []  # streams of the calls in the last step
         self._states: list[torch.Generator] = []  # of the calls in a captured step
         self._next: Iterator[torch.Generator] | None = None
@@ -64,15 +64,24 @@ class Draws:
         self._called = []
 
     def capture(self, register: Callable[[torch.Generator], None]) -> None:
-        """Start the step that is captured; it makes the same calls as the last one."""
+        """Start the step that is captured; it makes the same calls as the last one.
+
+        The run goes on with a copy of its own state: a capture that fails leaves the states that it
+        has seen unusable.
+        """
+        self._kept, self._own = self._own, self._generator.clone_state()
+        self._generator.graphsafe_set_state(self._own)
         self._states = [self._generator.clone_state() for _ in self._called]
         for state in self._states:
             register(state)
         self._next = iter(self._states)
 
-    def captured(self) -> None:
-        """End the step that was captured."""
+    def captured(self, *, done: bool) -> None:
+        """End the step that was captured, or, if it wasn't `done`, go back to the state before."""
         self._next = None
+        if not done:
+            self._own = self._kept
+            self._generator.graphsafe_set_state(self._own)
 
     def reseed(self) -> None:
         """Give the calls of the next replay their seeds."""

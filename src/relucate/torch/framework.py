@@ -5,7 +5,9 @@ Its methods are short: anything longer than a few lines is in the other files of
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -27,9 +29,11 @@ from . import trainer
 from .initial import lsuv, orthonormal
 from .lowering.check import lower_checked
 from .modules import is_norm
+from .precision import float32
 from .reading.detached import unwrap
 from .reading.reader import read, read_with_modules, same_calls_in_training, unread
 from .running import (
+    device_of,
     export,
     in_double,
     other_sizes,
@@ -203,9 +207,9 @@ def _turned(old: Graph, new: Graph) -> dict[str, str]:
     }
 
 
-def _batch(x: np.ndarray) -> torch.Tensor:
-    """Return a batch (channels last) as modules take it: images with the channels first."""
-    batch = torch.from_numpy(x)
+def _batch(x: np.ndarray, model: Any) -> torch.Tensor:
+    """Return a batch (channels last) as a module takes it: where it is, images channels first."""
+    batch = torch.from_numpy(x).to(device_of(model))
     return batch.movedim(-1, 1) if batch.ndim > 3 else batch
 
 
@@ -223,7 +227,7 @@ class _Torch:
         if len(input_shape) > 2:
             return 2, input_shape[-1], *input_shape[:-1]
         if model is not None and takes_tokens(model, input_shape):
-            return (torch.zeros((2, *input_shape), dtype=torch.int64),)
+            return (torch.zeros((2, *input_shape), dtype=torch.int64, device=device_of(model)),)
         return 2, *input_shape
 
     def read(self, model: Any, example: Any = None, leaves: Sequence[str] = ()) -> ReadModel:
@@ -272,7 +276,7 @@ class _Torch:
     ) -> list[str]:
         if init == "orthonormal":
             return orthonormal(model, seed=seed, names=names)
-        return lsuv(model, _batch(x), seed=seed, names=names)
+        return lsuv(model, _batch(x, model), seed=seed, names=names)
 
     def count(self, model: Any) -> dict[str, int]:
         return trainer.count_parameters(model)
@@ -300,7 +304,7 @@ class _Torch:
         model.train(training)
         torch.manual_seed(0)
         with torch.no_grad():
-            return model(_batch(x))
+            return model(_batch(x, model))
 
     def check(
         self,
@@ -362,17 +366,44 @@ class _Torch:
         if wanted == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            torch.empty(0, device=wanted)
+            kind, _, number = wanted.partition(":")
+            if kind != "cuda" or int(number or 0) >= len(self.gpus()):
+                torch.empty(0, device=wanted)
         except Exception as error:  # what a backend that isn't there raises is its own affair
-            reason = str(error).partition("\n")[0]
-            raise InputError(f"device '{wanted}' can't be used by PyTorch: {reason}") from None
-        return wanted
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise InputError(
+                f"device '{wanted}' can't be used by PyTorch: {reason}. Visible are "
+                f"{', '.join(_visible(len(self.gpus())))}: choose one of them, or auto."
+            ) from None
+        return kind
+
+    def gpus(self) -> tuple[str, ...]:
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "").split(",")
+        return tuple(listed[:count]) if listed[0] else tuple(map(str, range(count)))
+
+    def card(self, device: str) -> str:
+        return torch.cuda.get_device_name() if device == "cuda" else ""
+
+    def trouble(self, error: BaseException) -> str:
+        if isinstance(error, torch.OutOfMemoryError):
+            return "memory"
+        lost = getattr(torch, "AcceleratorError", ())
+        return "device" if isinstance(error, lost) or "CUDA error" in str(error) else ""
+
+    def full_float32(self) -> AbstractContextManager[None]:
+        return float32()
 
     def limit_threads(self, threads: int) -> None:
         torch.set_num_threads(threads)
 
 
 FRAMEWORK: Framework = _Torch()
+
+
+def _visible(gpus: int) -> list[str]:
+    others = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *(f"cuda:{number}" for number in range(gpus)), *others]
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

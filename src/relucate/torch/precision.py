@@ -50,10 +50,10 @@ def _set_older(stack: ExitStack, tf32: bool) -> None:
     def set_cudnn(value: bool) -> None:
         cudnn.allow_tf32 = value
 
-    switches: tuple[tuple[Callable[[], Any], Callable[[Any], None], Any], ...] = (
+    switches: list[tuple[Callable[[], Any], Any, Any]] = [
         (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, _HIGH[tf32]),
         (lambda: cudnn.allow_tf32, set_cudnn, tf32),
-    )
+    ]
     for read, write, wanted in switches:
         with suppress(RuntimeError):
             old = read()

@@ -38,8 +38,14 @@ def takes_tokens(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
     """Return whether a module fails on floats of this shape and takes integers."""
     if len(input_shape) != 1:
         return False
-    batch = torch.zeros((2, *input_shape))
+    batch = torch.zeros((2, *input_shape), device=device_of(model))
     return not _runs(model, batch) and _runs(model, batch.long())
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model: of its first parameter or buffer; the CPU if it has none."""
+    held = (*model.parameters(), *model.buffers())
+    return next((x.device for x in held), torch.device("cpu"))
 
 
 def _runs(model: nn.Module, batch: Tensor) -> bool:

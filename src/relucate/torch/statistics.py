@@ -29,12 +29,15 @@ def norms_with_statistics(model: nn.Module) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def reestimate(model: nn.Module, inputs: Iterable[Tensor]) -> None:
+def reestimate(model: nn.Module, inputs: Iterable[Tensor], *, unbiased: bool = False) -> None:
     """Replace every batch norm's statistics by averages over `inputs`, batch by batch.
 
     Only the norms are in training mode: dropout is off, as at evaluation. Averages over k batches
     give each batch the same weight: statistic = (1/k) Σ_b statistic_b. Everything else is restored:
     modes, momenta, PyTorch's count of batches.
+
+    Args: unbiased: variances of a lowered Keras model are m/(m - 1) times those of the m values of
+        a batch, as in the paper; those of PyTorch's own norms always are.
 
     >>> norm = nn.BatchNorm1d(1)
     >>> reestimate(norm, [torch.tensor([[0.0], [2.0]]), torch.tensor([[3.0], [5.0]])])
@@ -44,11 +47,30 @@ def reestimate(model: nn.Module, inputs: Iterable[Tensor]) -> None:
     norms = norms_with_statistics(model)
     if not norms:
         return
-    with _averaging(model, norms):
+    sizes: dict[nn.Module, int] = {}
+    with _averaging(model, norms), _noted(norms, sizes):
         for count, x in enumerate(inputs):
             for norm in norms:
                 _set_share(norm, count)
             model(x)
+    for norm, size in sizes.items() if unbiased else ():
+        if isinstance(norm, BatchNorm) and size > 1:
+            norm.running_var.mul_(size / (size - 1))
+
+
+@contextmanager
+def _noted(norms: list[nn.Module], sizes: dict[nn.Module, int]) -> Iterator[None]:
+    """Note how many values per channel each norm gets from a batch."""
+
+    def note(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        sizes[norm] = inputs[0].numel() // inputs[0].shape[1]
+
+    hooks = [norm.register_forward_pre_hook(note) for norm in norms if isinstance(norm, BatchNorm)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _set_share(norm: nn.Module, count: int) -> None:

@@ -202,7 +202,8 @@ class _Engine:
         index = torch.from_numpy(sample).to(self.device).split(_SCORE_BATCH)
         full = [part for part in index if len(part) == len(index[0])]
         with self._autocast():
-            reestimate(self.model, map(self.train_set.inputs, full))
+            inputs = map(self.train_set.inputs, full)
+            reestimate(self.model, inputs, unbiased=self.recipe.unbiased)
 
     @torch.no_grad()  # not inference_mode: a module may keep a tensor for later training
     def outputs(self, part: str, index: np.ndarray | None) -> np.ndarray:
@@ -342,9 +343,7 @@ def make_optimizer(
         optimizer._warned_capturable_if_run_uncaptured = True  # the first steps aren't captured
         return optimizer
     nesterov = recipe.momentum > 0
-    return torch.optim.SGD(
-        groups, lr=lr, momentum=recipe.momentum, nesterov=nesterov, fused=True
-    )
+    return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)
 
 
 def split_decay(model: nn.Module, decay_all: bool) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

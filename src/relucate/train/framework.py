@@ -8,6 +8,7 @@ framework a model belongs to.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -200,7 +201,7 @@ class Framework(Protocol):
     def initialise(
         self, model: Any, init: str, x: np.ndarray, *, seed: int, names: Mapping[str, str]
     ) -> list[str]:
-        """Start the kernels as `init` says (`train.initial.INITS`); return those that were set.
+        """Start the kernels as `init` says (`train.recipe.INITS`); return those that were set.
 
         Args: x: standardised examples (channels last), on which lsuv measures; names: of the
             tensors -> the names that their values are drawn by.
@@ -304,10 +305,26 @@ class Framework(Protocol):
         ...
 
     def device(self, wanted: str) -> str:
-        """Return the device of its engine; "auto" is the framework's choice.
+        """Return the kind of the device of its engine, such as cuda; "auto" is its own choice.
 
         Raises: InputError: a device that it doesn't have.
         """
+        ...
+
+    def gpus(self) -> tuple[str, ...]:
+        """Return the NVIDIA GPUs that it sees, as CUDA_VISIBLE_DEVICES names them."""
+        ...
+
+    def card(self, device: str) -> str:
+        """Return the name of the GPU that this process computes on, empty for other devices."""
+        ...
+
+    def trouble(self, error: BaseException) -> str:
+        """Return "memory" or "device" for an error of a full or of a lost GPU, else nothing."""
+        ...
+
+    def full_float32(self) -> AbstractContextManager[None]:
+        """Return a context in which float32 is computed in full, on a GPU too, not in TF32."""
         ...
 
     def limit_threads(self, threads: int) -> None:

@@ -21,7 +21,6 @@ import numpy as np
 from ..errors import InputError
 from .streams import derive, generator
 
-INITS = ("orthonormal", "lsuv")
 _TRIES = 10  # as in the paper
 _TOLERANCE = 0.01  # of the variance; the paper's 0.1 would leave what one more division removes
 _EXAMPLES = 256

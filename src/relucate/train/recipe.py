@@ -9,12 +9,11 @@ import math
 import operator
 import sys
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, fields, replace
+from dataclasses import Field, dataclass, fields, replace
 from typing import Any
 
 from ..errors import InputError, unknown
 from ..option import option
-from .initial import INITS
 
 AUGMENTATIONS = ("flip", "crop")
 LOSSES = ("cross-entropy", "binary cross-entropy", "mse", "huber", "l1")
@@ -26,7 +25,8 @@ _ABOVE_0 = (
 )  # least, upper bound, words
 _FROM_0 = (0.0, math.inf, "a number, 0 or more")
 _BELOW_1 = (0.0, 1.0, "a number in [0, 1)")
-_LATER = ("loss", "class_weight", "initialization")
+INITS = ("orthonormal", "lsuv")  # `train.initial`, which computes with NumPy: not for --help
+_LATER = ("loss", "class_weight", "initialization", "milestones", "unbiased")
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,12 @@ class Recipe:
         "onecycle, cosine, constant or step.",
         choices=("onecycle", "cosine", "constant", "step"),
     )
+    milestones: tuple[float, ...] = option(
+        (0.5, 0.75),
+        "With --schedule step: after these shares of the training the rate is a tenth of what it "
+        "was.",
+        shown="0.5,0.75",
+    )
     label_smoothing: float = option(0.0, "Label smoothing.", span=_BELOW_1)
     precision: str = option(
         "fp32",
@@ -85,6 +91,11 @@ class Recipe:
         "Training examples over which batch-norm statistics are averaged before every evaluation "
         "(0: keep the moving averages).",
         least=0,
+    )
+    unbiased: bool = option(
+        False,
+        "Evaluate with the unbiased variance, m/(m - 1) times that of the m values of a batch, as "
+        "the Batch Normalization paper does (PyTorch's own batch norm always does).",
     )
     curve: int = option(
         2000,
@@ -123,11 +134,14 @@ class Recipe:
             if choices and value != field.default and value not in choices:
                 raise unknown(field.name, value, choices)
         self._set("augment", _augmentations(self.augment))
+        self._set("milestones", _milestones(self.milestones))
         self._set("class_weight", _class_weight(self.class_weight))
         if self.lr is None:
             self._set("lr", _LEARNING_RATES[self.optimizer])
         for field in fields(self):
             self._set(field.name, _checked(field, getattr(self, field.name)))
+        if self.unbiased and not self.reestimate:
+            raise InputError("unbiased needs re-estimated statistics: leave reestimate above 0.")
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # the dataclass is frozen
@@ -169,9 +183,11 @@ class Recipe:
         Options that came later are left out at their defaults, so that the hashes of older runs
         stay valid.
         """
-        values = {**asdict(self), "augment": list(self.augment)}
-        later = {field.name: field.default for field in fields(self) if field.name in _LATER}
-        return {k: v for k, v in values.items() if k not in later or v != later[k]}
+        return {
+            field.name: _plain(getattr(self, field.name))
+            for field in fields(self)
+            if field.name not in _LATER or getattr(self, field.name) != field.default
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
@@ -204,6 +220,28 @@ def _augmentations(given: Any) -> tuple[str, ...]:
         if name not in AUGMENTATIONS:
             raise unknown("augmentation", name, AUGMENTATIONS)
     return tuple(name for name in AUGMENTATIONS if name in names)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _milestones(given: Any) -> tuple[float, ...]:
+    """Return shares of the training, ascending.
+
+    >>> _milestones([0.5, 0.25])
+    (0.25, 0.5)
+    """
+    try:
+        shares = tuple(sorted(_number("milestones", share, *_BELOW_1) for share in given))
+    except (TypeError, InputError):
+        shares = ()
+    if not shares or len(set(shares)) < len(shares):
+        raise InputError(
+            "milestones must be different shares of the training, numbers in [0, 1) such as "
+            f"0.5,0.75; got {given!r}."
+        )
+    return shares
 
 
 def _class_weight(given: Any) -> str:

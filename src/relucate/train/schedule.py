@@ -15,8 +15,8 @@ def learning_rates(recipe: Recipe, steps_per_epoch: int) -> np.ndarray:
 
     onecycle: half a cosine up from peak/25 in the first 30 % of the steps, half a cosine down to
     peak/10⁴ in the rest (Smith and Topin, Super-Convergence, 2018, with cosine ramps); cosine: half
-    a cosine from the peak to 0; step: a tenth of it after half and after three quarters of the
-    epochs; constant: the peak.
+    a cosine from the peak to 0; step: a tenth of what it was after each of the milestones (half and
+    three quarters of the steps); constant: the peak.
 
     >>> learning_rates(Recipe(epochs=4, schedule="step", lr=1.0), 1).round(6).tolist()
     [1.0, 1.0, 0.1, 0.01]
@@ -26,7 +26,7 @@ def learning_rates(recipe: Recipe, steps_per_epoch: int) -> np.ndarray:
     shapes = {
         "constant": np.ones_like,
         "cosine": lambda p: (1 + np.cos(np.pi * p)) / 2,
-        "step": lambda p: 0.1 ** ((p >= 0.5).astype(float) + (p >= 0.75)),
+        "step": lambda p: 0.1 ** np.searchsorted(recipe.milestones, p, "right").astype(float),
         "onecycle": _one_cycle,
     }
     return recipe.rate * shapes[recipe.schedule](position)

@@ -18,7 +18,7 @@ import pytest
 from relucate.data import make
 from relucate.errors import InputError, Refused
 from relucate.study.arms import Arm
-from relucate.study.executors import Died, Done, Failed, Setup, Silent, Task
+from relucate.study.executors import Crowded, Died, Done, Failed, Setup, Silent, Task
 from relucate.study.executors import perform as work
 from relucate.study.executors.local import LocalExecutor
 from relucate.study.source import resolve
@@ -32,6 +32,7 @@ def builder(order, act="fine", note=""):
     import sys
     import time
 
+    import torch
     from torch import nn
 
     if act == "exit":
@@ -63,6 +64,12 @@ def builder(order, act="fine", note=""):
         os.write(1, b"\x80\x03noise" * 1000)
         os.write(2, b"noise\n")
         print(repr(sys.stdin.read()), file=sys.stderr)
+    if act == "memory" or (act == "crowd" and not os.path.exists(note)):
+        if note:
+            open(note, "w").close()
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+    if act == "lost":
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
     if act == "error":
         raise RuntimeError("no such luck")
     norm = nn.BatchNorm1d(4)
@@ -350,3 +357,40 @@ class TestHardUse:
 
         with pytest.raises(InputError, match=r"can't be started: .*No such file"):
             fail()
+
+
+class TestGpu:
+    def test_where_memory_is_short_one_worker_less_goes_on(self, setup, tmp_path):
+        crowd = inspection("crowd", note=str(tmp_path / "full"))
+        tasks = [("a", inspection()), ("b", crowd), ("c", inspection())]
+        with LocalExecutor(replace(setup, jobs=3)) as executor:
+            events = {event.key: event for event in run(executor, tasks)}
+            assert kinds(events.values()) == {"a": Done, "b": Crowded, "c": Done}
+            assert "too little memory for 3 runs side by side; 2 runs from now on" in (
+                events["b"].reason
+            )
+            assert "Tried to allocate" in events["b"].reason
+            assert executor.alive == 2
+            tasks = [(number, inspection()) for number in range(5)]
+            assert kinds(run(executor, tasks)) == dict.fromkeys(range(5), Done)
+            assert executor.alive == 2
+
+    def test_one_run_that_does_not_fit_alone_is_an_error(self, setup):
+        with LocalExecutor(setup) as executor:
+            (event,) = run(executor, [("big", inspection("memory"))])
+            assert isinstance(event, Failed)
+            with pytest.raises(InputError, match=r"one run alone needs more .*--batch-size"):
+                raise event.error
+            assert kinds(run(executor, [("next", inspection())])) == {"next": Done}
+
+    def test_each_gpu_has_workers_of_its_own(self, setup):
+        with LocalExecutor(replace(setup, jobs=2, gpus=("0", "1"))) as executor:
+            events = list(run(executor, [("big", inspection("memory")), (1, inspection())]))
+            assert kinds(events) == {"big": Failed, 1: Done}
+
+    def test_a_gpu_that_is_gone_takes_its_worker_along(self, setup):
+        with LocalExecutor(setup) as executor:
+            events = list(run(executor, [("lost", inspection("lost")), ("next", inspection())]))
+        assert kinds(events) == {"lost": Died, "next": Done}
+        assert "the GPU doesn't answer any more" in events[0].reason
+        assert "illegal memory access" in events[0].reason

@@ -18,6 +18,7 @@ import numpy as np
 
 from ...errors import briefly
 from ...surgery.verify import SIZES
+from ..fixed_output import fixed
 from ..running import fixed_draws, no_gradients
 from .calls import forced_training, has_mask
 from .steps import Unreadable
@@ -65,17 +66,18 @@ def trace(node: Any) -> Inside:
         try:
             args, kwargs = _arguments(node, inputs)
             mode = {"training": None} if layer._call_has_training_arg else {}
-            outputs = keras.tree.flatten(layer.call(*args, **kwargs, **mode))
+            found = keras.tree.flatten(layer.call(*args, **kwargs, **mode))
+            outputs = [fixed(value, inputs[0]) for value in found]
         except Exception as error:  # of the user's code
             raise Unreadable(f"its call can't be followed ({briefly(error)})") from None
         _check_outputs(outputs, node.outputs)
-        found = Inside(inputs, list(_in_order(outputs, inputs)), outputs)
+        inside = Inside(inputs, list(_in_order(outputs, inputs)), outputs)
     known = {id(x) for x in layer._flatten_layers(include_self=False)}
-    for made in found.nodes:
+    for made in inside.nodes:
         _check_call(made, known)
-    _name_operations([made for made in found.nodes if id(made.operation) not in known])
-    _compare(node, found)
-    return found
+    _name_operations([made for made in inside.nodes if id(made.operation) not in known])
+    _compare(node, inside)
+    return inside
 
 
 def _is_cast(layer: Any, tensor: Any) -> bool:

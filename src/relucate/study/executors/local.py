@@ -24,48 +24,32 @@ from multiprocessing.connection import Connection, Listener, wait
 from pathlib import Path
 from typing import IO
 
-from ...backend import choose_backend
 from ...errors import InputError
 from ...files import temporary_folder
+from ...phrases import count
 from ..source import pickled
-from .protocol import Died, Epoch, Event, Failed, Setup, Silent, Task
+from .environment import import_path, variables
+from .protocol import Crowded, Died, Epoch, Event, Failed, Setup, Task
+from .watched import Watched
 
 _START_LIMIT = 120.0  # seconds for a worker to connect, and to import what it needs
 _PATH_LIMIT = 100  # bytes that every system allows for a socket's path
-_KEPT = str(2**32)  # bytes: no block is larger
 _TAIL = 10_000  # bytes at the end of a worker's output that are read
-_NOTHING = Task(None, {})
 
 
 @dataclass
-class _Worker:
+class _Worker(Watched):
     number: int
     process: subprocess.Popen[bytes]
     log: IO[bytes]  # its output; kept open, so that it can be read even if the folder is gone
     connection: Connection | None = None
-    task: Task = _NOTHING
-    busy: bool = False
-    wanted: bool = True  # False: the `run` that gave the task has ended
-    deadline: float = float("inf")
-    heard: float = 0.0  # time of its last message
-    patience: float = 0.0  # seconds of silence until an event reports it
+    retired: bool = False  # it gets no more tasks
 
     def give(self, task: Task, patience: float) -> None:
         """Send it a task; until its first message it may still be starting."""
-        self.task, self.busy, self.wanted = task, True, True
-        self.listen(patience)
-        self.deadline = self.heard + max(task.limit or float("inf"), _START_LIMIT)
+        self.take(task, patience, _START_LIMIT)
         if self.connection is not None:
             self.connection.send(task)
-
-    def listen(self, patience: float) -> None:
-        """Note that it sent a message now."""
-        self.heard, self.patience = time.monotonic(), patience
-
-    @property
-    def next_look(self) -> float:
-        """The time of the next event without a message from it."""
-        return min(self.deadline, self.heard + self.patience)
 
 
 @dataclass
@@ -118,7 +102,12 @@ class LocalExecutor:
                     stdin=subprocess.PIPE,  # stays open: it closes when the driver is gone
                     stdout=stream,
                     stderr=subprocess.STDOUT,
-                    env={**_environment(self.setup.threads), **self.environment},
+                    env={
+                        **os.environ,
+                        **variables(self.setup.threads),
+                        **_own_gpu(self.setup.gpus, number),
+                        **self.environment,
+                    },
                     start_new_session=True,  # Ctrl-C reaches only the driver, which ends them
                 )
             output = log.open("rb")
@@ -139,7 +128,7 @@ class LocalExecutor:
             "data": None if self.setup.data is None else str(self._folder / "data"),
             "threads": self.setup.threads,
             "task": pickled(self.setup.task, type(self.setup.task).__module__),
-            "path": _import_path(),
+            "path": import_path(),
         }
         listening = self._listener._listener._socket  # type: ignore[attr-defined]
         listening.settimeout(0.2)
@@ -172,7 +161,7 @@ class LocalExecutor:
         """Give each free worker a task; return an event for each worker that is dead."""
         events: list[Event | None] = []
         for worker in sorted(self.workers, key=lambda worker: worker.connection is None):
-            if worker.busy:
+            if worker.busy or worker.retired:
                 continue
             task = next(source, None)
             if task is None:
@@ -208,20 +197,32 @@ class LocalExecutor:
             worker.deadline = worker.heard + (worker.task.limit or float("inf"))
             return None
         worker.busy = isinstance(event, Epoch)  # before it is yielded: the caller may leave
+        if isinstance(event, Crowded):
+            event = self._relieved(worker, event)
         return event if worker.wanted else None
+
+    def _relieved(self, worker: _Worker, event: Crowded) -> Event:
+        """End a worker for which its GPU has no memory, unless it is the only one there."""
+        gpus = max(len(self.setup.gpus), 1)
+        there = [w for w in self.workers if w.number % gpus == worker.number % gpus]
+        left = sum(not w.retired for w in there) - 1
+        if not left:
+            return Failed(
+                event.key,
+                InputError(
+                    "one run alone needs more memory than its GPU has. Set a smaller batch_size "
+                    f"(--batch-size), or train on another device (--device cpu). {event.reason}"
+                ),
+            )
+        worker.retired = True
+        self._bury(worker, event.reason)
+        reason = f"its GPU has too little memory for {count(left + 1, 'run')} side by side"
+        return Crowded(event.key, f"{reason}; {count(left, 'run')} from now on. {event.reason}")
 
     def _watch(self, worker: _Worker) -> Event | None:
         """Return an event if a worker has been silent too long."""
-        now = time.monotonic()
-        if now >= worker.deadline:
-            limit = worker.task.limit
-            return self._bury(
-                worker, f"it took longer than {limit:g} seconds (--run-timeout) and was ended"
-            )
-        if now < worker.heard + worker.patience:
-            return None
-        worker.patience *= 2
-        return Silent(worker.task.key, now - worker.heard) if worker.wanted else None
+        late = worker.overdue
+        return self._bury(worker, late) if late else worker.silence()
 
     def _bury(self, worker: _Worker, reason: str = "") -> Event | None:
         """End a worker that closed its connection or took too long; return the event."""
@@ -256,36 +257,9 @@ def _listen(folder: Path, key: bytes, backlog: int) -> Listener:
     return Listener(("127.0.0.1", 0), "AF_INET", backlog=backlog, authkey=key)
 
 
-def _environment(threads: int) -> dict[str, str]:
-    """Return this process's environment, with the number of threads for every framework.
-
-    By default glibc returns large free blocks to the system at once, which then zeroes every page
-    of the next block: that takes a tenth of a training step, a third of an evaluation on a CPU.
-    Here glibc keeps them (other systems don't read these variables).
-    """
-    count = str(threads)
-    environment = {
-        "MALLOC_MMAP_THRESHOLD_": _KEPT,
-        "MALLOC_TRIM_THRESHOLD_": _KEPT,
-        **os.environ,
-        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), count),
-        "TF_NUM_INTRAOP_THREADS": count,
-        "TF_NUM_INTEROP_THREADS": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "MPLBACKEND": "agg",
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS may give other bits in every run
-        "PYTHONPATH": os.pathsep.join(_import_path()),
-        "KERAS_BACKEND": choose_backend(),  # this process's, also if it was set in code
-    }
-    if threads == 1:
-        flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-        environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
-    return environment
-
-
-def _import_path() -> list[str]:
-    """Return `sys.path` for another process, where "" would mean another folder."""
-    return [path or os.getcwd() for path in sys.path]
+def _own_gpu(gpus: tuple[str, ...], number: int) -> dict[str, str]:
+    """Return the variable by which worker `number` sees one of the GPUs, in turn, and no other."""
+    return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
 
 
 def _end(worker: _Worker) -> None:

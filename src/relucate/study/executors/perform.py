@@ -11,7 +11,7 @@ from typing import Any
 
 from ...data.dataset import Dataset
 from ...errors import InputError, Refused, RelucateError, unknown
-from ...train.run import OnEpoch, RunSpec
+from ...train.run import EpochReport, OnEpoch, RunSpec
 from ...train.task import CLASSIFICATION, Task
 from .. import own
 from ..arms import Arm
@@ -68,6 +68,7 @@ def _inspect(
         device=work["device"],
         task=task,
         data=data,
+        on_arm=lambda number: on_epoch(EpochReport(number, len(work["arms"]), 0.0, None)),
     )
 
 

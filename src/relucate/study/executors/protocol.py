@@ -30,6 +30,9 @@ class Setup:
     jobs: int = 1  # tasks at the same time
     threads: int = 1  # of each
     task: TrainTask = CLASSIFICATION  # what the networks are trained for
+    address: str | None = None  # of a cluster, for an executor that needs one
+    gpus_per_run: float | None = None  # of each task, there; None: one, if it has any
+    gpus: tuple[str, ...] = ()  # that runs take in turn, as CUDA_VISIBLE_DEVICES names them
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Epoch:
-    """A run has finished an epoch."""
+    """A run has finished an epoch, or an inspection an arm."""
 
     key: Any
     report: EpochReport
@@ -70,7 +73,22 @@ class Failed:
 
 @dataclass(frozen=True)
 class Died:
-    """The process of a task ended, or was ended at the task's limit; reason: a sentence."""
+    """The process of a task ended, or was ended at the task's limit; reason: a sentence.
+
+    machine: its whole machine was lost, which the task didn't cause.
+    """
+
+    key: Any
+    reason: str
+    machine: bool = False
+
+
+@dataclass(frozen=True)
+class Crowded:
+    """A task found too little memory beside others, and can be repeated: fewer run there now.
+
+    reason: a sentence.
+    """
 
     key: Any
     reason: str
@@ -84,7 +102,14 @@ class Silent:
     seconds: float
 
 
-Event = Epoch | Done | Failed | Died | Silent
+@dataclass(frozen=True)
+class Notice:
+    """Something about the executor that the user should know; text: a sentence without the dot."""
+
+    text: str
+
+
+Event = Epoch | Done | Failed | Died | Crowded | Silent | Notice
 
 
 class Executor(Protocol):
@@ -96,10 +121,10 @@ class Executor(Protocol):
     def run(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
         """Run tasks, started in the order given, and yield what happens.
 
-        Every task ends with one of `Done`, `Failed` and `Died`. A task is taken from the iterable
-        only when it can start, after the events of earlier tasks, so a caller may stop yielding
-        tasks, or leave, at any time. None: there is nothing to start before the next event. After
-        an early end the next `run` reports nothing about old tasks.
+        Every task ends with one of `Done`, `Failed`, `Died` and `Crowded`. A task is taken from the
+        iterable only when it can start, after the events of earlier tasks, so a caller may stop
+        yielding tasks, or leave, at any time. None: there is nothing to start before the next
+        event. After an early end the next `run` reports nothing about old tasks.
 
         Raises: InputError: no task can be run any more.
         """

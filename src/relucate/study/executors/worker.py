@@ -25,16 +25,18 @@ from ... import frameworks
 from ...backend import use_backend
 from ...data.dataset import Dataset
 from ...frameworks import HOST
-from ...train.run import EpochReport
+from ...train.run import EpochReport, OnEpoch
 from ...train.task import Task
 from .. import own
 from ..source import ModelSource
 from .perform import as_ours, perform
-from .protocol import Done, Epoch, Event, Failed
+from .protocol import Crowded, Done, Epoch, Event, Failed
 from .protocol import Task as Work
 
 # Keras imports these, if installed, for plots, wrappers, checkpoints: half of its import time.
 _EXTRAS = ("jax", "matplotlib", "pandas", "scipy", "sklearn")
+
+_LOST = 70  # exit code of a worker whose GPU is gone
 
 # Ends the worker's process group when standard input closes. A thread can't do that while the
 # user's code holds the GIL in a long C call; and a parent-death signal would end only the worker,
@@ -42,13 +44,17 @@ _EXTRAS = ("jax", "matplotlib", "pandas", "scipy", "sklearn")
 _GUARD = "exec 3<&0; { while read -r line; do :; done <&3; kill -KILL 0; } >/dev/null 2>&1 &"
 
 
-class _Prepared:
-    """The worker's state between tasks: its set-up and the opened data set."""
+class Prepared:
+    """The worker's state between tasks: its set-up and the opened data set.
+
+    setup: source, task (pickled), threads, and data: a data set, the folder of one, or None.
+    """
 
     def __init__(self, setup: dict[str, Any]) -> None:
         self.source: ModelSource = setup["source"]
         self.backend = use_backend()
-        self.data = None if setup["data"] is None else Dataset.open(setup["data"])
+        data = setup["data"]
+        self.data = Dataset.open(data) if isinstance(data, str) else data
         if self.data is None:  # the user's own training, which may do without PyTorch
             own.prepare(self.source)
         if self.data is not None or HOST in frameworks.imported():
@@ -65,6 +71,10 @@ class _Prepared:
         else:
             self.source.code()  # loads the builder and its imports
         frameworks.warm_up()
+
+    def perform(self, work: Work, on_epoch: OnEpoch) -> Any:
+        """Return the answer to a task."""
+        return perform(work.work, self.source, self.data, on_epoch, self.task)
 
 
 @contextlib.contextmanager
@@ -129,7 +139,7 @@ class _Server:
         self._connection = connection
         self._setup = setup
         self._process = os.getpid()
-        self._prepared: _Prepared | None = None
+        self._prepared: Prepared | None = None
 
     def serve(self) -> None:
         """Answer tasks in an endless loop."""
@@ -140,8 +150,8 @@ class _Server:
             self._connection.send(None)  # started: from now on the driver waits for this task
             self._say(self._answer(task))
 
-    def _prepare(self) -> _Prepared:
-        self._prepared = self._prepared or _Prepared(self._setup)
+    def _prepare(self) -> Prepared:
+        self._prepared = self._prepared or Prepared(self._setup)
         return self._prepared
 
     def _answer(self, task: Work) -> Event:
@@ -149,12 +159,17 @@ class _Server:
             self._say(Epoch(task.key, report))
 
         try:
-            prepared = self._prepare()
-            done = perform(task.work, prepared.source, prepared.data, on_epoch, prepared.task)
-            return Done(task.key, done)
+            return Done(task.key, self._prepare().perform(task, on_epoch))
         except (BrokenPipeError, ConnectionResetError):
             raise
         except (Exception, SystemExit) as error:
+            match frameworks.trouble(error):
+                case "memory":
+                    return Crowded(task.key, str(as_ours(error)))
+                case "device":  # nothing can be computed there in this process any more
+                    print(f"the GPU doesn't answer any more: {error}", file=sys.stderr)
+                    sys.stderr.flush()
+                    os._exit(_LOST)
             return Failed(task.key, as_ours(error))
 
     def _say(self, event: Event) -> None:

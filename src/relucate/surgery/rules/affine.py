@@ -34,8 +34,8 @@ def redundant_bias(facts: Facts) -> Iterator[Hit]:
     ## Example
 
     ```python
-    import keras
     import relucate
+    import keras
     from keras import layers as kl
 
     net = keras.Sequential([
@@ -172,8 +172,8 @@ def missing_bias(facts: Facts) -> Iterator[Hit]:
     ## Example
 
     ```python
-    import keras
     import relucate
+    import keras
     from keras import layers as kl
 
     net = keras.Sequential([
@@ -279,8 +279,8 @@ def absorbable_scale(facts: Facts) -> Iterator[Hit]:
     ## Example
 
     ```python
-    import keras
     import relucate
+    import keras
     from keras import layers as kl
 
     net = keras.Sequential([

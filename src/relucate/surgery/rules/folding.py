@@ -37,8 +37,8 @@ def padded_fold(facts: Facts) -> Iterator[Hit]:
     ## Example
 
     ```python
-    import keras
     import relucate
+    import keras
     from keras import layers as kl
 
     net = keras.Sequential([

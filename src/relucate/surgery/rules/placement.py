@@ -35,8 +35,8 @@ def mixed_orders(facts: Facts) -> Iterator[Hit]:
     ## Example
 
     ```python
-    import keras
     import relucate
+    import keras
     from keras import layers as kl
 
     net = keras.Sequential([
@@ -122,8 +122,8 @@ def norm_at_output(facts: Facts) -> Iterator[Hit]:
     ## Example
 
     ```python
-    import keras
     import relucate
+    import keras
     from keras import layers as kl
 
     net = keras.Sequential([
@@ -212,8 +212,8 @@ def stacked_norms(facts: Facts) -> Iterator[Hit]:
     ## Example
 
     ```python
-    import keras
     import relucate
+    import keras
     from keras import layers as kl
 
     net = keras.Sequential([
@@ -299,8 +299,8 @@ def no_activation(facts: Facts) -> Iterator[Hit]:
     ## Example
 
     ```python
-    import keras
     import relucate
+    import keras
     from keras import layers as kl
 
     net = keras.Sequential([

@@ -37,8 +37,8 @@ def mixed_settings(facts: Facts) -> Iterator[Hit]:
     ## Example
 
     ```python
-    import keras
     import relucate
+    import keras
     from keras import layers as kl
 
     net = keras.Sequential([
@@ -135,8 +135,8 @@ def slow_statistics(facts: Facts) -> Iterator[Hit]:
     ## Example
 
     ```python
-    import keras
     import relucate
+    import keras
     from keras import layers as kl
 
     net = keras.Sequential([
@@ -219,8 +219,8 @@ def batch_at_inference(facts: Facts) -> Iterator[Hit]:
     ## Example
 
     ```python
-    import keras
     import relucate
+    import keras
     from keras import layers as kl
 
     image = keras.Input((8, 8, 3))

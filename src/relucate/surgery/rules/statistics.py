@@ -57,9 +57,9 @@ def unmoved_statistics(facts: Facts) -> Iterator[Hit]:
     ## Example
 
     ```python
+    import relucate
     import keras
     import numpy as np
-    import relucate
     from keras import layers as kl
 
     net = keras.Sequential([
@@ -138,8 +138,8 @@ def dead_channels(facts: Facts) -> Iterator[Hit]:
     ## Example
 
     ```python
-    import keras
     import relucate
+    import keras
     from keras import layers as kl
 
     net = keras.Sequential([
@@ -208,8 +208,8 @@ def vanished_scale(facts: Facts) -> Iterator[Hit]:
     ## Example
 
     ```python
-    import keras
     import relucate
+    import keras
     from keras import layers as kl
 
     net = keras.Sequential([
@@ -299,8 +299,8 @@ def broken_values(facts: Facts) -> Iterator[Hit]:
     ## Example
 
     ```python
-    import keras
     import relucate
+    import keras
     from keras import layers as kl
 
     net = keras.Sequential([
@@ -374,8 +374,8 @@ def statistics_contradict_order(facts: Facts) -> Iterator[Hit]:
     ## Example
 
     ```python
-    import keras
     import relucate
+    import keras
     from keras import layers as kl
 
     net = keras.Sequential([

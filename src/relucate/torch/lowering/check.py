@@ -19,6 +19,7 @@ from torch import fx
 from ...errors import Refused
 from ...train.framework import Lowerable, Steps
 from ...train.task import CLASSIFICATION, Task
+from ..precision import float32
 from .lower import Lowered, lower
 
 _TOLERANCE = 1e-3  # of a node's own scale, in float32
@@ -47,6 +48,7 @@ def lower_checked(source: Lowerable, *, check: bool = True, task: Task = CLASSIF
     return lowered
 
 
+@float32()
 def check_lowering(source: Lowerable, lowered: Lowered) -> None:
     """Compare `lowered` with `source`, node by node, at inference and in training mode.
 
@@ -62,9 +64,7 @@ def check_lowering(source: Lowerable, lowered: Lowered) -> None:
     noise = {**graph.tensors, **noise}  # constants stay as they are
     shape = [32 if size is None else size for size in graph.nodes[graph.inputs[0]].shape[1:]]
     x = random.normal(size=(8, *shape)).astype(np.float32)
-    precision = torch.get_float32_matmul_precision()
     try:
-        torch.set_float32_matmul_precision("highest")
         for training in (False, True):
             source.load(noise)
             lowered.set_tensors({key: noise[key] for key in lowered.bindings})
@@ -75,7 +75,6 @@ def check_lowering(source: Lowerable, lowered: Lowered) -> None:
                 if key in expected:
                     _agree(f"tensor '{key}'", expected[key], array, source, training)
     finally:
-        torch.set_float32_matmul_precision(precision)
         source.load(graph.tensors)
         lowered.set_tensors({key: graph.tensors[key] for key in lowered.bindings})
 

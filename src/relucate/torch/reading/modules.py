@@ -6,14 +6,20 @@ nothing that the base computes. Called by `reader` and, through `find`, by `tran
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import nn
 
 from . import calls
 from .calls.handler import Handler
 from .frozen import is_frozen_batch_norm, read_frozen
+from .own_activations import own_activation
 from .own_norms import own_norm, read_own_norm
 from .transformers import TRANSFORMERS, attention
+from .translator import Translator
+from .wrapped_norms import norm_ranks, read_wrapped_norm
 
 MODULES: dict[type, Handler] = {
     **calls.MODULES,
@@ -42,9 +48,18 @@ def find(module: nn.Module) -> Handler | None:
     if is_frozen_batch_norm(module):
         return read_frozen
     base = _base(module)
+    if base is None and own_norm(module) is not None:
+        return read_own_norm
     if base is None:
-        return None if own_norm(module) is None else read_own_norm
+        act = own_activation(module)
+        known = read_wrapped_norm if norm_ranks(module) else None
+        return known if act is None else partial(_read_as, act)
     return MODULES[base]
+
+
+def _read_as(act: nn.Module, t: Translator, m: Any, input: Any) -> Any:
+    """Read a module as another one that computes the same."""
+    return MODULES[type(act)](t, act, input)
 
 
 def is_known_whole(module: nn.Module) -> bool:

@@ -34,15 +34,23 @@ class OwnNorm:
         op: "layer_norm", "rms_norm" or "group_norm".
         axis: of the channels: 1 or -1.
         groups: of a group norm; else 0.
+        above: what is added to the module's weight: 1 in Gemma's, 0 in others.
     """
 
     op: str
     axis: int
     epsilon: float
     groups: int = 0
+    above: float = 0.0
+
+    @property
+    def layout(self) -> str:
+        """How the weight is kept (`graph.layouts`)."""
+        return "less_one" if self.above else "same"
 
     def of(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         """Return the norm of x."""
+        weight = weight + self.above if weight is not None and self.above else weight
         if self.op == "group_norm":
             return F.group_norm(x, self.groups, weight, bias, self.epsilon)
         last = x.movedim(self.axis, -1)
@@ -100,6 +108,7 @@ def _candidates(twin: Any) -> Iterator[OwnNorm]:
             yield OwnNorm("layer_norm", axis, epsilon)
             if getattr(twin, "bias", None) is None:
                 yield OwnNorm("rms_norm", axis, epsilon)
+                yield OwnNorm("rms_norm", axis, epsilon, above=1.0)
         if isinstance(groups, int) and groups > 0:
             yield OwnNorm("group_norm", 1, epsilon, groups)
 
@@ -137,7 +146,7 @@ def read_own_norm(t: Translator, m: Any, input: Any) -> Data:
     x, norm = need_data(input), own_norm(m)
     if norm is None or len(x.shape) < 2 or (norm.axis == 1 and len(x.shape) != 4):
         raise Unknown("a norm on values of a shape that it wasn't seen with")
-    weights = {"gamma": Weight(m.weight)}
+    weights = {"gamma": Weight(m.weight, norm.layout)}
     if getattr(m, "bias", None) is not None:
         weights["beta"] = Weight(m.bias)
     if norm.op == "group_norm":

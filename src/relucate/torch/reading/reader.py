@@ -221,7 +221,7 @@ def _tensor(model: nn.Module, value: Any) -> Any:
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value)
     if isinstance(value, Tensor):
-        return value.detach()
+        return _beside(model, value.detach())
     if isinstance(value, (tuple, list)) and not _is_shape(value):
         return type(value)(_tensor(model, item) for item in value)
     if isinstance(value, Mapping):
@@ -240,6 +240,13 @@ def _tensor(model: nn.Module, value: Any) -> Any:
         return torch.zeros(shape, dtype=like.dtype, device=like.device)
     except (RuntimeError, TypeError) as error:  # out of memory, or beyond 64 bits
         raise InputError(f"an example of shape {shape} can't be made: it is too large.") from error
+
+
+def _beside(model: nn.Module, tensor: Tensor) -> Tensor:
+    """Return a tensor on the model's device, if all of the model is on one."""
+    places = {x.device for x in (*model.parameters(), *model.buffers())}
+    known = len(places) == 1 and "meta" not in {x.type for x in (*places, tensor.device)}
+    return tensor.to(places.pop()) if known else tensor
 
 
 # Leaves.

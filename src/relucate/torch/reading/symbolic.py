@@ -151,6 +151,9 @@ def trace(
     if not torch.equal(numbers, torch.get_rng_state()):
         torch.set_rng_state(numbers)
         raise Stopped("its forward draws random numbers in eval mode")
+    for node in graph.nodes:  # of a registered function's result, if that was traced into
+        if node.op != "call_function" or canonical(node.target, {})[0]:
+            node.meta.pop("is_wrapped", None)
     made = {name: x for x, name in tracer.tensor_attrs.items() if name.startswith(_CONSTANT)}
     program = _program(view, graph, made)
     program.changed = changed

@@ -11,7 +11,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -56,7 +56,8 @@ class Translator(Builder):
         self.obstacles: list[str] = []
         self._env: dict[fx.Node, Any] = {}
         self._stored: dict[int, list[fx.Node]] = {}  # storage -> names that may share it
-        self._stale: dict[fx.Node, str] = {}
+        self._stale: dict[fx.Node, Callable[[], Data]] = {}  # -> its value, changed by a view
+        self._exported = False
         self._alone: set[int] = set()
         # For who writes the model back: traced name -> node, at each call and when it was made.
         self.reads: dict[str, dict[str, str]] = {}
@@ -70,6 +71,7 @@ class Translator(Builder):
 
         Raises: Stopped: something can't be found out in this way. Mismatch: shapes don't fit.
         """
+        self._exported = program.way == "export"
         for name in program.changed:
             self._note_change(name)
         taken = set(self.view.modules)
@@ -140,9 +142,7 @@ class Translator(Builder):
         """Return nested arguments with the values of the traced names."""
         if isinstance(value, fx.Node):
             if value in self._stale:
-                raise Stopped(
-                    f"{self._stale[value]} changes a tensor in place that is read again as a view"
-                )
+                self._env[value] = self._stale.pop(value)()
             return self._env[value]
         if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
             made = [self.resolve(item) for item in value]
@@ -289,17 +289,54 @@ class Translator(Builder):
 
     def _changed(self, target: Any, value: Any) -> Any:
         """Let all later readers of `target` get `value`, and none a stale view of it."""
+        if isinstance(target, Tensor) and isinstance(value, Data) and self._exported:
+            return self._filled(target, value)
         if not isinstance(target, Data) or not isinstance(value, Data):
             raise Stopped("it changes part of a tensor in place")
-        where = describe(self._current.target) if self._current else ""
         changed = replace(value, storage=target.storage)
         for node in self._stored.get(target.storage, ()):
             old = self._env[node]
             if (old.name, old.shape, old.lead) == (target.name, target.shape, target.lead):
                 self._env[node] = changed
             else:
-                self._stale[node] = where
+                earlier = self._stale.get(node, partial(_same, old))
+                self._stale[node] = self.later(partial(self._renewed, earlier, changed))
         return changed
+
+    def _filled(self, target: Tensor, value: Data) -> Data:
+        """Let all later readers of a constant's memory get what depends on the values put there.
+
+        Raises: Stopped: a tensor of the model.
+        """
+        place = _memory(target)
+        if any(_memory(x) == place for x in self.view.root.state_dict().values()):
+            raise Stopped("it puts values into a tensor of the model")
+        for node, held in list(self._env.items()):
+            if isinstance(held, (list, tuple)) and any(_memory(x) == place for x in flat(held)):
+                raise Stopped("it puts values into a part of a tensor")
+            if _memory(held) != place:
+                continue
+            known = held is target
+            made = value if known else self._holding(value, held)
+            self._bind(node, replace(made, storage=value.storage))
+        return value
+
+    def _holding(self, value: Data, held: Tensor) -> Data:
+        kind = describe(self._current.target) if self._current else ""
+        inputs, shape = [self.merged_by_a_node(value)], tuple(held.shape)
+        return self.unknown(kind, "a view of it is changed", inputs, shape, held.dtype)
+
+    def _renewed(self, earlier: Callable[[], Data], changed: Data) -> Data:
+        """Return what a tensor is after a change of another view of its memory: it isn't known.
+
+        Raises: Stopped: in what torch.fx traced, from which the calls are written again.
+        """
+        where, old = describe(self._current.target) if self._current else "", earlier()
+        if not self._exported:
+            raise Stopped(f"{where} changes a tensor in place that is read again as a view")
+        inputs = [self.merged_by_a_node(x) for x in (old, changed)]
+        made = self.unknown(where, "a view of it is changed", inputs, old.shape, old.dtype)
+        return replace(made, storage=old.storage)
 
     def opaque(
         self,
@@ -353,6 +390,16 @@ def _why(module: nn.Module) -> str:
     if type(module).__module__.startswith("torch.ao."):
         return "a quantized module"
     return "not a module that the reader knows"
+
+
+def _memory(value: Any) -> int | None:
+    """Return where a constant is kept; None: it is no tensor, or an empty one."""
+    dense = isinstance(value, Tensor) and value.layout == torch.strided
+    return (value.untyped_storage().data_ptr() or None) if dense else None
+
+
+def _same(value: Data) -> Data:
+    return value
 
 
 @cache

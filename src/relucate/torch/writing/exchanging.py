@@ -2,8 +2,9 @@
 
 Where a linear layer, its norm and its activation are modules that are called one after the other,
 another order of the three is the same class with the same forward, and other modules under the
-names that it calls; a norm that went leaves nn.Identity, or the shift that is left of it. Pure: two Graphs and the modules that a
-reading found. Called by `writer`; that what it says is what happens is shown by `proving`.
+names that it calls; a norm that went leaves nn.Identity, or the shift that is left of it. Pure: two
+Graphs and the modules that a reading found. Called by `writer`; that what it says is what happens
+is shown by `proving`.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ def _places(old: Graph, modules: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def _layer(old: Graph, name: str | None) -> str | None:
     """Return the layer of a node; that of a new one has a name that none of the old graph has."""
-    return old.nodes[name].layer if name in old.nodes else name and f"{name} (new)"
+    if name is None:
+        return None
+    return old.nodes[name].layer if name in old.nodes else f"{name} (new)"
 
 
 def _is_single(old: Graph, names: list[str]) -> bool:

@@ -36,7 +36,7 @@ class Exchanged(NamedTuple):
     """A call of a method, by its number in the order of ast.walk, and what is called instead."""
 
     method: str
-    index: int
+    number: int
     attribute: str
     receiver: bool  # the tensor is what the call is a method of: x.relu()
 
@@ -251,7 +251,7 @@ def _compiled(method: _Method, edits: list[Exchanged]) -> Any:
     inner, definition = method.inner, copy.deepcopy(method.definition)
     calls = [node for node in ast.walk(definition) if isinstance(node, ast.Call)]
     for edit in edits:
-        _exchange(calls[edit.index], method.myself, edit)
+        _exchange(calls[edit.number], method.myself, edit)
     free = ", ".join(inner.__code__.co_freevars)
     factory: Any = ast.parse(f"def {_FACTORY}({free}):\n    return {definition.name}")
     factory.body[0].body.insert(0, definition)

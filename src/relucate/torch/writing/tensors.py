@@ -17,7 +17,8 @@ from ...errors import Refused
 from ...graph import Graph, Node
 from ...graph.layouts import to_torch
 from ..lowering.lower import Binding
-from ..reading.own_norms import own_norm, seen_norm
+from ..reading.own_norms import OwnNorm, own_norm, seen_norm
+from ..reading.wrapped_norms import inner_norm, norm_ranks
 
 NAMES = {
     "kernel": "weight",
@@ -86,19 +87,22 @@ def refit(module: nn.Module, node: Node, graph: Graph) -> None:
 
     Raises: Refused: a module whose attributes aren't known.
     """
+    if norm_ranks(module) and (inner := inner_norm(module)) is not None:
+        refit(inner, node, graph)
+        return
     norm = own_norm(module)
     known = isinstance(module, (nn.Linear, nn.LayerNorm, nn.GroupNorm, *_CONVS, *_NORMS))
     modes = {part: part.training for part in module.modules()}
     module.eval()  # a spectral norm takes a step each time that its weight is read in training mode
     if known or norm:
-        _refit(module, node, graph)
+        _refit(module, node, graph, norm)
     if not known and (norm is None or seen_norm(module) != norm):
         raise Refused(f"'{node.layer}' ({type(module).__name__}) can't take other parameters.")
     for part, training in modes.items():
         part.training = training
 
 
-def _refit(module: nn.Module, node: Node, graph: Graph) -> None:
+def _refit(module: nn.Module, node: Node, graph: Graph, norm: OwnNorm | None) -> None:
     like = next((p for p in (*module.parameters(), *module.buffers()) if p.dim()), None)
     held = {NAMES[role]: role for role in node.arrays}
     names = ["weight", "bias"]
@@ -107,7 +111,7 @@ def _refit(module: nn.Module, node: Node, graph: Graph) -> None:
         if role is None:
             setattr(module, name, None)
             continue
-        layout = layout_of(node, role)
+        layout = norm.layout if norm and role == "gamma" else layout_of(node, role)
         array = to_torch(graph.tensors[node.arrays[role]], layout)
         if name not in module._parameters:
             _check_computed(module, node, name, array.shape)

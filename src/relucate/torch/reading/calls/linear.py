@@ -137,6 +137,17 @@ def _matmul(t: Translator, input: Any, other: Any) -> Data:
     return t.emit("matmul", [input, other], shape=tuple((x @ y).shape))
 
 
+def _addmm(
+    t: Translator, input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1
+) -> Data:
+    """Emit a dense layer, as GPT-2 writes it: its weight isn't turned."""
+    x = need_data(mat1)
+    plain = isinstance(input, Tensor) and isinstance(mat2, Tensor) and input.ndim == 1
+    if not plain or (beta, alpha) != (1, 1):
+        raise Unknown("not a bias and a matrix of weights")
+    return t.emit("dense", [x], {}, {"kernel": Weight(mat2), "bias": Weight(input)})
+
+
 def _einsum(t: Translator, equation: Any, *operands: Any) -> Data:
     if not isinstance(equation, str) or len(operands) == 1:
         operands = tuple(t.items(operands[0])) if operands else ()
@@ -182,6 +193,7 @@ FUNCTIONS: dict[str, Handler] = {
     **{f"conv_transpose{n}d": _conv_transpose(n) for n in NUMBERS},
     "linear": _linear,
     **dict.fromkeys(("matmul", "bmm", "mm"), _matmul),
+    "addmm": _addmm,
     "einsum": _einsum,
     "embedding": _embedding,
     "functional_embedding": functional(nn.functional.embedding, _looked_up),

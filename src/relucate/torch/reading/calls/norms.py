@@ -53,7 +53,9 @@ def _mode(t: Translator, running_mean: Any, momentum: float | None) -> dict[str,
     return {"momentum": kept, "frozen": frozen}
 
 
-def _batch_norm_module(*ranks: int, axis: int = 1) -> Handler:
+def batch_norm_module(*ranks: int, axis: int = 1) -> Handler:
+    """Return the handler of a batch norm over one axis, for inputs of these numbers of axes."""
+
     def handler(t: Translator, m: Any, input: Any) -> Data:
         x = need_data(input)
         if ranks and len(x.shape) not in ranks:
@@ -179,11 +181,11 @@ FUNCTIONS: dict[str, Handler] = {
     "local_response_norm": _local_response_norm,
 }
 MODULES: dict[type, Handler] = {
-    nn.BatchNorm1d: _batch_norm_module(2, 3),
-    nn.BatchNorm2d: _batch_norm_module(4),
-    nn.BatchNorm3d: _batch_norm_module(5),
-    nn.SyncBatchNorm: _batch_norm_module(),
-    TokenBatchNorm: _batch_norm_module(axis=-1),
+    nn.BatchNorm1d: batch_norm_module(2, 3),
+    nn.BatchNorm2d: batch_norm_module(4),
+    nn.BatchNorm3d: batch_norm_module(5),
+    nn.SyncBatchNorm: batch_norm_module(),
+    TokenBatchNorm: batch_norm_module(axis=-1),
     **numbered("InstanceNorm", _instance_norm_module),
     nn.LayerNorm: module_as(_layer_norm, "normalized_shape", "weight", "bias", "eps"),
     nn.RMSNorm: module_as(_rms_norm, "normalized_shape", "weight", "eps"),

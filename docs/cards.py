@@ -1,0 +1,185 @@
+"""Write our own results into the pages: python docs/cards.py [--check]
+
+A page has a mark for each result, and what stands between a mark and its end is made from the cards
+in src/relucate/records/own, never typed:
+
+    <!-- cards: cifar10-cnn-*-early digits-mlp-tanh -->     a table, a row for each result
+    <!-- /cards -->
+    <!-- card: cifar10-cnn-relu-early difference --><!-- /card -->     one number in a sentence
+
+Several names or patterns may stand in a mark; the fields of a single card are before, after, none
+and difference. The picture of all cards on CIFAR-10 is drawn again too. A test compares the pages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+from relucate.records.place import place_of_norm
+from relucate.records.results import Result, known
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PICTURE = ROOT / "docs" / "images" / "cards.svg"
+PICTURED = "cifar10-*"
+_MARK = re.compile(r"(<!-- (cards?): ([^>]*?) -->)(.*?)(<!-- /\2 -->)", re.DOTALL)
+_HEAD = "| network, data | activation | trained | before | after | after minus before | pairs | |"
+
+
+def results(patterns: str) -> list[Result]:
+    """Return our own results whose card fits one of the patterns, in their order.
+
+    Raises: ValueError: none fits a pattern.
+    """
+    own, found = [row for row in known() if row.study.own], []
+    for pattern in patterns.split():
+        fitting = [row for row in own if fnmatch(row.study.id, pattern) and row not in found]
+        if not fitting and not any(fnmatch(row.study.id, pattern) for row in own):
+            raise ValueError(f"no card is called {pattern}")
+        found += fitting
+    return found
+
+
+def rendered(text: str) -> str:
+    """Return a page's text with what its marks stand for."""
+    return _MARK.sub(lambda mark: mark[1] + _between(mark[2], mark[3]) + mark[5], text)
+
+
+def _between(kind: str, what: str) -> str:
+    if kind == "cards":
+        lines = [_HEAD, "|---" * 8 + "|", *map(_line, results(what))]
+        return "\n" + "\n".join(lines) + "\n"
+    name, field = what.split()
+    (row,) = results(name)
+    return _difference(row, words=True) if field == "difference" else _score(row, field)
+
+
+def _line(row: Result) -> str:
+    columns = [
+        f"`{row.net}`, {row.data.removesuffix(' examples').replace('.npz', '')}",
+        row.act,
+        _trained(row),
+        _score(row, "before"),
+        _score(row, "after"),
+        _difference(row),
+        str(row.runs),
+        _verdict(row),
+    ]
+    return "| " + " | ".join(columns) + " |"
+
+
+def _trained(row: Result) -> str:
+    words = [row.setting]
+    words += [f"{row.norm} norm"] if row.norm != "batch" else []
+    words += ["each order's own rate"] if row.tuned else []
+    digits = 2 if row.unit == "%" else 3
+    words += [
+        f"{order} {score['value']:.{digits}f}{_unit(row)}"
+        for order, score in row.scores.items()
+        if place_of_norm(order) not in ("before", "after")
+    ]
+    return ", ".join(words)
+
+
+def _score(row: Result, place: str) -> str:
+    found = [score for order, score in row.scores.items() if place_of_norm(order) == place]
+    digits = 2 if row.unit == "%" else 3
+    sd = f" ± {found[0]['sd']:.{digits}f}" if "sd" in found[0] else ""
+    return f"{found[0]['value']:.{digits}f}{sd}{_unit(row)}"
+
+
+def _unit(row: Result) -> str:
+    return " %" if row.unit == "%" else f" {row.metric}"
+
+
+def _difference(row: Result, *, words: bool = False) -> str:
+    digits = 2 if row.unit == "%" else 3
+    text = f"{row.difference:+.{digits}f}"
+    if row.interval is None:
+        return text
+    low, high = (f"{end:+.{digits}f}" for end in row.interval)
+    if not words:
+        return f"{text} ({low} to {high})"
+    unit = "points" if row.unit == "%" else row.metric
+    level = 100 * row.details.get("level", 0.95)
+    return f"{text} {unit} ({level:.4g} % interval {low} to {high}, {row.runs} pairs)"
+
+
+def _verdict(row: Result) -> str:
+    if row.verdict != "better":
+        return row.verdict
+    return f"{'after' if (row.difference or 0) > 0 else 'before'} is better"
+
+
+def digest() -> str:
+    """Return what identifies the numbers in the picture."""
+    numbers = [[row.study.id, row.difference, row.interval] for row in _pictured()]
+    return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()[:16]
+
+
+def _pictured() -> list[Result]:
+    found = [row for row in known() if row.study.own and fnmatch(row.study.id, PICTURED)]
+    return [row for row in found if row.interval is not None]
+
+
+def draw() -> None:
+    """Draw the differences of all cards on CIFAR-10 with their intervals."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams["svg.hashsalt"] = "relucate"
+    rows = sorted(_pictured(), key=lambda row: row.difference or 0.0)
+    figure = Figure(figsize=(8, 0.9 + 0.3 * len(rows)), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    axes.axvspan(-0.5, 0.5, color="#e8ebf0")
+    axes.axvline(0, color="black", linewidth=0.8)
+    for place, row in enumerate(rows):
+        colour = "#d55e00" if (row.difference or 0) > 0 else "#0072b2"
+        axes.plot(row.interval or (), [place, place], color=colour, linewidth=2)
+        axes.plot([row.difference], [place], "o", color=colour, markersize=5)
+    axes.set_yticks(range(len(rows)), map(_label, rows), fontsize=8)
+    figure.supxlabel(
+        "after minus before, points of accuracy; shaded: the margin of 0.5", fontsize=9
+    )
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.savefig(PICTURE, metadata={"Date": None, "Description": digest()})
+
+
+def _label(row: Result) -> str:
+    """Return a row's label in the picture, without the settings that its kind of row shares."""
+    shared = ["width ", "affine never", "fc_dropout 0.5"]
+    shared += [] if "batch" in row.study.id else ["batch "]
+    words = [word for word in _trained(row).split(", ") if not word.startswith(tuple(shared))]
+    return f"{row.net}, {row.act}, {', '.join(words)} ({row.runs} pairs)"
+
+
+def stale() -> Iterator[str]:
+    """Yield the pages, and the picture, that differ from the cards."""
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        if rendered(text) != text:
+            yield str(page.relative_to(ROOT))
+    if _pictured() and (not PICTURE.is_file() or digest() not in PICTURE.read_text("utf-8")):
+        yield str(PICTURE.relative_to(ROOT))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="only say which pages differ")
+    found = list(stale())
+    print("\n".join(found) or "All pages show what the cards say.")
+    if parser.parse_args().check:
+        raise SystemExit(bool(found))
+    for page in PAGES:
+        page.write_text(rendered(page.read_text("utf-8")), "utf-8")
+    draw()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The forest plot: one row an effect, its interval against zero and the margin.
+
+With one comparison it is the picture of the answer. Rows of comparisons also show each pair.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from relucate.report.effects import Effect, effects
+from relucate.report.numbers import Units, known
+from relucate.report.plots.axis import difference_axis, interval_mark, reach_of, who_is_ahead
+from relucate.report.plots.rows import above, name_rows
+from relucate.report.plots.style import Pen, dress, rows_height
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def height(study: dict[str, Any], pen: Pen) -> float:
+    """Return the picture's height in inches."""
+    names = _names(effects(study))
+    return rows_height(len(names), 0.5 if above(names, pen) else 0.36, 1.1)
+
+
+def missing(study: dict[str, Any]) -> str:
+    """Return why there is no such picture, or ""."""
+    found = any(known(effect.estimate) for effect in effects(study))
+    return "" if found else "no pair has a result in both arms"
+
+
+def draw(axes: Axes, study: dict[str, Any], pen: Pen) -> None:
+    """Draw a row per effect, from top to bottom."""
+    found, units = effects(study), Units.of_study(study)
+    difference_axis(axes, units, study["margin"], reach_of(found, study["margin"]), pen)
+    scale = units.metric.scale
+    rows = name_rows(axes, _names(found), pen)
+    for row, effect in zip(rows, found, strict=True):
+        _pairs(axes, effect, row, scale, pen)
+        interval_mark(axes, effect, row, scale, pen)
+    _sides(axes, found, units, pen)
+    dress(axes, pen)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _names(found: list[Effect]) -> list[str]:
+    """Return the rows' names; one row alone needs none."""
+    return [effect.name for effect in found] if len(found) > 1 else [""]
+
+
+def _pairs(axes: Axes, effect: Effect, row: float, scale: float, pen: Pen) -> None:
+    """Draw each pair's difference as a small mark below the interval."""
+    places = np.full(len(effect.seeds), row - 0.22)
+    axes.plot(
+        scale * np.array(effect.seeds),
+        places,
+        "|",
+        color=pen.ink("muted"),
+        markersize=6,
+        markeredgewidth=1.0,
+        zorder=2,
+    )
+
+
+def _sides(axes: Axes, found: list[Effect], units: Units, pen: Pen) -> None:
+    """Write who is ahead on which side, if it is the same in every row."""
+    if len({effect.against for effect in found}) > 1:
+        return
+    arms = {effect.arm for effect in found}
+    arm = "" if len(arms) == 1 else "the row's arm"
+    who_is_ahead(axes, found[0], units, pen, arm=arm)

@@ -1,0 +1,75 @@
+"""The devices of a study's runs: from the user's text, checked before a worker starts.
+
+Not here: what PyTorch sees (`torch/framework.py`), which worker gets which (`executors/local.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+from ..frameworks import HOST, named
+
+_NAME = re.compile(r"([a-z]+)(?::(\d{1,4}))?")
+_KINDS = ("cpu", "cuda", "mps", "xpu")
+
+
+@dataclass(frozen=True)
+class Devices:
+    """A kind of device, auto for what there is, and which ones of it; none: all that are visible.
+
+    >>> Devices.of("cuda:0,cuda:2")
+    Devices(kind='cuda', numbers=(0, 2))
+    """
+
+    kind: str
+    numbers: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, text: object) -> Devices:
+        """Return the devices that a text names.
+
+        Raises: InputError: it isn't auto, a kind of device, or numbered GPUs.
+        """
+        if text == "auto":
+            return cls("auto")
+        parts = [part.strip() for part in text.split(",")] if isinstance(text, str) else []
+        found = [_NAME.fullmatch(part) for part in parts]
+        names = [(match[1], match[2]) for match in found if match and match[1] in _KINDS]
+        kinds, numbers = {kind for kind, _ in names}, [number for _, number in names]
+        numbered = kinds == {"cuda"} and None not in numbers and len(set(names)) == len(names)
+        if len(names) != len(parts) or not (len(names) == 1 or numbered):
+            raise InputError(
+                f"device must be auto, {', '.join(_KINDS)}, or numbered GPUs such as cuda:1 or "
+                f"cuda:0,cuda:2; got {text!r:.80}."
+            )
+        return cls(kinds.pop(), tuple(int(number) for number in numbers if number is not None))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The devices as PyTorch names them."""
+        return tuple(f"{self.kind}:{number}" for number in self.numbers) or (self.kind,)
+
+
+def gpus_of(devices: Devices) -> tuple[str, ...]:
+    """Return the GPUs that the workers take in turn, as CUDA_VISIBLE_DEVICES names them.
+
+    None: they aren't NVIDIA's, or there are none and the choice was left open. Asks PyTorch, which
+    takes seconds to import, only if there is a GPU to be used.
+    Raises: InputError: a device that PyTorch doesn't see.
+    """
+    if devices.kind == "cpu" or (devices.kind == "auto" and not _has_nvidia()):
+        return ()
+    host = named(HOST)
+    if devices.kind != "auto":
+        for name in devices.names:
+            host.device(name)
+    visible: Sequence[str] = host.gpus() if devices.kind in ("auto", "cuda") else ()
+    return tuple(visible[number] for number in devices.numbers) or tuple(visible)
+
+
+def _has_nvidia(folder: str = "/dev") -> bool:
+    return any(Path(folder).glob("nvidia[0-9]*"))

@@ -1,0 +1,42 @@
+"""The benchmark of a GPU runs, in small, on a CPU, so that it works where there is a GPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_every_table_of_the_gpu_benchmark(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3)).astype(np.uint8)
+    y = np.arange(60) % 10
+    np.savez(tmp_path / "few.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
+    out = tmp_path / "found.json"
+    command = [sys.executable, "benchmarks/gpu.py", "--smoke", "--rounds", "1"]
+    command += ["--data", f"npz:{tmp_path / 'few.npz'}", "--json", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert all(
+        {"bare loop", "relucate"} <= rows.keys() and rows["relucate"]["ms_per_step"] > 0
+        for rows in found["step"].values()
+    )
+    assert found["32"]["runs"] == 4
+    assert found["side"].keys() == {"1", "2"}
+    assert {run["arm"] for run in found["94"]["runs"]} == {"linear-norm-act", "linear-act-norm"}
+
+
+def test_without_a_gpu_it_says_what_to_do():
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    command = [sys.executable, "benchmarks/gpu.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "PyTorch sees no NVIDIA GPU: --smoke" in done.stderr

@@ -1,0 +1,164 @@
+"""What only a real GPU shows: CUDA graphs, their draws, TF32. Skipped where none is visible."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from relucate.data import load
+from relucate.torch import train, trainer
+from relucate.torch.capture import Step
+from relucate.train import Recipe
+
+from .on_a_gpu import images, net
+
+pytestmark = pytest.mark.cuda
+
+RECIPES = (
+    {},
+    {"optimizer": "adamw", "augment": ("flip", "crop")},
+    {"precision": "bf16", "augment": ("crop",)},
+    {"precision": "tf32", "label_smoothing": 0.1},
+    {"validation": 0.25, "momentum": 0.0},
+)
+
+
+class Functional(nn.Module):
+    """Dropout as a module, called twice, and as a function between."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.drop, self.head = nn.Dropout(0.3), nn.Linear(72, 4)
+
+    def forward(self, x):
+        x = self.drop(x.flatten(1))
+        return self.head(self.drop(F.dropout(x, 0.2, self.training)))
+
+
+class Never(Step):
+    """The step without a graph."""
+
+    def _capture(self):
+        self.note = "not wanted"
+
+
+class Always(Step):
+    """The step with a graph, or an error."""
+
+    def _capture(self):
+        super()._capture()
+        assert not self.note, self.note
+
+
+def state(model):
+    return {key: x.cpu() for key, x in model.state_dict().items()}
+
+
+def trained(kind, build, recipe, monkeypatch, data=None):
+    monkeypatch.setattr(trainer, "Step", kind)
+    model = build()
+    result = train(model, data or images(), recipe, seed=3, device="cuda")
+    return state(model), result
+
+
+@pytest.mark.parametrize("options", RECIPES, ids=str)
+@pytest.mark.parametrize("build", [lambda: net(dropout=0.3), Functional], ids=["net", "functional"])
+def test_the_same_bits_with_and_without_a_graph(options, build, monkeypatch):
+    recipe = Recipe(epochs=3, batch_size=16, **options)
+    ours, first = trained(Always, build, recipe, monkeypatch)
+    theirs, second = trained(Never, build, recipe, monkeypatch)
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+    assert first.loss == second.loss
+    assert first.curve == second.curve
+
+
+def test_a_lowered_network_is_captured(monkeypatch):
+    pytest.importorskip("keras")
+    from .test_capture import lowered
+
+    data = load("digits").subset(400, 100)
+    recipe = Recipe(epochs=3, batch_size=32)
+    ours, first = trained(Always, lowered, recipe, monkeypatch, data)
+    theirs, second = trained(Never, lowered, recipe, monkeypatch, data)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert first.loss == second.loss
+
+
+def test_it_repeats_itself_and_learns():
+    recipe = Recipe(epochs=4, batch_size=16, augment=["flip"])
+    results = [train(net(), images(), recipe, seed=0, device="cuda") for _ in range(2)]
+    assert results[0].metric > 0.9
+    assert results[0].loss == results[1].loss
+    assert results[0].note == ""
+
+
+def test_a_step_that_waits_trains_as_without_and_says_so(monkeypatch):
+    class Waits(nn.Linear):
+        def forward(self, x):
+            x = x.flatten(1)
+            return super().forward(x / x.abs().max().item())
+
+    def build():
+        torch.manual_seed(0)
+        return Waits(72, 4)
+
+    recipe = Recipe(epochs=2, batch_size=16)
+    ours, result = trained(Step, build, recipe, monkeypatch)
+    theirs, _ = trained(Never, build, recipe, monkeypatch)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert "waits for values of the GPU" in result.note
+
+
+def test_training_works_after_a_capture_that_failed(monkeypatch):
+    def broken(step):
+        torch.cuda.current_stream().synchronize()
+        raise AssertionError("a capture allowed this")
+
+    class Fails(Step):
+        def _captured(self):
+            own, self._step = self._step, lambda: broken(self)
+            try:
+                return super()._captured()
+            finally:
+                self._step = own
+
+    recipe = Recipe(epochs=2, batch_size=16)
+    ours, result = trained(Fails, net, recipe, monkeypatch)
+    theirs, _ = trained(Never, net, recipe, monkeypatch)
+    assert "can't be captured" in result.note
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_full_float32_agrees_with_the_cpu_and_tf32_less():
+    recipe = Recipe(epochs=1, batch_size=16, lr=1e-3)
+    here = net()
+    train(here, images(), recipe, seed=0)
+    off = {}
+    for precision in ("fp32", "tf32"):
+        there = net()
+        train(there, images(), recipe.changed(precision=precision), seed=0, device="cuda")
+        pairs = zip(state(here).values(), state(there).values(), strict=True)
+        off[precision] = max(float((a - b).abs().max()) for a, b in pairs if a.is_floating_point())
+    assert off["fp32"] < 1e-3
+    assert off["fp32"] < off["tf32"]
+
+
+def test_a_deep_network_of_keras_is_lowered_and_trains_there():
+    pytest.importorskip("keras")
+    import relucate
+
+    random = np.random.default_rng(0)
+    x = random.normal(size=(256, 32, 32, 3)).astype(np.float32)
+    y = np.arange(256) % 10
+    study = relucate.compare(
+        "vgg",
+        (x, y, x[:64], y[:64]),
+        options={"depth": 16, "width": 16},
+        recipe={"epochs": 1},
+        pairs=1,
+        device="cuda",
+    )
+    assert study.to_dict()["engine"]["name"] == "torch"
