@@ -14,6 +14,10 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check
 	$(PIP) install --quiet -c constraints.txt -e '.[torch,jax,test,check]'
 	touch $@
 
+.venv/.nightly: .venv/.dev
+	$(PIP) install --quiet -c constraints.txt -e '.[torch,ray,docs]'
+	touch $@
+
 .venv/.docs: .venv/.user
 	$(PIP) install --quiet -c constraints.txt -e '.[torch,docs]'
 	touch $@
@@ -24,7 +28,7 @@ demo: .venv/.user
 test: .venv/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not nightly"
 
-nightly: .venv/.dev
+nightly: .venv/.nightly
 	$(BIN)/python -m pytest -m nightly
 
 check: .venv/.dev

@@ -215,7 +215,7 @@ def mackey_glass(length: int = 4000, lags: int = 16, ahead: int = 24) -> tuple[n
 
 def run(row: Row, folder: Path, cards: Path) -> None:
     """Run a row's command and make its card, unless there is one."""
-    from relucate.api.study import Study
+    from relucate.api.finished import Study
 
     card, out = cards / f"{row.name}.json", folder / "stores" / row.name
     if card.is_file():
@@ -243,7 +243,7 @@ def run(row: Row, folder: Path, cards: Path) -> None:
 
 def remake(row: Row, folder: Path, cards: Path) -> None:
     """Write a row's card again from its store, with the commit that it was trained at."""
-    from relucate.api.study import Study
+    from relucate.api.finished import Study
 
     card, study = cards / f"{row.name}.json", folder / "stores" / row.name / "study.json"
     if not (card.is_file() and study.is_file()):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from relucate.api.study import Study
+from relucate.api.finished import Study
 from relucate.data import make
 from relucate.errors import InputError
 from relucate.report.facts import current

@@ -38,6 +38,6 @@ def fixed(value: Any, reader: Any) -> Any:
     """Return an output as it is if it is symbolic, else as that of a layer that reads `reader`."""
     if isinstance(value, keras.KerasTensor) or not keras.ops.is_tensor(value):
         return value
-    array = keras.ops.convert_to_numpy(value)
+    array: Any = keras.ops.convert_to_numpy(value)
     kind = keras.backend.standardize_dtype(value.dtype)
     return FixedOutput(array.astype("float32") if kind == "bfloat16" else array, kind)(reader)

@@ -91,7 +91,7 @@ def _bounded(op: str, sites: Sequence[Site], seen: Mapping[str, Point]) -> Itera
 
 
 def _sparse(op: str, sites: Sequence[Site], seen: Mapping[str, Point]) -> Iterator[dict[str, Any]]:
-    """Yield whether the next layer reads sparse values with the norm behind a bounded activation."""
+    """Yield whether the next layer reads sparse values with the norm behind the activation."""
     behind = [site for site in sites if site["order"] == "linear-act-norm"]
     found = [_of(site, seen, "next").get("sparsity") for site in behind]
     known = [value for value in found if value is not None]

@@ -121,7 +121,8 @@ _ARM = {
     "mean": _Maybe(_NUMBER),
     "sd": _Maybe(_NUMBER),
     "seconds": _Maybe(_NUMBER),
-    **dict.fromkeys(("n", "parameters?", "norm_parameters?", "diverged"), _COUNT),
+    **dict.fromkeys(("n", "diverged"), _COUNT),
+    **dict.fromkeys(("parameters", "norm_parameters"), _Maybe(_COUNT)),
     "options?": _Each(_PLAIN),
 }
 _RUN = {

@@ -265,7 +265,7 @@ def pair_table(study: dict[str, Any]) -> dict[str, Any]:
             "metrics": [_metric(runs.get((seed, arm["label"])), units) for arm in study["arms"]],
             "differences": [typographic(units.difference(values.get(seed))) for values in by_seed],
         }
-        for seed in sorted({run["seed"] for run in study["runs"]})
+        for seed in dict.fromkeys(run["seed"] for run in study["runs"])
     ]
     return {"rows": rows, "arms": marks(study)}
 

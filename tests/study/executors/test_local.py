@@ -21,6 +21,7 @@ from relucate.study.arms import Arm
 from relucate.study.executors import Crowded, Died, Done, Failed, Setup, Silent, Task
 from relucate.study.executors import perform as work
 from relucate.study.executors.local import LocalExecutor
+from relucate.study.executors.perform import as_ours
 from relucate.study.source import resolve
 
 
@@ -243,6 +244,7 @@ sys.path[:0] = {path!r}
 from dataclasses import replace
 from relucate.study.executors import Done
 from relucate.study.executors.local import LocalExecutor
+from relucate.study.executors.perform import as_ours
 from tests.study.executors.test_local import inspection, run
 import pickle
 setup = pickle.loads(bytes.fromhex({setup!r}))
@@ -360,6 +362,14 @@ class TestHardUse:
 
 
 class TestGpu:
+    def test_a_full_gpu_is_said_in_a_sentence_wherever_a_run_is(self):
+        import torch
+
+        error = as_ours(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."))
+        assert "the GPU has too little memory" in str(error)
+        assert "--batch-size" in str(error)
+        assert "Traceback" not in str(error)
+
     def test_where_memory_is_short_one_worker_less_goes_on(self, setup, tmp_path):
         crowd = inspection("crowd", note=str(tmp_path / "full"))
         tasks = [("a", inspection()), ("b", crowd), ("c", inspection())]

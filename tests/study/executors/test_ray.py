@@ -32,7 +32,10 @@ from relucate.study.vary import arms_from
 from relucate.train import Metric, Recipe
 
 ray = pytest.importorskip("ray", reason="Ray isn't installed: pip install 'relucate[ray]'")
-pytestmark = pytest.mark.filterwarnings("ignore:Tip. In future versions of Ray:FutureWarning")
+pytestmark = [
+    pytest.mark.nightly,  # Ray takes seconds to start and to end
+    pytest.mark.filterwarnings("ignore:Tip. In future versions of Ray:FutureWarning"),
+]
 
 ROOT = Path(__file__).parents[3]
 LIMIT = 60
@@ -257,7 +260,7 @@ def test_the_bits_of_the_local_executor_and_the_data_only_once(
 
 @pytest.mark.parametrize(
     "graceful",
-    [False, pytest.param(True, marks=pytest.mark.nightly)],
+    [False, True],
     ids=["killed", "told to go"],
 )
 def test_a_node_that_is_lost_midway(graceful, two_nodes, tmp_path):
@@ -289,7 +292,6 @@ def test_a_node_that_is_lost_midway(graceful, two_nodes, tmp_path):
     }
 
 
-@pytest.mark.nightly
 def test_a_process_that_always_ends_itself(two_nodes, tmp_path):
     plan = own(two_nodes.address, notes=str(tmp_path), trouble="always", pairs=1)
     ear = Ear()
@@ -364,9 +366,7 @@ def test_a_worker_that_dies_leaves_standard_output_to_the_result(two_nodes, tmp_
     assert "raylet" not in errors
 
 
-@pytest.mark.parametrize(
-    "sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)]
-)
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_what_runs_and_keeps_what_finished(sent, two_nodes, tmp_path):
     process = command(tmp_path, two_nodes.address, "-O", "seconds=0.4", "-O", f"notes={tmp_path}")
     deadline = time.monotonic() + LIMIT

@@ -210,7 +210,7 @@ class LocalExecutor:
             return Failed(
                 event.key,
                 InputError(
-                    "one run alone needs more memory than its GPU has. Set a smaller batch_size "
+                    "one run alone needs more memory than its GPU has: set a smaller batch_size "
                     f"(--batch-size), or train on another device (--device cpu). {event.reason}"
                 ),
             )

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...data.dataset import Dataset
-from ...errors import InputError, Refused, RelucateError, unknown
+from ...errors import InputError, Refused, RelucateError, briefly, unknown
+from ...frameworks import trouble
 from ...train.run import EpochReport, OnEpoch, RunSpec
 from ...train.task import CLASSIFICATION, Task
 from .. import own
@@ -105,4 +106,9 @@ def as_ours(error: BaseException) -> RelucateError:
         return InputError(str(error))
     if isinstance(error, SystemExit):
         return InputError(f"the user's code ended the process: sys.exit({error.code!r}).")
+    if trouble(error) == "memory":
+        return InputError(
+            f"the GPU has too little memory ({briefly(error)}). Set a smaller batch_size "
+            "(--batch-size), or let fewer runs share it (--jobs, --gpus-per-run)."
+        )
     return InputError("".join(traceback.format_exception(error)[-4:]).strip())

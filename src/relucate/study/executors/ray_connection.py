@@ -122,7 +122,7 @@ def _own_words_only(ray: Any) -> Iterator[None]:
 
     Ray prints there when a worker or a node dies, which the executor's events say in one sentence.
     """
-    module = import_module("ray._private.worker")
+    module: Any = import_module("ray._private.worker")
     printing = getattr(module, "print_to_stdstream", None)
     if printing is None:
         yield

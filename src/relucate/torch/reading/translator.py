@@ -314,7 +314,7 @@ class Translator(Builder):
         for node, held in list(self._env.items()):
             if isinstance(held, (list, tuple)) and any(_memory(x) == place for x in flat(held)):
                 raise Stopped("it puts values into a part of a tensor")
-            if _memory(held) != place:
+            if not isinstance(held, Tensor) or _memory(held) != place:
                 continue
             known = held is target
             made = value if known else self._holding(value, held)

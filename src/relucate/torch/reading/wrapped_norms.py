@@ -31,9 +31,10 @@ def inner_norm(module: nn.Module) -> Any:
     if type(module).__module__.startswith("torch.") or not module._modules:
         return None
     held = [m for m in module.modules() if m._parameters or m._buffers]
-    fits = len(held) == 1 and type(held[0]) in _BATCH_NORMS and held[0] is not module
-    norm: Any = held[0] if fits else None
-    kept = norm is not None and norm.track_running_stats and norm.affine
+    if len(held) != 1 or type(held[0]) not in _BATCH_NORMS or held[0] is module:
+        return None
+    norm: Any = held[0]
+    kept = norm.track_running_stats and norm.affine
     return norm if kept and 1 < norm.num_features <= _MOST else None
 
 
