@@ -77,7 +77,7 @@ def card_of(
 
 
 def commit() -> str | None:
-    """Return the commit that this package is at, "-dirty" behind it if files were changed.
+    """Return the commit that this package is at, "-dirty" behind it if its code was changed.
 
     None if the package isn't in a checkout of its own: installed, or copied into one that ignores
     it.
@@ -85,7 +85,8 @@ def commit() -> str | None:
     here = Path(__file__)
     try:
         _git("ls-files", "--error-unmatch", here.name)
-        return _git("describe", "--always", "--dirty", "--exclude=*", "--abbrev=12")
+        changed = _git("status", "--porcelain", "--", str(here.parents[1]), ":(exclude)*.json")
+        return _git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
