@@ -70,7 +70,7 @@ def test_a_single_text_is_one_name():
 def test_a_single_leaf_is_one_name():
     class Own(torch.nn.Module):
         def forward(self, x):
-            return x.relu()
+            return x.relu().flatten(1)
 
     net = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3), Own())
     read = [relucate.audit(net, example=(1, 2, 6, 6), leaves=leaves) for leaves in ((), "Own")]

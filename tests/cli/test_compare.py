@@ -290,12 +290,12 @@ def test_a_saved_model_with_custom_objects(tmp_path, monkeypatch, capfd):
         "    return keras.Sequential([keras.Input((8, 8, 1)), *parts, kl.Dense(10)])\n"
     )
     load_model("custom.py:build").model.save("net.keras")
-    keras.saving.get_custom_objects().clear()
+    keras.saving.get_custom_objects().pop("mine>Halved")
     options = ["--pairs", "3", "--epochs", "1", "--jobs", "1", "--quiet", "--engine", "keras"]
     assert exit_code("net.keras", *options) == 2
     assert "aren't registered: Halved" in capfd.readouterr().err
     assert exit_code("net.keras", *options, "--import", "custom.py") == 0
-    keras.saving.get_custom_objects().clear()
+    keras.saving.get_custom_objects().pop("mine>Halved")
     assert exit_code("net.keras", *options, "--import", "gone.py") == 2
     assert "no file 'gone.py'" in capfd.readouterr().err
 
@@ -322,7 +322,7 @@ class TestShowing:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
         try:
             with pytest.raises(InputError, match=r"can't write '.*study.json': File too large"):
-                _show(study, tmp_path, format)
+                _show(study, tmp_path, format, "")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert study.verdict in capsys.readouterr().out.lower()
@@ -332,7 +332,7 @@ class TestShowing:
     def test_a_report_that_cannot_be_written(self, study, tmp_path, capsys):
         (tmp_path / "report.html").mkdir()
         with pytest.raises(InputError, match=r"report.html' can't be written"):
-            _show(study, tmp_path, TextOrJson.text)
+            _show(study, tmp_path, TextOrJson.text, "")
         assert study.verdict in capsys.readouterr().out.lower()
         assert json.loads((tmp_path / "study.json").read_text()) == study.to_dict()
 
@@ -342,5 +342,5 @@ class TestShowing:
 
         monkeypatch.setattr("relucate.report.print_study", closed)
         with pytest.raises(BrokenPipeError):
-            _show(study, tmp_path, TextOrJson.text)
+            _show(study, tmp_path, TextOrJson.text, "")
         assert sorted(os.listdir(tmp_path)) == ["report.html", "study.json"]

@@ -357,7 +357,7 @@ class TestTrouble:
 
         class Impatient(NoDisplay):
             def say(self, text):
-                if text.startswith("still building"):
+                if text.startswith("still importing the frameworks, building"):
                     raise KeyboardInterrupt(text)
 
         with pytest.raises(KeyboardInterrupt, match=r"test_driver.builder.*Ctrl-C"):

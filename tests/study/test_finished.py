@@ -70,7 +70,7 @@ def test_a_verdict_after_every_pair_reads_each_run_once(monkeypatch):
     made = StudyResults(whole.plan, whole.inspection)
     for key in sorted(whole.results, key=lambda key: key[1]):
         made.results[key] = whole.results[key]
-        found = made.difference(made.plan.arms[1])
+        found = made.difference(made.plan.contrasts[0])
         assert found is None or found.n == len(made.finished_pairs())
     assert len(read) == 50
-    assert found == whole.difference(whole.plan.arms[1])
+    assert found == whole.difference(whole.plan.contrasts[0])

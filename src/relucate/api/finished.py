@@ -22,7 +22,7 @@ class Study(Shown):
 
     verdict: "better", "equivalent" or "inconclusive"; winner: an arm or None; difference: of the
     arm minus its reference, a mapping with estimate, low, high, level and method, in the metric's
-    own unit (for accuracy a fraction: 0.01 is one point). All three are of the first comparison.
+    own unit (a share as a fraction: 0.01 is 1 %). All three are of the first comparison.
     """
 
     def __init__(self, document: Mapping[str, Any]) -> None:

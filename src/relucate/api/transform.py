@@ -221,7 +221,7 @@ def rebuild(
     report = replace(_report(read.graph, plan, "rebuild", wanted, None), seed=seed)
     made = read.write(plan.graph, seed, init, compiled=True)
     report = _written(read, plan.graph, made, report)
-    _warn(report, 3)
+    _warn(report, 4)
     return made, report
 
 
@@ -351,7 +351,7 @@ def _carried_out(
     if not found.passed and is_exact(report.strategy):
         why = "; ".join(found.notes) or "Please report this model"
         raise Refused(f"the result isn't returned: {found}. {why}.")
-    _warn(report, 4)
+    _warn(report, 5)
     return made, report
 
 
@@ -383,5 +383,6 @@ def _written(read: ReadModel, graph: Graph, made: Any, report: TransformReport) 
 
 
 def _warn(report: TransformReport, stacklevel: int) -> None:
+    """Warn at the user's line, so many calls up; the decorator of a verb is one of them."""
     for text in report.warnings:
         warnings.warn(f"relucate {report.verb}: {text}", UserWarning, stacklevel=stacklevel)

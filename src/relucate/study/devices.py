@@ -34,7 +34,7 @@ class Devices:
 
         Raises: InputError: it isn't auto, a kind of device, or numbered GPUs.
         """
-        if text == "auto":
+        if isinstance(text, str) and text == "auto":
             return cls("auto")
         parts = [part.strip() for part in text.split(",")] if isinstance(text, str) else []
         found = [_NAME.fullmatch(part) for part in parts]
