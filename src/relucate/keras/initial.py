@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from ..train.initial import none_found, orthonormal_matrix, unit_variance
-from .statistics import forward, only_norms_train
+from .statistics import calls_replaced, forward, only_norms_train
 
 _LINEAR = (
     keras.layers.Dense,
@@ -83,7 +83,8 @@ def lsuv(
     True
     """
     done = orthonormal(model, seed=seed, names=names)
-    with _statistics_kept(model), only_norms_train(model), _rescaled(_linear(model)):
+    rescaled = calls_replaced(_linear(model), _first_call)
+    with _statistics_kept(model), only_norms_train(model), rescaled:
         forward(model, x, training=True)
     return done
 
@@ -108,18 +109,6 @@ def _statistics_kept(model: keras.Model) -> Iterator[None]:
     finally:
         for variable, value in kept:
             variable.assign(value)
-
-
-@contextmanager
-def _rescaled(layers: list[Any]) -> Iterator[None]:
-    """Let each layer rescale its kernel at its first call."""
-    try:
-        for layer in layers:
-            layer.call = _first_call(layer)
-        yield
-    finally:
-        for layer in layers:
-            vars(layer).pop("call", None)
 
 
 def _first_call(layer: Any) -> Any:

@@ -64,13 +64,20 @@ def _noted(norms: list[Any], sizes: dict[int, int]) -> Iterator[None]:
 
         return note
 
+    with calls_replaced(norms, noting):
+        yield
+
+
+@contextmanager
+def calls_replaced(layers: list[Any], by: Callable[[Any], Callable[..., Any]]) -> Iterator[None]:
+    """Give each layer another `call`, `by` of the layer, and afterwards its class's again."""
     try:
-        for norm in norms:
-            norm.call = noting(norm)
+        for layer in layers:
+            layer.call = by(layer)
         yield
     finally:
-        for norm in norms:
-            vars(norm).pop("call", None)
+        for layer in layers:
+            vars(layer).pop("call", None)
 
 
 def _has_state(layer: Any) -> bool:
