@@ -37,7 +37,10 @@ CARDS = SOURCE / "relucate" / "records" / "own"
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "silu", "elu", "leaky_relu")
 FULL_CIFAR = "--data folder:cifar10 --augment flip --precision bf16"
 CIFAR = "--data folder:cifar10 --train-size 10000 --augment flip --precision bf16"
-DIGITS = "--data digits --epochs 20"
+DIGITS = {
+    "mlp": "--data digits --epochs 20 {} --max-pairs 40",
+    "cnn": "--data digits --epochs 12 -O width=8 {} --max-pairs 30",
+}
 DROPOUT = "linear-norm-act-drop,linear-act-norm-drop"
 ALL = "before,after,norm-linear-act,none"
 
@@ -76,11 +79,11 @@ def full(act: str, net: str) -> Row:
     )
 
 
-def digits(net: str, what: str, asked: str, arguments: str, pairs: int = 40) -> Row:
+def digits(net: str, what: str, asked: str, arguments: str) -> Row:
     return Row(
         f"digits-{net}-{what}",
         f"{net} on digits, {asked}: norm before or after the activation?",
-        f"{net} {DIGITS} {arguments} --max-pairs {pairs}",
+        f"{net} {DIGITS[net].format(arguments)}",
     )
 
 
