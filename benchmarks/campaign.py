@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 SOURCE = Path(__file__).parents[1] / "src"
+sys.path.insert(0, str(SOURCE))  # cards are made, and name their commit, by the code that trains
 CARDS = SOURCE / "relucate" / "records" / "own"
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "silu", "elu", "leaky_relu")
 FULL_CIFAR = "--data folder:cifar10 --augment flip --precision bf16"
@@ -322,10 +323,13 @@ def decode(chosen: list[Row], place: Place) -> None:
 
 
 def remake(row: Row, place: Place) -> None:
-    """Write a row's card again from its store, with the commit that it was trained at."""
+    """Write a row's card again from its store, with the commit that it was trained at.
+
+    `--commit` corrects that commit.
+    """
     if place.card(row).is_file() and (place.stores / row.name / "study.json").is_file():
         commit = json.loads(place.card(row).read_text())["made"]["commit"]
-        make_card(row, replace(place, commit=commit))
+        make_card(row, replace(place, commit=place.commit or commit))
 
 
 def options() -> argparse.Namespace:
