@@ -6,7 +6,7 @@ Its methods are short: anything longer is in another file of this package.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
+from ..train.waiting import Ready
 from ..train.watching import Target, Watchable
 from . import trainer
 from .initial import lsuv, orthonormal
@@ -261,9 +262,13 @@ class _Keras:
         channels_first: bool,
         task: Task,
         look: Look | None = None,
-    ) -> RunResult:
+    ) -> Generator[Ready, None, RunResult]:
+        yield from ()  # Keras waits for its device itself
         given: Any = {"seed": seed, "on_epoch": on_epoch, "task": task, "look": look}
         return trainer.train(model, data, recipe, **given)
+
+    def side_by_side(self, *_: Any, **__: Any) -> dict[int, float]:
+        return {}
 
     def seed(self, seed: int) -> None:
         # Automatic layer names start over in every arm; a full garbage collection takes too long.

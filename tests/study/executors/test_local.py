@@ -135,7 +135,7 @@ class TestTwoWorkers:
             for event in run(pair, [("first", inspection())]):
                 if isinstance(event, Done):
                     break
-        assert not any(worker.busy for worker in pair.workers)
+        assert not any(worker.works for worker in pair.workers)
         assert kinds(run(pair, [(n, inspection()) for n in range(3)])) == dict.fromkeys(
             range(3), Done
         )
@@ -143,10 +143,10 @@ class TestTwoWorkers:
     def test_what_was_left_unfinished_does_not_show_up_later(self, pair):
         tasks = [("slow", inspection("sleep")), ("quick", inspection())]
         assert next(e.key for e in run(pair, tasks) if isinstance(e, Done)) == "quick"
-        assert any(worker.busy for worker in pair.workers)
+        assert any(worker.works for worker in pair.workers)
         later = [(number, inspection()) for number in range(3)]
         assert kinds(run(pair, later)) == dict.fromkeys(range(3), Done)
-        assert not any(worker.busy for worker in pair.workers)
+        assert not any(worker.works for worker in pair.workers)
 
     def test_tasks_are_drawn_only_when_a_worker_is_free(self, pair):
         drawn = []
