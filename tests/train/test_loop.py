@@ -47,9 +47,7 @@ def result_of(engine, held=False, task=CLASSIFICATION, heard=None, **options):
     recipe = Recipe(**{"epochs": len(engine.losses), "reestimate": 1200, "curve": 10, **options})
     labels = LABELS if held else {"test": LABELS["test"]}
     hear = (lambda report: None) if heard is None else heard.append
-    return finished(run)(
-        engine, recipe, labels, trained=TRAINED, seed=3, on_epoch=hear, task=task
-    )
+    return finished(run)(engine, recipe, labels, trained=TRAINED, seed=3, on_epoch=hear, task=task)
 
 
 class TestWhatTheEngineIsAsked:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import InputError
+from ..phrases import count
 from ..train.run import RunResult, RunSpec, check_result
 from .devices import best_side
 from .display import Display
@@ -110,6 +111,9 @@ def _arrange(outcome: StudyResults[Executed], executor: Executor, display: Displ
     missing = len(plan.seeds) * len(plan.arms) - len(outcome.results)
     if not plan.gpus or missing < 2:
         return
+    if outcome.inspection.engine["device"] != "cuda":  # PyTorch or the engine doesn't use them
+        executor.arrange(1, plan.without_gpus.workers)
+        return
     spec = plan.spec(outcome.inspection, 0, plan.seeds[0])
     seconds: dict[int, float] = {}
     for event in executor.run([Task("measure", plan.measurement(spec, missing))]):
@@ -130,7 +134,7 @@ def _arrange(outcome: StudyResults[Executed], executor: Executor, display: Displ
     outcome.plan = replace(plan, jobs=jobs)
     if len(seconds) > 1:
         times = ", ".join(f"{1000 * each:.2f} ms with {n}" for n, each in seconds.items())
-        display.say(f"{jobs} runs at a time: a step of each takes {times} on a GPU")
+        display.say(f"{count(jobs, 'run')} at a time: a step of each takes {times} on a GPU")
 
 
 def _sentence(text: str) -> str:

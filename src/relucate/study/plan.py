@@ -126,6 +126,11 @@ class Executed(Comparison):
         """Return the work of a run, whose answer is a `RunResult`."""
         raise NotImplementedError
 
+    @property
+    def without_gpus(self) -> Self:
+        """The plan as it would be on a machine without GPUs."""
+        return self
+
     def measurement(self, spec: RunSpec, missing: int) -> dict[str, Any]:
         """Return the work of measuring how many runs like this one its GPUs take best."""
         raise NotImplementedError
@@ -187,6 +192,11 @@ class StudyPlan(Executed):
         """The GPUs that the workers take in turn; none: they aren't NVIDIA's, or there are none."""
         here = self.executor not in ELSEWHERE and self.engine in ("auto", HOST)
         return gpus_of(self.devices) if here else ()
+
+    @property
+    def without_gpus(self) -> Self:
+        """The plan as it would be on a machine without GPUs."""
+        return replace(self, device="cpu")
 
     @property
     def workers(self) -> int:

@@ -19,7 +19,7 @@ import torch
 from ..train.waiting import Ready
 from .precision import repeatable
 
-CHUNK = 16  # steps that are given to the GPU at once; it has up to two chunks ahead
+CHUNK = 32  # steps that are given to the GPU at once; it has up to two chunks ahead
 
 
 class Turn:

@@ -66,7 +66,9 @@ class _Worker:
 class LocalExecutor:
     """`setup.jobs` worker processes with `setup.threads` threads each.
 
-    If there are GPUs, one for each of them at first (see `arrange`). environment: variables for the workers besides this process's; patience: seconds after which a
+    If there are GPUs, there is one for each of them at first (see `arrange`).
+
+    environment: variables for the workers besides this process's; patience: seconds after which a
     task's silence becomes an event, and again after twice as many. Use it as a context manager:
     leaving it ends the workers and the processes that they started at once; they also end if the
     driver is killed.
