@@ -511,9 +511,8 @@ SCRIPT = """
     from pathlib import Path
     from relucate.study.vary import arms_from
     from relucate.study.display import NoDisplay
-    from relucate.study.driver import _arrange, run_study
+    from relucate.study.driver import run_study
     from relucate.study.plan import StudyPlan
-from relucate.study.results import StudyResults
     from relucate.study.executors.local import LocalExecutor
     from relucate.study.interruption import interruptible
     from relucate.study.source import resolve
