@@ -7,8 +7,9 @@ in src/relucate/records/own, never typed:
     <!-- /cards -->
     <!-- card: cifar10-cnn-relu-early difference --><!-- /card -->     one number in a sentence
 
-Several names or patterns may stand in a mark; the fields of a single card are before, after, none
-and difference. The picture of all cards on CIFAR-10 is drawn again too. A test compares the pages.
+Several names or patterns may stand in a mark; the fields of a single card are before, after, none,
+difference, and numbers: the difference and its interval without words. The picture of all cards on
+CIFAR-10 is drawn again too. A test compares the pages.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ def _between(kind: str, what: str) -> str:
         return "\n" + "\n".join(lines) + "\n"
     name, field = what.split()
     (row,) = results(name)
+    if field == "numbers":
+        return _difference(row)
     return _difference(row, words=True) if field == "difference" else _score(row, field)
 
 
