@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.in_process import InProcess
 
 from relucate import Study
 from relucate.data import make
@@ -24,9 +25,8 @@ from relucate.study.arms import Arm
 from relucate.study.display import NoDisplay
 from relucate.study.document import document
 from relucate.study.driver import run_study
-from relucate.study.executors import EXECUTORS, Crowded, Done, Epoch, Failed
+from relucate.study.executors import EXECUTORS, Crowded
 from relucate.study.executors.local import LocalExecutor
-from relucate.study.executors.perform import as_ours, perform
 from relucate.study.plan import StudyPlan
 from relucate.study.source import resolve
 from relucate.study.store import Store
@@ -148,30 +148,6 @@ def test_inputs_are_not_scaled_twice(plan, tmp_path):
     assert any("aren't standardised" in note for note in document(outcome, command="")["notes"])
     asked = replace(own, recipe=own.recipe.changed(standardize=False))
     assert ran(asked, tmp_path / "asked.sqlite").hashes == outcome.hashes
-
-
-class InProcess:
-    """An executor of a few lines: every task in this process, one after the other."""
-
-    def __init__(self, setup):
-        self.setup = setup
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def run(self, tasks):
-        for task in tasks:
-            reports = []
-            try:
-                done = perform(task.work, self.setup.source, self.setup.data, reports.append)
-            except Exception as error:
-                yield Failed(task.key, as_ours(error))
-            else:
-                yield from (Epoch(task.key, report) for report in reports)
-                yield Done(task.key, done)
 
 
 class TestAnotherExecutor:
