@@ -4,7 +4,7 @@ A worker imports its frameworks anew, which takes seconds: tests that aren't abo
 Not here: that workers compute the same bits (`tests/study/test_driver.py`).
 """
 
-import pytest
+from contextlib import contextmanager
 
 from relucate.study.executors import EXECUTORS, Done, Epoch, Failed
 from relucate.study.executors.perform import as_ours, perform
@@ -35,7 +35,12 @@ class InProcess:
                 yield Done(task.key, done)
 
 
-@pytest.fixture
-def in_process(monkeypatch):
+@contextmanager
+def without_workers():
     """Perform the tasks of every study in this process."""
-    monkeypatch.setitem(EXECUTORS, "local", InProcess)
+    local = EXECUTORS["local"]
+    EXECUTORS["local"] = InProcess
+    try:
+        yield
+    finally:
+        EXECUTORS["local"] = local

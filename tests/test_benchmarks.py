@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.in_process import in_process  # noqa: F401
 
 pytest.importorskip("torch")
 ROOT = Path(__file__).parents[1]

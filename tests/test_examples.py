@@ -7,7 +7,6 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
-from tests.in_process import in_process  # noqa: F401
 from tests.texts import same_text
 
 FOLDER = Path(__file__).parent.parent / "examples"

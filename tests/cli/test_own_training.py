@@ -11,6 +11,8 @@ import pytest
 from relucate.cli.app import main
 from relucate.study.store import _digest
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 TRAIN = """
 import random
 
@@ -124,20 +126,20 @@ def started(*more):
     return subprocess.Popen([*command, *fixed, *more], stderr=subprocess.PIPE)
 
 
-def test_eight_jobs_write_one_store_at_the_same_time_and_no_report_of_all(capsys):
-    jobs = [started("--first-seed", str(number), "--out", "all") for number in range(8)]
+def test_jobs_write_one_store_at_the_same_time_and_no_report_of_all(capsys):
+    jobs = [started("--first-seed", str(number), "--out", "all") for number in range(3)]
     for job in jobs:
-        assert job.wait(250) == 0, job.stderr.read()
-        job.stderr.close()
-    reports = {f"{name}-seed-{n}.{end}" for n in range(8) for name, end in (REPORT, STUDY)}
+        said = job.communicate()[1]
+        assert job.returncode == 0, said
+    reports = {f"{name}-seed-{n}.{end}" for n in range(3) for name, end in (REPORT, STUDY)}
     assert {path.name for path in Path("all").iterdir()} == {"runs.sqlite", *reports}
-    assert compared("--pairs", "8", "--out", "all") == 0
+    assert compared("--pairs", "3", "--out", "all") == 0
     study = json.loads(capsys.readouterr().out)
-    assert (study["pairs"], study["verdict"]) == (8, "better")
+    assert (study["pairs"], study["verdict"]) == (3, "better")
     with sqlite3.connect("all/runs.sqlite") as store:
-        assert store.execute("SELECT count(*) FROM runs").fetchone() == (16,)  # none was repeated
+        assert store.execute("SELECT count(*) FROM runs").fetchone() == (6,)  # none was repeated
     whole = Path("all/study.json").read_text()
-    assert compared("--pairs", "1", "--first-seed", "3", "--out", "all") == 0
+    assert compared("--pairs", "1", "--first-seed", "2", "--out", "all") == 0
     assert Path("all/study.json").read_text() == whole
 
 

@@ -1,4 +1,4 @@
-"""A folded and a converted Keras model give the same outputs on every backend that is installed."""
+"""Folded and converted Keras models give the same outputs on every other installed backend."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ PREDICT = """
 def written(tmp_path_factory):
     """The folder with the models' files, the input, and the outputs here."""
     folder = tmp_path_factory.mktemp("written")
-    model = nets.build("vgg", "after", (16, 16, 3), 10, width=4)
+    model = nets.build("cnn", "after", (8, 8, 3), 10, width=4)
     random = np.random.default_rng(0)
     for weight in model.weights:
         if "variance" in weight.path or "gamma" in weight.path:
@@ -40,14 +40,14 @@ def written(tmp_path_factory):
     }
     for name, made in models.items():
         made.save(folder / f"{name}.keras")
-    x = random.normal(size=(4, 16, 16, 3)).astype("float32")
+    x = random.normal(size=(4, 8, 8, 3)).astype("float32")
     np.save(folder / "x.npy", x)
     outputs = {name: made.predict(x, verbose=0) for name, made in models.items()}
     return folder, outputs
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "torch"])
 def test_on_every_backend(backend, written):
     if not installed(backend):
         pytest.skip(f"{backend} isn't installed")
