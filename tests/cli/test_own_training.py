@@ -1,12 +1,15 @@
 """`relucate compare --run` and `relucate merge`: a training of one's own, and many stores."""
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
+from tests.in_process import without_workers
 
 from relucate.cli.app import main
 from relucate.study.store import _digest
@@ -143,12 +146,22 @@ def test_jobs_write_one_store_at_the_same_time_and_no_report_of_all(capsys):
     assert Path("all/study.json").read_text() == whole
 
 
-class TestMerge:
-    @pytest.fixture(autouse=True)
-    def _two_stores(self, _folder, capsys):
+@pytest.fixture(scope="module")
+def two_stores(tmp_path_factory):
+    """A folder with the stores of two jobs."""
+    folder = tmp_path_factory.mktemp("stores")
+    with chdir(folder), without_workers():
+        Path("train.py").write_text(TRAIN)
         for number in range(2):
             first = ("--first-seed", number, "--pairs", "1", "--out", f"job{number}")
             assert compared(*first) == 0
+    return folder
+
+
+class TestMerge:
+    @pytest.fixture(autouse=True)
+    def _two_stores(self, two_stores, tmp_path, capsys):
+        shutil.copytree(two_stores, tmp_path, dirs_exist_ok=True)
         capsys.readouterr()
 
     def test_stores_become_one_that_answers_the_whole_study(self, capsys):
