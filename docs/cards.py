@@ -29,6 +29,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PICTURE = ROOT / "docs" / "images" / "cards.svg"
 PICTURED = "cifar10-*"
 _MARK = re.compile(r"(<!-- (cards?): ([^>]*?) -->)(.*?)(<!-- /\2 -->)", re.DOTALL)
+NO_BREAK = "\N{NO-BREAK SPACE}"
 _HEAD = "| network, data | activation | trained | before | after | after minus before | pairs | |"
 
 
@@ -65,9 +66,9 @@ def _line(row: Result) -> str:
         f"`{row.net}`, {row.data.removesuffix(' examples').replace('.npz', '')}",
         row.act,
         _trained(row),
-        _score(row, "before"),
-        _score(row, "after"),
-        _difference(row),
+        _score(row, "before").replace(" ", NO_BREAK),
+        _score(row, "after").replace(" ", NO_BREAK),
+        _difference(row).replace(" to ", f"{NO_BREAK}to{NO_BREAK}"),
         str(row.runs),
         _verdict(row),
     ]

@@ -59,6 +59,14 @@ def test_an_interval_is_of_after_minus_before_whatever_was_the_reference(study):
         assert plain[0] == pytest.approx(100 * found["comparisons"][0]["difference"]["low"])
 
 
+def test_a_card_made_on_a_gpu_names_it(study):
+    found = study.to_dict()
+    assert "card" not in card_of(found)["made"]["hardware"]
+    engine = {**found["engine"], "device": "cuda", "card": "NVIDIA T4"}
+    hardware = card_of({**found, "engine": engine})["made"]["hardware"]
+    assert (hardware["device"], hardware["card"]) == ("cuda", "NVIDIA T4")
+
+
 def test_other_documents_make_no_card(study):
     with pytest.raises(InputError, match="relucate compare has trained"):
         card_of({**study.to_dict(), "data": None})

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,10 +26,11 @@ from relucate.study import driver
 from relucate.study.arms import Arm
 from relucate.study.display import NoDisplay
 from relucate.study.document import document
-from relucate.study.driver import run_study
-from relucate.study.executors import EXECUTORS, Crowded, Died
+from relucate.study.driver import _arrange, run_study
+from relucate.study.executors import EXECUTORS, Crowded, Died, Done
 from relucate.study.executors.local import LocalExecutor
 from relucate.study.plan import StudyPlan
+from relucate.study.results import StudyResults
 from relucate.study.source import resolve
 from relucate.study.store import Store
 from relucate.study.tasks import Inspection
@@ -200,6 +202,67 @@ class TestAnotherExecutor:
         other = replace(plan, source=resolve(broken), executor="in process")
         with pytest.raises(InputError, match="RuntimeError: no such luck"):
             ran(other, tmp_path / "runs.sqlite")
+
+
+class TestManyRunsOnAGpu:
+    """How many it takes at a time is measured before the first run."""
+
+    @pytest.fixture
+    def arranged(self, plan, monkeypatch):
+        """Return a function: the answer of the measurement, jobs -> calls, what was asked, said."""
+        monkeypatch.setattr(StudyPlan, "gpus", ("0", "1"))
+
+        def act(answer, jobs=0, device="cuda", **options):
+            asked, called, ear = [], [], Ear()
+
+            class Measuring(InProcess):
+                def run(self, tasks):
+                    (task,) = tasks
+                    asked.append(task.work["counts"])
+                    yield answer if isinstance(answer, Died) else Done("measure", answer)
+
+                def arrange(self, side, jobs):
+                    called.append((side, jobs))
+
+            found = replace(INSPECTION, engine={**INSPECTION.engine, "device": device})
+            outcome = StudyResults(replace(plan, jobs=jobs, **options), found)
+            _arrange(outcome, Measuring(None), ear)
+            said = [args[0] for name, args, _ in ear.told if name == "say"]
+            return called, asked, said, outcome.plan
+
+        return act
+
+    def test_the_best_number_is_taken_on_each(self, arranged):
+        called, asked, said, plan = arranged({1: 0.8, 2: 0.5, 4: 0.4}, pairs=20)
+        assert called == [(4, 8)]
+        assert asked == [[1, 2, 4, 8]]
+        assert plan.workers == 8
+        assert "8 runs at a time: a step of each takes 800.00 ms with 1, 500.00" in said[0]
+
+    def test_no_more_are_tried_than_are_missing(self, arranged):
+        called, asked, _, _ = arranged({1: 0.8, 2: 0.5}, pairs=3)
+        assert asked == [[1, 2]]
+        assert called == [(2, 4)]
+
+    def test_jobs_override_it(self, arranged):
+        called, asked, said, plan = arranged({1: 0.8}, jobs=5, pairs=20)
+        assert asked == [[1]]
+        assert called == [(3, 5)]
+        assert (plan.workers, said) == (5, [])
+
+    def test_runs_that_wait_for_python_have_a_process_each(self, arranged):
+        called, *_ = arranged({}, jobs=6, pairs=20)
+        assert called == [(1, 6)]
+
+    def test_a_measurement_that_is_lost_is_said(self, arranged):
+        called, _, said, _ = arranged(Died("measure", "it ended"), jobs=4, pairs=20)
+        assert called == [(1, 4)]
+        assert said == ["how many runs a GPU takes isn't known: it ended."]
+
+    def test_if_pytorch_does_not_use_them_nothing_is_measured(self, arranged, monkeypatch):
+        monkeypatch.setattr(StudyPlan, "without_gpus", SimpleNamespace(workers=3))
+        called, asked, _, _ = arranged({1: 0.8}, device="cpu")
+        assert (called, asked) == ([(1, 3)], [])
 
 
 def number(store):
