@@ -127,9 +127,9 @@ class TestPlans:
         with pytest.raises(InputError, match="got 'tpu'"):
             made_plan(device="tpu")
 
-    def test_only_runs_of_a_gpu_in_full_float32_are_new(self):
+    def test_only_runs_of_a_gpu_in_full_float32_are_new(self, four):
         def engine(device, **recipe):
-            made = made_plan(recipe=Recipe(batch_size=4, **recipe))
+            made = made_plan(recipe=Recipe(batch_size=4, **recipe), device=device)
             found = {"name": "torch", "reason": "", "backend": "torch", "device": device}
             return made.spec(dataclasses.replace(INSPECTION, engine=found), 0, 0).engine
 
@@ -137,6 +137,26 @@ class TestPlans:
         assert "float32" not in engine("cuda", precision="bf16")
         assert "float32" not in engine("cuda", precision="tf32")
         assert engine("cuda")["float32"] == "full"
+
+    @pytest.mark.parametrize("device", ["auto", "cpu", "mps"])
+    def test_tf32_is_refused_with_the_plan_where_there_is_none(self, device):
+        tf32 = Recipe(batch_size=4, precision="tf32")
+        used = "cpu" if device == "auto" else device
+        with pytest.raises(InputError, match=rf"tf32 needs an NVIDIA GPU .* is {used}, which"):
+            made_plan(recipe=tf32, device=device)
+
+    def test_tf32_of_one_arm_is_refused_too(self):
+        arms = arms_from(["before"], {"precision": ["fp32", "tf32"]})
+        with pytest.raises(InputError, match="tf32 needs an NVIDIA GPU"):
+            dataclasses.replace(made_plan(), arms=arms)
+
+    def test_tf32_where_there_may_be_a_gpu(self, four):
+        tf32 = Recipe(batch_size=4, precision="tf32")
+        for device in ("auto", "cuda", "cuda:1"):
+            assert made_plan(recipe=tf32, device=device).recipe == tf32
+
+    def test_the_nodes_of_a_cluster_may_have_gpus(self):
+        assert made_plan(recipe=Recipe(batch_size=4, precision="tf32"), executor="ray")
 
     def test_a_gpu_has_at_most_eight_workers_unless_jobs_says_so(self, four, monkeypatch):
         monkeypatch.setattr(plan.os, "sched_getaffinity", lambda process: range(100))

@@ -14,9 +14,10 @@ from math import prod
 from typing import Any, ClassVar, Self
 
 from ..arguments import is_finite, one_of, positive, whole
+from ..backend import installed
 from ..data.dataset import Dataset
 from ..errors import InputError
-from ..frameworks import HOST
+from ..frameworks import HOST, named
 from ..phrases import some
 from ..train.metric import Metric
 from ..train.recipe import Recipe
@@ -170,6 +171,7 @@ class StudyPlan(Executed):
         one_of(self.engine, "engine", ENGINES)
         for recipe in map(self.recipe_of, self.arms):
             self.task.check_recipe(recipe)
+            recipe.check_device(self._device_for(recipe))
             recipe.check_fits(len(self.data.y_train), self.data.input_shape)
             self.data.check_held_out(recipe.validation)
             if self.target is not None and not recipe.curve:
@@ -177,6 +179,19 @@ class StudyPlan(Executed):
                     "target= needs a learning curve, and curve=0 turns it off: remove one of the "
                     "two."
                 )
+
+    def _device_for(self, recipe: Recipe) -> str:
+        """Return the kind of device that a recipe needs to know of.
+
+        `auto` asks PyTorch, which takes seconds to import, only for TF32. Of nodes elsewhere it is
+        cuda until a run finds none.
+        """
+        kind = self.devices.kind
+        if recipe.precision != "tf32" or kind != "auto":
+            return kind
+        if self.executor in ELSEWHERE:
+            return "cuda"
+        return named(HOST).device(kind) if installed(HOST) else "cpu"
 
     def _metric(self) -> Metric:
         """Return the task's metric; the data give it the worst score that it doesn't have."""
