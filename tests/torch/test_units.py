@@ -155,7 +155,9 @@ def test_a_padded_convolution_gets_other_weights(verb, bias):
         nn.Linear(320, 3),
     )
     net = zoo.randomize(net, 5).eval()
-    made, report = getattr(relucate, verb)(net, *(() if verb == "fold" else (AFTER,)), example=SHAPE)
+    made, report = getattr(relucate, verb)(
+        net, *(() if verb == "fold" else (AFTER,)), example=SHAPE
+    )
     assert len(report.done) == 1
     x = torch.randn(3, *SHAPE[1:])
     if verb == "rebuild":
