@@ -19,6 +19,7 @@ from torch import fx, nn
 from ..errors import InputError, Refused
 from ..graph import Graph, Node
 from ..graph.evaluate import evaluate
+from ..phrases import some
 from ..train.framework import Framework, Init, Lowerable, ReadModel
 from ..train.looking import Look
 from ..train.recipe import Recipe
@@ -164,6 +165,11 @@ class _ReadModel:
             found.append(
                 f"{named} isn't called for inputs like the example: of each condition, one branch "
                 "was read, and only that one is sure to compute the same."
+            )
+        if places := self._reading.values_read:
+            found.append(
+                "what the forward does depends on values of tensors, which it reads at "
+                f"{some(places, 2)}. What may depend on them was left as it is."
             )
         if paths := backward_hooks(self._model):
             named = ", ".join(f"'{path}'" for path in paths)
