@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ..state import unchanged
 from .detached import View
 from .nested import flat, map_nested, plain
 from .program import GUARD, MADE, Call, Program, Stopped
@@ -53,7 +54,8 @@ def record(
     while True:  # who reads values is known at the end of a run
         recorder = _Recorder(view, is_leaf, readers)
         try:
-            recorder.run(args, kwargs)
+            with unchanged(view.root):
+                recorder.run(args, kwargs)
         except Stopped:
             raise
         except Exception as error:
@@ -82,9 +84,12 @@ class _Recorder(TorchFunctionMode):
         self._dependent: set[fx.Node] = set()  # names of what depends on the input
         self._frames: list[tuple[str, int]] = [("", 0)]
         self._got: list[list[fx.Node]] = [[]]  # the tensors that each frame was given
+        self._read: list[fx.Node] = []  # whose values were read
+        self._latest: list[fx.Node] = []  # of what depends on the input
         self._calls: Counter[str] = Counter()
         self._whole = False  # inside a module that is noted as one call
-        self._held = {id(x) for m in view.modules.values() for x in _held(m)}
+        # The tensors too, so that no id comes twice.
+        self._held = {id(x): x for m in view.modules.values() for x in _held(m)}
 
     def run(self, args: Any, kwargs: Any) -> None:
         """Call the view's root."""
@@ -111,7 +116,7 @@ class _Recorder(TorchFunctionMode):
         if any(map(_is_tensor, flat(kwargs.get("out")))):
             raise Stopped(f"{target} puts its result into a tensor that it is given")
         if _depends_on_values(func, args) and self._depends(names, named):
-            self._note_read()
+            self._note_read(_nodes((names, named)))
         made = args[0] if target is operator.setitem else result
         if any(map(_is_tensor, flat(made))):
             self._note_function(target, names, named, made)
@@ -135,7 +140,7 @@ class _Recorder(TorchFunctionMode):
             nn.Module.__call__ = original
 
     def _call_whole(self, path: str, call: Callable[[], Any], args: Any, kwargs: Any) -> Any:
-        names, named = self._named(args, kwargs)
+        names, named = self._named(plain(args), plain(kwargs))
         self._whole = True
         try:
             result = call()
@@ -147,7 +152,8 @@ class _Recorder(TorchFunctionMode):
     def _call_inside(self, path: str, call: Callable[[], Any], args: Any, kwargs: Any) -> Any:
         if self._by_values and self._in_a_reader and _has_numbers((args, kwargs)):
             self.readers.add(path)
-        self._got.append([n for n in _nodes(self._named(args, kwargs)) if n in self._dependent])
+        got = _nodes(self._named(plain(args), plain(kwargs)))
+        self._got.append([name for name in got if name in self._dependent])
         self._frames.append((path, self._calls[path]))
         self._calls[path] += 1
         try:
@@ -169,7 +175,8 @@ class _Recorder(TorchFunctionMode):
     def _in_a_reader(self) -> bool:
         return self._frames[-1][0] in self._known
 
-    def _note_read(self) -> None:
+    def _note_read(self, names: list[fx.Node]) -> None:
+        self._read += names
         self.readers.update(path for path, _ in self._frames)
         self.program.values_read.append(_place())
 
@@ -179,7 +186,11 @@ class _Recorder(TorchFunctionMode):
             if name in self._dependent:
                 self._put_unknown(GUARD, tensor, name, *self._got[-1])
             elif self._by_values:
-                self._put_unknown(MADE, tensor, *self.program.inputs)
+                self._made(tensor)
+
+    def _made(self, tensor: Tensor) -> fx.Node:
+        """Note a tensor that was made where it can't be seen, perhaps of the values that were."""
+        return self._put_unknown(MADE, tensor, *self.program.inputs, *self._read, *self._latest)
 
     def _put_unknown(self, target: str, tensor: Tensor, *sources: fx.Node) -> fx.Node:
         with torch._C.DisableTorchFunction():
@@ -202,7 +213,7 @@ class _Recorder(TorchFunctionMode):
         if (name := self._names.get(value)) is not None:
             return name
         if id(value) not in self._held:  # made where it can't be seen
-            return self._put_unknown(MADE, value, *self.program.inputs)
+            return self._made(value)
         name = self._graph.create_node("get_attr", self._view.names.get(id(value), "held"))
         self.program.tensors[name] = value
         self._names[value] = name
@@ -221,6 +232,7 @@ class _Recorder(TorchFunctionMode):
         )
         if self._depends(args, kwargs):
             self._dependent.update(names)
+            self._latest = [*names]
         return names
 
     def _note_module(self, path: str, args: Any, kwargs: Any, result: Any) -> None:
