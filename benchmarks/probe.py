@@ -3,8 +3,8 @@
     python benchmarks/probe.py            InceptionV3, 64 images of 96x96
     python benchmarks/probe.py --images 256 --framework torch
 
-Prints seconds, their ratio, the largest memory, and the same of processor time. Not a test: a loaded
-machine changes it.
+Prints seconds, their ratio, the largest memory, and the processor time of both. Not a test: a
+loaded machine changes it.
 """
 
 from __future__ import annotations

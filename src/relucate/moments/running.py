@@ -1,7 +1,7 @@
 """Moments per channel up to the fourth, merged block by block in float64.
 
-With d = x - shift, where shift is the first block's centre, each block has its count n, the mean of d, and M_k = Σ (d - mean)^k. Two blocks
-a and b with g = mean_b - mean_a and n = n_a + n_b merge as
+With d = x - shift (the first block's centre), each block has its count n, the mean of d, and
+M_k = Σ (d - mean)^k. Two blocks a and b with g = mean_b - mean_a and n = n_a + n_b merge as
 
     M2 = M2a + M2b + g² n_a n_b / n
     M3 = M3a + M3b + g³ n_a n_b (n_a - n_b) / n² + 3 g (n_a M2b - n_b M2a) / n

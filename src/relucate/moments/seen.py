@@ -182,7 +182,7 @@ class _Queue:
         self.wait(_MOST)
 
     def wait(self, most: int = 0) -> None:
-        """Wait until at most so many bytes are waiting; the first value that isn't finite raises."""
+        """Wait until at most so many bytes are left; a value that isn't finite raises."""
         size = sum(size for _, size, _ in self._waiting)
         while self._waiting and size > most:
             name, own, job = self._waiting.popleft()
