@@ -31,6 +31,7 @@ import numpy as np
 _BLOCK = 1 << 20  # values that are merged at once
 _PART = 1 << 17  # values: a part and its powers stay in the cache
 _WIDE = 512  # columns: sums over narrow rows are slow
+_MOST = 255  # rows of a part
 _EACH = 16  # rows: one of them counts for the centre
 
 
@@ -170,10 +171,10 @@ def _of_block(rows: np.ndarray) -> Running:
 def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
     """Yield rows in parts that fit into the cache; several narrow rows are made one wide row."""
     n, channels = rows.shape
-    fold = max(1, _WIDE // channels)
+    fold = min(_MOST, max(1, _WIDE // channels))
     whole = n - n % fold
     wide = rows[:whole].reshape(-1, fold * channels)
-    step = max(1, _PART // (fold * channels))
+    step = min(_MOST, max(1, _PART // (fold * channels)))
     for start in range(0, len(wide), step):
         yield wide[start : start + step]
     if whole < n:
@@ -181,19 +182,19 @@ def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _sums(rows: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the smallest, the largest, and (zeros, Σ |x|, Σ d, Σ d², Σ d³, Σ d⁴), by column."""
-    found = np.zeros((6, rows.shape[1]))
+    """Return the smallest, the largest, and (zeros, Σ |x|, Σ d, Σ d², Σ d³, Σ d⁴), by column.
+
+    At most _MOST rows, so that a byte can count zeros.
+    """
+    low, high, found = rows.min(0), rows.max(0), np.zeros((6, rows.shape[1]))
     if (zero := rows == 0).any():
-        found[0] = zero.sum(0)
+        found[0] = zero.view(np.uint8).sum(0, dtype=np.uint8)
     d = rows.astype(np.float64)
-    power = np.abs(d)
-    found[1] = power.sum(0)
+    found[1] = (d if low.min() >= 0 else np.abs(d)).sum(0)
     d -= np.tile(centre, rows.shape[1] // len(centre))
     found[2] = d.sum(0)
-    np.multiply(d, d, out=power)
+    power = d * d
     found[3] = power.sum(0)
-    d *= power
-    found[4] = d.sum(0)
-    power *= power
-    found[5] = power.sum(0)
-    return rows.min(0), rows.max(0), found
+    found[4] = np.einsum("ij,ij->j", d, power)
+    found[5] = np.einsum("ij,ij->j", power, power)
+    return low, high, found
