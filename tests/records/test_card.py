@@ -3,19 +3,23 @@
 import json
 
 import pytest
+from tests.in_process import without_workers
 
 import relucate
 from relucate import InputError, compare
 from relucate.records.card import card_of
 from relucate.records.results import read_card
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 
 @pytest.fixture(scope="module")
 def study():
-    return compare(
-        "mlp", pairs=3, progress=False, jobs=1, recipe={"epochs": 1},
-        options={"width": 8, "depth": 1}, vary={"act": ["relu", "tanh"]},
-    )  # fmt: skip
+    with without_workers():
+        return compare(
+            "mlp", pairs=3, progress=False, jobs=1, recipe={"epochs": 1},
+            options={"width": 8, "depth": 1}, vary={"act": ["relu", "tanh"]},
+        )  # fmt: skip
 
 
 def test_a_card_has_the_studys_numbers(study, tmp_path):

@@ -136,6 +136,36 @@ def test_what_is_a_unit():
     assert intact(found, graph, graph) == found
 
 
+class SamePadded(nn.Conv2d):
+    """TensorFlow's padding, as timm has it: its one call is two nodes."""
+
+    def forward(self, x):
+        return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.weight, self.bias, self.stride)
+
+
+@pytest.mark.parametrize("verb", ["fold", "convert", "rebuild"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_padded_convolution_gets_other_weights(verb, bias):
+    net = nn.Sequential(
+        SamePadded(4, 6, 2, bias=bias),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 5, 1),
+        nn.Flatten(),
+        nn.Linear(320, 3),
+    )
+    net = zoo.randomize(net, 5).eval()
+    made, report = getattr(relucate, verb)(
+        net, *(() if verb == "fold" else (AFTER,)), example=SHAPE
+    )
+    assert len(report.done) == 1
+    x = torch.randn(3, *SHAPE[1:])
+    if verb == "rebuild":
+        assert [site.order for site in relucate.audit(made, example=SHAPE).sites] == [AFTER]
+    else:
+        torch.testing.assert_close(made(x), net(x))
+
+
 class Twice(nn.Module):
     """Two inputs, or two outputs, or two calls: no unit."""
 

@@ -118,6 +118,13 @@ class Executor(Protocol):
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
 
+    def arrange(self, side: int, jobs: int) -> None:
+        """Run `jobs` tasks at the same time on this machine's GPUs, `side` in turn in each worker.
+
+        Called at most once, before the runs.
+        """
+        ...
+
     def run(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
         """Run tasks, started in the order given, and yield what happens.
 

@@ -34,6 +34,7 @@ from .tensors import (
     set_values,
     tensor_like,
 )
+from .turned import turned, turning
 
 
 class Edits:
@@ -62,6 +63,15 @@ class Edits:
             (key, binding.layout): find(self.twin, binding.parameter)
             for key, binding in reading.bindings.items()
         }
+        for node, module in turning(self.old, self.new, reading.modules):
+            if module is not None:
+                self._turn(node)
+
+    def _turn(self, node: Node) -> None:
+        path = self._path(node)
+        made = turned(self.twin.get_submodule(path), node)
+        if made is not None:  # it may have been turned at another call
+            self._exchange(path, made)
 
     def _traced_nodes(self) -> dict[str, fx.Node]:
         if self.reading.way != "fx":
@@ -98,7 +108,8 @@ class Edits:
 
     def _to_move(self, layer: str) -> nn.Module:
         module = self.twin.get_submodule(layer)
-        over_tokens = is_over_tokens(self._node_of(layer))
+        old = self._node_of(layer)
+        over_tokens = is_over_tokens(self.new.nodes.get(old.name, old))
         return TokenBatchNorm.like(module) if over_tokens else module
 
     def _fixed(self, node: Node) -> nn.Module:

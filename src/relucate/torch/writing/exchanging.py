@@ -101,7 +101,7 @@ def _is_single(old: Graph, names: list[str]) -> bool:
     return set(calls.values()) == {1} and all(len(old.nodes[n].inputs) == 1 for n in names)
 
 
-def _rows(old: Graph) -> list[list[str]]:
+def rows(old: Graph) -> list[list[str]]:
     """Return the nodes with one input, in rows in which each is read by the next alone."""
     rows: dict[str, list[str]] = {}  # by the last node
     for node in old:
@@ -124,7 +124,7 @@ def _arranged(old: Graph, new: Graph) -> dict[str, str | None]:
     fresh = [node for node in new if node.op == "affine" and node.name not in old.nodes]
     stays.update((n.added_for, n.name) for n in fresh if n.added_for in old.nodes.keys() - rank)
     found: dict[str, str | None] = {name: stays.get(name) for name in old.nodes}
-    for row in _rows(old):
+    for row in rows(old):
         places = [name for name in row if name in stays]
         contents = (stays[name] for name in places)
         found.update(zip(places, sorted(contents, key=rank.__getitem__), strict=True))
@@ -161,7 +161,7 @@ def stuck_norms(old: Graph, new: Graph, found: Exchange) -> dict[str, str]:
     Every failing node belongs to norms: itself; what it was made for; those that changed places
     with it; the one whose term a sum lost; else all that changed.
     """
-    parts = {name: part for row in _rows(old) for part in _parts(row, found) for name in part}
+    parts = {name: part for row in rows(old) for part in _parts(row, found) for name in part}
     changed = [n.name for n in old if n.kind == "norm" and found.nodes[n.name] != n.name]
     stuck: dict[str, str] = {}
     for name, why in found.failing.items():

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...graph import Graph, Node
+from .tensors import changed_shape
 
 Units = Mapping[str, tuple[str, ...]]  # path of a module -> its nodes, in order
 
@@ -33,13 +34,17 @@ def units(graph: Graph) -> Units:
 
 
 def intact(found: Units, old: Graph, new: Graph) -> Units:
-    """Return the units that an edit left as they are."""
+    """Return the units that an edit left as they are, up to the values of weights.
+
+    Weights of other shapes, or more of them, go to a module of one node only.
+    """
     return {
         path: names
         for path, names in found.items()
         if all(name in new.nodes for name in names)
         and _is_one(new, names)
         and _wires(old, names) == _wires(new, names)
+        and (len(names) == 1 or not any(changed_shape(old, new, name) for name in names))
     }
 
 

@@ -25,6 +25,7 @@ from .exchanging import Exchange, exchange, stuck_norms
 from .fused import is_fused
 from .proving import Proof, prove
 from .resetting import Init, reset
+from .sliding import slid
 from .units import condensed, intact, units
 
 
@@ -105,7 +106,7 @@ def _with_units(
         modules={**reading.modules, **modules},
     )
     names = {path: nodes[-1] for path, nodes in found.items()}
-    return names, condensed(graph, found), seen
+    return names, slid(condensed(graph, found), seen.graph), seen
 
 
 def find_exchange(graph: Graph, whole: nn.Module, reading: Reading) -> Exchange:
