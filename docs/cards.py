@@ -7,8 +7,9 @@ in src/relucate/records/own, never typed:
     <!-- /cards -->
     <!-- card: cifar10-cnn-relu-early difference --><!-- /card -->     one number in a sentence
 
-Several names or patterns may stand in a mark; the fields of a single card are before, after, none
-and difference. The picture of all cards on CIFAR-10 is drawn again too. A test compares the pages.
+Several names or patterns may stand in a mark; the fields of a single card are before, after, none,
+difference, and numbers: the difference and its interval without words. The picture of all cards on
+CIFAR-10 is drawn again too. A test compares the pages.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PICTURE = ROOT / "docs" / "images" / "cards.svg"
 PICTURED = "cifar10-*"
 _MARK = re.compile(r"(<!-- (cards?): ([^>]*?) -->)(.*?)(<!-- /\2 -->)", re.DOTALL)
+NO_BREAK = "\N{NO-BREAK SPACE}"
 _HEAD = "| network, data | activation | trained | before | after | after minus before | pairs | |"
 
 
@@ -57,6 +59,8 @@ def _between(kind: str, what: str) -> str:
         return "\n" + "\n".join(lines) + "\n"
     name, field = what.split()
     (row,) = results(name)
+    if field == "numbers":
+        return _difference(row)
     return _difference(row, words=True) if field == "difference" else _score(row, field)
 
 
@@ -65,9 +69,9 @@ def _line(row: Result) -> str:
         f"`{row.net}`, {row.data.removesuffix(' examples').replace('.npz', '')}",
         row.act,
         _trained(row),
-        _score(row, "before"),
-        _score(row, "after"),
-        _difference(row),
+        _score(row, "before").replace(" ", NO_BREAK),
+        _score(row, "after").replace(" ", NO_BREAK),
+        _difference(row).replace(" to ", f"{NO_BREAK}to{NO_BREAK}"),
         str(row.runs),
         _verdict(row),
     ]

@@ -6,7 +6,7 @@ Its methods are short: anything longer than a few lines is in the other files of
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
+from ..train.waiting import Ready
 from ..train.watching import Target, Watchable
 from . import trainer
 from .initial import lsuv, orthonormal
@@ -43,6 +44,7 @@ from .running import (
     takes_tokens,
     tapped,
 )
+from .side_by_side import side_by_side
 from .watching import WatchedLowered, gradients, watch
 from .writing.copying import backward_hooks
 from .writing.functions import WithModules, with_modules
@@ -339,8 +341,8 @@ class _Torch:
         channels_first: bool,
         task: Task,
         look: Look | None = None,
-    ) -> RunResult:
-        return trainer.train(
+    ) -> Generator[Ready, None, RunResult]:
+        return trainer.training(
             model,
             data,
             recipe,
@@ -351,6 +353,11 @@ class _Torch:
             task=task,
             look=look,
         )
+
+    def side_by_side(
+        self, models: Iterator[Any], data: Any, recipe: Recipe, counts: Sequence[int], **place: Any
+    ) -> dict[int, float]:
+        return side_by_side(models, data, recipe, counts, **place)
 
     def seed(self, seed: int) -> None:
         torch.manual_seed(seed)

@@ -6,7 +6,7 @@ Not here: what a task does (`perform`), what an event leads to (`driver`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -113,10 +113,20 @@ Event = Epoch | Done | Failed | Died | Crowded | Silent | Notice
 
 
 class Executor(Protocol):
-    """Where tasks run. A context manager: leaving it ends every task and cleans up."""
+    """Where tasks run. A context manager: leaving it ends every task and cleans up.
+
+    measured: seconds of a training step by the number of runs that take turns on a GPU; None: not
+    measured yet.
+    """
+
+    measured: Mapping[int, float] | None
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
+
+    def arrange(self, side: int, jobs: int) -> None:
+        """Run `jobs` tasks at a time on this machine's GPUs, `side` in turn in each worker."""
+        ...
 
     def run(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
         """Run tasks, started in the order given, and yield what happens.
