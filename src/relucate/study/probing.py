@@ -188,7 +188,7 @@ def _dead(before: Part, after: Part, found: Any) -> Iterator[dict[str, Any]]:
     b, a = (float(_figures(arm, "act_out", "dead").sum()) for arm in (before, after))
     if not b and not a:
         return
-    said = f"dead channels can't learn: {b:.0f} in {before['arm']}, {a:.0f} in {after['arm']}"
+    said = f"dead channels can't learn: {b:.0f} with the norm before, {a:.0f} after"
     predicted = None if a == b else after if a < b else before
     source = "Lu, Shin, Su and Karniadakis, Dying ReLU and Initialization, 2019"
     yield _row("dead", source, said, (before, after), (b, a), predicted, found)
