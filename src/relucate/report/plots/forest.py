@@ -57,7 +57,7 @@ def _values(found: list[Effect], units: Units) -> list[str]:
         f"{units.difference(effect.estimate)} ({units.interval(effect.low, effect.high)})"
         for effect in found
     ]
-    return texts if len(found) > 1 else []
+    return [text.replace("-", "−") for text in texts] if len(found) > 1 else []
 
 
 def _pairs(axes: Axes, effect: Effect, row: float, scale: float, pen: Pen) -> None:
