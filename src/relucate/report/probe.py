@@ -24,7 +24,7 @@ from .numbers import MISSING, plain
 from .palette import arm_variable, look
 from .panels import Ink
 from .plots import in_style, new_figure, shown, svg_of
-from .plots.style import Pen, safe_name
+from .plots.style import WIDE, Pen, safe_name
 from .rendering import render
 from .terminal import displayable, rendered, simple_table
 
@@ -230,7 +230,7 @@ def probe_html(probe: dict[str, Any]) -> str:
 def channels_svg(probe: dict[str, Any], name: str = "channels") -> str:
     """Return the skewness by depth as one `<svg>` element; see `plot`."""
     with in_style():
-        figure, axes = new_figure(3.0)
+        figure, axes = new_figure(3.0, WIDE)
         _channels(axes, probe, panels.PAGE)
         return svg_of(figure, name, "Skewness of the channels by depth. " + _alt(probe))
 
@@ -357,7 +357,8 @@ def _depth(axes: Axes, probe: dict[str, Any], ink: Ink) -> None:
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_color(ink("ink"))
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, loc="best", labelcolor=ink("ink"))
+        place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
+        axes.legend(frameon=False, labelcolor=ink("ink"), ncols=3, **place)
 
 
 def _bands(probe: dict[str, Any], role: str) -> tuple[np.ndarray, np.ndarray]:
