@@ -134,7 +134,7 @@ def _steps(study: Study) -> Arms:
     for arm in (study.get("probe") or {"arms": []})["arms"]:
         good = [step for step in arm["steps"] if step["points"]]
         number = numbers.get(arm["arm"], 0)
-        name = short.get(arm["arm"], arm["arm"])
+        name = short.get(arm["arm"]) or arm["arm"]
         steps = [(step["epoch"], panels.step_column(arm, step, name, number)) for step in good]
         found += [(name, steps)] if steps else []
     return found

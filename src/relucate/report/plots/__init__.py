@@ -142,10 +142,11 @@ def title_of(study: Study, kind: str) -> str:
 def shown(title: str, height: float, pen: Pen) -> Any:
     """Return the axes of a new figure with a title, that notebooks and scripts show."""
     from matplotlib import pyplot
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure, axes = pyplot.subplots(figsize=(pen.width, height + 0.4), layout="constrained")
+    layout: Any = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+    figure, axes = pyplot.subplots(figsize=(pen.width, height + 0.4), layout=layout)
     figure.set_facecolor(pen.ink("paper"))
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
     look = {"color": pen.ink("ink"), "fontsize": SIZE, "fontweight": "bold", "parse_math": False}
     figure.suptitle(title, x=0.02, ha="left", **look)
     axes.patch.set_alpha(0.0)
