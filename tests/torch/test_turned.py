@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.torch import zoo
 from torch import nn
+from torch.nn import functional as F
 
 import relucate
 from relucate.errors import Refused
@@ -64,7 +65,7 @@ def test_rebuild_turns_the_norm(norm, traceable):
     assert len(report.done) == 1
     assert orders(made) == [AFTER]
     x = torch.randn(4, 3, 20)
-    y = nn.functional.gelu(made.conv(x)).transpose(1, 2)
+    y = F.gelu(made.conv(x)).transpose(1, 2)
     fresh = type(norm)(6)  # as it starts
     expected = made.head(fresh(y).transpose(1, 2)).mean(-1)
     torch.testing.assert_close(made(x), expected)
@@ -79,7 +80,7 @@ def test_and_back(traceable):
     assert orders(made) == [BEFORE]
     x = torch.randn(4, 3, 20)
     y = nn.LayerNorm(6)(made.conv(x).transpose(1, 2)).transpose(1, 2)
-    torch.testing.assert_close(made(x), made.head(nn.functional.gelu(y)).mean(-1))
+    torch.testing.assert_close(made(x), made.head(F.gelu(y)).mean(-1))
 
 
 def test_an_activation_with_weights_along_an_axis_stays():
@@ -88,12 +89,49 @@ def test_an_activation_with_weights_along_an_axis_stays():
         relucate.rebuild(net, AFTER, example=SHAPE)
 
 
-def test_a_norm_that_has_no_other_axis_is_refused_with_the_reason():
-    class OwnForward(nn.LayerNorm):
-        def extra(self):
-            return 0
+class Own(nn.LayerNorm):
+    """A class that we can't turn."""
 
-    net = zoo.randomize(Speech(OwnForward(6), nn.GELU(), True), 3)
+
+class Called(Speech):
+    """The norm is a function between two permutations, as in timm's LayerNormAct2d."""
+
+    def forward(self, x):
+        x = self.conv(x).transpose(-2, -1)
+        x = F.layer_norm(x, (6,), self.norm.weight, self.norm.bias)
+        return self.head(self.act(x.transpose(-2, -1))).mean(-1)
+
+
+class CalledBehind(Speech):
+    def forward(self, x):
+        x = self.act(self.conv(x)).transpose(-2, -1)
+        x = F.layer_norm(x, (6,), self.norm.weight, self.norm.bias)
+        return self.head(x.transpose(-2, -1)).mean(-1)
+
+
+@pytest.mark.parametrize(
+    ("net", "order"),
+    [
+        (Speech(Own(6), nn.GELU(), True), AFTER),
+        (Behind(Own(6), nn.GELU(), True), BEFORE),
+        (Called(nn.LayerNorm(6), nn.GELU(), True), AFTER),
+        (CalledBehind(nn.LayerNorm(6), nn.GELU(), True), BEFORE),
+    ],
+)
+def test_a_norm_that_has_no_other_axis_stays_between_the_permutations(net, order):
+    made, report = relucate.rebuild(zoo.randomize(net, 3), order, example=SHAPE)
+    assert len(report.done) == 1
+    assert orders(made) == [order]
+    x = torch.randn(4, 3, 20)
+    y, act, norm = made.conv(x), F.gelu, nn.LayerNorm(6)
+    y = act(y) if order == AFTER else y
+    y = norm(y.transpose(1, 2)).transpose(1, 2)
+    y = act(y) if order == BEFORE else y
+    torch.testing.assert_close(made(x), made.head(y).mean(-1))
+
+
+def test_where_it_cannot_stay_it_is_refused_with_the_reason():
+    net = zoo.randomize(Speech(Own(6), nn.PReLU(6), True), 3)
     with pytest.raises(Refused, match="can't go behind the permutation: its axis is fixed"):
         relucate.rebuild(net, AFTER, example=SHAPE)
 

@@ -9,6 +9,7 @@ from tests.torch import zoo
 from torch import nn
 
 import relucate
+from relucate.errors import Refused
 from relucate.torch.reading.reader import read
 from relucate.torch.writing.units import condensed, intact, units
 
@@ -143,10 +144,18 @@ class SamePadded(nn.Conv2d):
         return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.weight, self.bias, self.stride)
 
 
+class Sized(nn.Sequential):
+    """A root that needs numbers."""
+
+    def forward(self, x):
+        return super().forward(x if int(x.shape[1]) > 1 else -x)
+
+
 @pytest.mark.parametrize("verb", ["fold", "convert", "rebuild"])
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_padded_convolution_gets_other_weights(verb, bias):
-    net = nn.Sequential(
+@pytest.mark.parametrize("root", [nn.Sequential, Sized])
+def test_a_padded_convolution_gets_other_weights(verb, bias, root):
+    net = root(
         SamePadded(4, 6, 2, bias=bias),
         nn.BatchNorm2d(6),
         nn.ReLU(),
@@ -164,6 +173,39 @@ def test_a_padded_convolution_gets_other_weights(verb, bias):
         assert [site.order for site in relucate.audit(made, example=SHAPE).sites] == [AFTER]
     else:
         torch.testing.assert_close(made(x), net(x))
+
+
+class NoBias(SamePadded):
+    """It has a place for a bias, and doesn't use it."""
+
+    def forward(self, x):
+        return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.weight, None, self.stride)
+
+
+def test_a_convolution_that_ignores_its_bias_is_refused():
+    rest = nn.Conv2d(6, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(180, 3)
+    net = Sized(NoBias(4, 6, 2, bias=False), nn.BatchNorm2d(6), nn.ReLU(), *rest)
+    net = zoo.randomize(net, 5).eval()
+    with pytest.raises(Refused, match="other weights than planned"):
+        relucate.fold(net, example=SHAPE)
+
+
+def test_only_the_norm_next_to_what_cannot_be_written_stays():
+    class Function(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(6, 4, 1, 1))
+
+        def forward(self, x):
+            return F.conv2d(x, self.weight)
+
+    rest = nn.Conv2d(6, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(180, 3)
+    net = Sized(Function(), nn.BatchNorm2d(6), nn.ReLU(), *rest)
+    net = zoo.randomize(net, 5).eval()
+    made, report = relucate.fold(net, example=SHAPE)
+    assert [site.name for site in report.done] == ["4"]
+    x = torch.randn(SHAPE)
+    torch.testing.assert_close(made(x), net(x))
 
 
 class Twice(nn.Module):

@@ -49,6 +49,7 @@ from .watching import WatchedLowered, gradients, watch
 from .writing.copying import backward_hooks
 from .writing.functions import WithModules, with_modules
 from .writing.proving import Proof
+from .writing.sliding import unturned
 from .writing.turned import stuck
 from .writing.writer import functions_moved, unwritable, write
 
@@ -83,6 +84,7 @@ class _ReadModel:
         *,
         compiled: bool = False,
     ) -> Any:
+        graph = self._unturned(graph)
         source = self._with_modules(graph)
         graph = source.renamed(graph)
         made = write(graph, source.model, source.reading, fresh=fresh, init=init)
@@ -91,7 +93,13 @@ class _ReadModel:
         self._traced[made.module] = source.paths
         return made.module
 
+    def _unturned(self, graph: Graph) -> Graph:
+        """Return an edit in which norms that can't work along another axis stay where they can."""
+        norms = stuck(self.graph, graph, self._reading.modules)
+        return unturned(graph, self.graph, norms) if norms else graph
+
     def unwritable(self, graph: Graph) -> Mapping[str, str]:
+        graph = self._unturned(graph)
         if found := stuck(self.graph, graph, self._reading.modules):
             return found
         source = self._with_modules(graph)
@@ -116,6 +124,7 @@ class _ReadModel:
     def taps(
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
     ) -> Iterator[dict[str, np.ndarray]]:
+        graph = self._unturned(graph)
         source = self._with_modules(graph)
         made = write(source.renamed(graph), source.model, source.reading)
         wanted = {name: made.paths[name] for name in names if name in made.paths}

@@ -35,6 +35,7 @@ from .tensors import (
     tensor_like,
 )
 from .turned import turned, turning
+from .units import WEIGHTED
 
 
 class Edits:
@@ -59,6 +60,7 @@ class Edits:
         self._rearranged: dict[tuple[fx.Node, str], fx.Node] = {}
         self._building = fx.Graph()
         self._refitted: set[str] = set()
+        self.refitted_units = False  # whether a module of several nodes got other weights
         self._known = {
             (key, binding.layout): find(self.twin, binding.parameter)
             for key, binding in reading.bindings.items()
@@ -139,7 +141,8 @@ class Edits:
     def _refit(self, path: str, node: Node) -> None:
         if path not in self._refitted:
             self._refitted.add(path)
-            refit(self.twin.get_submodule(path), node, self.new)
+            self.refitted_units |= WEIGHTED in node.attrs
+            refit(self.twin.get_submodule(path), node.attrs.get(WEIGHTED, node), self.new)
 
     def _not_in_place(self, node: Node) -> None:
         """Let a module that changes its input in place stop that if others read it now."""

@@ -159,7 +159,7 @@ def stuck_norms(old: Graph, new: Graph, found: Exchange) -> dict[str, str]:
     """Return the norms whose edit modules alone can't express: first node -> why.
 
     Every failing node belongs to norms: itself; what it was made for; those that changed places
-    with it; the one whose term a sum lost; else all that changed.
+    with it; the one whose term a sum lost; the next ones in its row; else all that changed.
     """
     parts = {name: part for row in rows(old) for part in _parts(row, found) for name in part}
     changed = [n.name for n in old if n.kind == "norm" and found.nodes[n.name] != n.name]
@@ -168,10 +168,19 @@ def stuck_norms(old: Graph, new: Graph, found: Exchange) -> dict[str, str]:
         near = parts.get(name, {name}) if name in old.nodes else {new.nodes[name].added_for}
         if name in old.nodes and len(old.nodes[name].inputs) > 1:
             near = {*near, *_lost_terms(old, found, name)}
-        norms = [other for other in changed if other in near] or changed
+        norms = [other for other in changed if other in near] or _nearest(old, changed, name)
         for norm in norms:
             stuck.setdefault(norm, f"'{name}': {why}")
     return stuck
+
+
+def _nearest(old: Graph, changed: list[str], name: str) -> list[str]:
+    """Return the changed norms next to a node in its row, or all."""
+    row = next((row for row in rows(old) if name in row), [])
+    number = row.index(name) if row else 0
+    before = [other for other in row[:number] if other in changed]
+    after = [other for other in row[number:] if other in changed]
+    return [*before[-1:], *after[:1]] or changed
 
 
 def _lost_terms(old: Graph, found: Exchange, name: str) -> set[str]:

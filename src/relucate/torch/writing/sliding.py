@@ -7,7 +7,7 @@ change places around the permutations. Pure: Graphs. Called by `writer`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ...graph import Graph, Node
@@ -29,6 +29,63 @@ def slid(new: Graph, old: Graph) -> Graph:
             if _is_chain(new, now[part]) and _may_slide(new, now[part], wanted):
                 new = _rewired(new, now[part], wanted)
     return new
+
+
+def unturned(new: Graph, old: Graph, norms: Iterable[str]) -> Graph:
+    """Return an edit of `old` with norms between their permutations, where they were.
+
+    The activations that they moved past are in front of the first permutation, or behind the last.
+    """
+    for name in norms:
+        before, after = _permutations_around(old, name)
+        for now in (_up_to(new, name)[::-1], _from(new, name)):
+            others = [other for other in now if other not in {name, *before, *after}]
+            inner = [*before, name, *after]
+            wanted = [*others, *inner] if now[-1] == name else [*inner, *others]
+            if others and set(inner) <= set(now) and all(_passes(new, n) for n in others):
+                was = old.nodes[name]
+                axes = {k: was.attrs[k] for k in ("axis", "axes") if k in was.attrs}
+                norm = replace(new.nodes[name], attrs={**new.nodes[name].attrs, **axes})
+                nodes = {**new.nodes, name: replace(norm, shape=was.shape)}
+                new = _rewired(replace(new, nodes=nodes), now, wanted)
+                break
+    return new
+
+
+def _permutations_around(old: Graph, name: str) -> tuple[list[str], list[str]]:
+    before = [n for n in _up_to(old, name)[1:] if _is_permute(old, n)]
+    after = [n for n in _from(old, name)[1:] if _is_permute(old, n)]
+    return before[::-1], after
+
+
+def _up_to(graph: Graph, name: str) -> list[str]:
+    """Return a node, and the permutations and activations in front of it, the last first."""
+    found = [name]
+    while len(inputs := graph.nodes[found[-1]].inputs) == 1:
+        (source,) = inputs
+        if not _passes(graph, source) or not _is_chain(graph, [source, found[-1]]):
+            break
+        found.append(source)
+    return found
+
+
+def _from(graph: Graph, name: str) -> list[str]:
+    """Return a node, and the permutations and activations behind it, in order."""
+    found = [name]
+    while len(readers := graph.consumers[found[-1]]) == 1:
+        (reader,) = readers
+        if not _passes(graph, reader) or not _is_chain(graph, [found[-1], reader]):
+            break
+        found.append(reader)
+    return found
+
+
+def _is_permute(graph: Graph, name: str) -> bool:
+    return graph.nodes[name].op == "permute"
+
+
+def _passes(graph: Graph, name: str) -> bool:
+    return _is_permute(graph, name) or _is_elementwise(graph.nodes[name])
 
 
 def _with_fixed(places: Sequence[str], now: Sequence[str], graph: Graph) -> list[str]:
