@@ -130,6 +130,23 @@ def caffenet(what: str, asked: str, arguments: str) -> Row:
     )
 
 
+def kim(full: str, arguments: str) -> Row:
+    return Row(
+        f"cifar10{full}-kim-vgg16",
+        "Kim et al.'s recipe on CIFAR-10 with narrow filters: before or after the tanh?",
+        f"--recipe kim-vgg16 --data folder:cifar10 --precision bf16 {arguments}",
+    )
+
+
+def inception(full: str, arguments: str) -> Row:
+    recipe = "--recipe inception-small --data folder:cifar10 --size 75 --precision bf16"
+    return Row(
+        f"cifar10{full}-inception",
+        "Inception v3 on CIFAR-10 at 75 pixels: the order of Keras 1.x or today's?",
+        f"{recipe} {arguments}",
+    )
+
+
 def rows() -> Iterator[Row]:
     """Yield the rows of the table, the cheapest and most telling first."""
     yield from map(early, ("relu", "tanh"))
@@ -185,16 +202,10 @@ def rows() -> Iterator[Row]:
         yield full(act, "cnn")
     for act in ("relu", "tanh"):
         yield full(act, "vgg")
-    yield Row(
-        "cifar10-kim-vgg16",
-        "Kim et al.'s recipe on CIFAR-10 with narrow filters: before or after the tanh?",
-        "--recipe kim-vgg16 --data folder:cifar10 --epochs 20 -O width=16 --max-pairs 5",
-    )
-    yield Row(
-        "cifar10-inception",
-        "Inception v3 on CIFAR-10 at 75 pixels: the order of Keras 1.x or today's?",
-        "--recipe inception-small --data folder:cifar10 --size 75 --train-size 10000 --max-pairs 5",
-    )
+    yield kim("", "--train-size 10000 --epochs 8 -O width=8 --max-pairs 8")
+    yield kim("-full", "--epochs 40 -O width=32 --max-pairs 6")
+    yield inception("", "--train-size 5000 --test-size 2000 --epochs 5 -O width=4 --max-pairs 4")
+    yield inception("-full", "--epochs 20 -O width=8 --max-pairs 6")
 
 
 REGRESSION = "--epochs 30 --lr 0.02 --metric R2"

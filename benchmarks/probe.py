@@ -3,7 +3,7 @@
     python benchmarks/probe.py            InceptionV3, 64 images of 96x96
     python benchmarks/probe.py --images 256 --framework torch
 
-Prints seconds, the ratio, the largest memory, and the processor time of a probe. Not a test: a
+Prints seconds, their ratio, the largest memory, and the processor time of both. Not a test: a
 loaded machine changes it.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import platform
 import resource
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -47,11 +46,11 @@ def built(framework: str, size: int) -> tuple[Any, Any, np.ndarray]:
     return model, (1, 3, size, size), np.array((3, size, size))
 
 
-def timed(run: Callable[[], Any]) -> float:
-    """Return the seconds that a call takes."""
-    start = time.perf_counter()
+def timed(run: Callable[[], Any]) -> tuple[float, float]:
+    """Return the seconds that a call takes, and the processor's."""
+    start, used = time.perf_counter(), time.process_time()
     run()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - used
 
 
 def main() -> None:
@@ -76,17 +75,17 @@ def main() -> None:
 
     forward()
     pairs = [(timed(forward), timed(probed)) for _ in range(given.repeats)]
-    start = time.process_time()
-    probed()
-    cpu = time.process_time() - start
-    plain, probe = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(b / a for a, b in pairs)
+    columns = np.array(pairs)  # (repeats, forward and probe, seconds and the processor's)
+    (plain, plain_cpu), (probe, probe_cpu) = np.median(columns, axis=0)
+    ratio, ratio_cpu = np.median(columns[:, 1] / columns[:, 0], axis=0)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
         f"{given.framework}, {given.images} images of {given.size}x{given.size}, n={given.repeats}"
     )
     print(f"forward {plain:.2f} s, probe {probe:.2f} s, ratio {ratio:.2f}, {memory:.2f} GB at most")
-    print(f"one more probe: {cpu:.1f} s of processor time")
+    print(
+        f"processor time: forward {plain_cpu:.2f} s, probe {probe_cpu:.2f} s, ratio {ratio_cpu:.2f}"
+    )
     print(
         f"relucate {relucate.__version__}, {platform.machine()}, Python {platform.python_version()}"
     )

@@ -85,6 +85,18 @@ def test_any_split_gives_the_same(kind, seed, cuts):
         assert np.all(np.abs(one - other) <= 1e-9 * scale), name
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_moments_are_exact_where_every_16th_row_is_another(dtype):
+    x = np.random.default_rng(0).standard_normal((1600, 3)) * 1e-3
+    x[::16] += 1
+    found = run(x.astype(dtype), (160,))
+    wanted = exact(x.astype(dtype))
+    for one, other in zip(
+        (found.mean, found.variance, found.skewness, found.kurtosis), wanted, strict=True
+    ):
+        np.testing.assert_allclose(one, other.astype(float), rtol=1e-11)
+
+
 @given(place=st.integers(0, 400), seed=st.integers(0, 3), kind=st.sampled_from(KINDS))
 @settings(max_examples=30, deadline=None)
 def test_streams_apart_merge_as_one_stream(place, seed, kind):
@@ -96,6 +108,16 @@ def test_streams_apart_merge_as_one_stream(place, seed, kind):
     np.testing.assert_allclose(one.variance, whole.variance, rtol=1e-9)
     np.testing.assert_allclose(one.skewness, whole.skewness, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(one.kurtosis, whole.kurtosis, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (17, 5), (1000, 700), (3, 300_000), (40_000, 7)])
+def test_any_shape_is_taken_whole(shape):
+    x = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+    found = run(x)
+    np.testing.assert_allclose(found.mean, x.mean(0, np.float64), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(found.variance, x.var(0, dtype=np.float64), rtol=1e-10)
+    np.testing.assert_allclose(found.magnitude, np.abs(x).sum(0, np.float64), rtol=1e-12)
+    assert found.count == len(x)
 
 
 @pytest.mark.parametrize("axis", [1, 2, 3, -1])

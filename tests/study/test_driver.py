@@ -212,10 +212,12 @@ class TestManyRunsOnAGpu:
         """Return a function: the answer of the measurement, jobs -> calls, what was asked, said."""
         monkeypatch.setattr(StudyPlan, "gpus", ("0", "1"))
 
-        def act(answer, jobs=0, device="cuda", **options):
+        def act(answer, jobs=0, device="cuda", studies=1, **options):
             asked, called, ear = [], [], Ear()
 
             class Measuring(InProcess):
+                measured = None
+
                 def run(self, tasks):
                     (task,) = tasks
                     asked.append(task.work["counts"])
@@ -225,8 +227,10 @@ class TestManyRunsOnAGpu:
                     called.append((side, jobs))
 
             found = replace(INSPECTION, engine={**INSPECTION.engine, "device": device})
-            outcome = StudyResults(replace(plan, jobs=jobs, **options), found)
-            _arrange(outcome, Measuring(None), ear)
+            executor = Measuring(None)
+            for _ in range(studies):
+                outcome = StudyResults(replace(plan, jobs=jobs, **options), found)
+                _arrange(outcome, executor, ear)
             said = [args[0] for name, args, _ in ear.told if name == "say"]
             return called, asked, said, outcome.plan
 
@@ -258,6 +262,15 @@ class TestManyRunsOnAGpu:
         called, _, said, _ = arranged(Died("measure", "it ended"), jobs=4, pairs=20)
         assert called == [(1, 4)]
         assert said == ["how many runs a GPU takes isn't known: it ended."]
+
+    def test_an_executor_without_turns_is_left_alone(self, arranged, plan):
+        found = replace(INSPECTION, engine={**INSPECTION.engine, "device": "cuda"})
+        _arrange(StudyResults(plan, found), InProcess(None), NoDisplay())
+
+    def test_it_is_measured_once(self, arranged):
+        called, asked, *_ = arranged({1: 0.8, 2: 0.5}, pairs=20, studies=2)
+        assert called == [(2, 4)] * 2
+        assert asked == [[1, 2, 4, 8]]
 
     def test_if_pytorch_does_not_use_them_nothing_is_measured(self, arranged, monkeypatch):
         monkeypatch.setattr(StudyPlan, "without_gpus", SimpleNamespace(workers=3))

@@ -44,7 +44,7 @@ class Channels:
         sd = np.where(found.constant, np.nan, np.sqrt(variance))
         ascending = self.sample.ascending
         low, middle, high = quantiles(ascending, QUANTILES)
-        z = (ascending - mean) / sd
+        z = (ascending - mean[:, None]) / sd[:, None]
         size = found.magnitude / found.count
         with np.errstate(invalid="ignore", divide="ignore"):
             return {

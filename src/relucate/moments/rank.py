@@ -36,7 +36,8 @@ class Covariance:
             self._products = np.zeros((rows.shape[1], rows.shape[1]))
         step = max(1, _BLOCK // rows.shape[1])
         for start in range(0, len(rows), step):
-            d = rows[start : start + step] - self._shift
+            d = rows[start : start + step].astype(np.float64)
+            d -= self._shift
             self._sum += d.sum(0)
             self._products += d.T @ d
         self.count += len(rows)

@@ -1,17 +1,24 @@
 """Moments per channel up to the fourth, merged block by block in float64.
 
-With d = x - shift, each block has its count n, the mean of d, and M_k = Σ (d - mean)^k. Two blocks
-a and b with g = mean_b - mean_a and n = n_a + n_b merge as
+With d = x - shift (the first block's centre), each block has its count n, the mean of d, and
+M_k = Σ (d - mean)^k. Two blocks a and b with g = mean_b - mean_a and n = n_a + n_b merge as
 
     M2 = M2a + M2b + g² n_a n_b / n
     M3 = M3a + M3b + g³ n_a n_b (n_a - n_b) / n² + 3 g (n_a M2b - n_b M2a) / n
     M4 = M4a + M4b + g⁴ n_a n_b (n_a² - n_a n_b + n_b²) / n³
          + 6 g² (n_a² M2b + n_b² M2a) / n² + 4 g (n_a M3b - n_b M3a) / n
 
-The shift is each channel's first value, so that a large offset costs no digits. Sources: Chan,
-Golub and LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979;
-Pébay, Formulas for Robust, One-Pass Parallel Computation of Covariances and Arbitrary-Order
-Statistical Moments, 2008.
+A block's sums of powers are taken around a centre: the mean of every 16th of its rows. It has the
+values' offset, and is at most 4 standard deviations from the block's mean, because the squares of
+1/16 of the rows can't sum to more than those of all. So the step from there to M_k,
+
+    M2 = S2 - n m²,   M3 = S3 - 3 m S2 + 2 n m³,   M4 = S4 - 4 m S3 + 6 m² S2 - 3 n m⁴
+
+with S_k = Σ (x - centre)^k and m = S1 / n, costs at most three of float64's sixteen digits.
+
+Sources: Chan, Golub and LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample
+Variances, 1979; Pébay, Formulas for Robust, One-Pass Parallel Computation of Covariances and
+Arbitrary-Order Statistical Moments, 2008.
 """
 
 from __future__ import annotations
@@ -21,7 +28,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-_BLOCK = 1 << 17  # values: a block and its powers stay in the cache
+_BLOCK = 1 << 20  # values that are merged at once
+_PART = 1 << 17  # values: a part and its powers stay in the cache
+_WIDE = 512  # columns: sums over narrow rows are slow
+_MOST = 255  # rows of a part
+_EACH = 16  # rows: one of them counts for the centre
 
 
 def _none() -> np.ndarray:
@@ -57,8 +68,7 @@ class Running:
             self.resolution = float(np.finfo(values.dtype).eps)
         with np.errstate(invalid="ignore", over="ignore"):  # who asks sees it in `low` and `high`
             for rows in _blocks(values, axis):
-                shift = rows[0].copy() if self.count == 0 else self.shift
-                self.merge(_of_block(rows, shift))
+                self.merge(_of_block(rows))
 
     def merge(self, other: Running) -> None:
         """Take in what another stream has seen."""
@@ -126,29 +136,65 @@ class Running:
 
 
 def _blocks(values: np.ndarray, axis: int) -> Iterator[np.ndarray]:
-    """Yield the values in blocks of rows (positions, channels), float64."""
+    """Yield the values in blocks of rows (positions, channels), contiguous."""
     moved = np.moveaxis(values, axis, -1)
     channels = moved.shape[-1]
     if moved.flags.c_contiguous:  # else the copy below is made example by example
         moved = moved.reshape(-1, channels)
-    each = max(1, moved[:1].size)
-    step = max(1, _BLOCK // each)
+    step = max(1, _BLOCK // max(1, moved[:1].size))
+    small = values.dtype in (np.float16, np.float32)
     for start in range(0, len(moved), step):
-        rows = moved[start : start + step].astype(np.float64, order="C").reshape(-1, channels)
+        rows = np.ascontiguousarray(
+            moved[start : start + step], np.float32 if small else np.float64
+        ).reshape(-1, channels)
         if len(rows):
             yield rows
 
 
-def _of_block(rows: np.ndarray, shift: np.ndarray) -> Running:
-    n, ones = len(rows), np.ones(len(rows))
-    zeros = np.count_nonzero(rows == 0, axis=0).astype(np.float64)
-    low, high, magnitude = rows.min(0), rows.max(0), ones @ np.abs(rows)
-    d = rows - shift
-    offset = ones @ d / n
-    d -= offset
+def _of_block(rows: np.ndarray) -> Running:
+    some = rows[::_EACH].astype(np.float64)
+    centre = some[0] + (some - some[0]).mean(0)
+    found = [_sums(part, centre) for part in _parts(rows)]
+    low, high, sums = (
+        np.concatenate([one.reshape(*one.shape[:-1], -1, rows.shape[1]) for one in column], -2)
+        for column in zip(*found, strict=True)
+    )
+    zeros, magnitude, s1, s2, s3, s4 = sums.sum(-2)
+    n = len(rows)
+    m = s1 / n
+    m2 = np.maximum(s2 - m * s1, 0.0)
+    m3 = s3 - 3 * m * s2 + 2 * m**2 * s1
+    m4 = s4 - 4 * m * s3 + 6 * m**2 * s2 - 3 * m**3 * s1
+    return Running(n, centre, m, m2, m3, m4, low.min(0), high.max(0), zeros, magnitude)
+
+
+def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield rows in parts that fit into the cache; several narrow rows are made one wide row."""
+    n, channels = rows.shape
+    fold = min(_MOST, max(1, _WIDE // channels))
+    whole = n - n % fold
+    wide = rows[:whole].reshape(-1, fold * channels)
+    step = min(_MOST, max(1, _PART // (fold * channels)))
+    for start in range(0, len(wide), step):
+        yield wide[start : start + step]
+    if whole < n:
+        yield rows[whole:]
+
+
+def _sums(rows: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the smallest, the largest, and (zeros, Σ |x|, Σ d, Σ d², Σ d³, Σ d⁴), by column.
+
+    At most _MOST rows, so that a byte can count zeros.
+    """
+    low, high, found = rows.min(0), rows.max(0), np.zeros((6, rows.shape[1]))
+    if (zero := rows == 0).any():
+        found[0] = zero.view(np.uint8).sum(0, dtype=np.uint8)
+    d = rows.astype(np.float64)
+    found[1] = (d if low.min() >= 0 else np.abs(d)).sum(0)
+    d -= np.tile(centre, rows.shape[1] // len(centre))
+    found[2] = d.sum(0)
     power = d * d
-    m2 = ones @ power
-    d *= power
-    m3 = ones @ d
-    power *= power
-    return Running(n, shift, offset, m2, m3, ones @ power, low, high, zeros, magnitude)
+    found[3] = power.sum(0)
+    found[4] = np.einsum("ij,ij->j", d, power)
+    found[5] = np.einsum("ij,ij->j", power, power)
+    return low, high, found

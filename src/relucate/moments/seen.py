@@ -1,17 +1,22 @@
 """What was measured at the points of a network: the streams, and the figures that come of them.
 
-`measure` runs whatever gives the values and streams them by point; `Seen` is the result at one
-point. Not here: where the points are (`surgery.points`), what gives the values.
+`measure` runs whatever gives the values and streams them by point, in threads of its own; `Seen` is
+the result at one point. Not here: where the points are (`surgery.points`), what gives the values.
 """
 
 from __future__ import annotations
 
 import math
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from ..errors import InputError
 from ..graph import Graph
@@ -19,6 +24,8 @@ from .channels import Channels
 
 Each = Callable[[str, np.ndarray], None]
 Watch = Callable[[Sequence[str], Iterator[list[np.ndarray]], Each], None]
+_THREADS = min(4, os.cpu_count() or 1)
+_MOST = 1 << 26  # bytes that wait to be measured
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,18 @@ def seen(node: str, layer: str, roles: Sequence[tuple[str, str]], channels: Chan
     return Seen(node, layer, tuple(roles), *given, channels.statistics(), rank)
 
 
+@contextmanager
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """Give threads to measure in; NumPy lets them run while a model computes.
+
+    NumPy's BLAS has one thread in them: more would cost more time than such small products take.
+    """
+    blas = ThreadpoolController()
+    own = [found["filepath"] for found in blas.info() if "numpy" in found["filepath"]]
+    with blas.select(filepath=own).limit(limits=1), ThreadPoolExecutor(_THREADS) as pool:
+        yield pool
+
+
 def measure(
     watch: Watch,
     graph: Graph,
@@ -116,27 +135,60 @@ def measure(
 
     Raises: InputError: a value that isn't finite: the layer, and the batch that had it first.
     """
-    found: set[str] = set()
     number = -1
 
     def counted() -> Iterator[list[np.ndarray]]:
         nonlocal number
         for batch in batches:
+            queue.wait()
             number += 1
             yield batch
 
-    def each(name: str, value: np.ndarray) -> None:
-        found.add(name)
-        if not streams[name].add(np.asarray(value)):
-            first = sum(len(batch[0]) for batch in batches[:number])
-            last = first + len(batches[number][0]) - 1
-            raise InputError(
-                f"the {what} of '{graph.nodes[name].layer_name}' ({name}) isn't finite, first in "
-                f"batch {number} (examples {first} to {last})."
-            )
+    def not_finite(name: str) -> InputError:
+        first = sum(len(batch[0]) for batch in batches[:number])
+        last = first + len(batches[number][0]) - 1
+        return InputError(
+            f"the {what} of '{graph.nodes[name].layer_name}' ({name}) isn't finite, first in "
+            f"batch {number} (examples {first} to {last})."
+        )
 
-    watch(list(streams), counted(), each)
-    return found
+    with threads() as pool:
+        queue = _Queue(pool, streams, not_finite)
+        watch(list(streams), counted(), queue.add)
+        queue.wait()
+    return queue.found
+
+
+class _Queue:
+    """Values that threads add to their streams, in order; they take a bounded amount of memory."""
+
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        streams: Mapping[str, Channels],
+        not_finite: Callable[[str], InputError],
+    ) -> None:
+        self._pool, self._streams, self._not_finite = pool, streams, not_finite
+        self._waiting: deque[tuple[str, int, Future[bool]]] = deque()
+        self.found: set[str] = set()
+
+    def add(self, name: str, value: np.ndarray) -> None:
+        self.found.add(name)
+        if any(name == waiting for waiting, *_ in self._waiting):
+            self.wait()
+        value = np.asarray(value)
+        job = self._pool.submit(self._streams[name].add, value)
+        self._waiting.append((name, value.nbytes, job))
+        self.wait(_MOST)
+
+    def wait(self, most: int = 0) -> None:
+        """Wait until at most so many bytes are left; a value that isn't finite raises."""
+        size = sum(size for _, size, _ in self._waiting)
+        while self._waiting and size > most:
+            name, own, job = self._waiting.popleft()
+            size -= own
+            if not job.result():
+                raise self._not_finite(name)
 
 
 def middle(values: np.ndarray) -> float | None:

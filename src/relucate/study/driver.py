@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from .executors.protocol import (
     Executor,
     Failed,
     Notice,
+    OnGpus,
     Silent,
     Task,
 )
@@ -109,21 +110,14 @@ def _arrange(outcome: StudyResults[Executed], executor: Executor, display: Displ
     """Let the GPUs take as many runs at the same time as measure best."""
     plan = outcome.plan
     missing = len(plan.seeds) * len(plan.arms) - len(outcome.results)
-    if not plan.gpus or missing < 2:
+    if not plan.gpus or missing < 2 or not isinstance(executor, OnGpus):
         return
     if outcome.inspection.engine["device"] != "cuda":  # PyTorch or the engine doesn't use them
         executor.arrange(1, plan.without_gpus.workers)
         return
-    spec = plan.spec(outcome.inspection, 0, plan.seeds[0])
-    seconds: dict[int, float] = {}
-    for event in executor.run([Task("measure", plan.measurement(spec, missing))]):
-        match event:
-            case Done():
-                seconds = event.answer
-            case Failed():
-                raise event.error
-            case Died():
-                display.say(f"how many runs a GPU takes isn't known: {_sentence(event.reason)}")
+    if executor.measured is None:
+        executor.measured = _measured(outcome, executor, display, missing)
+    seconds = executor.measured
     if not seconds:  # runs wait for Python, each in a process of its own
         executor.arrange(1, plan.workers)
         return
@@ -135,6 +129,23 @@ def _arrange(outcome: StudyResults[Executed], executor: Executor, display: Displ
     if len(seconds) > 1:
         times = ", ".join(f"{1000 * each:.2f} ms with {n}" for n, each in seconds.items())
         display.say(f"{count(jobs, 'run')} at a time: a step of each takes {times} on a GPU")
+
+
+def _measured(
+    outcome: StudyResults[Executed], executor: Executor, display: Display, missing: int
+) -> Mapping[int, float]:
+    plan = outcome.plan
+    spec = plan.spec(outcome.inspection, 0, plan.seeds[0])
+    seconds: Mapping[int, float] = {}
+    for event in executor.run([Task("measure", plan.measurement(spec, missing))]):
+        match event:
+            case Done():
+                seconds = event.answer
+            case Failed():
+                raise event.error
+            case Died():
+                display.say(f"how many runs a GPU takes isn't known: {_sentence(event.reason)}")
+    return seconds
 
 
 def _sentence(text: str) -> str:

@@ -43,9 +43,9 @@ NORMS_HINT = " (--norm-eps, --norm-momentum make them equal)"
 class Executed(Comparison):
     """A comparison whose runs an executor performs.
 
-    jobs: worker processes, 0: one per core; threads: of each run; run_timeout: seconds after which
-    a run is given up; executor: a name in `executors.EXECUTORS`; address, gpus_per_run: of an
-    executor that isn't this machine.
+    jobs: runs at a time, 0: one per core, or what GPUs take; threads: of each run; run_timeout:
+    seconds after which a run is given up; executor: a name in `executors.EXECUTORS`; address,
+    gpus_per_run: of an executor that isn't this machine.
     """
 
     threads: int = 1

@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener, wait
@@ -77,6 +77,7 @@ class LocalExecutor:
     setup: Setup
     environment: dict[str, str] = field(default_factory=dict)
     patience: float = 30.0
+    measured: Mapping[int, float] | None = None
 
     def __enter__(self) -> LocalExecutor:
         self._stack = contextlib.ExitStack()

@@ -168,9 +168,6 @@ class RayExecutor:
         )
         return _Worker(self._started, actor, actor.ready.remote())
 
-    def arrange(self, side: int, jobs: int) -> None:
-        """Do nothing: the cluster decides what a GPU takes."""
-
     def run(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
         """Run tasks and yield what happens (see `Executor`).
 

@@ -37,7 +37,7 @@ from .protocol import Task as Work
 # Keras imports these, if installed, for plots, wrappers, checkpoints: half of its import time.
 _EXTRAS = ("jax", "matplotlib", "pandas", "scipy", "sklearn")
 
-_PAUSE = 2e-4  # seconds between looks at devices that work; a step takes longer
+_PAUSE = 1e-3  # seconds between looks at devices that work; they have more steps ahead
 _LOST = 70  # exit code of a worker whose GPU is gone
 
 # Ends the worker's process group when standard input closes. A thread can't do that while the
