@@ -202,7 +202,7 @@ def rows() -> Iterator[Row]:
         yield full(act, "cnn")
     for act in ("relu", "tanh"):
         yield full(act, "vgg")
-    yield kim("", "--train-size 10000 --epochs 8 -O width=8 --max-pairs 4")
+    yield kim("", "--train-size 10000 --epochs 8 -O width=8 --max-pairs 8")
     yield kim("-full", "--epochs 40 -O width=32 --max-pairs 6")
     yield inception("", "--train-size 5000 --test-size 2000 --epochs 5 -O width=4 --max-pairs 4")
     yield inception("-full", "--epochs 20 -O width=8 --max-pairs 6")

@@ -13,8 +13,6 @@ from relucate.study.executors.perform import as_ours, perform
 class InProcess:
     """Perform tasks where they are given."""
 
-    measured = None
-
     def __init__(self, setup):
         self.setup = setup
 

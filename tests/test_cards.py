@@ -37,6 +37,19 @@ def test_a_changed_number_is_seen():
     assert cards.rendered(changed) == page != changed
 
 
+def test_every_card_is_in_a_table_of_the_page():
+    page = (ROOT / "docs" / "before-or-after.md").read_text()
+    tables = re.findall(r"<!-- cards: ([^>]*?) -->", page)
+    shown = {row.study.id for patterns in tables for row in cards.results(patterns)}
+    assert shown == set(OWN)
+
+
+def test_a_pattern_may_leave_cards_out():
+    found = {row.study.id for row in cards.results("cifar10-* !cifar10-*-late")}
+    assert found
+    assert not any(name.endswith("-late") for name in found)
+
+
 def test_a_name_without_a_card_is_an_error():
     with pytest.raises(ValueError, match="no-such-card"):
         cards.rendered("<!-- cards: no-such-card -->\n<!-- /cards -->")

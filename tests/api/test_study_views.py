@@ -88,3 +88,11 @@ def test_progress_in_a_notebook_is_whole_lines(monkeypatch, capsys):
     pairs = [line for line in lines if line.startswith("pair ")]
     assert len(pairs) == 3
     assert all("difference" in line for line in pairs)
+
+
+def test_progress_in_a_notebook_is_plain_lines(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as the kernel of a notebook does
+    relucate.compare(run=train, metric="auc", margin=0.005, pairs=3, jobs=1)
+    said = capsys.readouterr().err
+    assert "\x1b[" not in said
+    assert said.count("pair 3 of 3") == 1

@@ -162,6 +162,8 @@ def test_the_report_of_another_study_is_named_before_it_is_replaced(tmp_path, mo
     monkeypatch.setattr(sys, "argv", ["relucate", "compare", "cnn"])
     assert exit_code("cnn", "--engine", "none") == 2
     assert said in capsys.readouterr().err
+    assert exit_code("--recipe", "none") == 2
+    assert "will be replaced" not in capsys.readouterr().err
     for argv in (["compare", "vgg", "--pairs", "6"], ["compare", "vgg", "--max-pairs", "40"]):
         monkeypatch.setattr(sys, "argv", ["relucate", *argv])
         assert exit_code(*argv[1:], "--engine", "none") == 2

@@ -1,6 +1,8 @@
 """The order map: cuts, repeats, lanes without collisions, escaped names, every norm counted."""
 
 import re
+from dataclasses import replace
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import numpy as np
@@ -152,3 +154,20 @@ def test_matplotlib_draws_the_same_boxes(tmp_path):
 def test_the_letters_are_at_least_11_px_on_a_phone():
     (size,) = {float(x) for x in re.findall(r"font:([\d.]+)px", order_map.svg(chain(2)))}
     assert size * (360 - 2 * 16) / order_map.WIDTH >= 11
+
+
+def test_the_groups_of_a_map_follow_each_other_and_hold_all_of_it():
+    made = order_map.drawing(residual())
+    pieces = list(made.groups())
+    assert pieces[0][0] == 0
+    assert pieces[-1][1] == made.height
+    assert all(end == top for (_, end, _), (top, *_) in pairwise(pieces))
+    assert [shape for *_, shapes in pieces for shape in shapes] == made.shapes
+    assert order_map.svg(residual()).count("<svg") == len(pieces) > 1
+
+
+def test_a_label_without_room_loses_its_sizes_first_and_keeps_to_its_box():
+    assert order_map.fitted("max pool 3×3 /2", 60) == "max pool"
+    tight = order_map.Shape("text", ((0, 0),), text="conv 1×1", style="middle", room=52)
+    assert 'textLength="50.0"' in order_map._element(tight)
+    assert "textLength" not in order_map._element(replace(tight, room=90))

@@ -8,10 +8,12 @@ import xml.etree.ElementTree as ET
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from relucate.errors import InputError
 from relucate.report import plots
+from relucate.report.numbers import Units
 from relucate.report.palette import colours, placeholder
 from relucate.report.plots import curves, narrowing
 from relucate.report.plots.axis import SMALLEST_REACH, reach_of
@@ -169,9 +171,27 @@ def test_matplotlib_is_imported_only_to_draw():
 def test_a_forest_has_a_row_per_comparison_and_its_pairs(make_study):
     study = make_study(6, orders=FOUR)
     ax = plots.plot(study, "forest", Figure().subplots())
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["after", *FOUR[2:3], "none"]
+    rows = [text.get_text() for text in ax.texts[:-2]]
+    assert rows[:3] == ["after", *FOUR[2:3], "none"]
+    units = Units.of_study(study)
+    for text, found in zip(rows[3:], study["comparisons"], strict=True):
+        difference = found["difference"]
+        ends = units.interval(difference["low"], difference["high"])
+        wanted = f"{units.difference(difference['estimate'])} ({ends})"
+        assert text == wanted.replace("-", "−")
     strokes = [line for line in ax.lines if line.get_marker() == "|" and len(line.get_xdata()) == 6]
     assert len(strokes) == 3
+
+
+@pytest.mark.parametrize("kind", ["forest", "scores", "curves"])
+def test_a_figure_of_its_own_has_a_title_and_given_axes_have_none(make_study, kind):
+    study = make_study(6)
+    figure = plots.plot(study, kind).figure
+    assert figure.get_suptitle() == f"{plots.heading(study, kind)} · cnn on digits"
+    own = Figure()
+    plots.plot(study, kind, own.subplots())
+    assert own.get_suptitle() == ""
+    pyplot.close(figure)
 
 
 def test_a_hollow_diamond_has_no_answer(make_study):

@@ -84,7 +84,7 @@ def test_a_figure_has_at_most_two_arms_and_ids_of_its_own(arms, figures):
 
 
 def _ids(svg):
-    root = ElementTree.fromstring(svg)
+    root = ElementTree.fromstring(f"<div>{svg}</div>")  # wide and narrow
     return [element.get("id") for element in root.iter() if element.get("id")]
 
 

@@ -216,6 +216,8 @@ class TestManyRunsOnAGpu:
             asked, called, ear = [], [], Ear()
 
             class Measuring(InProcess):
+                measured = None
+
                 def run(self, tasks):
                     (task,) = tasks
                     asked.append(task.work["counts"])
@@ -260,6 +262,10 @@ class TestManyRunsOnAGpu:
         called, _, said, _ = arranged(Died("measure", "it ended"), jobs=4, pairs=20)
         assert called == [(1, 4)]
         assert said == ["how many runs a GPU takes isn't known: it ended."]
+
+    def test_an_executor_without_turns_is_left_alone(self, arranged, plan):
+        found = replace(INSPECTION, engine={**INSPECTION.engine, "device": "cuda"})
+        _arrange(StudyResults(plan, found), InProcess(None), NoDisplay())
 
     def test_it_is_measured_once(self, arranged):
         called, asked, *_ = arranged({1: 0.8, 2: 0.5}, pairs=20, studies=2)

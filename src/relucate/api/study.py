@@ -414,7 +414,8 @@ def _display(display: Any, progress: bool, plan: Executed) -> Any:
     schedule, shown = plan.schedule(plan.arms[0]), plan.contrasts[0]
     return LiveStudy(
         # A notebook wraps the lines of a stream; rich's own output there would cut them off.
-        Console(file=sys.stderr, force_jupyter=False),
+        # Notebooks set FORCE_COLOR, and would get every frame of a display below the last.
+        Console(file=sys.stderr, force_jupyter=False, force_terminal=sys.stderr.isatty()),
         plan.pairs,
         [arm.label for arm in plan.arms],
         schedule.epochs if schedule else 1,

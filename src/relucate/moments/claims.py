@@ -7,24 +7,22 @@ for bounded activations: Kim, Kim and Kim, Tanh Works Better with Asymmetry, 202
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..phrases import count, some
+from .figures import Point, Seen, Site, by_node, medians, summary, table
 
 BOUNDED = frozenset({"tanh", "softsign", "hard_tanh", "erf"})  # by -1 and 1
 NEAR_ZERO = 0.1  # a mean of at most so many sd is near zero
 NORMAL_SPARSITY = 1 - np.sqrt(2 / np.pi)  # Hoyer's, of normal values around 0
 
-Point = Mapping[str, Any]
-Site = Mapping[str, Any]
-
 
 def claims(sites: Sequence[Site], points: Sequence[Point]) -> list[dict[str, Any]]:
     """Return each claim that can be checked: `claim`, `act_op`, `sites`, `text` and its numbers."""
-    seen = {point["node"]: point for point in points}
+    seen = by_node(points)
     found: list[dict[str, Any]] = []
     for op in dict.fromkeys(site["act_op"] for site in sites if site["act_op"]):
         own = [site for site in sites if site["act_op"] == op]
@@ -35,12 +33,12 @@ def claims(sites: Sequence[Site], points: Sequence[Point]) -> list[dict[str, Any
     return found
 
 
-def _skewed(op: str, sites: Sequence[Site], seen: Mapping[str, Point]) -> Iterator[dict[str, Any]]:
-    pairs = _pairs(sites, seen, "act_in", "act_out", "skewness")
+def _skewed(op: str, sites: Sequence[Site], seen: Seen) -> Iterator[dict[str, Any]]:
+    pairs = table(sites, seen, "skewness", "act_in", "act_out")
     if not len(pairs):
         return
     more = int(np.sum(pairs[:, 1] > pairs[:, 0]))
-    before, after = (float(x) for x in np.median(pairs, axis=0))
+    before, after = medians(pairs)
     text = (
         f"Behind {op} the values are more skewed than before it in {more} of "
         f"{count(len(pairs), 'site')}: median |skewness| {after:.2f} against {before:.2f}."
@@ -49,12 +47,12 @@ def _skewed(op: str, sites: Sequence[Site], seen: Mapping[str, Point]) -> Iterat
     yield {"claim": "skewed", "sites": len(pairs), "text": text, **numbers}
 
 
-def _centred(op: str, sites: Sequence[Site], seen: Mapping[str, Point]) -> Iterator[dict[str, Any]]:
-    pairs = _pairs(sites, seen, "act_in", "act_out", "mean_in_sd")
+def _centred(op: str, sites: Sequence[Site], seen: Seen) -> Iterator[dict[str, Any]]:
+    pairs = table(sites, seen, "mean_in_sd", "act_in", "act_out")
     if not len(pairs):
         return
     near = int(np.sum(pairs[:, 1] <= NEAR_ZERO))
-    before, after = (float(x) for x in np.median(pairs, axis=0))
+    before, after = medians(pairs)
     text = (
         f"The mean behind {op} is near zero (at most {NEAR_ZERO:g} sd) in {near} of "
         f"{count(len(pairs), 'site')}: median |mean| {after:.2f} sd, before it {before:.2f} sd."
@@ -63,25 +61,25 @@ def _centred(op: str, sites: Sequence[Site], seen: Mapping[str, Point]) -> Itera
     yield {"claim": "centred", "sites": len(pairs), "text": text, **numbers}
 
 
-def _bounded(op: str, sites: Sequence[Site], seen: Mapping[str, Point]) -> Iterator[dict[str, Any]]:
+def _bounded(op: str, sites: Sequence[Site], seen: Seen) -> Iterator[dict[str, Any]]:
     if op not in BOUNDED:
         return
-    rows = (_of(site, seen, "act_out") for site in sites)
-    known = [row for row in rows if row.get("saturation") is not None]
+    known = [summary(site, seen, "act_out") for site in sites]
+    known = [row for row in known if row.get("saturation") is not None]
     if not known:
         return
     saturated, onesided = (
         float(np.median([row[name] for row in known])) for name in ("saturation", "asymmetry")
     )
-    read = (_of(site, seen, "next") for site in sites)
-    sparse = [row["sparsity"] for row in read if row.get("sparsity") is not None]
+    sparse = table(sites, seen, "sparsity", "next")
     text = (
         f"{op} is saturated to {saturated:.2f} of its bound (mean |x|), and {onesided:.2f} "
         "one-sided (|mean| / mean |x|, median channel)."
     )
     numbers: dict[str, Any] = {"saturation": saturated, "asymmetry": onesided, "sparsity": None}
-    if sparse:
-        numbers["sparsity"] = middle = float(np.median(sparse))
+    if len(sparse):
+        (middle,) = medians(sparse)
+        numbers["sparsity"] = middle
         text += (
             f" What the next layer reads has a sparsity of {middle:.2f} (Hoyer's; normal values "
             f"around 0 have {NORMAL_SPARSITY:.2f})."
@@ -90,15 +88,14 @@ def _bounded(op: str, sites: Sequence[Site], seen: Mapping[str, Point]) -> Itera
     yield from _sparse(op, sites, seen)
 
 
-def _sparse(op: str, sites: Sequence[Site], seen: Mapping[str, Point]) -> Iterator[dict[str, Any]]:
+def _sparse(op: str, sites: Sequence[Site], seen: Seen) -> Iterator[dict[str, Any]]:
     """Yield whether the next layer reads sparse values with the norm behind the activation."""
     behind = [site for site in sites if site["order"] == "linear-act-norm"]
-    found = [_of(site, seen, "next").get("sparsity") for site in behind]
-    known = [value for value in found if value is not None]
-    if not known:
+    known = table(behind, seen, "sparsity", "next")
+    if not len(known):
         return
-    sparse = sum(bool(value > NORMAL_SPARSITY) for value in known)
-    middle = float(np.median(known))
+    sparse = int(np.sum(known > NORMAL_SPARSITY))
+    (middle,) = medians(known)
     text = (
         f"With the norm behind {op} the next layer reads values that are sparser than normal ones "
         f"(Kim et al., 2023) in {sparse} of {count(len(known), 'site')}: median sparsity "
@@ -107,14 +104,14 @@ def _sparse(op: str, sites: Sequence[Site], seen: Mapping[str, Point]) -> Iterat
     yield {"claim": "sparse", "sites": len(known), "text": text, "sparsity": middle, "more": sparse}
 
 
-def _normal(sites: Sequence[Site], seen: Mapping[str, Point]) -> Iterator[dict[str, Any]]:
+def _normal(sites: Sequence[Site], seen: Seen) -> Iterator[dict[str, Any]]:
     norms = [site for site in sites if site["norm"]]
     for order in dict.fromkeys(site["order"] for site in norms):
         own = [site for site in norms if site["order"] == order]
-        pairs = _pairs(own, seen, "norm_in", "next", "normal_distance")
+        pairs = table(own, seen, "normal_distance", "norm_in", "next")
         if not len(pairs):
             continue
-        norm, reader = (float(x) for x in np.median(pairs, axis=0))
+        norm, reader = medians(pairs)
         text = (
             f"In {order} the norm reads values that are {norm:.2f} from a normal distribution, the "
             f"next layer {reader:.2f} (Kolmogorov's distance, {count(len(pairs), 'site')})."
@@ -123,7 +120,7 @@ def _normal(sites: Sequence[Site], seen: Mapping[str, Point]) -> Iterator[dict[s
         yield {"claim": "normal", "act_op": None, "sites": len(pairs), "text": text, **numbers}
 
 
-def _dead(sites: Sequence[Site], seen: Mapping[str, Point]) -> Iterator[dict[str, Any]]:
+def _dead(sites: Sequence[Site], seen: Seen) -> Iterator[dict[str, Any]]:
     nodes = {site["points"].get("act_out", site["points"].get("norm_out")) for site in sites}
     rows = {node: point for node, point in seen.items() if node in nodes}
     if not rows:
@@ -134,16 +131,3 @@ def _dead(sites: Sequence[Site], seen: Mapping[str, Point]) -> Iterator[dict[str
     text = f"{number:,} of {channels:,} channels are dead (constant on all data){where}."
     numbers = {"dead": number, "channels": channels}
     yield {"claim": "dead", "act_op": None, "sites": len(rows), "text": text, **numbers}
-
-
-def _of(site: Site, seen: Mapping[str, Point], role: str) -> Mapping[str, Any]:
-    """Return the summary of a site's point; empty if it wasn't seen."""
-    return seen.get(site["points"].get(role), {"summary": {}})["summary"]
-
-
-def _pairs(
-    sites: Sequence[Site], seen: Mapping[str, Point], one: str, other: str, figure: str
-) -> np.ndarray:
-    """Return a figure's medians at two roles, shape (sites, 2), of the sites that have both."""
-    rows = [[_of(site, seen, role).get(figure) for role in (one, other)] for site in sites]
-    return np.array([row for row in rows if None not in row], float).reshape(-1, 2)

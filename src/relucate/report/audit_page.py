@@ -27,8 +27,10 @@ def page(audit: dict[str, Any], boxes: Boxes) -> str:
     return render(
         "audit_page.html.j2",
         style=page_style(),
-        headline=headline(audit),
-        conclusion=conclusion(audit),
+        model=audit["model"],
+        framework=audit["framework"],
+        headline=order_map.sentence(boxes) or headline(audit),
+        conclusion=conclusion(audit).removesuffix(":"),
         findings=list(findings(audit)),
         unread=unread(audit),
         legend=order_map.legend(boxes),

@@ -38,8 +38,8 @@ def figures(
     """
     single = len(study["comparisons"]) == 1
     return [
-        _figure(study, kind, heading.format(name=study["metric"]["name"]), caption(study), prefix)
-        for kind, heading, caption in _KINDS
+        _figure(study, kind, plots.heading(study, kind), caption(study), prefix)
+        for kind, caption in _CAPTIONS.items()
         if kind in only and (single or kind not in _SINGLE) and not plots.missing(study, kind)
     ]
 
@@ -156,12 +156,12 @@ def _cost_caption(study: Study) -> str:
 
 
 _SINGLE = ("interval", "differences")  # pictures of one comparison
-_KINDS: tuple[tuple[str, str, Callable[[Study], str]], ...] = (
-    ("interval", "The interval, pair by pair", _interval_caption),
-    ("differences", "Paired differences", _differences_caption),
-    ("scores", "Test {name} of every run", _scores_caption),
-    ("curves", "Test {name} while training", _curves_caption),
-    ("loss", "Training loss", _curves_caption),
-    ("rates", "Score against learning rate", _rates_caption),
-    ("cost", "Cost", _cost_caption),
-)
+_CAPTIONS: dict[str, Callable[[Study], str]] = {
+    "interval": _interval_caption,
+    "differences": _differences_caption,
+    "scores": _scores_caption,
+    "curves": _curves_caption,
+    "loss": _curves_caption,
+    "rates": _rates_caption,
+    "cost": _cost_caption,
+}

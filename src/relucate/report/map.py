@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import escape
@@ -48,6 +49,7 @@ class Shape:
     title: str = ""
     style: str = ""  # rect: round or dashed; text: the anchor
     strong: bool = False
+    room: float = 0.0  # text: it must not be wider, in any font
 
 
 @dataclass
@@ -56,10 +58,17 @@ class Drawing:
 
     shapes: list[Shape] = field(default_factory=list)
     height: float = 8.0
+    starts: list[tuple[float, int]] = field(default_factory=list)  # of groups: top, first shape
 
     def add(self, kind: str, *points: tuple[float, float], **more: Any) -> None:
         """Append a shape."""
         self.shapes.append(Shape(kind, points, **more))
+
+    def groups(self) -> Iterator[tuple[float, float, list[Shape]]]:
+        """Yield the top, the end and the shapes of each group: paper may break between them."""
+        starts = [(0.0, 0), *self.starts[1:], (self.height, len(self.shapes))]
+        for (top, first), (end, last) in pairwise(starts):
+            yield top, end, self.shapes[first:last]
 
 
 def drawing(boxes: Sequence[dict[str, Any]]) -> Drawing:
@@ -68,6 +77,7 @@ def drawing(boxes: Sequence[dict[str, Any]]) -> Drawing:
     first = True
     for group in groups(boxes):
         top = made.height
+        made.starts.append((top, len(made.shapes)))
         others = _others(group)
         for part in group.segments:
             _draw_segment(made, boxes, part, others, first)
@@ -175,22 +185,26 @@ def _draw_box(
         colour, fill, style = _LOOKS[box["kind"]]
         made.add("rect", *corners, colour=colour, fill=fill, style=style, title=title)
     plain = box["kind"] in {"other", "drop"}
-    label = fitted(box["label"], wide - mark - 2)
+    room = wide - mark - 4
+    label = fitted(box["label"], room)
     if wide <= _NARROW:
         return
     centre = (x + mark + (wide - mark) / 2, y + TALL / 2 + 4)
     strong = box["kind"] in {"input", "output"}
-    given = {"text": label, "title": title, "style": "middle", "strong": strong}
+    given = {"text": label, "title": title, "style": "middle", "strong": strong, "room": room}
     made.add("text", centre, colour="muted" if plain else "ink", **given)
 
 
 def fitted(text: str, width: float) -> str:
-    """Return a text that fits in a width of the map.
+    """Return a text that fits in a width of the map: without its sizes, or else cut.
 
-    >>> fitted("conv 3×3", 60), fitted("a long name of a layer", 60)
-    ('conv 3×3', 'a long …')
+    >>> fitted("conv 3×3", 60), fitted("avg pool 3×3", 60), fitted("a long name of a layer", 60)
+    ('conv 3×3', 'avg pool', 'a long n…')
     """
-    most = max(int(width / _LETTER), 1)
+    most = max(round(width / _LETTER), 1)
+    if len(text) > most:
+        words = [word for word in text.split(" ") if not any(map(str.isdigit, word))]
+        text = " ".join(words) or text
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -232,9 +246,27 @@ def _path(place: str) -> str:
     return ARM_LOOKS[PLACES.index(place)].path
 
 
+def sentence(boxes: Sequence[dict[str, Any]]) -> str:
+    """Return how many norms are where, in plain words; "" if there are none.
+
+    >>> sentence([{"place": "after"}, {"place": "after"}, {"place": None}])
+    '2 norms, all after the activation'
+    """
+    places = counted(boxes)
+    norms = count(sum(places.values()), "norm")
+    if len(places) == 1:
+        (place,) = places
+        return f"{norms}, {'all ' if norms != '1 norm' else ''}{_NOUNS[place]}"
+    return f"{norms}: {_places(boxes)}" if places else ""
+
+
+def _places(boxes: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(f"{number} {_NOUNS[place]}" for place, number in counted(boxes).items())
+
+
 def alt(boxes: Sequence[dict[str, Any]]) -> str:
     """Return the map in a sentence, for those who don't see it."""
-    places = ", ".join(f"{number} {_NOUNS[place]}" for place, number in counted(boxes).items())
+    places = _places(boxes)
     kinds = Counter(box["kind"] for box in boxes)
     parts = [count(kinds["linear"], "linear layer"), f"norms: {places}" if places else "no norms"]
     if kinds["opaque"]:
@@ -246,13 +278,17 @@ def alt(boxes: Sequence[dict[str, Any]]) -> str:
 
 
 def svg(boxes: Sequence[dict[str, Any]]) -> str:
-    """Return the map as one `<svg>` element in the page's colours; every name is escaped."""
-    made = drawing(boxes)
-    opening = (
-        f'<svg class="map" role="img" aria-label="{escape(alt(boxes))}" '
-        f'viewBox="0 0 {WIDTH:g} {made.height:g}" xmlns="http://www.w3.org/2000/svg">'
-    )
-    return "\n".join([opening, *map(_element, made.shapes), "</svg>"])
+    """Return the map in the page's colours; every name is escaped.
+
+    It is a `<div>` with an `<svg>` for each group, so that paper can break between them.
+    """
+    found = [f'<div class="map" role="img" aria-label="{escape(alt(boxes))}">']
+    for top, end, shapes in drawing(boxes).groups():
+        box = f"0 {top:g} {WIDTH:g} {end - top:g}"
+        style = "display:block;width:100%;height:auto;overflow:visible"
+        found.append(f'<svg viewBox="{box}" style="{style}" xmlns="http://www.w3.org/2000/svg">')
+        found += [*map(_element, shapes), "</svg>"]
+    return "\n".join([*found, "</div>"])
 
 
 def svg_file(boxes: Sequence[dict[str, Any]], title: str) -> str:
@@ -323,8 +359,10 @@ def _line(shape: Shape) -> str:
 def _text(shape: Shape) -> str:
     ((x, y),) = shape.points
     weight = ";font-weight:600" if shape.strong else ""
+    tight = f'textLength="{shape.room - 2:.1f}" lengthAdjust="spacingAndGlyphs" '
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{shape.style or "start"}" '
+        f"{tight if shape.room and len(shape.text) * _LETTER > shape.room - 4 else ''}"
         f'style="fill:{_var(shape.colour)};font:{_SIZE}px system-ui,sans-serif{weight}">'
         f"{_title(shape)}{escape(shape.text)}</text>"
     )
@@ -402,6 +440,8 @@ def _draw_text(ax: Any, shape: Shape, theme: dict[str, str], size: float) -> Non
     side = {"middle": "center"}.get(shape.style, "left")
     weight = "bold" if shape.strong else "normal"
     given: dict[str, Any] = {"ha": side, "va": "center", "parse_math": False}
+    if shape.room:
+        size *= min(1.0, shape.room / (1.15 * _LETTER * len(shape.text)))
     ax.text(x, y - 4, shape.text, color=theme[shape.colour], size=size, weight=weight, **given)
 
 

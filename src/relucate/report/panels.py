@@ -49,9 +49,9 @@ def column_of(probe: Mapping[str, Any], name: str, number: int = 0) -> Column:
     return Column(name, probe["sites"], points, number)
 
 
-def step_column(arm: Mapping[str, Any], step: Mapping[str, Any], number: int) -> Column:
-    """Return a step of an arm of a study's section `probe` as a column."""
-    return Column(arm["arm"], arm["sites"], {p["node"]: p for p in step["points"]}, number)
+def step_column(arm: Mapping[str, Any], step: Mapping[str, Any], name: str, number: int) -> Column:
+    """Return a step of an arm of a study's section `probe` as a column with this name."""
+    return Column(name, arm["sites"], {p["node"]: p for p in step["points"]}, number)
 
 
 def _brief(point: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,9 +21,10 @@ from ..errors import unknown
 from ..phrases import count, some
 from . import panels
 from .numbers import MISSING, plain
-from .palette import arm_variable, colours, look
+from .palette import arm_variable, look
 from .panels import Ink
-from .plots import in_style, new_figure, svg_of
+from .plots import in_style, new_figure, shown, svg_of
+from .plots.style import WIDE, Pen, safe_name
 from .rendering import render
 from .terminal import displayable, rendered, simple_table
 
@@ -229,7 +230,7 @@ def probe_html(probe: dict[str, Any]) -> str:
 def channels_svg(probe: dict[str, Any], name: str = "channels") -> str:
     """Return the skewness by depth as one `<svg>` element; see `plot`."""
     with in_style():
-        figure, axes = new_figure(3.0)
+        figure, axes = new_figure(3.0, WIDE)
         _channels(axes, probe, panels.PAGE)
         return svg_of(figure, name, "Skewness of the channels by depth. " + _alt(probe))
 
@@ -249,20 +250,12 @@ def plot(
     """
     if kind not in KINDS:
         raise unknown("plot", kind, KINDS)
-    draw, width, height = KINDS[kind]
+    draw, title, height = KINDS[kind]
     with in_style():
         if ax is None:
-            ax = _own_axes(width, height, dark)
+            name = safe_name(probe["model"], "the model")
+            ax = shown(f"{title} · {name}", height, Pen(panels.theme(dark)))
         draw(ax, [probe, *others], panels.theme(dark))
-    return ax
-
-
-def _own_axes(width: float, height: float, dark: bool) -> Any:
-    from matplotlib import pyplot
-
-    figure, ax = pyplot.subplots(figsize=(width, height), layout="constrained")
-    figure.set_facecolor(colours()["card"][dark])
-    ax.set_facecolor("none")
     return ax
 
 
@@ -311,11 +304,11 @@ def _label(probe: dict[str, Any], number: int) -> str:
 
 
 Draw = Callable[["Axes", Sequence[dict[str, Any]], "Ink"], None]
-KINDS: dict[str, tuple[Draw, float, float]] = {  # with the size of a new figure in inches
-    "channels": (_draw_channels, 7.0, 3.6),
-    "dead": (_draw_dead, 7.0, 3.2),
-    "distributions": (_draw_distributions, 7.0, 7.0),
-    "drift": (_draw_drift, 4.5, 5.0),
+KINDS: dict[str, tuple[Draw, str, float]] = {  # with the title and height (inches) of a new figure
+    "channels": (_draw_channels, "Skewness of the channels by depth", 3.4),
+    "dead": (_draw_dead, "Dead channels by depth", 3.0),
+    "distributions": (_draw_distributions, "Distributions by depth", 6.6),
+    "drift": (_draw_drift, "What the next layer reads", 4.6),
 }
 
 
@@ -364,7 +357,8 @@ def _depth(axes: Axes, probe: dict[str, Any], ink: Ink) -> None:
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_color(ink("ink"))
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, loc="best", labelcolor=ink("ink"))
+        place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
+        axes.legend(frameon=False, labelcolor=ink("ink"), ncols=3, **place)
 
 
 def _bands(probe: dict[str, Any], role: str) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,9 @@ from markupsafe import Markup
 from ..errors import InputError, unknown
 from ..phrases import count
 from . import panels
-from .plots import in_style, svg_of
+from .facts import short_names
+from .plots import in_style, new_figure, shown, svg_of
+from .plots.style import Pen
 
 Study = dict[str, Any]
 
@@ -73,22 +75,27 @@ def parts(study: Study, prefix: str = "") -> dict[str, Any] | None:
 
 
 def _figures(study: Study, prefix: str) -> Iterator[dict[str, Any]]:
-    """Yield the figures, each of at most two arms, for a phone's width."""
-    from matplotlib.figure import Figure
-
+    """Yield the figures, each of at most two arms, for a wide place and for a phone."""
     arms = _steps(study)
     for kind, (title, caption, height) in KINDS.items():
         for start in range(0, len(arms), _BESIDE):
-            name = f"{prefix}{kind}-{start}"
-            with in_style():
-                figure = Figure(figsize=(_PHONE, height), layout="constrained")
-                figure.patch.set_alpha(0.0)
-                _DRAW[kind](figure.subplots(), arms[start : start + _BESIDE], panels.PAGE)
-                svg = svg_of(figure, name, f"{title}. {_alt(study)}")
-            yield {"name": name, "heading": title, "caption": caption, "svg": Markup(svg)}
+            name, beside = f"{prefix}{kind}-{start}", arms[start : start + _BESIDE]
+            alt = f"{title}. {_alt(study)}"
+            drawn = [_drawn(kind, beside, pen, height, name, alt) for pen in (Pen(), _NARROW)]
+            svg = Markup("".join(drawn))
+            yield {"name": name, "heading": title, "caption": caption, "svg": svg}
 
 
-_PHONE, _BESIDE = 4.1, 2  # inches; arms side by side
+def _drawn(kind: str, arms: Arms, pen: Pen, height: float, name: str, alt: str) -> str:
+    style = "narrow" if pen.narrow else "wide"
+    with in_style():
+        figure, axes = new_figure(height, pen.width)
+        _DRAW[kind](axes, arms, pen.ink)
+        return svg_of(figure, f"{name}-{style}", alt, f"plot {style}")
+
+
+_NARROW = Pen(narrow=True)
+_BESIDE = 2  # arms side by side
 
 
 def _alt(study: Study) -> str:
@@ -110,18 +117,9 @@ def plot(study: Study, kind: str, ax: Any = None, *, dark: bool = False) -> Any:
         raise InputError(f"this study has no picture '{kind}': it was not made with probe=True.")
     with in_style():
         if ax is None:
-            ax = _new(KINDS[kind][2], dark)
+            title, _, height = KINDS[kind]
+            ax = shown(title, height, Pen(panels.theme(dark)))
         _DRAW[kind](ax, arms, panels.theme(dark))
-    return ax
-
-
-def _new(height: float, dark: bool) -> Any:
-    from matplotlib import pyplot
-
-    from .palette import colours
-
-    figure, ax = pyplot.subplots(figsize=(6.4, height), layout="constrained")
-    figure.set_facecolor(colours()["card"][dark])
     return ax
 
 
@@ -132,11 +130,13 @@ def _steps(study: Study) -> Arms:
     """Return for each arm its columns by epoch, without the looks that failed."""
     found = []
     numbers = {arm["label"]: number for number, arm in enumerate(study["arms"])}
+    short = short_names(study)
     for arm in (study.get("probe") or {"arms": []})["arms"]:
         good = [step for step in arm["steps"] if step["points"]]
         number = numbers.get(arm["arm"], 0)
-        steps = [(step["epoch"], panels.step_column(arm, step, number)) for step in good]
-        found += [(arm["arm"], steps)] if steps else []
+        name = short.get(arm["arm"]) or arm["arm"]
+        steps = [(step["epoch"], panels.step_column(arm, step, name, number)) for step in good]
+        found += [(name, steps)] if steps else []
     return found
 
 

@@ -29,6 +29,7 @@ from .executors.protocol import (
     Executor,
     Failed,
     Notice,
+    OnGpus,
     Silent,
     Task,
 )
@@ -109,7 +110,7 @@ def _arrange(outcome: StudyResults[Executed], executor: Executor, display: Displ
     """Let the GPUs take as many runs at the same time as measure best."""
     plan = outcome.plan
     missing = len(plan.seeds) * len(plan.arms) - len(outcome.results)
-    if not plan.gpus or missing < 2:
+    if not plan.gpus or missing < 2 or not isinstance(executor, OnGpus):
         return
     if outcome.inspection.engine["device"] != "cuda":  # PyTorch or the engine doesn't use them
         executor.arrange(1, plan.without_gpus.workers)

@@ -15,6 +15,7 @@ import numpy as np
 from ..arguments import whole
 from ..errors import InputError
 from ..moments.claims import BOUNDED, claims
+from ..moments.figures import by_node, medians, table
 from ..moments.sample import EDGES
 from ..phrases import chosen
 from ..train.looking import EXAMPLES
@@ -71,15 +72,20 @@ def probed(
 
 
 def _arm(arm: Any, found: Part) -> dict[str, Any]:
-    last = next((step for step in reversed(found["steps"]) if step["points"]), None)
+    points = _last(found)
     return {
         "arm": arm.label,
         "order": None if arm.order is None else str(arm.order),
         "place": _place(arm.order),
         "options": arm.varied,
         **found,
-        "claims": claims(found["sites"], last["points"]) if last else [],
+        "claims": claims(found["sites"], points) if points else [],
     }
+
+
+def _last(arm: Part) -> Sequence[Part]:
+    """Return the points of the last look that worked; nothing if none did."""
+    return next((step["points"] for step in reversed(arm["steps"]) if step["points"]), [])
 
 
 def _place(order: Any) -> str | None:
@@ -112,25 +118,23 @@ def predictions(
 
 
 def _figures(arm: Part, role: str, figure: str) -> np.ndarray:
-    """Return a figure's values at the sites with this role, at the last look that worked."""
-    last = next((step for step in reversed(arm["steps"]) if step["points"]), {"points": []})
-    seen = {point["node"]: point["summary"] for point in last["points"]}
-    rows = (seen.get(site["points"].get(role), {}).get(figure) for site in arm["sites"])
-    return np.array([row for row in rows if row is not None], float)
+    """Return a figure at the sites that have it at this role, at the last look that worked."""
+    return table(arm["sites"], by_node(_last(arm)), figure, role)
 
 
-def _at(arm: Part, role: str, figure: str) -> float | None:
-    values = _figures(arm, role, figure)
-    return float(np.median(values)) if len(values) else None
+def _medians(arms: Sequence[Part], role: str, figure: str) -> list[float]:
+    """Return a figure's median over the sites of each arm; nothing if an arm lacks it."""
+    found = [_figures(arm, role, figure) for arm in arms]
+    return [medians(values)[0] for values in found] if all(map(len, found)) else []
 
 
 Claim = Callable[[Part, Part, Any], Iterator[dict[str, Any]]]
 
 
 def _skewed(before: Part, after: Part, found: Any) -> Iterator[dict[str, Any]]:
-    b, a = (_at(arm, "norm_in", "skewness") for arm in (before, after))
-    if a is None or b is None:
+    if not (middles := _medians((before, after), "norm_in", "skewness")):
         return
+    b, a = middles
     ops = {site["act_op"] for site in after["sites"] if site["act_op"]}
     behind = " and ".join(sorted(ops)) or "the activation"
     said = (
@@ -143,9 +147,9 @@ def _skewed(before: Part, after: Part, found: Any) -> Iterator[dict[str, Any]]:
 
 
 def _normal(before: Part, after: Part, found: Any) -> Iterator[dict[str, Any]]:
-    b, a = (_at(arm, "norm_in", "normal_distance") for arm in (before, after))
-    if a is None or b is None:
+    if not (middles := _medians((before, after), "norm_in", "normal_distance")):
         return
+    b, a = middles
     said = (
         "in front of the activation the norm reads values closer to a normal distribution: "
         f"distance {_two(b, a)}"
@@ -156,9 +160,9 @@ def _normal(before: Part, after: Part, found: Any) -> Iterator[dict[str, Any]]:
 
 
 def _centred(before: Part, after: Part, found: Any) -> Iterator[dict[str, Any]]:
-    b, a = (_at(arm, "next", "mean_in_sd") for arm in (before, after))
-    if a is None or b is None:
+    if not (middles := _medians((before, after), "next", "mean_in_sd")):
         return
+    b, a = middles
     said = (
         "layers learn faster from inputs with a mean near zero: |mean| in sd of what the next "
         f"layer reads {_two(b, a)}"
@@ -170,10 +174,11 @@ def _centred(before: Part, after: Part, found: Any) -> Iterator[dict[str, Any]]:
 
 def _sparse(before: Part, after: Part, found: Any) -> Iterator[dict[str, Any]]:
     ops = {site["act_op"] for site in after["sites"] if site["act_op"]} & BOUNDED
-    b, a = (_at(arm, "next", "sparsity") for arm in (before, after))
-    sided = [_at(arm, "act_out", "asymmetry") for arm in (before, after)]
-    if not ops or a is None or b is None or sided[0] is None or sided[1] is None:
+    sparse = _medians((before, after), "next", "sparsity")
+    sided = _medians((before, after), "act_out", "asymmetry")
+    if not ops or not sparse or not sided:
         return
+    b, a = sparse
     said = (
         f"with the norm behind it, {' and '.join(sorted(ops))} saturates on one side of each "
         f"channel, and the next layer reads sparse values: one-sidedness "
@@ -188,7 +193,7 @@ def _dead(before: Part, after: Part, found: Any) -> Iterator[dict[str, Any]]:
     b, a = (float(_figures(arm, "act_out", "dead").sum()) for arm in (before, after))
     if not b and not a:
         return
-    said = f"dead channels can't learn: {b:.0f} in {before['arm']}, {a:.0f} in {after['arm']}"
+    said = f"dead channels can't learn: {b:.0f} with the norm before, {a:.0f} after"
     predicted = None if a == b else after if a < b else before
     source = "Lu, Shin, Su and Karniadakis, Dying ReLU and Initialization, 2019"
     yield _row("dead", source, said, (before, after), (b, a), predicted, found)

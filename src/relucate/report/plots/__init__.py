@@ -15,12 +15,24 @@ from typing import Any
 from relucate.arguments import one_of
 from relucate.errors import InputError
 from relucate.report.arms import legend
+from relucate.report.facts import source
 from relucate.report.palette import theme_ink
 from relucate.report.plots import cost, curves, differences, forest, narrowing, rates, scores
-from relucate.report.plots.style import Pen, in_style, new_figure, safe_name
+from relucate.report.plots.style import SIZE, Pen, in_style, new_figure, safe_name
 from relucate.report.plots.svg import prefixed, svg_of
 
-__all__ = ["KINDS", "in_style", "missing", "new_figure", "plot", "prefixed", "svg_of", "svgs"]
+__all__ = [
+    "KINDS",
+    "heading",
+    "in_style",
+    "missing",
+    "new_figure",
+    "plot",
+    "prefixed",
+    "shown",
+    "svg_of",
+    "svgs",
+]
 
 Study = dict[str, Any]
 
@@ -29,9 +41,11 @@ Study = dict[str, Any]
 class Picture:
     """A kind of picture.
 
-    draw: onto axes; height: in inches; missing: why a study has none, or ""; legend: whether its
-    colours mean arms.
+    heading: with {name} for the metric's; draw: onto axes; height: in inches; missing: why a study
+    has none, or ""; legend: whether its colours mean arms.
     """
+
+    heading: str
 
     draw: Callable[[Any, Study, Pen], None]
     height: Callable[[Study, Pen], float]
@@ -39,19 +53,27 @@ class Picture:
     legend: bool = False
 
 
-def _picture(module: ModuleType, **options: Any) -> Picture:
-    return Picture(module.draw, module.height, module.missing, **options)
+def _picture(heading: str, module: ModuleType, **options: Any) -> Picture:
+    return Picture(heading, module.draw, module.height, module.missing, **options)
 
 
 KINDS = {
-    "forest": _picture(forest),
-    "interval": _picture(narrowing),
-    "differences": _picture(differences),
-    "scores": _picture(scores),
-    "curves": Picture(curves.score_draw, curves.height, curves.score_missing, legend=True),
-    "loss": Picture(curves.loss_draw, curves.height, curves.loss_missing, legend=True),
-    "rates": _picture(rates, legend=True),
-    "cost": _picture(cost),
+    "forest": _picture("Difference in {name}", forest),
+    "interval": _picture("The interval, pair by pair", narrowing),
+    "differences": _picture("Paired differences", differences),
+    "scores": _picture("Test {name} of every run", scores),
+    "curves": Picture(
+        "Test {name} while training",
+        curves.score_draw,
+        curves.height,
+        curves.score_missing,
+        legend=True,
+    ),
+    "loss": Picture(
+        "Training loss", curves.loss_draw, curves.height, curves.loss_missing, legend=True
+    ),
+    "rates": _picture("Score against learning rate", rates, legend=True),
+    "cost": _picture("Cost", cost),
 }
 
 
@@ -74,7 +96,7 @@ def plot(
         raise InputError(f"this study has no picture '{kind}': {why}.")
     with in_style():
         if ax is None:
-            ax = _shown(picture.height(study, pen), pen)
+            ax = shown(title_of(study, kind), picture.height(study, pen), pen)
         picture.draw(ax, study, pen)
         if picture.legend:
             _legend(ax, study, pen)
@@ -107,12 +129,26 @@ def _about(study: Study, arm: str | None) -> Study:
     return {**study, "comparisons": ordered}
 
 
-def _shown(height: float, pen: Pen) -> Any:
-    """Return the axes of a new figure that notebooks and scripts show."""
-    from matplotlib import pyplot
+def heading(study: Study, kind: str) -> str:
+    """Return what a picture shows."""
+    return KINDS[kind].heading.format(name=study["metric"]["name"])
 
-    figure, axes = pyplot.subplots(figsize=(pen.width, height), layout="constrained")
+
+def title_of(study: Study, kind: str) -> str:
+    """Return the title of a picture that stands alone: what it shows, and of which study."""
+    return f"{heading(study, kind)} · {safe_name(source(study), 'scores', 60)}"
+
+
+def shown(title: str, height: float, pen: Pen) -> Any:
+    """Return the axes of a new figure with a title, that notebooks and scripts show."""
+    from matplotlib import pyplot
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout: Any = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+    figure, axes = pyplot.subplots(figsize=(pen.width, height + 0.4), layout=layout)
     figure.set_facecolor(pen.ink("paper"))
+    look = {"color": pen.ink("ink"), "fontsize": SIZE, "fontweight": "bold", "parse_math": False}
+    figure.suptitle(title, x=0.02, ha="left", **look)
     axes.patch.set_alpha(0.0)
     return axes
 

@@ -72,11 +72,12 @@ def _bars(
     values = [arm.get(key) if known(arm.get(key)) else 0 for arm in study["arms"]]
     colours = [pen.ink(style.variable) for style in styles]
     panel.barh(rows, values, height=BAR, color=colours, zorder=2)
-    panel.set_xlim(0, 1.35 * (max(values) or 1))
+    most = max(values) or 1
+    panel.set_xlim(0, 1.35 * most)
     for row, value, arm in zip(rows, values, study["arms"], strict=True):
         text = written(arm.get(key)) if known(arm.get(key)) else "not known"
         place = {"transform": panel.transData, "va": "center"}
-        note(panel, pen, value, row, f" {text}", **place)
+        note(panel, pen, value + 0.02 * most, row, text, **place)
     dress(panel, pen)
     panel.set_xticks([])
     panel.spines["bottom"].set_visible(False)

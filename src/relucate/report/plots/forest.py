@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+ROOM, WIDE_ROOM = 40, 64  # characters of a row's name and values
+
+
 def height(study: dict[str, Any], pen: Pen) -> float:
     """Return the picture's height in inches."""
     names = _names(effects(study))
-    return rows_height(len(names), 0.5 if above(names, pen) else 0.36, 1.1)
+    return rows_height(len(names), 0.5 if len(names) > 1 or above(names, pen) else 0.36, 1.1)
 
 
 def missing(study: dict[str, Any]) -> str:
@@ -36,7 +39,7 @@ def draw(axes: Axes, study: dict[str, Any], pen: Pen) -> None:
     found, units = effects(study), Units.of_study(study)
     difference_axis(axes, units, study["margin"], reach_of(found, study["margin"]), pen)
     scale = units.metric.scale
-    rows = name_rows(axes, _names(found), pen)
+    rows = name_rows(axes, _names(found), pen, _values(found, units, pen))
     for row, effect in zip(rows, found, strict=True):
         _pairs(axes, effect, row, scale, pen)
         interval_mark(axes, effect, row, scale, pen)
@@ -49,6 +52,20 @@ def draw(axes: Axes, study: dict[str, Any], pen: Pen) -> None:
 def _names(found: list[Effect]) -> list[str]:
     """Return the rows' names; one row alone needs none."""
     return [effect.name for effect in found] if len(found) > 1 else [""]
+
+
+def _values(found: list[Effect], units: Units, pen: Pen) -> list[str]:
+    """Return each row's difference and interval, if they fit next to the names.
+
+    One row alone is told in the sentence above it.
+    """
+    texts = [
+        f"{units.difference(effect.estimate)} ({units.interval(effect.low, effect.high)})"
+        for effect in found
+    ]
+    longest = max(len(f"{effect.name}{text}") for effect, text in zip(found, texts, strict=True))
+    fit = len(found) > 1 and longest <= (ROOM if pen.narrow else WIDE_ROOM)
+    return [text.replace("-", "−") for text in texts] if fit else []
 
 
 def _pairs(axes: Axes, effect: Effect, row: float, scale: float, pen: Pen) -> None:

@@ -107,10 +107,13 @@ def draw(axes: Axes, study: dict[str, Any], pen: Pen) -> None:
 
 
 def _reach(found: list[Look], margin: float | None) -> float:
-    """Return the axis' half-length: the first third of the looks may run out of the picture."""
+    """Return the axis' half-length: the first third of the looks may run out of the picture.
+
+    There is room above and below the later ones for who is ahead.
+    """
     later = found[len(found) // 3 :]
     ends = [abs(end) for look in later for end in (look.low, look.high)]
-    return 1.15 * max([*ends, margin if known(margin) else 0.0])
+    return 1.28 * max([*ends, margin if known(margin) else 0.0])
 
 
 def _intervals(axes: Axes, found: list[Look], scale: float, pen: Pen) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,15 +28,21 @@ def arm_names(study: dict[str, Any]) -> list[str]:
     return [short_names(study)[arm["label"]] for arm in study["arms"]]
 
 
-def name_rows(axes: Axes, texts: list[str], pen: Pen) -> np.ndarray:
-    """Name the rows from the top, and return their places."""
+def name_rows(axes: Axes, texts: list[str], pen: Pen, values: Sequence[str] = ()) -> np.ndarray:
+    """Name the rows from the top, and return their places.
+
+    values: what each row says in numbers, at the right; then all names stand above the rows.
+    """
     rows = np.arange(len(texts), 0, -1)
     shown = [name and safe_name(name, f"row {k}", 44) for k, name in enumerate(texts, start=1)]
-    over = above(texts, pen)
+    over = above(texts, pen) or len(values) > 0
     axes.set_yticks([] if over else rows, [] if over else shown)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(0.4, len(texts) + (0.8 if over else 0.6))
     for row, name in zip(rows, shown, strict=True) if over else ():
         place = {"transform": axes.get_yaxis_transform(), "va": "center"}
         note(axes, pen, 0.01, row + ABOVE, name, **place)
+    for row, value in zip(rows, values, strict=False):
+        place = {"transform": axes.get_yaxis_transform(), "va": "center", "ha": "right"}
+        note(axes, pen, 0.99, row + ABOVE, value, **place)
     return rows

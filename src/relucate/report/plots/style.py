@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WIDE, NARROW = 6.4, 4.1  # inches, at 72 units each: a narrow picture fills a phone unscaled
 SIZE = 11.0  # of all text, in the same units
-LONGEST_NAME = 26
+LONGEST_NAME = 28
 MARK = 6.5
 
 _STYLE = {

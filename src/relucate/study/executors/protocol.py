@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from ...data.dataset import Dataset
 from ...errors import RelucateError
@@ -113,20 +113,10 @@ Event = Epoch | Done | Failed | Died | Crowded | Silent | Notice
 
 
 class Executor(Protocol):
-    """Where tasks run. A context manager: leaving it ends every task and cleans up.
-
-    measured: seconds of a training step by the number of runs that take turns on a GPU; None: not
-    measured yet.
-    """
-
-    measured: Mapping[int, float] | None
+    """Where tasks run. A context manager: leaving it ends every task and cleans up."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
-
-    def arrange(self, side: int, jobs: int) -> None:
-        """Run `jobs` tasks at a time on this machine's GPUs, `side` in turn in each worker."""
-        ...
 
     def run(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
         """Run tasks, started in the order given, and yield what happens.
@@ -138,4 +128,18 @@ class Executor(Protocol):
 
         Raises: InputError: no task can be run any more.
         """
+        ...
+
+
+@runtime_checkable
+class OnGpus(Executor, Protocol):
+    """An executor on whose GPUs several tasks take turns, as many as measure best.
+
+    measured: seconds of a training step by the number of runs that take turns; None: not yet.
+    """
+
+    measured: Mapping[int, float] | None
+
+    def arrange(self, side: int, jobs: int) -> None:
+        """Run `jobs` tasks at a time on this machine's GPUs, `side` in turn in each worker."""
         ...

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -52,7 +52,6 @@ class RayExecutor:
 
     setup: Setup
     patience: float = 30.0
-    measured: Mapping[int, float] | None = None
     workers: list[_Worker] = field(default_factory=list)
 
     def __enter__(self) -> RayExecutor:
@@ -168,9 +167,6 @@ class RayExecutor:
             .remote(self._started, __version__, [self._shared], self._mailbox)
         )
         return _Worker(self._started, actor, actor.ready.remote())
-
-    def arrange(self, side: int, jobs: int) -> None:
-        """Do nothing: the cluster decides what a GPU takes."""
 
     def run(self, tasks: Iterable[Task | None]) -> Iterator[Event]:
         """Run tasks and yield what happens (see `Executor`).
