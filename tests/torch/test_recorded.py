@@ -152,6 +152,29 @@ def test_a_number_that_was_read_makes_who_gets_it_unknown():
     assert site.unknown
 
 
+class Counter(nn.Module):
+    def forward(self, x):
+        return int(x.sum() > -1e9)
+
+
+class Counted(nn.Module):
+    """What a leaf returns decides."""
+
+    def __init__(self):
+        super().__init__()
+        self.counter, self.conv, self.bn = Counter(), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.bn(y) if self.counter(x) else y
+
+
+def test_a_leaf_that_returns_a_number_has_read_values():
+    net = zoo.randomize(Counted(), 3)
+    (site,) = relucate.audit(net, example=IMAGE, leaves=["Counter"]).sites
+    assert site.unknown
+
+
 class Used(nn.Module):
     """A value that is used again only for other inputs than the example."""
 

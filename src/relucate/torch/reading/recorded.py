@@ -146,6 +146,8 @@ class _Recorder(TorchFunctionMode):
             result = call()
         finally:
             self._whole = False
+        if _has_numbers(plain(result)) and self._depends(names, named):
+            self._note_read(_nodes((names, named)))
         self._note_module(path, names, named, result)
         return result
 
@@ -236,8 +238,10 @@ class _Recorder(TorchFunctionMode):
         return names
 
     def _note_module(self, path: str, args: Any, kwargs: Any, result: Any) -> None:
+        made = _tensors(result)
+        if not made:
+            return
         with torch._C.DisableTorchFunction():
-            made = _tensors(result)
             names = self._note(path, True, args, kwargs, tuple(map(_like, made)))
         for tensor, name in zip(made, names, strict=True):
             self._names[tensor] = name
