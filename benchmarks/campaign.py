@@ -7,8 +7,12 @@
 
 Each row is one `relucate compare` command, run in the folder `--folder`. There `cifar10` is a
 folder of images (train/CLASS, test/CLASS), or a link to one; `data` makes the other files. Runs are
-kept in `FOLDER/stores/NAME`, so that a stopped row goes on. A card is made from what the command
-found, and lies in `--cards`; a row that has one is skipped.
+kept in `FOLDER/stores/NAME` (`--stores` names another place), so that a stopped row goes on. A card
+is made from what the command found, and lies in `--out`; a row that has one is skipped. NAME may be
+a pattern, such as 'digits-cnn-*'. A row that fails is said so at the end and stops no other.
+
+On a GPU: `run NAME... --device cuda --at-once 4`, and `--commit` if the code was copied there
+without its repository.
 """
 
 from __future__ import annotations
@@ -20,16 +24,24 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 SOURCE = Path(__file__).parents[1] / "src"
+sys.path.insert(0, str(SOURCE))  # cards are made, and name their commit, by the code that trains
 CARDS = SOURCE / "relucate" / "records" / "own"
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "silu", "elu", "leaky_relu")
+FULL_CIFAR = "--data folder:cifar10 --augment flip --precision bf16"
 CIFAR = "--data folder:cifar10 --train-size 10000 --augment flip --precision bf16"
-DIGITS = "--data digits --epochs 20"
+DIGITS = {
+    "mlp": "--data digits --epochs 20 {} --max-pairs 40",
+    "cnn": "--data digits --epochs 12 -O width=8 {} --max-pairs 30",
+}
 DROPOUT = "linear-norm-act-drop,linear-act-norm-drop"
 ALL = "before,after,norm-linear-act,none"
 
@@ -59,11 +71,20 @@ def late(act: str) -> Row:
     )
 
 
-def digits(net: str, what: str, asked: str, arguments: str, pairs: int = 40) -> Row:
+def full(act: str, net: str) -> Row:
+    asked = f"{net} with {act} on all of CIFAR-10, 10 epochs"
+    return Row(
+        f"cifar10-full-{net}-{act}",
+        f"{asked}: norm before or after the activation?",
+        f"{net} {FULL_CIFAR} --epochs 10 --act {act} --max-pairs 10",
+    )
+
+
+def digits(net: str, what: str, asked: str, arguments: str) -> Row:
     return Row(
         f"digits-{net}-{what}",
         f"{net} on digits, {asked}: norm before or after the activation?",
-        f"{net} {DIGITS} {arguments} --max-pairs {pairs}",
+        f"{net} {DIGITS[net].format(arguments)}",
     )
 
 
@@ -106,6 +127,23 @@ def caffenet(what: str, asked: str, arguments: str) -> Row:
         f"cifar10-caffenet-{what}",
         f"CaffeNet's recipe on CIFAR-10, {asked}: norm before or after the activation?",
         f"--recipe caffenet32 {smaller} --orders before,after {arguments} --max-pairs 5",
+    )
+
+
+def kim(full: str, arguments: str) -> Row:
+    return Row(
+        f"cifar10{full}-kim-vgg16",
+        "Kim et al.'s recipe on CIFAR-10 with narrow filters: before or after the tanh?",
+        f"--recipe kim-vgg16 --data folder:cifar10 --precision bf16 {arguments}",
+    )
+
+
+def inception(full: str, arguments: str) -> Row:
+    recipe = "--recipe inception-small --data folder:cifar10 --size 75 --precision bf16"
+    return Row(
+        f"cifar10{full}-inception",
+        "Inception v3 on CIFAR-10 at 75 pixels: the order of Keras 1.x or today's?",
+        f"{recipe} {arguments}",
     )
 
 
@@ -160,16 +198,14 @@ def rows() -> Iterator[Row]:
     for act in ("relu", "tanh"):
         yield cifar(f"{act}-late", f"{act}, 12 epochs", f"--epochs 12 --act {act}", "vgg", 5)
     yield from map(late, ("gelu", "sigmoid"))
-    yield Row(
-        "cifar10-kim-vgg16",
-        "Kim et al.'s recipe on CIFAR-10 with narrow filters: before or after the tanh?",
-        "--recipe kim-vgg16 --data folder:cifar10 --epochs 20 -O width=16 --max-pairs 5",
-    )
-    yield Row(
-        "cifar10-inception",
-        "Inception v3 on CIFAR-10 at 75 pixels: the order of Keras 1.x or today's?",
-        "--recipe inception-small --data folder:cifar10 --size 75 --train-size 10000 --max-pairs 5",
-    )
+    for act in ("relu", "tanh", "gelu", "sigmoid"):
+        yield full(act, "cnn")
+    for act in ("relu", "tanh"):
+        yield full(act, "vgg")
+    yield kim("", "--train-size 10000 --epochs 8 -O width=8 --max-pairs 8")
+    yield kim("-full", "--epochs 40 -O width=32 --max-pairs 6")
+    yield inception("", "--train-size 5000 --test-size 2000 --epochs 5 -O width=4 --max-pairs 4")
+    yield inception("-full", "--epochs 20 -O width=8 --max-pairs 6")
 
 
 REGRESSION = "--epochs 30 --lr 0.02 --metric R2"
@@ -213,64 +249,142 @@ def mackey_glass(length: int = 4000, lags: int = 16, ahead: int = 24) -> tuple[n
 # Running -----------------------------------------------------------------------------------------
 
 
-def run(row: Row, folder: Path, cards: Path) -> None:
-    """Run a row's command and make its card, unless there is one."""
-    from relucate.api.finished import Study
+@dataclass(frozen=True)
+class Place:
+    """Where rows run: the folder of their data, that of their runs, that of their cards."""
 
-    card, out = cards / f"{row.name}.json", folder / "stores" / row.name
-    if card.is_file():
+    folder: Path
+    stores: Path
+    cards: Path
+    extra: str = ""  # arguments for every row
+    commit: str | None = None  # of the code, where its repository isn't there to be asked
+
+    def card(self, row: Row) -> Path:
+        return self.cards / f"{row.name}.json"
+
+    def study(self, row: Row) -> dict[str, Any]:
+        """Return what a row's command found, as if it were called in the folder of its stores."""
+        out = self.stores / row.name
+        study = json.loads((out / "study.json").read_text())
+        study["command"] = study["command"].replace(str(out), f"stores/{row.name}")
+        return study
+
+
+def run(row: Row, place: Place) -> str:
+    """Run a row's command and make its card, unless there is one; return why it failed, if so."""
+    if place.card(row).is_file():
         print(f"{row.name}: has a card")
-        return
-    words = ["compare", *shlex.split(row.arguments), "--out", f"stores/{row.name}"]
-    print(f"{row.name}: relucate {shlex.join(words)}", flush=True)
+        return ""
+    out = place.stores / row.name
     out.mkdir(parents=True, exist_ok=True)
+    words = ["compare", *shlex.split(f"{row.arguments} {place.extra}"), "--out", str(out)]
+    print(f"{row.name}: relucate {shlex.join(words)}", flush=True)
     with (out / "log").open("w") as log:
         done = subprocess.run(
             [sys.executable, "-m", "relucate", *words],
-            cwd=folder,
+            cwd=place.folder,
             env={**os.environ, "PYTHONPATH": str(SOURCE)},
             stderr=log,
             stdout=log,
         )
     if done.returncode:
-        print(f"{row.name}: failed with {done.returncode}, see {out / 'log'}", flush=True)
-        return
-    study = Study(json.loads((out / "study.json").read_text()))
-    cards.mkdir(parents=True, exist_ok=True)
-    study.card(card, question=row.question)
+        return f"{row.name}: failed with {done.returncode}, see {out / 'log'}"
+    study = make_card(row, place)
     print(f"{row.name}: {study.sentence}", flush=True)
+    return ""
 
 
-def remake(row: Row, folder: Path, cards: Path) -> None:
-    """Write a row's card again from its store, with the commit that it was trained at."""
+def make_card(row: Row, place: Place) -> Any:
+    """Write a row's card from its store; return the study."""
     from relucate.api.finished import Study
 
-    card, study = cards / f"{row.name}.json", folder / "stores" / row.name / "study.json"
-    if not (card.is_file() and study.is_file()):
-        return
-    commit = json.loads(card.read_text())["made"]["commit"]
-    Study(json.loads(study.read_text())).card(card, question=row.question)
-    made = json.loads(card.read_text())
-    made["made"]["commit"] = commit
-    card.write_text(json.dumps(made, indent=1) + "\n")
+    study = Study(place.study(row))
+    place.cards.mkdir(parents=True, exist_ok=True)
+    study.card(place.card(row), question=row.question)
+    if place.commit is not None:
+        made = json.loads(place.card(row).read_text())
+        made["made"]["commit"] = place.commit
+        place.card(row).write_text(json.dumps(made, indent=1) + "\n")
+    return study
+
+
+def run_all(chosen: list[Row], place: Place, at_once: int) -> int:
+    """Run the rows, so many at a time; return the number of those that failed."""
+    decode(chosen, place)
+    with ThreadPoolExecutor(at_once) as pool:
+        failed = [why for why in pool.map(lambda row: _failure(row, place), chosen) if why]
+    print("\n".join(failed), end="\n" if failed else "")
+    return len(failed)
+
+
+def _failure(row: Row, place: Place) -> str:
+    try:
+        return run(row, place)
+    except Exception as error:  # of one row; the others go on
+        return f"{row.name}: {type(error).__name__}: {error}"
+
+
+def decode(chosen: list[Row], place: Place) -> None:
+    """Put the decoded images into the cache, so that rows that run side by side all find them."""
+    from relucate.data.source import load
+
+    missing = [row for row in chosen if not place.card(row).is_file()]
+    if any("folder:cifar10" in row.arguments for row in missing):
+        load(f"folder:{place.folder / 'cifar10'}")
+
+
+def remake(row: Row, place: Place) -> None:
+    """Write a row's card again from its store, with the commit that it was trained at.
+
+    `--commit` corrects that commit.
+    """
+    if place.card(row).is_file() and (place.stores / row.name / "study.json").is_file():
+        commit = json.loads(place.card(row).read_text())["made"]["commit"]
+        make_card(row, replace(place, commit=place.commit or commit))
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("what", choices=("list", "data", "run", "remake"))
+    parser.add_argument("names", nargs="*", help="rows, or patterns of their names; all")
+    parser.add_argument("--folder", type=Path, default=Path(), help="of the data")
+    parser.add_argument("--stores", type=Path, help="of the runs; by default FOLDER/stores")
+    parser.add_argument("--out", type=Path, default=CARDS, help="of the cards")
+    parser.add_argument("--device", help="where every row trains, such as cuda")
+    parser.add_argument("--jobs", type=int, help="runs side by side in each row")
+    parser.add_argument("--at-once", type=int, default=1, help="rows side by side")
+    parser.add_argument("--commit", help="of the code, where its repository isn't there")
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=("list", "data", "run", "remake"))
-    parser.add_argument("names", nargs="*")
-    parser.add_argument("--folder", type=Path, default=Path())
-    parser.add_argument("--cards", type=Path, default=CARDS)
-    given = parser.parse_args()
+    given = options()
+    extra = [
+        f"--{name} {getattr(given, name)}" for name in ("device", "jobs") if getattr(given, name)
+    ]
+    place = Place(
+        given.folder.resolve(),
+        (given.stores or given.folder / "stores").resolve(),
+        given.out.resolve(),
+        " ".join(extra),
+        given.commit,
+    )
+    chosen = [row for row in rows() if not given.names or _named(row, given.names)]
     if given.what == "data":
         make_data(given.folder)
-    for row in rows():
-        if given.what == "list":
-            print(f"{row.name}: relucate compare {row.arguments}")
-        elif given.what == "remake":
-            remake(row, given.folder.resolve(), given.cards.resolve())
-        elif given.what == "run" and (given.names == ["all"] or row.name in given.names):
-            run(row, given.folder.resolve(), given.cards.resolve())
+    elif given.what == "list":
+        print("\n".join(f"{row.name}: relucate compare {row.arguments}" for row in chosen))
+    elif given.what == "remake":
+        for row in chosen:
+            remake(row, place)
+    elif not (given.names and chosen):
+        raise SystemExit(f"no row is called {' '.join(given.names) or 'so'}: see list")
+    elif run_all(chosen, place, given.at_once):
+        raise SystemExit(1)
+
+
+def _named(row: Row, names: list[str]) -> bool:
+    return names == ["all"] or any(fnmatch(row.name, name) for name in names)
 
 
 if __name__ == "__main__":

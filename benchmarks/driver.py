@@ -5,15 +5,17 @@
 
 For each number of pairs, with a number that is fixed in advance and with a look after every pair
 (the scores never decide, so that all pairs run): the driver's own CPU time and the wall time for
-each run, and the ratio to the smallest number of pairs (1: the cost of a run doesn't grow). The
-start of the executor isn't counted, but that of Ray's workers is, and so a first, short study goes
-ahead. With --nodes Ray has so many nodes on this machine, with one core each.
+each run, the ratio to the smallest number of pairs (1: the cost of a run doesn't grow), and by how
+many MB the driver grew (on Linux). The start of the executor isn't counted, but that of Ray's
+workers is, and so a first, short study goes ahead. With --nodes Ray has so many nodes on this
+machine, with one core each.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from dataclasses import replace
@@ -35,6 +37,15 @@ def nothing(order: str, seed: int) -> float:
     return random.Random(f"{order} {seed}").random()
 
 
+def resident() -> float:
+    """Return the MB of memory that this process has, 0 where the system doesn't say it."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 def measured(pairs: int, looks: bool, **where: Any) -> dict[str, Any]:
     """Return the seconds for each run of a study."""
     arms = (OwnArm("before"), OwnArm("after"))
@@ -54,12 +65,15 @@ def measured(pairs: int, looks: bool, **where: Any) -> dict[str, Any]:
         plan.open_executor(NoDisplay()) as executor,
     ):
         run_study(replace(plan, pairs=20, looks=False), first, NoDisplay(), executor)
+        before = resident()
         wall, cpu = time.perf_counter(), time.process_time()
         outcome = run_study(plan, store, NoDisplay(), executor)
         run_study(replace(plan, pairs=20, looks=False), first, NoDisplay(), executor)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        grown = resident() - before
     runs = len(outcome.results)
-    return {"pairs": pairs, "looks": looks, "runs": runs, "cpu": cpu / runs, "wall": wall / runs}
+    costs = {"cpu": cpu / runs, "wall": wall / runs, "mb": grown}
+    return {"pairs": pairs, "looks": looks, "runs": runs, **costs}
 
 
 def cluster(nodes: int) -> str:
@@ -86,7 +100,7 @@ def main() -> None:
     if given.nodes:
         where["address"] = cluster(given.nodes)
     rows = []
-    print(" pairs  looks   runs  CPU ms/run  wall ms/run  ratio")
+    print(" pairs  looks   runs  CPU ms/run  wall ms/run  ratio  MB more")
     for looks in (False, True):
         first = None
         for pairs in given.pairs:
@@ -96,7 +110,7 @@ def main() -> None:
             rows.append(row)
             print(
                 f"{pairs:>6} {looks!s:>6} {row['runs']:>6} {1e3 * row['cpu']:>11.2f} "
-                f"{1e3 * row['wall']:>12.2f} {row['ratio']:>6.2f}"
+                f"{1e3 * row['wall']:>12.2f} {row['ratio']:>6.2f} {row['mb']:>8.1f}"
             )
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1))

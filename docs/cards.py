@@ -7,8 +7,9 @@ in src/relucate/records/own, never typed:
     <!-- /cards -->
     <!-- card: cifar10-cnn-relu-early difference --><!-- /card -->     one number in a sentence
 
-Several names or patterns may stand in a mark; the fields of a single card are before, after, none
-and difference. The picture of all cards on CIFAR-10 is drawn again too. A test compares the pages.
+Several names or patterns may stand in a mark, and !PATTERN leaves cards out; the fields of a single
+card are before, after, none, difference, and numbers: the difference and its interval without
+words. The picture of all cards on CIFAR-10 is drawn again too. A test compares the pages.
 """
 
 from __future__ import annotations
@@ -28,22 +29,31 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PICTURE = ROOT / "docs" / "images" / "cards.svg"
 PICTURED = "cifar10-*"
+USUAL_SIZE = "10,000"  # of the training set of the studies in the picture
 _MARK = re.compile(r"(<!-- (cards?): ([^>]*?) -->)(.*?)(<!-- /\2 -->)", re.DOTALL)
+NO_BREAK = "\N{NO-BREAK SPACE}"
 _HEAD = "| network, data | activation | trained | before | after | after minus before | pairs | |"
 
 
 def results(patterns: str) -> list[Result]:
     """Return our own results whose card fits one of the patterns, in their order.
 
+    Those that fit a pattern with an exclamation mark are left out.
     Raises: ValueError: none fits a pattern.
     """
-    own, found = [row for row in known() if row.study.own], []
-    for pattern in patterns.split():
-        fitting = [row for row in own if fnmatch(row.study.id, pattern) and row not in found]
-        if not fitting and not any(fnmatch(row.study.id, pattern) for row in own):
+    words, found = patterns.split(), []
+    without = [word[1:] for word in words if word.startswith("!")]
+    own = [row for row in known() if row.study.own and not _fits(row, without)]
+    for pattern in (word for word in words if not word.startswith("!")):
+        fitting = [row for row in own if _fits(row, [pattern])]
+        if not fitting:
             raise ValueError(f"no card is called {pattern}")
-        found += fitting
+        found += [row for row in fitting if row not in found]
     return found
+
+
+def _fits(row: Result, patterns: list[str]) -> bool:
+    return any(fnmatch(row.study.id, pattern) for pattern in patterns)
 
 
 def rendered(text: str) -> str:
@@ -57,6 +67,8 @@ def _between(kind: str, what: str) -> str:
         return "\n" + "\n".join(lines) + "\n"
     name, field = what.split()
     (row,) = results(name)
+    if field == "numbers":
+        return _difference(row)
     return _difference(row, words=True) if field == "difference" else _score(row, field)
 
 
@@ -65,9 +77,9 @@ def _line(row: Result) -> str:
         f"`{row.net}`, {row.data.removesuffix(' examples').replace('.npz', '')}",
         row.act,
         _trained(row),
-        _score(row, "before"),
-        _score(row, "after"),
-        _difference(row),
+        _score(row, "before").replace(" ", NO_BREAK),
+        _score(row, "after").replace(" ", NO_BREAK),
+        _difference(row).replace(" to ", f"{NO_BREAK}to{NO_BREAK}"),
         str(row.runs),
         _verdict(row),
     ]
@@ -135,7 +147,7 @@ def draw() -> None:
 
     mpl.rcParams["svg.hashsalt"] = "relucate"
     rows = sorted(_pictured(), key=lambda row: row.difference or 0.0)
-    figure = Figure(figsize=(8, 0.9 + 0.3 * len(rows)), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(5.5, 0.9 + 0.27 * len(rows)), layout="constrained", facecolor="white")
     axes = figure.subplots()
     axes.axvspan(-0.5, 0.5, color="#e8ebf0")
     axes.axvline(0, color="black", linewidth=0.8)
@@ -145,7 +157,7 @@ def draw() -> None:
         axes.plot([row.difference], [place], "o", color=colour, markersize=5)
     axes.set_yticks(range(len(rows)), map(_label, rows), fontsize=8)
     figure.supxlabel(
-        "after minus before, points of accuracy; shaded: the margin of 0.5", fontsize=9
+        "after minus before, points of accuracy; shaded: the margin; (pairs)", fontsize=8
     )
     axes.spines[["top", "right", "left"]].set_visible(False)
     figure.savefig(PICTURE, metadata={"Date": None, "Description": digest()})
@@ -155,8 +167,13 @@ def _label(row: Result) -> str:
     """Return a row's label in the picture, without the settings that its kind of row shares."""
     shared = ["width ", "affine never", "fc_dropout 0.5"]
     shared += [] if "batch" in row.study.id else ["batch "]
-    words = [word for word in _trained(row).split(", ") if not word.startswith(tuple(shared))]
-    return f"{row.net}, {row.act}, {', '.join(words)} ({row.runs} pairs)"
+    words = _trained(row).split(", ")
+    if row.tuned:  # each order's rate, in one word or in two, is in the table
+        shared, words = [*shared, "lr "], [word for word in words if not word.endswith(" after")]
+    words = [word for word in words if not word.startswith(tuple(shared))]
+    size = row.data.partition(", ")[2].removesuffix(" examples")
+    words += [] if size == USUAL_SIZE else [f"{size} images"]
+    return f"{row.net}, {row.act}, {', '.join(words)} ({row.runs})"
 
 
 def stale() -> Iterator[str]:

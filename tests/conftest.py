@@ -24,6 +24,15 @@ def seeded():
         sys.modules["keras"].utils.set_random_seed(0)
 
 
+@pytest.fixture
+def in_process():
+    """Perform the tasks of every study in this process, without workers."""
+    from tests.in_process import without_workers
+
+    with without_workers():
+        yield
+
+
 def pytest_collection_modifyitems(items):
     """Skip what needs a GPU where there is none."""
     marked = [item for item in items if item.get_closest_marker("cuda")]

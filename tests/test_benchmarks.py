@@ -1,6 +1,7 @@
 """The benchmark of a GPU runs, in small, on a CPU, so that it works where there is a GPU."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,15 +14,17 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-def test_every_table_of_the_gpu_benchmark(tmp_path):
+@pytest.mark.usefixtures("in_process")
+def test_every_table_of_the_gpu_benchmark(tmp_path, monkeypatch):
     x = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3)).astype(np.uint8)
     y = np.arange(60) % 10
     np.savez(tmp_path / "few.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
     out = tmp_path / "found.json"
-    command = [sys.executable, "benchmarks/gpu.py", "--smoke", "--rounds", "1"]
-    command += ["--data", f"npz:{tmp_path / 'few.npz'}", "--json", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    options = ["--smoke", "--rounds", "1", "--json", str(out)]
+    options += ["--data", f"npz:{tmp_path / 'few.npz'}"]
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *options])
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    runpy.run_path(str(ROOT / "benchmarks" / "gpu.py"), run_name="__main__")
     found = json.loads(out.read_text())
     assert all(
         {"bare loop", "relucate"} <= rows.keys() and rows["relucate"]["ms_per_step"] > 0

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 def script(path):
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -34,6 +35,19 @@ def test_a_changed_number_is_seen():
     assert f"{OWN[name].difference:+.2f}" == number
     changed = page.replace(number, "+99.00", 1)
     assert cards.rendered(changed) == page != changed
+
+
+def test_every_card_is_in_a_table_of_the_page():
+    page = (ROOT / "docs" / "before-or-after.md").read_text()
+    tables = re.findall(r"<!-- cards: ([^>]*?) -->", page)
+    shown = {row.study.id for patterns in tables for row in cards.results(patterns)}
+    assert shown == set(OWN)
+
+
+def test_a_pattern_may_leave_cards_out():
+    found = {row.study.id for row in cards.results("cifar10-* !cifar10-*-late")}
+    assert found
+    assert not any(name.endswith("-late") for name in found)
 
 
 def test_a_name_without_a_card_is_an_error():

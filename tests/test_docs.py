@@ -8,12 +8,15 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.in_process import InProcess
 from tests.texts import same_text
 
 import relucate
+from relucate.cli.app import main
 from relucate.graph import OPERATIONS
 from relucate.graph.evaluate import EVALUATED
 from relucate.study.executors import EXECUTORS
@@ -46,10 +49,23 @@ def test_every_block_is_of_a_kind_that_runs(page):
     assert {kind for kind, _ in blocks(page)} <= KINDS
 
 
-@pytest.mark.usefixtures("_tables_as_before")
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.fixture
+def _modules_as_before(tmp_path):
+    yield
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.mark.usefixtures("_tables_as_before", "_modules_as_before")
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_blocks_run(page, tmp_path, monkeypatch, capsys):
+    """The README's commands are processes, with workers; the other pages' run in this one."""
     monkeypatch.chdir(tmp_path)
+    printed = as_a_process
+    if page != PAGES[0]:
+        printed = partial(in_this_process, monkeypatch, capsys)
+        monkeypatch.setitem(EXECUTORS, "local", InProcess)
     names = {}
     for kind, code in blocks(page):
         if kind == "python":
@@ -59,7 +75,7 @@ def test_blocks_run(page, tmp_path, monkeypatch, capsys):
             exec(compile(code, f"{page.name}", "exec"), names)
             check_values(code, names)
         elif kind == "console":
-            check_console(code, tmp_path)
+            check_console(code, printed)
         else:
             check_make(code)
 
@@ -71,22 +87,36 @@ def check_values(code, names):
             assert repr(eval(expression, names)) == value
 
 
-def check_console(code, folder):
+def check_console(code, printed):
     """Run `$ relucate ...` and compare what it prints with the lines that follow it."""
     for command, expected in re.findall(
         r"^\$ (relucate .*)\n((?:(?!\$ ).*\n)*)", code, re.MULTILINE
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "relucate", *shlex.split(command)[1:]],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=250,
-            env={name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"},
-        )
-        assert done.returncode == 0, done.stderr
+        text = printed(shlex.split(command)[1:])
         if expected.strip():
-            assert same_text(done.stdout) == same_text(expected)
+            assert same_text(text) == same_text(expected)
+
+
+def as_a_process(arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "relucate", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        env={name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def in_this_process(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(sys, "argv", ["relucate", *arguments])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    printed = capsys.readouterr()
+    assert not ended.value.code, printed.err
+    return printed.out
 
 
 def check_make(code):

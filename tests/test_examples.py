@@ -1,33 +1,15 @@
 """The notebooks in examples/ run, and print what is stored in them (make notebooks stores it)."""
 
+import ast
+import io
 import json
-import os
-import subprocess
-import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 from tests.texts import same_text
 
 FOLDER = Path(__file__).parent.parent / "examples"
-RUN = """
-import ast, contextlib, io, json, sys
-
-def run(source):
-    tree = ast.parse(source)
-    shown = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, "cell", "exec"), globals())
-    if shown is not None:
-        value = eval(compile(ast.Expression(shown.value), "cell", "eval"), globals())
-        print("" if value is None else repr(value))
-
-printed = []
-for cell in json.load(sys.stdin):
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        run(cell)
-    printed.append(out.getvalue())
-print(json.dumps(printed))
-"""
 
 
 def code_cells(path):
@@ -40,20 +22,25 @@ def stored(cell):
     return "".join("".join(text) for text in texts)
 
 
-@pytest.mark.slow
+def run(source, names):
+    """Run a cell; return what it prints, and the value of its last line."""
+    tree = ast.parse(source)
+    shown = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    with redirect_stdout(io.StringIO()) as out:
+        exec(compile(tree, "cell", "exec"), names)
+        if shown is not None:
+            value = eval(compile(ast.Expression(shown.value), "cell", "eval"), names)
+            print("" if value is None else repr(value))
+    return out.getvalue()
+
+
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda p: p.stem)
-def test_notebooks_print_what_is_stored(path, tmp_path):
-    cells = code_cells(path)
-    done = subprocess.run(
-        [sys.executable, "-c", RUN],
-        input=json.dumps(["".join(cell["source"]) for cell in cells]),
-        cwd=tmp_path,
-        env={k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    for cell, printed in zip(cells, json.loads(done.stdout.splitlines()[-1]), strict=True):
+def test_notebooks_print_what_is_stored(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    for cell in code_cells(path):
+        printed = run("".join(cell["source"]), names)
         assert same_text(printed) == same_text(stored(cell)), "run: make notebooks"
 
 

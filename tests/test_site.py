@@ -64,6 +64,15 @@ def test_the_reference_has_every_public_name(site):
         assert f'id="relucate.{name}"' in page
 
 
+def test_parameters_that_share_a_line_are_listed(site):
+    page = (site / "api.html").read_text()
+    bold = re.findall(r"<b><code>(.*?)</code></b>", page)
+    names = {re.sub(r"<[^>]+>", "", name).replace("\xa0", " ") for name in bold}
+    assert {"unseen", "max_abs, max_rel", "net, data"} <= names
+    assert not re.search(r"<p>(Args|Attributes|Raises|Returns): ", page)
+    assert "<strong>Raises:</strong> InputError" in page
+
+
 def test_nothing_is_loaded_from_elsewhere(site):
     for path in site.rglob("*.html"):
         loaded = re.findall(r"<(?:script|img|iframe)[^>]* src=\"([^\"]*)", path.read_text())

@@ -6,6 +6,7 @@ of every verb and the docstrings of every public name follow them.
 
 import importlib
 import re
+from pathlib import Path
 
 import typer
 from rich.text import Text
@@ -37,6 +38,14 @@ def on_page_markdown(markdown, page, config, files):
     if "/" in path:  # ../page.md is inside
         return markdown
     return LINK.sub(rf"]({config.extra['repository']}/blob/main/\1", markdown)
+
+
+def on_post_build(config):
+    """Remove the theme's page for addresses that don't exist.
+
+    It finds its style at the server's root alone, and the site is read anywhere, as files too.
+    """
+    Path(config.site_dir, "404.html").unlink(missing_ok=True)
 
 
 def command_line():

@@ -57,6 +57,7 @@ def train(order, seed):
         return trainer.test(model, loader(1000, 200), verbose=False)[0]["test_acc"]
 
 
+@pytest.mark.usefixtures("in_process")
 def test_lightnings_trainer_is_ones_own_training():
     study = relucate.compare(run=train, metric="accuracy", pairs=2, jobs=1, progress=False)
     runs = study.to_dict()["runs"]
@@ -65,6 +66,7 @@ def test_lightnings_trainer_is_ones_own_training():
     assert len({run["metric"] for run in runs}) > 1
 
 
+@pytest.mark.usefixtures("in_process")
 def test_its_own_training_is_said_not_to_be_used_by_the_recipe():
     class Whole(LitModel):
         def forward(self, x):

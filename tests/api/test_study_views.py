@@ -4,9 +4,12 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from tests.in_process import without_workers
 
 import relucate
 from relucate.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("in_process")
 
 SCORES = {
     "before": {0: 0.90, 1: 0.91, 2: 0.89, 3: 0.92},
@@ -26,7 +29,8 @@ def study():
 @pytest.fixture(scope="module")
 def own():
     options = {"vary": {"width": [1, 2]}, "metric": "auc", "margin": 0.005, "pairs": 4}
-    return relucate.compare(run=widened, jobs=1, progress=False, **options)
+    with without_workers():
+        return relucate.compare(run=widened, jobs=1, progress=False, **options)
 
 
 def widened(order, seed, width):

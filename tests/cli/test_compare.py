@@ -67,13 +67,13 @@ def test_it_leaves_a_report_that_opens_offline(finished):
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
-def test_the_same_command_continues_instead_of_repeating(finished):
-    _, folder = finished
-    command = [sys.executable, "-m", "relucate", "compare", *TINY, "--pairs", "4"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert "6 taken from the store" in done.stderr
-    assert "Report: relucate-out/report.html" in done.stdout
+@pytest.mark.usefixtures("in_process")
+def test_the_same_command_continues_instead_of_repeating(finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished[1])
+    assert exit_code(*TINY, "--pairs", "4") == 0
+    streams = capsys.readouterr()
+    assert "6 taken from the store" in streams.err
+    assert "Report: relucate-out/report.html" in streams.out
 
 
 def test_report_shows_a_finished_study_again(finished, tmp_path, capsys):
@@ -162,6 +162,8 @@ def test_the_report_of_another_study_is_named_before_it_is_replaced(tmp_path, mo
     monkeypatch.setattr(sys, "argv", ["relucate", "compare", "cnn"])
     assert exit_code("cnn", "--engine", "none") == 2
     assert said in capsys.readouterr().err
+    assert exit_code("--recipe", "none") == 2
+    assert "will be replaced" not in capsys.readouterr().err
     for argv in (["compare", "vgg", "--pairs", "6"], ["compare", "vgg", "--max-pairs", "40"]):
         monkeypatch.setattr(sys, "argv", ["relucate", *argv])
         assert exit_code(*argv[1:], "--engine", "none") == 2
@@ -172,14 +174,15 @@ def test_the_report_of_another_study_is_named_before_it_is_replaced(tmp_path, mo
 
 
 @pytest.mark.parametrize("option", [["--act", "relo"], ["--norm", "bach"]])
-def test_a_wrong_value_for_the_net_is_found_before_anything_trains(option, tmp_path, capfd):
-    command = [sys.executable, "-m", "relucate", "compare", *TINY, *option]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 2
-    assert option[1] in done.stderr
-    assert "did you mean" in done.stderr
-    assert "starting" not in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_wrong_value_for_the_net_is_found_before_anything_trains(
+    option, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(*TINY, *option) == 2
+    said = capsys.readouterr().err
+    assert option[1] in said
+    assert "did you mean" in said
+    assert "starting" not in said
 
 
 def test_a_saved_model_that_is_not_there(tmp_path, monkeypatch, capsys):
@@ -188,6 +191,7 @@ def test_a_saved_model_that_is_not_there(tmp_path, monkeypatch, capsys):
     assert "no file 'model.keras'" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_saved_model_is_compared_in_both_orders(tmp_path, monkeypatch, capsys):
     import keras
     from keras import layers as kl
@@ -231,10 +235,17 @@ def test_an_npz_with_nan(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals of POSIX")
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
-    "sent", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT] * 20]
+    "sent",
+    [
+        [signal.SIGINT],
+        [signal.SIGTERM],
+        pytest.param([signal.SIGHUP], marks=pytest.mark.nightly),  # the driver's tests have it
+        pytest.param([signal.SIGINT] * 20, marks=pytest.mark.nightly),
+    ],
 )
-def test_an_interruption_keeps_finished_runs(sent, tmp_path):
+def test_an_interruption_keeps_finished_runs(sent, tmp_path, monkeypatch, capsys):
     arguments = ["mlp", "--width", "8", "--epochs", "3", "--pairs", "60", "--jobs", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "relucate", "compare", *arguments],
@@ -253,14 +264,9 @@ def test_an_interruption_keeps_finished_runs(sent, tmp_path):
     assert "continue with: relucate compare mlp" in rest
     assert "Traceback" not in rest
     again = [*arguments[:-4], "--pairs", "2", "--first-seed", "0", "--jobs", "1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "relucate", "compare", *again],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert "4 taken from the store" in done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(*again) == 0
+    assert "4 taken from the store" in capsys.readouterr().err
 
 
 def wait_for_line(process, text, limit=100):
@@ -272,6 +278,7 @@ def wait_for_line(process, text, limit=100):
     raise AssertionError(f"the process ended before it said '{text}'")
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_saved_model_with_custom_objects(tmp_path, monkeypatch, capfd):
     import keras
 

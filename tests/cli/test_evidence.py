@@ -1,6 +1,7 @@
 """`relucate evidence`: text, JSON, a model's own activation."""
 
 import json
+import re
 
 import pytest
 
@@ -37,6 +38,24 @@ def test_a_models_activation_and_norm(call):
     code, out, _ = call("--model", "mlp", "-O", "act=tanh")
     assert code == 0
     assert "act tanh, norm batch" in out.splitlines()[0]
+
+
+@pytest.mark.parametrize(("name", "known"), [("swish", "silu"), ("LeakyReLU", "leaky_relu")])
+def test_an_activation_by_another_name(call, name, known):
+    found = json.loads(call("--act", name, "--format", "json")[1])["results"]
+    assert {row["act"] for row in found} == {known}
+
+
+def test_differences_and_intervals_stay_in_one_line(call):
+    out = call("--act", "tanh", "--net", "caffenet")[1]
+    assert re.search(r"[+-]\d+\.\d+ +[+-]\d+\.\d+ to [+-]\d+\.\d+ +\d+$", out, re.MULTILINE)
+
+
+def test_a_narrow_terminal_has_every_column(call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    out = call("--act", "gelu", "--net", "cnn")[1]
+    assert "cnn" in out
+    assert "cif" in out
 
 
 def test_nothing_known_is_said(call):

@@ -83,11 +83,13 @@ def test_gray_files_and_grayscale_make_one_channel(image_folder, cache, tmp_path
 def test_the_second_load_decodes_nothing(image_folder, cache, no_decoding):
     calls = []
     first = load_folder(image_folder, cache=cache, progress=lambda *c: calls.append(c))
-    assert calls == [(12, 12)]
+    listed = [("listing files", so_far, 0) for so_far in (4, 8, 10, 12)]
+    assert calls == [*listed, ("checking files", 12, 0), ("decoding images", 12, 12)]
     no_decoding()
+    calls.clear()
     again = load_folder(image_folder, cache=cache, progress=lambda *c: calls.append(c))
     assert again == first
-    assert calls == [(12, 12)]
+    assert calls == [*listed, ("checking files", 12, 0)]
 
 
 def test_a_copy_elsewhere_hits_the_cache_and_has_its_own_name(image_folder, cache, no_decoding):

@@ -25,7 +25,7 @@ def test_the_order_survives_many_chunks(tmp_path, write_image, monkeypatch):
         tmp_path, [f"{i}.png" for i in range(20)], None, progress=lambda *c: seen.append(c)
     )
     np.testing.assert_array_equal(result.pixels, expected)
-    assert seen == [(3, 20), (6, 20), (9, 20), (12, 20), (15, 20), (18, 20), (20, 20)]
+    assert seen == [("decoding images", done, 20) for done in (3, 6, 9, 12, 15, 18, 20)]
 
 
 def test_all_gray_files_have_one_channel(tmp_path, write_image):

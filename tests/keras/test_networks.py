@@ -9,6 +9,8 @@ from relucate.errors import InputError
 from relucate.keras import read
 from relucate.torch import lower
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 SHAPES = {
     "cnn": (9, 11, 3),
     "vgg": (9, 11, 3),

@@ -11,6 +11,8 @@ from relucate.keras.reading.reader import read, read_with_calls
 
 from .test_tracing import Block, Stage
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 
 class Net(keras.Model):
     def __init__(self, classes=3, **kwargs):

@@ -211,6 +211,8 @@ class TestFunction:
             raise SystemExit
 
         text = "no function"
+
+        def asks(order, shape, num_classes): pass
     """
 
     @pytest.fixture(autouse=True)
@@ -230,6 +232,7 @@ class TestFunction:
         ("name", "message"),
         [
             ("needs", r"needs the arguments width, depth, act: give them as -O width=\.\.\. -O"),
+            ("asks", r"as -O order=before -O shape='\[32,32,3\]' -O num_classes=10 \(options"),
             ("broken", r"'mine.py:broken' failed: KeyError: 'inside' \(line 15"),
             ("text", "is of type str; expected a function"),
             ("nothing", "'mine.py:nothing' returned None: return the model"),

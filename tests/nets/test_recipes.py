@@ -9,6 +9,8 @@ from relucate.nets.recipes import recipe_named, recipe_names
 from relucate.order import Order
 from relucate.train.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 ALL = [name + size for name in recipe_names() for size in ("", ":small")]
 
 

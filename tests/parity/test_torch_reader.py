@@ -1,4 +1,4 @@
-"""The Graph that the PyTorch reader gives computes what the module does, both ways in."""
+"""The Graph that the PyTorch reader gives computes what the module does, all three ways in."""
 
 import numpy as np
 import pytest
@@ -41,6 +41,16 @@ def exported(monkeypatch):
     monkeypatch.setattr("relucate.torch.reading.reader.trace", stop)
 
 
+@pytest.fixture
+def called(monkeypatch, exported):
+    """Make torch.fx and torch.export stop at once."""
+
+    def stop(*args):
+        raise Stopped("by the test")
+
+    monkeypatch.setattr("relucate.torch.reading.reader.export", stop)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_families(name):
     factory, shape = MODELS[name]
@@ -54,13 +64,14 @@ def test_every_order(name, order):
     check(randomize(ORDERED[name](order), 0), MODELS[name][1])
 
 
+@pytest.mark.parametrize(("fixture", "way"), [("exported", "export"), ("called", "call")])
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in EXPORT_ONLY])
-def test_both_ways_give_the_same_graph(name, request):
+def test_all_ways_give_the_same_graph(name, fixture, way, request):
     factory, shape = MODELS[name]
     model = randomize(factory(), 0)
     traced = read_with_modules(model, shape)
-    request.getfixturevalue("exported")
-    other = check(model, shape, "export")
+    request.getfixturevalue(fixture)
+    other = check(model, shape, way)
     assert traced.way == "fx"
     assert list(traced.graph.nodes) == list(other.graph.nodes)
     for a, b in zip(traced.graph, other.graph, strict=True):
@@ -72,3 +83,9 @@ def test_both_ways_give_the_same_graph(name, request):
         np.testing.assert_array_equal(array, other.graph.tensors[key])
     assert traced.modules == other.modules
     assert traced.bindings == other.bindings
+
+
+@pytest.mark.parametrize("name", EXPORT_ONLY)
+def test_what_fx_cannot_trace_is_read_from_a_call(name, called):
+    factory, shape = MODELS[name]
+    check(randomize(factory(), 0), shape, "call")

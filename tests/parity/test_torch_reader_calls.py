@@ -274,6 +274,14 @@ def exported(monkeypatch):
     monkeypatch.setattr("relucate.torch.reading.reader.trace", stop)
 
 
+@pytest.fixture
+def called(monkeypatch, exported):
+    def stop(*args):
+        raise Stopped("by the test")
+
+    monkeypatch.setattr("relucate.torch.reading.reader.export", stop)
+
+
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name):
@@ -310,3 +318,14 @@ def test_layers_exported(shape, exported):
 def test_functions_exported(exported):
     known = [f for name, f in FUNCTIONS.items() if name not in NOT_EXPORTED]
     check(randomize(Branches(map(Functions, known)), 4), example(IMAGE), "export")
+
+
+@pytest.mark.parametrize("shape", [IMAGE, LINE, VOLUME, FLAT, WORDS])
+def test_layers_called(shape, called):
+    layers = [layer for name, (layer, of) in LAYERS.items() if of == shape]
+    check(randomize(Branches(layers), 3), example(shape), "call")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_called(name, called):
+    check(randomize(Functions(FUNCTIONS[name]), 4), example(IMAGE), "call")

@@ -1,8 +1,7 @@
-"""The values at nodes while a model runs, against the Graph's own meaning in NumPy."""
+"""The values at nodes while a model runs, against the Graph's own meaning in NumPy.
 
-import os
-import subprocess
-import sys
+On other backends: `test_reading_backends.py`.
+"""
 
 import keras
 import numpy as np
@@ -123,23 +122,3 @@ def test_the_error_of_who_watches_is_raised_as_it_is():
         x = np.zeros((2, 8, 8, 3) if example is None else (2, 3, 8, 8), np.float32)
         with pytest.raises(KeyError):
             read.watch(list(read.graph.nodes), [[x]], stop)
-
-
-JAX = """
-import relucate
-from tests.parity.test_watch import test_every_value_is_the_graphs
-test_every_value_is_the_graphs("keras")
-import keras
-print(keras.config.backend())
-"""
-
-
-def test_on_another_backend():
-    pytest.importorskip("jax")
-    backend = "torch" if keras.config.backend() == "jax" else "jax"
-    path = os.pathsep.join([*sys.path, "."])
-    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-c", JAX], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == backend, done.stderr

@@ -3,19 +3,23 @@
 import json
 
 import pytest
+from tests.in_process import without_workers
 
 import relucate
 from relucate import InputError, compare
 from relucate.records.card import card_of
 from relucate.records.results import read_card
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 
 @pytest.fixture(scope="module")
 def study():
-    return compare(
-        "mlp", pairs=3, progress=False, jobs=1, recipe={"epochs": 1},
-        options={"width": 8, "depth": 1}, vary={"act": ["relu", "tanh"]},
-    )  # fmt: skip
+    with without_workers():
+        return compare(
+            "mlp", pairs=3, progress=False, jobs=1, recipe={"epochs": 1},
+            options={"width": 8, "depth": 1}, vary={"act": ["relu", "tanh"]},
+        )  # fmt: skip
 
 
 def test_a_card_has_the_studys_numbers(study, tmp_path):
@@ -53,6 +57,14 @@ def test_an_interval_is_of_after_minus_before_whatever_was_the_reference(study):
         again = card_of({**found, "metric": metric, "comparisons": turned})["rows"][0]["interval"]
         assert plain == pytest.approx(again)
         assert plain[0] == pytest.approx(100 * found["comparisons"][0]["difference"]["low"])
+
+
+def test_a_card_made_on_a_gpu_names_it(study):
+    found = study.to_dict()
+    assert "card" not in card_of(found)["made"]["hardware"]
+    engine = {**found["engine"], "device": "cuda", "card": "NVIDIA T4"}
+    hardware = card_of({**found, "engine": engine})["made"]["hardware"]
+    assert (hardware["device"], hardware["card"]) == ("cuda", "NVIDIA T4")
 
 
 def test_other_documents_make_no_card(study):

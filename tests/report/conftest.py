@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from scipy import stats
 
 from relucate.train.metric import ACCURACY
@@ -248,3 +249,14 @@ def make_study_fixture() -> Callable[..., dict[str, Any]]:
 def study() -> dict[str, Any]:
     """Two arms, ten pairs."""
     return make_study()
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Put empty pictures on pages: drawing them takes a second, and some tests are about words."""
+
+    def empty(study, kind, *, name, alt, width=None):
+        shown = f'role="img" aria-label="{escape(alt)}"'
+        return [f'<svg id="{name}-{style}" {shown}></svg>' for style in ("wide", "narrow")]
+
+    monkeypatch.setattr("relucate.report.plots.svgs", empty)

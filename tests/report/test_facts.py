@@ -20,6 +20,7 @@ def test_another_schema_is_refused_by_its_name(schema):
         facts.current({"schema": schema})
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_study_of_the_first_schema_is_shown_as_one_of_today(study):
     first = {**study, "schema": "relucate.compare/1", "metric": "accuracy"}
     assert facts.current(first) == study

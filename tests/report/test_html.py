@@ -130,6 +130,7 @@ def test_everything_that_may_be_null(study):
     assert "Paired differences" not in page.words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_no_curve_no_figure(study):
     for run in study["runs"]:
         run["curve"] = None
@@ -164,18 +165,21 @@ def test_hostile_text_is_escaped_everywhere(make_study):
     assert study["command"] in page.words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_policy_forbids_every_request(study):
     text = study_html(study)
     assert "default-src 'none'; style-src 'unsafe-inline'" in text
     assert text.index("Content-Security-Policy") < text.index("<style")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_both_colour_schemes_are_there(study):
     text = study_html(study)
     assert "prefers-color-scheme: dark" in text
     assert text.count("--arm-0:") == 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_written_in_one_step_with_its_folders(study, tmp_path):
     path = tmp_path / "new" / "folder" / "report.html"
     assert write_html(study, str(path)) == path
@@ -185,6 +189,7 @@ def test_written_in_one_step_with_its_folders(study, tmp_path):
     assert path.read_text("utf-8").startswith("<!doctype html>")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_place_that_can_not_be_written_is_named(study, tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "report.html", tmp_path):
@@ -193,6 +198,7 @@ def test_a_place_that_can_not_be_written_is_named(study, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(study, tmp_path, monkeypatch):
     path = tmp_path / "report.html"
     path.write_text("old")
@@ -207,6 +213,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(study, tmp_path, 
     assert os.listdir(tmp_path) == ["report.html"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_bytes_that_are_no_text_do_not_stop_the_report(study, tmp_path):
     study["command"] = "relucate compare \udcff.py:build"
     assert "compare ?.py:build" in write_html(study, tmp_path / "r.html").read_text("utf-8")
@@ -257,16 +264,19 @@ def test_figures_without_anything_to_show_are_left_out(make_study, same_in_all):
     check(study_html(study))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_epoch_has_no_curves(make_study):
     assert not {"curves", "loss"} & set(captions(make_study(3, epochs=1)))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_that_a_figure_lacks_are_counted(make_study):
     study = lose(make_study(3, orders=FOUR[:3]), FOUR[1:2])
     assert "Without a mark: 3 of 9 runs" in captions(study)["scores"]
     assert "Without a mark" not in captions(make_study(3))["scores"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_arm_of_which_all_diverged_has_no_mean(make_study):
     page = check(study_html(lose(make_study(3), FOUR[1:2])))
     row = page.words.split("linear-act-norm – – 3 3", 1)
@@ -274,6 +284,7 @@ def test_an_arm_of_which_all_diverged_has_no_mean(make_study):
     assert "3 of 3 runs of after" in page.words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_caption_promises_an_interval_only_where_there_is_one(make_study, same_in_all):
     said = [
         captions(study)["differences"]
@@ -289,6 +300,7 @@ def _shared(study):
     return {**study, "difference": study["comparisons"][0]["difference"]}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_many_arms_are_one_picture_and_a_row_each(make_study):
     study = make_study(4, orders=tuple(f"arm {k}" for k in range(8)))
     page = check(study_html(study))
@@ -297,6 +309,7 @@ def test_many_arms_are_one_picture_and_a_row_each(make_study):
     assert study_html(study).count('<th scope="row" class="name">') == 7 + 8
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_control_characters_do_not_reach_the_page(study):
     study["notes"] = ["a\x1b[31mb\x07 \u202eevil"]
     for text in (study_html(study), repr_html(study)):
@@ -311,6 +324,7 @@ def test_flags_orders_and_percentages_do_not_break():
     assert 'class="nb"' not in str(unbroken("a-very-long-word-that-has-to-break-somewhere"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_tables_have_scopes_and_regions_a_name(study):
     page = study_html(study)
     assert "<th class" not in page
@@ -320,6 +334,7 @@ def test_tables_have_scopes_and_regions_a_name(study):
         assert landmark in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_to_go_on_stands_alone(study):
     study["continue"] = "relucate compare cnn --max-pairs 60"
     study["notes"] = [f"undecided; to go on from here: {study['continue']}"]

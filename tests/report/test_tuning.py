@@ -50,6 +50,7 @@ def test_rows(study):
     assert rows[0]["cells"][0]["about"] == "2 epochs, 1 run"
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("width", [40, 100])
 def test_terminal_and_page(study, width):
     text = StringIO()
@@ -65,6 +66,7 @@ def test_the_figure_has_a_tick_for_every_rate(study):
     assert all(f">{rate}</text>" in drawn or f">{rate}<" in drawn for rate in ("0.01", "0.1", "1"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_comparison_at_the_same_rate_is_told(study):
     same = study["tuning"]["same_rate"]
     same["comparisons"].append(
@@ -76,6 +78,7 @@ def test_every_comparison_at_the_same_rate_is_told(study):
     assert second in bare(study_html(study))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_rates_are_headed_by_the_arms_without_a_rate(study):
     for k, arm in enumerate(study["tuning"]["arms"]):
         arm["label"] = f"before tuning {k}"
@@ -104,6 +107,7 @@ def test_an_arm_whose_runs_all_diverged_has_no_best_rate(study):
     assert rows[0]["cells"][1]["about"] == "2 epochs, 1 run, 1 diverged"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_nothing_is_called_best_where_nothing_scored(study):
     for arm in study["tuning"]["arms"]:
         lose(arm, diverged=False)

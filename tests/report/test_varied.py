@@ -57,6 +57,7 @@ def test_the_terminal_shows_it(study, width):
     assert "depends on lr stays open" in shown
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_shows_it(study):
     page = study_html(study)
     assert "The effect of the order" in page

@@ -1,5 +1,7 @@
 """A study as rows and words for the page."""
 
+import pytest
+
 from relucate.report import view
 from relucate.report.html import study_html
 
@@ -49,6 +51,7 @@ def test_time_is_shown_without_its_separators(study):
     assert view.page(study)["created"] == "2026-03-02 10:00:00 UTC"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_comparisons_are_told_from_the_side_of_their_arm(make_study, same_in_all):
     study = make_study(8, orders=("a", "b", "c"), effect=-0.02)
     assert [row["word"] for row in view.comparison_table(study)] == ["worse", "worse"]
@@ -57,6 +60,7 @@ def test_comparisons_are_told_from_the_side_of_their_arm(make_study, same_in_all
     assert [row["interval"] for row in rows] == ["same in all pairs"] * 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_small_margin_shows_its_digits(study):
     page = study_html({**study, "margin": 1e-5})
     assert page.count("±0.001") == 3

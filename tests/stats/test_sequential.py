@@ -167,11 +167,11 @@ class TestErrorsOfSimulatedStudies:
 
     @pytest.mark.parametrize(("effect", "most"), [(1, 12), (2, 6.5), (3, 5.2)])
     def test_expected_pairs(self, effect, most):
-        studies = [run(*study(s, 30, effect=effect * 0.01), margin=1e-6) for s in range(600)]
+        studies = [run(*study(s, 30, effect=effect * 0.01), margin=1e-6) for s in range(300)]
         assert np.mean([verdict.difference.n for verdict in studies]) < most
 
     def test_false_equivalent_at_the_margin(self):
-        studies = [run(*study(s, 30, effect=0.01), margin=0.01) for s in range(600)]
+        studies = [run(*study(s, 30, effect=0.01), margin=0.01) for s in range(300)]
         assert np.mean([verdict.verdict == "equivalent" for verdict in studies]) < 0.05
 
 

@@ -12,6 +12,8 @@ from relucate.study.tasks import inspect_arms
 from relucate.study.vary import arms_from
 from relucate.train.tasks import TASKS
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 random = np.random.default_rng(0)
 X = random.normal(size=(90, 4))
 IMAGES = random.normal(size=(60, 6, 6, 2))

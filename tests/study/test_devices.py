@@ -9,7 +9,7 @@ import torch
 from relucate.data import make
 from relucate.errors import InputError
 from relucate.study import devices, plan
-from relucate.study.devices import Devices, gpus_of
+from relucate.study.devices import Devices, best_side, gpus_of
 from relucate.study.executors.local import _own_gpu
 from relucate.study.plan import StudyPlan
 from relucate.study.source import resolve
@@ -21,11 +21,15 @@ from .test_driver import INSPECTION, builder
 
 
 @pytest.fixture
-def four(monkeypatch):
+def four(monkeypatch, tmp_path):
     """A machine with four NVIDIA GPUs."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(devices, "_has_nvidia", lambda: True)
+    installed = devices._installed_gpus
+    for number in range(4):
+        (tmp_path / f"nvidia{number}").touch()
+    (tmp_path / "nvidiactl").touch()
+    monkeypatch.setattr(devices, "_installed_gpus", lambda: installed(str(tmp_path)))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
@@ -84,14 +88,24 @@ class TestGpus:
         with pytest.raises(InputError, match=f"device '{device}' can't be .* Visible are cpu"):
             gpus_of(Devices.of(device))
 
-    def test_an_open_choice_asks_pytorch_only_where_a_gpu_may_be(self, monkeypatch, tmp_path):
+    def test_an_open_choice_imports_no_pytorch(self, four, monkeypatch):
         monkeypatch.setattr(devices, "named", lambda name: pytest.fail("asked"))
-        monkeypatch.setattr(devices, "_has_nvidia", lambda: False)
-        assert gpus_of(Devices.of("auto")) == ()
-        monkeypatch.undo()
-        assert not devices._has_nvidia(str(tmp_path))
-        (tmp_path / "nvidia0").touch()
-        assert devices._has_nvidia(str(tmp_path))
+        assert gpus_of(Devices.of("auto")) == ("0", "1", "2", "3")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-7f")
+        assert gpus_of(Devices.of("auto")) == ("2", "GPU-7f")
+        for none in ("", "-1"):
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+            assert gpus_of(Devices.of("auto")) == ()
+
+    def test_where_none_is_installed_there_is_none(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        assert devices._installed_gpus(str(tmp_path)) == ()
+
+    def test_the_smallest_number_that_is_nearly_as_fast_as_any(self):
+        assert best_side({1: 1.0}) == 1
+        assert best_side({1: 1.0, 2: 0.97}) == 1
+        assert best_side({1: 1.0, 2: 0.6, 4: 0.58, 8: 0.59}) == 2
+        assert best_side({1: 1.0, 2: 0.6, 4: 0.4, 8: 0.3}) == 8
 
     def test_workers_take_them_in_turn(self):
         found = [_own_gpu(("0", "2"), number)["CUDA_VISIBLE_DEVICES"] for number in range(5)]
@@ -113,9 +127,9 @@ class TestPlans:
         with pytest.raises(InputError, match="got 'tpu'"):
             made_plan(device="tpu")
 
-    def test_only_runs_of_a_gpu_in_full_float32_are_new(self):
+    def test_only_runs_of_a_gpu_in_full_float32_are_new(self, four):
         def engine(device, **recipe):
-            made = made_plan(recipe=Recipe(batch_size=4, **recipe))
+            made = made_plan(recipe=Recipe(batch_size=4, **recipe), device=device)
             found = {"name": "torch", "reason": "", "backend": "torch", "device": device}
             return made.spec(dataclasses.replace(INSPECTION, engine=found), 0, 0).engine
 
@@ -123,6 +137,26 @@ class TestPlans:
         assert "float32" not in engine("cuda", precision="bf16")
         assert "float32" not in engine("cuda", precision="tf32")
         assert engine("cuda")["float32"] == "full"
+
+    @pytest.mark.parametrize("device", ["auto", "cpu", "mps"])
+    def test_tf32_is_refused_with_the_plan_where_there_is_none(self, device):
+        tf32 = Recipe(batch_size=4, precision="tf32")
+        used = "cpu" if device == "auto" else device
+        with pytest.raises(InputError, match=rf"tf32 needs an NVIDIA GPU .* is {used}, which"):
+            made_plan(recipe=tf32, device=device)
+
+    def test_tf32_of_one_arm_is_refused_too(self):
+        arms = arms_from(["before"], {"precision": ["fp32", "tf32"]})
+        with pytest.raises(InputError, match="tf32 needs an NVIDIA GPU"):
+            dataclasses.replace(made_plan(), arms=arms)
+
+    def test_tf32_where_there_may_be_a_gpu(self, four):
+        tf32 = Recipe(batch_size=4, precision="tf32")
+        for device in ("auto", "cuda", "cuda:1"):
+            assert made_plan(recipe=tf32, device=device).recipe == tf32
+
+    def test_the_nodes_of_a_cluster_may_have_gpus(self):
+        assert made_plan(recipe=Recipe(batch_size=4, precision="tf32"), executor="ray")
 
     def test_a_gpu_has_at_most_eight_workers_unless_jobs_says_so(self, four, monkeypatch):
         monkeypatch.setattr(plan.os, "sched_getaffinity", lambda process: range(100))

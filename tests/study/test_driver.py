@@ -7,13 +7,16 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from tests.in_process import InProcess
 
 from relucate import Study
 from relucate.data import make
@@ -23,11 +26,11 @@ from relucate.study import driver
 from relucate.study.arms import Arm
 from relucate.study.display import NoDisplay
 from relucate.study.document import document
-from relucate.study.driver import run_study
-from relucate.study.executors import EXECUTORS, Crowded, Done, Epoch, Failed
+from relucate.study.driver import _arrange, run_study
+from relucate.study.executors import EXECUTORS, Crowded, Died, Done
 from relucate.study.executors.local import LocalExecutor
-from relucate.study.executors.perform import as_ours, perform
 from relucate.study.plan import StudyPlan
+from relucate.study.results import StudyResults
 from relucate.study.source import resolve
 from relucate.study.store import Store
 from relucate.study.tasks import Inspection
@@ -116,11 +119,13 @@ class TestBits:
         assert bits(outcome) == bits(finished[0])
         assert outcome.hashes == finished[0].hashes
 
-    def test_nor_does_a_keras_nets(self, data, tmp_path):
+    def test_nor_does_a_keras_nets(self, data, tmp_path, in_process):
         source = resolve("mlp", {"width": 6, "depth": 1, "dropout": 0.2})
         arms = arms_from(["linear-norm-act-drop", "linear-act-norm-drop"])
-        plan = StudyPlan(arms, source, data, Recipe(epochs=1, batch_size=16), pairs=1)
-        one, two = (ran(replace(plan, jobs=n), tmp_path / f"{n}.sqlite") for n in (1, 2))
+        plan = StudyPlan(arms, source, data, Recipe(epochs=1, batch_size=16), pairs=1, jobs=2)
+        one = ran(plan, tmp_path / "one.sqlite")
+        EXECUTORS["local"] = LocalExecutor
+        two = ran(plan, tmp_path / "two.sqlite")
         assert bits(one) == bits(two)
         assert one.hashes == two.hashes
         assert len({result["loss"] for result in one.results.values()}) == 2
@@ -141,37 +146,13 @@ def rescaled(order):
     return keras.Sequential([*first, *steps, keras.layers.Dense(4)])
 
 
-def test_inputs_are_not_scaled_twice(plan, tmp_path):
+def test_inputs_are_not_scaled_twice(plan, tmp_path, in_process):
     own = replace(plan, source=resolve(rescaled), pairs=1)
     outcome = ran(own, tmp_path / "own.sqlite")
     assert not outcome.plan.recipe.standardize
     assert any("aren't standardised" in note for note in document(outcome, command="")["notes"])
     asked = replace(own, recipe=own.recipe.changed(standardize=False))
     assert ran(asked, tmp_path / "asked.sqlite").hashes == outcome.hashes
-
-
-class InProcess:
-    """An executor of a few lines: every task in this process, one after the other."""
-
-    def __init__(self, setup):
-        self.setup = setup
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def run(self, tasks):
-        for task in tasks:
-            reports = []
-            try:
-                done = perform(task.work, self.setup.source, self.setup.data, reports.append)
-            except Exception as error:
-                yield Failed(task.key, as_ours(error))
-            else:
-                yield from (Epoch(task.key, report) for report in reports)
-                yield Done(task.key, done)
 
 
 class TestAnotherExecutor:
@@ -223,6 +204,80 @@ class TestAnotherExecutor:
             ran(other, tmp_path / "runs.sqlite")
 
 
+class TestManyRunsOnAGpu:
+    """How many it takes at a time is measured before the first run."""
+
+    @pytest.fixture
+    def arranged(self, plan, monkeypatch):
+        """Return a function: the answer of the measurement, jobs -> calls, what was asked, said."""
+        monkeypatch.setattr(StudyPlan, "gpus", ("0", "1"))
+
+        def act(answer, jobs=0, device="cuda", studies=1, **options):
+            asked, called, ear = [], [], Ear()
+
+            class Measuring(InProcess):
+                measured = None
+
+                def run(self, tasks):
+                    (task,) = tasks
+                    asked.append(task.work["counts"])
+                    yield answer if isinstance(answer, Died) else Done("measure", answer)
+
+                def arrange(self, side, jobs):
+                    called.append((side, jobs))
+
+            found = replace(INSPECTION, engine={**INSPECTION.engine, "device": device})
+            executor = Measuring(None)
+            for _ in range(studies):
+                outcome = StudyResults(replace(plan, jobs=jobs, **options), found)
+                _arrange(outcome, executor, ear)
+            said = [args[0] for name, args, _ in ear.told if name == "say"]
+            return called, asked, said, outcome.plan
+
+        return act
+
+    def test_the_best_number_is_taken_on_each(self, arranged):
+        called, asked, said, plan = arranged({1: 0.8, 2: 0.5, 4: 0.4}, pairs=20)
+        assert called == [(4, 8)]
+        assert asked == [[1, 2, 4, 8]]
+        assert plan.workers == 8
+        assert "8 runs at a time: a step of each takes 800.00 ms with 1, 500.00" in said[0]
+
+    def test_no_more_are_tried_than_are_missing(self, arranged):
+        called, asked, _, _ = arranged({1: 0.8, 2: 0.5}, pairs=3)
+        assert asked == [[1, 2]]
+        assert called == [(2, 4)]
+
+    def test_jobs_override_it(self, arranged):
+        called, asked, said, plan = arranged({1: 0.8}, jobs=5, pairs=20)
+        assert asked == [[1]]
+        assert called == [(3, 5)]
+        assert (plan.workers, said) == (5, [])
+
+    def test_runs_that_wait_for_python_have_a_process_each(self, arranged):
+        called, *_ = arranged({}, jobs=6, pairs=20)
+        assert called == [(1, 6)]
+
+    def test_a_measurement_that_is_lost_is_said(self, arranged):
+        called, _, said, _ = arranged(Died("measure", "it ended"), jobs=4, pairs=20)
+        assert called == [(1, 4)]
+        assert said == ["how many runs a GPU takes isn't known: it ended."]
+
+    def test_an_executor_without_turns_is_left_alone(self, arranged, plan):
+        found = replace(INSPECTION, engine={**INSPECTION.engine, "device": "cuda"})
+        _arrange(StudyResults(plan, found), InProcess(None), NoDisplay())
+
+    def test_it_is_measured_once(self, arranged):
+        called, asked, *_ = arranged({1: 0.8, 2: 0.5}, pairs=20, studies=2)
+        assert called == [(2, 4)] * 2
+        assert asked == [[1, 2, 4, 8]]
+
+    def test_if_pytorch_does_not_use_them_nothing_is_measured(self, arranged, monkeypatch):
+        monkeypatch.setattr(StudyPlan, "without_gpus", SimpleNamespace(workers=3))
+        called, asked, _, _ = arranged({1: 0.8}, device="cpu")
+        assert (called, asked) == ([(1, 3)], [])
+
+
 def number(store):
     """How many runs are stored."""
     return store._connection.execute("SELECT count(*) FROM runs").fetchone()[0]
@@ -242,7 +297,7 @@ class TestContinuing:
                 for h in outcome.hashes.values()
             )
 
-    def test_the_next_call_trains_only_what_is_new(self, finished, plan):
+    def test_the_next_call_trains_only_what_is_new(self, finished, plan, in_process):
         outcome, path, _ = finished
         ear = Ear()
         again = ran(replace(plan, pairs=4, jobs=2), path, ear)
@@ -259,7 +314,7 @@ class TestContinuing:
         ],
     )
     def test_a_stored_result_that_cannot_be_is_refused(
-        self, finished, plan, tmp_path, change, message
+        self, finished, plan, tmp_path, change, message, in_process
     ):
         outcome, _, _ = finished
         with Store.open(tmp_path / "odd.sqlite") as store:
@@ -332,15 +387,33 @@ class TestHash:
         assert hashes(three, inspection)[:2] == hashes(plan)
 
 
+@pytest.fixture
+def dying(monkeypatch):
+    """How often the process of a run still dies, by arm and seed, as the local executor tells."""
+    left = Counter()
+
+    class Dying(InProcess):
+        def run(self, tasks):
+            for task in tasks:
+                if left[task.key]:
+                    left[task.key] -= 1
+                    yield Died(task.key, "the worker process ended with code 5")
+                else:
+                    yield from super().run([task])
+
+    monkeypatch.setitem(EXECUTORS, "local", Dying)
+    return left
+
+
 class TestTrouble:
-    def test_a_worker_that_dies_ends_the_study_and_what_finished_is_kept(self, plan, tmp_path):
-        # Two builds to inspect the first pair's arms take three; the first run one more.
-        options = {"trouble": "exit 8", "counter": str(tmp_path / "builds")}
-        broken = replace(plan, source=resolve(builder, options))
-        with pytest.raises(InputError, match=r"seed \d failed: .*ended with code 5.*are kept"):
-            ran(broken, tmp_path / "runs.sqlite")
+    def test_runs_that_always_die_end_the_study_and_what_finished_is_kept(
+        self, plan, tmp_path, dying
+    ):
+        dying.update({(arm.label, seed): 2 for arm in plan.arms for seed in (1, 2)})
+        with pytest.raises(InputError, match=r"seed 2 failed: .*ended with code 5.*are kept"):
+            ran(plan, tmp_path / "runs.sqlite")
         with Store.open(tmp_path / "runs.sqlite") as store:
-            assert 1 <= number(store) < 6
+            assert number(store) == 2
 
     def test_a_worker_that_dies_at_the_first_build(self, plan, tmp_path):
         options = {"trouble": "exit 1", "counter": str(tmp_path / "builds")}
@@ -373,14 +446,12 @@ class TestTrouble:
         assert sum("is repeated: the worker process ended with code 5" in s for s in said) == 1
 
     def test_a_run_that_dies_twice_is_failed_and_its_pair_does_not_count(
-        self, finished, plan, tmp_path
+        self, finished, plan, tmp_path, dying
     ):
-        # The fourth build on is the first pair's; the second pair's first run dies, and again.
-        options = {"trouble": "exit 7 8", "counter": str(tmp_path / "builds")}
-        ear = Ear()
-        broken = replace(plan, source=resolve(builder, options))
-        outcome = ran(broken, tmp_path / "runs.sqlite", ear)
         lost = ("linear-norm-act", 1)
+        dying[lost] = 2
+        ear = Ear()
+        outcome = ran(plan, tmp_path / "runs.sqlite", ear)
         assert list(outcome.failed) == [lost]
         assert outcome.finished_pairs() == [0, 2]
         assert bits(outcome) == {k: v for k, v in bits(finished[0]).items() if k != lost}
@@ -394,18 +465,17 @@ class TestTrouble:
         assert any(note in each and "ended with code 5" in each for each in page["notes"])
         with Store.open(tmp_path / "runs.sqlite") as store:
             assert number(store) == 5  # the same command tries the lost one again
-        assert ran(broken, tmp_path / "runs.sqlite").finished_pairs() == [0, 1, 2]
+        assert ran(plan, tmp_path / "runs.sqlite").finished_pairs() == [0, 1, 2]
 
-    def test_looks_go_on_past_a_pair_that_is_lost(self, plan, tmp_path):
-        options = {"trouble": "exit 7 8", "counter": str(tmp_path / "builds")}
-        looking = replace(plan, source=resolve(builder, options), looks=True, pairs=5)
+    def test_looks_go_on_past_a_pair_that_is_lost(self, plan, tmp_path, dying):
+        dying["linear-norm-act", 1] = 2
+        looking = replace(plan, looks=True, pairs=5)
         assert ran(looking, tmp_path / "runs.sqlite").finished_pairs() == [0, 2, 3, 4]
 
-    def test_a_study_of_which_no_pair_is_left(self, plan, tmp_path):
-        options = {"trouble": "exit 4 5", "counter": str(tmp_path / "builds")}
-        broken = replace(plan, source=resolve(builder, options), pairs=1)
+    def test_a_study_of_which_no_pair_is_left(self, plan, tmp_path, dying):
+        dying["linear-norm-act", 0] = 2
         with pytest.raises(InputError, match=r"no pair has finished: run of .* code 5"):
-            ran(broken, tmp_path / "runs.sqlite")
+            ran(replace(plan, pairs=1), tmp_path / "runs.sqlite")
 
     def test_a_run_that_hangs_is_shown_and_ended_at_its_limit(
         self, finished, plan, tmp_path, monkeypatch
@@ -432,7 +502,7 @@ class TestTrouble:
         with pytest.raises(InputError, match="it took longer than 2 seconds"):
             ran(hanging, tmp_path / "runs.sqlite")
 
-    def test_divergence_in_one_arm_is_a_result(self, plan, tmp_path):
+    def test_divergence_in_one_arm_is_a_result(self, plan, tmp_path, in_process):
         wild = replace(plan, recipe=Recipe(epochs=1, batch_size=16, lr=1e30), pairs=2)
         outcome = ran(wild, tmp_path / "runs.sqlite")
         assert {r["status"] for r in outcome.results.values()} == {"diverged"}

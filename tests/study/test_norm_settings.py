@@ -14,6 +14,8 @@ from relucate.study.arms import Arm, build
 from relucate.study.norm_settings import check_norm_settings, described
 from relucate.study.source import resolve
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 SHAPE, CLASSES = (6, 6, 2), 4
 
 

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from tests.in_process import without_workers
 from torch import nn
 
 import relucate
@@ -35,7 +36,8 @@ def compare(data, model="cnn", **more):
     orders = ["linear-norm-act-drop", "linear-act-norm-drop"] if not callable(model) else None
     given = {"pairs": 2, "jobs": 1, "progress": False, "recipe": {"epochs": 2}, **options}
     given |= {"orders": orders} if orders else {}
-    return relucate.compare(model, data, **{**given, **more})
+    with without_workers():
+        return relucate.compare(model, data, **{**given, **more})
 
 
 def scores(study):

@@ -7,6 +7,8 @@ import pytest
 import relucate
 from relucate.study.store import Store
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 
 class Interrupting:
     """A display that gets Ctrl-C when the third run has finished."""

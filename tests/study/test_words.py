@@ -9,6 +9,8 @@ from tests.study.test_vary import filled, noise, plan
 import relucate
 from relucate.study.document import document
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 
 def documented(factors, orders=("before", "after"), acts="relu", gain=0.0, **changes):
     """A study whose arms score alike but for a gain of after; acts: of its networks."""

@@ -14,6 +14,7 @@ from relucate.torch import capture, trainer
 from relucate.torch.capture import Step, obstacle, watched
 from relucate.torch.dropout import Draws
 from relucate.torch.lowering.lower import Lowered
+from relucate.torch.turns import Turn
 from relucate.train import Recipe
 from relucate.train.task import CLASSIFICATION
 
@@ -24,7 +25,9 @@ def engine(model, data=None, **options):
     recipe = Recipe(epochs=2, batch_size=8, **options)
     data = images() if data is None else data
     first = not isinstance(model, Lowered)
-    made = trainer._Engine(model, data, recipe, 0, torch.device("cpu"), first, CLASSIFICATION)
+    here = torch.device("cpu")
+    turn = Turn(here, tf32=False)
+    made = trainer.Engine(model, data, recipe, 0, here, first, CLASSIFICATION, turn)
     made.model.train()
     made.feed.start(0, 0, made.rates[: made.feed.steps])
     return made
@@ -248,7 +251,7 @@ def without(engine):
 
 class TestStep:
     def trained(self, monkeypatch, repeated, **options):
-        monkeypatch.setattr(trainer._Engine, "_repeated", repeated)
+        monkeypatch.setattr(trainer.Engine, "_repeated", repeated)
         model = net(dropout=0.3)
         recipe = Recipe(epochs=2, batch_size=8, **options)
         result = trainer.train(model, images(), recipe, seed=0)

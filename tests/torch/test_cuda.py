@@ -6,12 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from relucate.data import load
+import relucate
+from relucate import frameworks
+from relucate.data import load, make
 from relucate.torch import train, trainer
 from relucate.torch.capture import Step
+from relucate.torch.side_by_side import side_by_side
 from relucate.train import Recipe
+from relucate.train.task import CLASSIFICATION
 
 from .on_a_gpu import images, net
+from .test_turns import all_in_turn
 
 pytestmark = pytest.mark.cuda
 
@@ -95,12 +100,59 @@ def test_it_repeats_itself_and_learns():
     assert results[0].note == ""
 
 
-def test_a_step_that_waits_trains_as_without_and_says_so(monkeypatch):
-    class Waits(nn.Linear):
-        def forward(self, x):
-            x = x.flatten(1)
-            return super().forward(x / x.abs().max().item())
+class Waits(nn.Linear):
+    def forward(self, x):
+        x = x.flatten(1)
+        return super().forward(x / x.abs().max().item())
 
+
+def test_bits_do_not_depend_on_what_runs_beside():
+    recipes = [Recipe(epochs=3, batch_size=4, **options) for options in RECIPES]
+    builds = [lambda: net(dropout=0.3), Functional] * len(recipes)
+    pairs = [(build, recipe) for build, recipe in zip(builds, recipes, strict=False)]
+    expected = []
+    for build, recipe in pairs:
+        model = build()
+        expected.append((train(model, images(), recipe, seed=3, device="cuda"), state(model)))
+    models = [build() for build, _ in pairs]
+    works = [
+        trainer.training(model, images(), recipe, seed=3, device="cuda")
+        for model, (_, recipe) in zip(models, pairs, strict=True)
+    ]
+    results, rounds = all_in_turn(works)
+    assert rounds > 3
+    for (result, values), got, model in zip(expected, results, models, strict=True):
+        assert got.note == ""
+        assert got.curve == result.curve
+        assert all(torch.equal(value, values[name]) for name, value in state(model).items())
+
+
+def test_how_many_run_side_by_side_is_measured():
+    def measured(build, counts=(1, 2, 4)):
+        models, recipe = (build() for _ in range(4)), Recipe(epochs=1, batch_size=4)
+        place = {"device": "cuda", "channels_first": True, "task": CLASSIFICATION}
+        return side_by_side(models, images(), recipe, counts, **place)
+
+    found = measured(lambda: net(dropout=0.3))
+    assert list(found) == [1, 2, 4][: len(found)]
+    assert len(found) > 1
+    assert all(0 < seconds < 1 for seconds in found.values())
+    assert measured(lambda: Waits(72, 4)) == {}
+
+
+def test_a_full_gpu_is_an_error_of_memory_and_the_next_run_works():
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(72, 40_000), nn.ReLU(), nn.Linear(40_000, 4))
+    torch.cuda.set_per_process_memory_fraction(1e-3)
+    try:
+        with pytest.raises(torch.OutOfMemoryError) as error:
+            train(wide, images(), Recipe(epochs=2, batch_size=90), seed=0, device="cuda")
+        assert frameworks.trouble(error.value) == "memory"
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert train(net(), images(), Recipe(epochs=1, batch_size=8), seed=0, device="cuda").status
+
+
+def test_a_step_that_waits_trains_as_without_and_says_so(monkeypatch):
     def build():
         torch.manual_seed(0)
         return Waits(72, 4)
@@ -148,17 +200,79 @@ def test_full_float32_agrees_with_the_cpu_and_tf32_less():
 
 def test_a_deep_network_of_keras_is_lowered_and_trains_there():
     pytest.importorskip("keras")
-    import relucate
-
     random = np.random.default_rng(0)
     x = random.normal(size=(256, 32, 32, 3)).astype(np.float32)
     y = np.arange(256) % 10
     study = relucate.compare(
         "vgg",
-        (x, y, x[:64], y[:64]),
+        ((x, y), (x[:64], y[:64])),
         options={"depth": 16, "width": 16},
         recipe={"epochs": 1},
         pairs=1,
         device="cuda",
     )
     assert study.to_dict()["engine"]["name"] == "torch"
+
+
+def keras_net(keras, shape=(8, 8, 3)):
+    keras.utils.set_random_seed(0)
+    x = start = keras.Input(shape)
+    for number, filters in enumerate((4, 6)):
+        x = keras.layers.Conv2D(filters, 3, strides=2, padding="same", name=f"conv{number}")(x)
+        x = keras.layers.BatchNormalization(name=f"norm{number}")(x)
+        x = keras.layers.ReLU(name=f"act{number}")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(start, keras.layers.Dense(3)(x))
+    random = np.random.default_rng(0)
+    for norm in (model.get_layer("norm0"), model.get_layer("norm1")):
+        norm.set_weights([random.uniform(0.5, 1.5, w.shape) for w in norm.get_weights()])
+    return model
+
+
+def keras_places(model):
+    return {v.value.device.type for v in model.variables}
+
+
+@pytest.mark.parametrize("home", ["gpu", "cpu"])
+class TestKerasModels:
+    """Models of Keras that are on the GPU, and models on the CPU where a GPU is visible."""
+
+    @pytest.fixture
+    def model(self, home):
+        keras = pytest.importorskip("keras")
+        with keras.device(home):
+            model = keras_net(keras)
+        self.places = {"cuda" if home == "gpu" else "cpu"}
+        assert keras_places(model) == self.places
+        return model
+
+    def test_audit_and_verify(self, model):
+        assert [str(site.order) for site in relucate.audit(model).sites] == ["linear-norm-act"] * 2
+        assert relucate.verify(model, model).passed
+
+    def test_fold(self, model):
+        folded, report = relucate.fold(model)
+        assert keras_places(folded) == self.places
+        assert report.certificate.passed
+
+    @pytest.mark.parametrize("change", ["rebuild", "convert"])
+    def test_moved(self, model, change):
+        moved, _ = getattr(relucate, change)(model, "after")
+        assert keras_places(moved) == self.places
+        assert [str(site.order) for site in relucate.audit(moved).sites] == ["linear-act-norm"] * 2
+
+    def test_probe(self, model):
+        x = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype(np.float32)
+        assert relucate.probe(model, x).points
+
+    def test_it_is_lowered_checked_and_trained(self, model):
+        from relucate.frameworks import lower
+        from relucate.keras.framework import FRAMEWORK as KERAS
+
+        lowered = lower(KERAS.read(model))
+        random = np.random.default_rng(0)
+        x = random.normal(size=(32, 8, 8, 3)).astype(np.float32)
+        data = make("there", x, np.arange(32) % 3, x[:9], np.arange(9) % 3)
+        result = train(lowered, data, Recipe(epochs=1, batch_size=8), seed=0, device="cuda")
+        assert result.status == "done"
+        assert KERAS.call(model, x[:2], training=False).shape == (2, 3)

@@ -9,6 +9,7 @@ from tests.torch import zoo
 from torch import nn
 
 import relucate
+from relucate.errors import Refused
 from relucate.torch.reading.reader import read
 from relucate.torch.writing.units import condensed, intact, units
 
@@ -134,6 +135,77 @@ def test_what_is_a_unit():
     assert small.nodes["linear"].op == "conv"
     assert small.nodes["act"].attrs["inside"] != ()
     assert intact(found, graph, graph) == found
+
+
+class SamePadded(nn.Conv2d):
+    """TensorFlow's padding, as timm has it: its one call is two nodes."""
+
+    def forward(self, x):
+        return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.weight, self.bias, self.stride)
+
+
+class Sized(nn.Sequential):
+    """A root that needs numbers."""
+
+    def forward(self, x):
+        return super().forward(x if int(x.shape[1]) > 1 else -x)
+
+
+@pytest.mark.parametrize("verb", ["fold", "convert", "rebuild"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("root", [nn.Sequential, Sized])
+def test_a_padded_convolution_gets_other_weights(verb, bias, root):
+    net = root(
+        SamePadded(4, 6, 2, bias=bias),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 5, 1),
+        nn.Flatten(),
+        nn.Linear(320, 3),
+    )
+    net = zoo.randomize(net, 5).eval()
+    made, report = getattr(relucate, verb)(
+        net, *(() if verb == "fold" else (AFTER,)), example=SHAPE
+    )
+    assert len(report.done) == 1
+    x = torch.randn(3, *SHAPE[1:])
+    if verb == "rebuild":
+        assert [site.order for site in relucate.audit(made, example=SHAPE).sites] == [AFTER]
+    else:
+        torch.testing.assert_close(made(x), net(x))
+
+
+class NoBias(SamePadded):
+    """It has a place for a bias, and doesn't use it."""
+
+    def forward(self, x):
+        return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.weight, None, self.stride)
+
+
+def test_a_convolution_that_ignores_its_bias_is_refused():
+    rest = nn.Conv2d(6, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(180, 3)
+    net = Sized(NoBias(4, 6, 2, bias=False), nn.BatchNorm2d(6), nn.ReLU(), *rest)
+    net = zoo.randomize(net, 5).eval()
+    with pytest.raises(Refused, match="other weights than planned"):
+        relucate.fold(net, example=SHAPE)
+
+
+def test_only_the_norm_next_to_what_cannot_be_written_stays():
+    class Function(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(6, 4, 1, 1))
+
+        def forward(self, x):
+            return F.conv2d(x, self.weight)
+
+    rest = nn.Conv2d(6, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(180, 3)
+    net = Sized(Function(), nn.BatchNorm2d(6), nn.ReLU(), *rest)
+    net = zoo.randomize(net, 5).eval()
+    made, report = relucate.fold(net, example=SHAPE)
+    assert [site.name for site in report.done] == ["4"]
+    x = torch.randn(SHAPE)
+    torch.testing.assert_close(made(x), net(x))
 
 
 class Twice(nn.Module):

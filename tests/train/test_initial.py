@@ -10,6 +10,8 @@ from relucate.study.source import resolve
 from relucate.train.initial import orthonormal_matrix, sample, unit_variance
 from relucate.train.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 
 @pytest.mark.parametrize(("rows", "columns"), [(3, 7), (7, 3), (5, 5), (1, 4)])
 def test_the_short_side_is_orthonormal(rows, columns):

@@ -11,6 +11,7 @@ from relucate.frameworks import framework_of
 from relucate.train import CLASSIFICATION, Recipe
 from relucate.train.looking import SITES, Look
 from relucate.train.loop import run
+from relucate.train.waiting import finished
 
 
 def net(blocks=1):
@@ -33,6 +34,7 @@ class Engine:
         self.losses, self.calls, self.inside = losses, [], False
 
     def epoch(self, number):
+        yield lambda: True
         assert not self.inside
         self.calls.append(f"epoch {number + 1}")
         return self.losses[number]
@@ -61,7 +63,9 @@ def trained(look, losses=(1.0, 0.5, 0.2), **recipe):
     engine = Engine(losses)
     recipe = Recipe(**{"epochs": len(losses), "reestimate": 30, "curve": 0, **recipe})
     labels = {"test": np.arange(20) % 3}
-    found = run(engine, recipe, labels, trained=30, seed=0, task=CLASSIFICATION, look=look)
+    found = finished(run)(
+        engine, recipe, labels, trained=30, seed=0, task=CLASSIFICATION, look=look
+    )
     return engine, found
 
 

@@ -6,6 +6,7 @@ import pytest
 from relucate.train import CLASSIFICATION, Metric, Recipe, Task
 from relucate.train.loop import run
 from relucate.train.streams import curve_sample, statistics_sample
+from relucate.train.waiting import finished
 
 LABELS = {"test": np.arange(40) % 4, "held": np.arange(24) % 4}
 TRAINED = 1200
@@ -19,6 +20,7 @@ class Recorded:
         self.calls, self.now = [], -1
 
     def epoch(self, number):
+        yield lambda: True
         self.calls.append(("epoch", number))
         self.now = number
         return self.losses[number]
@@ -45,7 +47,7 @@ def result_of(engine, held=False, task=CLASSIFICATION, heard=None, **options):
     recipe = Recipe(**{"epochs": len(engine.losses), "reestimate": 1200, "curve": 10, **options})
     labels = LABELS if held else {"test": LABELS["test"]}
     hear = (lambda report: None) if heard is None else heard.append
-    return run(engine, recipe, labels, trained=TRAINED, seed=3, on_epoch=hear, task=task)
+    return finished(run)(engine, recipe, labels, trained=TRAINED, seed=3, on_epoch=hear, task=task)
 
 
 class TestWhatTheEngineIsAsked:

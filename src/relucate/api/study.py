@@ -142,7 +142,8 @@ def compare(
         probe: look at what the norms and the layers of the first pair see, before, while and after
             it trains, or after these epochs (0: before). No score changes by it.
         engine: "auto", "torch" or "keras"; device: of the torch engine.
-        jobs: worker processes (0: one per core); threads: of each run, part of its identity.
+        jobs: runs at a time (0: one per core, on GPUs what measures best); threads: of each run,
+            part of its identity.
         run_timeout: seconds after which a run is ended. A run that was ended, or whose process
             died, is repeated once; if that fails too, its pair doesn't count.
         executor: where the runs run: "local" (this machine), or "ray": on the Ray cluster at

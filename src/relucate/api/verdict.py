@@ -48,8 +48,8 @@ def verdict(
         scores: {arm: {seed: score}}; {arm: [score, ...]}, paired by position; a data frame (pandas,
             polars, pyarrow); or the path of a CSV or JSON lines file. Tables have a row per run
             with columns for arm, seed and score, or a row per seed with a column for each arm.
-        metric: name of the scores, or a `Metric`; several: one verdict each, which share the error,
-            and margin, unit, scale and worst are lists with a value for each.
+        metric: name of the scores, or a `Metric`. A list of several gives one verdict each, which
+            share the error; margin, unit, scale and worst are then lists with a value for each.
         margin: smallest difference that matters, in the metric's own unit. None: the metric's
             default, if it has one.
         lower_is_better: needed only for a metric whose name doesn't say it.

@@ -122,8 +122,6 @@ def compare(
         _say("starting" if "run" in asked else f"reading the data {options['data'] or ''}".rstrip())
     from ..api.study import compare as run
 
-    if not quiet:
-        _say_what_is_replaced(out)
     asked["vary"] = varied_options(asked.get("vary"))
     asked["options"] = _builder_options(given_values(_NetOptions, options), option)
     if "run" in asked:
@@ -139,6 +137,8 @@ def compare(
                 asked |= _in_its_unit(asked, _task_metric(asked, dataset))
                 training = {**named, **given_values(Recipe, options)}
                 asked |= {"model": model, "data": dataset, "recipe": training}
+            if not quiet:
+                _say_what_is_replaced(out)
             study = run(
                 store=out / "runs.sqlite",
                 progress=not quiet,

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
 
@@ -74,7 +74,8 @@ def read_data(source: str, options: Mapping[str, Any], *, quiet: bool = False, *
         chosen["size"] = _size(chosen["size"])
     if options.get("task"):
         chosen["task"] = options["task"]
-    return load_data(source, progress=None if quiet else _decoding, **chosen, **more)
+    with _ProgressLine(quiet) as line:
+        return load_data(source, progress=line, **chosen, **more)
 
 
 def _size(text: str) -> Any:
@@ -90,11 +91,25 @@ def _size(text: str) -> Any:
     return sizes[0] if len(sizes) == 1 else tuple(sizes)
 
 
-def _decoding(done: int, total: int) -> None:
-    """Show the progress of decoding on standard error, if it is a terminal."""
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\rdecoding images: {done:,} of {total:,}", end=end, file=sys.stderr, flush=True)
+class _ProgressLine:
+    """The progress of reading data, one line on standard error, if that is a terminal."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet or not sys.stderr.isatty()
+        self._width = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if not self._quiet:
+            text = f"{what}: {done:,}" + (f" of {total:,}" if total else "")
+            print(f"\r{text:{self._width or 1}}", end="", file=sys.stderr, flush=True)
+            self._width = len(text)
+
+    def __exit__(self, *error: object) -> None:
+        if self._width:
+            print(file=sys.stderr, flush=True)
 
 
 def builder_options(texts: Iterable[str] | None) -> dict[str, Any]:

@@ -15,8 +15,8 @@ import numpy as np
 from relucate.data import images
 from relucate.data.cache import cached
 from relucate.data.dataset import Dataset, make, make_split
-from relucate.data.images import Decoded, Progress
-from relucate.data.listing import File, Listing, list_folder
+from relucate.data.images import Decoded
+from relucate.data.listing import File, Listing, Progress, list_folder
 from relucate.errors import InputError
 from relucate.phrases import some
 
@@ -46,14 +46,17 @@ def load_folder(
         test_split, seed: of the stratified split, where there is no test part.
         cache: folder of the cache; by default relucate in the user's cache folder.
         skip_bad: skip files that can't be decoded, with a note.
-        progress: called with (done, total) while decoding; not called if the cache has the result.
+        progress: called with (what, done, total) while the files are listed, before they are
+            looked for in the cache, and while they are decoded; total is 0 while it is unknown.
 
     Raises:
         InputError: see `listing.list_folder`; files that aren't images (unless `skip_bad`); images
             of different sizes (unless `size`).
     """
     options = _Options(_shape(size), grayscale, test_split, seed, skip_bad)
-    listing = list_folder(root)
+    listing = list_folder(root, progress)
+    if progress:
+        progress("checking files", len(_all_files(listing)), 0)
     data = cached(_key(listing, options), lambda: _decoded(listing, options, progress), cache)
     notes = list(listing.notes)
     if listing.test is None:

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from relucate.data.listing import Progress
 from relucate.errors import InputError
 
-Progress = Callable[[int, int], None]
 CHUNK = 128  # files per task: long enough to hide the queue, short enough for a smooth display
 GRAY = frozenset({"1", "L", "LA", "La"})  # Pillow modes without colour, at most 8 bits deep
 # Pillow reads more formats: an EPS would start Ghostscript; a PDF or a font isn't a photograph.
@@ -54,7 +54,7 @@ def decode(
         size: (height, width) to resize to with Pillow's bilinear filter (the whole image, nothing
             is cropped), or None if all have the same size already.
         grayscale: one channel (ITU-R 601 luma) for all files.
-        progress: called with (done, n) from this thread.
+        progress: called with ("decoding images", done, n) from this thread.
 
     Raises:
         InputError: no `size` and files of different sizes; more pixels than fit into memory.
@@ -69,7 +69,7 @@ def decode(
     for results in _in_threads(work, len(paths)):
         outcomes += results
         if progress:
-            progress(len(outcomes), len(paths))
+            progress("decoding images", len(outcomes), len(paths))
     _refuse_sizes(paths, shape, outcomes)
     failed = {i: outcome.problem for i, outcome in enumerate(outcomes) if outcome.problem}
     as_filled = grayscale or any(outcome.colour for outcome in outcomes)

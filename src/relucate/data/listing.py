@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from relucate.errors import InputError
 from relucate.phrases import some
 
 TEST_NAMES = ("test", "val", "valid", "validation")  # the first that exists is the test part
+Progress = Callable[[str, int, int], None]  # what is being done, how many so far, of how many
 IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # and names that start with a dot
 
 
@@ -43,8 +45,12 @@ class Listing:
         return tuple(self.train)
 
 
-def list_folder(root: str | Path) -> Listing:
+def list_folder(root: str | Path, progress: Progress | None = None) -> Listing:
     """Return the contents of the image folder `root`.
+
+    Args:
+        root: the folder.
+        progress: called after each class with ("listing files", files so far, 0).
 
     Raises:
         InputError: no such folder, an empty folder, fewer than two classes, a class without files,
@@ -60,14 +66,20 @@ def list_folder(root: str | Path) -> Listing:
         raise InputError(f"folder {root} {what}; expected train/<class>/* or <class>/*.")
     parts = {name.casefold(): name for name in folders if name.casefold() in ("train", *TEST_NAMES)}
     if parts:
-        return _in_parts(root, parts, folders, strays)
+        return _in_parts(root, parts, folders, strays, progress)
     bad: list[tuple[str, str]] = []
-    train = _part(root, "", folders, bad)
+    train = _part(root, "", folders, bad, _counting(progress))
     _check_single(root, train)
     return Listing(root, train, None, bad, _left_out(strays))
 
 
-def _in_parts(root: Path, parts: dict[str, str], folders: list[str], strays: list[str]) -> Listing:
+def _in_parts(
+    root: Path,
+    parts: dict[str, str],
+    folders: list[str],
+    strays: list[str],
+    progress: Progress | None,
+) -> Listing:
     """Return the listing of a root with train/ and perhaps a test part next to it."""
     if "train" not in parts:
         raise InputError(
@@ -78,11 +90,11 @@ def _in_parts(root: Path, parts: dict[str, str], folders: list[str], strays: lis
     left = [f"{name}/" for name in folders if name not in (parts["train"], second)]
     bad: list[tuple[str, str]] = []
     notes = [] if second is None or second.casefold() == "test" else [f"{second}/ is the test part"]
-    found = {}
+    found, count = {}, _counting(progress)
     for part in (parts["train"], *([second] if second else [])):
         classes, files = _scan(root / part)
         left += [f"{part}/{name}" for name in files]
-        found[part] = _part(root, f"{part}/", classes, bad)
+        found[part] = _part(root, f"{part}/", classes, bad, count)
     train, test = found[parts["train"]], found[second] if second else None
     _check_single(root / parts["train"], train)
     if test is not None and second is not None:
@@ -90,8 +102,25 @@ def _in_parts(root: Path, parts: dict[str, str], folders: list[str], strays: lis
     return Listing(root, train, test, bad, (*notes, *_left_out(left)))
 
 
+def _counting(progress: Progress | None) -> Callable[[int], None]:
+    """Return what takes the number of files of one more class, and reports the files so far."""
+    found = 0
+
+    def count(files: int) -> None:
+        nonlocal found
+        found += files
+        if progress:
+            progress("listing files", found, 0)
+
+    return count
+
+
 def _part(
-    root: Path, prefix: str, classes: list[str], bad: list[tuple[str, str]]
+    root: Path,
+    prefix: str,
+    classes: list[str],
+    bad: list[tuple[str, str]],
+    count: Callable[[int], None],
 ) -> dict[str, list[File]]:
     """Return class -> files of one part; entries that aren't files go to `bad`."""
     part = {}
@@ -105,6 +134,7 @@ def _part(
                 "it. Add images or remove the folder."
             )
         part[name] = files
+        count(len(files))
     return part
 
 

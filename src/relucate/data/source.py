@@ -48,7 +48,7 @@ def load(
         seed: of that split.
         cache: where decoded folders are kept; by default relucate in the user's cache folder.
         skip_bad: for a folder: skip files that can't be decoded, instead of refusing.
-        progress: called with (done, total) while a folder is decoded.
+        progress: called with (what, done, total) while a folder is read; total 0 is unknown.
         named: more names, each with a function that returns
             ((x_train, y_train), (x_test, y_test)), with class names as an optional third item.
         task: a name in `train.tasks.TASKS` decides what the labels of arrays are; None: they do.

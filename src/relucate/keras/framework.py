@@ -6,7 +6,7 @@ Its methods are short: anything longer is in another file of this package.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
+from ..train.waiting import Ready
 from ..train.watching import Target, Watchable
 from . import trainer
 from .initial import lsuv, orthonormal
@@ -28,7 +29,15 @@ from .lowerable import lowerable
 from .reading.norm_layers import is_norm
 from .reading.reader import has_own_call, own_training, read, read_with_calls
 from .reading.subclassed import other_arguments, shapes_of
-from .running import full_float32, in_double, outputs, precisions, tapped
+from .running import (
+    full_float32,
+    in_double,
+    on_device,
+    outputs,
+    place_of,
+    precisions,
+    tapped,
+)
 from .statistics import forward
 from .watching import watch
 from .writing.compiling import compile_like
@@ -37,7 +46,9 @@ from .writing.writer import write, write_tapped
 
 class _ReadModel:
     def __init__(self, model: keras.Model, example: Any = None) -> None:
-        self._reading = read_with_calls(model, example)
+        self._place = place_of(model, None)
+        with on_device(self._place):
+            self._reading = read_with_calls(model, example)
         self.lost_training = own_training(model)
         self.graph = self._reading.graph
         self.dtypes, self.limits = precisions(model)
@@ -52,9 +63,10 @@ class _ReadModel:
     ) -> Any:
         if init is not None:
             raise InputError("init is for torch modules: Keras layers know their initialisers.")
-        model = write(graph, self._reading, fresh=fresh)
-        if compiled:
-            compile_like(model, self._reading.model)
+        with on_device(self._place):
+            model = write(graph, self._reading, fresh=fresh)
+            if compiled:
+                compile_like(model, self._reading.model)
         return model
 
     def unwritable(self, graph: Graph) -> Mapping[str, str]:
@@ -78,7 +90,8 @@ class _ReadModel:
     def taps(
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
     ) -> Iterator[dict[str, np.ndarray]]:
-        model, tensors = write_tapped(graph, self._reading, names)
+        with on_device(self._place):
+            model, tensors = write_tapped(graph, self._reading, names)
         for batch in batches:
             yield tapped(model, tensors, batch)
 
@@ -249,9 +262,13 @@ class _Keras:
         channels_first: bool,
         task: Task,
         look: Look | None = None,
-    ) -> RunResult:
+    ) -> Generator[Ready, None, RunResult]:
+        yield from ()  # Keras waits for its device itself
         given: Any = {"seed": seed, "on_epoch": on_epoch, "task": task, "look": look}
         return trainer.train(model, data, recipe, **given)
+
+    def side_by_side(self, *_: Any, **__: Any) -> dict[int, float]:
+        return {}
 
     def seed(self, seed: int) -> None:
         # Automatic layer names start over in every arm; a full garbage collection takes too long.

@@ -15,7 +15,7 @@ from ..graph import Graph, Node
 from ..graph.padding import same_padding
 from ..train.framework import Lowerable, Steps
 from .reading.record import Reading
-from .running import array_of, called, run_calls, title
+from .running import array_of, called, place_of, run_calls, title
 
 
 def lowerable(reading: Reading) -> Lowerable:
@@ -39,12 +39,13 @@ def lowerable(reading: Reading) -> Lowerable:
 
 
 def _steps(reading: Reading, x: np.ndarray, training: bool) -> Steps:
-    """Run the model's own layers on the CPU, call by call, and yield what each call gives.
+    """Run the model's own layers where its variables are, and yield what each call gives.
 
     By node; None for those inside the call.
     """
-    make = partial(called, training=training)
-    for call, found in run_calls(reading, [x], make):
+    device = place_of(reading.model)
+    make = partial(called, training=training, device=device)
+    for call, found in run_calls(reading, [x], make, device):
         outside = dict(zip(call.heads, map(array_of, found), strict=True))
         yield {name: outside.get(name) for name in (*call.names, *call.heads)}
 

@@ -47,23 +47,25 @@ def full_float32() -> Iterator[None]:
 
 @contextmanager
 def fixed_draws() -> Iterator[None]:
-    """Let random layers draw the same on the CPU each time, and change no one's random state.
+    """Let random layers draw the same each time, and change no one's random state.
 
     On the torch backend they draw from torch's own generator, elsewhere from their variables.
     """
     with kept_draws():
         if keras.config.backend() == "torch":
-            sys.modules["torch"].default_generator.manual_seed(0)
+            sys.modules["torch"].manual_seed(0)
         yield
 
 
 @contextmanager
 def kept_draws() -> Iterator[None]:
-    """Put the state of the backend's own random numbers on the CPU back afterwards."""
+    """Put the states of the backend's own random numbers back afterwards."""
     if keras.config.backend() != "torch":
         yield
         return
-    with sys.modules["torch"].random.fork_rng(devices=[]):
+    torch = sys.modules["torch"]
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=gpus):
         yield
 
 
@@ -78,7 +80,8 @@ def outputs(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray
     if isinstance(struct, dict):
         given = keras.tree.pack_sequence_as(struct, arrays)
     if keras.backend.backend() == "torch":  # without gradients, and not compiled
-        found = model.predict_on_batch(given)
+        with on_device(place_of(model)):
+            found = model.predict_on_batch(given)
     else:
         found = model(given, training=False)
     return [np.asarray(keras.ops.convert_to_numpy(x)) for x in keras.tree.flatten(found)]
@@ -94,7 +97,7 @@ def called(
     values: Mapping[Value, Any],
     training: bool,
     *,
-    device: str | None = "cpu",
+    device: str | None,
     operation: Any = None,
 ) -> list[Any]:
     """Return the outputs of one call in a model, made by the model's own layer, flat.
@@ -121,6 +124,18 @@ def called(
         ) from error
 
 
+def place_of(model: Any, otherwise: str | None = "cpu") -> str | None:
+    """Return the device where Keras can compute a model's layers.
+
+    On the torch backend it is where the model's variables are: Keras puts them on a GPU if one is
+    visible. The other backends move what they need.
+    """
+    if keras.config.backend() != "torch":
+        return otherwise
+    variable = next(iter(model.variables), None)
+    return "cpu" if variable is None else str(variable.value.device)
+
+
 def on_device(device: str | None) -> AbstractContextManager[Any]:
     """Return the context in which Keras computes on a device; None is its default."""
     return nullcontext() if device is None else keras.device(device)
@@ -130,13 +145,14 @@ def run_calls(
     reading: Reading,
     inputs: Sequence[np.ndarray],
     make: Callable[[Call, Mapping[Value, Any]], list[Any]],
-    device: str | None = "cpu",
+    device: str | None,
 ) -> Generator[tuple[Call, list[Any]], None, None]:
     """Run a model call by call and yield each call with its outputs.
 
     Only what later calls read is kept. States of random numbers are put back.
 
-    Args: inputs: one batch, an array per input; make: returns a call's outputs.
+    Args: inputs: one batch, an array per input; make: returns a call's outputs; device: where it
+        makes them.
     """
     model: Any = reading.model
     known = {id(variable) for variable in reading.variables.values()}
@@ -178,18 +194,20 @@ def in_double(
     inputs, it gives the same in two models.
     """
     calls = {call.names: call for call in reading.calls if len(call.heads) == 1}
+    device = place_of(reading.model)
 
     def unread(node: Node, xs: list[np.ndarray]) -> np.ndarray:
         call = calls.get((node.name,))
         if call is None or len(call.tensors) != len(xs):
             raise Refused(f"'{node.name}' ({node.attrs.get('type', node.op)}) can't be read.")
         olds = call.keras_node.arguments.keras_tensors
-        with keras.device("cpu"):
+        with on_device(device):
             news = [
                 keras.ops.convert_to_tensor(x, dtype=old.dtype)
                 for x, old in zip(xs, olds, strict=True)
             ]
-        (found,) = called(call, dict(zip(call.tensors, news, strict=True)), training=False)
+        values = dict(zip(call.tensors, news, strict=True))
+        (found,) = called(call, values, training=False, device=device)
         return np.asarray(keras.ops.convert_to_numpy(found), np.float64)
 
     return evaluate(reading.graph, *inputs, each=each, unread=unread)

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from .running import no_gradients
+from .running import no_gradients, on_device, place_of
 
 SCORE_BATCH = 500
 
@@ -90,7 +90,7 @@ def _has_state(layer: Any) -> bool:
 
 def forward(model: keras.Model, x: np.ndarray, *, training: bool) -> np.ndarray:
     """Call the model without recording gradients; return its output as an array."""
-    with no_gradients():
+    with on_device(place_of(model, None)), no_gradients():
         return np.asarray(keras.ops.convert_to_numpy(model(x, training=training)))
 
 

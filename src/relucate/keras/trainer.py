@@ -8,7 +8,7 @@ Not here: choosing the engine, lowering.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,6 +28,7 @@ from ..train.scores import logits_of
 from ..train.standard import Standard
 from ..train.streams import derive, dropout_key, epoch_order
 from ..train.task import CLASSIFICATION, Task
+from ..train.waiting import Ready, finish
 from .losses import LOSSES, classes_on, gives_probabilities, wants_one_hot
 from .reading.norm_layers import NORM_LAYERS
 from .running import kept_draws
@@ -63,7 +64,7 @@ def train(
         )
     data, held = data.held_out(recipe.validation)
     engine = _Engine(model, data, held, recipe, seed, task)
-    return run(
+    training = run(
         engine,
         recipe,
         labels_of(data, held),
@@ -73,6 +74,7 @@ def train(
         task=engine.task,
         look=look,
     )
+    return finish(training)
 
 
 class _Engine:
@@ -117,8 +119,9 @@ class _Engine:
         self.batches.one_hot = data.classes if wants_one_hot(model, self.task) else 0
         _key_dropout(model, seed)
 
-    def epoch(self, number: int) -> float:
+    def epoch(self, number: int) -> Generator[Ready, None, float]:
         """Train one epoch; return its mean loss."""
+        yield from ()  # Keras waits for its device itself
         self.batches.begin(number)
         history = self.model.fit(
             self.batches, initial_epoch=number, epochs=number + 1, verbose=_QUIET, shuffle=False

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from .reading.record import Call, Reading, Value
-from .running import array_of, called, run_calls
+from .running import array_of, called, place_of, run_calls
 
 Each = Callable[[str, np.ndarray], None]
 
@@ -36,6 +36,7 @@ def watch(
 class _Watcher:
     def __init__(self, reading: Reading, wanted: frozenset[str], each: Each) -> None:
         self.reading, self.wanted, self.each = reading, wanted, each
+        self.device = place_of(reading.model, None)
         self.bare: dict[int, Any] = {}  # id of a call -> its layer without activation, or None
         graph = reading.graph
         self.last = max(
@@ -50,7 +51,7 @@ class _Watcher:
             self.each(name, batch[places.index(name)])
         if self.last < 0:
             return
-        with closing(run_calls(self.reading, batch, self._make, device=None)) as calls:
+        with closing(run_calls(self.reading, batch, self._make, self.device)) as calls:
             for number, (call, found) in enumerate(calls):
                 for head, tensor in zip(call.heads, found, strict=True):
                     if head in self.wanted and call.heads.count(head) == 1:
@@ -61,13 +62,13 @@ class _Watcher:
     def _make(self, call: Call, values: Mapping[Value, Any]) -> list[Any]:
         inner = self._before_activation(call)
         if inner is None:
-            return called(call, values, False, device=None)
+            return called(call, values, False, device=self.device)
         if id(call) not in self.bare:
-            self.bare[id(call)] = _bare(call, values)
+            self.bare[id(call)] = _bare(call, values, self.device)
         layer = self.bare[id(call)]
         if layer is None:
-            return called(call, values, False, device=None)
-        (between,) = called(call, values, False, device=None, operation=layer)
+            return called(call, values, False, device=self.device)
+        (between,) = called(call, values, False, device=self.device, operation=layer)
         self.each(inner, array_of(between))
         return [call.operation.activation(between)]
 
@@ -81,15 +82,15 @@ class _Watcher:
         return before if split and before in self.wanted else None
 
 
-def _bare(call: Call, values: Mapping[Value, Any]) -> Any:
+def _bare(call: Call, values: Mapping[Value, Any], device: str | None) -> Any:
     """Return a call's layer without its activation; None if the two don't give the layer's own."""
     layer = call.operation
     if not isinstance(layer, keras.layers.Layer) or getattr(layer, "activation", None) is None:
         return None
     bare = copy.copy(layer)
     bare.activation = keras.activations.linear
-    (own,) = called(call, values, False, device=None)
-    (between,) = called(call, values, False, device=None, operation=bare)
+    (own,) = called(call, values, False, device=device)
+    (between,) = called(call, values, False, device=device, operation=bare)
     found = array_of(layer.activation(between))
     same = np.allclose(array_of(own), found, rtol=1e-4, atol=1e-5, equal_nan=True)
     return bare if same else None

@@ -22,6 +22,7 @@ from typing import Any
 from ..errors import InputError, RelucateError, unknown
 
 _ALIASES = {"num_classes": "classes", "n_classes": "classes", "shape": "input_shape"}
+_SUCH_AS = {"order": "before", "input_shape": "'[32,32,3]'", "classes": "10"}
 
 
 def path_part(text: str) -> Path | None:
@@ -191,7 +192,7 @@ def arguments(
     given = {name: offered[key] for name, key in known.items() if key in offered} | dict(options)
     missing = [p.name for p in taken.values() if _is_needed(p) and p.name not in given]
     if missing:
-        shown = " ".join(f"-O {name}=..." for name in missing)
+        shown = " ".join(f"-O {name}={_SUCH_AS.get(known[name], '...')}" for name in missing)
         raise InputError(
             f"'{text}' needs the arguments {', '.join(missing)}: give them as {shown} (options="
             "{...} in Python), or give them defaults."

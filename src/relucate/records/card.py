@@ -67,6 +67,7 @@ def card_of(
                 "threads": study["engine"]["threads"],
                 "jobs": study["engine"]["jobs"],
                 "device": study["engine"].get("device"),
+                **({"card": study["engine"]["card"]} if study["engine"].get("card") else {}),
             },
             "engine": study["engine"]["name"],
             "recipe": study["recipe"],

@@ -157,7 +157,9 @@ def matching(
     task: str | None = None,
     norm: str | None = None,
 ) -> list[Result]:
-    """Return the results that fit: act, task and norm exactly, net and data by a part of the name.
+    """Return the results that fit: act, task and norm by name, net and data by a part of it.
+
+    Case and punctuation don't count, and swish is silu.
 
     >>> sorted({r.net for r in matching(known(), act="softsign")})
     ['VGG16']
@@ -167,7 +169,7 @@ def matching(
     return [
         result
         for result in results
-        if all(v is None or getattr(result, k).lower() == v.lower() for k, v in exact.items())
+        if all(v is None or _same(getattr(result, k), v) for k, v in exact.items())
         and all(v is None or _plain(v) in _plain(getattr(result, k)) for k, v in part.items())
     ]
 
@@ -215,6 +217,11 @@ def _side(row: Result) -> str:
         return "level" if row.verdict == "equivalent" else "undecided"
     gain = row.gain or 0.0
     return "level" if not gain else "after" if gain > 0 else "before"
+
+
+def _same(a: str, b: str) -> bool:
+    one, other = ("silu" if name == "swish" else name for name in (_plain(a), _plain(b)))
+    return one == other
 
 
 def _plain(text: str) -> str:

@@ -5,7 +5,7 @@ Takes the JSON-ready dict (schema relucate.evidence/1). Not here: which results 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ _OWN_HEADER = ("network", "data", "act", "trained", "difference", "interval", "p
 _OWN = "Measured with relucate compare: after minus before"
 _RIGHT = {"before", "after", "difference", "interval", "runs", "pairs"}
 _NONE = "-"
+_WIDE = 70  # columns, in which numbers needn't fold
 _LEGEND = (
     "Accuracy in percent unless the source says otherwise. Differences are after minus before. "
     "t: each order at its own best learning rate. ±: sd over runs; (low to high): an interval."
@@ -43,17 +44,18 @@ class EvidenceView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
         found = displayable(self.found, options.encoding or "utf-8")
-        yield from rendered(_parts(found, self.every), console, options)
+        whole = _RIGHT if options.max_width >= _WIDE else ()
+        yield from rendered(_parts(found, self.every, whole), console, options)
 
 
-def _parts(found: dict[str, Any], every: bool) -> Iterator[RenderableType]:
+def _parts(found: dict[str, Any], every: bool, whole: Collection[str]) -> Iterator[RenderableType]:
     yield Text(headline(found), style="bold")
     for line in sums(found):
         yield Text(f"  {line}")
     for title, header, rows in tables(found, every):
         yield Text(f"\n{title}")
         heads = [(name, "right" if name in _RIGHT else "left") for name in header]
-        yield Padding(simple_table(heads, rows), (0, 0, 0, 2))
+        yield Padding(simple_table(heads, rows, whole=whole), (0, 0, 0, 2))
     if found["results"]:
         yield Text(f"\n{_LEGEND}", style="dim")
     if text := others(found, every):
@@ -107,10 +109,19 @@ def tables(
     for key, rows in sources.items():
         study = rows[0]["study"]
         if not key:
-            yield _OWN, _OWN_HEADER, [_own_row(row) for row in rows]
+            yield _own_table(rows, asked="act" in found["asked"])
             continue
         year = f", {study['year']}" if study["year"] else ""
         yield f"{study['authors']}: {study['title']}{year}", _HEADER, [_row(row) for row in rows]
+
+
+def _own_table(
+    results: list[dict[str, Any]], asked: bool
+) -> tuple[str, tuple[str, ...], list[list[str]]]:
+    """Return title, header and rows of our own results; asked: for one activation, not shown."""
+    shown = [i for i, name in enumerate(_OWN_HEADER) if not (asked and name == "act")]
+    rows = [[_own_row(result)[i] for i in shown] for result in results]
+    return _OWN, tuple(_OWN_HEADER[i] for i in shown), rows
 
 
 def _own_row(result: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ numbers, the HTML report, progress. Called by the command line and by the study'
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,16 +106,20 @@ def _trimmed(lines: list[list[Segment]]) -> Iterator[Segment]:
 
 
 def simple_table(
-    headings: Iterable[tuple[str, Any]], rows: Iterable[Sequence[str | Text]], gap: int = 3
+    headings: Iterable[tuple[str, Any]],
+    rows: Iterable[Sequence[str | Text]],
+    gap: int = 3,
+    whole: Container[str] = (),
 ) -> Table:
     """Return a table with one rule under its headings (text, "left" or "right").
 
-    gap: blanks between columns; with 3, cells may fold.
+    gap: blanks between columns; with 3, cells may fold; whole: headings whose cells do so last.
     """
     padding = (0, 1, 0, 0) if gap == 2 else (0, 1)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=padding)
     for heading, justify in headings:
-        table.add_column(heading, justify=justify, overflow="fold" if gap == 3 else "ellipsis")
+        overflow: Any = "fold" if gap == 3 else "ellipsis"
+        table.add_column(heading, justify=justify, overflow=overflow, no_wrap=heading in whole)
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     return table

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import InputError
+from ..phrases import count
 from ..train.run import RunResult, RunSpec, check_result
+from .devices import best_side
 from .display import Display
 from .executors.protocol import (
     Crowded,
@@ -27,6 +29,7 @@ from .executors.protocol import (
     Executor,
     Failed,
     Notice,
+    OnGpus,
     Silent,
     Task,
 )
@@ -70,6 +73,7 @@ def run_study(
     inspection = _inspect(plan, executor, display)
     outcome = StudyResults(*plan.informed(inspection))
     _resume(outcome, store, display)
+    _arrange(outcome, executor, display)
     _Missing(outcome, store, display, 1 if need_all else LOST).run(executor)
     if outcome.failed and not outcome.finished_pairs():
         raise InputError(f"no pair has finished: {next(iter(outcome.failed.values()))['note']}")
@@ -100,6 +104,48 @@ def _inspect(
             case Died() | Crowded():
                 raise InputError(_sentence(event.reason))
     raise InputError("the executor gave no answer about the arms.")
+
+
+def _arrange(outcome: StudyResults[Executed], executor: Executor, display: Display) -> None:
+    """Let the GPUs take as many runs at the same time as measure best."""
+    plan = outcome.plan
+    missing = len(plan.seeds) * len(plan.arms) - len(outcome.results)
+    if not plan.gpus or missing < 2 or not isinstance(executor, OnGpus):
+        return
+    if outcome.inspection.engine["device"] != "cuda":  # PyTorch or the engine doesn't use them
+        executor.arrange(1, plan.without_gpus.workers)
+        return
+    if executor.measured is None:
+        executor.measured = _measured(outcome, executor, display, missing)
+    seconds = executor.measured
+    if not seconds:  # runs wait for Python, each in a process of its own
+        executor.arrange(1, plan.workers)
+        return
+    gpus = len(plan.gpus)
+    side = -(-plan.jobs // gpus) if plan.jobs else best_side(seconds)
+    jobs = min(plan.jobs or side * gpus, missing)
+    executor.arrange(side, jobs)
+    outcome.plan = replace(plan, jobs=jobs)
+    if len(seconds) > 1:
+        times = ", ".join(f"{1000 * each:.2f} ms with {n}" for n, each in seconds.items())
+        display.say(f"{count(jobs, 'run')} at a time: a step of each takes {times} on a GPU")
+
+
+def _measured(
+    outcome: StudyResults[Executed], executor: Executor, display: Display, missing: int
+) -> Mapping[int, float]:
+    plan = outcome.plan
+    spec = plan.spec(outcome.inspection, 0, plan.seeds[0])
+    seconds: Mapping[int, float] = {}
+    for event in executor.run([Task("measure", plan.measurement(spec, missing))]):
+        match event:
+            case Done():
+                seconds = event.answer
+            case Failed():
+                raise event.error
+            case Died():
+                display.say(f"how many runs a GPU takes isn't known: {_sentence(event.reason)}")
+    return seconds
 
 
 def _sentence(text: str) -> str:

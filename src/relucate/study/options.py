@@ -152,7 +152,9 @@ class StudyOptions:
         "auto, cpu, cuda (all visible GPUs), cuda:0,cuda:2 (these), mps or xpu (engine torch).",
         panel=RUNNING,
     )
-    jobs: int = option(0, "Runs side by side (0: one per core).", panel=RUNNING)
+    jobs: int = option(
+        0, "Runs side by side (0: one per core; on a GPU what measures best).", panel=RUNNING
+    )
     threads: int = option(1, "Threads of each run.", panel=RUNNING)
     run_timeout: float | None = option(
         None,

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from ..arguments import is_finite, one_of, positive, whole
+from ..backend import installed
 from ..data.dataset import Dataset
 from ..errors import InputError
-from ..frameworks import HOST
+from ..frameworks import HOST, named
 from ..phrases import some
 from ..train.metric import Metric
 from ..train.recipe import Recipe
@@ -25,10 +26,10 @@ from ..train.task import Task
 from ..train.tasks import task_for
 from .arms import Arm
 from .comparison import Comparison, Schedule
-from .devices import Devices, gpus_of
+from .devices import TRIED, Devices, gpus_of
 from .display import Display
 from .executors import ELSEWHERE, EXECUTORS, Executor, Setup
-from .executors.perform import inspection, training
+from .executors.perform import inspection, measurement, training
 from .identity import code_digest
 from .probing import check_probe, look
 from .source import ModelSource
@@ -42,9 +43,9 @@ NORMS_HINT = " (--norm-eps, --norm-momentum make them equal)"
 class Executed(Comparison):
     """A comparison whose runs an executor performs.
 
-    jobs: worker processes, 0: one per core; threads: of each run; run_timeout: seconds after which
-    a run is given up; executor: a name in `executors.EXECUTORS`; address, gpus_per_run: of an
-    executor that isn't this machine.
+    jobs: runs at a time, 0: one per core, or what GPUs take; threads: of each run; run_timeout:
+    seconds after which a run is given up; executor: a name in `executors.EXECUTORS`; address,
+    gpus_per_run: of an executor that isn't this machine.
     """
 
     threads: int = 1
@@ -95,13 +96,14 @@ class Executed(Comparison):
         if self.executor in ELSEWHERE:
             display.say(f"connecting to {self.executor}")
         else:
-            plural = "" if self.workers == 1 else "es"
-            display.say(f"starting {self.workers} worker process{plural}")
+            started = min(self.workers, len(self.gpus) or self.workers)
+            display.say(f"starting {started} worker process{'' if started == 1 else 'es'}")
         return EXECUTORS[self.executor](self.setup)
 
     # ---- what each kind of plan has of its own
 
     preparing = ""  # what the first task does, in words
+    gpus: ClassVar[tuple[str, ...]] = ()  # of this machine, on which runs take turns
     quick = 0.0  # seconds: results of shorter runs may be stored together, a moment later
 
     @property
@@ -123,6 +125,15 @@ class Executed(Comparison):
 
     def work(self, spec: RunSpec) -> dict[str, Any]:
         """Return the work of a run, whose answer is a `RunResult`."""
+        raise NotImplementedError
+
+    @property
+    def without_gpus(self) -> Self:
+        """The plan as it would be on a machine without GPUs."""
+        return self
+
+    def measurement(self, spec: RunSpec, missing: int) -> dict[str, Any]:
+        """Return the work of measuring how many runs like this one its GPUs take best."""
         raise NotImplementedError
 
 
@@ -160,6 +171,7 @@ class StudyPlan(Executed):
         one_of(self.engine, "engine", ENGINES)
         for recipe in map(self.recipe_of, self.arms):
             self.task.check_recipe(recipe)
+            recipe.check_device(self._device_for(recipe))
             recipe.check_fits(len(self.data.y_train), self.data.input_shape)
             self.data.check_held_out(recipe.validation)
             if self.target is not None and not recipe.curve:
@@ -167,6 +179,19 @@ class StudyPlan(Executed):
                     "target= needs a learning curve, and curve=0 turns it off: remove one of the "
                     "two."
                 )
+
+    def _device_for(self, recipe: Recipe) -> str:
+        """Return the kind of device that a recipe needs to know of.
+
+        `auto` asks PyTorch, which takes seconds to import, only for TF32. Of nodes elsewhere it is
+        cuda until a run finds none.
+        """
+        kind = self.devices.kind
+        if recipe.precision != "tf32" or kind != "auto":
+            return kind
+        if self.executor in ELSEWHERE:
+            return "cuda"
+        return named(HOST).device(kind) if installed(HOST) else "cpu"
 
     def _metric(self) -> Metric:
         """Return the task's metric; the data give it the worst score that it doesn't have."""
@@ -178,10 +203,15 @@ class StudyPlan(Executed):
         return Devices.of(self.device)
 
     @cached_property
-    def gpus(self) -> tuple[str, ...]:
+    def gpus(self) -> tuple[str, ...]:  # type: ignore[override]
         """The GPUs that the workers take in turn; none: they aren't NVIDIA's, or there are none."""
         here = self.executor not in ELSEWHERE and self.engine in ("auto", HOST)
         return gpus_of(self.devices) if here else ()
+
+    @property
+    def without_gpus(self) -> Self:
+        """The plan as it would be on a machine without GPUs."""
+        return replace(self, device="cpu")
 
     @property
     def workers(self) -> int:
@@ -234,6 +264,11 @@ class StudyPlan(Executed):
     def work(self, spec: RunSpec) -> dict[str, Any]:
         """Return the work of training a run."""
         return training(spec)
+
+    def measurement(self, spec: RunSpec, missing: int) -> dict[str, Any]:
+        """Return the work of measuring how many runs like this one its GPUs take best."""
+        most = 1 if self.jobs else -(-missing // len(self.gpus))
+        return measurement(spec, [count for count in TRIED if count <= most])
 
     def spec(self, inspection: Inspection, index: int, seed: int) -> RunSpec:
         """Return the spec of arm `index` at `seed`: everything that determines the run's bits."""

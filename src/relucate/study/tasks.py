@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -25,6 +26,7 @@ from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult, RunSpec
 from ..train.task import CLASSIFICATION, Task
+from ..train.waiting import Ready, finished
 from ..train.watching import Watchable
 from .arms import Arm, Built, build_paired, initialise
 from .fingerprint import Behaviour, behaviour, fingerprint
@@ -284,39 +286,83 @@ def _distributions() -> Mapping[str, Sequence[str]]:
     return metadata.packages_distributions()
 
 
-def execute(
+def executing(
     spec: RunSpec,
     source: ModelSource,
     data: Dataset,
     on_epoch: OnEpoch = lambda report: None,
     task: Task = CLASSIFICATION,
-) -> RunResult:
-    """Train one run and return its result."""
+) -> Generator[Ready, None, RunResult]:
+    """Train one run and return its result; `execute` is all of it at once."""
     start = time.perf_counter()
+    ready = _prepared(spec, source, data, task)
+    built = ready.built
+    look = _look(spec.probe, built, ready.model, ready.engine, data)
+    result = yield from ready.engine.train(
+        ready.model,
+        data,
+        ready.recipe,
+        seed=spec.seed,
+        on_epoch=on_epoch,
+        device=spec.engine["device"],
+        channels_first=built.framework.channels_first(built.model, data.input_shape),
+        task=task,
+        look=look,
+    )
+    result.shared, result.tensors = ready.shared, len(built.tensors)
+    result.seconds["total"] = time.perf_counter() - start
+    for name, value in built.framework.count(built.model).items():
+        setattr(result, name, value)
+    return result
+
+
+execute = finished(executing)
+
+
+def measure(
+    spec: RunSpec, source: ModelSource, data: Dataset, counts: Sequence[int], task: Task
+) -> dict[int, float]:
+    """Return the seconds of a training step by the number of runs that take turns on a GPU.
+
+    Args: spec: of a run like all others; counts: the numbers to try, ascending. Empty: they can't
+        take turns, because each waits for Python.
+    """
+    made = (_prepared(spec, source, data, task) for _ in range(max(counts)))
+    first = next(made)
+    return first.engine.side_by_side(
+        itertools.chain([first.model], (ready.model for ready in made)),
+        data,
+        first.recipe,
+        counts,
+        device=spec.engine["device"],
+        channels_first=first.built.framework.channels_first(first.built.model, data.input_shape),
+        task=task,
+    )
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a run trains, and with what."""
+
+    built: Built
+    model: Any  # lowered, or as it was built
+    engine: Framework
+    recipe: Recipe
+    shared: int  # number of tensors that pairing made equal
+
+
+def _prepared(spec: RunSpec, source: ModelSource, data: Dataset, task: Task) -> _Prepared:
     arm = Arm.from_dict(spec.arm)
     before = [Arm.from_dict(values) for values in spec.before]
     built, paired = build_paired(source, arm, before, spec.seed, data.input_shape, data.classes)
     recipe = Recipe.from_dict(dict(spec.recipe))
     initialise(built, data, recipe, spec.seed)
-    framework, engine = built.framework, named(spec.engine["name"])
-    model = built.model if engine is framework else lower(built.read(), check=False, task=task)
-    look = _look(spec.probe, built, model, engine, data)
-    result = engine.train(
-        model,
-        data,
-        recipe,
-        seed=spec.seed,
-        on_epoch=on_epoch,
-        device=spec.engine["device"],
-        channels_first=framework.channels_first(built.model, data.input_shape),
-        task=task,
-        look=look,
-    )
-    result.shared, result.tensors = len(paired.shared), len(built.tensors)
-    result.seconds["total"] = time.perf_counter() - start
-    for name, value in framework.count(built.model).items():
-        setattr(result, name, value)
-    return result
+    engine = named(spec.engine["name"])
+    if engine is built.framework:
+        model = built.model
+    else:
+        model = lower(built.read(), check=False, task=task)
+    return _Prepared(built, model, engine, recipe, len(paired.shared))
 
 
 def _look(

@@ -79,6 +79,10 @@ class Feed:
             if kept is not None and new is not None:
                 kept.copy_(torch.from_numpy(new))
         self._rates.copy_(torch.from_numpy(rates))
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Go back to the epoch's first step."""
         self._at.zero_()
 
     def batch(self) -> tuple[Tensor, Tensor]:
@@ -157,6 +161,8 @@ def placed(
         parts = {"train": train, "test": test}
         if split[1] is not None:
             parts["held"] = batches(split[1], **place)[1]
+        if device.type == "cuda":  # the next run reads it on another stream
+            torch.cuda.current_stream(device).synchronize()
         _placed[data] = given, parts
     return {
         name: replace(part, channels_first=channels_first)

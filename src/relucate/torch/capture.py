@@ -72,7 +72,7 @@ class Step:
     def _captured(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         self._draws.capture(graph.register_generator_state)
-        torch.cuda.synchronize()
+        torch.cuda.current_stream().synchronize()
         done = False
         try:
             with _no_collection():  # it might free memory of the GPU, which a capture forbids

@@ -6,7 +6,7 @@ Its methods are short: anything longer than a few lines is in the other files of
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from torch import fx, nn
 from ..errors import InputError, Refused
 from ..graph import Graph, Node
 from ..graph.evaluate import evaluate
+from ..phrases import some
 from ..train.framework import Framework, Init, Lowerable, ReadModel
 from ..train.looking import Look
 from ..train.recipe import Recipe
 from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
+from ..train.waiting import Ready
 from ..train.watching import Target, Watchable
 from . import trainer
 from .initial import lsuv, orthonormal
@@ -42,10 +44,13 @@ from .running import (
     takes_tokens,
     tapped,
 )
+from .side_by_side import side_by_side
 from .watching import WatchedLowered, gradients, watch
 from .writing.copying import backward_hooks
 from .writing.functions import WithModules, with_modules
 from .writing.proving import Proof
+from .writing.sliding import unturned
+from .writing.turned import stuck
 from .writing.writer import functions_moved, unwritable, write
 
 
@@ -79,6 +84,7 @@ class _ReadModel:
         *,
         compiled: bool = False,
     ) -> Any:
+        graph = self._unturned(graph)
         source = self._with_modules(graph)
         graph = source.renamed(graph)
         made = write(graph, source.model, source.reading, fresh=fresh, init=init)
@@ -87,13 +93,19 @@ class _ReadModel:
         self._traced[made.module] = source.paths
         return made.module
 
+    def _unturned(self, graph: Graph) -> Graph:
+        """Return an edit in which norms that can't work along another axis stay where they can."""
+        norms = stuck(self.graph, graph, self._reading.modules)
+        return unturned(graph, self.graph, norms) if norms else graph
+
     def unwritable(self, graph: Graph) -> Mapping[str, str]:
-        if turned := _turned(self.graph, graph):
-            return turned
+        graph = self._unturned(graph)
+        if found := stuck(self.graph, graph, self._reading.modules):
+            return found
         source = self._with_modules(graph)
         back = {new: old for old, new in source.names.items()}
-        stuck = unwritable(source.renamed(graph), source.model, source.reading)
-        return {back.get(name, name): why for name, why in stuck.items()}
+        left = unwritable(source.renamed(graph), source.model, source.reading)
+        return {back.get(name, name): why for name, why in left.items()}
 
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         return outputs(model, inputs, self._example)
@@ -112,6 +124,7 @@ class _ReadModel:
     def taps(
         self, graph: Graph, names: Sequence[str], batches: Iterable[Sequence[np.ndarray]]
     ) -> Iterator[dict[str, np.ndarray]]:
+        graph = self._unturned(graph)
         source = self._with_modules(graph)
         made = write(source.renamed(graph), source.model, source.reading)
         wanted = {name: made.paths[name] for name in names if name in made.paths}
@@ -161,8 +174,13 @@ class _ReadModel:
         if paths := unread(self._reading, self._model):
             named = ", ".join(f"'{path}'" for path in paths)
             found.append(
-                f"{named} isn't called for inputs like the example: torch.export follows one "
-                "branch of each condition, and only that one is sure to compute the same."
+                f"{named} isn't called for inputs like the example: of each condition, one branch "
+                "was read, and only that one is sure to compute the same."
+            )
+        if places := self._reading.values_read:
+            found.append(
+                "what the forward does depends on values of tensors, which it reads at "
+                f"{some(places, 2)}. What may depend on them was left as it is."
             )
         if paths := backward_hooks(self._model):
             named = ", ".join(f"'{path}'" for path in paths)
@@ -194,17 +212,6 @@ def _ranked(value: np.ndarray, node: Node) -> np.ndarray:
     """Return what a norm reads with as many axes as its node has: it may have merged some."""
     missing = len(node.shape) - value.ndim
     return np.expand_dims(value, tuple(range(1, 1 + missing))) if missing else value
-
-
-def _turned(old: Graph, new: Graph) -> dict[str, str]:
-    """Return the norms that an edit gives another axis, which torch's modules don't have."""
-    axes = [{n.name: (n.attrs.get("axis"), n.attrs.get("axes")) for n in g} for g in (old, new)]
-    norms = (n for n in new if n.kind == "norm" and n.name in old.nodes)
-    return {
-        norm.name: f"'{norm.layer_name}' can't go behind the permutation: its axis is fixed"
-        for norm in norms
-        if axes[0][norm.name] != axes[1][norm.name]
-    }
 
 
 def _batch(x: np.ndarray, model: Any) -> torch.Tensor:
@@ -343,8 +350,8 @@ class _Torch:
         channels_first: bool,
         task: Task,
         look: Look | None = None,
-    ) -> RunResult:
-        return trainer.train(
+    ) -> Generator[Ready, None, RunResult]:
+        return trainer.training(
             model,
             data,
             recipe,
@@ -355,6 +362,11 @@ class _Torch:
             task=task,
             look=look,
         )
+
+    def side_by_side(
+        self, models: Iterator[Any], data: Any, recipe: Recipe, counts: Sequence[int], **place: Any
+    ) -> dict[int, float]:
+        return side_by_side(models, data, recipe, counts, **place)
 
     def seed(self, seed: int) -> None:
         torch.manual_seed(seed)

@@ -127,11 +127,32 @@ class TokenBatchNorm(nn.BatchNorm1d):
     @classmethod
     def like(cls, norm: nn.Module) -> nn.Module:
         """Return `norm`, a plain batch norm that got merged tokens, with another forward."""
-        if type(norm) is nn.BatchNorm1d:
-            made = object.__new__(cls)
-            vars(made).update(vars(norm))
-            return made
-        return norm
+        return of_class(cls, norm) if type(norm) is nn.BatchNorm1d else norm
+
+
+class AxisLayerNorm(nn.LayerNorm):
+    """PyTorch's layer norm over one axis, `axis`, which isn't the last."""
+
+    axis: int
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.movedim(self.axis, -1)).movedim(-1, self.axis)
+
+
+class AxisRMSNorm(nn.RMSNorm):
+    """PyTorch's RMS norm over one axis, `axis`, which isn't the last."""
+
+    axis: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(self.axis, -1)).movedim(-1, self.axis)
+
+
+def of_class(cls: type[nn.Module], module: nn.Module) -> Any:
+    """Return a module of another class with the very parameters and attributes of `module`."""
+    made = object.__new__(cls)
+    vars(made).update(vars(module))
+    return made
 
 
 class GroupNorm(nn.GroupNorm):

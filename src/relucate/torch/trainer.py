@@ -6,8 +6,8 @@ code trains a lowered Keras model and the user's own module. Not here: which mod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -25,20 +25,22 @@ from ..train.schedule import learning_rates
 from ..train.scores import are_probabilities
 from ..train.task import CLASSIFICATION, Task
 from ..train.tasks import class_axis
-from .batches import Feed, placed
+from ..train.waiting import Ready, finished
+from .batches import Batches, Feed, placed
 from .capture import Step
 from .dropout import Draws, key_dropout
 from .losses import LOSSES, class_last
 from .lowering.lower import Lowered
 from .modules import NORMS, channels_last_weights
-from .precision import repeatable
 from .state import unchanged
 from .statistics import reestimate
+from .turns import Pace, Turn, mark_of
 
 _SCORE_BATCH = 500  # examples per step where no gradient is needed
+_SCORE_VALUES = 2**22  # input values per step on a GPU, which small batches leave idle
 
 
-def train(
+def training(
     model: nn.Module,
     data: Dataset,
     recipe: Recipe,
@@ -49,8 +51,10 @@ def train(
     channels_first: bool | None = None,
     task: Task = CLASSIFICATION,
     look: Look | None = None,
-) -> RunResult:
+) -> Generator[Ready, None, RunResult]:
     """Train `model` in place on `data` and score it on the test part at the end.
+
+    `train` is all of it at once; this yields while a GPU works alone (`train.waiting`).
 
     Args:
         model: maps (batch, ...) to the task's outputs: logits (batch, classes), numbers, ... A
@@ -70,20 +74,26 @@ def train(
     where = torch.device(device)
     check_precision(recipe, where)
     first = not isinstance(model, Lowered) if channels_first is None else channels_first
-    with computing(recipe, where):
-        engine = _Engine(model, data, recipe, seed, where, first, task)
-        result = run(
-            engine,
-            recipe,
-            engine.labels,
-            trained=len(engine.train_set),
-            seed=seed,
-            on_epoch=on_epoch,
-            task=engine.task,
-            look=look,
-        )
-    result.note = result.note or engine.step_note
+    with Turn(where, tf32=recipe.precision == "tf32") as turn:
+        engine = Engine(model, data, recipe, seed, where, first, task, turn)
+        try:
+            result = yield from run(
+                engine,
+                recipe,
+                engine.labels,
+                trained=len(engine.train_set),
+                seed=seed,
+                on_epoch=on_epoch,
+                task=engine.task,
+                look=look,
+            )
+            result.note = result.note or engine.step_note
+        finally:
+            engine.close()
     return result
+
+
+train = finished(training)
 
 
 def check_precision(recipe: Recipe, device: torch.device) -> None:
@@ -95,21 +105,7 @@ def check_precision(recipe: Recipe, device: torch.device) -> None:
         )
 
 
-@contextmanager
-def computing(recipe: Recipe, device: torch.device) -> Iterator[None]:
-    """Compute as the recipe says, with the same bits in every run, and on a stream of its own."""
-    with ExitStack() as stack:
-        stack.enter_context(repeatable(tf32=recipe.precision == "tf32"))
-        if device.type == "cuda":
-            stack.enter_context(torch.cuda.device(device))
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            stack.callback(torch.cuda.current_stream().wait_stream, stream)
-            stack.enter_context(torch.cuda.stream(stream))
-        yield
-
-
-class _Engine:
+class Engine:
     """One model on a device, its tensors and optimizer, as the training loop uses them."""
 
     def __init__(
@@ -121,8 +117,10 @@ class _Engine:
         device: torch.device,
         channels_first: bool,
         task: Task,
+        turn: Turn,
     ) -> None:
         self.recipe, self.seed, self.device = recipe, seed, device
+        self.pace = Pace(turn, mark_of(device))
         self.model = _placed(model, device)
         whole, (data, held) = data, data.held_out(recipe.validation)
         self.parts = placed(
@@ -174,15 +172,21 @@ class _Engine:
             check_no_sigmoid(self.model, few)
         return tuple(outputs.shape)
 
-    def epoch(self, number: int) -> float:
+    def epoch(self, number: int) -> Generator[Ready, None, float]:
         """Train one epoch; return its mean loss."""
+        self.begin(number)
+        for _ in range(self.feed.steps):
+            self.train_step()
+            yield from self.pace.step()
+        yield from self.pace.end()
+        return float(self.total) / self.feed.steps
+
+    def begin(self, number: int) -> None:
+        """Get ready for epoch `number`."""
         self.model.train()
         steps = self.feed.steps
         self.feed.start(self.seed, number, self.rates[number * steps : (number + 1) * steps])
         self.total.zero_()
-        for _ in range(steps):
-            self.train_step()
-        return float(self.total) / steps
 
     def step(self) -> None:
         """Train on the next batch: it reads and writes only tensors on the device."""
@@ -196,6 +200,10 @@ class _Engine:
         self.optimizer.step()
         self.total += loss.detach()
         self.feed.advance()
+
+    def close(self) -> None:
+        """Let go of the graph and its memory: no one else refers to them."""
+        del self.train_step, self.optimizer
 
     def reestimate(self, sample: np.ndarray) -> None:
         """Average the norms' statistics over full batches of the training examples at `sample`."""
@@ -211,10 +219,15 @@ class _Engine:
         self.model.eval()
         source = self.parts[part]
         chosen = np.arange(len(source)) if index is None else index
-        steps = torch.from_numpy(chosen).to(self.device).split(_SCORE_BATCH)
+        steps = torch.from_numpy(chosen).to(self.device).split(self._score_batch(source))
         with self._autocast():
             found = [self._class_last(self.model(source.inputs(step))) for step in steps]
         return torch.cat(found).float().cpu().numpy()
+
+    def _score_batch(self, part: Batches) -> int:
+        if self.device.type == "cpu":
+            return _SCORE_BATCH
+        return max(_SCORE_BATCH, _SCORE_VALUES // max(part.x[0].numel(), 1))
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of trainable scalars, of all modules and of the norms."""

@@ -20,6 +20,7 @@ from .looking import Look
 from .recipe import Recipe
 from .run import OnEpoch, RunResult
 from .task import CLASSIFICATION, Task
+from .waiting import Ready
 from .watching import Watchable
 
 Init = Callable[[Any], None]
@@ -290,8 +291,28 @@ class Framework(Protocol):
         channels_first: bool,
         task: Task,
         look: Look | None = None,
-    ) -> RunResult:
-        """Train `model` in place on a `relucate.data.Dataset` and score it on the test part."""
+    ) -> Generator[Ready, None, RunResult]:
+        """Train `model` in place on a `relucate.data.Dataset` and score it on the test part.
+
+        It yields while a device works alone (`train.waiting`).
+        """
+        ...
+
+    def side_by_side(
+        self,
+        models: Iterator[Any],
+        data: Any,
+        recipe: Recipe,
+        counts: Sequence[int],
+        *,
+        device: str,
+        channels_first: bool,
+        task: Task,
+    ) -> dict[int, float]:
+        """Return the seconds of a run's step by the number of runs that take turns in a process.
+
+        Empty: they would wait for each other.
+        """
         ...
 
     # This process.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -19,13 +19,17 @@ from .recipe import Recipe
 from .run import EpochReport, OnEpoch, RunResult
 from .streams import curve_sample, curve_statistics, statistics_sample
 from .task import CLASSIFICATION, Task
+from .waiting import Ready
 
 
 class Engine(Protocol):
     """What the loop needs from the engine that trains one model."""
 
-    def epoch(self, number: int) -> float:
-        """Train epoch `number`, counted from 0; return its mean training loss."""
+    def epoch(self, number: int) -> Generator[Ready, None, float]:
+        """Train epoch `number`, counted from 0; return its mean training loss.
+
+        Where its device works alone, it yields, so that others can compute meanwhile.
+        """
         ...
 
     def reestimate(self, sample: np.ndarray) -> None:
@@ -68,7 +72,7 @@ def run(
     on_epoch: OnEpoch = lambda report: None,
     task: Task = CLASSIFICATION,
     look: Look | None = None,
-) -> RunResult:
+) -> Generator[Ready, None, RunResult]:
     """Train with `engine` for all epochs and score on the test part.
 
     Args:
@@ -81,7 +85,7 @@ def run(
     Returns: the score after the last epoch, or that of the best epoch on the held-out part. A loss
         that isn't finite ends the run as `diverged`.
     """
-    result = _Run(engine, recipe, labels, trained, seed, on_epoch, task, look).result()
+    result = yield from _Run(engine, recipe, labels, trained, seed, on_epoch, task, look).result()
     if look is not None:
         result.probe = look.found
     return result
@@ -112,11 +116,11 @@ class _Run:
         self.curve: dict[str, list[Any]] = {"epoch": [], "train_loss": [], task.metric.name: []}
         self.seconds = {"train": 0.0, "evaluate": 0.0}
 
-    def result(self) -> RunResult:
+    def result(self) -> Generator[Ready, None, RunResult]:
         """Run all epochs, then score."""
         self._look(0)
         for epoch in range(self.recipe.epochs):
-            loss = self._timed("train", self._train, epoch)
+            loss = yield from self._train(epoch)
             finite = math.isfinite(loss)
             score = self._timed("evaluate", self._curve_point, epoch) if finite else None
             self._record(epoch, loss, score)
@@ -140,9 +144,12 @@ class _Run:
         self.seconds[clock] += time.perf_counter() - start
         return value
 
-    def _train(self, epoch: int) -> float:
+    def _train(self, epoch: int) -> Generator[Ready, None, float]:
         self.estimated = 0
-        return self.engine.epoch(epoch)
+        start = time.perf_counter()
+        loss = yield from self.engine.epoch(epoch)
+        self.seconds["train"] += time.perf_counter() - start
+        return loss
 
     def _curve_point(self, epoch: int) -> float | None:
         if not self.recipe.curve:

@@ -177,6 +177,17 @@ class Recipe:
                 f"the data's examples have shape {input_shape}: leave it out."
             )
 
+    def check_device(self, device: str) -> None:
+        """Refuse a kind of device that can't compute as the recipe says.
+
+        Raises: InputError: TF32 on what isn't an NVIDIA GPU.
+        """
+        if self.precision == "tf32" and device != "cuda":
+            raise InputError(
+                f"precision tf32 needs an NVIDIA GPU (device cuda), and the device is {device}, "
+                "which computes in full float32: set precision to fp32."
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON-ready data.
 

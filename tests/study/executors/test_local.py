@@ -135,7 +135,7 @@ class TestTwoWorkers:
             for event in run(pair, [("first", inspection())]):
                 if isinstance(event, Done):
                     break
-        assert not any(worker.busy for worker in pair.workers)
+        assert not any(worker.works for worker in pair.workers)
         assert kinds(run(pair, [(n, inspection()) for n in range(3)])) == dict.fromkeys(
             range(3), Done
         )
@@ -143,10 +143,10 @@ class TestTwoWorkers:
     def test_what_was_left_unfinished_does_not_show_up_later(self, pair):
         tasks = [("slow", inspection("sleep")), ("quick", inspection())]
         assert next(e.key for e in run(pair, tasks) if isinstance(e, Done)) == "quick"
-        assert any(worker.busy for worker in pair.workers)
+        assert any(worker.works for worker in pair.workers)
         later = [(number, inspection()) for number in range(3)]
         assert kinds(run(pair, later)) == dict.fromkeys(range(3), Done)
-        assert not any(worker.busy for worker in pair.workers)
+        assert not any(worker.works for worker in pair.workers)
 
     def test_tasks_are_drawn_only_when_a_worker_is_free(self, pair):
         drawn = []
@@ -405,3 +405,69 @@ class TestGpu:
         assert kinds(events) == {"lost": Died, "next": Done}
         assert "the GPU doesn't answer any more" in events[0].reason
         assert "illegal memory access" in events[0].reason
+
+
+class TestSeveralTasksInOneWorker:
+    @pytest.fixture
+    def shared(self, setup):
+        with LocalExecutor(replace(setup, jobs=4, gpus=("0",)), patience=0.3) as executor:
+            assert executor.alive == 1
+            executor.arrange(2, 2)
+            yield executor
+
+    def test_they_are_all_answered(self, shared):
+        tasks = [(number, inspection("print" if number == 2 else "fine")) for number in range(5)]
+        assert kinds(run(shared, tasks)) == dict.fromkeys(range(5), Done)
+        assert shared.alive == 1
+
+    def test_an_error_of_one_is_not_the_others(self, shared):
+        tasks = [("bad", inspection("error")), ("good", inspection())]
+        assert kinds(run(shared, tasks)) == {"bad": Failed, "good": Done}
+
+    def test_if_one_of_them_ends_the_process_none_is_to_blame_until_it_was_alone(self, shared):
+        tasks = [("bad", inspection("exit")), ("good", inspection())]
+        lost = [event for event in run(shared, tasks) if isinstance(event, Died)]
+        assert {event.key: event.machine for event in lost} == {"bad": True, "good": True}
+        again = [event for event in run(shared, tasks) if not isinstance(event, Silent)]
+        assert kinds(again) == {"bad": Died, "good": Done}
+        assert [event.machine for event in again if isinstance(event, Died)] == [False]
+
+    def test_one_that_takes_too_long_is_to_blame_itself(self, shared):
+        list(run(shared, [("warm", inspection())]))
+        tasks = [Task("slow", inspection("hang"), 0.5), Task("good", inspection(), 100.0)]
+        lost = [event for event in shared.run(tasks) if isinstance(event, Died)]
+        assert {event.key: event.machine for event in lost} == {"slow": False, "good": True}
+        assert all("took longer than 0.5 seconds" in event.reason for event in lost)
+
+    def test_where_memory_is_short_one_less_goes_on_in_the_same_process(self, shared, tmp_path):
+        before = shared.workers[0].process.pid
+        crowd = inspection("crowd", note=str(tmp_path / "full"))
+        events = {e.key: e for e in run(shared, [("a", crowd), ("b", inspection())])}
+        assert kinds(events.values()) == {"a": Crowded, "b": Done}
+        assert "for 2 runs side by side; 1 run from now on" in events["a"].reason
+        assert [worker.seats for worker in shared.workers] == [1]
+        assert shared.workers[0].process.pid == before
+        assert kinds(run(shared, [("big", inspection("memory"))])) == {"big": Failed}
+
+    def test_one_that_was_alone_does_not_fit_at_all(self, shared):
+        assert kinds(run(shared, [("big", inspection("memory"))])) == {"big": Failed}
+
+    def test_those_that_are_left_early_are_not_heard_later(self, shared):
+        tasks = [("quick", inspection()), ("slow", inspection("sleep"))]
+        assert next(e.key for e in run(shared, tasks) if isinstance(e, Done)) == "quick"
+        later = [(number, inspection()) for number in range(3)]
+        assert kinds(run(shared, later)) == dict.fromkeys(range(3), Done)
+
+
+class TestArranging:
+    def test_where_steps_are_not_captured_each_run_has_a_process(self, setup):
+        with LocalExecutor(replace(setup, jobs=3, gpus=("0",))) as executor:
+            assert executor.alive == 1
+            executor.arrange(1, 3)
+            assert executor.alive == 3
+            assert [worker.seats for worker in executor.workers] == [1, 1, 1]
+
+    def test_runs_are_spread_over_the_gpus(self, setup):
+        with LocalExecutor(replace(setup, jobs=8, gpus=("0", "1"))) as executor:
+            executor.arrange(4, 5)
+            assert [worker.seats for worker in executor.workers] == [3, 2]

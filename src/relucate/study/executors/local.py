@@ -2,13 +2,15 @@
 
 Workers are new interpreters (`python -m relucate.study.executors.worker`) that connect back over a
 local socket, so a script needs no `__main__` guard and no state is inherited. If a worker dies,
-only its task is lost: the next task gets a new worker. Not here: what a task does (`perform`),
-whether it is repeated and what is stored (`driver`).
+only its tasks are lost: the next task gets a new worker. On a GPU one worker has several tasks,
+which take turns. Not here: what a task does (`perform`), whether it is repeated and what is stored
+(`driver`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -17,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener, wait
@@ -38,23 +40,33 @@ _TAIL = 10_000  # bytes at the end of a worker's output that are read
 
 
 @dataclass
-class _Worker(Watched):
+class _Worker:
     number: int
     process: subprocess.Popen[bytes]
     log: IO[bytes]  # its output; kept open, so that it can be read even if the folder is gone
     connection: Connection | None = None
     retired: bool = False  # it gets no more tasks
+    seats: int = 1  # tasks at the same time
+    works: dict[int, Watched] = field(default_factory=dict)  # its tasks, by number
 
-    def give(self, task: Task, patience: float) -> None:
+    def give(self, number: int, task: Task, patience: float) -> None:
         """Send it a task; until its first message it may still be starting."""
-        self.take(task, patience, _START_LIMIT)
+        work = self.works[number] = Watched()
+        work.take(task, patience, _START_LIMIT)
         if self.connection is not None:
-            self.connection.send(task)
+            self.connection.send((number, task))
+
+    @property
+    def free(self) -> bool:
+        """Whether it takes another task."""
+        return not self.retired and len(self.works) < self.seats
 
 
 @dataclass
 class LocalExecutor:
     """`setup.jobs` worker processes with `setup.threads` threads each.
+
+    If there are GPUs, there is one for each of them at first (see `arrange`).
 
     environment: variables for the workers besides this process's; patience: seconds after which a
     task's silence becomes an event, and again after twice as many. Use it as a context manager:
@@ -65,6 +77,7 @@ class LocalExecutor:
     setup: Setup
     environment: dict[str, str] = field(default_factory=dict)
     patience: float = 30.0
+    measured: Mapping[int, float] | None = None
 
     def __enter__(self) -> LocalExecutor:
         self._stack = contextlib.ExitStack()
@@ -74,13 +87,26 @@ class LocalExecutor:
             if self.setup.data is not None:
                 self.setup.data.save(self._folder / "data")
             self._key = secrets.token_bytes(32)
-            self._listener = _listen(self._folder, self._key, self.setup.jobs)
+            self._listener = _listen(self._folder, self._key, max(self.setup.jobs, 8))
             stack.callback(self._end)
-            for number in range(self.setup.jobs):
-                self.workers.append(self._start(number))
-            self._connect(self.workers)
+            self._numbers = itertools.count()
+            self._grow(min(self.setup.jobs, len(self.setup.gpus) or self.setup.jobs))
             self._stack = stack.pop_all()
         return self
+
+    def _grow(self, size: int) -> None:
+        """Start workers until there are so many."""
+        started = [self._start(number) for number in range(len(self.workers), size)]
+        self.workers += started
+        self._connect(started)
+
+    def arrange(self, side: int, jobs: int) -> None:
+        """Let so many runs take turns in each worker, or with side=1 start `jobs` workers."""
+        if side == 1:
+            self._grow(jobs)
+        for place, worker in enumerate(self.workers):
+            more = place < jobs % len(self.workers)
+            worker.seats = 1 if side == 1 else min(side, jobs // len(self.workers) + more)
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -149,8 +175,8 @@ class LocalExecutor:
         A worker that is still busy with a task of an earlier `run` finishes it first.
         """
         source = iter(tasks)
-        for worker in self.workers:
-            worker.wanted = False
+        for work in (work for worker in self.workers for work in worker.works.values()):
+            work.wanted = False
         while events := self._feed(source) or self._hear():
             # Finished tasks come first: the caller may leave at an error.
             for event in sorted(events, key=lambda event: isinstance(event, Failed | Died)):
@@ -158,20 +184,19 @@ class LocalExecutor:
                     yield event
 
     def _feed(self, source: Iterator[Task | None]) -> list[Event | None]:
-        """Give each free worker a task; return an event for each worker that is dead."""
+        """Give free workers a task each; return an event for each task of one that is dead."""
         events: list[Event | None] = []
-        for worker in sorted(self.workers, key=lambda worker: worker.connection is None):
-            if worker.busy or worker.retired:
-                continue
+        while free := [worker for worker in self.workers if worker.free]:
             task = next(source, None)
             if task is None:
                 break
+            worker = min(free, key=lambda worker: (len(worker.works), worker.connection is None))
             if worker.connection is None:
                 worker = self._replace(worker)
             try:
-                worker.give(task, self.patience)
+                worker.give(next(self._numbers), task, self.patience)
             except OSError:
-                events.append(self._bury(worker))
+                events += self._bury(worker)
         return events
 
     def _hear(self) -> list[Event | None]:
@@ -179,66 +204,92 @@ class LocalExecutor:
 
         Empty: no worker is busy.
         """
-        busy = {w.connection: w for w in self.workers if w.busy and w.connection is not None}
-        pause = min((worker.next_look for worker in busy.values()), default=0) - time.monotonic()
+        busy = {w.connection: w for w in self.workers if w.works and w.connection is not None}
+        looks = [work.next_look for worker in busy.values() for work in worker.works.values()]
+        pause = min(looks, default=0.0) - time.monotonic()
         ready = wait(list(busy), max(0.0, min(pause, self.patience)))
         return [
-            self._receive(worker, line) if line in ready else self._watch(worker)
+            event
             for line, worker in busy.items()
+            for event in (self._receive(worker, line) if line in ready else self._watch(worker))
         ]
 
-    def _receive(self, worker: _Worker, connection: Connection) -> Event | None:
+    def _receive(self, worker: _Worker, connection: Connection) -> list[Event | None]:
         try:
-            event = connection.recv()
+            number, event = connection.recv()
         except (EOFError, OSError):
             return self._bury(worker)
-        worker.listen(self.patience)
+        work = worker.works[number]
+        work.listen(self.patience)
         if event is None:  # it starts its task now
-            worker.deadline = worker.heard + (worker.task.limit or float("inf"))
-            return None
-        worker.busy = isinstance(event, Epoch)  # before it is yielded: the caller may leave
+            work.deadline = work.heard + (work.task.limit or float("inf"))
+            return [None]
+        if not isinstance(event, Epoch):  # before it is yielded: the caller may leave
+            del worker.works[number]
         if isinstance(event, Crowded):
-            event = self._relieved(worker, event)
-        return event if worker.wanted else None
+            return self._relieved(worker, work, event)
+        return [event if work.wanted else None]
 
-    def _relieved(self, worker: _Worker, event: Crowded) -> Event:
-        """End a worker for which its GPU has no memory, unless it is the only one there."""
+    def _relieved(self, worker: _Worker, work: Watched, event: Crowded) -> list[Event | None]:
+        """Leave a GPU without memory fewer runs, unless there was only one."""
         gpus = max(len(self.setup.gpus), 1)
         there = [w for w in self.workers if w.number % gpus == worker.number % gpus]
-        left = sum(not w.retired for w in there) - 1
-        if not left:
-            return Failed(
-                event.key,
-                InputError(
-                    "one run alone needs more memory than its GPU has: set a smaller batch_size "
-                    f"(--batch-size), or train on another device (--device cpu). {event.reason}"
-                ),
+        left = sum(w.seats for w in there if not w.retired) - 1
+        alone = worker.seats > 1 and not any(w.works for w in there)
+        if not left or alone:
+            error = InputError(
+                "one run alone needs more memory than its GPU has: set a smaller batch_size "
+                f"(--batch-size), or train on another device (--device cpu). {event.reason}"
             )
-        worker.retired = True
-        self._bury(worker, event.reason)
+            return [Failed(event.key, error) if work.wanted else None]
+        lost: list[Event | None] = []
+        if worker.seats > 1:
+            worker.seats -= 1
+        else:
+            worker.retired = True
+            lost = self._bury(worker, event.reason)
         reason = f"its GPU has too little memory for {count(left + 1, 'run')} side by side"
-        return Crowded(event.key, f"{reason}; {count(left, 'run')} from now on. {event.reason}")
+        crowded = Crowded(event.key, f"{reason}; {count(left, 'run')} from now on. {event.reason}")
+        return [*lost, crowded if work.wanted else None]
 
-    def _watch(self, worker: _Worker) -> Event | None:
-        """Return an event if a worker has been silent too long."""
-        late = worker.overdue
-        return self._bury(worker, late) if late else worker.silence()
+    def _watch(self, worker: _Worker) -> list[Event | None]:
+        """Return an event for each task that has been silent too long."""
+        late = next((work for work in worker.works.values() if work.overdue), None)
+        if late is not None:
+            return self._bury(worker, late.overdue, late)
+        return [work.silence() for work in worker.works.values()] or [None]
 
-    def _bury(self, worker: _Worker, reason: str = "") -> Event | None:
-        """End a worker that closed its connection or took too long; return the event."""
+    def _bury(
+        self, worker: _Worker, reason: str = "", cause: Watched | None = None
+    ) -> list[Event | None]:
+        """End a worker that closed its connection or took too long; return its tasks' events.
+
+        cause: the task that took too long. If one of several tasks ended the process, no one knows
+        which: fewer share the next one, and none of them is to blame yet.
+        """
         if worker.connection is not None:
             worker.connection.close()
-        worker.connection, worker.busy = None, False
+        worker.connection = None
         if not reason:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.process.wait(5)
             reason = _death(worker)
         _end(worker)
-        return Died(worker.task.key, reason) if worker.wanted else None
+        works, worker.works = list(worker.works.values()), {}
+        shared = len(works) > 1
+        if shared and cause is None:
+            worker.seats = max(1, worker.seats // 2)
+        return [
+            Died(work.task.key, reason, machine=shared and work is not cause)
+            if work.wanted
+            else None
+            for work in works
+        ] or [None]
 
     def _replace(self, worker: _Worker) -> _Worker:
         """Start a worker in the place of one that died."""
         started = self._start(worker.number)
+        started.seats = worker.seats
         self.workers[worker.number] = started
         self._connect([started])
         return started

@@ -6,7 +6,7 @@ Called by executors. Not here: building and training (`tasks`), the user's own t
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from ...data.dataset import Dataset
@@ -14,10 +14,11 @@ from ...errors import InputError, Refused, RelucateError, briefly, unknown
 from ...frameworks import trouble
 from ...train.run import EpochReport, OnEpoch, RunSpec
 from ...train.task import CLASSIFICATION, Task
+from ...train.waiting import Ready, finished
 from .. import own
 from ..arms import Arm
 from ..source import ModelSource
-from ..tasks import execute, inspect_arms
+from ..tasks import executing, inspect_arms, measure
 
 
 def inspection(arms: list[Arm], engine: str, device: str) -> dict[str, Any]:
@@ -31,6 +32,11 @@ def training(spec: RunSpec) -> dict[str, Any]:
     return {"task": "run", "spec": spec.to_dict()}
 
 
+def measurement(spec: RunSpec, counts: Sequence[int]) -> dict[str, Any]:
+    """Return the work of measuring how many runs like this one a GPU takes best."""
+    return {"task": "measure", "spec": spec.to_dict(), "counts": list(counts)}
+
+
 def own_inspection(arms: Sequence[own.OwnArm]) -> dict[str, Any]:
     """Return the work of loading the user's own training as plain data."""
     return {"task": "own inspect", "arms": [arm.to_dict() for arm in arms]}
@@ -41,20 +47,24 @@ def own_run(spec: RunSpec, nan_diverges: bool) -> dict[str, Any]:
     return {"task": "own run", "spec": spec.to_dict(), "nan_diverges": nan_diverges}
 
 
-def perform(
+def performing(
     work: dict[str, Any],
     source: ModelSource,
     data: Dataset | None,
     on_epoch: OnEpoch,
     task: Task = CLASSIFICATION,
-) -> Any:
-    """Do the work and return its answer: an `Inspection` or a `RunResult`.
+) -> Generator[Ready, None, Any]:
+    """Do the work and return its answer: an `Inspection`, a `RunResult`, what was measured.
 
-    task: what the networks are trained for.
+    task: what the networks are trained for. `perform` is all of it at once.
     """
     if work["task"] not in _WORK:
         raise unknown("task", work["task"], _WORK)
-    return _WORK[work["task"]](work, source, data, on_epoch, task)
+    answer = _WORK[work["task"]](work, source, data, on_epoch, task)
+    return (yield from answer) if isinstance(answer, Generator) else answer
+
+
+perform = finished(performing)
 
 
 def _inspect(
@@ -76,7 +86,13 @@ def _inspect(
 def _train(
     work: dict[str, Any], source: ModelSource, data: Dataset, on_epoch: OnEpoch, task: Task
 ) -> Any:
-    return execute(RunSpec(**work["spec"]), source, data, on_epoch, task)
+    return executing(RunSpec(**work["spec"]), source, data, on_epoch, task)
+
+
+def _measure(
+    work: dict[str, Any], source: ModelSource, data: Dataset, on_epoch: OnEpoch, task: Task
+) -> Any:
+    return measure(RunSpec(**work["spec"]), source, data, work["counts"], task)
 
 
 def _own_inspect(work: dict[str, Any], source: ModelSource, *_: Any) -> Any:
@@ -89,6 +105,7 @@ def _own_run(work: dict[str, Any], source: ModelSource, *_: Any) -> Any:
 
 _WORK: dict[str, Callable[..., Any]] = {
     "inspect": _inspect,
+    "measure": _measure,
     "run": _train,
     "own inspect": _own_inspect,
     "own run": _own_run,

@@ -6,9 +6,9 @@ Not here: what a task does (`perform`), what an event leads to (`driver`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from ...data.dataset import Dataset
 from ...errors import RelucateError
@@ -128,4 +128,18 @@ class Executor(Protocol):
 
         Raises: InputError: no task can be run any more.
         """
+        ...
+
+
+@runtime_checkable
+class OnGpus(Executor, Protocol):
+    """An executor on whose GPUs several tasks take turns, as many as measure best.
+
+    measured: seconds of a training step by the number of runs that take turns; None: not yet.
+    """
+
+    measured: Mapping[int, float] | None
+
+    def arrange(self, side: int, jobs: int) -> None:
+        """Run `jobs` tasks at a time on this machine's GPUs, `side` in turn in each worker."""
         ...

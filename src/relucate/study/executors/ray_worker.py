@@ -16,6 +16,7 @@ from typing import Any
 
 from ...errors import InputError, RelucateError
 from ...train.run import EpochReport, RunResult
+from ...train.waiting import finish
 from ...version import __version__
 from ..tasks import versions
 from .perform import as_ours
@@ -105,7 +106,8 @@ class Worker:
 
         try:
             self._check(task.work.get("spec", {}).get("versions", {}))
-            return said, Done(task.key, self._located(self._prepare().perform(task, on_epoch)))
+            answer = finish(self._prepare().performing(task, on_epoch))
+            return said, Done(task.key, self._located(answer))
         except (Exception, SystemExit) as error:
             return said, Failed(task.key, self._explained(error))
         finally:

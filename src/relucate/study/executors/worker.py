@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from multiprocessing.connection import Client, Connection
 from typing import Any
 
@@ -27,15 +27,17 @@ from ...data.dataset import Dataset
 from ...frameworks import HOST
 from ...train.run import EpochReport, OnEpoch
 from ...train.task import Task
+from ...train.waiting import Ready
 from .. import own
 from ..source import ModelSource
-from .perform import as_ours, perform
+from .perform import as_ours, performing
 from .protocol import Crowded, Done, Epoch, Event, Failed
 from .protocol import Task as Work
 
 # Keras imports these, if installed, for plots, wrappers, checkpoints: half of its import time.
 _EXTRAS = ("jax", "matplotlib", "pandas", "scipy", "sklearn")
 
+_PAUSE = 1e-3  # seconds between looks at devices that work; they have more steps ahead
 _LOST = 70  # exit code of a worker whose GPU is gone
 
 # Ends the worker's process group when standard input closes. A thread can't do that while the
@@ -72,9 +74,9 @@ class Prepared:
             self.source.code()  # loads the builder and its imports
         frameworks.warm_up()
 
-    def perform(self, work: Work, on_epoch: OnEpoch) -> Any:
-        """Return the answer to a task."""
-        return perform(work.work, self.source, self.data, on_epoch, self.task)
+    def performing(self, work: Work, on_epoch: OnEpoch) -> Generator[Ready, None, Any]:
+        """Return the answer to a task; meanwhile others may be done (`train.waiting`)."""
+        return performing(work.work, self.source, self.data, on_epoch, self.task)
 
 
 @contextlib.contextmanager
@@ -133,49 +135,85 @@ def _follow(pipe: int) -> None:
 
 
 class _Server:
-    """Takes tasks from the driver and answers them, only in this process."""
+    """Takes tasks from the driver and answers them, only in this process.
+
+    Several tasks take turns: while the device of one works, another goes on.
+    """
 
     def __init__(self, connection: Connection, setup: dict[str, Any]) -> None:
         self._connection = connection
         self._setup = setup
         self._process = os.getpid()
         self._prepared: Prepared | None = None
+        self._works: dict[int, tuple[Work, Generator[Ready, None, Any]]] = {}
+        self._ready: dict[int, Ready] = {}  # what the tasks wait for
 
     def serve(self) -> None:
         """Answer tasks in an endless loop."""
         with contextlib.suppress(Exception, SystemExit):  # a task reports the same error
             self._prepare().warm_up()
         while True:
-            task = self._connection.recv()
-            self._connection.send(None)  # started: from now on the driver waits for this task
-            self._say(self._answer(task))
+            self._take()
+            for number in [number for number, ready in self._ready.items() if ready()]:
+                self._go_on(number)
+
+    def _take(self) -> None:
+        """Take the tasks that have come; if no other can go on, wait for one a moment."""
+        able = any(ready() for ready in self._ready.values())
+        pause = None if not self._works else 0.0 if able else _PAUSE
+        while self._connection.poll(pause):
+            number, task = self._connection.recv()
+            self._say(number, None)  # started: from now on the driver waits for this task
+            self._works[number] = task, self._answering(number, task)
+            self._ready[number] = _at_once
+            pause = 0.0
 
     def _prepare(self) -> Prepared:
         self._prepared = self._prepared or Prepared(self._setup)
         return self._prepared
 
-    def _answer(self, task: Work) -> Event:
+    def _answering(self, number: int, task: Work) -> Generator[Ready, None, Event]:
         def on_epoch(report: EpochReport) -> None:
-            self._say(Epoch(task.key, report))
+            self._say(number, Epoch(task.key, report))
 
+        answer = yield from self._prepare().performing(task, on_epoch)
+        return Done(task.key, answer)
+
+    def _go_on(self, number: int) -> None:
+        """Let a task go on until it waits again, or is done."""
+        task, answering = self._works[number]
         try:
-            return Done(task.key, self._prepare().perform(task, on_epoch))
+            self._ready[number] = next(answering)
+            return
+        except StopIteration as end:
+            event = end.value
         except (BrokenPipeError, ConnectionResetError):
             raise
         except (Exception, SystemExit) as error:
-            match frameworks.trouble(error):
-                case "memory":
-                    return Crowded(task.key, str(as_ours(error)))
-                case "device":  # nothing can be computed there in this process any more
-                    print(f"the GPU doesn't answer any more: {error}", file=sys.stderr)
-                    sys.stderr.flush()
-                    os._exit(_LOST)
-            return Failed(task.key, as_ours(error))
+            event = _event_of(task, error)
+        del self._works[number], self._ready[number], answering
+        self._say(number, event)
 
-    def _say(self, event: Event) -> None:
+    def _say(self, number: int, event: Event | None) -> None:
         if os.getpid() != self._process:  # this is a child that the user's code forked
             os._exit(0)
-        self._connection.send(event)
+        self._connection.send((number, event))
+
+
+def _at_once() -> bool:
+    return True
+
+
+def _event_of(task: Work, error: BaseException) -> Event:
+    """Return what becomes of a task that raised an error."""
+    match frameworks.trouble(error):
+        case "memory":
+            return Crowded(task.key, str(as_ours(error)))
+        case "device":  # nothing can be computed there in this process any more
+            print(f"the GPU doesn't answer any more: {error}", file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(_LOST)
+    return Failed(task.key, as_ours(error))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The value of a traced name while a PyTorch model is read, and the program that is read.
 
-Both ways into a model (`symbolic`, `exported`) end in a `Program`: calls of modules and functions
-in the order in which they ran. `translator` turns it into a Graph. Not here: any decision.
+All ways into a model (`symbolic`, `exported`, `recorded`) end in a `Program`: calls of modules and
+functions in the order in which they ran. `translator` turns it into a Graph. Not here: any
+decision.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, dtype, fx
+
+# Stands for what the code of a forward that reads values may do: to a tensor, or to make one.
+GUARD, MADE = "by_values", "made_by_values"
 
 
 class Unknown(Exception):
@@ -96,10 +100,11 @@ class Call:
 class Program:
     """A traced model: what goes in, the tensors it holds, its calls in order, what comes out."""
 
-    way: str  # "fx" or "export"
+    way: str  # "fx", "export" or "call"
     traced: Any
     inputs: list[fx.Node] = field(default_factory=list)
     tensors: dict[fx.Node, Tensor] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     results: Any = None  # nested, with fx.Nodes
     changed: list[str] = field(default_factory=list)  # buffers that every call sets
+    values_read: list[str] = field(default_factory=list)  # where values decide what is called

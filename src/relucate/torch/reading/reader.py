@@ -1,9 +1,10 @@
 """Read a PyTorch module into a Graph, by an example of its input.
 
 torch.fx traces the forward; where it stops (int() of a shape, a module made inside forward, a
-condition on a shape), torch.export runs it on fake tensors. Either way the calls are the same
-program (`reading.values`), and the same translator makes the Graph. Nothing of the module is
-changed: mode, buffers, hooks, random numbers. Not here: surgery, training.
+condition on a shape), torch.export runs it on fake tensors; where that stops too (sizes that depend
+on values), it is called on the example. In each way the calls are the same program (`program`), and
+the same translator makes the Graph. Nothing of the module is changed: mode, buffers, hooks, random
+numbers. Not here: surgery, training.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from .detached import View, failing_call, materialized, unwrap
 from .exported import export
 from .modules import find, is_known_whole
 from .program import Program, Stopped
+from .recorded import record
 from .symbolic import trace
 from .translator import Translator
 
@@ -48,7 +50,7 @@ class Reading:
             nodes that came from a module of their own.
         bindings: key of the graph's tensors -> its name in the state dict and how its axes are
             turned (`graph.layouts`); computed tensors (weight norm, ...) have none.
-        way: "fx" or "export".
+        way: "fx", "export" or "call".
         traced: the torch.fx Graph or the ExportedProgram that was read.
         origins: a node's name -> the name of the call in `traced` that made it.
         reads: name of a call in `traced` (or "output") -> the node of the graph that each name
@@ -58,6 +60,7 @@ class Reading:
         together: the names in `traced` of tensors whose leading axes are merged; the graph's nodes
             have them apart.
         called: the paths of the modules that were called as a whole, those of constants among them.
+        values_read: the lines of the forward that read values of tensors.
     """
 
     graph: Graph
@@ -72,6 +75,7 @@ class Reading:
     leaves: tuple[str, ...] = ()
     together: frozenset[str] = frozenset()
     called: frozenset[str] = frozenset()
+    values_read: tuple[str, ...] = ()
 
 
 def read(model: nn.Module, example: Any, *, leaves: Sequence[str] = ()) -> Graph:
@@ -80,7 +84,8 @@ def read(model: nn.Module, example: Any, *, leaves: Sequence[str] = ()) -> Graph
     Args:
         model: any torch.nn.Module; DataParallel and torch.compile are looked through.
         example: an input: a tensor, a tuple of tensors, a dict of keyword arguments, or the shape
-            of one tensor, batch axis first, such as (1, 3, 224, 224). Only shapes and types count.
+            of one tensor, batch axis first, such as (1, 3, 224, 224). Only shapes and types count,
+            except where the forward reads values.
         leaves: paths or class names of modules that become one opaque node each.
 
     Nodes are named by the module's path (`layer1.0.bn1`, second call `layer1.0.bn1@1`); functions
@@ -88,7 +93,7 @@ def read(model: nn.Module, example: Any, *, leaves: Sequence[str] = ()) -> Graph
     are copied, in the Graph's layouts, under their names in the state dict.
     Raises:
         InputError: not a module, no example, or one that doesn't fit (the layer is named).
-        Refused: neither torch.fx nor torch.export can read it; the line that stopped them is named.
+        Refused: it can't be read in any of the three ways; the line that stopped them is named.
 
     >>> net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU())
     >>> [f"{node.name}: {node.op}" for node in read(net, (1, 4))]
@@ -144,6 +149,7 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
         *given,
         frozenset(translator.together),
         frozenset(translator.called),
+        tuple(dict.fromkeys(program.values_read)),
     )
 
 
@@ -173,12 +179,12 @@ def _same_calls(model: nn.Module, example: Any, leaves: Sequence[str]) -> bool:
 
 
 def unread(reading: Reading, model: nn.Module) -> tuple[str, ...]:
-    """Return the modules with parameters that no call read by torch.export uses.
+    """Return the modules with parameters that no call uses which was read for the example alone.
 
-    Such a module may be called for other inputs: torch.export follows one branch of a condition.
+    Such a module may be called for other inputs: of a condition, only one branch was read.
     What torch.fx reads has no such conditions, so that for it the answer is empty.
     """
-    if reading.way != "export":
+    if reading.way == "fx":
         return ()
     layers = {node.layer.partition("/")[0] for node in reading.graph}
     called = {path for path in layers if path} | reading.called
@@ -270,7 +276,7 @@ def _leaf_test(view: View, leaves: frozenset[str]) -> Callable[[str, nn.Module],
     return is_leaf
 
 
-# The two ways.
+# The three ways.
 
 
 class _Attempts:
@@ -284,7 +290,7 @@ class _Attempts:
 
     def run(self) -> tuple[Program, Translator, list[Any]]:
         stopped: list[Stopped] = []
-        for way in (self._symbolic, self._exported):
+        for way in (self._symbolic, self._exported, self._recorded):
             mismatch: Mismatch | None = None
             for example, batch in self._examples():
                 try:
@@ -312,6 +318,9 @@ class _Attempts:
 
     def _exported(self, example: Any) -> Program:
         return export(self._view, self._is_leaf, *example)
+
+    def _recorded(self, example: Any) -> Program:
+        return record(self._view, self._is_leaf, *example)
 
     def _examples(self) -> Iterator[tuple[Any, int]]:
         tensors = [x for x in pytree.tree_leaves(self._given) if isinstance(x, Tensor)]
@@ -367,7 +376,8 @@ def _refused(stopped: Sequence[Stopped]) -> Refused:
     where = next((place for error in reversed(stopped) if (place := _place(error))), "")
     at = f" It stopped at {where}." if where else ""
     return Refused(
-        f"the model can't be read, neither by torch.fx nor by torch.export: {reason.rstrip('.')}."
+        "the model can't be read, neither by torch.fx nor by torch.export nor from a call on the "
+        f"example: {reason.rstrip('.')}."
         f"{at} If that code is in a submodule, read the model with leaves=('its.path',): the "
         "submodule becomes one opaque node."
     )

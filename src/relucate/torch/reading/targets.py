@@ -104,10 +104,16 @@ def is_random(target: Any) -> bool:
     if isinstance(target, OpOverload):
         return torch.Tag.nondeterministic_seeded in target.tags
     name = target if isinstance(target, str) else getattr(target, "__name__", "")
-    packet = getattr(torch.ops.aten, name.rstrip("_"), None) if name else None
+    return has_tag(name.rstrip("_"), torch.Tag.nondeterministic_seeded)
+
+
+def has_tag(name: str, tag: torch.Tag) -> bool:
+    """Say whether a function of PyTorch with this name, in any of its forms, has a tag.
+
+    >>> has_tag("nonzero", torch.Tag.dynamic_output_shape)
+    True
+    """
+    packet = getattr(torch.ops.aten, name, None) if name else None
     if not isinstance(packet, OpOverloadPacket):
         return False
-    return any(
-        torch.Tag.nondeterministic_seeded in getattr(packet, overload).tags
-        for overload in packet.overloads()
-    )
+    return any(tag in getattr(packet, overload).tags for overload in packet.overloads())

@@ -71,7 +71,7 @@ class Translator(Builder):
 
         Raises: Stopped: something can't be found out in this way. Mismatch: shapes don't fit.
         """
-        self._exported = program.way == "export"
+        self._exported = program.way != "fx"
         for name in program.changed:
             self._note_change(name)
         taken = set(self.view.modules)

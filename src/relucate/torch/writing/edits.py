@@ -34,6 +34,8 @@ from .tensors import (
     set_values,
     tensor_like,
 )
+from .turned import turned, turning
+from .units import WEIGHTED
 
 
 class Edits:
@@ -58,10 +60,20 @@ class Edits:
         self._rearranged: dict[tuple[fx.Node, str], fx.Node] = {}
         self._building = fx.Graph()
         self._refitted: set[str] = set()
+        self.refitted_units = False  # whether a module of several nodes got other weights
         self._known = {
             (key, binding.layout): find(self.twin, binding.parameter)
             for key, binding in reading.bindings.items()
         }
+        for node, module in turning(self.old, self.new, reading.modules):
+            if module is not None:
+                self._turn(node)
+
+    def _turn(self, node: Node) -> None:
+        path = self._path(node)
+        made = turned(self.twin.get_submodule(path), node)
+        if made is not None:  # it may have been turned at another call
+            self._exchange(path, made)
 
     def _traced_nodes(self) -> dict[str, fx.Node]:
         if self.reading.way != "fx":
@@ -98,7 +110,8 @@ class Edits:
 
     def _to_move(self, layer: str) -> nn.Module:
         module = self.twin.get_submodule(layer)
-        over_tokens = is_over_tokens(self._node_of(layer))
+        old = self._node_of(layer)
+        over_tokens = is_over_tokens(self.new.nodes.get(old.name, old))
         return TokenBatchNorm.like(module) if over_tokens else module
 
     def _fixed(self, node: Node) -> nn.Module:
@@ -128,7 +141,8 @@ class Edits:
     def _refit(self, path: str, node: Node) -> None:
         if path not in self._refitted:
             self._refitted.add(path)
-            refit(self.twin.get_submodule(path), node, self.new)
+            self.refitted_units |= WEIGHTED in node.attrs
+            refit(self.twin.get_submodule(path), node.attrs.get(WEIGHTED, node), self.new)
 
     def _not_in_place(self, node: Node) -> None:
         """Let a module that changes its input in place stop that if others read it now."""

@@ -101,7 +101,7 @@ def _is_single(old: Graph, names: list[str]) -> bool:
     return set(calls.values()) == {1} and all(len(old.nodes[n].inputs) == 1 for n in names)
 
 
-def _rows(old: Graph) -> list[list[str]]:
+def rows(old: Graph) -> list[list[str]]:
     """Return the nodes with one input, in rows in which each is read by the next alone."""
     rows: dict[str, list[str]] = {}  # by the last node
     for node in old:
@@ -124,7 +124,7 @@ def _arranged(old: Graph, new: Graph) -> dict[str, str | None]:
     fresh = [node for node in new if node.op == "affine" and node.name not in old.nodes]
     stays.update((n.added_for, n.name) for n in fresh if n.added_for in old.nodes.keys() - rank)
     found: dict[str, str | None] = {name: stays.get(name) for name in old.nodes}
-    for row in _rows(old):
+    for row in rows(old):
         places = [name for name in row if name in stays]
         contents = (stays[name] for name in places)
         found.update(zip(places, sorted(contents, key=rank.__getitem__), strict=True))
@@ -159,19 +159,28 @@ def stuck_norms(old: Graph, new: Graph, found: Exchange) -> dict[str, str]:
     """Return the norms whose edit modules alone can't express: first node -> why.
 
     Every failing node belongs to norms: itself; what it was made for; those that changed places
-    with it; the one whose term a sum lost; else all that changed.
+    with it; the one whose term a sum lost; the next ones in its row; else all that changed.
     """
-    parts = {name: part for row in _rows(old) for part in _parts(row, found) for name in part}
+    parts = {name: part for row in rows(old) for part in _parts(row, found) for name in part}
     changed = [n.name for n in old if n.kind == "norm" and found.nodes[n.name] != n.name]
     stuck: dict[str, str] = {}
     for name, why in found.failing.items():
         near = parts.get(name, {name}) if name in old.nodes else {new.nodes[name].added_for}
         if name in old.nodes and len(old.nodes[name].inputs) > 1:
             near = {*near, *_lost_terms(old, found, name)}
-        norms = [other for other in changed if other in near] or changed
+        norms = [other for other in changed if other in near] or _nearest(old, changed, name)
         for norm in norms:
             stuck.setdefault(norm, f"'{name}': {why}")
     return stuck
+
+
+def _nearest(old: Graph, changed: list[str], name: str) -> list[str]:
+    """Return the changed norms next to a node in its row, or all."""
+    row = next((row for row in rows(old) if name in row), [])
+    number = row.index(name) if row else 0
+    before = [other for other in row[:number] if other in changed]
+    after = [other for other in row[number:] if other in changed]
+    return [*before[-1:], *after[:1]] or changed
 
 
 def _lost_terms(old: Graph, found: Exchange, name: str) -> set[str]:

@@ -23,6 +23,7 @@ from ...graph import Graph, Node
 from ..reading.reader import Reading, example_of, read
 from ..state import unchanged
 from .exchanging import Exchange
+from .turned import axes_of
 from .units import condensed, units
 
 Calls = list[tuple[str, str]]  # path of a module, path of the module that gave its input
@@ -165,7 +166,7 @@ def _difference(again: Graph, old: Graph, new: Graph, found: Exchange) -> str:
             return f"'{name}' isn't what was planned there"
         if one.attrs.get("inside") != planned.attrs.get("inside"):
             return f"'{name}' isn't what was planned there"
-        if _axis(one) != _axis(planned):
+        if _axes(one) != _axes(planned):
             return f"'{name}' would work along another axis than planned"
         if set(one.arrays) != set(planned.arrays):
             return f"'{name}' has other weights than planned"
@@ -175,8 +176,10 @@ def _difference(again: Graph, old: Graph, new: Graph, found: Exchange) -> str:
     return ""
 
 
-def _axis(node: Node) -> Any:
+def _axes(node: Node) -> Any:
     axis = node.attrs.get("axis")
+    if node.kind == "norm":
+        return axes_of(node)
     return axis % len(node.shape) if isinstance(axis, int) else axis
 
 

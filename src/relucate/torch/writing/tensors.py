@@ -29,6 +29,7 @@ NAMES = {
     "moving_variance": "running_var",
 }
 _CONVS = (nn.modules.conv._ConvNd,)
+LINEAR = (nn.Linear, *_CONVS)
 _NORMS = (nn.modules.batchnorm._NormBase,)
 
 
@@ -91,7 +92,7 @@ def refit(module: nn.Module, node: Node, graph: Graph) -> None:
         refit(inner, node, graph)
         return
     norm = own_norm(module)
-    known = isinstance(module, (nn.Linear, nn.LayerNorm, nn.GroupNorm, *_CONVS, *_NORMS))
+    known = isinstance(module, (*LINEAR, nn.LayerNorm, nn.GroupNorm, *_NORMS))
     modes = {part: part.training for part in module.modules()}
     module.eval()  # a spectral norm takes a step each time that its weight is read in training mode
     if known or norm:
@@ -117,6 +118,9 @@ def _refit(module: nn.Module, node: Node, graph: Graph, norm: OwnNorm | None) ->
             _check_computed(module, node, name, array.shape)
             continue
         before = module._parameters.get(name)
+        computed = role == "kernel" and "reparametrized" in node.attrs
+        if computed and before is not None and before.shape == array.shape:
+            continue  # what is computed of it is the same
         trains = node.arrays[role] in graph.trainable
         made = nn.Parameter(tensor_like(array, like), requires_grad=trains)
         if before is not None and before.shape == made.shape:

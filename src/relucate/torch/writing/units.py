@@ -7,13 +7,15 @@ Pure: Graphs. Called by `writer`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ...graph import Graph, Node
+from .tensors import changed_shape
 
 Units = Mapping[str, tuple[str, ...]]  # path of a module -> its nodes, in order
+WEIGHTED = "weighted"  # the attribute of a unit's node that has the only one inside with weights
 
 
 def units(graph: Graph) -> Units:
@@ -32,14 +34,23 @@ def units(graph: Graph) -> Units:
     }
 
 
-def intact(found: Units, old: Graph, new: Graph) -> Units:
-    """Return the units that an edit left as they are."""
+def intact(found: Units, old: Graph, new: Graph, holding: Collection[str] = ()) -> Units:
+    """Return the units that an edit left as they are, up to their weights.
+
+    Weights of other shapes, or more of them, go to a norm, or to one of the linear layers at the
+    paths `holding`, if one node of it has weights.
+    """
     return {
         path: names
         for path, names in found.items()
         if all(name in new.nodes for name in names)
         and _is_one(new, names)
         and _wires(old, names) == _wires(new, names)
+        and (
+            not any(changed_shape(old, new, name) for name in names)
+            or (len(_weighted(new, names)) == 1 and path in holding)
+            or (len(names) == 1 and new.nodes[names[0]].kind == "norm")
+        )
     }
 
 
@@ -72,7 +83,13 @@ def _whole(graph: Graph, path: str, names: Sequence[str]) -> Node:
         for role, key in graph.nodes[name].arrays.items()
     }
     attrs = {"type": path, "why": "several calls", "inside": _wires(graph, names)}
+    if len(weighted := _weighted(graph, names)) == 1:
+        attrs[WEIGHTED] = weighted[0]
     return Node(path, "opaque", inputs, last.shape, path, attrs=attrs, arrays=arrays)
+
+
+def _weighted(graph: Graph, names: Sequence[str]) -> list[Node]:
+    return [graph.nodes[name] for name in names if graph.nodes[name].arrays]
 
 
 def _sources(graph: Graph, names: Sequence[str]) -> list[str]:

@@ -25,6 +25,8 @@ from .exchanging import Exchange, exchange, stuck_norms
 from .fused import is_fused
 from .proving import Proof, prove
 from .resetting import Init, reset
+from .sliding import slid
+from .tensors import LINEAR
 from .units import condensed, intact, units
 
 
@@ -70,7 +72,7 @@ def write(
     if not why:
         edits = Edits(planned, whole, seen)
         made = edits.exchanged(found)
-        moves = found.moved or found.shifts
+        moves = found.moved or found.shifts or edits.refitted_units
         proof = prove(made, whole, seen, planned, found) if moves else None
         if not (why := proof.failure if proof else ""):
             if fresh is not None:
@@ -97,7 +99,8 @@ def _with_units(
 
     And for each such node the last of those that it stands for.
     """
-    found = intact(units(reading.graph), reading.graph, graph)
+    holding = [path for path, module in whole.named_modules() if isinstance(module, LINEAR)]
+    found = intact(units(reading.graph), reading.graph, graph, holding)
     modules = {path: whole.get_submodule(path) for path in found}
     seen = replace(
         reading,
@@ -105,7 +108,7 @@ def _with_units(
         modules={**reading.modules, **modules},
     )
     names = {path: nodes[-1] for path, nodes in found.items()}
-    return names, condensed(graph, found), seen
+    return names, slid(condensed(graph, found), seen.graph), seen
 
 
 def find_exchange(graph: Graph, whole: nn.Module, reading: Reading) -> Exchange:

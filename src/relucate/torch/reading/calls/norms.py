@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ....graph.inference import Mismatch
-from ...modules import TokenBatchNorm
+from ...modules import AxisLayerNorm, AxisRMSNorm, TokenBatchNorm
 from ..builder import Weight
 from ..program import Data, Unknown, need_data
 from ..translator import Translator
@@ -115,6 +115,18 @@ def _layer_norm(
     return t.emit("layer_norm", [x], attrs, weights)
 
 
+def _over_an_axis(op: str) -> Handler:
+    def handler(t: Translator, m: Any, input: Any) -> Data:
+        x = need_data(input)
+        if (x.shape[m.axis],) != tuple(m.normalized_shape):
+            raise Mismatch(f"expected an input whose axis {m.axis} is {m.normalized_shape[0]}")
+        epsilon = torch.finfo(x.dtype).eps if m.eps is None else float(m.eps)
+        weights = {"gamma": need_weight(m.weight), "beta": need_weight(getattr(m, "bias", None))}
+        return t.emit(op, [x], {"axes": (m.axis,), "epsilon": epsilon}, weights)
+
+    return handler
+
+
 def _last(x: Data, sizes: Sequence[int]) -> tuple[int, ...]:
     """Return the last axes, which have these sizes."""
     rank = len(x.shape)
@@ -189,6 +201,8 @@ MODULES: dict[type, Handler] = {
     **numbered("InstanceNorm", _instance_norm_module),
     nn.LayerNorm: module_as(_layer_norm, "normalized_shape", "weight", "bias", "eps"),
     nn.RMSNorm: module_as(_rms_norm, "normalized_shape", "weight", "eps"),
+    AxisLayerNorm: _over_an_axis("layer_norm"),
+    AxisRMSNorm: _over_an_axis("rms_norm"),
     nn.GroupNorm: module_as(_group_norm, "num_groups", "weight", "bias", "eps"),
     nn.LocalResponseNorm: module_as(_local_response_norm, "size", "alpha", "beta", "k"),
 }

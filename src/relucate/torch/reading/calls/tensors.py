@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..program import Data, Unknown, need_data
+from ..program import GUARD, Data, Unknown, need_data
 from ..translator import Translator
 from .axes import permute, transpose
 from .handler import Handler
@@ -83,6 +83,14 @@ def _as_type(x: Data, kind: torch.dtype) -> Data:
     return replace(x, dtype=kind)
 
 
+def _guarded(t: Translator, input: Any, *others: Any) -> Data:
+    """Read a tensor in a forward that reads values, which may have changed it."""
+    x = need_data(input)
+    given = list({d.name: d for d in (x, *others) if isinstance(d, Data)}.values())
+    why = "the forward around it reads values of tensors"
+    return replace(t.unknown(GUARD, why, given, x.shape, x.dtype), storage=x.storage)
+
+
 def _identity(t: Translator, m: Any, input: Any, *args: Any, **kwargs: Any) -> Any:
     return input
 
@@ -101,5 +109,6 @@ FUNCTIONS: dict[str, Handler] = {
     "double": _cast(torch.float64),
     "half": _cast(torch.float16),
     "bfloat16": _cast(torch.bfloat16),
+    GUARD: _guarded,
 }
 MODULES: dict[type, Handler] = {nn.Identity: _identity}

@@ -1,0 +1,134 @@
+"""Runs that take turns in one process, so that a GPU works on several of them at the same time.
+
+A captured step takes Python a moment, and the GPU longer. So a run is a generator: it gives the GPU
+steps ahead, and yields. In its turn it has a stream of its own and the process's settings, as if it
+were alone: its bits don't depend on what runs beside it. Not here: who is next (the worker).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..train.waiting import Ready
+from .precision import repeatable
+
+CHUNK = 32  # steps that are given to the GPU at once; it has up to two chunks ahead
+
+
+class Turn:
+    """A context: what a run sets in its process while it computes, and no longer.
+
+    That is how float32 is computed, the device and a stream of its own, the state of the GPU's
+    random numbers, and, from its second turn on, those of the host.
+    """
+
+    def __init__(self, device: torch.device, *, tf32: bool) -> None:
+        self._device, self._tf32 = device, tf32
+        self._host: Any = None  # states of random numbers
+        self._own: torch.Generator | None = None  # the GPU's, as this run left it
+        self._on_gpu = device.type == "cuda"
+        self.stream = torch.cuda.Stream(device) if self._on_gpu else None
+
+    def __enter__(self) -> Turn:
+        if self.stream is not None:
+            self.stream.wait_stream(torch.cuda.current_stream(self._device))
+        self._take()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._give()
+        if self.stream is not None:
+            torch.cuda.current_stream(self._device).wait_stream(self.stream)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let others compute; afterwards everything is as before."""
+        self._host = torch.get_rng_state(), np.random.get_state(), random.getstate()
+        self._give()
+        try:
+            yield
+        finally:
+            self._take()
+            for restore, state in zip(_RESTORE, self._host, strict=True):
+                restore(state)
+
+    def _take(self) -> None:
+        with ExitStack() as stack:
+            stack.enter_context(repeatable(tf32=self._tf32))
+            if self.stream is not None:
+                stack.enter_context(torch.cuda.device(self._device))
+                stack.enter_context(torch.cuda.stream(self.stream))
+                stack.enter_context(self._own_draws())
+            self._settings = stack.pop_all()
+
+    def _give(self) -> None:
+        self._settings.close()
+
+    @contextmanager
+    def _own_draws(self) -> Iterator[None]:
+        """Draw from a state that no other run has; graphs of this run may know it."""
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        others = generator.graphsafe_get_state()
+        generator.graphsafe_set_state(self._own or generator.clone_state())
+        try:
+            yield
+        finally:
+            self._own = generator.graphsafe_get_state()
+            generator.graphsafe_set_state(others)
+
+
+_RESTORE: tuple[Callable[[Any], Any], ...] = (
+    torch.set_rng_state,
+    np.random.set_state,
+    random.setstate,
+)
+
+
+class Pace:
+    """Keeps a run a little ahead of its GPU, and lets others compute meanwhile.
+
+    mark: returns what says whether the GPU has done everything so far; None: nothing works on its
+    own, as on a CPU, and no one waits.
+    """
+
+    def __init__(self, turn: Turn, mark: Callable[[], Ready] | None) -> None:
+        self._turn, self._mark = turn, mark
+        self._steps = 0
+        self._ahead: deque[Ready] = deque()
+
+    def step(self) -> Generator[Ready, None, None]:
+        """Go on after a step."""
+        self._steps += 1
+        if self._mark is None or self._steps % CHUNK:
+            return
+        self._ahead.append(self._mark())
+        if len(self._ahead) > 1:
+            yield from self._wait(self._ahead.popleft())
+
+    def end(self) -> Generator[Ready, None, None]:
+        """Wait until the GPU has done all steps."""
+        self._ahead.clear()
+        if self._mark is not None:
+            yield from self._wait(self._mark())
+
+    def _wait(self, ready: Ready) -> Generator[Ready, None, None]:
+        with self._turn.aside():
+            yield ready
+
+
+def mark_of(device: torch.device) -> Callable[[], Ready] | None:
+    """Return how the end of a GPU's work so far is noted, None for other devices."""
+
+    def mark() -> Ready:
+        event = torch.cuda.Event()
+        event.record()
+        return event.query
+
+    return mark if device.type == "cuda" else None

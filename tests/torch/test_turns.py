@@ -1,0 +1,130 @@
+"""Runs that take turns in one process: none of them notices the others."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from relucate.torch import train, trainer, turns
+from relucate.torch.turns import Pace, Turn
+from relucate.train import Recipe
+from relucate.train.waiting import finish
+
+from .on_a_gpu import images, net
+
+RECIPES = (
+    {},
+    {"optimizer": "adamw", "augment": ("flip", "crop"), "batch_size": 12},
+    {"precision": "bf16", "validation": 0.25, "epochs": 3},
+)
+
+
+class Drawing(nn.Module):
+    """A module that draws from every source of random numbers there is."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.drop, self.head = nn.Dropout(0.3), nn.Linear(72, 4)
+
+    def forward(self, x):
+        x = F.dropout(self.drop(x.flatten(1)), 0.2, self.training)
+        if self.training:
+            x = x * (1 + 0.1 * random.random() + 0.1 * float(np.random.rand()))
+        return self.head(x)
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    """Let runs on the CPU wait after every step, as if a GPU worked alone."""
+    monkeypatch.setattr(turns, "CHUNK", 1)
+    monkeypatch.setattr(trainer, "mark_of", lambda device: lambda: lambda: True)
+
+
+def state(model):
+    return {key: x.clone() for key, x in model.state_dict().items()}
+
+
+def all_in_turn(works):
+    """Finish generators one step at a time; return their results and how often they took turns."""
+    left, results, rounds = dict(enumerate(works)), {}, 0
+    while left:
+        rounds += len(left) > 1
+        for number, work in list(left.items()):
+            torch.rand(7), np.random.rand(3), random.random()  # someone else's draws
+            try:
+                next(work)
+            except StopIteration as end:
+                results[number] = end.value
+                del left[number]
+    return [results[number] for number in sorted(results)], rounds
+
+
+@pytest.mark.parametrize("build", [lambda: net(dropout=0.3), Drawing], ids=["net", "drawing"])
+def test_bits_do_not_depend_on_what_runs_beside(on_a_gpu, build):
+    recipes = [Recipe(**{"epochs": 2, "batch_size": 16, **recipe}) for recipe in RECIPES]
+    alone, together = [], [build() for _ in recipes]
+    for recipe in recipes:
+        random.seed(5), np.random.seed(5)
+        model = build()
+        alone.append((train(model, images(), recipe, seed=3), state(model)))
+
+    def started(model, recipe):
+        random.seed(5), np.random.seed(5)
+        return (yield from trainer.training(model, images(), recipe, seed=3))
+
+    results, rounds = all_in_turn(list(map(started, together, recipes)))
+    assert rounds > 10
+    for (expected, values), result, model in zip(alone, results, together, strict=True):
+        assert result.loss == expected.loss
+        assert result.curve == expected.curve
+        for name, value in state(model).items():
+            assert torch.equal(value, values[name]), name
+
+
+def test_without_a_gpu_no_run_waits():
+    work = trainer.training(net(), images(), Recipe(epochs=2, batch_size=16), seed=0)
+    with pytest.raises(StopIteration) as end:
+        next(work)
+    assert end.value.value.status == "done"
+
+
+def test_a_run_that_is_dropped_puts_the_settings_back(on_a_gpu):
+    before = torch.backends.cudnn.deterministic, torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        work = trainer.training(net(), images(), Recipe(epochs=2, batch_size=16), seed=0)
+        next(work)
+        assert torch.get_float32_matmul_precision() == "high"  # others' turn
+        work.close()
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.deterministic == before[0]
+    finally:
+        torch.set_float32_matmul_precision(before[1])
+
+
+def test_a_run_is_at_most_two_chunks_ahead(monkeypatch):
+    monkeypatch.setattr(turns, "CHUNK", 3)
+    made = []
+
+    def mark():
+        number = len(made)
+        made.append(number)
+        return lambda: number
+
+    pace = Pace(Turn(torch.device("cpu"), tf32=False), mark)
+    with pace._turn:
+        waits = [[ready() for ready in pace.step()] for _ in range(12)]
+        assert waits == [[]] * 5 + [[0]] + [[]] * 2 + [[1]] + [[]] * 2 + [[2]]
+        assert [ready() for ready in pace.end()] == [4]
+
+
+def test_finish_returns_the_result_of_what_waits():
+    def work():
+        yield lambda: False
+        return 3
+
+    assert finish(work()) == 3
