@@ -72,7 +72,7 @@ def training(
     """
     recipe.check_fits(len(data.y_train), data.input_shape)
     where = torch.device(device)
-    check_precision(recipe, where)
+    recipe.check_device(where.type)
     first = not isinstance(model, Lowered) if channels_first is None else channels_first
     with Turn(where, tf32=recipe.precision == "tf32") as turn:
         engine = Engine(model, data, recipe, seed, where, first, task, turn)
@@ -94,15 +94,6 @@ def training(
 
 
 train = finished(training)
-
-
-def check_precision(recipe: Recipe, device: torch.device) -> None:
-    """Refuse TF32 where there is none."""
-    if recipe.precision == "tf32" and device.type != "cuda":
-        raise InputError(
-            f"precision tf32 needs an NVIDIA GPU (device cuda), and this run is on {device}, which "
-            "computes in full float32: set precision to fp32."
-        )
 
 
 class Engine:
