@@ -89,7 +89,7 @@ def digits(net: str, what: str, asked: str, arguments: str) -> Row:
 
 
 def on_digits(net: str) -> Iterator[Row]:
-    for act in ACTIVATIONS:
+    for act in (*ACTIVATIONS, "linear"):  # linear: both orders are the same network, a control
         yield digits(net, act, act, f"--act {act}")
     for norm in ("layer", "group"):
         yield digits(net, f"{norm}-norm", f"{norm} norm, ReLU", f"--norm {norm}")
