@@ -89,7 +89,7 @@ def digits(net: str, what: str, asked: str, arguments: str) -> Row:
 
 
 def on_digits(net: str) -> Iterator[Row]:
-    for act in ACTIVATIONS:
+    for act in (*ACTIVATIONS, "linear"):  # linear: both orders are the same network, a control
         yield digits(net, act, act, f"--act {act}")
     for norm in ("layer", "group"):
         yield digits(net, f"{norm}-norm", f"{norm} norm, ReLU", f"--norm {norm}")
@@ -204,7 +204,7 @@ def rows() -> Iterator[Row]:
         yield full(act, "vgg")
     yield kim("", "--train-size 10000 --epochs 8 -O width=8 --max-pairs 8")
     yield kim("-full", "--epochs 40 -O width=32 --max-pairs 6")
-    yield inception("", "--train-size 5000 --test-size 2000 --epochs 5 -O width=4 --max-pairs 4")
+    yield inception("", "--train-size 5000 --test-size 2000 --epochs 5 -O width=4 --max-pairs 8")
     yield inception("-full", "--epochs 20 -O width=8 --max-pairs 6")
 
 

@@ -165,11 +165,10 @@ def draw() -> None:
 
 def _label(row: Result) -> str:
     """Return a row's label in the picture, without the settings that its kind of row shares."""
-    shared = ["width ", "affine never", "fc_dropout 0.5"]
+    shared = ["width ", "affine never", "fc_dropout 0.5", "bias ", "lr "]
     shared += [] if "batch" in row.study.id else ["batch "]
     words = _trained(row).split(", ")
-    if row.tuned:  # each order's rate, in one word or in two, is in the table
-        shared, words = [*shared, "lr "], [word for word in words if not word.endswith(" after")]
+    words = [word for word in words if not word.endswith(" after")]  # "lr 0.1 before, 0.3 after"
     words = [word for word in words if not word.startswith(tuple(shared))]
     size = row.data.partition(", ")[2].removesuffix(" examples")
     words += [] if size == USUAL_SIZE else [f"{size} images"]

@@ -258,3 +258,9 @@ def test_kim_et_al_is_said_of_norms_behind_a_bounded_activation():
     assert f"in {found['more']} of 2 sites" in found["text"]
     before = relucate.probe(chain("before", "tanh"), images()).to_dict()["claims"]
     assert "sparse" not in {row["claim"] for row in before}
+
+
+@pytest.mark.parametrize("data", ["digits", (x for x in ()), 3.0, None])
+def test_data_that_are_no_arrays_are_refused(data):
+    with pytest.raises(InputError, match="data must be an array with the examples along its first"):
+        relucate.probe(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), data)

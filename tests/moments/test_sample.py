@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from relucate.moments.channels import Channels
-from relucate.moments.sample import MOST, Sample, histogram, normal_distance, quantiles
+from relucate.moments.sample import MOST, Sample, _known, histogram, normal_distance, quantiles
 
 
 def run(x, cuts=(), axis=-1):
@@ -108,3 +108,15 @@ def test_a_batch_that_is_not_finite_is_noted():
     channels = Channels()
     assert channels.add(np.ones((4, 2)))
     assert not channels.add(np.array([[1.0, np.nan]]))
+
+
+def test_hashes_of_many_positions_are_not_kept_in_memory(monkeypatch):
+    monkeypatch.setattr("relucate.moments.sample._CACHED", 100)
+    _known.cache_clear()
+    run(np.zeros((101, 1)))
+    assert _known.cache_info().currsize == 0
+    few, many = run(np.arange(100.0)[:, None]), Sample(50)
+    assert _known.cache_info().currsize == 1
+    many.add(np.arange(101.0)[:, None])
+    assert few.seen == 100
+    assert len(many.values) == 50

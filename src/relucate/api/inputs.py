@@ -10,6 +10,7 @@ import numpy as np
 from ..arguments import on_host
 from ..errors import InputError
 from ..graph import Graph
+from ..phrases import some
 
 
 def arrays_for(graph: Graph, given: Any, what: str) -> list[np.ndarray]:
@@ -26,7 +27,7 @@ def arrays_for(graph: Graph, given: Any, what: str) -> list[np.ndarray]:
     fits = len(arrays) == len(shapes) and all(map(_fits, arrays, shapes))
     if not fits or len({len(x) for x in arrays}) != 1 or not len(arrays[0]):
         wanted = ", ".join(str(("n", *shape[1:])) for shape in shapes)
-        came = ", ".join(str(x.shape) for x in arrays)
+        came = some([str(x.shape) for x in arrays], 4)
         raise InputError(f"{what} don't fit the model: expected {wanted}, got {came}.")
     for x in arrays:
         if x.dtype.kind not in "fiub" or not np.all(np.isfinite(x)):

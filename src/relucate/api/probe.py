@@ -331,7 +331,13 @@ def _example(data: Any, example: Any) -> Any:
 
 
 def _first(values: Any) -> np.ndarray:
-    first = np.asarray(on_host(values))[:1]
+    array = np.asarray(on_host(values))
+    if array.ndim == 0:
+        raise InputError(
+            "data must be an array with the examples along its first axis, or one for each input, "
+            f"got {values!r:.80}."
+        )
+    first = array[:1]
     return first.astype(np.float32) if first.dtype.kind == "f" else first
 
 

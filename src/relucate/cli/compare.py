@@ -50,6 +50,24 @@ class _NetOptions:
     )
 
 
+@dataclass(frozen=True)
+class _CommandOptions:
+    """Options that only the command line has."""
+
+    recipe: str | None = described(
+        None,
+        "A published experiment from `relucate recipes`: its net, data, orders and training, where "
+        "you give none.",
+        panel=TRAINING,
+    )
+    out: Path = described(Path("relucate-out"), "Folder for the store of runs and the report.")
+    card: Path | None = described(
+        None, "Also write what was found as a card, a JSON file for `relucate evidence`."
+    )
+    format: TextOrJson = described(TextOrJson.text, "text or json on standard output.")
+    quiet: bool = described(False, "No progress on standard error.")
+
+
 @options_of(
     {
         DataOptions: "Data",
@@ -57,6 +75,7 @@ class _NetOptions:
         StudyOptions: "",
         _NetOptions: MODEL,
         Recipe: TRAINING,
+        _CommandOptions: RUNNING,
     }
 )
 def compare(
@@ -79,34 +98,6 @@ def compare(
             rich_help_panel=MODEL,
         ),
     ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="A published experiment from `relucate recipes`: its net, data, orders and "
-            "training, where you give none.",
-            autocompletion=completer("recipe"),
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    out: Annotated[
-        Path,
-        typer.Option(help="Folder for the store of runs and the report.", rich_help_panel=RUNNING),
-    ] = Path("relucate-out"),
-    card: Annotated[
-        Path | None,
-        typer.Option(
-            help="Also write what was found as a card, a JSON file for `relucate evidence`.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = None,
-    format: Annotated[
-        TextOrJson,
-        typer.Option(help="text or json on standard output.", rich_help_panel=RUNNING),
-    ] = TextOrJson.text,
-    quiet: Annotated[
-        bool,
-        typer.Option("--quiet", help="No progress on standard error.", rich_help_panel=RUNNING),
-    ] = False,
     **options: Any,
 ) -> None:
     """Train a model in several orders, seed by seed in pairs, and say which is better.
@@ -116,41 +107,40 @@ def compare(
     so the same command continues where it stopped.
     """
     asked = given_values(StudyOptions, options)
+    own = _CommandOptions(**given_values(_CommandOptions, options))
     _check_enough(asked)
-    _check_places(out, card)
-    if not quiet:  # before the imports, which may take seconds
+    _check_places(own.out, own.card)
+    if not own.quiet:  # before the imports, which may take seconds
         _say("starting" if "run" in asked else f"reading the data {options['data'] or ''}".rstrip())
     from ..api.study import compare as run
 
     asked["vary"] = varied_options(asked.get("vary"))
     asked["options"] = _builder_options(given_values(_NetOptions, options), option)
     if "run" in asked:
-        _refuse_trained(model, {**options, "recipe": recipe})
+        _refuse_trained(model, options)
         if "metric" in asked:  # without it `run` refuses
-            own = metric_named(asked["metric"], asked.get("lower_is_better"))
-            asked |= _in_its_unit(asked, own)
+            metric = metric_named(asked["metric"], asked.get("lower_is_better"))
+            asked |= _in_its_unit(asked, metric)
     with interruptible(last=True):
         try:
             if "run" not in asked:
-                named = {} if recipe is None else {"name": recipe}
-                dataset = load_data(_with_data_of(recipe, options), quiet=quiet)
+                dataset = load_data(_with_data_of(own.recipe, options), quiet=own.quiet)
                 asked |= _in_its_unit(asked, _task_metric(asked, dataset))
-                training = {**named, **given_values(Recipe, options)}
-                asked |= {"model": model, "data": dataset, "recipe": training}
-            if not quiet:
-                _say_what_is_replaced(out)
+                asked |= {"model": model, "data": dataset, "recipe": _recipe(own, options)}
+            if not own.quiet:
+                _say_what_is_replaced(own.out)
             study = run(
-                store=out / "runs.sqlite",
-                progress=not quiet,
+                store=own.out / "runs.sqlite",
+                progress=not own.quiet,
                 command=_command(),
                 **asked,
             )
         except KeyboardInterrupt:
             print(f"relucate: interrupted; continue with: {_command()}", file=sys.stderr)
             raise
-        _show(study, out, format, part=_part(asked))
-        if card is not None:
-            study.card(card)
+        _show(study, own.out, own.format, part=_part(asked))
+        if own.card is not None:
+            study.card(own.card)
 
 
 def _check_enough(asked: Mapping[str, Any]) -> None:
@@ -209,6 +199,11 @@ def _with_data_of(recipe: str | None, options: dict[str, Any]) -> dict[str, Any]
         return options
     named = recipe_named(recipe)
     return {**options, "data": named.data, "size": options["size"] or named.size or None}
+
+
+def _recipe(own: _CommandOptions, options: dict[str, Any]) -> dict[str, Any]:
+    named = {} if own.recipe is None else {"name": own.recipe}
+    return {**named, **given_values(Recipe, options)}
 
 
 _TRAINED = (  # of StudyOptions

@@ -25,6 +25,7 @@ MOST = 1024  # positions
 _VALUES = 1 << 22  # in all channels of a sample
 _LEAST = 64
 _RUN = 8
+_CACHED = 1 << 18  # positions, whose hashes take 2 MB
 EDGES = np.arange(-3.0, 3.5, 0.5)  # of the histogram, in sd from the mean; open on both sides
 
 
@@ -42,7 +43,7 @@ class Sample:
         moved = np.moveaxis(values, axis, -1)
         lead = moved.shape[:-1]
         count = math.prod(lead)
-        hashes = _hashed(self.seen, count)
+        hashes = (_known if count <= _CACHED else _hashed)(self.seen, count)
         size = self.size_for(moved.shape[-1])
         limit = self._hashes.max() if len(self._hashes) == size else None
         chosen = np.arange(count) if limit is None else np.flatnonzero(hashes < limit)
@@ -146,7 +147,6 @@ def histogram(z: np.ndarray) -> np.ndarray:
     return np.diff(below, prepend=0, append=known[:, None])
 
 
-@lru_cache(maxsize=4)  # points of a network have as many positions as those next to them
 def _hashed(start: int, count: int) -> np.ndarray:
     """Return the hashes of the positions from `start` on (splitmix64)."""
     with np.errstate(over="ignore"):
@@ -157,3 +157,6 @@ def _hashed(start: int, count: int) -> np.ndarray:
         x ^= x >> np.uint64(31)
     x.flags.writeable = False
     return x
+
+
+_known = lru_cache(maxsize=4)(_hashed)  # a point has as many positions as those next to it
