@@ -280,6 +280,12 @@ def test_the_arm_decides_which_comparison_is_shown(make_study):
 # ---- curves
 
 
+def test_points_without_an_epoch_are_left_out():
+    curve = {"epoch": [1, None, 3], "accuracy": [0.5, 0.6, 0.7]}
+    epochs, mean, _ = curves.mean_curve([{"curve": curve}], "accuracy")
+    assert (epochs.tolist(), mean.tolist()) == ([1, 3], [0.5, 0.7])
+
+
 def test_mean_curve_of_unequal_and_broken_runs():
     runs = [
         {"curve": {"epoch": [1, 2, 3], "train_loss": [1.0, 0.5, None]}},
