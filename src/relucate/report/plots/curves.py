@@ -172,7 +172,7 @@ def _curve_of(run: dict[str, Any], quantity: str) -> list[tuple[int, float]]:
     """Return a run's known (epoch, value) points."""
     curve = run.get("curve") or {}
     points: Iterator[Any] = zip(curve.get("epoch") or [], curve.get(quantity) or [], strict=False)
-    return [(epoch, value) for epoch, value in points if known(epoch) and known(value)]
+    return [(int(epoch), value) for epoch, value in points if known(epoch) and known(value)]
 
 
 score_missing, score_draw = partial(missing, loss=False), partial(draw, loss=False)
