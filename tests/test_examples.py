@@ -6,6 +6,7 @@ import json
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import keras
 import pytest
 from tests.texts import same_text
 
@@ -38,6 +39,7 @@ def run(source, names):
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda p: p.stem)
 def test_notebooks_print_what_is_stored(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    keras.utils.clear_session(free_memory=False)  # its names are numbered
     names = {"__name__": "__main__"}
     for cell in code_cells(path):
         printed = run("".join(cell["source"]), names)

@@ -92,14 +92,17 @@ class Turned(nn.Module):
         return self.out(torch.relu(x))
 
 
-def test_torch_moves_no_axis_and_says_so():
+def test_in_torch_the_norm_moves_to_the_last_axis():
     net = Turned().eval()
     with torch.no_grad():
         net.norm.running_mean.normal_()
         net.norm.running_var.uniform_(0.5, 2.0)
-    for verb in (relucate.convert, relucate.rebuild):
-        with pytest.raises(relucate.Refused, match="'norm' can't go behind the permutation"):
-            verb(net, "after", example=(2, 7, 3))
-    made, _ = relucate.fold(net, example=(2, 7, 3))
     x = torch.randn(2, 7, 3)
+    for verb in (relucate.convert, relucate.rebuild):
+        moved, _ = verb(net, "after", example=(2, 7, 3))
+        (site,) = relucate.audit(moved, example=(2, 7, 3)).sites
+        assert str(site.order) == "linear-act-norm"
+        if verb is relucate.convert:
+            torch.testing.assert_close(moved(x), net(x), rtol=0, atol=1e-5)
+    made, _ = relucate.fold(net, example=(2, 7, 3))
     torch.testing.assert_close(made(x), net(x), rtol=0, atol=1e-5)

@@ -138,7 +138,7 @@ def test_a_certificate_is_computed_in_full(users, seen, verb):
 
 
 def test_tf32_is_refused_where_there_is_none():
-    with pytest.raises(InputError, match=r"tf32 needs an NVIDIA GPU .* on cpu"):
+    with pytest.raises(InputError, match=r"tf32 needs an NVIDIA GPU .* device is cpu"):
         train(net(), images(), Recipe(epochs=1, batch_size=16, precision="tf32"), seed=0)
 
 
@@ -152,7 +152,7 @@ class TestLowering:
         model = nets.build("vgg", "before", (8, 8, 1), 10, width=4, depth=11)
         return FRAMEWORK.read(model).lowerable()
 
-    def test_the_check_computes_on_the_cpu_whatever_keras_would_choose(self):
+    def test_the_check_computes_where_the_weights_are_whatever_keras_would_choose(self):
         import keras
 
         from relucate.torch.lowering.check import lower_checked

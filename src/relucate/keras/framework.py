@@ -267,7 +267,17 @@ class _Keras:
         given: Any = {"seed": seed, "on_epoch": on_epoch, "task": task, "look": look}
         return trainer.train(model, data, recipe, **given)
 
-    def side_by_side(self, *_: Any, **__: Any) -> dict[int, float]:
+    def side_by_side(
+        self,
+        models: Iterator[Any],
+        data: Any,
+        recipe: Recipe,
+        counts: Sequence[int],
+        *,
+        device: str,
+        channels_first: bool,
+        task: Task,
+    ) -> dict[int, float]:
         return {}
 
     def seed(self, seed: int) -> None:

@@ -133,7 +133,8 @@ def place_of(model: Any, otherwise: str | None = "cpu") -> str | None:
     if keras.config.backend() != "torch":
         return otherwise
     variable = next(iter(model.variables), None)
-    return "cpu" if variable is None else str(variable.value.device)
+    with keras.device("cpu"):  # not where nothing has a value ("meta")
+        return "cpu" if variable is None else str(variable.value.device)
 
 
 def on_device(device: str | None) -> AbstractContextManager[Any]:

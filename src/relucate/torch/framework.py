@@ -364,8 +364,17 @@ class _Torch:
         )
 
     def side_by_side(
-        self, models: Iterator[Any], data: Any, recipe: Recipe, counts: Sequence[int], **place: Any
+        self,
+        models: Iterator[Any],
+        data: Any,
+        recipe: Recipe,
+        counts: Sequence[int],
+        *,
+        device: str,
+        channels_first: bool,
+        task: Task,
     ) -> dict[int, float]:
+        place: Any = {"device": device, "channels_first": channels_first, "task": task}
         return side_by_side(models, data, recipe, counts, **place)
 
     def seed(self, seed: int) -> None:
