@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..frameworks import HOST, named
+from ..train.waiting import WORTH
 
 _NAME = re.compile(r"([a-z]+)(?::(\d{1,4}))?")
 _KINDS = ("cpu", "cuda", "mps", "xpu")
@@ -83,7 +84,6 @@ def _installed_gpus(folder: str = "/dev") -> tuple[str, ...]:
 
 
 TRIED = (1, 2, 4, 8)  # runs that take turns on a GPU
-_WORTH = 1.05  # more of them must be so many times as fast
 
 
 def best_side(seconds: Mapping[int, float]) -> int:
@@ -95,4 +95,4 @@ def best_side(seconds: Mapping[int, float]) -> int:
     4
     """
     fastest = min(seconds.values())
-    return min(number for number, each in seconds.items() if each <= fastest * _WORTH)
+    return min(number for number, each in seconds.items() if each <= fastest * WORTH)

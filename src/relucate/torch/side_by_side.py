@@ -15,6 +15,7 @@ from torch import nn
 from ..data.dataset import Dataset
 from ..train.recipe import Recipe
 from ..train.task import Task
+from ..train.waiting import WORTH
 from .capture import Step
 from .trainer import Engine
 from .turns import Turn
@@ -22,7 +23,6 @@ from .turns import Turn
 _FIRST = 4  # steps until a step is captured, and once more
 _SPAN = 0.1  # seconds that one measurement takes about
 _LEAST, _MOST = 4, 64  # steps of one measurement
-_WORTH = 1.05  # more runs must be so many times as fast
 
 
 def side_by_side(
@@ -55,7 +55,7 @@ def side_by_side(
                 return {}
             before = min(found.values(), default=float("inf"))
             found[count] = _seconds(runs, found.get(1))
-            if found[count] * _WORTH > before:
+            if found[count] * WORTH > before:
                 break
     except torch.OutOfMemoryError:
         if not found:

@@ -33,8 +33,7 @@ class Turn:
         self._device, self._tf32 = device, tf32
         self._host: Any = None  # states of random numbers
         self._own: torch.Generator | None = None  # the GPU's, as this run left it
-        self._on_gpu = device.type == "cuda"
-        self.stream = torch.cuda.Stream(device) if self._on_gpu else None
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __enter__(self) -> Turn:
         if self.stream is not None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from typing import ParamSpec, TypeVar
 
 Ready = Callable[[], bool]
+WORTH = 1.05  # how many times as fast runs must be if more of them share a device
 
 P = ParamSpec("P")
 T = TypeVar("T")
