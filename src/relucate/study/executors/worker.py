@@ -153,14 +153,13 @@ class _Server:
         with contextlib.suppress(Exception, SystemExit):  # a task reports the same error
             self._prepare().warm_up()
         while True:
-            self._take()
-            for number in [number for number, ready in self._ready.items() if ready()]:
+            able = [number for number, ready in self._ready.items() if ready()]
+            self._take(0.0 if able else _PAUSE if self._works else None)
+            for number in able:
                 self._go_on(number)
 
-    def _take(self) -> None:
-        """Take the tasks that have come; if no other can go on, wait for one a moment."""
-        able = any(ready() for ready in self._ready.values())
-        pause = None if not self._works else 0.0 if able else _PAUSE
+    def _take(self, pause: float | None) -> None:
+        """Take the tasks that have come; wait so many seconds for the first, None: as it takes."""
         while self._connection.poll(pause):
             number, task = self._connection.recv()
             self._say(number, None)  # started: from now on the driver waits for this task
