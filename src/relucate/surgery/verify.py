@@ -47,7 +47,8 @@ class Certificate:
         notes: what limits the claim.
         basis: "outputs": the models' outputs, as they compute them; "layers": each layer's output,
             computed in float64 from the same inputs, and max_rel is the largest of all layers.
-        decided: False: not passed, but rounding alone may be the reason.
+        decided: False: not passed, but rounding alone may be the reason, or the first model's own
+            outputs aren't finite.
     """
 
     max_abs: float
@@ -114,7 +115,10 @@ def compare_outputs(
         notes.append("the outputs hardly depend on the inputs, so this says little")
     passed = bool(relative <= allowed)
     found = tuple(dict.fromkeys(notes))
-    return Certificate(largest, relative, allowed, count, dtype, passed, None, found)
+    decided = passed or all(np.all(np.isfinite(a)) for a in ones)
+    return Certificate(
+        largest, relative, allowed, count, dtype, passed, None, found, decided=decided
+    )
 
 
 def _hardly_depend(outputs: Sequence[np.ndarray]) -> bool:
