@@ -94,8 +94,9 @@ def certified(
     Args: sizes: compare inputs of other sizes, too, where the first model takes them.
     Raises: Refused: a model can't be run.
     """
-    one, other = _in_batches(one, other, arrays)
-    ones, others = one.attempt(arrays), other.attempt(arrays)
+    one, ones = _run(one, arrays)
+    other = replace(other, batch=one.batch)
+    others = other.attempt(arrays)
     if isinstance(ones, str):
         wanted = ", ".join(str(x.shape) for x in arrays)
         raise Refused(f"{one.title} can't be run on inputs of shape {wanted}: {ones}")
@@ -112,13 +113,17 @@ def certified(
     return replace(found, worst=worst)
 
 
-def _in_batches(one: Party, other: Party, arrays: Sequence[np.ndarray]) -> tuple[Party, Party]:
-    """Return the two with batches of one example, if the first model takes no larger ones."""
-    some = [x[:2] for x in arrays]
-    single = replace(one, batch=1)
-    if isinstance(one.attempt(some), str) and not isinstance(single.attempt(some), str):
-        return single, replace(other, batch=1)
-    return one, other
+def _run(one: Party, arrays: Sequence[np.ndarray]) -> tuple[Party, list[np.ndarray] | str]:
+    """Return a model's outputs, or why there are none, with the largest batches that it takes."""
+    found = one.attempt(arrays)
+    if not isinstance(found, str):
+        return one, found
+    smaller = {len(xs[0]) for xs in one.read.other_sizes(arrays)} | {1}
+    for size in sorted(smaller - {one.batch}, reverse=True):
+        there = replace(one, batch=size)
+        if not isinstance(outputs := there.attempt(arrays), str):
+            return there, outputs
+    return one, found
 
 
 def _compared(

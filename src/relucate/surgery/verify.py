@@ -102,7 +102,7 @@ def compare_outputs(
         return Certificate(np.inf, np.inf, allowed, count, dtype, False, None, notes)
     largest, relative, notes = 0.0, 0.0, []
     for one, other in zip(ones, others, strict=True):
-        a, b = (np.asarray(x, np.float64) for x in (one, other))
+        a, b = (_real(x) for x in (one, other))
         if not np.all(np.isfinite(a)):
             notes.append("the first model's outputs are not all finite")
         with np.errstate(invalid="ignore", over="ignore"):
@@ -123,8 +123,15 @@ def compare_outputs(
 
 def _hardly_depend(outputs: Sequence[np.ndarray]) -> bool:
     """Return whether an output hardly varies; constants count if there is nothing else."""
-    spreads = [_spread(np.asarray(x, np.float64)) for x in outputs]
+    spreads = [_spread(_real(x)) for x in outputs]
     return any(0 < spread <= 1e-3 for spread in spreads) or not any(spreads)
+
+
+def _real(values: np.ndarray) -> np.ndarray:
+    """Return values in float64, complex numbers as pairs."""
+    if np.iscomplexobj(values):
+        values = np.stack([values.real, values.imag], axis=-1)
+    return np.asarray(values, np.float64)
 
 
 def _spread(output: np.ndarray) -> float:

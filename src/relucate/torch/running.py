@@ -291,7 +291,7 @@ def _as_mask(made: Tensor, example: Tensor) -> Tensor:
 
 def as_array(value: Tensor) -> np.ndarray:
     """Return a tensor as an array, half precision as float32; it may share the memory."""
-    value = value.detach().cpu()
+    value = value.detach().cpu().resolve_conj().resolve_neg()
     if value.dtype in (torch.bfloat16, torch.float16):
         value = value.float()
     return value.numpy()
