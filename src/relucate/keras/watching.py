@@ -98,7 +98,8 @@ def _bare(call: Call, values: Mapping[Value, Any], device: str | None) -> Any:
 
 def _shared(tensor: Any) -> np.ndarray:
     """Return a tensor as an array, in the tensor's own memory if NumPy can read that."""
+    plain: Any = keras.ops.stop_gradient(tensor)
     try:
-        return np.from_dlpack(keras.ops.stop_gradient(tensor))
+        return np.from_dlpack(plain)
     except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
         return array_of(tensor)
