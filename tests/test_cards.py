@@ -6,9 +6,13 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from relucate.records import known
+from relucate.records.results import Result, Study
+from relucate.stats.spending import critical_value
 
 ROOT = Path(__file__).parent.parent
 
@@ -70,3 +74,63 @@ def test_a_card_has_both_orders_and_an_interval(name):
         assert (row.difference, row.verdict) == (0.0, "equivalent")
     else:
         assert row.interval[0] <= row.difference <= row.interval[1]
+
+
+def study_of(pairs, **changed):
+    """Return the result that a study with these differences of its pairs would have on its card."""
+    mean, half = np.mean(pairs), critical_value(len(pairs), 0.95) * stats.sem(pairs)
+    given = {
+        "study": Study("made-up", "", "", None, "", "", own=True),
+        "net": "cnn",
+        "data": "digits",
+        "act": "relu",
+        "metric": "accuracy",
+        "unit": "%",
+        "scores": {"before": {"value": 50.0}, "after": {"value": 50.0 + mean}},
+        "runs": len(pairs),
+        "setting": "2 epochs, batch 128",
+        "interval": (mean - half, mean + half),
+        "details": {"level": 0.95},
+    }
+    return Result(**{**given, **changed})
+
+
+def test_a_change_has_the_interval_of_welch():
+    first, second = [2.8, 0.5, 2.8, 3.6], [4.0, 9.1, 7.7, 6.0, 5.2]
+    change, half = cards.change_of(study_of(first), study_of(second))
+    expected = stats.ttest_ind(second, first, equal_var=False).confidence_interval(0.95)
+    assert change - half == pytest.approx(expected.low)
+    assert change + half == pytest.approx(expected.high)
+
+
+def test_a_change_is_covered_though_studies_stop_at_an_answer():
+    """As the page says: the interval misses in at most 8 of 100."""
+    random, effects, missed = np.random.default_rng(0), ((2.5, 1.0), (6.0, 3.0)), []
+    for _ in range(400):
+        first, second = (study_of(stopped(random, *effect)) for effect in effects)
+        change, half = cards.change_of(first, second)
+        missed.append(abs(change - 3.5) > half)
+    assert np.mean(missed) < 0.08 + 2 * np.sqrt(0.08 * 0.92 / len(missed))
+
+
+def stopped(random, mean, sd, most=8):
+    """Return the differences of a study that ends when its interval excludes zero."""
+    pairs = list(random.normal(mean, sd, 3))
+    while len(pairs) < most:
+        if abs(np.mean(pairs)) > critical_value(len(pairs), 0.95) * stats.sem(pairs):
+            break
+        pairs.append(random.normal(mean, sd))
+    return pairs
+
+
+def test_changes_name_what_differs(monkeypatch):
+    late = study_of([0.1, 0.2, 0.3], setting="12 epochs, batch 128", act="tanh", norm="group")
+    shown = {"one": [study_of([1.0, 2.0, 3.0])], "two !one": [late]}
+    monkeypatch.setattr(cards, "results", shown.__getitem__)
+    page = cards.rendered("<!-- changes: one two -->\n<!-- /changes -->")
+    assert "| `cnn`, relu, 2 epochs, batch 128 | tanh, 12 epochs, group norm | +2.00 |" in page
+
+
+def test_a_card_without_an_interval_has_no_change():
+    with pytest.raises(ValueError, match="made-up has no interval"):
+        cards.change_of(study_of([1.0, 2.0, 3.0]), study_of([0.0, 1.0, 2.0], interval=None))
