@@ -8,6 +8,8 @@ in src/relucate/records/own, never typed:
     <!-- card: cifar10-cnn-relu-early difference --><!-- /card -->     one number in a sentence
     <!-- changes: cifar10-cnn-relu-early cifar10-cnn-*-early; ... -->   by how much the difference
     <!-- /changes -->     of the orders changes from the first card to each of the others
+    <!-- grid: relu tanh; cifar10-cnn-*-early ... -->     a row for each activation, which stands
+    <!-- /grid -->     for the star, and a column for each pattern; empty where no card is
 
 Several names or patterns may stand in a mark, and !PATTERN leaves cards out; the fields of a single
 card are before, after, none, difference, and numbers: the difference and its interval without
@@ -35,7 +37,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PICTURE = ROOT / "docs" / "images" / "cards.svg"
 PICTURED = "cifar10-*"
 USUAL_SIZE = "10,000"  # of the training set of the studies in the picture
-_MARK = re.compile(r"(<!-- (cards?|changes): ([^>]*?) -->)(.*?)(<!-- /\2 -->)", re.DOTALL)
+_MARK = re.compile(r"(<!-- (cards?|changes|grid): ([^>]*?) -->)(.*?)(<!-- /\2 -->)", re.DOTALL)
 NO_BREAK = "\N{NO-BREAK SPACE}"
 _HEAD = "| network, data | activation | trained | before | after | after minus before | pairs | |"
 _CHANGES = "| from | to | after minus before | changes to | change |"
@@ -73,6 +75,8 @@ def _between(kind: str, what: str) -> str:
         return _table(_HEAD, map(_line, results(what)))
     if kind == "changes":
         return _table(_CHANGES, (line for group in what.split(";") for line in _changes(group)))
+    if kind == "grid":
+        return _grid(*(part.split() for part in what.split(";")))
     name, field = what.split()
     (row,) = results(name)
     if field == "numbers":
@@ -85,6 +89,23 @@ def _table(head: str, lines: Iterable[str]) -> str:
     return "\n" + "\n".join([head, rule, *lines]) + "\n"
 
 
+def _grid(acts: list[str], columns: list[str]) -> str:
+    """Return a table of differences, a row for each activation; it stands for a column's star."""
+    own = {row.study.id: row for row in known() if row.study.own}
+    found = {act: [own.get(name.replace("*", act)) for name in columns] for act in acts}
+    trained = [next(filter(None, column)) for column in zip(*found.values(), strict=True)]
+    heads = [f"`{row.net}`, {re.findall(r'[0-9]+ epochs', row.setting)[0]}" for row in trained]
+    lines = (
+        f"| {act} | " + " | ".join("" if row is None else _cell(row) for row in rows) + " |"
+        for act, rows in found.items()
+    )
+    return _table(f"| activation | {' | '.join(heads)} |", lines)
+
+
+def _cell(row: Result) -> str:
+    return _difference(row).replace(" to ", f"{NO_BREAK}to{NO_BREAK}")
+
+
 def _line(row: Result) -> str:
     columns = [
         f"`{row.net}`, {row.data.removesuffix(' examples').replace('.npz', '')}",
@@ -92,7 +113,7 @@ def _line(row: Result) -> str:
         _trained(row),
         _score(row, "before").replace(" ", NO_BREAK),
         _score(row, "after").replace(" ", NO_BREAK),
-        _difference(row).replace(" to ", f"{NO_BREAK}to{NO_BREAK}"),
+        _cell(row),
         str(row.runs),
         _verdict(row),
     ]

@@ -4,6 +4,7 @@ import importlib.util
 import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,26 @@ def test_changes_name_what_differs(monkeypatch):
     monkeypatch.setattr(cards, "results", shown.__getitem__)
     page = cards.rendered("<!-- changes: one two -->\n<!-- /changes -->")
     assert "| `cnn`, relu, 2 epochs, batch 128 | tanh, 12 epochs, group norm | +2.00 |" in page
+
+
+def test_a_grid_is_empty_where_no_card_is(monkeypatch):
+    cards_of = [
+        study_of(
+            [1.0, 2.0, 3.0],
+            study=replace(study_of([1.0, 2.0, 3.0]).study, id=name),
+            setting=setting,
+        )
+        for name, setting in {
+            "cnn-relu": "2 epochs, batch 128",
+            "vgg-tanh": "lr 1, 12 epochs",
+        }.items()
+    ]
+    monkeypatch.setattr(cards, "known", lambda: cards_of)
+    page = cards.rendered("<!-- grid: relu tanh; cnn-* vgg-* -->\n<!-- /grid -->").splitlines()
+    assert page[1] == "| activation | `cnn`, 2 epochs | `cnn`, 12 epochs |"
+    assert page[3].startswith("| relu | +2.00 (")
+    assert page[3].endswith(" |  |")
+    assert page[4].startswith("| tanh |  | +2.00 (")
 
 
 def test_a_card_without_an_interval_has_no_change():
