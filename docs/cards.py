@@ -225,7 +225,7 @@ def draw() -> None:
 
     mpl.rcParams["svg.hashsalt"] = "relucate"
     rows = sorted(_pictured(), key=lambda row: row.difference or 0.0)
-    figure = Figure(figsize=(5.5, 0.9 + 0.27 * len(rows)), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(7.5, 0.9 + 0.24 * len(rows)), layout="constrained", facecolor="white")
     axes = figure.subplots()
     axes.axvspan(-0.5, 0.5, color="#e8ebf0")
     axes.axvline(0, color="black", linewidth=0.8)
@@ -244,6 +244,9 @@ def draw() -> None:
 def _label(row: Result) -> str:
     """Return a row's label in the picture, without the settings that its kind of row shares."""
     words = [word for word in _telling(row) if "batch" in row.study.id or "batch " not in word]
+    others = [word for word in words if word.endswith(" %")]  # scores of other orders
+    words = [word for word in words if word not in others]
+    words += [f"{2 + len(others)} orders"] if others else []
     size = row.data.partition(", ")[2].removesuffix(" examples")
     words += [] if size == USUAL_SIZE else [f"{size} images"]
     return f"{row.net}, {row.act}, {', '.join(words)} ({row.runs})"
