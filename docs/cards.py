@@ -10,6 +10,8 @@ in src/relucate/records/own, never typed:
     <!-- /changes -->     of the orders changes from the first card to each of the others
     <!-- grid: relu tanh; cifar10-cnn-*-early ... -->     a row for each activation, which stands
     <!-- /grid -->     for the star, and a column for each pattern; empty where no card is
+    <!-- beside: caffenet-benchmark CaffeNet --><!-- /beside -->     what a publication found with a
+                       network, beside our own studies of the same rows
 
 Several names or patterns may stand in a mark, and !PATTERN leaves cards out; the fields of a single
 card are before, after, none, difference, and numbers: the difference and its interval without
@@ -37,11 +39,21 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PICTURE = ROOT / "docs" / "images" / "cards.svg"
 PICTURED = "cifar10-*"
 USUAL_SIZE = "10,000"  # of the training set of the studies in the picture
-_MARK = re.compile(r"(<!-- (cards?|changes|grid): ([^>]*?) -->)(.*?)(<!-- /\2 -->)", re.DOTALL)
+_MARK = re.compile(
+    r"(<!-- (cards?|changes|grid|beside): ([^>]*?) -->)(.*?)(<!-- /\2 -->)", re.DOTALL
+)
 NO_BREAK = "\N{NO-BREAK SPACE}"
 _HEAD = "| network, data | activation | trained | before | after | after minus before | pairs | |"
 _CHANGES = "| from | to | after minus before | changes to | change |"
 LEVEL = 0.95  # of the intervals of changes
+_BESIDE = "| activation | setting | none | before | after | our before | our after | difference |"
+_PLACES = ("before", "after")
+_OURS = {  # settings of caffenet-benchmark, and what our cards call them
+    "no scale and shift in the norm": "{act}",
+    "norm with scale and shift": "{act}-affine",
+    "dropout 0.2 (0.5 elsewhere)": "{act}-fc-dropout-0.2",
+    "dropout 0 (0.5 elsewhere)": "{act}-fc-dropout-0",
+}
 
 
 def results(patterns: str) -> list[Result]:
@@ -77,6 +89,10 @@ def _between(kind: str, what: str) -> str:
         return _table(_CHANGES, (line for group in what.split(";") for line in _changes(group)))
     if kind == "grid":
         return _grid(*(part.split() for part in what.split(";")))
+    if kind == "beside":
+        source, net = what.split()
+        rows = (row for row in known() if (row.study.id, row.net) == (source, net))
+        return _table(_BESIDE, map(_beside, rows))
     name, field = what.split()
     (row,) = results(name)
     if field == "numbers":
@@ -100,6 +116,15 @@ def _grid(acts: list[str], columns: list[str]) -> str:
         for act, rows in found.items()
     )
     return _table(f"| activation | {' | '.join(heads)} |", lines)
+
+
+def _beside(row: Result) -> str:
+    name = "cifar10-caffenet-" + _OURS.get(row.setting, "").format(act=row.act)
+    ours = next((own for own in known() if own.study.own and own.study.id == name), None)
+    scores = {place_of_norm(order): f"{score['value']:.1f}" for order, score in row.scores.items()}
+    columns = [row.act, row.setting, *(scores.get(place, "") for place in ("none", *_PLACES))]
+    columns += [_score(ours, place) if ours else "" for place in _PLACES]
+    return f"| {' | '.join(columns)} | {_cell(ours) if ours else ''} |"
 
 
 def _cell(row: Result) -> str:

@@ -152,6 +152,15 @@ def test_a_grid_is_empty_where_no_card_is(monkeypatch):
     assert page[4].startswith("| tanh |  | +2.00 (")
 
 
+def test_published_rows_stand_beside_our_own():
+    page = cards.rendered("<!-- beside: caffenet-benchmark CaffeNet --><!-- /beside -->")
+    (line,) = [row for row in page.splitlines() if row.startswith("| relu | no scale and shift")]
+    assert "| 47.1 | 47.4 | 49.9 |" in line
+    ours = OWN["cifar10-caffenet-relu"]
+    assert f"| {ours.difference:+.2f} ({ours.interval[0]:+.2f}" in line
+    assert "| none | no scale and shift in the norm |  |  | 38.4 |  |  |  |" in page
+
+
 def test_a_card_without_an_interval_has_no_change():
     with pytest.raises(ValueError, match="made-up has no interval"):
         cards.change_of(study_of([1.0, 2.0, 3.0]), study_of([0.0, 1.0, 2.0], interval=None))
