@@ -102,7 +102,7 @@ def test_orders_at_their_own_rates_are_one_row(study):
         arm["options"] = {"lr": rate}
     found |= {"arms": [before, after], "factors": []}
     (row,) = card_of(found)["rows"]
-    assert row["setting"].endswith("lr 0.1 before, 0.3 after, 1 epochs, batch 64")
+    assert row["setting"].endswith("lr 0.1 before, 0.3 after, 1 epoch, batch 64")
     assert row["interval"]
 
 

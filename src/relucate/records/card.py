@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..phrases import count
 from ..version import __version__
 from .place import place_of_norm
 
@@ -123,7 +124,7 @@ def _settings(study: Mapping[str, Any], arms: list[dict[str, Any]]) -> list[str]
             each = (f"{value} {place_of_norm(order) or order}" for order, value in own.items())
             found.append(f"{name} {', '.join(each)}")
     recipe = {**study["recipe"], **arms[0]["options"]}
-    return [*found, f"{recipe['epochs']} epochs", f"batch {recipe['batch_size']}"]
+    return [*found, count(recipe["epochs"], "epoch"), f"batch {recipe['batch_size']}"]
 
 
 def _row(
