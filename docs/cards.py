@@ -60,14 +60,14 @@ def results(patterns: str) -> list[Result]:
     """Return our own results whose card fits one of the patterns, in their order.
 
     Those that fit a pattern with an exclamation mark are left out.
-    Raises: ValueError: none fits a pattern.
+    Raises: ValueError: there is no card of a name without a star.
     """
     words, found = patterns.split(), []
     without = [word[1:] for word in words if word.startswith("!")]
     own = [row for row in known() if row.study.own and not _fits(row, without)]
     for pattern in (word for word in words if not word.startswith("!")):
         fitting = [row for row in own if _fits(row, [pattern])]
-        if not fitting:
+        if not fitting and "*" not in pattern:
             raise ValueError(f"no card is called {pattern}")
         found += [row for row in fitting if row not in found]
     return found
