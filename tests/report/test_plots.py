@@ -181,6 +181,7 @@ def test_a_forest_has_a_row_per_comparison_and_its_pairs(make_study):
         assert text == wanted.replace("-", "−")
     strokes = [line for line in ax.lines if line.get_marker() == "|" and len(line.get_xdata()) == 6]
     assert len(strokes) == 3
+    assert all(text.get_bbox_patch() for text in ax.texts[3:6])  # zero's line isn't seen through
 
 
 @pytest.mark.parametrize("kind", ["forest", "scores", "curves"])

@@ -6,6 +6,7 @@ Pure data in, JSON-ready data out. Not here: running (`driver`), deciding (`stat
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import product
@@ -263,6 +264,7 @@ def _answered(
             values,
             outcome.plan.metric,
             diverged,
+            [name for name in outcome.plan.factors if name != asked.factor],
         ),
     }
 
@@ -396,16 +398,33 @@ def _notes(outcome: StudyResults[Comparison]) -> list[str]:
     if len(outcome.plan.arms) > 2:  # with two, the verdict's sentence reports it
         notes += _lost(outcome)
     notes += [*_constant(outcome), *_unequal_losses(outcome), *closing]
-    notes += sorted({r["note"] for r in outcome.results.values() if r["note"]})
+    notes += _of_runs(outcome)
     notes += [result["note"] for result in outcome.failed.values()]
     return notes
+
+
+def _of_runs(outcome: StudyResults[Comparison]) -> list[str]:
+    """Return the notes of runs, each once, with the arms that they are of unless it is every run."""
+    said: dict[str, Counter[str]] = {}
+    for (label, _), result in outcome.results.items():
+        if result["note"]:
+            said.setdefault(result["note"], Counter())[label] += 1
+    runs = Counter(label for label, _ in outcome.results)
+    return [f"{note} ({_which(said[note], runs)})" for note in sorted(said)]
+
+
+def _which(found: Counter[str], runs: Counter[str]) -> str:
+    if found == runs:
+        return "every run"
+    return ", ".join(f"{n} of {count(runs[label], 'run')} of {label}" for label, n in found.items())
 
 
 def _constant(outcome: StudyResults[Comparison]) -> list[str]:
     """Return a note if the seed, the arm, or both change no score."""
     seeds, units = outcome.finished_pairs(), outcome.plan.metric
     every = [set(outcome.scores(arm, seeds)) for arm in outcome.plan.arms]
-    if len(seeds) < 2:
+    lost = all(outcome.diverged(arm, seeds) == len(seeds) for arm in outcome.plan.arms)
+    if len(seeds) < 2 or lost:
         return []
     if any(len(scores) > 1 for scores in every):
         return _twins(outcome, seeds)

@@ -15,7 +15,7 @@ from typing import Any
 from relucate.arguments import one_of
 from relucate.errors import InputError
 from relucate.report.arms import legend
-from relucate.report.facts import source
+from relucate.report.facts import measured, source
 from relucate.report.palette import theme_ink
 from relucate.report.plots import cost, curves, differences, forest, narrowing, rates, scores
 from relucate.report.plots.style import SIZE, Pen, in_style, new_figure, safe_name
@@ -91,7 +91,7 @@ def plot(
     Raises: InputError: another kind or arm, or the study has no such picture.
     """
     picture, pen = KINDS[one_of(kind, "kind of picture", tuple(KINDS))], Pen(theme_ink(dark))
-    study = _about(study, arm)
+    study = measured(_about(study, arm))
     if why := picture.missing(study):
         raise InputError(f"this study has no picture '{kind}': {why}.")
     with in_style():
