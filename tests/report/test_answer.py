@@ -87,7 +87,7 @@ def test_two_arms_that_only_diverged_have_no_numbers(study):
 
 
 def test_another_verdict_at_one_rate_is_told_with_its_arm_and_interval(study):
-    text = "Norm after the ReLU is ahead by 0.20 points of accuracy (95 % interval -1 to 1, 3 pairs)"
+    text = "Norm after the ReLU is ahead by 0.2 points (95 % interval -1 to 1, 3 runs)"
     same = {"verdict": "inconclusive", "sentence": f"Inconclusive: {text}. The interval is wide."}
     study["tuning"] = {"same_rate": {"lr": 0.1, "comparisons": [same]}}
     assert answer.surprise(study) == f"At one rate for all arms, 0.1: Inconclusive: {text}."

@@ -195,6 +195,17 @@ def test_a_figure_of_its_own_has_a_title_and_given_axes_have_none(make_study, ki
     pyplot.close(figure)
 
 
+@pytest.mark.parametrize("count", [2, 5])
+def test_the_legend_covers_no_words(make_study, count):
+    study = make_study(4, orders=tuple("abcde")[:count])
+    figure = plots.plot(study, "curves").figure
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    box = axes.get_legend().get_window_extent()
+    assert not any(box.overlaps(text.get_window_extent()) for text in axes.texts)
+    pyplot.close(figure)
+
+
 def test_a_hollow_diamond_has_no_answer(make_study):
     def filled(effect):
         ax = plots.plot(make_study(6, effect=effect, spread=0.001), "forest", Figure().subplots())
