@@ -266,7 +266,36 @@ def pair_table(study: dict[str, Any]) -> dict[str, Any]:
         }
         for seed in dict.fromkeys(run["seed"] for run in study["runs"])
     ]
-    return {"rows": rows, "arms": marks(study)}
+    differences = 0 if unpaired(study) else len(by_seed)
+    return {
+        "rows": rows,
+        "arms": marks(study),
+        "parts": _parts(len(study["arms"]), differences),
+    }
+
+
+PAPER = 7  # columns of scores that fit across a printed page
+
+Part = tuple[slice, slice]
+
+
+def _parts(arms: int, differences: int) -> list[Part]:
+    """Return which arms and which differences are in one table: all of them, or a few at a time.
+
+    >>> [(a.stop, d.stop) for a, d in _parts(2, 1)], len(_parts(8, 7))
+    ([(2, 1)], 3)
+    """
+    if arms + differences <= PAPER:
+        return [(slice(arms), slice(differences))]
+    nothing = slice(0)
+    return [
+        *((few, nothing) for few in _few(arms)),
+        *((nothing, few) for few in _few(differences)),
+    ]
+
+
+def _few(number: int) -> list[slice]:
+    return [slice(start, start + PAPER) for start in range(0, number, PAPER)]
 
 
 def _metric(run: dict[str, Any] | None, units: Units) -> dict[str, str]:
