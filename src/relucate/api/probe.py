@@ -161,7 +161,7 @@ def probe(
     Args:
         model: a Keras model, on any backend, or a torch module.
         data: inputs in the model's layout, one array per input, as the model is trained on.
-        batch: examples per batch; it changes no figure by more than 1e-9.
+        batch: examples per batch; it changes figures only by the rounding of the model itself.
         site: look only at sites with this text in their names.
         gradients: also measure gradients; labels: of the data, which they need; task: what the
             model is for ("classification", "regression", ...), by default what the labels are for.
