@@ -29,6 +29,16 @@ class Study(Shown):
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document = dict(document)
 
+    @classmethod
+    def load(cls, path: str | Path) -> Study:
+        """Return the study in a study.json, which `relucate compare` writes.
+
+        Raises: InputError: no such file, not JSON, or not a whole study.
+        """
+        from ..report.reading import read_study
+
+        return cls(read_study(path))
+
     @property
     def verdict(self) -> str:
         """`better`, `equivalent` or `inconclusive`."""
