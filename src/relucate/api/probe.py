@@ -19,7 +19,7 @@ from ..moments.channels import Channels
 from ..moments.claims import claims
 from ..moments.rank import Covariance
 from ..moments.sample import EDGES
-from ..moments.seen import Seen, measure, seen, threads
+from ..moments.seen import Seen, in_threads, measure, seen
 from ..phrases import count, some
 from ..surgery.audit import hidden_text
 from ..surgery.points import Place, Point, places
@@ -311,8 +311,7 @@ def _seen(
     def of(point: Point) -> Seen:
         return seen(point.node, point.layer, _roles(point.node, sites), streams[point.node])
 
-    with threads() as pool:
-        return tuple(pool.map(of, [point for point in points if point.node in found]))
+    return tuple(in_threads(of, [point for point in points if point.node in found]))
 
 
 def _roles(node: str, sites: Sequence[Place]) -> list[tuple[str, str]]:

@@ -192,6 +192,7 @@ class TestDeath:
             event = next(run(executor, [("last", inspection())]))
             assert (type(event), event.key) == (Died, "last")
             assert "code -9 (killed; out of memory?)" in event.reason
+            assert event.reason.endswith("Its last words: (nothing)")  # its start says nothing
             assert executor.alive == 1
 
     def test_leaving_ends_a_worker_that_hangs_and_what_it_started(self, setup, tmp_path):

@@ -20,8 +20,8 @@ from ...train.waiting import finish
 from ...version import __version__
 from ..tasks import versions
 from .perform import as_ours
+from .prepared import Prepared
 from .protocol import Done, Epoch, Event, Failed, Task
-from .worker import Prepared
 
 ON_ALL_NODES = (
     "What a run needs must be on every node under the same path: on a disk that all of them see, "

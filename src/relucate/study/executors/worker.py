@@ -8,34 +8,23 @@ ends when the driver ends, even in the middle of a task: standard input closes t
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator
 from multiprocessing.connection import Client, Connection
 from typing import Any
 
-import cloudpickle
-
 from ... import frameworks
-from ...backend import use_backend
-from ...data.dataset import Dataset
-from ...frameworks import HOST
-from ...train.run import EpochReport, OnEpoch
-from ...train.task import Task
+from ...train.run import EpochReport
 from ...train.waiting import Ready
-from .. import own
-from ..source import ModelSource
-from .perform import as_ours, performing
+from .perform import as_ours
+from .prepared import Prepared
 from .protocol import Crowded, Done, Epoch, Event, Failed
 from .protocol import Task as Work
-
-# Keras imports these, if installed, for plots, wrappers, checkpoints: half of its import time.
-_EXTRAS = ("jax", "matplotlib", "pandas", "scipy", "sklearn")
 
 _PAUSE = 1e-3  # seconds between looks at devices that work; they have more steps ahead
 _LOST = 70  # exit code of a worker whose GPU is gone
@@ -44,51 +33,6 @@ _LOST = 70  # exit code of a worker whose GPU is gone
 # user's code holds the GIL in a long C call; and a parent-death signal would end only the worker,
 # not the processes that the user's code started.
 _GUARD = "exec 3<&0; { while read -r line; do :; done <&3; kill -KILL 0; } >/dev/null 2>&1 &"
-
-
-class Prepared:
-    """The worker's state between tasks: its set-up and the opened data set.
-
-    setup: source, task (pickled), threads, and data: a data set, the folder of one, or None.
-    """
-
-    def __init__(self, setup: dict[str, Any]) -> None:
-        self.source: ModelSource = setup["source"]
-        self.backend = use_backend()
-        data = setup["data"]
-        self.data = Dataset.open(data) if isinstance(data, str) else data
-        if self.data is None:  # the user's own training, which may do without PyTorch
-            own.prepare(self.source)
-        if self.data is not None or HOST in frameworks.imported():
-            frameworks.limit_threads(setup["threads"])
-        self.task: Task = cloudpickle.loads(setup["task"])
-
-    def warm_up(self) -> None:
-        """Import what the first task will need, which takes seconds, in all workers in parallel."""
-        if self.data is None:
-            return
-        if self.source.kind in {"net", "saved"}:
-            with _left_out(_EXTRAS if self.backend == HOST else ()):
-                importlib.import_module("keras")
-        else:
-            self.source.code()  # loads the builder and its imports
-        frameworks.warm_up()
-
-    def performing(self, work: Work, on_epoch: OnEpoch) -> Generator[Ready, None, Any]:
-        """Return the answer to a task; meanwhile others may be done (`train.waiting`)."""
-        return performing(work.work, self.source, self.data, on_epoch, self.task)
-
-
-@contextlib.contextmanager
-def _left_out(names: Iterable[str]) -> Iterator[None]:
-    """Hide packages from an import that doesn't need them."""
-    hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type] # None: an import fails
-    try:
-        yield
-    finally:
-        for name in hidden:
-            sys.modules.pop(name, None)
 
 
 def main() -> None:
