@@ -34,7 +34,7 @@ UNREACHED = """[...document.querySelectorAll('.scroll')].filter(region =>
 FOLDED = """[...document.querySelectorAll('details')].filter(fold =>
   fold.querySelector('table, dl, ul, p').getBoundingClientRect().height === 0).length"""
 WIDE = """[...document.querySelectorAll('table')].filter(table =>
-  table.getBoundingClientRect().right > innerWidth + 1).map(table => table.innerText.slice(0, 80))"""
+  table.getBoundingClientRect().right > innerWidth + 1).map(table => table.innerText)"""
 WIDTH = "document.documentElement.scrollWidth - innerWidth"
 
 

@@ -217,7 +217,9 @@ def _title(cell: Axes, name: str, columns: int, ink: Ink) -> None:
 
 def _name(cell: Axes, name: str, columns: int, ink: Ink) -> None:
     given: dict[str, Any] = {"transform": cell.transAxes, "parse_math": False, "fontsize": SIZE}
-    cell.text(0.01, 1.0, _safe(name, _room(columns)), ha="left", va="bottom", color=ink("muted"), **given)
+    cell.text(
+        0.01, 1.0, _safe(name, _room(columns)), ha="left", va="bottom", color=ink("muted"), **given
+    )
 
 
 def _room(columns: int) -> int:
