@@ -336,13 +336,19 @@ def decode(chosen: list[Row], place: Place) -> None:
 
 
 def remake(row: Row, place: Place) -> None:
-    """Write a row's card again from its store, with the commit that it was trained at.
+    """Write a row's card again from its store, with the command, the commit and the machine of old.
 
     `--commit` corrects that commit.
     """
-    if place.card(row).is_file() and (place.stores / row.name / "study.json").is_file():
-        commit = json.loads(place.card(row).read_text())["made"]["commit"]
-        make_card(row, replace(place, commit=place.commit or commit))
+    card = place.card(row)
+    if not (card.is_file() and (place.stores / row.name / "study.json").is_file()):
+        return
+    old = json.loads(card.read_text())
+    make_card(row, replace(place, commit=place.commit or old["made"]["commit"]))
+    made = json.loads(card.read_text())
+    made["study"]["source"] = old["study"]["source"]
+    made["made"]["hardware"] = old["made"]["hardware"]
+    card.write_text(json.dumps(made, indent=1) + "\n")
 
 
 def options() -> argparse.Namespace:

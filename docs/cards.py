@@ -6,6 +6,12 @@ in src/relucate/records/own, never typed:
     <!-- cards: cifar10-cnn-*-early digits-mlp-tanh -->     a table, a row for each result
     <!-- /cards -->
     <!-- card: cifar10-cnn-relu-early difference --><!-- /card -->     one number in a sentence
+    <!-- changes: cifar10-cnn-relu-early cifar10-cnn-*-early; ... -->   by how much the difference
+    <!-- /changes -->     of the orders changes from the first card to each of the others
+    <!-- grid: relu tanh; cifar10-cnn-*-early ... -->     a row for each activation, which stands
+    <!-- /grid -->     for the star, and a column for each pattern; empty where no card is
+    <!-- beside: caffenet-benchmark CaffeNet --><!-- /beside -->     what a publication found with a
+                       network, beside our own studies of the same rows
 
 Several names or patterns may stand in a mark, and !PATTERN leaves cards out; the fields of a single
 card are before, after, none, difference, and numbers: the difference and its interval without
@@ -17,36 +23,51 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
 from relucate.records.place import place_of_norm
 from relucate.records.results import Result, known
+from relucate.stats.spending import critical_value
+from relucate.stats.welch import welch_half_width
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PICTURE = ROOT / "docs" / "images" / "cards.svg"
 PICTURED = "cifar10-*"
 USUAL_SIZE = "10,000"  # of the training set of the studies in the picture
-_MARK = re.compile(r"(<!-- (cards?): ([^>]*?) -->)(.*?)(<!-- /\2 -->)", re.DOTALL)
+_MARK = re.compile(
+    r"(<!-- (cards?|changes|grid|beside): ([^>]*?) -->)(.*?)(<!-- /\2 -->)", re.DOTALL
+)
 NO_BREAK = "\N{NO-BREAK SPACE}"
 _HEAD = "| network, data | activation | trained | before | after | after minus before | pairs | |"
+_CHANGES = "| from | to | after minus before | changes to | change |"
+LEVEL = 0.95  # of the intervals of changes
+_BESIDE = "| activation | setting | none | before | after | our before | our after | difference |"
+_PLACES = ("before", "after")
+_OURS = {  # settings of caffenet-benchmark, and what our cards call them
+    "no scale and shift in the norm": "{act}",
+    "norm with scale and shift": "{act}-affine",
+    "dropout 0.2 (0.5 elsewhere)": "{act}-fc-dropout-0.2",
+    "dropout 0 (0.5 elsewhere)": "{act}-fc-dropout-0",
+}
 
 
 def results(patterns: str) -> list[Result]:
     """Return our own results whose card fits one of the patterns, in their order.
 
     Those that fit a pattern with an exclamation mark are left out.
-    Raises: ValueError: none fits a pattern.
+    Raises: ValueError: there is no card of a name without a star.
     """
     words, found = patterns.split(), []
     without = [word[1:] for word in words if word.startswith("!")]
     own = [row for row in known() if row.study.own and not _fits(row, without)]
     for pattern in (word for word in words if not word.startswith("!")):
         fitting = [row for row in own if _fits(row, [pattern])]
-        if not fitting:
+        if not fitting and "*" not in pattern:
             raise ValueError(f"no card is called {pattern}")
         found += [row for row in fitting if row not in found]
     return found
@@ -63,13 +84,51 @@ def rendered(text: str) -> str:
 
 def _between(kind: str, what: str) -> str:
     if kind == "cards":
-        lines = [_HEAD, "|---" * 8 + "|", *map(_line, results(what))]
-        return "\n" + "\n".join(lines) + "\n"
+        return _table(_HEAD, map(_line, results(what)))
+    if kind == "changes":
+        return _table(_CHANGES, (line for group in what.split(";") for line in _changes(group)))
+    if kind == "grid":
+        return _grid(*(part.split() for part in what.split(";")))
+    if kind == "beside":
+        source, net = what.split()
+        rows = (row for row in known() if (row.study.id, row.net) == (source, net))
+        return _table(_BESIDE, map(_beside, rows))
     name, field = what.split()
     (row,) = results(name)
     if field == "numbers":
         return _difference(row)
     return _difference(row, words=True) if field == "difference" else _score(row, field)
+
+
+def _table(head: str, lines: Iterable[str]) -> str:
+    rule = "|---" * (head.count("|") - 1) + "|"
+    return "\n" + "\n".join([head, rule, *lines]) + "\n"
+
+
+def _grid(acts: list[str], columns: list[str]) -> str:
+    """Return a table of differences, a row for each activation; it stands for a column's star."""
+    own = {row.study.id: row for row in known() if row.study.own}
+    found = {act: [own.get(name.replace("*", act)) for name in columns] for act in acts}
+    trained = [next(filter(None, column)) for column in zip(*found.values(), strict=True)]
+    heads = [f"`{row.net}`, {re.findall(r'[0-9]+ epochs', row.setting)[0]}" for row in trained]
+    lines = (
+        f"| {act} | " + " | ".join("" if row is None else _cell(row) for row in rows) + " |"
+        for act, rows in found.items()
+    )
+    return _table(f"| activation | {' | '.join(heads)} |", lines)
+
+
+def _beside(row: Result) -> str:
+    name = "cifar10-caffenet-" + _OURS.get(row.setting, "").format(act=row.act)
+    ours = next((own for own in known() if own.study.own and own.study.id == name), None)
+    scores = {place_of_norm(order): f"{score['value']:.1f}" for order, score in row.scores.items()}
+    columns = [row.act, row.setting, *(scores.get(place, "") for place in ("none", *_PLACES))]
+    columns += [_score(ours, place) if ours else "" for place in _PLACES]
+    return f"| {' | '.join(columns)} | {_cell(ours) if ours else ''} |"
+
+
+def _cell(row: Result) -> str:
+    return _difference(row).replace(" to ", f"{NO_BREAK}to{NO_BREAK}")
 
 
 def _line(row: Result) -> str:
@@ -79,7 +138,7 @@ def _line(row: Result) -> str:
         _trained(row),
         _score(row, "before").replace(" ", NO_BREAK),
         _score(row, "after").replace(" ", NO_BREAK),
-        _difference(row).replace(" to ", f"{NO_BREAK}to{NO_BREAK}"),
+        _cell(row),
         str(row.runs),
         _verdict(row),
     ]
@@ -129,6 +188,50 @@ def _verdict(row: Result) -> str:
     return f"{'after' if (row.difference or 0) > 0 else 'before'} is better"
 
 
+def _changes(names: str) -> Iterator[str]:
+    """Yield a line for each card but the first, which they are held against."""
+    first, _, others = names.strip().partition(" ")
+    (reference,) = results(first)
+    for row in results(f"{others} !{first}"):
+        change, half = change_of(reference, row)
+        columns = [
+            ", ".join([f"`{reference.net}`", reference.act, *_telling(reference)]),
+            ", ".join(_differing(row, reference)),
+            f"{reference.difference:+.2f}",
+            f"{row.difference:+.2f}",
+            f"{change:+.2f} ({change - half:+.2f}{NO_BREAK}to{NO_BREAK}{change + half:+.2f})",
+        ]
+        yield "| " + " | ".join(columns) + " |"
+
+
+def change_of(reference: Result, row: Result) -> tuple[float, float]:
+    """Return how after minus before changes between two studies, and half the interval's width.
+
+    That is the interaction of the order with what differs between the studies, with Welch's
+    interval of the pairs' differences: as if the studies shared no seeds, and had not stopped at
+    an answer.
+    """
+    (a, sd_a), (b, sd_b) = _effect(reference), _effect(row)
+    return b - a, welch_half_width(sd_a, sd_b, reference.runs, row.runs, LEVEL)
+
+
+def _effect(row: Result) -> tuple[float, float]:
+    """Return the mean and the sd of the pairs' differences, the sd from the study's interval."""
+    if row.interval is None or row.difference is None:
+        raise ValueError(f"{row.study.id} has no interval")
+    half, bound = (row.interval[1] - row.interval[0]) / 2, _critical(row)
+    return row.difference, half / bound * math.sqrt(row.runs)
+
+
+def _critical(row: Result) -> float:
+    return critical_value(row.runs, row.details["level"])
+
+
+def _differing(row: Result, reference: Result) -> list[str]:
+    one, other = ([f"`{r.net}`", r.act, *_trained(r).split(", ")] for r in (row, reference))
+    return [word for word in one if word not in other]
+
+
 def digest() -> str:
     """Return what identifies the numbers in the picture."""
     numbers = [[row.study.id, row.difference, row.interval] for row in _pictured()]
@@ -147,7 +250,7 @@ def draw() -> None:
 
     mpl.rcParams["svg.hashsalt"] = "relucate"
     rows = sorted(_pictured(), key=lambda row: row.difference or 0.0)
-    figure = Figure(figsize=(5.5, 0.9 + 0.27 * len(rows)), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(7.5, 0.9 + 0.24 * len(rows)), layout="constrained", facecolor="white")
     axes = figure.subplots()
     axes.axvspan(-0.5, 0.5, color="#e8ebf0")
     axes.axvline(0, color="black", linewidth=0.8)
@@ -165,14 +268,21 @@ def draw() -> None:
 
 def _label(row: Result) -> str:
     """Return a row's label in the picture, without the settings that its kind of row shares."""
-    shared = ["width ", "affine never", "fc_dropout 0.5", "bias ", "lr "]
-    shared += [] if "batch" in row.study.id else ["batch "]
-    words = _trained(row).split(", ")
-    words = [word for word in words if not word.endswith(" after")]  # "lr 0.1 before, 0.3 after"
-    words = [word for word in words if not word.startswith(tuple(shared))]
+    words = [word for word in _telling(row) if "batch" in row.study.id or "batch " not in word]
+    others = [word for word in words if word.endswith(" %")]  # scores of other orders
+    words = [word for word in words if word not in others]
+    words += [f"{2 + len(others)} orders"] if others else []
     size = row.data.partition(", ")[2].removesuffix(" examples")
     words += [] if size == USUAL_SIZE else [f"{size} images"]
     return f"{row.net}, {row.act}, {', '.join(words)} ({row.runs})"
+
+
+def _telling(row: Result) -> list[str]:
+    """Return how a row was trained, without what its kind of row shares, and without rates."""
+    shared = ("width ", "affine never", "fc_dropout 0.5", "bias ", "lr ")
+    words = _trained(row).split(", ")
+    words = [word for word in words if not word.endswith(" after")]  # "lr 0.1 before, 0.3 after"
+    return [word for word in words if not word.startswith(shared)]
 
 
 def stale() -> Iterator[str]:

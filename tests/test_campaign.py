@@ -29,6 +29,9 @@ def test_a_row_that_fails_stops_no_other(place, capsys):
     assert card["made"]["commit"] == "0123456789ab"
     assert (place.stores / "quick" / "runs.sqlite").is_file()
 
+    card["study"]["source"] = "as it was called elsewhere"
+    card["made"]["hardware"]["processor"] = "another machine's"
+    place.card(QUICK).write_text(json.dumps(card))
     campaign.remake(replace(QUICK, question="really?"), replace(place, commit=None))
     again = json.loads(place.card(QUICK).read_text())
     assert again == {**card, "study": {**card["study"], "title": "really?"}}

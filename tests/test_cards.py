@@ -4,11 +4,16 @@ import importlib.util
 import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from relucate.records import known
+from relucate.records.results import Result, Study
+from relucate.stats.spending import critical_value
 
 ROOT = Path(__file__).parent.parent
 
@@ -70,3 +75,92 @@ def test_a_card_has_both_orders_and_an_interval(name):
         assert (row.difference, row.verdict) == (0.0, "equivalent")
     else:
         assert row.interval[0] <= row.difference <= row.interval[1]
+
+
+def study_of(pairs, **changed):
+    """Return the result that a study with these differences of its pairs would have on its card."""
+    mean, half = np.mean(pairs), critical_value(len(pairs), 0.95) * stats.sem(pairs)
+    given = {
+        "study": Study("made-up", "", "", None, "", "", own=True),
+        "net": "cnn",
+        "data": "digits",
+        "act": "relu",
+        "metric": "accuracy",
+        "unit": "%",
+        "scores": {"before": {"value": 50.0}, "after": {"value": 50.0 + mean}},
+        "runs": len(pairs),
+        "setting": "2 epochs, batch 128",
+        "interval": (mean - half, mean + half),
+        "details": {"level": 0.95},
+    }
+    return Result(**{**given, **changed})
+
+
+def test_a_change_has_the_interval_of_welch():
+    first, second = [2.8, 0.5, 2.8, 3.6], [4.0, 9.1, 7.7, 6.0, 5.2]
+    change, half = cards.change_of(study_of(first), study_of(second))
+    expected = stats.ttest_ind(second, first, equal_var=False).confidence_interval(0.95)
+    assert change - half == pytest.approx(expected.low)
+    assert change + half == pytest.approx(expected.high)
+
+
+def test_a_change_is_covered_though_studies_stop_at_an_answer():
+    """As the page says: the interval misses in at most 8 of 100."""
+    random, effects, missed = np.random.default_rng(0), ((2.5, 1.0), (6.0, 3.0)), []
+    for _ in range(400):
+        first, second = (study_of(stopped(random, *effect)) for effect in effects)
+        change, half = cards.change_of(first, second)
+        missed.append(abs(change - 3.5) > half)
+    assert np.mean(missed) < 0.08 + 2 * np.sqrt(0.08 * 0.92 / len(missed))
+
+
+def stopped(random, mean, sd, most=8):
+    """Return the differences of a study that ends when its interval excludes zero."""
+    pairs = list(random.normal(mean, sd, 3))
+    while len(pairs) < most:
+        if abs(np.mean(pairs)) > critical_value(len(pairs), 0.95) * stats.sem(pairs):
+            break
+        pairs.append(random.normal(mean, sd))
+    return pairs
+
+
+def test_changes_name_what_differs(monkeypatch):
+    late = study_of([0.1, 0.2, 0.3], setting="12 epochs, batch 128", act="tanh", norm="group")
+    shown = {"one": [study_of([1.0, 2.0, 3.0])], "two !one": [late]}
+    monkeypatch.setattr(cards, "results", shown.__getitem__)
+    page = cards.rendered("<!-- changes: one two -->\n<!-- /changes -->")
+    assert "| `cnn`, relu, 2 epochs, batch 128 | tanh, 12 epochs, group norm | +2.00 |" in page
+
+
+def test_a_grid_is_empty_where_no_card_is(monkeypatch):
+    cards_of = [
+        study_of(
+            [1.0, 2.0, 3.0],
+            study=replace(study_of([1.0, 2.0, 3.0]).study, id=name),
+            setting=setting,
+        )
+        for name, setting in {
+            "cnn-relu": "2 epochs, batch 128",
+            "vgg-tanh": "lr 1, 12 epochs",
+        }.items()
+    ]
+    monkeypatch.setattr(cards, "known", lambda: cards_of)
+    page = cards.rendered("<!-- grid: relu tanh; cnn-* vgg-* -->\n<!-- /grid -->").splitlines()
+    assert page[1] == "| activation | `cnn`, 2 epochs | `cnn`, 12 epochs |"
+    assert page[3].startswith("| relu | +2.00 (")
+    assert page[3].endswith(" |  |")
+    assert page[4].startswith("| tanh |  | +2.00 (")
+
+
+def test_published_rows_stand_beside_our_own():
+    page = cards.rendered("<!-- beside: caffenet-benchmark CaffeNet --><!-- /beside -->")
+    (line,) = [row for row in page.splitlines() if row.startswith("| relu | no scale and shift")]
+    assert "| 47.1 | 47.4 | 49.9 |" in line
+    ours = OWN["cifar10-caffenet-relu"]
+    assert f"| {ours.difference:+.2f} ({ours.interval[0]:+.2f}" in line
+    assert "| none | no scale and shift in the norm |  |  | 38.4 |  |  |  |" in page
+
+
+def test_a_card_without_an_interval_has_no_change():
+    with pytest.raises(ValueError, match="made-up has no interval"):
+        cards.change_of(study_of([1.0, 2.0, 3.0]), study_of([0.0, 1.0, 2.0], interval=None))

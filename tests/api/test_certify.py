@@ -51,6 +51,76 @@ def test_a_branch_that_no_compared_size_takes_is_named():
     torch.testing.assert_close(made.eval()(x), model(x), rtol=0, atol=1e-5)
 
 
+class Forward(nn.Module):
+    """A model with a forward of its own, of a linear layer, a norm and an activation."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.linear, self.norm, self.head = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)
+        self.called = forward
+
+    def rest(self, x):
+        return self.head(torch.relu(x))
+
+    def forward(self, x):
+        return self.called(self, x)
+
+
+def one_unnormalised(self, x):
+    x = self.linear(x)
+    return self.rest(self.norm(x) if len(x) > 1 else x)
+
+
+def turned_at_four(self, x):
+    x = self.linear(x)
+    return self.rest(self.norm(x.t()).t() if len(x) == 4 else self.norm(x))
+
+
+@pytest.mark.parametrize(
+    ("forward", "batch", "where"), [(one_unnormalised, 3, 1), (turned_at_four, 4, 4)]
+)
+@pytest.mark.parametrize("verb", ["fold", "convert"])
+def test_a_branch_on_the_number_of_examples_is_seen(forward, batch, where, verb):
+    model = zoo.randomize(Forward(forward), 1).eval()
+    order = () if verb == "fold" else ("after",)
+    with pytest.raises(Refused, match=rf"differ for \(4,\) in a batch of {where}"):
+        getattr(relucate, verb)(model, *order, example=(batch, 4))
+
+
+def single(self, x):
+    assert len(x) == 1
+    return self.rest(self.norm(self.linear(x)))
+
+
+def parted(self, x):
+    return self.rest(self.norm(self.linear(x)).view(1, -1)[:, :4])
+
+
+@pytest.mark.parametrize("forward", [single, parted])
+def test_a_model_of_one_example_at_a_time(forward):
+    model = zoo.randomize(Forward(forward), 1).eval()
+    made, report = relucate.fold(model, example=(1, 4))
+    assert report.done
+    x = torch.randn(1, 4)
+    torch.testing.assert_close(made(x), model(x), rtol=0, atol=1e-5)
+
+
+def test_a_model_of_a_fixed_number_of_examples():
+    model = zoo.randomize(Forward(lambda self, x: self.rest(self.norm(self.linear(x)))), 1).eval()
+    fixed = torch.export.export(model, (torch.randn(2, 4),)).module()
+    assert relucate.verify(fixed, model, example=(2, 4)).passed
+
+
+class Conjugate(nn.Module):
+    def forward(self, x):
+        return torch.fft.fft(x).conj()
+
+
+def test_conjugate_outputs_are_seen():
+    model = nn.Sequential(nn.Linear(4, 4), Conjugate())
+    assert relucate.verify(model, model, example=(2, 4)).passed
+
+
 def strided():
     """The second convolution makes one pixel of images of 3 and 4 pixels alike."""
     layers = [conv(3, 4, stride=2), nn.ReLU(), nn.BatchNorm2d(4), conv(4, 6, stride=2), nn.ReLU()]
@@ -99,16 +169,20 @@ def test_verify_compares_other_sizes_unless_inputs_are_given():
     assert relucate.verify(one, other, inputs, example=SHAPE).passed
 
 
-class OnlyTwo(nn.Module):
-    def __init__(self):
+class Only(nn.Module):
+    def __init__(self, size):
         super().__init__()
-        self.linear, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+        self.linear, self.norm, self.size = nn.Linear(4, 4), nn.BatchNorm1d(4), size
 
     def forward(self, x):
-        return torch.relu(self.norm(self.linear(x))) * torch.ones(2, 1)
+        return torch.relu(self.norm(self.linear(x))).view(self.size, 4)
 
 
-def test_a_model_for_one_size_of_batch_is_refused_in_words():
-    model = zoo.randomize(OnlyTwo(), 5)
+def test_a_model_for_one_size_of_batch_gets_that_or_is_refused_in_words():
+    model = zoo.randomize(Only(2), 5).eval()
+    made, report = relucate.fold(model, example=(2, 4))
+    assert report.done
+    x = torch.randn(2, 4)
+    torch.testing.assert_close(made(x), model(x), rtol=0, atol=1e-5)
     with pytest.raises(Refused, match=r"can't be run on inputs of shape \(8, 4\)"):
-        relucate.fold(model, example=(2, 4))
+        relucate.fold(zoo.randomize(Only(3), 5), example=(3, 4))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from keras import layers as kl
+from tests.torch import zoo
 from torch import nn
 
 import relucate
@@ -319,3 +320,27 @@ def test_norms_of_a_float64_model_compute_in_float32_outside_of_tensorflow(verb)
 def test_without_norms_float64_is_held_to_its_own_precision():
     assert relucate.verify(double(norm=False), double(norm=False)).tolerance == 1e-9
     assert not relucate.verify(double(norm=False), double(norm=False, shift=1e-7)).passed
+
+
+class Cast(nn.Module):
+    """Computes in bfloat16, with weights in float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 2))
+
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.layers(x)
+
+
+def test_a_model_that_casts_on_the_way_is_measured_by_what_it_computes_in():
+    model = zoo.randomize(Cast(), 1).eval()
+    made, report = relucate.fold(model, example=(2, 6))
+    assert (report.certificate.passed, report.certificate.dtype) == (True, "bfloat16")
+    wrong = relucate.fold(model, example=(2, 6))[0]
+    with torch.no_grad():
+        wrong.layers[0].weight.mul_(1.5)
+    assert not relucate.verify(model, wrong, example=(2, 6)).passed
+    x = torch.randn(3, 6)
+    torch.testing.assert_close(made.layers(x), model.layers(x), rtol=1e-4, atol=1e-5)

@@ -1,5 +1,6 @@
 """How a study shows itself: pictures, a data frame, a notebook's HTML, progress in a notebook."""
 
+import json
 import sys
 from types import SimpleNamespace
 
@@ -42,6 +43,19 @@ def test_a_picture_can_be_saved(study, ending, tmp_path):
     path = tmp_path / f"forest.{ending}"
     study.plot("forest", dark=True).figure.savefig(path)
     assert path.stat().st_size > 1000
+
+
+def test_a_study_is_loaded_from_its_file(study, tmp_path):
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps(study.to_dict()), encoding="utf-8")
+    again = relucate.Study.load(path)
+    assert again.to_dict() == study.to_dict()
+    assert str(again) == str(study)
+    with pytest.raises(InputError, match=r"can't read .*nothing\.json"):
+        relucate.Study.load(tmp_path / "nothing.json")
+    path.write_text("[1]", encoding="utf-8")
+    with pytest.raises(InputError, match="isn't a comparison of relucate"):
+        relucate.Study.load(path)
 
 
 def test_a_picture_that_it_lacks_is_refused(study):

@@ -230,3 +230,8 @@ def test_a_layers_name_in_a_certificate_cannot_steer_the_terminal(tmp_path, monk
     out = capsys.readouterr().out
     assert "parts.a?[31mred" in out
     assert "\x1b" not in out
+
+
+def test_a_paragraph_of_the_help_is_as_wide_as_the_terminal():
+    done = run("merge", "--help", env={**os.environ, "COLUMNS": "200"})
+    assert "then shows the whole study. If one run has different results" in done.stdout

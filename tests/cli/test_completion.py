@@ -73,3 +73,13 @@ def test_names_are_those_that_the_verbs_take():
 
 def test_options_without_names_have_no_completer():
     assert completion.completer("epochs") is None
+
+
+def test_python_m_completes_the_command_and_not_python():
+    done = subprocess.run(
+        [sys.executable, "-m", "relucate", "--show-completion", "bash"],
+        capture_output=True,
+        text=True,
+    )
+    assert "python" not in done.stdout
+    assert "_RELUCATE_COMPLETE=" in done.stdout

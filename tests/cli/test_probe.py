@@ -5,6 +5,7 @@ import textwrap
 
 import numpy as np
 import pytest
+from PIL import Image
 
 NETS = """
     def deep():
@@ -30,6 +31,11 @@ NETS = """
 
         first = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()]
         return nn.Sequential(*first, nn.Flatten(), nn.Linear(144, 10))
+
+    def no_norm():
+        from torch import nn
+
+        return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
 
     def module():
         from torch import nn
@@ -110,3 +116,35 @@ def test_gradients_take_the_labels_of_the_data(call, net):
     assert {p["node"] for p in document["gradients"]} == {p["node"] for p in document["points"]}
     _, out, _ = call(*given)
     assert "gradients of each" not in out
+
+
+def test_fewer_images_than_classes_are_still_so_many(call, net):
+    _, out, _ = call("probe", net("module"), "--data", "digits", "--images", "5")
+    assert "1 norm, 3 points, 5 examples" in out
+    assert "5 of the 1,437 training examples" in out
+
+
+def test_a_folder_is_read_with_the_options_of_compare(call, net, tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        side = 8 + number % 3
+        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (side, side, 3), np.uint8)).save(path)
+    given = ["probe", net("module"), "--data", f"folder:{tmp_path / 'images'}"]
+    code, out, err = call(*given, "--size", "9", "--grayscale")
+    assert code == 0, err
+    assert "1 norm, 3 points, 32 examples" in out
+    code, _, err = call(*given)
+    assert code == 2
+    assert "--size" in err or "size=" in err
+
+
+def test_without_norms_the_table_has_no_columns_of_them(call, net):
+    given = ["probe", net("no_norm"), "--data", "digits", "--images", "100", "--gradients"]
+    _, out, _ = call(*given)
+    assert "norm reads" not in " ".join(out.split())
+    assert "norm in" not in out
+    assert "what the next layer reads" in " ".join(out.split())
+    _, out, _ = call(*["probe", net("module_of_classes"), *given[2:]])
+    assert "norm in" in out

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from relucate.moments.channels import Channels
-from relucate.moments.sample import MOST, Sample, _known, histogram, normal_distance, quantiles
+from relucate.moments.sample import (
+    EDGES,
+    MOST,
+    Sample,
+    _step,
+    histogram,
+    normal_distance,
+    quantiles,
+)
 
 
 def run(x, cuts=(), axis=-1):
@@ -66,9 +74,10 @@ def test_memory_stays_bounded_for_many_channels():
 def test_the_distance_from_the_normal_is_scipys(count, least):
     x = np.maximum(np.random.default_rng(count).standard_normal((count, 4)), least)
     x += np.arange(count)[:, None] * 1e-9  # none is constant
-    z = np.sort((x - x.mean(0)) / max(x.std(), 1e-3), axis=0).T
-    wanted = [stats.kstest(channel, "norm").statistic for channel in z]
-    np.testing.assert_allclose(normal_distance(z), wanted, rtol=1e-12)
+    mean, sd = x.mean(0), np.full(4, max(x.std(), 1e-3))
+    wanted = [stats.kstest(channel, "norm").statistic for channel in ((x - mean) / sd).T]
+    found = normal_distance(np.sort(x, axis=0).T, mean, sd)
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
 
 
 def test_the_distance_does_not_grow_with_the_data():
@@ -82,10 +91,19 @@ def test_the_distance_does_not_grow_with_the_data():
     assert min(found) > 0.25
 
 
-def test_the_histogram_counts_every_finite_value():
-    z = np.sort(np.random.default_rng(0).standard_normal((3, 200)), axis=1)
-    z[1] = np.nan
-    assert histogram(z).sum(1).tolist() == [200, 0, 200]
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_histogram_counts_every_finite_value(dtype):
+    x = np.random.default_rng(0).standard_normal((200, 4)).astype(dtype)
+    x[7, 1] = np.nan
+    x[9, 1] = np.inf
+    sample = run(x)
+    mean, sd = np.array([0.3, 0.0, 0.0, -1.0]), np.array([2.0, 1.0, np.nan, 0.1])
+    found = histogram(sample.ascending, mean, sd)
+    assert found.sum(1).tolist() == [200, 198, 0, 200]
+    edges = [-np.inf, *EDGES, np.inf]
+    for channel in (0, 3):
+        z = (x[:, channel].astype(float) - mean[channel]) / sd[channel]
+        assert found[channel].tolist() == np.histogram(z, edges)[0].tolist()
 
 
 def test_saturation_sparsity_and_asymmetry():
@@ -110,13 +128,21 @@ def test_a_batch_that_is_not_finite_is_noted():
     assert not channels.add(np.array([[1.0, np.nan]]))
 
 
-def test_hashes_of_many_positions_are_not_kept_in_memory(monkeypatch):
-    monkeypatch.setattr("relucate.moments.sample._CACHED", 100)
-    _known.cache_clear()
-    run(np.zeros((101, 1)))
-    assert _known.cache_info().currsize == 0
-    few, many = run(np.arange(100.0)[:, None]), Sample(50)
-    assert _known.cache_info().currsize == 1
-    many.add(np.arange(101.0)[:, None])
-    assert few.seen == 100
-    assert len(many.values) == 50
+def test_points_with_as_many_positions_share_the_choice():
+    rng = np.random.default_rng(0)
+    one, other = rng.standard_normal((2, 3000, 2))
+    _step.cache_clear()
+    rows = [run(x, (1000, 2000)).values[5] for x in (one, other)]
+    assert _step.cache_info().misses == 3
+    first, second = np.flatnonzero(one == rows[0]), np.flatnonzero(other == rows[1])
+    assert first.tolist() == second.tolist()
+
+
+def test_streams_of_other_sizes_do_not_mix():
+    x = np.random.default_rng(0).standard_normal((500, 2))
+    few, many = Sample(50), Sample(100)
+    for part in np.split(x, 5):
+        few.add(part)
+        many.add(part)
+    np.testing.assert_array_equal(few.values, many.values[:50])
+    assert few.seen == many.seen == 500

@@ -77,6 +77,7 @@ def test_other_documents_make_no_card(study):
 def test_the_card_is_written_and_names_the_nets_own_activation(study, tmp_path):
     path = study.card(tmp_path / "card.json", question="which?")
     assert [row.norm for row in read_card(path)] == ["batch", "batch"]
+    assert [(row.depth, row.task) for row in read_card(path)] == [(2, "classification")] * 2
     assert read_card(path)[0].study.title == "which?"
     for place in (path, tmp_path):
         found = relucate.evidence(cards=place, act="relu").results
@@ -101,7 +102,7 @@ def test_orders_at_their_own_rates_are_one_row(study):
         arm["options"] = {"lr": rate}
     found |= {"arms": [before, after], "factors": []}
     (row,) = card_of(found)["rows"]
-    assert row["setting"].endswith("lr 0.1 before, 0.3 after, 1 epochs, batch 64")
+    assert row["setting"].endswith("lr 0.1 before, 0.3 after, 1 epoch, batch 64")
     assert row["interval"]
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+import relucate
 from relucate import InputError, evidence
 from relucate.order import Order
 from relucate.records import known, matching
@@ -97,6 +98,11 @@ def test_our_own_rows_are_counted_by_their_verdict(tmp_path):
     assert found == [1, 0, 1, 1]
 
 
+def test_a_task_selects_our_own_rows_too():
+    tables = {row.data.partition(".")[0] for row in matching(known(), task="regression")}
+    assert tables == {"friedman", "diabetes", "mackey"}
+
+
 def test_names_match_by_their_letters_and_digits():
     assert matching(known(), net="vgg-16") == matching(known(), net="VGG16") != []
     assert matching(known(), act="TANH") == matching(known(), act="tanh") != []
@@ -106,6 +112,8 @@ def test_names_match_by_their_letters_and_digits():
 def test_what_is_wrong_is_said():
     with pytest.raises(InputError, match="act must be a text, got 3"):
         evidence(act=3)
+    with pytest.raises(InputError, match="depth must be a whole number of at least 1, got 0"):
+        evidence(depth=0)
 
 
 class TestOfAModel:
@@ -114,9 +122,17 @@ class TestOfAModel:
         nn = torch.nn
         net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Tanh())
         found = evidence(model=net, example=(1, 3, 8, 8))
-        assert found.asked == {"act": "tanh", "norm": "batch"}
+        assert found.asked == {"act": "tanh", "norm": "batch"}  # nothing is known of depth 1
         assert {row.act for row in found.results} == {"tanh"}
         assert evidence(model=net, example=(1, 3, 8, 8), act="relu").asked["act"] == "relu"
+
+    def test_its_depth_selects_networks_of_half_to_twice_as_many_layers(self):
+        found = evidence(model=relucate.nets.build("cnn", "after", (32, 32, 3), 10))
+        assert found.asked["depth"] == 7
+        depths = {row.depth for row in found.results}
+        assert {4, 7, 8, None} <= depths
+        assert not depths & {1, 2, 3, 16, 22}
+        assert "4 to 14 layers deep" in str(found)
 
     def test_a_model_without_norms_is_refused(self):
         torch = pytest.importorskip("torch")

@@ -30,10 +30,10 @@ from tests.reliability.fuzz import (
 
 from relucate.cli import verify as verify_verb
 from relucate.cli.app import app
-from relucate.cli.report import read_study
 from relucate.data import make
 from relucate.nets.models import Loaded
 from relucate.report import print_study, repr_html
+from relucate.report.reading import read_study
 from relucate.study.display import NoDisplay
 from relucate.study.document import document
 from relucate.study.driver import run_study

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relucate.cli.report import read_study
+from relucate.report.reading import read_study
 
 KILLS = 25  # of each of four seeds
 LIMIT = 300  # seconds for one call of the command line on a busy machine

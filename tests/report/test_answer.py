@@ -3,6 +3,7 @@
 import pytest
 
 from relucate.report import answer
+from relucate.report.facts import measured
 
 FOUR = ("linear-norm-act", "linear-act-norm", "norm-linear-act", "linear-act")
 
@@ -50,7 +51,7 @@ def test_the_largest_of_several_differences(make_study):
 
 def test_an_arm_that_only_diverged_is_never_the_best(study):
     study["arms"][1] |= {"diverged": 10, "mean": 0.0}
-    assert keys(study)["mean accuracy"][1] == "before, the best"
+    assert keys(measured(study))["mean accuracy"][1] == "before, the best"
 
 
 LEARNING = {
@@ -75,6 +76,21 @@ def test_an_arm_that_learns_sooner_is_worth_knowing(study):
 def test_steps_that_may_be_equal_are_no_surprise(study):
     study["comparisons"][0]["learning"] = LEARNING | {"steps": LEARNING["steps"] | {"high": 1.0}}
     assert answer.surprise(study) == ""
+
+
+def test_two_arms_that_only_diverged_have_no_numbers(study):
+    for arm in study["arms"]:
+        arm |= {"diverged": 10, "mean": 0.0}
+    found = keys(measured(study))
+    assert found["difference"] == ("-", "after minus before; no pair has a result in both arms")
+    assert found["mean accuracy"] == ("-", "no run has a score")
+
+
+def test_another_verdict_at_one_rate_is_told_with_its_arm_and_interval(study):
+    text = "Norm after the ReLU is ahead by 0.2 points (95 % interval -1 to 1, 3 runs)"
+    same = {"verdict": "inconclusive", "sentence": f"Inconclusive: {text}. The interval is wide."}
+    study["tuning"] = {"same_rate": {"lr": 0.1, "comparisons": [same]}}
+    assert answer.surprise(study) == f"At one rate for all arms, 0.1: Inconclusive: {text}."
 
 
 def test_diverged_runs_come_first(study):

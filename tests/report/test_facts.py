@@ -41,6 +41,41 @@ def test_failed_runs_are_counted_apart_from_diverged_ones(make_study):
     assert facts.failed_runs(make_study(3, lost=lost)) == {"linear-act-norm": 1}
 
 
+def lose(study, *labels):
+    for arm in study["arms"]:
+        if arm["label"] in labels:
+            arm |= {"diverged": arm["n"], "mean": 0.0, "sd": 0.0}
+    return study
+
+
+def test_numbers_that_only_stand_for_diverged_runs_are_left_out(make_study):
+    both = lose(make_study(4), "linear-norm-act", "linear-act-norm")
+    found = facts.measured(both)
+    assert [(arm["mean"], arm["sd"]) for arm in found["arms"]] == [(None, None)] * 2
+    assert found["difference"]["estimate"] is found["comparisons"][0]["difference"]["low"] is None
+    assert found["differences"] == found["comparisons"][0]["differences"] == []
+    assert both["difference"]["estimate"] is not None  # the document itself stays as it is
+    one = facts.measured(lose(make_study(4), "linear-act-norm"))
+    assert one["arms"][1]["mean"] is None
+    assert one["difference"]["estimate"] is not None
+
+
+def test_an_arm_with_one_run_that_is_good_keeps_its_mean(make_study):
+    study = lose(make_study(4), "linear-act-norm")
+    study["arms"][1]["diverged"] -= 1
+    assert facts.measured(study) is study
+
+
+def test_the_table_of_values_has_no_numbers_of_diverged_runs(make_study):
+    study = lose(make_study(4), "linear-norm-act", "linear-act-norm")
+    cells = [{"arm": a["label"], "order": a["order"], "mean": 0.0} for a in study["arms"]]
+    effect = {"order": "linear-act-norm", "against": "linear-norm-act", "estimate": 0.0}
+    row = {"values": {"act": "relu"}, "cells": cells, "effects": [effect]}
+    (row,) = facts.measured(study | {"table": [row]})["table"]
+    assert [cell["mean"] for cell in row["cells"]] == [None, None]
+    assert row["effects"][0]["estimate"] is None
+
+
 def test_a_winner_is_marked_only_between_two_arms(make_study):
     orders = ("linear-norm-act", "linear-act-norm", "linear-act")
     assert facts.sole_winner(make_study(effect=0.02)) == "linear-act-norm"

@@ -32,6 +32,8 @@ UNREACHED = """[...document.querySelectorAll('.scroll')].filter(region =>
   region.scrollWidth > region.clientWidth + 1 && region.tabIndex !== 0).length"""
 FOLDED = """[...document.querySelectorAll('details')].filter(fold =>
   fold.querySelector('table, dl, ul, p').getBoundingClientRect().height === 0).length"""
+WIDE = """[...document.querySelectorAll('table')].filter(table =>
+  table.getBoundingClientRect().right > innerWidth + 1).map(table => table.innerText.slice(0, 80))"""
 WIDTH = "document.documentElement.scrollWidth - innerWidth"
 
 
@@ -111,6 +113,13 @@ def test_the_answer_is_on_the_first_screen_of_a_phone(browser, pages):
     browser.open(pages["two arms"])
     hero = "document.querySelector('.hero .drawing').getBoundingClientRect().bottom"
     assert browser.evaluate(hero) < 640
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_paper_cuts_no_table(kind, browser, pages):
+    browser.show(717, medium="print")  # A4 without its margins
+    browser.open(pages[kind])
+    assert browser.evaluate(WIDE) == []
 
 
 def test_paper_shows_what_is_folded_and_fits(browser, pages):

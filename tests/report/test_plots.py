@@ -181,6 +181,7 @@ def test_a_forest_has_a_row_per_comparison_and_its_pairs(make_study):
         assert text == wanted.replace("-", "−")
     strokes = [line for line in ax.lines if line.get_marker() == "|" and len(line.get_xdata()) == 6]
     assert len(strokes) == 3
+    assert all(text.get_bbox_patch() for text in ax.texts[3:6])  # zero's line isn't seen through
 
 
 @pytest.mark.parametrize("kind", ["forest", "scores", "curves"])
@@ -191,6 +192,17 @@ def test_a_figure_of_its_own_has_a_title_and_given_axes_have_none(make_study, ki
     own = Figure()
     plots.plot(study, kind, own.subplots())
     assert own.get_suptitle() == ""
+    pyplot.close(figure)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_the_legend_covers_no_words(make_study, count):
+    study = make_study(4, orders=tuple("abcde")[:count])
+    figure = plots.plot(study, "curves").figure
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    box = axes.get_legend().get_window_extent()
+    assert not any(box.overlaps(text.get_window_extent()) for text in axes.texts)
     pyplot.close(figure)
 
 

@@ -44,6 +44,16 @@ def test_golden_at_80_columns(name, make_study):
     assert text == (GOLDEN / f"{name}.txt").read_text("utf-8"), text
 
 
+def test_an_arm_of_which_every_run_diverged_shows_no_numbers(make_study):
+    study = make_study(3)
+    for arm in study["arms"]:
+        arm |= {"diverged": 3, "mean": 0.0, "sd": 0.0}
+    text = printed(study)
+    assert "0.00" not in text
+    assert "no difference: no pair has a result in both arms" in text
+    assert all(line.split()[2:4] == ["-", "-"] for line in text.splitlines()[5:7])
+
+
 def test_golden_at_48_columns(study):
     text = printed(study, width=48)
     assert text == (GOLDEN / "narrow.txt").read_text("utf-8"), text

@@ -123,8 +123,15 @@ def test_a_diverged_run_counts_with_the_worst_score():
     assert made["winner"] == "linear-norm-act"
     assert [arm["diverged"] for arm in made["arms"]] == [0, 3]
     assert made["arms"][1]["mean"] == 0.0
-    assert "the loss was nan" in made["notes"]
+    assert "the loss was nan (3 of 3 runs of linear-act-norm)" in made["notes"]
     assert [run["status"] for run in made["runs"]] == ["done", "diverged"] * 3
+
+
+def test_a_note_of_every_run_says_so_and_scores_that_were_not_measured_have_no_note():
+    lost = outcome(CASES["all diverged"])
+    notes = document(lost, command="")["notes"]
+    assert any(note.endswith("(every run)") for note in notes)
+    assert not any("same score" in note for note in notes)
 
 
 def test_all_diverged_is_inconclusive():

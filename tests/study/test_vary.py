@@ -212,6 +212,10 @@ def test_an_interaction_is_averaged_over_the_other_factors():
     found = {entry["factor"]: entry["estimate"] for entry in interactions(made, made.plan.seeds)}
     assert np.isclose(found["act"], 0.02, atol=1e-4)
     assert np.isclose(found["dropout"], 0.05, atol=1e-4)
+    words = {entry["factor"]: entry["sentence"] for entry in interactions(made, made.plan.seeds)}
+    effect = "The effect of norm after the activation against norm before it, averaged over"
+    assert words["act"].startswith(f"{effect} dropout, depends on act: ")
+    assert words["dropout"].startswith(f"{effect} act, depends on dropout: ")
 
 
 @pytest.mark.parametrize("looks", [False, True])

@@ -1,6 +1,8 @@
 """How a certificate shows itself."""
 
-from relucate.surgery.verify import Certificate
+import numpy as np
+
+from relucate.surgery.verify import Certificate, compare_outputs
 
 
 def test_a_certificate_shows_itself_in_a_notebook():
@@ -8,3 +10,11 @@ def test_a_certificate_shows_itself_in_a_notebook():
     page = found._repr_html_()
     assert page.startswith("<p><strong>same function</strong>: largest difference 1.0e-07")
     assert "&lt;images&gt;" in page
+
+
+def test_complex_outputs_are_compared_whole():
+    ones, others = [np.array([[1 + 2j], [3 - 1j]])], [np.array([[1 + 2j], [3 + 1j]])]
+    assert compare_outputs(ones, ones, "float32", None).passed
+    found = compare_outputs(ones, others, "float32", None)
+    assert not found.passed
+    assert found.max_abs == 2.0

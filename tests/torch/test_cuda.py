@@ -136,7 +136,7 @@ def test_how_many_run_side_by_side_is_measured():
     found = measured(lambda: net(dropout=0.3))
     assert list(found) == [1, 2, 4][: len(found)]
     assert len(found) > 1
-    assert all(0 < seconds < 1 for seconds in found.values())
+    assert all(seconds > 0 for seconds in found.values())
     assert measured(lambda: Waits(72, 4)) == {}
 
 

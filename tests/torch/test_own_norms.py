@@ -10,6 +10,7 @@ from torch import nn
 
 import relucate
 from relucate.graph import evaluate
+from relucate.torch.reading.frozen import batch_norm_class
 from relucate.torch.reading.own_norms import OwnNorm, own_norm, seen_norm
 from relucate.torch.reading.reader import read
 
@@ -159,3 +160,72 @@ def test_a_weight_above_one_is_read_as_the_scale_that_it_is():
     graph = read(net, (2, 4))
     (found,) = evaluate(graph, x.numpy())
     np.testing.assert_allclose(found, net(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+class Ghost(nn.BatchNorm1d):
+    """Statistics of small parts of a batch in training."""
+
+    def forward(self, x):
+        if self.training:
+            return torch.cat([super(Ghost, self).forward(part) for part in x.split(2)])
+        return super().forward(x)
+
+
+class InFloat(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x.float()).to(x.dtype)
+
+
+class Swapped(nn.BatchNorm2d):
+    def forward(self, x):
+        state = (self.running_mean, self.running_var, self.weight, self.bias)
+        return torch.batch_norm(x, *reversed(state[2:]), *state[:2], False, 0.1, self.eps, False)
+
+
+class Absolute(nn.BatchNorm2d):
+    def forward(self, x):
+        state = (self.running_mean, self.running_var, self.weight.abs(), self.bias)
+        return nn.functional.batch_norm(x, *state, eps=self.eps)
+
+
+class Batch(nn.BatchNorm2d):
+    def forward(self, x):
+        return nn.functional.batch_norm(x, None, None, self.weight, self.bias, True, eps=self.eps)
+
+
+class Conditional(nn.BatchNorm2d):
+    def forward(self, x, plain=True):
+        return super().forward(x) if plain else x
+
+
+@pytest.mark.parametrize(
+    ("norm", "alike"),
+    [
+        (Ghost(4), True),
+        (InFloat(4), True),
+        (InFloat(4, affine=False), True),
+        (Swapped(4), False),
+        (Absolute(4), False),
+        (Batch(4), False),
+        (Conditional(4), False),
+        (nn.BatchNorm2d(4), False),
+    ],
+)
+def test_a_batch_norm_with_a_forward_of_its_own_is_known_by_what_it_computes(norm, alike):
+    assert (batch_norm_class(norm) is not None) is alike
+
+
+@pytest.mark.parametrize("verb", ["fold", "convert", "rebuild"])
+def test_a_batch_norm_that_does_more_in_training_stays_whole(verb):
+    layers = [nn.Linear(4, 4), Ghost(4), nn.ReLU(), nn.Linear(4, 2)]
+    model = zoo.randomize(nn.Sequential(*layers), 1).eval()
+    order = () if verb == "fold" else ("after",)
+    made, report = getattr(relucate, verb)(model, *order, example=(4, 4))
+    assert report.done
+    if verb == "fold":
+        assert isinstance(made[1], nn.Identity)
+    else:
+        assert [type(layer) for layer in made][:3] == [nn.Linear, nn.ReLU, Ghost]
+    if verb != "rebuild":
+        x = torch.randn(5, 4)
+        torch.testing.assert_close(made(x), model(x), rtol=0, atol=1e-5)

@@ -145,6 +145,30 @@ BACK = {
 }
 
 
+class OwnStatistics(nn.Module):
+    """Reads a tensor of its first norm, too."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.layers = nn.Sequential(*around(nn.BatchNorm2d(4)))
+        self.more = nn.Sequential(*around(nn.BatchNorm2d(4)), nn.Flatten())
+        self.name = name
+
+    def forward(self, x):
+        return self.layers(x).mean() + self.more(x) * getattr(self.layers[1], self.name).sum()
+
+
+@pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var"])
+@pytest.mark.parametrize("order", ["none", AFTER])
+def test_a_norm_whose_tensors_are_used_as_tensors_too_stays(name, order):
+    model = zoo.randomize(OwnStatistics(name), 3).eval()
+    made, report = relucate.convert(model, order, example=(2, 3, 8, 8))
+    assert [site.name for site in report.done] == ["more.1"]
+    assert "is computed from" in report.skipped[0].reason
+    x = torch.randn(3, 3, 8, 8)
+    torch.testing.assert_close(made(x), model(x), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", list(BACK))
 def test_a_weight_that_is_used_as_a_tensor_too_stays(name):
     model = zoo.randomize(Tied(BACK[name]), 3).eval()

@@ -40,6 +40,11 @@ class AuditReport(Shown):
         return self._audit.summary
 
     @property
+    def depth(self) -> int:
+        """Number of linear layers on the longest path through the model."""
+        return self._graph.depth
+
+    @property
     def unknown(self) -> tuple[str, ...]:
         """Layers that couldn't be read."""
         return self._audit.unknown

@@ -40,17 +40,19 @@ NARROW = "takes no inputs of shape"  # in the note on sizes that a result no lon
 class Party:
     """A model, what runs it, its graph, and its name in messages.
 
-    read: this model as it was read, or the model that it was written from.
+    read: this model as it was read, or the model that it was written from; batch: how many examples
+    it gets at a time.
     """
 
     read: ReadModel
     model: Any
     graph: Graph
     title: str
+    batch: int = _BATCH
 
     def outputs(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the model's outputs at inference."""
-        found = [self.read.outputs(self.model, batch) for batch in split(inputs, _BATCH)]
+        found = [self.read.outputs(self.model, batch) for batch in split(inputs, self.batch)]
         return [
             np.concatenate([np.atleast_1d(part) for part in parts])
             for parts in zip(*found, strict=True)
@@ -92,7 +94,9 @@ def certified(
     Args: sizes: compare inputs of other sizes, too, where the first model takes them.
     Raises: Refused: a model can't be run.
     """
-    ones, others = one.attempt(arrays), other.attempt(arrays)
+    one, ones = _run(one, arrays)
+    other = replace(other, batch=one.batch)
+    others = other.attempt(arrays)
     if isinstance(ones, str):
         wanted = ", ".join(str(x.shape) for x in arrays)
         raise Refused(f"{one.title} can't be run on inputs of shape {wanted}: {ones}")
@@ -107,6 +111,19 @@ def certified(
         return found
     worst = worst_layer(one.graph, other.graph, arrays, found.tolerance)
     return replace(found, worst=worst)
+
+
+def _run(one: Party, arrays: Sequence[np.ndarray]) -> tuple[Party, list[np.ndarray] | str]:
+    """Return a model's outputs, or why there are none, with the largest batches that it takes."""
+    found = one.attempt(arrays)
+    if not isinstance(found, str):
+        return one, found
+    smaller = {len(xs[0]) for xs in one.read.other_sizes(arrays)} | {1}
+    for size in sorted(smaller - {one.batch}, reverse=True):
+        there = replace(one, batch=size)
+        if not isinstance(outputs := there.attempt(arrays), str):
+            return there, outputs
+    return one, found
 
 
 def _compared(
@@ -151,7 +168,7 @@ def _at_other_sizes(
         ones = one.attempt(resized)
         if isinstance(ones, str) or not all(np.all(np.isfinite(x)) for x in ones):
             continue  # not an input of this model
-        shapes = ", ".join(str(tuple(x.shape[1:])) for x in resized)
+        shapes = _shapes(resized, arrays)
         others = other.attempt(resized)
         if isinstance(others, str):
             narrow = f"{other.title} {NARROW} {shapes}, which {one.title} does"
@@ -166,6 +183,14 @@ def _at_other_sizes(
             )
             return replace(there, notes=(*found.notes, why))
     return replace(found, notes=(*found.notes, narrow)) if narrow else found
+
+
+def _shapes(resized: Sequence[np.ndarray], arrays: Sequence[np.ndarray]) -> str:
+    """Return the sizes of inputs as text, of those that differ in the batch alone that one, too."""
+    sizes = [x.shape[1:] for x in resized]
+    text = ", ".join(map(str, sizes))
+    same = sizes == [x.shape[1:] for x in arrays]
+    return f"{text} in a batch of {len(resized[0])}" if same else text
 
 
 def split(arrays: Sequence[np.ndarray], size: int) -> list[list[np.ndarray]]:

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ..arguments import whole
 from ..errors import InputError
 from ..records import Result, known, matching
 from ..records.results import read_card, summary, without_numbers
@@ -19,7 +20,7 @@ class EvidenceTable(Shown):
     results: the rows that fit; asked: what they were selected by.
     """
 
-    def __init__(self, results: list[Result], asked: dict[str, str]) -> None:
+    def __init__(self, results: list[Result], asked: dict[str, Any]) -> None:
         self.results, self.asked = results, asked
 
     def _data(self) -> dict[str, Any]:
@@ -50,6 +51,7 @@ def evidence(
     data: str | None = None,
     task: str | None = None,
     norm: str | None = None,
+    depth: int | None = None,
     model: Any = None,
     example: Any = None,
     cards: str | Path | None = None,
@@ -59,8 +61,10 @@ def evidence(
     Args:
         act: the activation's name, such as "tanh"; net, data: a part of the name of the network
             and of the data set; task: such as "classification"; norm: the kind of norm, "batch".
-        model: a Keras model or torch module: its commonest activation and kind of norm are taken
-            as `act` and `norm` where these aren't given; example: as for `audit`.
+        depth: linear layers on the longest path: networks of half to twice as many fit.
+        model: a Keras model or torch module: its commonest activation and kind of norm and its
+            depth are taken as `act`, `norm` and `depth` where these aren't given, the depth only
+            if there are results for it; example: as for `audit`.
         cards: your own cards (`Study.card`, `compare --card`), a file or a folder of them; they
             come first.
 
@@ -72,15 +76,19 @@ def evidence(
     >>> [(r.study.id, round(r.difference, 2)) for r in found.results]
     [('kim-2023', 7.33)]
     """
-    given = {"act": act, "net": net, "data": data, "task": task, "norm": norm}
+    given: dict[str, Any] = {"act": act, "net": net, "data": data, "task": task, "norm": norm}
     for name, value in given.items():
         if value is not None and not isinstance(value, str):
             raise InputError(f"{name} must be a text, got {value!r}.")
+    given["depth"] = None if depth is None else whole(depth, "depth", 1)
     if model is not None:
         given = {**_of_model(model, example), **{k: v for k, v in given.items() if v is not None}}
     asked = {name: value for name, value in given.items() if value is not None}
     own = () if cards is None else _cards(Path(cards))
-    return EvidenceTable(matching((*own, *known()), **asked), asked)
+    found = matching((*own, *known()), **asked)
+    if not found and depth is None and asked.pop("depth", None):
+        found = matching((*own, *known()), **asked)
+    return EvidenceTable(found, asked)
 
 
 def _cards(place: Path) -> list[Result]:
@@ -90,9 +98,10 @@ def _cards(place: Path) -> list[Result]:
     return [row for path in paths for row in read_card(path)]
 
 
-def _of_model(model: Any, example: Any) -> dict[str, str | None]:
-    """Return the commonest activation next to a norm, and the commonest kind of norm."""
-    sites = audit(model, example=example).sites
+def _of_model(model: Any, example: Any) -> dict[str, Any]:
+    """Return the commonest activation next to a norm, the commonest kind of norm, the depth."""
+    found = audit(model, example=example)
+    sites = found.sites
     if not sites:
         raise InputError("the model has no norms: name what to look for, such as act='relu'.")
     acts = Counter(site.act_op for site in sites if site.act_op)
@@ -100,4 +109,5 @@ def _of_model(model: Any, example: Any) -> dict[str, str | None]:
     return {
         "act": acts.most_common(1)[0][0] if acts else None,
         "norm": kinds.most_common(1)[0][0],
+        "depth": found.depth or None,
     }

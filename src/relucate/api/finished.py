@@ -14,6 +14,7 @@ from .. import nets
 from ..errors import InputError
 from ..files import write_text
 from ..records.card import card_of
+from .audit import audit
 from .shown import Shown
 
 
@@ -27,6 +28,16 @@ class Study(Shown):
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document = dict(document)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Study:
+        """Return the study in a study.json, which `relucate compare` writes.
+
+        Raises: InputError: no such file, not JSON, or not a whole study.
+        """
+        from ..report.reading import read_study
+
+        return cls(read_study(path))
 
     @property
     def verdict(self) -> str:
@@ -117,8 +128,23 @@ class Study(Shown):
         """
         name = self._document["model"]["name"] if self._document.get("model") else ""
         usual = nets.options(name) if name in nets.NETS else {}
-        made = card_of(self.to_dict(), question=question, name=Path(path).stem, usual=usual)
+        made = card_of(
+            self.to_dict(),
+            question=question,
+            name=Path(path).stem,
+            usual=usual,
+            depth=self._depth,
+        )
         return write_text(Path(path), json.dumps(made, indent=1))
+
+    def _depth(self, options: Mapping[str, Any]) -> int | None:
+        """Return the depth of the study's network, None if it isn't a built-in one."""
+        name, data = self._document["model"]["name"], self._document["data"]
+        if name not in nets.NETS:
+            return None
+        given = {key: value for key, value in options.items() if key in nets.options(name)}
+        shape = tuple(data["input_shape"])
+        return audit(nets.build(name, "before", shape, data["classes"], **given)).depth
 
     def __repr__(self) -> str:
         return f"<Study: {self.sentence}>"

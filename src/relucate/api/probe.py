@@ -19,7 +19,7 @@ from ..moments.channels import Channels
 from ..moments.claims import claims
 from ..moments.rank import Covariance
 from ..moments.sample import EDGES
-from ..moments.seen import Seen, measure, seen, threads
+from ..moments.seen import Seen, in_threads, measure, seen
 from ..phrases import count, some
 from ..surgery.audit import hidden_text
 from ..surgery.points import Place, Point, places
@@ -161,7 +161,7 @@ def probe(
     Args:
         model: a Keras model, on any backend, or a torch module.
         data: inputs in the model's layout, one array per input, as the model is trained on.
-        batch: examples per batch; it changes no figure by more than 1e-9.
+        batch: examples per batch; it changes figures only by the rounding of the model itself.
         site: look only at sites with this text in their names.
         gradients: also measure gradients; labels: of the data, which they need; task: what the
             model is for ("classification", "regression", ...), by default what the labels are for.
@@ -311,8 +311,7 @@ def _seen(
     def of(point: Point) -> Seen:
         return seen(point.node, point.layer, _roles(point.node, sites), streams[point.node])
 
-    with threads() as pool:
-        return tuple(pool.map(of, [point for point in points if point.node in found]))
+    return tuple(in_threads(of, [point for point in points if point.node in found]))
 
 
 def _roles(node: str, sites: Sequence[Place]) -> list[tuple[str, str]]:

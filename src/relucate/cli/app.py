@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     try:
         try:
-            app(arguments, standalone_mode=True)
+            app(arguments, prog_name="relucate", standalone_mode=True)
         finally:
             if sys.stdout is not None:  # it is closed
                 sys.stdout.flush()  # at the interpreter's exit an error would be a traceback

@@ -25,9 +25,13 @@ def evidence(
     data: Annotated[str | None, typer.Option(help="Part of a data set's name.")] = None,
     task: Annotated[str | None, typer.Option(help="Task, such as classification.")] = None,
     norm: Annotated[str | None, typer.Option(help="Kind of norm, such as batch.")] = None,
+    depth: Annotated[
+        int | None,
+        typer.Option(help="Linear layers on the longest path: half to twice as many fit."),
+    ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Take activation and kind of norm from this model (as for audit)."),
+        typer.Option(help="Take activation, kind of norm and depth from this model (as audit)."),
     ] = None,
     cards: Annotated[
         Path | None,
@@ -49,6 +53,7 @@ def evidence(
         "data": data,
         "task": task,
         "norm": norm,
+        "depth": depth,
     }
     if model is not None:
         loaded = load(model, options)

@@ -29,6 +29,9 @@ class TextOrJson(StrEnum):
 Format = Annotated[TextOrJson, typer.Option(help="text or json, on standard output.")]
 
 
+SOURCES = "digits, folder:PATH, npz:PATH, or cifar10, cifar100, mnist, fashion_mnist."
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """How data are read."""
@@ -49,9 +52,7 @@ class ReadOptions:
 class DataOptions:
     """Which data to use, and how much of them."""
 
-    data: str = option(
-        "digits", "digits, folder:PATH, npz:PATH, or cifar10, cifar100, mnist, fashion_mnist."
-    )
+    data: str = option("digits", SOURCES)
     train_size: int | None = option(None, "Train on this many examples (stratified).", shown="all")
     test_size: int | None = option(None, "Test on this many examples (stratified).", shown="all")
 

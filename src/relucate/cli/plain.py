@@ -5,6 +5,7 @@ Called by `app` for every verb. Not here: the options themselves.
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Callable
 from enum import Enum
@@ -54,13 +55,18 @@ def _no_type(ctx: Any) -> None:
 
 
 class _PlainHelp:
-    """Help in which --help and the arguments, whose description says it, have no type."""
+    """Help in paragraphs of the terminal's width, without types of --help and the arguments.
+
+    The arguments' descriptions say what they are.
+    """
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help."""
         for parameter in self.params:  # type: ignore[attr-defined]
             if isinstance(parameter, TyperArgument):
                 parameter.display_type_rich = _no_type  # type: ignore[method-assign]
+        text = inspect.cleandoc(self.help or "")  # type: ignore[has-type]
+        self.help = "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
         super().format_help(ctx, formatter)  # type: ignore[misc]
 
     def get_help_option(self, ctx: Any) -> Any:

@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from .fields import options_of
-from .options import TextOrJson
+from .options import SOURCES, ReadOptions, TextOrJson, read_data
 from .transforming import Model, ModelOptions, examples, load
 
 
-@options_of({ModelOptions: ""})
+@options_of({ModelOptions: "", ReadOptions: ""})
 def probe(
     model: Model,
-    data: Annotated[str, typer.Option(help="Training data: digits, folder:PATH, npz:PATH.")],
+    data: Annotated[str, typer.Option(help=f"Training data: {SOURCES}")],
     images: Annotated[int, typer.Option(help="How many examples of --data are used.")] = 512,
     batch: Annotated[int, typer.Option(help="Examples per batch.")] = 32,
     site: Annotated[
@@ -44,11 +44,10 @@ def probe(
 ) -> None:
     """Run a model on data once, and measure what its norms and its layers see."""
     from ..api.probe import probe as run
-    from ..api.study import load_data
     from ..nets.registry import NETS
     from ..train.tasks import task_for
 
-    dataset = load_data(data)
+    dataset = read_data(data, options)
     if model in NETS and not options.get("input_shape"):
         options["input_shape"] = ["x".join(map(str, dataset.x_train.shape[1:]))]
     loaded = load(model, options)

@@ -226,15 +226,28 @@ def examples(loaded: Any, images: int, raw: bool, model: Any) -> tuple[Any, Any,
     scaled = _scales_inputs(model)
     standard = Standard.of(loaded.x_train, standardize=not (raw or scaled))  # of all of it
     total = len(loaded.x_train)
-    if images < total and images > loaded.classes:
-        loaded = loaded.subset(images)
-    x = standard(loaded.x_train)
+    taken, labels = _taken(loaded, images)
+    x = standard(taken)
     how = "standardised as in compare"
     if raw or scaled:
         how = "not standardised" + (", because the model scales them itself" if scaled else "")
     sentence = f"{len(x):,} of the {total:,} training examples, {how}"
     first = framework_of(model).images_first and x.ndim > 3
-    return np.moveaxis(x, -1, 1) if first else x, loaded.y_train, sentence
+    return np.moveaxis(x, -1, 1) if first else x, labels, sentence
+
+
+def _taken(loaded: Any, images: int) -> tuple[Any, Any]:
+    """Return so many training examples with their labels: of each class, if there are enough."""
+    import numpy as np
+
+    total = len(loaded.x_train)
+    if images >= total:
+        return loaded.x_train, loaded.y_train
+    if images < loaded.classes:
+        picked = np.sort(np.random.default_rng(0).choice(total, images, replace=False))
+        return loaded.x_train[picked], loaded.y_train[picked]
+    found = loaded.subset(images)
+    return found.x_train, found.y_train
 
 
 def _scales_inputs(model: Any) -> bool:

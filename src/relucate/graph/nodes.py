@@ -153,6 +153,15 @@ class Graph:
             ahead += self.consumers[node.name]
         return tuple(dict.fromkeys(found))
 
+    @property
+    def depth(self) -> int:
+        """Number of linear layers on the longest path."""
+        layers: dict[str, int] = {}
+        for node in self:
+            before = max((layers[source] for source in node.inputs), default=0)
+            layers[node.name] = before + (node.kind == "linear")
+        return max(layers.values(), default=0)
+
     def count_parameters(self, kind: str | None = None) -> int:
         """Number of trainable scalars, of all layers or of those of one kind (`norm`, ...)."""
         keys = self.trainable

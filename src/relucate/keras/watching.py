@@ -55,7 +55,7 @@ class _Watcher:
             for number, (call, found) in enumerate(calls):
                 for head, tensor in zip(call.heads, found, strict=True):
                     if head in self.wanted and call.heads.count(head) == 1:
-                        self.each(head, array_of(tensor))
+                        self.each(head, _shared(tensor))
                 if number == self.last:
                     break
 
@@ -69,7 +69,7 @@ class _Watcher:
         if layer is None:
             return called(call, values, False, device=self.device)
         (between,) = called(call, values, False, device=self.device, operation=layer)
-        self.each(inner, array_of(between))
+        self.each(inner, _shared(between))
         return [call.operation.activation(between)]
 
     def _before_activation(self, call: Call) -> str | None:
@@ -94,3 +94,12 @@ def _bare(call: Call, values: Mapping[Value, Any], device: str | None) -> Any:
     found = array_of(layer.activation(between))
     same = np.allclose(array_of(own), found, rtol=1e-4, atol=1e-5, equal_nan=True)
     return bare if same else None
+
+
+def _shared(tensor: Any) -> np.ndarray:
+    """Return a tensor as an array, in the tensor's own memory if NumPy can read that."""
+    plain: Any = keras.ops.stop_gradient(tensor)
+    try:
+        return np.from_dlpack(plain)
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
+        return array_of(tensor)

@@ -44,7 +44,6 @@ class Channels:
         sd = np.where(found.constant, np.nan, np.sqrt(variance))
         ascending = self.sample.ascending
         low, middle, high = quantiles(ascending, QUANTILES)
-        z = (ascending - mean[:, None]) / sd[:, None]
         size = found.magnitude / found.count
         with np.errstate(invalid="ignore", divide="ignore"):
             return {
@@ -59,9 +58,9 @@ class Channels:
                 "q85": high,
                 "zeros": found.zeros / found.count,
                 "constant": found.constant,
-                "normal_distance": normal_distance(z),
+                "normal_distance": normal_distance(ascending, mean, sd),
                 "saturation": size,
                 "asymmetry": np.abs(mean) / size,
                 "sparsity": 1 - size / np.sqrt(variance + mean**2),
-                "histogram": histogram(z),
+                "histogram": histogram(ascending, mean, sd),
             }

@@ -23,6 +23,7 @@ Arbitrary-Order Statistical Moments, 2008.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -30,7 +31,7 @@ import numpy as np
 
 _BLOCK = 1 << 20  # values that are merged at once
 _PART = 1 << 17  # values: a part and its powers stay in the cache
-_WIDE = 512  # columns: sums over narrow rows are slow
+_WIDE = 768  # columns: sums over narrow rows are slow
 _MOST = 255  # rows of a part
 _EACH = 16  # rows: one of them counts for the centre
 
@@ -154,7 +155,8 @@ def _blocks(values: np.ndarray, axis: int) -> Iterator[np.ndarray]:
 def _of_block(rows: np.ndarray) -> Running:
     some = rows[::_EACH].astype(np.float64)
     centre = some[0] + (some - some[0]).mean(0)
-    found = [_sums(part, centre) for part in _parts(rows)]
+    centres = np.tile(centre, _side_by_side(rows.shape[1]))
+    found = [_sums(part, centres[: part.shape[1]]) for part in _parts(rows)]
     low, high, sums = (
         np.concatenate([one.reshape(*one.shape[:-1], -1, rows.shape[1]) for one in column], -2)
         for column in zip(*found, strict=True)
@@ -171,7 +173,7 @@ def _of_block(rows: np.ndarray) -> Running:
 def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
     """Yield rows in parts that fit into the cache; several narrow rows are made one wide row."""
     n, channels = rows.shape
-    fold = min(_MOST, max(1, _WIDE // channels))
+    fold = _side_by_side(channels)
     whole = n - n % fold
     wide = rows[:whole].reshape(-1, fold * channels)
     step = min(_MOST, max(1, _PART // (fold * channels)))
@@ -181,20 +183,46 @@ def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
         yield rows[whole:]
 
 
+def _side_by_side(channels: int) -> int:
+    return min(_MOST, max(1, _WIDE // channels))
+
+
+class _Scratch(threading.local):
+    """Arrays that a thread uses again: the pages of new ones cost more than sums in them."""
+
+    def __init__(self) -> None:
+        self._numbers, self._flags = np.empty((2, 0)), np.empty(0, bool)
+
+    def like(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return two arrays of float64 and one of bool, of the same shape."""
+        shape, size = rows.shape, rows.size
+        if size > _PART:  # one very wide row
+            return np.empty(shape), np.empty(shape), np.empty(shape, bool)
+        if not len(self._flags):
+            self._numbers, self._flags = np.empty((2, _PART)), np.empty(_PART, bool)
+        one, other = (numbers[:size].reshape(shape) for numbers in self._numbers)
+        return one, other, self._flags[:size].reshape(shape)
+
+
+_scratch = _Scratch()
+
+
 def _sums(rows: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the smallest, the largest, and (zeros, Σ |x|, Σ d, Σ d², Σ d³, Σ d⁴), by column.
 
     At most _MOST rows, so that a byte can count zeros.
     """
     low, high, found = rows.min(0), rows.max(0), np.zeros((6, rows.shape[1]))
-    if (zero := rows == 0).any():
+    d, power, zero = _scratch.like(rows)
+    if np.equal(rows, 0, out=zero).any():
         found[0] = zero.view(np.uint8).sum(0, dtype=np.uint8)
-    d = rows.astype(np.float64)
-    found[1] = (d if low.min() >= 0 else np.abs(d)).sum(0)
-    d -= np.tile(centre, rows.shape[1] // len(centre))
-    found[2] = d.sum(0)
-    power = d * d
-    found[3] = power.sum(0)
+    ones = np.ones(len(rows))
+    np.copyto(d, rows)
+    found[1] = ones @ (d if low.min() >= 0 else np.abs(d, out=power))
+    d -= centre
+    np.multiply(d, d, out=power)
+    found[2] = ones @ d
+    found[3] = ones @ power
     found[4] = np.einsum("ij,ij->j", d, power)
     found[5] = np.einsum("ij,ij->j", power, power)
     return low, high, found

@@ -16,6 +16,7 @@ Sums of Bounded Random Variables, 1963 (samples without replacement are no worse
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -25,7 +26,6 @@ MOST = 1024  # positions
 _VALUES = 1 << 22  # in all channels of a sample
 _LEAST = 64
 _RUN = 8
-_CACHED = 1 << 18  # positions, whose hashes take 2 MB
 EDGES = np.arange(-3.0, 3.5, 0.5)  # of the histogram, in sd from the mean; open on both sides
 
 
@@ -34,35 +34,29 @@ class Sample:
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self.seen = 0  # positions
-        self._hashes = np.zeros(0, np.uint64)
-        self._values: list[np.ndarray] = []
+        self._kept = _NONE
+        self._values: np.ndarray | None = None
+
+    @property
+    def seen(self) -> int:
+        """How many positions the stream had."""
+        return self._kept.seen
 
     def add(self, values: np.ndarray, axis: int = -1) -> None:
         """Take in values of any shape with the channels along `axis`, examples along axis 0."""
         moved = np.moveaxis(values, axis, -1)
         lead = moved.shape[:-1]
-        count = math.prod(lead)
-        hashes = (_known if count <= _CACHED else _hashed)(self.seen, count)
-        size = self.size_for(moved.shape[-1])
-        limit = self._hashes.max() if len(self._hashes) == size else None
-        chosen = np.arange(count) if limit is None else np.flatnonzero(hashes < limit)
-        if len(chosen) > size:
-            chosen = chosen[np.argpartition(hashes[chosen], size - 1)[:size]]
-        self.seen += count
-        if not len(chosen):
+        step = _step(self._kept, math.prod(lead), self.size_for(moved.shape[-1]))
+        self._kept = step.kept
+        if not len(step.chosen):
             return
         if moved.flags.c_contiguous:
-            rows = moved.reshape(count, -1)[chosen]
+            rows = moved.reshape(-1, moved.shape[-1])[step.chosen]
         else:
-            rows = moved[np.unravel_index(chosen, lead)]
-        self._keep(hashes[chosen], rows, size)
-
-    def _keep(self, hashes: np.ndarray, rows: np.ndarray, size: int) -> None:
-        hashes = np.concatenate([self._hashes, hashes])
-        rows = np.concatenate([*self._values, rows])
-        order = np.argsort(hashes)[:size]
-        self._hashes, self._values = hashes[order], [rows[order]]
+            rows = moved[np.unravel_index(step.chosen, lead)]
+        if self._values is not None:
+            rows = np.concatenate([self._values, rows])
+        self._values = rows[step.order]
 
     def size_for(self, channels: int) -> int:
         """Return how many positions are kept of so many channels.
@@ -75,18 +69,20 @@ class Sample:
     @property
     def values(self) -> np.ndarray:
         """The sample, in no meaningful order."""
-        return self._values[0] if self._values else np.zeros((0, 0))
+        return np.zeros((0, 0)) if self._values is None else self._values
 
     @property
     def precision(self) -> float:
         """How far a channel's distribution function may be off, with 95 % confidence; 0: exact."""
-        kept = len(self._hashes)
+        kept = len(self._kept.hashes)
         return 0.0 if kept == self.seen else math.sqrt(math.log(2 / 0.05) / (2 * kept))
 
     @property
     def ascending(self) -> np.ndarray:
         """Each channel's values in ascending order, shape (channels, positions)."""
-        return np.sort(np.ascontiguousarray(self.values.T), axis=1)
+        values = self.values
+        wide = np.float32 if values.dtype == np.float16 else values.dtype
+        return np.sort(np.ascontiguousarray(values.T, wide), axis=1)
 
 
 def quantiles(ascending: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
@@ -102,29 +98,31 @@ def quantiles(ascending: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
     return low + (places - below[:, None]) * (high.astype(np.float64) - low)
 
 
-def normal_distance(z: np.ndarray) -> np.ndarray:
+def normal_distance(ascending: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
     """Return the largest difference of each channel's distribution function from the normal's.
 
-        max |F(z) - Φ(z)|        (Kolmogorov's distance), 0 to 1
+        max |F(x) - Φ((x - mean) / sd)|        (Kolmogorov's distance), 0 to 1
 
-    Args: z: standardised and ascending, shape (channels, positions).
+    Args: ascending: shape (channels, positions); mean and sd: (channels,).
 
     It is a distance, not a test: it doesn't grow with the number of values. Half of a normal
-    distribution set to zero (a ReLU behind a norm) has 0.30 or more.
+    distribution set to zero (a ReLU behind a norm) has 0.30 or more. NaN where sd is.
 
     F and Φ both ascend, so their values at both ends of a run of positions bound the difference in
     it. Φ is computed inside those runs only that may have a larger difference than all the ends.
     """
-    count = z.shape[1]
+    count = ascending.shape[1]
     starts = np.arange(0, count, _RUN)
-    first = ndtr(z[:, starts])
-    following = np.concatenate([first[:, 1:], ndtr(z[:, -1:])], axis=1)
-    found = _largest(first, starts, count)
     ends = np.minimum(starts + _RUN, count)
+    at = ascending[:, np.append(starts, count - 1)]
+    phi = ndtr((at - mean[:, None]) / sd[:, None])
+    first, following = phi[:, :-1], phi[:, 1:]
+    found = _largest(first, starts, count)
     bound = np.maximum(ends / count - first, following - starts / count)
     channels, runs = np.nonzero(bound > found[:, None])
     places = np.minimum(starts[runs][:, None] + np.arange(_RUN), count - 1)
-    inside = _largest(ndtr(z[channels[:, None], places]), places, count)
+    some = channels[:, None]
+    inside = _largest(ndtr((ascending[some, places] - mean[some]) / sd[some]), places, count)
     np.maximum.at(found, channels, inside)
     return found
 
@@ -134,17 +132,52 @@ def _largest(expected: np.ndarray, places: np.ndarray, count: int) -> np.ndarray
     return np.maximum((places + 1) / count - expected, expected - places / count).max(axis=1)
 
 
-def histogram(z: np.ndarray) -> np.ndarray:
+def histogram(ascending: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
     """Return how many values are between the EDGES, shape (channels, 14); the ends are open.
 
-    Args: z: as for `normal_distance`.
+    Args: as for `normal_distance`. A channel whose sd is NaN has no counts, nor has a NaN.
 
-    >>> histogram(np.array([[-9.0, 0.1, 0.2, 3.0]])).tolist()
+    >>> histogram(np.array([[-9.0, 0.1, 0.2, 3.0]]), np.zeros(1), np.ones(1)).tolist()
     [[1, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 1]]
     """
-    below = np.array([channel.searchsorted(EDGES) for channel in z])
-    known = np.count_nonzero(~np.isnan(z), axis=1)  # these are sorted to the end
-    return np.diff(below, prepend=0, append=known[:, None])
+    edges = np.full((len(sd), len(EDGES) + 1), np.inf, ascending.dtype)
+    edges[:, :-1] = mean[:, None] + sd[:, None] * EDGES
+    edges[np.isnan(sd)] = -np.inf
+    below = [channel.searchsorted(each) for channel, each in zip(ascending, edges, strict=True)]
+    return np.diff(np.array(below), prepend=0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """The positions that a sample keeps: how many the stream had, and the smallest hashes."""
+
+    seen: int
+    hashes: np.ndarray  # ascending
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a batch changes: which of its rows are taken, and the order of all that are kept."""
+
+    kept: _Kept
+    chosen: np.ndarray
+    order: np.ndarray
+
+
+_NONE = _Kept(0, np.zeros(0, np.uint64))
+
+
+@lru_cache(maxsize=64)  # points of a network have as many positions as those next to them
+def _step(kept: _Kept, count: int, size: int) -> _Step:
+    """Return the step from what is kept by `count` more positions to at most `size`."""
+    hashes = _hashed(kept.seen, count)
+    full = len(kept.hashes) == size
+    chosen = np.flatnonzero(hashes < kept.hashes[-1]) if full else np.arange(count)
+    if len(chosen) > size:
+        chosen = chosen[np.argpartition(hashes[chosen], size - 1)[:size]]
+    every = np.concatenate([kept.hashes, hashes[chosen]])
+    order = np.argsort(every)[:size]
+    return _Step(_Kept(kept.seen + count, every[order]), chosen, order)
 
 
 def _hashed(start: int, count: int) -> np.ndarray:
@@ -155,8 +188,4 @@ def _hashed(start: int, count: int) -> np.ndarray:
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         x ^= x >> np.uint64(31)
-    x.flags.writeable = False
     return x
-
-
-_known = lru_cache(maxsize=4)(_hashed)  # a point has as many positions as those next to it

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -23,8 +23,10 @@ from ..graph import Graph
 from .channels import Channels
 
 Each = Callable[[str, np.ndarray], None]
+_One = TypeVar("_One")
+_Other = TypeVar("_Other")
 Watch = Callable[[Sequence[str], Iterator[list[np.ndarray]], Each], None]
-_THREADS = min(4, os.cpu_count() or 1)
+_MANY = 4  # cores
 _MOST = 1 << 26  # bytes that wait to be measured
 
 
@@ -112,16 +114,41 @@ def seen(node: str, layer: str, roles: Sequence[tuple[str, str]], channels: Chan
     return Seen(node, layer, tuple(roles), *given, channels.statistics(), rank)
 
 
+def in_threads(function: Callable[[_One], _Other], items: Iterable[_One]) -> list[_Other]:
+    """Return what a function makes of each item, computed in threads with one of BLAS each."""
+    with _limited("blas", "numpy", 1), ThreadPoolExecutor(min(4, _cores())) as pool:
+        return list(pool.map(function, items))
+
+
 @contextmanager
-def threads() -> Iterator[ThreadPoolExecutor]:
-    """Give threads to measure in; NumPy lets them run while a model computes.
+def threads() -> Iterator[list[ThreadPoolExecutor]]:
+    """Give threads to measure in while a model computes; PyTorch keeps the other cores.
 
     NumPy's BLAS has one thread in them: more would cost more time than such small products take.
     """
-    blas = ThreadpoolController()
-    own = [found["filepath"] for found in blas.info() if "numpy" in found["filepath"]]
-    with blas.select(filepath=own).limit(limits=1), ThreadPoolExecutor(_THREADS) as pool:
-        yield pool
+    number = 1 if _cores() < _MANY else 2  # more would wait for Python's lock
+    with ExitStack() as stack:
+        stack.enter_context(_limited("blas", "numpy", 1))
+        stack.enter_context(_limited("openmp", "", max(1, _cores() - number)))
+        yield [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(number)]
+
+
+@contextmanager
+def _limited(kind: str, path: str, most: int) -> Iterator[None]:
+    """Let libraries of a kind, with this text in their paths, have at most so many threads."""
+    libraries = ThreadpoolController()
+    large = [
+        found["filepath"]
+        for found in libraries.info()
+        if found["user_api"] == kind and path in found["filepath"] and found["num_threads"] > most
+    ]
+    with libraries.select(filepath=large).limit(limits=most):
+        yield
+
+
+def _cores() -> int:
+    known = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return known or 1
 
 
 def measure(
@@ -140,11 +167,10 @@ def measure(
     def counted() -> Iterator[list[np.ndarray]]:
         nonlocal number
         for batch in batches:
-            queue.wait()
             number += 1
             yield batch
 
-    def not_finite(name: str) -> InputError:
+    def not_finite(name: str, number: int) -> InputError:
         first = sum(len(batch[0]) for batch in batches[:number])
         last = first + len(batches[number][0]) - 1
         return InputError(
@@ -152,43 +178,45 @@ def measure(
             f"batch {number} (examples {first} to {last})."
         )
 
-    with threads() as pool:
-        queue = _Queue(pool, streams, not_finite)
-        watch(list(streams), counted(), queue.add)
+    with threads() as pools:
+        queue = _Queue(pools, streams, not_finite)
+        watch(list(streams), counted(), lambda name, value: queue.add(name, value, number))
         queue.wait()
-    return queue.found
+    return set(queue.places)
 
 
 class _Queue:
-    """Values that threads add to their streams, in order; they take a bounded amount of memory."""
+    """Values that threads add to their streams; those that wait take a bounded amount of memory.
+
+    A point has one thread, so that its values stay in order.
+    """
 
     def __init__(
         self,
-        pool: ThreadPoolExecutor,
+        pools: Sequence[ThreadPoolExecutor],
         streams: Mapping[str, Channels],
-        not_finite: Callable[[str], InputError],
+        not_finite: Callable[[str, int], InputError],
     ) -> None:
-        self._pool, self._streams, self._not_finite = pool, streams, not_finite
-        self._waiting: deque[tuple[str, int, Future[bool]]] = deque()
-        self.found: set[str] = set()
+        self._pools, self._streams, self._not_finite = pools, streams, not_finite
+        self._waiting: deque[tuple[str, int, int, Future[bool]]] = deque()
+        self._size = 0
+        self.places: dict[str, int] = {}  # of the points, in the order in which they came
 
-    def add(self, name: str, value: np.ndarray) -> None:
-        self.found.add(name)
-        if any(name == waiting for waiting, *_ in self._waiting):
-            self.wait()
-        value = np.asarray(value)
-        job = self._pool.submit(self._streams[name].add, value)
-        self._waiting.append((name, value.nbytes, job))
+    def add(self, name: str, value: np.ndarray, batch: int) -> None:
+        own = np.array(value, order="K")  # the model may change it in place
+        place = self.places.setdefault(name, len(self.places))
+        job = self._pools[place % len(self._pools)].submit(self._streams[name].add, own)
+        self._waiting.append((name, batch, own.nbytes, job))
+        self._size += own.nbytes
         self.wait(_MOST)
 
     def wait(self, most: int = 0) -> None:
         """Wait until at most so many bytes are left; a value that isn't finite raises."""
-        size = sum(size for _, size, _ in self._waiting)
-        while self._waiting and size > most:
-            name, own, job = self._waiting.popleft()
-            size -= own
+        while self._waiting and self._size > most:
+            name, batch, size, job = self._waiting.popleft()
+            self._size -= size
             if not job.result():
-                raise self._not_finite(name)
+                raise self._not_finite(name, batch)
 
 
 def middle(values: np.ndarray) -> float | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..phrases import count
 from ..version import __version__
 from .place import place_of_norm
 
@@ -27,6 +28,7 @@ def card_of(
     question: str = "",
     name: str = "",
     usual: Mapping[str, Any] | None = None,
+    depth: Callable[[Mapping[str, Any]], int | None] = lambda options: None,
 ) -> dict[str, Any]:
     """Return the card of a study's document (schema relucate.compare/2) as JSON-ready data.
 
@@ -38,6 +40,7 @@ def card_of(
         question: what the study was made to answer.
         name: of the card, by default from the model, the data and the date.
         usual: the builder's defaults of `act` and `norm`, if they are known.
+        depth: returns the network's depth for the builder's options, if it can be known.
     Raises: InputError: a document of another schema, or one whose runs weren't trained by this
     package: scores from elsewhere, a training of one's own.
     """
@@ -56,7 +59,7 @@ def card_of(
             "checked": "made by relucate compare",
             "own": True,
         },
-        "rows": [_row(study, arms, usual or {}) for arms in _choices(study)],
+        "rows": [_row(study, arms, usual or {}, depth) for arms in _choices(study)],
         "made": {
             "version": __version__,
             "commit": commit(),
@@ -121,11 +124,14 @@ def _settings(study: Mapping[str, Any], arms: list[dict[str, Any]]) -> list[str]
             each = (f"{value} {place_of_norm(order) or order}" for order, value in own.items())
             found.append(f"{name} {', '.join(each)}")
     recipe = {**study["recipe"], **arms[0]["options"]}
-    return [*found, f"{recipe['epochs']} epochs", f"batch {recipe['batch_size']}"]
+    return [*found, count(recipe["epochs"], "epoch"), f"batch {recipe['batch_size']}"]
 
 
 def _row(
-    study: Mapping[str, Any], arms: list[dict[str, Any]], usual: Mapping[str, Any]
+    study: Mapping[str, Any],
+    arms: list[dict[str, Any]],
+    usual: Mapping[str, Any],
+    depth: Callable[[Mapping[str, Any]], int | None],
 ) -> dict[str, Any]:
     metric, options = study["metric"], {**study["model"]["options"], **arms[0]["options"]}
     scale, named = metric["scale"], {"act": UNKNOWN, "norm": UNKNOWN, **usual, **options}
@@ -134,6 +140,8 @@ def _row(
         "data": f"{study['data']['name'].rpartition('/')[2]}, {study['data']['train']:,} examples",
         "act": str(named["act"]),
         "norm": str(named["norm"]),
+        "task": study["task"]["name"],
+        "depth": depth(options),
         "metric": metric["name"],
         "unit": "%" if metric["unit"] == _PERCENT else metric["unit"],
         "lower_is_better": metric["direction"] == "lower",

@@ -49,6 +49,7 @@ class Result:
     scores: by order or other arrangement, each with "value", and "sd" over runs where it is known.
     interval: of after minus before, in `unit`, if the study has one.
     runs: for each score; tuned: whether each order had its own best learning rate.
+    depth: linear layers on the network's longest path, if it is known.
     """
 
     study: Study
@@ -67,6 +68,7 @@ class Result:
     setting: str = ""
     interval: tuple[float, float] | None = None
     verdict: str = ""
+    depth: int | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -156,10 +158,12 @@ def matching(
     data: str | None = None,
     task: str | None = None,
     norm: str | None = None,
+    depth: int | None = None,
 ) -> list[Result]:
     """Return the results that fit: act, task and norm by name, net and data by a part of it.
 
-    Case and punctuation don't count, and swish is silu.
+    Case and punctuation don't count, and swish is silu. A depth fits from its half to its double,
+    and where it isn't known.
 
     >>> sorted({r.net for r in matching(known(), act="softsign")})
     ['VGG16']
@@ -171,6 +175,7 @@ def matching(
         for result in results
         if all(v is None or _same(getattr(result, k), v) for k, v in exact.items())
         and all(v is None or _plain(v) in _plain(getattr(result, k)) for k, v in part.items())
+        and (depth is None or result.depth is None or 0.5 <= result.depth / depth <= 2)
     ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from relucate.phrases import count, some
 from relucate.report.effects import Effect, effects
-from relucate.report.facts import headline, identical, short_names, span, unpaired
+from relucate.report.facts import NO_RESULT, headline, identical, short_names, span, unpaired
 from relucate.report.numbers import MISSING, Units, duration, known, level_percent
 from relucate.stats.sequential import MONITORED
 
@@ -95,6 +95,8 @@ def _difference(study: Study) -> tuple[str, str, str]:
 
 def _interval(found: Study, study: Study, units: Units) -> str:
     """Return an interval in words, or why there is none."""
+    if not known(found["estimate"]):
+        return NO_RESULT
     if identical(found, study["pairs"]):
         return f"the same in all {count(study['pairs'], 'pair')}"
     if not known(found["low"]):
@@ -109,7 +111,7 @@ def _several(study: Study) -> tuple[str, str, str]:
     units = Units.of_study(study)
     rows = [row for row in effects(study) if known(row.estimate)]
     if not rows:
-        return "largest difference", MISSING, "no pair has a result in both arms"
+        return "largest difference", MISSING, NO_RESULT
     row = max(rows, key=lambda row: abs(row.estimate or 0.0))
     ends = units.interval(row.low, row.high)
     interval = "" if ends == MISSING else f"; interval {ends}"
@@ -122,7 +124,7 @@ def _means(study: Study) -> tuple[str, str, str]:
     """Return the best arm's mean score, and the first comparison's other one."""
     units, short = Units.of_study(study), short_names(study)
     lower = units.metric.lower_is_better
-    arms = [arm for arm in study["arms"] if known(arm["mean"]) and not _all_lost(arm)]
+    arms = [arm for arm in study["arms"] if known(arm["mean"])]
     name = f"mean {units.metric.name}"
     if not arms:
         return name, MISSING, "no run has a score"
@@ -133,10 +135,6 @@ def _means(study: Study) -> tuple[str, str, str]:
         what = "" if len(study["arms"]) == 2 else "next "
         about += f"; {what}{short[rest[0]['label']]} {units.valued(rest[0]['mean'])}"
     return name, units.valued(best["mean"]), about
-
-
-def _all_lost(arm: Study) -> bool:
-    return arm["n"] > 0 and arm["diverged"] >= arm["n"]
 
 
 def _pairs(study: Study) -> tuple[str, str, str]:
@@ -198,7 +196,12 @@ def _tuned(study: Study) -> str:
     same = found["same_rate"]["comparisons"][0]
     if same.get("verdict", study["verdict"]) == study["verdict"]:
         return ""
-    return f"With one rate for all arms, {found['same_rate']['lr']:g}, it is {same['verdict']}."
+    return f"At one rate for all arms, {found['same_rate']['lr']:g}: {_said(same)}"
+
+
+def _said(comparison: Study) -> str:
+    """Return what a comparison found, in one clause with its interval."""
+    return comparison["sentence"].split(". ")[0].rstrip(".") + "."
 
 
 def _new_examples(study: Study) -> str:

@@ -19,8 +19,8 @@ from .rendering import render
 from .terminal import displayable, rendered, simple_table
 
 _HEADER = ("network", "data", "act", "before", "after", "difference", "runs")
-_OWN_HEADER = ("network", "data", "act", "trained", "difference", "interval", "pairs")
-_OWN = "Measured with relucate compare: after minus before"
+_OWN_HEADER = ("act", "trained", "difference", "interval", "pairs")
+_OWN = "Measured with relucate compare"
 _RIGHT = {"before", "after", "difference", "interval", "runs", "pairs"}
 _NONE = "-"
 _WIDE = 70  # columns, in which numbers needn't fold
@@ -66,13 +66,19 @@ def _parts(found: dict[str, Any], every: bool, whole: Collection[str]) -> Iterat
 
 def headline(found: dict[str, Any]) -> str:
     """Return one sentence: how many results fit, and to what they were limited."""
-    asked = ", ".join(f"{name} {value}" for name, value in found["asked"].items())
+    asked = ", ".join(_asked(name, value) for name, value in found["asked"].items())
     number = len(found["results"])
     sources = len({result["study"]["id"] for result in found["results"]})
     if not number:
         return f"Nothing is known for {asked}: `relucate compare` measures it on your own network."
     limited = f" for {asked}" if asked else ""
     return f"{count(number, 'result')} from {count(sources, 'source')}{limited}."
+
+
+def _asked(name: str, value: Any) -> str:
+    if name == "depth":
+        return f"{(value + 1) // 2} to {count(2 * value, 'layer')} deep"
+    return f"{name} {value}"
 
 
 def sums(found: dict[str, Any]) -> Iterator[str]:
@@ -96,7 +102,7 @@ def sums(found: dict[str, Any]) -> Iterator[str]:
 def tables(
     found: dict[str, Any], every: bool = False
 ) -> Iterator[tuple[str, tuple[str, ...], list[list[str]]]]:
-    """Yield title, header and rows: one table of our own results, one for every other source.
+    """Yield title, header and rows: a table for each source, of our own for each net and data.
 
     Results that have one order only are there if `every` is set.
     """
@@ -104,12 +110,13 @@ def tables(
     for result in found["results"]:
         both = result["difference"] is not None
         if result["axis"] == "order" and (both or every):
-            key = "" if result["study"]["own"] else result["study"]["id"]
+            study = result["study"]
+            key = _place(result) if study["own"] else study["id"]
             sources.setdefault(key, []).append(result)
     for key, rows in sources.items():
         study = rows[0]["study"]
-        if not key:
-            yield _own_table(rows, asked="act" in found["asked"])
+        if study["own"]:
+            yield key, *_own_table(rows, asked="act" in found["asked"])
             continue
         year = f", {study['year']}" if study["year"] else ""
         yield f"{study['authors']}: {study['title']}{year}", _HEADER, [_row(row) for row in rows]
@@ -117,19 +124,23 @@ def tables(
 
 def _own_table(
     results: list[dict[str, Any]], asked: bool
-) -> tuple[str, tuple[str, ...], list[list[str]]]:
-    """Return title, header and rows of our own results; asked: for one activation, not shown."""
+) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Return header and rows of our own results; asked: for one activation, not shown."""
     shown = [i for i, name in enumerate(_OWN_HEADER) if not (asked and name == "act")]
     rows = [[_own_row(result)[i] for i in shown] for result in results]
-    return _OWN, tuple(_OWN_HEADER[i] for i in shown), rows
+    return tuple(_OWN_HEADER[i] for i in shown), rows
+
+
+def _place(result: dict[str, Any]) -> str:
+    data = result["data"].partition(",")[0].removesuffix(".npz")
+    metric = "" if result["unit"] == "%" else f", {result['metric']}"
+    return f"{_OWN}: {result['net']} on {data}{metric}"
 
 
 def _own_row(result: dict[str, Any]) -> list[str]:
     words = [result["setting"], *([f"{result['norm']} norm"] if result["norm"] != "batch" else [])]
     difference, _, interval = _difference(result).partition(" (")
     return [
-        result["net"],
-        result["data"].partition(",")[0].removesuffix(".npz"),
         result["act"],
         ", ".join(words),
         difference,

@@ -15,6 +15,7 @@ from relucate.train.metric import ACCURACY
 
 FIRST_SCHEMA, SCHEMA = "relucate.compare/1", "relucate.compare/2"
 SAME = "same in all pairs"  # instead of an interval
+NO_RESULT = "no pair has a result in both arms"
 LOOKED_AT = 3  # with this many pairs a difference has an interval unless it is always the same
 
 
@@ -49,7 +50,51 @@ def _upgraded(study: dict[str, Any]) -> dict[str, Any]:
 def each_metric(study: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the documents of a study's metrics, one unless several share its error."""
     first = {key: value for key, value in study.items() if key != "further"}
-    return [first, *(study.get("further") or [])]
+    return [measured(one) for one in (first, *(study.get("further") or []))]
+
+
+def all_lost(arm: dict[str, Any]) -> bool:
+    """Return whether every run of an arm diverged, so that nothing was measured."""
+    return arm["n"] > 0 and arm["diverged"] >= arm["n"]
+
+
+def measured(study: dict[str, Any]) -> dict[str, Any]:
+    """Return a study without the numbers that only stand for diverged runs.
+
+    A diverged run counts with the worst score. An arm of which every run diverged has no mean, and
+    two such arms have no difference.
+    """
+    lost = {arm["label"] for arm in study["arms"] if all_lost(arm)}
+    if not lost:
+        return study
+    found = [_without_difference(one, lost) for one in study["comparisons"]]
+    top = {key: found[0][key] for key in ("difference", "differences") if key in found[0]}
+    arms = [
+        arm | ({"mean": None, "sd": None} if arm["label"] in lost else {}) for arm in study["arms"]
+    ]
+    table = [_row_without(row, lost) for row in study.get("table") or []]
+    return {**study, **top, "comparisons": found, "arms": arms, "table": table}
+
+
+_NO_ENDS = {"estimate": None, "low": None, "high": None}
+
+
+def _without_difference(comparison: dict[str, Any], lost: set[str]) -> dict[str, Any]:
+    if not {comparison["arm"], comparison["against"]} <= lost:
+        return comparison
+    nothing = {**comparison["difference"], **_NO_ENDS}
+    return {**comparison, "difference": nothing, "differences": [], "correlation": None}
+
+
+def _row_without(row: dict[str, Any], lost: set[str]) -> dict[str, Any]:
+    """Return a row of the table of values without what its diverged arms stand for."""
+    orders = {cell["order"] for cell in row["cells"] if cell["arm"] in lost}
+    cells = [cell | ({"mean": None} if cell["arm"] in lost else {}) for cell in row["cells"]]
+    effects = [
+        found | (_NO_ENDS if {found["order"], found.get("against")} <= orders else {})
+        for found in row["effects"]
+    ]
+    return {**row, "cells": cells, "effects": effects}
 
 
 def source(study: dict[str, Any]) -> str:
@@ -173,7 +218,7 @@ def difference_text(difference: dict[str, Any], level: float, pairs: int, units:
     '+0.40 points, the same in all 9 pairs (sign test)'
     """
     if not known(difference["estimate"]):
-        return "no difference: no pair has a result in both arms"
+        return f"no difference: {NO_RESULT}"
     ends = units.interval(difference["low"], difference["high"])
     at = level_percent(difference.get("level") or level)
     words = "no interval" if ends == MISSING else f"{at} interval {ends}"

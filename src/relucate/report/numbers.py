@@ -60,7 +60,9 @@ class Units:
         return self._text(score, "")
 
     def valued(self, score: float | None) -> str:
-        """Return a score with its unit."""
+        """Return a score with its unit, if it is known."""
+        if not known(score):
+            return MISSING
         return f"{self.value(score)} {self.metric.value_unit}".rstrip()
 
     def difference(self, value: float | None) -> str:
@@ -74,8 +76,8 @@ class Units:
         return self._text(value, "+")
 
     def differing(self, value: float | None) -> str:
-        """Return a difference of two scores with its unit."""
-        return self.metric.amount(self.difference(value))
+        """Return a difference of two scores with its unit, if it is known."""
+        return MISSING if not known(value) else self.metric.amount(self.difference(value))
 
     def interval(self, low: float | None, high: float | None) -> str:
         """Return both ends of an interval.

@@ -34,11 +34,13 @@ if TYPE_CHECKING:
 FEW = 24  # sites: more are shown by groups
 _NAMED = 12  # sites: more are numbered in the picture
 _LEGEND = (
-    "Medians over the channels. skew: |skewness| before and behind the activation. norm reads, "
-    "next reads: how far what the norm and the next layer read is from a normal distribution "
-    "(Kolmogorov's distance, 0 to 1). zeros: share of exact zeros that the next layer reads. rank: "
-    "effective rank of what it reads. dead: channels that have one value on all the data."
+    "Medians over the channels. skew: |skewness| before and behind the activation. {reads} is from "
+    "a normal distribution (Kolmogorov's distance, 0 to 1). zeros: share of exact zeros that the "
+    "next layer reads. rank: effective rank of what it reads. dead: channels that have one value "
+    "on all the data."
 )
+_READS = "norm reads, next reads: how far what the norm and the next layer read"
+_NEXT_READS = "next reads: how far what the next layer reads"
 
 
 def print_probe(probe: dict[str, Any], console: Console, *, every: bool = False) -> None:
@@ -64,12 +66,12 @@ def _parts(probe: dict[str, Any], every: bool) -> Iterator[RenderableType]:
     header, rows = table(probe, every)
     sides = [(name, "left" if name in _LEFT else "right") for name in header]
     yield Padding(simple_table(sides, rows, gap=2), (0, 0, 0, 2))
-    yield Text("\n" + _LEGEND, style="dim")
+    yield Text("\n" + _legend(probe), style="dim")
     yield Text("")
     if (back := gradient_table(probe, every)) is not None:
         sides = [(name, "left" if name in _LEFT else "right") for name in back[0]]
         yield Padding(simple_table(sides, back[1], gap=2), (0, 0, 0, 2))
-        yield Text("\n" + GRADIENTS, style="dim")
+        yield Text("\n" + about_gradients(probe), style="dim")
         yield Text("")
     said = Table.grid(padding=(0, 1))
     for claim in probe["claims"]:
@@ -78,11 +80,29 @@ def _parts(probe: dict[str, Any], every: bool) -> Iterator[RenderableType]:
     yield from (Text(line, style="yellow") for line in notes(probe))
 
 
-GRADIENTS = (
+_GRADIENTS = (
     "Size (root mean square, median over the channels) of the gradients of each example's loss at "
-    "the outputs of the linear layer, the norm and the activation, and at what the norm and the "
-    "next layer read."
+    "the outputs of the linear layer{norm} and the activation, and at what {reader} next layer "
+    "read{s}."
 )
+
+
+def about_gradients(probe: dict[str, Any]) -> str:
+    """Return what the table of gradients shows."""
+    if has_norms(probe):
+        return _GRADIENTS.format(norm=", the norm", reader="the norm and the", s="")
+    return _GRADIENTS.format(norm="", reader="the", s="s")
+
+
+def has_norms(probe: dict[str, Any]) -> bool:
+    """Return whether the sites are norms; otherwise they are activations."""
+    return any(site["norm"] for site in probe["sites"])
+
+
+def _legend(probe: dict[str, Any]) -> str:
+    return _LEGEND.format(reads=_READS if has_norms(probe) else _NEXT_READS)
+
+
 _LEFT = {"norm", "layer", "activation", "act", "order"}
 
 
@@ -94,10 +114,26 @@ def headline(probe: dict[str, Any]) -> str:
     return f"{name}: {count(sites, noun)}, {points}, {count(probe['examples'], 'example')}."
 
 
-def table(probe: dict[str, Any], every: bool = False) -> tuple[list[str], list[list[str]]]:
+def table(probe: dict[str, Any], every: bool = False) -> _Cells:
     """Return the header and a row for each site, or for each group of them."""
-    figures = ["skew\nbefore", "skew\nbehind", "norm\nreads", "next\nreads", "zeros"]
+    figures = ["skew\nbefore", "skew\nbehind", _NORM_READS, "next\nreads", "zeros"]
     figures += ["rank", "dead"]
+    left_out = set() if has_norms(probe) else {_NORM_READS}
+    return _without(_table(probe, every, figures), left_out)
+
+
+_NORM_READS = "norm\nreads"
+_Cells = tuple[list[str], list[list[str]]]  # a header and rows
+
+
+def _without(given: _Cells, headings: set[str]) -> _Cells:
+    """Return a header and rows without the columns of some headings."""
+    header, rows = given
+    kept = [k for k, name in enumerate(header) if name not in headings]
+    return [header[k] for k in kept], [[row[k] for k in kept] for row in rows]
+
+
+def _table(probe: dict[str, Any], every: bool, figures: list[str]) -> _Cells:
     rows = [(site, _row(probe, site)) for site in probe["sites"]]
     if len(rows) <= FEW or every:
         first = "norm" if probe["sites"][0]["norm"] else "layer"
@@ -127,12 +163,15 @@ _SIZES = {
 }
 
 
-def gradient_table(
-    probe: dict[str, Any], every: bool = False
-) -> tuple[list[str], list[list[str]]] | None:
+def gradient_table(probe: dict[str, Any], every: bool = False) -> _Cells | None:
     """Return the sizes of the gradients by role, per site or group; None without gradients."""
     if not probe["gradients"]:
         return None
+    left_out = set() if has_norms(probe) else {_SIZES["norm_in"], _SIZES["norm_out"]}
+    return _without(_gradient_table(probe, every), left_out)
+
+
+def _gradient_table(probe: dict[str, Any], every: bool) -> _Cells:
     sizes = {point["node"]: point["summary"]["rms"] for point in probe["gradients"]}
     rows: Rows = [
         (site, {role: sizes.get(site["points"].get(role)) for role in _SIZES})
@@ -215,9 +254,9 @@ def probe_html(probe: dict[str, Any]) -> str:
         headline=headline(probe),
         header=header,
         rows=rows,
-        legend=_LEGEND,
+        legend=_legend(probe),
         gradients=gradient_table(probe),
-        about_gradients=GRADIENTS,
+        about_gradients=about_gradients(probe),
         claims=[claim["text"] for claim in probe["claims"]],
         notes=notes(probe),
         figure=Markup(channels_svg(probe)),
@@ -313,7 +352,7 @@ KINDS: dict[str, tuple[Draw, str, float]] = {  # with the title and height (inch
 
 
 def _roles(probe: dict[str, Any]) -> list[tuple[str, str]]:
-    if any(site["norm"] for site in probe["sites"]):
+    if has_norms(probe):
         return [("norm_in", "norm reads"), ("next", "next layer reads")]
     return [("act_in", "before the activation"), ("act_out", "behind the activation")]
 
@@ -343,7 +382,7 @@ def _depth(axes: Axes, probe: dict[str, Any], ink: Ink) -> None:
     """Give axes the sites as their x axis, the legend and the theme's colours."""
     sites = probe["sites"]
     axes.set_xlim(0.6, len(sites) + 0.4)
-    norms = any(site["norm"] for site in sites)
+    norms = has_norms(probe)
     if len(sites) <= _NAMED:
         names = [_short(site["name"]) for site in sites]
         places = range(1, len(sites) + 1)

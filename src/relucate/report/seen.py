@@ -15,7 +15,7 @@ from ..errors import InputError, unknown
 from ..phrases import count
 from . import panels
 from .facts import short_names
-from .plots import in_style, new_figure, shown, svg_of
+from .plots import in_style, new_figure, shown, svg_of, titled
 from .plots.style import Pen
 
 Study = dict[str, Any]
@@ -118,7 +118,7 @@ def plot(study: Study, kind: str, ax: Any = None, *, dark: bool = False) -> Any:
     with in_style():
         if ax is None:
             title, _, height = KINDS[kind]
-            ax = shown(title, height, Pen(panels.theme(dark)))
+            ax = shown(titled(title, study), height, Pen(panels.theme(dark)))
         _DRAW[kind](ax, arms, panels.theme(dark))
     return ax
 

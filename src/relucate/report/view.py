@@ -21,7 +21,7 @@ from relucate.report.facts import (
     span,
     unpaired,
 )
-from relucate.report.numbers import Units, duration, known, level_percent, plain, whole
+from relucate.report.numbers import MISSING, Units, duration, known, level_percent, plain, whole
 from relucate.train.metric import Metric
 
 
@@ -113,9 +113,13 @@ def badge(word: str) -> dict[str, str]:
 def key_numbers(study: dict[str, Any]) -> list[dict[str, str]]:
     """Return the three numbers that matter: name, value and a short explanation."""
     return [
-        {"name": row["name"], "value": minus(row["value"]), "about": minus(row["about"])}
+        {"name": row["name"], "value": _value(row["value"]), "about": minus(row["about"])}
         for row in answer.keys(study)
     ]
+
+
+def _value(text: str) -> str:
+    return typographic(text) if text == MISSING else minus(text)
 
 
 def _runs(comparison: dict[str, Any]) -> str:
@@ -156,8 +160,8 @@ def arm_table(study: dict[str, Any]) -> dict[str, Any]:
             **mark,
             "words": words if (words := arm.get("words") or "") != arm["label"] else "",
             "winner": arm["label"] == sole_winner(study),
-            "mean": _unless_lost(arm, units.value(arm["mean"])),
-            "sd": _unless_lost(arm, units.value(arm["sd"])),
+            "mean": typographic(units.value(arm["mean"])),
+            "sd": typographic(units.value(arm["sd"])),
             "parameters": typographic(whole(arm["parameters"])),
             "norm_parameters": typographic(whole(arm["norm_parameters"])),
             "seconds": duration(arm["seconds"]),
@@ -176,11 +180,6 @@ def arm_table(study: dict[str, Any]) -> dict[str, Any]:
         "sized": any(arm["parameters"] is not None for arm in study["arms"]),
         "counted": _counted(study, units),
     }
-
-
-def _unless_lost(arm: dict[str, Any], text: str) -> str:
-    """Return a number's text, or a dash where every run diverged, so that nothing was measured."""
-    return "–" if arm["n"] and arm["diverged"] >= arm["n"] else typographic(text)
 
 
 def _counted(study: dict[str, Any], units: Units) -> str:
@@ -267,7 +266,36 @@ def pair_table(study: dict[str, Any]) -> dict[str, Any]:
         }
         for seed in dict.fromkeys(run["seed"] for run in study["runs"])
     ]
-    return {"rows": rows, "arms": marks(study)}
+    differences = 0 if unpaired(study) else len(by_seed)
+    return {
+        "rows": rows,
+        "arms": marks(study),
+        "parts": _parts(len(study["arms"]), differences),
+    }
+
+
+PAPER = 7  # columns of scores that fit across a printed page
+
+Part = tuple[slice, slice]
+
+
+def _parts(arms: int, differences: int) -> list[Part]:
+    """Return which arms and which differences are in one table: all of them, or a few at a time.
+
+    >>> [(a.stop, d.stop) for a, d in _parts(2, 1)], len(_parts(8, 7))
+    ([(2, 1)], 3)
+    """
+    if arms + differences <= PAPER:
+        return [(slice(arms), slice(differences))]
+    nothing = slice(0)
+    return [
+        *((few, nothing) for few in _few(arms)),
+        *((nothing, few) for few in _few(differences)),
+    ]
+
+
+def _few(number: int) -> list[slice]:
+    return [slice(start, start + PAPER) for start in range(0, number, PAPER)]
 
 
 def _metric(run: dict[str, Any] | None, units: Units) -> dict[str, str]:

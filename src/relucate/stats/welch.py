@@ -77,7 +77,7 @@ def welch_difference(a: Scores, b: Scores, *, level: float = 0.95) -> UnpairedDi
         )
     half = sd = None
     if sd_a is not None and sd_b is not None:
-        half, sd = _half_width(sd_a, sd_b, len(a), len(b), level), math.hypot(sd_a, sd_b)
+        half, sd = welch_half_width(sd_a, sd_b, len(a), len(b), level), math.hypot(sd_a, sd_b)
     estimate = mean_b - mean_a
     return UnpairedDifference(
         estimate=estimate,
@@ -92,7 +92,8 @@ def welch_difference(a: Scores, b: Scores, *, level: float = 0.95) -> UnpairedDi
     )
 
 
-def _half_width(sd_a: float, sd_b: float, n_a: int, n_b: int, level: float) -> float:
+def welch_half_width(sd_a: float, sd_b: float, n_a: int, n_b: int, level: float) -> float:
+    """Return half the width of Welch's interval for sds over n runs each, not both 0."""
     from scipy.special import stdtrit
 
     # Divided by the larger, so that no square underflows.

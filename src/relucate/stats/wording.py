@@ -9,6 +9,7 @@ Called by `study`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from relucate.phrases import Words, count
@@ -48,6 +49,7 @@ def dependence(
     values: tuple[str, str],
     metric: Metric,
     diverged: tuple[int, int] = (0, 0),
+    over: Sequence[str] = (),
 ) -> str:
     """Return a sentence on whether an order's effect depends on a factor.
 
@@ -57,6 +59,7 @@ def dependence(
         factor, values: the varied option, and its two values.
         metric: what was scored.
         diverged: number of diverged runs with each value.
+        over: the other factors, which the effect is the mean over.
 
     >>> from relucate.stats import decide, paired_difference
     >>> d = paired_difference([0.00, 0.01, 0.00, 0.01], [0.03, 0.03, 0.03, 0.04])
@@ -67,6 +70,7 @@ def dependence(
     """
     view = _view(verdict, _as_words(arm), _as_words(against), metric)
     effect = f"effect of {view.arm.subject} against {view.against.other}"
+    effect += f", averaged over {' and '.join(over)}," if over else ""
     if verdict.reason == "all runs diverged":
         lost = " or ".join(values[k] for k in (0, 1) if diverged[k] == max(diverged))
         why = f"every run with {lost} diverged"

@@ -31,9 +31,15 @@ def in_words(outcome: StudyResults[Comparison], contrast: Contrast) -> tuple[Wor
 
 
 def effect_in_words(outcome: StudyResults[Comparison], asked: Interaction) -> tuple[Words, Words]:
-    """Return what to call the order whose effect is the question, and the reference."""
+    """Return what to call the order whose effect is the question, and the reference.
+
+    The effect is the mean over the other factors, so the activation is named if it is always the
+    same one.
+    """
+    arms = [arm for rows in (asked.low, asked.high) for row in rows for arm in row]
+    names = {outcome.plan.activation(outcome.inspection, arm) for arm in arms}
     against, arm = (_named(outcome, which, without=True) for which in asked.low[0])
-    if asked.factor == _ACTIVATION:
+    if len(names) > 1:
         arm, against = Named(arm.order), Named(against.order)
     return phrases.in_words(arm, against)
 

@@ -108,6 +108,9 @@ def check_own(draft: Draft, calls: Collection[str]) -> None:
             for other in sorted(draft.users(node, role) - set(calls)):
                 user = draft.nodes[other].layer_name
                 raise Blocked(f"'{node.layer_name}' shares its {role} with '{user}'")
+        for other in sorted(draft.sharing(node) - set(calls)):
+            user = draft.nodes[other].layer_name
+            raise Blocked(f"'{user}' is computed from tensors of '{node.layer_name}'")
 
 
 def _node(site: Site, token: str) -> str:

@@ -75,7 +75,8 @@ def plan_writable(
     while more := {n: why for n, why in unwritable(edit.graph).items() if n not in left}:
         left.update(more)
         edit = plan(left)
-    if left and not edit.done:
+    stuck = any(outcome.reason in left.values() for outcome in edit.outcomes)
+    if stuck and not edit.done:
         raise Refused(f"nothing can be done: {next(iter(left.values()))}.")
     return replace(edit, left=left)
 

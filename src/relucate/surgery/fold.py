@@ -185,6 +185,9 @@ def _one_norm_channels(draft: Draft, node: Node) -> Channels:
     for attr, what in (("renorm", "renorm"), ("time_distributed", "TimeDistributed")):
         if node.attrs.get(attr):
             raise Blocked(f"{what} isn't handled")
+    for other in sorted(draft.sharing(node)):
+        if draft.nodes[other].kind != "norm":
+            raise Blocked(f"'{draft.nodes[other].layer_name}' is computed from its tensors too")
     gamma, beta = draft.array(node, "gamma"), draft.array(node, "beta")
     affine = batch_norm_affine(mean, variance, node.attrs["epsilon"], gamma, beta)
     if not (np.all(np.isfinite(affine.scale)) and np.all(np.isfinite(affine.shift))):

@@ -73,11 +73,12 @@ def rebuild_graph(
         node, old = graph.nodes[calls[0]], sites[0].order
         layer = node.layer_name
         try:
-            check_left(calls, left)
             how = _check(draft, paths, sites, wanted)
+            check_left(calls, left)
         except Blocked as blocked:
             outcomes[calls[0]] = SiteResult(layer, "skipped", str(blocked), old=old, new=old)
-            if all(site.order == str(wanted) for site in sites):  # its biases follow the rule too
+            stays = calls[0] in (left or {})
+            if not stays and all(site.order == str(wanted) for site in sites):  # biases: the rule
                 settled[calls[0]] = sites
                 touched.update(dict.fromkeys(name for site in sites for name in site.linears))
             continue
@@ -139,10 +140,11 @@ def _check_plain(graph: Graph) -> None:
     """Refuse kernels that no initialiser makes: quantized ones, and those with LoRA's weights."""
     for node in graph:
         for attr, what in (("quantized", "is quantized to"), ("lora", "has LoRA")):
-            if node.attrs.get(attr):
+            if kind := node.attrs.get(attr):
+                how = "is quantized" if kind is True else f"{what} {kind}"
                 raise Refused(
-                    f"'{node.layer_name}' {what} {node.attrs[attr]}: such a layer can't "
-                    "be initialised from scratch. Rebuild the model that it was made from."
+                    f"'{node.layer_name}' {how}: such a layer can't be initialised from scratch. "
+                    "Rebuild the model that it was made from."
                 )
 
 

@@ -47,7 +47,8 @@ class Certificate:
         notes: what limits the claim.
         basis: "outputs": the models' outputs, as they compute them; "layers": each layer's output,
             computed in float64 from the same inputs, and max_rel is the largest of all layers.
-        decided: False: not passed, but rounding alone may be the reason.
+        decided: False: not passed, but rounding alone may be the reason, or the first model's own
+            outputs aren't finite.
     """
 
     max_abs: float
@@ -101,7 +102,7 @@ def compare_outputs(
         return Certificate(np.inf, np.inf, allowed, count, dtype, False, None, notes)
     largest, relative, notes = 0.0, 0.0, []
     for one, other in zip(ones, others, strict=True):
-        a, b = (np.asarray(x, np.float64) for x in (one, other))
+        a, b = (_real(x) for x in (one, other))
         if not np.all(np.isfinite(a)):
             notes.append("the first model's outputs are not all finite")
         with np.errstate(invalid="ignore", over="ignore"):
@@ -114,13 +115,23 @@ def compare_outputs(
         notes.append("the outputs hardly depend on the inputs, so this says little")
     passed = bool(relative <= allowed)
     found = tuple(dict.fromkeys(notes))
-    return Certificate(largest, relative, allowed, count, dtype, passed, None, found)
+    decided = passed or all(np.all(np.isfinite(a)) for a in ones)
+    return Certificate(
+        largest, relative, allowed, count, dtype, passed, None, found, decided=decided
+    )
 
 
 def _hardly_depend(outputs: Sequence[np.ndarray]) -> bool:
     """Return whether an output hardly varies; constants count if there is nothing else."""
-    spreads = [_spread(np.asarray(x, np.float64)) for x in outputs]
+    spreads = [_spread(_real(x)) for x in outputs]
     return any(0 < spread <= 1e-3 for spread in spreads) or not any(spreads)
+
+
+def _real(values: np.ndarray) -> np.ndarray:
+    """Return values in float64, complex numbers as pairs."""
+    if np.iscomplexobj(values):
+        values = np.stack([values.real, values.imag], axis=-1)
+    return np.asarray(values, np.float64)
 
 
 def _spread(output: np.ndarray) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -35,9 +36,12 @@ from .precision import float32
 from .reading.detached import unwrap
 from .reading.reader import read, read_with_modules, same_calls_in_training, unread
 from .running import (
+    computed_in,
     device_of,
     export,
     in_double,
+    not_given,
+    other_batches,
     other_sizes,
     output_class,
     outputs,
@@ -59,12 +63,17 @@ class _ReadModel:
         self._model, self._example, self._leaves = model, example, leaves
         self._reading = read_with_modules(model, example, leaves=leaves)
         self.graph = self._reading.graph
-        self.dtypes = frozenset(str(p.dtype).removeprefix("torch.") for p in model.parameters())
         self.limits = ()
         self.lost_training = ()  # no engine of ours uses a module's own
         self._written: WeakKeyDictionary[nn.Module, Proof] = WeakKeyDictionary()
         self._traced: WeakKeyDictionary[nn.Module, tuple[str, ...]] = WeakKeyDictionary()
         self._others: dict[frozenset[str], WithModules | None] = {}
+
+    @cached_property
+    def dtypes(self) -> frozenset[str]:  # type: ignore[override]
+        held = {p.dtype for p in self._model.parameters()}
+        held |= computed_in(self._model, self._example)
+        return frozenset(str(kind).removeprefix("torch.") for kind in held)
 
     def _with_modules(self, graph: Graph) -> WithModules:
         """Return the model as it is, or with modules for the functions that `graph` moves."""
@@ -150,7 +159,7 @@ class _ReadModel:
         gradients(self._model, self._reading, names, batches, target, each)
 
     def other_sizes(self, inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-        return other_sizes(inputs)
+        return [*other_batches(inputs, self._example), *other_sizes(inputs)]
 
     def reread(self, model: Any) -> Graph:
         proof = self._written.get(model)
@@ -176,6 +185,12 @@ class _ReadModel:
             found.append(
                 f"{named} isn't called for inputs like the example: of each condition, one branch "
                 "was read, and only that one is sure to compute the same."
+            )
+        if own_class and (names := not_given(self._model, self._example)):
+            named = some([f"'{name}'" for name in names], 4)
+            found.append(
+                f"the example doesn't give {named}: only calls without were read, and only these "
+                "are sure to compute what is promised."
             )
         if places := self._reading.values_read:
             found.append(

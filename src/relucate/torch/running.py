@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import InputError, Refused
 from .archive import checked
+from .reading.detached import unwrap
 from .reading.exported import silent
 from .reading.nested import plain
-from .reading.reader import example_of
+from .reading.reader import example_of, is_shape
 from .state import unchanged
+
+_ATEN = torch.ops.aten
+_PRODUCTS = {_ATEN.convolution, _ATEN.addmm, _ATEN.mm, _ATEN.bmm, _ATEN.baddbmm}
 
 
 def outputs(model: nn.Module, inputs: Sequence[np.ndarray], example: Any) -> list[np.ndarray]:
@@ -57,6 +63,14 @@ def _runs(model: nn.Module, batch: Tensor) -> bool:
     return True
 
 
+def not_given(model: nn.Module, example: Any) -> list[str]:
+    """Return the arguments with defaults that a module's forward has and its example doesn't."""
+    parameters = inspect.signature(unwrap(model).forward).parameters
+    args, kwargs = example_of(model, example)
+    rest = list(parameters.values())[len(args) :]
+    return [p.name for p in rest if p.name not in kwargs and p.default is not inspect.Parameter.empty]
+
+
 def output_class(model: nn.Module, example: Any) -> type:
     """Return the class of what a module gives for its example, in eval mode."""
     with evaluating(model):
@@ -87,6 +101,44 @@ def in_double(
 
         module.register_forward_hook(exchange)
     return outputs(copied, inputs, example)
+
+
+def computed_in(model: nn.Module, example: Any) -> set[torch.dtype]:
+    """Return the types that a module's linear layers compute in, for its example in eval mode."""
+    kinds = _Kinds()
+    try:
+        with evaluating(model), kinds:
+            args, kwargs = example_of(model, example)
+            model(*args, **kwargs)
+    except Exception:  # a compiled forward, a library of one's own: the weights' types have to do
+        return set()
+    return kinds.found
+
+
+class _Kinds(TorchDispatchMode):
+    """Notes the types that products with weights come in: autocast changes them on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[torch.dtype] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if func.overloadpacket in _PRODUCTS and isinstance(made, Tensor):
+            self.found |= {made.dtype} if made.is_floating_point() else set()
+        return made
+
+
+def other_batches(inputs: Sequence[np.ndarray], example: Any) -> list[list[np.ndarray]]:
+    """Return a batch of one, and one as large as the example's: a forward may ask for its size."""
+    leaves = pytree.tree_leaves(example)
+    given = {len(x) for x in leaves if isinstance(x, (Tensor, np.ndarray)) and x.ndim}
+    given |= {example[0]} if is_shape(example) else set()
+    full = len(inputs[0])
+    sizes = sorted({1, *given} & set(range(1, full)))
+    return [[x[:size] for x in inputs] for size in sizes]
 
 
 def other_sizes(inputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
@@ -222,16 +274,24 @@ def _as_kind(made: Tensor, example: Tensor) -> Tensor:
     if not made.is_floating_point():
         return made.to(example.dtype)
     if example.dtype == torch.bool:
-        return made > 0
+        return _as_mask(made, example)
     if example.is_complex():
         return torch.complex(made, made.roll(1)).to(example.dtype)
     low, high = int(example.min()), int(example.max())
     return (low + (made.abs() * 1000).long() % (high - low + 1)).to(example.dtype)
 
 
+def _as_mask(made: Tensor, example: Tensor) -> Tensor:
+    """Return the example's own rows: of an attention mask of random ones, some hide everything."""
+    if made.shape[1:] == example.shape[1:]:
+        return example[torch.arange(len(made)) % len(example)]
+    low, high = bool(example.all()), bool(example.any())
+    return (made > 0) | low if high else torch.zeros_like(made, dtype=torch.bool)
+
+
 def as_array(value: Tensor) -> np.ndarray:
     """Return a tensor as an array, half precision as float32; it may share the memory."""
-    value = value.detach().cpu()
+    value = value.detach().cpu().resolve_conj().resolve_neg()
     if value.dtype in (torch.bfloat16, torch.float16):
         value = value.float()
     return value.numpy()

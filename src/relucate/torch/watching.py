@@ -50,12 +50,7 @@ def watch(
 
 
 def _given(each: Each) -> Note:
-    return lambda name, value, turned=_as_it_is: each(name, _kept(turned(value)))
-
-
-def _kept(value: Tensor) -> np.ndarray:
-    """Return a tensor as an array of its own: what comes behind may change the tensor in place."""
-    return as_array(value).copy(order="K")
+    return lambda name, value, turned=_as_it_is: each(name, as_array(turned(value)))
 
 
 def _as_it_is(value: Tensor) -> Tensor:
@@ -147,7 +142,7 @@ def _back(each: Each) -> Note:
 
     def note(name: str, value: Tensor, turned: Turn = _as_it_is) -> None:
         if value.requires_grad:
-            value.register_hook(lambda gradient: each(name, _kept(turned(gradient))))
+            value.register_hook(lambda gradient: each(name, as_array(turned(gradient))))
 
     return note
 
@@ -214,14 +209,14 @@ def _hooked(
     def before(path: str) -> Any:
         def hook(module: nn.Module, args: Any) -> None:
             if (path, calls[path]) in inputs and args and isinstance(args[0], Tensor):
-                each(inputs[path, calls[path]], _kept(args[0]))
+                each(inputs[path, calls[path]], as_array(args[0]))
 
         return hook
 
     def behind(path: str) -> Any:
         def hook(module: nn.Module, args: Any, found: Any) -> None:
             if (path, calls[path]) in outputs and isinstance(found, Tensor):
-                each(outputs[path, calls[path]], _kept(found))
+                each(outputs[path, calls[path]], as_array(found))
             calls[path] += 1
 
         return hook

@@ -41,8 +41,8 @@ class Watchable(Protocol):
     ) -> None:
         """Run the model at inference and give `each` the outputs of the nodes `names`, by node.
 
-        Each as soon as it is computed, in an array that doesn't change afterwards. A node whose
-        output only exists inside a layer's own call is left out.
+        Each as soon as it is computed, in memory that the model may use again: copy what is kept.
+        A node whose output only exists inside a layer's own call is left out.
         """
         ...
 

@@ -15,7 +15,7 @@ from typing import Any
 from relucate.arguments import one_of
 from relucate.errors import InputError
 from relucate.report.arms import legend
-from relucate.report.facts import source
+from relucate.report.facts import measured, source
 from relucate.report.palette import theme_ink
 from relucate.report.plots import cost, curves, differences, forest, narrowing, rates, scores
 from relucate.report.plots.style import SIZE, Pen, in_style, new_figure, safe_name
@@ -32,6 +32,7 @@ __all__ = [
     "shown",
     "svg_of",
     "svgs",
+    "titled",
 ]
 
 Study = dict[str, Any]
@@ -91,7 +92,7 @@ def plot(
     Raises: InputError: another kind or arm, or the study has no such picture.
     """
     picture, pen = KINDS[one_of(kind, "kind of picture", tuple(KINDS))], Pen(theme_ink(dark))
-    study = _about(study, arm)
+    study = measured(_about(study, arm))
     if why := picture.missing(study):
         raise InputError(f"this study has no picture '{kind}': {why}.")
     with in_style():
@@ -136,7 +137,12 @@ def heading(study: Study, kind: str) -> str:
 
 def title_of(study: Study, kind: str) -> str:
     """Return the title of a picture that stands alone: what it shows, and of which study."""
-    return f"{heading(study, kind)} · {safe_name(source(study), 'scores', 60)}"
+    return titled(heading(study, kind), study)
+
+
+def titled(words: str, study: Study) -> str:
+    """Return words with the study that they are of."""
+    return f"{words} · {safe_name(source(study), 'scores', 60)}"
 
 
 def shown(title: str, height: float, pen: Pen) -> Any:
@@ -156,6 +162,7 @@ def shown(title: str, height: float, pen: Pen) -> Any:
 def _legend(axes: Any, study: Study, pen: Pen) -> None:
     """Name the arms above the picture."""
     from matplotlib.lines import Line2D
+    from matplotlib.transforms import ScaledTranslation
 
     entries = legend(study)
     lines = []
@@ -165,11 +172,14 @@ def _legend(axes: Any, study: Study, pen: Pen) -> None:
         lines.append(line)
     names = [safe_name(name, f"arm {k}") for k, (name, _) in enumerate(entries, start=1)]
     columns = max(1, min(len(names), int(70 / (6 + max(map(len, names))))))
+    line = 0.0 if axes.axison else 1.6 * SIZE / 72  # above the words on small multiples
     axes.legend(
         lines,
         names,
         loc="lower left",
         bbox_to_anchor=(0.0, 1.02),
+        bbox_transform=axes.transAxes
+        + ScaledTranslation(0.0, line, axes.get_figure(root=True).dpi_scale_trans),
         ncols=columns,
         frameon=False,
         labelcolor=pen.ink("ink"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from relucate.report.effects import effect_of
+from relucate.report.facts import NO_RESULT
 from relucate.report.numbers import Units, known
 from relucate.report.plots.axis import difference_axis, interval_mark, reach_of, who_is_ahead
 from relucate.report.plots.style import MARK, Pen, dress, rows_height, safe_name
@@ -25,7 +26,7 @@ def height(study: dict[str, Any], pen: Pen) -> float:
 
 def missing(study: dict[str, Any]) -> str:
     """Return why there is no such picture, or ""."""
-    return "" if _pairs(study) else "no pair has a result in both arms"
+    return "" if _pairs(study) else NO_RESULT
 
 
 def draw(axes: Axes, study: dict[str, Any], pen: Pen) -> None:

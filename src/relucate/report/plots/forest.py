@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from relucate.report.effects import Effect, effects
+from relucate.report.facts import NO_RESULT
 from relucate.report.numbers import Units, known
 from relucate.report.plots.axis import difference_axis, interval_mark, reach_of, who_is_ahead
 from relucate.report.plots.rows import above, name_rows
@@ -31,7 +32,7 @@ def height(study: dict[str, Any], pen: Pen) -> float:
 def missing(study: dict[str, Any]) -> str:
     """Return why there is no such picture, or ""."""
     found = any(known(effect.estimate) for effect in effects(study))
-    return "" if found else "no pair has a result in both arms"
+    return "" if found else NO_RESULT
 
 
 def draw(axes: Axes, study: dict[str, Any], pen: Pen) -> None:

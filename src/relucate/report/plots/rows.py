@@ -42,7 +42,8 @@ def name_rows(axes: Axes, texts: list[str], pen: Pen, values: Sequence[str] = ()
     for row, name in zip(rows, shown, strict=True) if over else ():
         place = {"transform": axes.get_yaxis_transform(), "va": "center"}
         note(axes, pen, 0.01, row + ABOVE, name, **place)
+    cover = {"facecolor": pen.ink("paper"), "edgecolor": "none", "pad": 1.0}  # of lines behind
     for row, value in zip(rows, values, strict=False):
         place = {"transform": axes.get_yaxis_transform(), "va": "center", "ha": "right"}
-        note(axes, pen, 0.99, row + ABOVE, value, **place)
+        note(axes, pen, 0.99, row + ABOVE, value, bbox=cover, **place)
     return rows

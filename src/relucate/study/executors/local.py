@@ -87,7 +87,7 @@ class LocalExecutor:
             if self.setup.data is not None:
                 self.setup.data.save(self._folder / "data")
             self._key = secrets.token_bytes(32)
-            self._listener = _listen(self._folder, self._key, max(self.setup.jobs, 8))
+            self._listener = _listen(self._folder, self._key)
             stack.callback(self._end)
             self._numbers = itertools.count()
             self._grow(min(self.setup.jobs, len(self.setup.gpus) or self.setup.jobs))
@@ -300,12 +300,12 @@ class LocalExecutor:
         return sum(worker.connection is not None for worker in self.workers)
 
 
-def _listen(folder: Path, key: bytes, backlog: int) -> Listener:
+def _listen(folder: Path, key: bytes) -> Listener:
     """Listen where only this user can connect, or over TCP with the key if the path is long."""
     address = str(folder / "driver")
     if hasattr(socket, "AF_UNIX") and len(os.fsencode(address)) <= _PATH_LIMIT:
-        return Listener(address, "AF_UNIX", backlog=backlog, authkey=key)
-    return Listener(("127.0.0.1", 0), "AF_INET", backlog=backlog, authkey=key)
+        return Listener(address, "AF_UNIX", backlog=socket.SOMAXCONN, authkey=key)
+    return Listener(("127.0.0.1", 0), "AF_INET", backlog=socket.SOMAXCONN, authkey=key)
 
 
 def _own_gpu(gpus: tuple[str, ...], number: int) -> dict[str, str]:

@@ -1,13 +1,14 @@
-"""Batch norms that are frozen by design, such as torchvision's FrozenBatchNorm2d.
+"""Batch norms with a forward of their own: frozen by design, or subclasses of PyTorch's.
 
-They hold weight, bias, running_mean and running_var and compute x * scale + shift from them. That
-a module is one is not taken from its name: it is called, on copies, in both modes. Called by
-`modules`.
+Such as torchvision's FrozenBatchNorm2d. They hold weight, bias, running_mean and running_var and
+compute x * scale + shift from them. That a module is one is not taken from its name: it is called,
+on copies: what is no subclass of PyTorch's in both modes. Called by `modules`.
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,7 +20,9 @@ from .program import Data, need_data
 from .translator import Translator
 
 _HELD = {"weight", "bias", "running_mean", "running_var"}
+_RANKS = {nn.BatchNorm1d: 3, nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}
 _known: WeakKeyDictionary[nn.Module, float | None] = WeakKeyDictionary()
+_alike: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def is_frozen_batch_norm(module: nn.Module) -> bool:
@@ -56,7 +59,8 @@ def _found_epsilon(module: Any) -> float | None:
             twin = copy.deepcopy(module).cpu()
             for name, value in (*twin.named_parameters(), *twin.named_buffers()):
                 if name in _HELD:  # the formula has to be seen, with any weights
-                    value.copy_(torch.rand(size, generator=generator) + 0.5)
+                    drawn = torch.rand(size, generator=generator) + 0.5
+                    value.copy_(drawn if name == "running_var" else drawn * _signs(size))
             before = {name: getattr(twin, name).clone() for name in _HELD}
             found = [twin.train(mode)(x) for mode in (True, False)]
             same = all(torch.equal(getattr(twin, name), before[name]) for name in _HELD)
@@ -67,6 +71,11 @@ def _found_epsilon(module: Any) -> float | None:
         torch.set_rng_state(state)
     expected = _formula(x, before, epsilon)
     return epsilon if same and all(_close(y, expected) for y in found) else None
+
+
+def _signs(size: int) -> Tensor:
+    """Return -1 and 1 in turns: a formula may take a weight's size alone."""
+    return 1.0 - 2.0 * (torch.arange(size) % 2)
 
 
 def _seen_epsilon(twin: Any, x: Tensor) -> float:
@@ -87,6 +96,58 @@ def _formula(x: Tensor, held: dict[str, Tensor], epsilon: float) -> Tensor:
 
 def _close(y: Any, expected: Tensor) -> bool:
     return isinstance(y, Tensor) and torch.allclose(y.double(), expected, rtol=0, atol=1e-5)
+
+
+def batch_norm_class(module: nn.Module) -> type[nn.Module] | None:
+    """Return PyTorch's class of a subclass whose own forward computes the same at inference.
+
+    What it does in training mode (ghost batches, other types) is its own: it stays one module.
+    """
+    base = next((one for one in _RANKS if isinstance(module, one)), None)
+    own = base is not None and type(module) is not base and "forward" not in vars(module)
+    if base is None or not own or not _takes_one_input(module):
+        return None
+    if module not in _alike:
+        _alike[module] = _computes_the_same(module, _RANKS[base])
+    return base if _alike[module] else None
+
+
+def _takes_one_input(module: Any) -> bool:
+    held = module._parameters.keys() | module._buffers.keys()
+    if module._modules or held != _HELD | {"num_batches_tracked"}:
+        return False
+    if any(getattr(module, name) is None for name in _HELD - {"weight", "bias"}):
+        return False
+    taken = inspect.signature(module.forward).parameters.values()
+    return [p.kind for p in taken] == [inspect.Parameter.POSITIONAL_OR_KEYWORD]
+
+
+def _computes_the_same(module: Any, rank: int) -> bool:
+    size = module.running_mean.numel()
+    generator = torch.Generator().manual_seed(0)
+    state = torch.get_rng_state()
+    try:
+        with torch.no_grad():
+            twin = copy.deepcopy(module).cpu().float().eval()
+            for name, value in (*twin.named_parameters(), *twin.named_buffers()):
+                if name in _HELD:
+                    drawn = torch.rand(size, generator=generator) + 0.5
+                    value.copy_(drawn if name == "running_var" else drawn * _signs(size))
+            held = {name: _of_one(twin, name).clone() for name in _HELD}
+            x = torch.randn(3, size, *[2] * (rank - 2), generator=generator)
+            found = twin(x)
+            same = all(torch.equal(_of_one(twin, name), held[name]) for name in _HELD)
+    except Exception:  # it takes other inputs
+        return False
+    finally:
+        torch.set_rng_state(state)
+    expected = _formula(x.reshape(3, size, -1, 1), held, module.eps).reshape(x.shape)
+    return same and _close(found, expected)
+
+
+def _of_one(module: Any, name: str) -> Tensor:
+    value = getattr(module, name)
+    return torch.full_like(module.running_mean, float(name == "weight")) if value is None else value
 
 
 def read_frozen(t: Translator, m: Any, input: Any) -> Data:

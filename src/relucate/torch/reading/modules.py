@@ -14,7 +14,7 @@ from torch import nn
 
 from . import calls
 from .calls.handler import Handler
-from .frozen import is_frozen_batch_norm, read_frozen
+from .frozen import batch_norm_class, is_frozen_batch_norm, read_frozen
 from .own_activations import own_activation
 from .own_norms import own_norm, read_own_norm
 from .transformers import TRANSFORMERS, attention
@@ -47,7 +47,7 @@ def find(module: nn.Module) -> Handler | None:
         return None
     if is_frozen_batch_norm(module):
         return read_frozen
-    base = _base(module)
+    base = _base(module) or batch_norm_class(module)
     if base is None and own_norm(module) is not None:
         return read_own_norm
     if base is None:

@@ -210,17 +210,22 @@ def example_of(model: nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[st
             "shape with the batch axis such as (1, 3, 224, 224); on the command line --input-shape."
         )
     if isinstance(example, Mapping):
-        return (), {name: _tensor(model, value) for name, value in example.items()}
-    if isinstance(example, (tuple, list)) and not _is_shape(example):
-        return tuple(_tensor(model, value) for value in example), {}
+        return (), {name: _argument(model, value) for name, value in example.items()}
+    if isinstance(example, (tuple, list)) and not is_shape(example):
+        return tuple(_argument(model, value) for value in example), {}
     return (_tensor(model, example),), {}
 
 
-def _is_shape(value: Any) -> bool:
+def is_shape(value: Any) -> bool:
+    """Return whether an example is the shape of one input, the batch axis first."""
     if not isinstance(value, (tuple, list)) or not value:
         return False
     sizes = value[1:] if value[0] is None else value
     return all(isinstance(n, int) and not isinstance(n, bool) for n in sizes)
+
+
+def _argument(model: nn.Module, value: Any) -> Any:
+    return value if value is None or isinstance(value, (bool, str)) else _tensor(model, value)
 
 
 def _tensor(model: nn.Module, value: Any) -> Any:
@@ -228,11 +233,11 @@ def _tensor(model: nn.Module, value: Any) -> Any:
         value = torch.from_numpy(value)
     if isinstance(value, Tensor):
         return _beside(model, value.detach())
-    if isinstance(value, (tuple, list)) and not _is_shape(value):
+    if isinstance(value, (tuple, list)) and not is_shape(value):
         return type(value)(_tensor(model, item) for item in value)
     if isinstance(value, Mapping):
         return {name: _tensor(model, item) for name, item in value.items()}
-    if not _is_shape(value):
+    if not is_shape(value):
         raise InputError(
             f"expected an example tensor or a shape of numbers, batch axis first, got {value!r}."
         )

@@ -174,6 +174,33 @@ def stuck_norms(old: Graph, new: Graph, found: Exchange) -> dict[str, str]:
     return stuck
 
 
+def norms_around(failing: Mapping[str, str], old: Graph, new: Graph) -> dict[str, str]:
+    """Return the norms next to nodes that can't be written, changed or not: first node -> why."""
+    left = {n.name for n in old if n.kind == "norm" and _moved(old, new, n.name)}
+    found: dict[str, str] = {}
+    for name, why in failing.items():
+        near = _closest(old, name)
+        for norm in [n for n in near if n in left] or near or sorted(left):
+            found.setdefault(norm, why)
+    return found
+
+
+def _moved(old: Graph, new: Graph, name: str) -> bool:
+    return name not in new.nodes or old.nodes[name].inputs != new.nodes[name].inputs
+
+
+def _closest(old: Graph, name: str) -> list[str]:
+    """Return the node itself if it is a norm, else the next ones in its row, on either side."""
+    norms = [n.name for n in old if n.kind == "norm"]
+    if name in norms:
+        return [name]
+    row = next((row for row in rows(old) if name in row), [name])
+    at = row.index(name)
+    before = [n for n in row[:at] if n in norms][-1:]
+    after = [n for n in row[at:] if n in norms][:1]
+    return [*after, *before]
+
+
 def _nearest(old: Graph, changed: list[str], name: str) -> list[str]:
     """Return the changed norms next to a node in its row, or all."""
     row = next((row for row in rows(old) if name in row), [])

@@ -21,7 +21,8 @@ from ..reading.detached import unwrap
 from ..reading.reader import Reading
 from .copying import copy_modes
 from .edits import Edits
-from .exchanging import Exchange, exchange, stuck_norms
+from .exchanging import Exchange, exchange, norms_around, stuck_norms
+from .fitting import computed, unfit
 from .fused import is_fused
 from .proving import Proof, prove
 from .resetting import Init, reset
@@ -158,12 +159,16 @@ def functions_moved(graph: Graph, whole: nn.Module, reading: Reading) -> set[str
 def unwritable(graph: Graph, model: nn.Module, reading: Reading) -> dict[str, str]:
     """Return the norms whose edit can't be written: first node -> why.
 
-    torch.fx writes any; in what it can't trace, modules have to do (`exchanging`).
+    torch.fx writes any whose tensors can be set (`fitting`); in what it can't trace, modules have
+    to do (`exchanging`).
     """
-    if reading.way == "fx":
-        return {}
     whole = unwrap(model)
     names, planned, seen = _with_units(graph, whole, reading)
-    stuck = stuck_norms(seen.graph, planned, find_exchange(planned, whole, seen))
+    found = find_exchange(planned, whole, seen)
+    if reading.way == "fx":
+        failing = computed(graph, reading)
+        failing |= unfit(graph, whole, reading) if found.failing else {}
+        return norms_around(failing, reading.graph, graph)
+    stuck = stuck_norms(seen.graph, planned, found)
     why = "torch.fx can't trace the forward of this model, and modules alone can't do it"
     return {names.get(norm, norm): f"{why} ({reason})" for norm, reason in stuck.items()}
