@@ -479,3 +479,22 @@ def test_compare_says_so_too():
     assert sentence.startswith(f"rebuilt as {AFTER}, but 1 norm is inside 'inside'")
     with pytest.raises(Refused, match="1 norm is inside 'inside'"):
         rebuilt(hiding_keras(Block, known=False)[0], AFTER, (12, 12, 3))
+
+
+AUGMENTING = {
+    "rotation": lambda: kl.RandomRotation(0.1),
+    "contrast": lambda: kl.RandomContrast(0.2),
+    "erasing": lambda: kl.RandomErasing(),
+    "zoom": lambda: kl.RandomZoom(0.1),
+    "flip": lambda: kl.RandomFlip(),
+}
+
+
+@pytest.mark.parametrize("name", list(AUGMENTING))
+@pytest.mark.parametrize("verb", ["convert", "rebuild"])
+def test_augmentation_in_front_is_no_part_of_a_block(name, verb):
+    block = [kl.Conv2D(4, 3), kl.BatchNormalization(), kl.ReLU(), kl.Conv2D(2, 1)]
+    net = keras.Sequential([keras.Input((8, 8, 3)), AUGMENTING[name](), *block])
+    made, report = getattr(relucate, verb)(net, "after")
+    assert report.done
+    assert [site.order for site in relucate.audit(made).sites] == ["linear-act-norm"]

@@ -1,5 +1,7 @@
 """Norms whose layers can't be given other tensors stay, and the others move."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -108,5 +110,35 @@ def test_a_layer_in_its_order_already_keeps_a_bias_that_cannot_go():
 
     made, report = relucate.rebuild(Biased().eval(), TAIL, example=(3, 4))
     assert [site.name for site in report.done] == ["tail.1"]  # its redundant bias went
+    assert report.skipped[0].reason == f"is {TAIL} already"
+    assert made.linear.bias is not None
+
+
+def test_stubs_of_quantization_do_nothing_before_they_are_prepared():
+    stubs = torch.ao.quantization.QuantStub(), torch.ao.quantization.DeQuantStub()
+    model = zoo.randomize(nn.Sequential(stubs[0], *tail(4), stubs[1]), 1).eval()
+    for order in ("after", TAIL):
+        made, report = relucate.rebuild(model, order, example=(3, 4))
+        assert report.done
+        assert [site.order for site in relucate.audit(made, example=(3, 4)).sites] == [
+            TAIL if order == TAIL else "linear-act-norm"
+        ]
+
+
+class Direct(nn.Module):
+    """Calls no module: its functions keep a bias that the rule would take away."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm, self.act, self.head = tail(4)
+
+    def forward(self, x):
+        return self.head(self.act(self.norm.forward(self.linear.forward(x))))
+
+
+def test_a_bias_that_cannot_go_where_nothing_moves():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        made, report = relucate.rebuild(Direct().eval(), TAIL, example=(3, 4))
     assert report.skipped[0].reason == f"is {TAIL} already"
     assert made.linear.bias is not None

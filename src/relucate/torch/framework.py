@@ -183,8 +183,9 @@ class _ReadModel:
         if paths := unread(self._reading, self._model):
             named = ", ".join(f"'{path}'" for path in paths)
             found.append(
-                f"{named} isn't called for inputs like the example: of each condition, one branch "
-                "was read, and only that one is sure to compute the same."
+                f"{named} {'isn' if len(paths) == 1 else 'aren'}'t called for inputs like the "
+                "example: of each condition, one branch was read, and only that one is sure to "
+                "compute the same."
             )
         if own_class and (names := not_given(self._model, self._example)):
             named = some([f"'{name}'" for name in names], 4)

@@ -68,7 +68,9 @@ def not_given(model: nn.Module, example: Any) -> list[str]:
     parameters = inspect.signature(unwrap(model).forward).parameters
     args, kwargs = example_of(model, example)
     rest = list(parameters.values())[len(args) :]
-    return [p.name for p in rest if p.name not in kwargs and p.default is not inspect.Parameter.empty]
+    return [
+        p.name for p in rest if p.name not in kwargs and p.default is not inspect.Parameter.empty
+    ]
 
 
 def output_class(model: nn.Module, example: Any) -> type:

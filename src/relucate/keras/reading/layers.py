@@ -438,6 +438,40 @@ def _is_plain(kind: type, base: type) -> bool:
     )
 
 
+# Unknown, but no part of a block: they change pictures in training.
+_AUGMENTING: frozenset[Any] = frozenset(
+    {
+        kl.AugMix,
+        kl.AutoContrast,
+        kl.CutMix,
+        kl.Equalization,
+        kl.MixUp,
+        kl.RandAugment,
+        kl.RandomBrightness,
+        kl.RandomColorDegeneration,
+        kl.RandomColorJitter,
+        kl.RandomContrast,
+        kl.RandomCrop,
+        kl.RandomElasticTransform,
+        kl.RandomErasing,
+        kl.RandomFlip,
+        kl.RandomGaussianBlur,
+        kl.RandomGrayscale,
+        kl.RandomHue,
+        kl.RandomInvert,
+        kl.RandomPerspective,
+        kl.RandomPosterization,
+        kl.RandomRotation,
+        kl.RandomSaturation,
+        kl.RandomSharpness,
+        kl.RandomShear,
+        kl.RandomTranslation,
+        kl.RandomZoom,
+        kl.Solarization,
+    }
+)
+
+
 def steps(layer: Any, shape: Shape = ()) -> list[Step]:
     """Return the logical operations of one call of a Keras layer on tensors of `shape`."""
     kind = known_kind(type(layer))
@@ -450,4 +484,5 @@ def steps(layer: Any, shape: Shape = ()) -> list[Step]:
     home = f"{kind.__module__}.{kind.__qualname__}"
     if home in _APPLICATIONS:
         return _APPLICATIONS[home](layer)
-    return [opaque(layer, _WHY_OPAQUE.get(kind, ""))]
+    found = opaque(layer, _WHY_OPAQUE.get(kind, ""))
+    return [found.with_attrs(rearranges=True) if kind in _AUGMENTING else found]

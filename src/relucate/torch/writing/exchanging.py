@@ -169,7 +169,7 @@ def stuck_norms(old: Graph, new: Graph, found: Exchange) -> dict[str, str]:
         if name in old.nodes and len(old.nodes[name].inputs) > 1:
             near = {*near, *_lost_terms(old, found, name)}
         norms = [other for other in changed if other in near] or _nearest(old, changed, name)
-        for norm in norms:
+        for norm in norms or _closest(old, name):
             stuck.setdefault(norm, f"'{name}': {why}")
     return stuck
 

@@ -111,4 +111,6 @@ FUNCTIONS: dict[str, Handler] = {
     "bfloat16": _cast(torch.bfloat16),
     GUARD: _guarded,
 }
-MODULES: dict[type, Handler] = {nn.Identity: _identity}
+_STUBS = (torch.ao.quantization.QuantStub, torch.ao.quantization.DeQuantStub)
+# The stubs do nothing before `prepare` watches them, which a hook does.
+MODULES: dict[type, Handler] = dict.fromkeys((nn.Identity, *_STUBS), _identity)
