@@ -11,6 +11,7 @@ from keras import layers as kl
 import relucate
 from relucate.errors import Refused
 from relucate.graph import evaluate
+from relucate.keras.own_activations import RReLU
 from relucate.keras.reading.functions import FUNCTIONS as KNOWN_FUNCTIONS
 from relucate.keras.reading.layers import LAYERS, SHAPED, activation
 from relucate.keras.reading.reader import read
@@ -442,6 +443,7 @@ def pooled(rank, **options):
 
 # Read and evaluated; lowering refuses them by name.
 READ = {
+    "rrelu": (ODD[2], lambda: RReLU(0.1, 0.4)),
     "transpose": (ODD[2], lambda: kl.Conv2DTranspose(5, 3)),
     **{
         f"transpose{rank}-{window}/{strides}-{padding}-{extra}": (

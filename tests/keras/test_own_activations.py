@@ -4,9 +4,11 @@ import keras
 import numpy as np
 import pytest
 
+import relucate
 from relucate import InputError
 from relucate.keras import conv2d_bn, dense_bn
 from relucate.keras.own_activations import RReLU
+from relucate.nets import build
 
 
 def test_prelu_has_one_slope_per_channel():
@@ -37,3 +39,14 @@ def test_maxout_is_the_larger_half():
 def test_maxout_needs_its_linear_layer_in_front():
     with pytest.raises(InputError, match="maxout"):
         dense_bn(keras.Input((5,)), 3, order="norm-act-linear", activation="maxout")
+
+
+def test_rrelu_is_read_and_kept():
+    net = build("cnn", "before", (8, 8, 1), 10, act="rrelu", width=4, depth=1)
+    report = relucate.audit(net)
+    assert (report.summary, report.unknown) == ({"linear-norm-act": 2}, ())
+    folded, _ = relucate.fold(net)
+    assert sum(isinstance(layer, RReLU) for layer in folded.layers) == 2
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype("float32")
+    first, second = (np.asarray(keras.ops.convert_to_numpy(folded(x, training=True))) for _ in "ab")
+    assert not np.allclose(first, second)  # it still draws in training

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-import relucate
 from relucate import InputError, evidence
+from relucate.nets import build
 from relucate.order import Order
 from relucate.records import known, matching
 from relucate.records.results import read_card, summary
@@ -127,7 +127,7 @@ class TestOfAModel:
         assert evidence(model=net, example=(1, 3, 8, 8), act="relu").asked["act"] == "relu"
 
     def test_its_depth_selects_networks_of_half_to_twice_as_many_layers(self):
-        found = evidence(model=relucate.nets.build("cnn", "after", (32, 32, 3), 10))
+        found = evidence(model=build("cnn", "after", (32, 32, 3), 10))
         assert found.asked["depth"] == 7
         depths = {row.depth for row in found.results}
         assert {4, 7, 8, None} <= depths

@@ -25,6 +25,14 @@ def test_several_comparisons_are_counted_by_verdict(make_study):
     assert answer.sentence(many) == "Against a: all 7 arms are better."
 
 
+def test_arms_at_several_values_are_counted_as_comparisons(make_study):
+    study = make_study(8, orders=("a", "b", "c", "d", "e"), effect=0.01)
+    study["factors"] = [{"name": "act", "values": ["relu", "tanh"]}]
+    for number, found in enumerate(study["comparisons"]):
+        found["values"] = {"act": ("relu", "tanh")[number % 2]}
+    assert answer.sentence(study).endswith(": all 4 comparisons are better.")
+
+
 def test_three_numbers(study):
     found = keys(study)
     assert list(found) == ["difference", "mean accuracy", "pairs"]

@@ -3,6 +3,7 @@
 import pytest
 from tests.report.browser import Browser, chromium
 from tests.report.conftest import make_study
+from tests.report.test_seen import probed
 
 from relucate.report.html import study_html
 from relucate.stats.sequential import MONITORED
@@ -33,8 +34,7 @@ UNREACHED = """[...document.querySelectorAll('.scroll')].filter(region =>
 FOLDED = """[...document.querySelectorAll('details')].filter(fold =>
   fold.querySelector('table, dl, ul, p').getBoundingClientRect().height === 0).length"""
 WIDE = """[...document.querySelectorAll('table')].filter(table =>
-  table.getBoundingClientRect().right > innerWidth + 1
-).map(table => table.innerText.slice(0, 80))"""
+  table.getBoundingClientRect().right > innerWidth + 1).map(table => table.innerText)"""
 WIDTH = "document.documentElement.scrollWidth - innerWidth"
 
 
@@ -62,11 +62,15 @@ def studies():
     looked["comparisons"][0]["difference"]["method"] = MONITORED
     names = ("adam", "an optimizer with a rather long name", *(f"arm {k}" for k in range(6)))
     lost = {("linear-act-norm", seed): "diverged" for seed in range(4)}
+    layers = probed(sites=6)
+    for arm in layers["probe"]["arms"]:
+        arm["sites"][0]["name"] = "block_17/batch_normalization"
     return {
         "two arms": looked,
         "eight arms": make_study(6, orders=names),
         "varied": varied(make_study(5)),
         "diverged": make_study(6, effect=0.0, lost=lost),
+        "probed": make_study(4) | {"probe": layers["probe"]},
     }
 
 
@@ -81,7 +85,7 @@ def pages(tmp_path_factory):
     return found
 
 
-KINDS = ("two arms", "eight arms", "varied", "diverged")
+KINDS = ("two arms", "eight arms", "varied", "diverged", "probed")
 
 
 @pytest.mark.parametrize("kind", KINDS)

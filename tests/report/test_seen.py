@@ -142,3 +142,12 @@ def test_arms_keep_their_colours_in_every_figure():
 def test_sites_are_taken_by_depth():
     assert panels.by_depth(range(1)) == [0]
     assert panels.by_depth(range(94)) == [0, 18, 37, 55, 74, 93]
+
+
+def test_names_of_common_layers_are_whole():
+    study = probed()
+    for arm in study["probe"]["arms"]:
+        arm["sites"][0]["name"] = "batch_normalization_1"
+    ax = seen.plot(study, "distributions")
+    texts = [text.get_text() for panel in ax.child_axes for text in panel.texts]
+    assert "batch_normalization_1" in texts

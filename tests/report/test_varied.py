@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from relucate.report import print_study, varied
+from relucate.report import print_study, varied, view
 from relucate.report.html import study_html
 
 
@@ -39,6 +39,36 @@ def test_an_effect_has_a_verdict_on_its_order(study):
     effect = study["table"][0]["effects"][0]
     effect |= {"verdict": "better", "winner": "linear-norm-act"}
     assert varied.table(study)[1][0][-1] == "worse"
+
+
+@pytest.fixture
+def three(study):
+    """Return a study of three orders."""
+    for row in study["table"]:
+        row["cells"] = [*row["cells"], {"arm": "c", "order": "linear-act", "mean": 0.8}]
+        row["effects"] = [*row["effects"], row["effects"][0] | {"order": "linear-act"}]
+    return study
+
+
+def test_a_row_per_order_where_the_wide_table_has_no_room(three):
+    headings, rows = varied.long_table(three)
+    assert [text for text, _ in headings] == [
+        "lr", "order", "mean %", "effect", "interval", "verdict",
+    ]  # fmt: skip
+    assert rows[0] == ["0.1", "before", "90.00", "-", "-", "-"]
+    assert rows[2] == ["0.1", "linear-act", "80.00", "+1.00", "-0.20 to +2.20", "-"]
+    text = StringIO()
+    print_study(three, Console(file=text, width=80, color_system=None))
+    lines = text.getvalue().splitlines()
+    assert sum(line.split()[:2] == ["0.1", "linear-act"] for line in lines) == 1
+    assert not any("interval -0.20" in line for line in lines)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_page_has_a_row_per_order_with_several_effects(three):
+    found = view.varied_table(three)
+    assert [heading["text"] for heading in found["headings"]][:2] == ["lr", "order"]
+    assert len(found["rows"]) == 6
 
 
 def test_a_study_of_orders_alone_has_none():

@@ -445,6 +445,23 @@ class TestTrouble:
         said = [args[0] for name, args, _ in ear.told if name == "say"]
         assert sum("is repeated: the worker process ended with code 5" in s for s in said) == 1
 
+    def test_runs_that_share_a_worker_are_repeated_each_time_it_dies(
+        self, finished, plan, tmp_path, monkeypatch
+    ):
+        class Shared(LocalExecutor):
+            def __enter__(self):
+                super().__enter__().arrange(4, 4)
+                return self
+
+        monkeypatch.setitem(EXECUTORS, "local", Shared)
+        options = {"trouble": "exit 5 6", "counter": str(tmp_path / "builds")}
+        ear = Ear()
+        outcome = ran(replace(plan, source=resolve(builder, options)), tmp_path / "runs", ear)
+        assert bits(outcome) == bits(finished[0])
+        assert not outcome.failed
+        said = [args[0] for name, args, _ in ear.told if name == "say"]
+        assert sum("is repeated: the worker process ended with code 5" in s for s in said) == 4 + 2
+
     def test_a_run_that_dies_twice_is_failed_and_its_pair_does_not_count(
         self, finished, plan, tmp_path, dying
     ):

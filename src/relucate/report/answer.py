@@ -36,22 +36,23 @@ def sentence(study: Study) -> str:
     rows = effects(study)
     by_word = {name: [row.name for row in rows if row.word == name] for name in WORDS}
     varied = bool(study.get("factors")) and all(row.arm not in row.name for row in rows)
+    noun = "comparison" if study.get("factors") else "arm"  # an arm is compared at each value
     parts = [
-        f"{name} with {_joined(names, 'choice')}" if varied else _are(names, name, len(rows))
+        f"{name} with {_joined(names, 'choice')}" if varied else _are(names, name, len(rows), noun)
         for name, names in by_word.items()
         if names
     ]
     return f"{_compared(rows)}: {'; '.join(parts)}."
 
 
-def _are(names: list[str], word: str, total: int) -> str:
-    """Return a clause on the arms with the same verdict.
+def _are(names: list[str], word: str, total: int, noun: str = "arm") -> str:
+    """Return a clause on the arms, or comparisons, with the same verdict.
 
     >>> _are(["after"], "better", 2), _are(list("abcd"), "worse", 4)
     ('after is better', 'all 4 arms are worse')
     """
     every = "all " if len(names) == total and len(names) > SHOWN else ""
-    return f"{every}{_joined(names, 'arm')} {'is' if len(names) == 1 else 'are'} {word}"
+    return f"{every}{_joined(names, noun)} {'is' if len(names) == 1 else 'are'} {word}"
 
 
 def _joined(names: list[str], noun: str) -> str:

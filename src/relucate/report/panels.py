@@ -91,7 +91,7 @@ def distributions(ax: Axes, columns: Sequence[Column], ink: Ink) -> None:
         for row, site in enumerate(by_depth(column.sites)):
             cell, points = cells[row][place], column.sites[site]["points"]
             top = max(top, _histograms(cell, column, points, (first, second), ink))
-            _name(cell, column.sites[site]["name"], ink)
+            _name(cell, column.sites[site]["name"], len(columns), ink)
         _title(cells[0][place], column.name, len(columns), ink)
     for row in cells:
         for cell in row:
@@ -142,7 +142,7 @@ def drift(
         for row, site in enumerate(by_depth(sites, 3)):
             node = sites[site]["points"].get(role, "")
             _quantiles(cells[row][place], steps, node, limits[row], ink)
-            _name(cells[row][place], sites[site]["name"], ink)
+            _name(cells[row][place], sites[site]["name"], len(arms), ink)
         _title(cells[0][place], name, len(arms), ink)
         cells[-1][place].set_xlabel("epoch", color=ink("ink"), fontsize=SIZE)
     for row, (low, high) in zip(cells, limits, strict=True):
@@ -211,13 +211,20 @@ def _dressed(cell: Axes, ink: Ink, *, last: bool) -> Axes:
 
 
 def _title(cell: Axes, name: str, columns: int, ink: Ink) -> None:
-    shown = _safe(name, max(8, 44 // columns))
+    shown = _safe(name, _room(columns))
     cell.set_title(shown, color=ink("ink"), fontsize=SIZE, loc="left", pad=15, parse_math=False)
 
 
-def _name(cell: Axes, name: str, ink: Ink) -> None:
+def _name(cell: Axes, name: str, columns: int, ink: Ink) -> None:
     given: dict[str, Any] = {"transform": cell.transAxes, "parse_math": False, "fontsize": SIZE}
-    cell.text(0.01, 1.0, _safe(name, 18), ha="left", va="bottom", color=ink("muted"), **given)
+    cell.text(
+        0.01, 1.0, _safe(name, _room(columns)), ha="left", va="bottom", color=ink("muted"), **given
+    )
+
+
+def _room(columns: int) -> int:
+    """Return how many characters fit above one of so many panels side by side."""
+    return max(8, 44 // columns)
 
 
 def _safe(text: str, most: int = 26) -> str:

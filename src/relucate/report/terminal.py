@@ -307,12 +307,14 @@ def _factors(
 ) -> Iterator[RenderableType]:
     """Yield the table of a study that varies several things: a row for each choice of values."""
     headings, rows = varied.table(study)
-    shown = Padding(simple_table(headings, rows, gap=2), INDENT)
+    tables = [(headings, rows), varied.long_table(study)]
+    drawn = [Padding(simple_table(*table, gap=2), INDENT) for table in tables]
+    shown = next((table for table in drawn if _fits(table, console, options)), None)
     metric = Units.of_study(study).metric
     score = f"{metric.name} in {metric.words[0]}" if metric.unit else metric.name
     effect = f" in {metric.unit}" if metric.unit else ""
     yield Text(f"{score}, effect of the order{effect}{_minus(study)}:")
-    if _fits(shown, console, options):
+    if shown is not None:
         yield shown
     else:
         for row in rows:

@@ -37,10 +37,33 @@ def table(study: dict[str, Any]) -> tuple[list[Heading], list[list[str]]]:
         texts = [shown(row["values"][name]) for name in names]
         texts += [units.value(cell["mean"]) for cell in row["cells"]]
         for effect in row["effects"]:
-            interval = span(effect, study["pairs"], units)
-            texts += [units.difference(effect["estimate"]), interval, _word(effect)]
+            texts += _effect(effect, study, units)
         rows.append(texts)
     return headings, rows
+
+
+def long_table(study: dict[str, Any]) -> tuple[list[Heading], list[list[str]]]:
+    """Return the same as a row per choice of values and order, which is narrower."""
+    units, short = Units.of_study(study), short_names(study)
+    names = [factor["name"] for factor in study["factors"]]
+    headings: list[Heading] = [(name, "left") for name in (*names, "order")]
+    headings += [(f"mean {units.metric.value_unit}".rstrip(), "right"), ("effect", "right")]
+    headings += [("interval", "right"), ("verdict", "left")]
+    rows = []
+    for row in study["table"]:
+        values = [shown(row["values"][name]) for name in names]
+        found = {effect["order"]: _effect(effect, study, units) for effect in row["effects"]}
+        for cell in row["cells"]:
+            order = short.get(cell["order"], cell["order"])
+            effect = found.get(cell["order"], [MISSING] * 3)
+            rows.append([*values, order, units.value(cell["mean"]), *effect])
+    return headings, rows
+
+
+def _effect(effect: dict[str, Any], study: dict[str, Any], units: Units) -> list[str]:
+    """Return an effect, its interval and its verdict."""
+    interval = span(effect, study["pairs"], units)
+    return [units.difference(effect["estimate"]), interval, _word(effect)]
 
 
 def _word(effect: dict[str, Any]) -> str:

@@ -224,15 +224,19 @@ def tuning_heads(study: dict[str, Any]) -> list[dict[str, Any]]:
 
 def varied_table(study: dict[str, Any]) -> dict[str, Any] | None:
     """Return the table of a study that varies more than the order, otherwise None."""
-    headings, rows = varied.table(study)
-    if not rows:
+    if not study.get("factors"):
         return None
+    several = len(study["table"][0]["effects"]) > 1
+    headings, rows = (varied.long_table if several else varied.table)(study)
     return {
         "headings": [
             {"text": text, "number": side == "right", "badge": text == "verdict"}
             for text, side in headings
         ],
-        "rows": [[{**badge(cell), "text": minus(cell)} for cell in row] for row in rows],
+        "rows": [
+            [{**badge(cell), "text": _value(cell), "known": cell != MISSING} for cell in row]
+            for row in rows
+        ],
         "sentences": [minus(text) for text in varied.sentences(study)],
     }
 

@@ -187,8 +187,8 @@ def _take_out(
     for site in task.sites:
         check_crossing(draft.source, paths, site, wanted)
     node = draft.nodes[task.calls[0]]
-    channels = norm_channels(draft, task.calls)
     check_own(draft, task.calls)
+    channels = norm_channels(draft, task.calls)
     check_same(task.sites, [fit(draft, paths, site, wanted) for site in task.sites])
     for site in task.sites:
         check_axis(draft, site)

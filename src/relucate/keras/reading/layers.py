@@ -15,6 +15,7 @@ import keras
 from keras import layers as kl
 
 from ...graph import select
+from ..own_activations import RReLU
 from .functions import function_step
 from .norm_layers import NORM_LAYERS
 from .steps import Step, opaque, present, reshaped
@@ -297,6 +298,7 @@ LAYERS: dict[type, _Steps] = {
     kl.LeakyReLU: lambda la: [Step("leaky_relu", {"negative_slope": float(la.negative_slope)})],
     kl.ELU: lambda layer: [Step("elu", {"alpha": float(layer.alpha)})],
     kl.PReLU: lambda layer: [Step("prelu", {}, {"alpha": layer.alpha})],
+    RReLU: lambda la: [Step("rrelu", {"lower": float(la.lower), "upper": float(la.upper)})],
     kl.Softmax: _softmax,
     kl.Dropout: _dropout("dropout"),
     kl.AlphaDropout: _dropout("alpha_dropout"),
