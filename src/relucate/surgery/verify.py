@@ -127,7 +127,7 @@ def _hardly_depend(outputs: Sequence[np.ndarray]) -> bool:
     return any(0 < spread <= 1e-3 for spread in spreads) or not any(spreads)
 
 
-def _real(values: np.ndarray) -> np.ndarray:
+def _real(values: Any) -> np.ndarray:
     """Return values in float64, complex numbers as pairs."""
     if np.iscomplexobj(values):
         values = np.stack([values.real, values.imag], axis=-1)

@@ -69,8 +69,12 @@ class _ReadModel:
         self._traced: WeakKeyDictionary[nn.Module, tuple[str, ...]] = WeakKeyDictionary()
         self._others: dict[frozenset[str], WithModules | None] = {}
 
+    @property
+    def dtypes(self) -> frozenset[str]:
+        return self._dtypes
+
     @cached_property
-    def dtypes(self) -> frozenset[str]:  # type: ignore[override]
+    def _dtypes(self) -> frozenset[str]:
         held = {p.dtype for p in self._model.parameters()}
         held |= computed_in(self._model, self._example)
         return frozenset(str(kind).removeprefix("torch.") for kind in held)

@@ -51,9 +51,13 @@ class Lowerable:
 class ReadModel(Watchable, Protocol):
     """A model, read once, with what its framework needs to write it in another form."""
 
-    dtypes: frozenset[str]  # of the model's weights, and those that its layers compute in
-    limits: tuple[str, ...]  # why its outputs are less precise than these
+    limits: tuple[str, ...]  # why its outputs are less precise than its types
     lost_training: tuple[str, ...]  # own methods that its engine uses and a written model lacks
+
+    @property
+    def dtypes(self) -> frozenset[str]:
+        """The types of the model's weights, and those that its layers compute in."""
+        ...
 
     def write(
         self,
