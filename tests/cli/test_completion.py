@@ -80,6 +80,7 @@ def test_python_m_completes_the_command_and_not_python():
         [sys.executable, "-m", "relucate", "--show-completion", "bash"],
         capture_output=True,
         text=True,
+        env={**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
     )
     assert "python" not in done.stdout
     assert "_RELUCATE_COMPLETE=" in done.stdout

@@ -15,6 +15,7 @@ import keras
 
 from ...errors import Refused
 from ...graph import Graph, Node
+from ..own_activations import RReLU
 
 kl = keras.layers
 Pairs = tuple[tuple[int, int], ...]
@@ -295,6 +296,10 @@ def _prelu(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
     return kl.PReLU(shared_axes=shared or None, **common)
 
 
+def _rrelu(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
+    return RReLU(node.attrs["lower"], node.attrs["upper"], **common)
+
+
 def _embedding(node: Node, graph: Graph, common: dict[str, Any]) -> Any:
     return kl.Embedding(*graph.tensors[node.arrays["table"]].shape, **common)
 
@@ -321,6 +326,7 @@ LAYERS: Mapping[str, Callable[[Node, Graph, dict[str, Any]], Any]] = {
     "identity": lambda node, graph, common: kl.Identity(**common),
     "gaussian_noise": lambda node, graph, common: kl.GaussianNoise(node.attrs["stddev"], **common),
     "prelu": _prelu,
+    "rrelu": _rrelu,
     "softmax": lambda node, graph, common: kl.Softmax(node.attrs["axis"], **common),
     "embedding": _embedding,
 }

@@ -21,7 +21,7 @@ ops = keras.ops
 
 def is_raw(node: Node) -> bool:
     """Return whether a node is written as raw operations."""
-    return node.op in _RAW or (node.kind == "act" and node.op not in {"prelu", "softmax"})
+    return node.op in _RAW or (node.kind == "act" and node.op not in {"prelu", "rrelu", "softmax"})
 
 
 def apply_raw(node: Node, graph: Graph, inputs: Sequence[Any], free: Callable[[str], str]) -> Any:
