@@ -198,6 +198,7 @@ def rows() -> Iterator[Row]:
     for act in ("relu", "tanh"):
         yield cifar(f"{act}-late", f"{act}, 12 epochs", f"--epochs 12 --act {act}", "vgg", 5)
     yield from map(late, ("gelu", "sigmoid"))
+    yield early("linear")  # a control
     for act in ("sigmoid", "gelu", "silu", "elu", "leaky_relu"):
         yield cifar(f"{act}-early", f"{act}, 2 epochs", f"--epochs 2 --act {act}", "vgg", 5)
     for act in ("relu", "tanh", "gelu", "sigmoid"):
