@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ import pytest
 from relucate.data import make
 from relucate.errors import InputError, Refused
 from relucate.study.arms import Arm
-from relucate.study.executors import Crowded, Died, Done, Epoch, Failed, Setup, Silent, Task
+from relucate.study.driver import MACHINES
+from relucate.study.executors import Crowded, Died, Done, Epoch, Failed, Setup, Silent, Task, local
 from relucate.study.executors import perform as work
 from relucate.study.executors.local import LocalExecutor
 from relucate.study.executors.perform import as_ours
@@ -458,6 +460,18 @@ class TestSeveralTasksInOneWorker:
         assert next(e.key for e in run(shared, tasks) if isinstance(e, Done)) == "quick"
         later = [(number, inspection()) for number in range(3)]
         assert kinds(run(shared, later)) == dict.fromkeys(range(3), Done)
+
+    @pytest.mark.parametrize("seats", [2, 5, 8, 64, 1000])
+    def test_it_is_alone_before_it_counts_as_lost(self, setup, seats, monkeypatch):
+        monkeypatch.setattr(local, "_end", lambda worker: None)
+        executor, watched = LocalExecutor(setup), SimpleNamespace(wanted=True, task=Task("a", None))
+        worker = local._Worker(0, SimpleNamespace(), SimpleNamespace(), seats=seats)
+        shared = 0
+        while worker.seats > 1:
+            worker.works = {0: watched, 1: watched}
+            assert all(event.machine for event in executor._bury(worker, "it died"))
+            shared += 1
+        assert shared <= MACHINES
 
 
 class TestArranging:

@@ -36,6 +36,7 @@ from .watched import Watched
 
 _START_LIMIT = 120.0  # seconds for a worker to connect, and to import what it needs
 _PATH_LIMIT = 100  # bytes that every system allows for a socket's path
+_LESS = 16  # tasks in a process after one that several lost: alone after four more, none gives up
 _TAIL = 10_000  # bytes at the end of a worker's output that are read
 
 
@@ -278,7 +279,7 @@ class LocalExecutor:
         works, worker.works = list(worker.works.values()), {}
         shared = len(works) > 1
         if shared and cause is None:
-            worker.seats = max(1, worker.seats // 2)
+            worker.seats = max(1, min(worker.seats // 2, _LESS))
         return [
             Died(work.task.key, reason, machine=shared and work is not cause)
             if work.wanted
