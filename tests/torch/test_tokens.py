@@ -132,6 +132,46 @@ def test_what_reads_the_other_form_gets_it(size):
     torch.testing.assert_close(made(x), net(x), rtol=1e-5, atol=1e-5)
 
 
+class Index(nn.Module):
+    """Leading axes are merged in two steps: the linear layer reads them after the first."""
+
+    def __init__(self, time):
+        super().__init__()
+        self.time = time
+        self.one, self.norm, self.two = nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.one(x[:, 0]).reshape(-1, 8)))
+        return self.two(x.reshape(-1, self.time, 8).mean(1))
+
+
+class Squeeze(Index):
+    def forward(self, x):
+        x = torch.relu(self.norm(self.one(x.squeeze(1)).reshape(-1, 8)))
+        return self.two(x.reshape(-1, self.time, 8).mean(1))
+
+
+class Flatten(Index):
+    def forward(self, x):
+        x = torch.relu(self.norm(self.one(x.flatten(0, 1)).reshape(-1, 8)))
+        return self.two(x.reshape(-1, self.time, 8).mean(1))
+
+
+@pytest.mark.filterwarnings("ignore:relucate")
+@pytest.mark.parametrize("kind", [Index, Squeeze, Flatten])
+@pytest.mark.parametrize("time", [5, 8])
+def test_axes_merged_in_two_steps(kind, time):
+    shape, x = (2, 1, time, 8), torch.randn(3, 1, time, 8)
+    net = zoo.randomize(kind(time), 4).eval()
+    made, report = relucate.convert(net, AFTER, example=shape)
+    assert report.done
+    torch.testing.assert_close(made(x), net(x), rtol=1e-5, atol=1e-5)
+    made = relucate.rebuild(net, AFTER, example=shape)[0].eval()
+    assert relucate.audit(made, example=shape).summary == {AFTER: 1}
+    y = made.norm(torch.relu(made.one(x[:, 0])).reshape(-1, 8))
+    torch.testing.assert_close(made(x), made.two(y.reshape(-1, time, 8).mean(1)))
+
+
 def test_a_permuted_norm_is_moved_to_its_other_axis():  # time == channels
     net = network(lambda x, norm: norm(x.transpose(1, 2)).transpose(1, 2))
     made, _ = relucate.rebuild(net, AFTER, example=(2, 8, 8))

@@ -13,7 +13,7 @@ import inspect
 import linecache
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,8 @@ class Reading:
             among its arguments means there.
         bound: a name in `traced` -> the node of the graph that it was made as.
         example, leaves: what the module was read by.
-        together: the names in `traced` of tensors whose leading axes are merged; the graph's nodes
-            have them apart.
+        merged: the names in `traced` of tensors whose leading axes are merged, and how many of
+            them; the graph's nodes have them apart.
         called: the paths of the modules that were called as a whole, those of constants among them.
         values_read: the lines of the forward that read values of tensors.
     """
@@ -73,7 +73,7 @@ class Reading:
     bound: Mapping[str, str]
     example: Any = None
     leaves: tuple[str, ...] = ()
-    together: frozenset[str] = frozenset()
+    merged: Mapping[str, int] = field(default_factory=dict)
     called: frozenset[str] = frozenset()
     values_read: tuple[str, ...] = ()
 
@@ -147,7 +147,7 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
         origins,
         *links,
         *given,
-        frozenset(translator.together),
+        translator.leads,
         frozenset(translator.called),
         tuple(dict.fromkeys(program.values_read)),
     )

@@ -62,7 +62,7 @@ class Translator(Builder):
         # For who writes the model back: traced name -> node, at each call and when it was made.
         self.reads: dict[str, dict[str, str]] = {}
         self.bound: dict[str, str] = {}
-        self.together: set[str] = set()  # traced names of tensors whose leading axes are merged
+        self.leads: dict[str, int] = {}  # traced names of tensors -> leading axes merged in them
 
     # The program.
 
@@ -169,7 +169,7 @@ class Translator(Builder):
             self.origins.setdefault(value.name, node.name)
             self.bound.setdefault(node.name, value.name)
             if value.lead:
-                self.together.add(node.name)
+                self.leads[node.name] = len(value.lead)
 
     # Calls.
 

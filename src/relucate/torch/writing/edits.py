@@ -260,11 +260,11 @@ class Edits:
         """Return what is read for `arg`, which held the node `name`, if the node `now` is read."""
         if now == name and self.reading.bound.get(arg.name) == name and name in self.holders:
             return self._value(name) if self.holders[name] is arg else self._copy(arg)
-        together = arg.name in self.reading.together
-        alike = self._is_together(now) is self._is_together(name)
-        if alike and self._is_together(now) is not together and self._only_arranges(arg, name):
+        merged = self.reading.merged.get(arg.name, 0)
+        alike = self._merged(now) == self._merged(name)
+        if alike and self._merged(now) != merged and self._only_arranges(arg, name):
             return self._arranged(arg, name, now)
-        return self._in_form(now, together, reader)
+        return self._in_form(now, merged, reader)
 
     def _reads_now(self, made: Sequence[str], name: str) -> str:
         """Return which node a call reads where it read the node `name`."""
@@ -320,8 +320,9 @@ class Edits:
 
     # Leading axes that the model merges, and the graph doesn't.
 
-    def _is_together(self, name: str) -> bool:
-        return name in self.holders and self.holders[name].name in self.reading.together
+    def _merged(self, name: str) -> int:
+        """Return how many leading axes of a node's value are one axis where it is made."""
+        return self.reading.merged.get(self.holders[name].name, 0) if name in self.holders else 0
 
     def _only_arranges(self, arg: fx.Node, name: str) -> bool:
         """Return whether `arg` holds the same value as the node `name`, merged or parted."""
@@ -340,12 +341,12 @@ class Edits:
             self._rearranged[arg, now] = self._building.node_copy(arg, source)
         return self._rearranged[arg, now]
 
-    def _in_form(self, name: str, together: bool, reader: str) -> fx.Node:
-        """Return a node's value with its leading axes merged or apart, as `reader` needs it."""
-        if self._is_together(name) is together:
+    def _in_form(self, name: str, merged: int, reader: str) -> fx.Node:
+        """Return a node's value with so many leading axes merged, as `reader` needs it."""
+        if self._merged(name) == merged:
             return self._value(name)
         for traced, held in self.reading.bound.items():  # the model's own merge, or its reverse
-            if held == name and (traced in self.reading.together) is together:
+            if held == name and self.reading.merged.get(traced, 0) == merged:
                 return self._copy(self.traced[traced])
         raise Refused(
             f"the first axes of '{name}' are merged and parted again around a layer of the model, "
@@ -384,8 +385,8 @@ class Edits:
     # What planners inserted.
 
     def _inserted(self, node: Node) -> fx.Node:
-        together = node.name in self.old.nodes and self._is_together(node.name)
-        inputs = [self._in_form(name, together, f"'{node.name}'") for name in node.inputs]
+        merged = self._merged(node.name) if node.name in self.old.nodes else 0
+        inputs = [self._in_form(name, merged, f"'{node.name}'") for name in node.inputs]
         if node.op == "affine":
             return self._affine(node, inputs[0])
         if node.op == "rescale":
