@@ -107,7 +107,7 @@ def test_a_value_that_the_model_changes_in_place_is_measured_as_it_was():
 def test_libraries_have_few_threads_while_measuring_and_their_own_number_afterwards(
     cores, monkeypatch
 ):
-    monkeypatch.setattr(seen, "_cores", lambda: cores)
+    monkeypatch.setattr(seen, "cores", lambda: cores)
     libraries = ThreadpoolController()
 
     def numbers():

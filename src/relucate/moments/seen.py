@@ -7,7 +7,6 @@ the result at one point. Not here: where the points are (`surgery.points`), what
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from ..cores import cores
 from ..errors import InputError
 from ..graph import Graph
 from .channels import Channels
@@ -116,7 +116,7 @@ def seen(node: str, layer: str, roles: Sequence[tuple[str, str]], channels: Chan
 
 def in_threads(function: Callable[[_One], _Other], items: Iterable[_One]) -> list[_Other]:
     """Return what a function makes of each item, computed in threads with one of BLAS each."""
-    with _limited("blas", "numpy", 1), ThreadPoolExecutor(min(4, _cores())) as pool:
+    with _limited("blas", "numpy", 1), ThreadPoolExecutor(min(4, cores())) as pool:
         return list(pool.map(function, items))
 
 
@@ -126,10 +126,10 @@ def threads() -> Iterator[list[ThreadPoolExecutor]]:
 
     NumPy's BLAS has one thread in them: more would cost more time than such small products take.
     """
-    number = 1 if _cores() < _MANY else 2  # more would wait for Python's lock
+    number = 1 if cores() < _MANY else 2  # more would wait for Python's lock
     with ExitStack() as stack:
         stack.enter_context(_limited("blas", "numpy", 1))
-        stack.enter_context(_limited("openmp", "", max(1, _cores() - number)))
+        stack.enter_context(_limited("openmp", "", max(1, cores() - number)))
         yield [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(number)]
 
 
@@ -144,11 +144,6 @@ def _limited(kind: str, path: str, most: int) -> Iterator[None]:
     ]
     with libraries.select(filepath=large).limit(limits=most):
         yield
-
-
-def _cores() -> int:
-    known = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return known or 1
 
 
 def measure(

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from functools import cached_property
@@ -15,6 +14,7 @@ from typing import Any, ClassVar, Self
 
 from ..arguments import is_finite, one_of, positive, whole
 from ..backend import installed
+from ..cores import cores
 from ..data.dataset import Dataset
 from ..errors import InputError
 from ..frameworks import HOST, named
@@ -81,8 +81,7 @@ class Executed(Comparison):
         runs = self.pairs * len(self.arms)
         if self.executor in ELSEWHERE:
             return min(self.jobs or runs, runs)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        wanted = self.jobs or max(1, (cores or 1) // self.threads)
+        wanted = self.jobs or max(1, cores() // self.threads)
         return min(wanted, runs)
 
     @property

@@ -57,10 +57,7 @@ def _found_epsilon(module: Any) -> float | None:
     try:
         with torch.no_grad():
             twin = copy.deepcopy(module).cpu()
-            for name, value in (*twin.named_parameters(), *twin.named_buffers()):
-                if name in _HELD:  # the formula has to be seen, with any weights
-                    drawn = torch.rand(size, generator=generator) + 0.5
-                    value.copy_(drawn if name == "running_var" else drawn * _signs(size))
+            _draw(twin, size, generator)
             before = {name: getattr(twin, name).clone() for name in _HELD}
             found = [twin.train(mode)(x) for mode in (True, False)]
             same = all(torch.equal(getattr(twin, name), before[name]) for name in _HELD)
@@ -73,9 +70,16 @@ def _found_epsilon(module: Any) -> float | None:
     return epsilon if same and all(_close(y, expected) for y in found) else None
 
 
-def _signs(size: int) -> Tensor:
-    """Return -1 and 1 in turns: a formula may take a weight's size alone."""
-    return 1.0 - 2.0 * (torch.arange(size) % 2)
+def _draw(twin: nn.Module, size: int, generator: torch.Generator) -> None:
+    """Give a copy other tensors, so that its formula is seen with any weights.
+
+    Signs take turns: a formula may take a weight's size alone.
+    """
+    signs = 1.0 - 2.0 * (torch.arange(size) % 2)
+    for name, value in (*twin.named_parameters(), *twin.named_buffers()):
+        if name in _HELD:
+            drawn = torch.rand(size, generator=generator) + 0.5
+            value.copy_(drawn if name == "running_var" else drawn * signs)
 
 
 def _seen_epsilon(twin: Any, x: Tensor) -> float:
@@ -129,10 +133,7 @@ def _computes_the_same(module: Any, rank: int) -> bool:
     try:
         with torch.no_grad():
             twin = copy.deepcopy(module).cpu().float().eval()
-            for name, value in (*twin.named_parameters(), *twin.named_buffers()):
-                if name in _HELD:
-                    drawn = torch.rand(size, generator=generator) + 0.5
-                    value.copy_(drawn if name == "running_var" else drawn * _signs(size))
+            _draw(twin, size, generator)
             held = {name: _of_one(twin, name).clone() for name in _HELD}
             x = torch.randn(3, size, *[2] * (rank - 2), generator=generator)
             found = twin(x)
