@@ -147,6 +147,23 @@ def inception(full: str, arguments: str) -> Row:
     )
 
 
+def on_vgg() -> Iterator[Row]:
+    changes = {
+        "orders": ("ReLU, four orders", f"--orders {ALL}"),
+        "group-norm": ("ReLU, group norm", "--norm group"),
+        "batch-32": ("ReLU, batch 32", "--batch-size 32"),
+        "batch-512": ("ReLU, batch 512", "--batch-size 512"),
+        "dropout-0.2": ("ReLU, dropout 0.2", f"--orders {DROPOUT} --dropout 0.2"),
+        "dropout-0.5": ("ReLU, dropout 0.5", f"--orders {DROPOUT} --dropout 0.5"),
+        "relu-tuned": (
+            "ReLU, each order at its own best rate",
+            "--act relu --tune lr --rates 0.01,0.03,0.1",
+        ),
+    }
+    for what, (asked, arguments) in changes.items():
+        yield cifar(what, f"{asked}, 2 epochs", f"--epochs 2 {arguments}", "vgg", 5)
+
+
 def rows() -> Iterator[Row]:
     """Yield the rows of the table, the cheapest and most telling first."""
     yield from map(early, ("relu", "tanh"))
@@ -201,6 +218,14 @@ def rows() -> Iterator[Row]:
     yield early("linear")  # a control
     for act in ("sigmoid", "gelu", "silu", "elu", "leaky_relu"):
         yield cifar(f"{act}-early", f"{act}, 2 epochs", f"--epochs 2 --act {act}", "vgg", 5)
+    yield from on_vgg()
+    for act, asked in (("rrelu", "RReLU"), ("maxout", "maxout"), ("linear", "no activation")):
+        yield caffenet(act, asked, f"--act {act}")
+    for start in ("lsuv", "orthonormal"):
+        yield caffenet(f"relu-{start}", f"ReLU, {start} start", f"--init {start}")
+    yield from map(late, ("silu", "elu", "leaky_relu"))
+    for act in ("sigmoid", "gelu", "silu", "elu", "leaky_relu"):
+        yield cifar(f"{act}-late", f"{act}, 12 epochs", f"--epochs 12 --act {act}", "vgg", 5)
     for act in ("relu", "tanh", "gelu", "sigmoid"):
         yield full(act, "cnn")
     for act in ("relu", "tanh"):
