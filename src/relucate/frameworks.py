@@ -81,6 +81,12 @@ def limit_threads(threads: int) -> None:
         named(HOST).limit_threads(threads)
 
 
+def defer_compiler() -> None:
+    """Import the compiler of `HOST`, if that is installed, only when something is compiled."""
+    with suppress(ImportError):
+        named(HOST).defer_compiler()
+
+
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Compute float32 in full in every imported framework, and put the user's settings back.

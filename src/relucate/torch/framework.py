@@ -28,7 +28,7 @@ from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
 from ..train.waiting import Ready
 from ..train.watching import Target, Watchable
-from . import trainer
+from . import compiler, trainer
 from .initial import lsuv, orthonormal
 from .lowering.check import lower_checked
 from .modules import is_norm
@@ -437,6 +437,9 @@ class _Torch:
 
     def limit_threads(self, threads: int) -> None:
         torch.set_num_threads(threads)
+
+    def defer_compiler(self) -> None:
+        compiler.defer()
 
 
 FRAMEWORK: Framework = _Torch()
