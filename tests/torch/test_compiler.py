@@ -3,8 +3,6 @@
 import subprocess
 import sys
 
-import pytest
-
 START = """
 import sys
 from relucate import frameworks
