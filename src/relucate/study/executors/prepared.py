@@ -53,8 +53,7 @@ class Prepared:
         if self.data is None:
             return
         if self.source.kind in {"net", "saved"}:
-            with _left_out(_EXTRAS if self.backend == HOST else ()):
-                importlib.import_module("keras")
+            _import_keras(self.backend)
         else:
             self.source.code()  # loads the builder and its imports
         frameworks.warm_up()
@@ -62,6 +61,20 @@ class Prepared:
     def performing(self, work: Work, on_epoch: OnEpoch) -> Generator[Ready, None, Any]:
         """Return the answer to a task; meanwhile others may be done (`train.waiting`)."""
         return performing(work.work, self.source, self.data, on_epoch, self.task)
+
+
+def import_ahead() -> None:
+    """Import what one of our networks, or a saved one, needs; a task reports what fails."""
+    with contextlib.suppress(Exception, SystemExit):
+        backend = use_backend()
+        frameworks.defer_compiler()
+        _import_keras(backend)
+        frameworks.warm_up()
+
+
+def _import_keras(backend: str) -> None:
+    with _left_out(_EXTRAS if backend == HOST else ()):
+        importlib.import_module("keras")
 
 
 @contextlib.contextmanager
