@@ -77,7 +77,7 @@ def inspect_arms(
     looked, given = [], Given(input_shape, classes, task, data)
     for number in range(1, len(arms) + 1):
         looked.append(_look_at(source, arms[:number], given, engine))
-        _check_engine(*looked[-1].engine, device, recipes)
+        _check_engine(looked[-1].engine, device, recipes)
         on_arm(number)
     _refuse_twins(source, looked)
     name, reason = _one_engine(looked)
@@ -101,8 +101,9 @@ def inspect_arms(
     )
 
 
-def _check_engine(name: str, reason: str, device: str, recipes: Sequence[Recipe]) -> None:
+def _check_engine(chosen: tuple[str, str], device: str, recipes: Sequence[Recipe]) -> None:
     """Refuse what an arm's engine can't do, and say why it is that engine."""
+    name, reason = chosen
     engine = named(name)
     try:
         engine.device(device)
