@@ -17,7 +17,6 @@ import typer
 from ..errors import InputError, printable
 from ..files import write_text
 from ..option import option as described
-from ..study import early
 from ..study.interruption import interruptible
 from ..study.options import MODEL, RUNNING, TRAINING, StudyOptions
 from ..train.metric import metric_named
@@ -147,6 +146,8 @@ def compare(
 
 def _early(model: str | None, asked: Mapping[str, Any]) -> AbstractContextManager[Any]:
     """Start the workers before all else; not for a training of one's own."""
+    from ..study import early  # not for --help
+
     return nullcontext() if "run" in asked else early.workers(model, asked)
 
 

@@ -411,7 +411,7 @@ class _Torch:
             if kind != "cuda" or int(number or 0) >= len(self.gpus()):
                 torch.empty(0, device=wanted)
         except Exception as error:  # what a backend that isn't there raises is its own affair
-            reason = str(error).partition("\n")[0].rstrip(".")
+            reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
             raise InputError(
                 f"device '{wanted}' can't be used by PyTorch: {reason}. Visible are "
                 f"{', '.join(_visible(len(self.gpus())))}: choose one of them, or auto."

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from relucate.study.executors.prepared import _EXTRAS, _left_out
+from relucate.frameworks import _EXTRAS, _left_out
 
 KERAS = """
 import sys
-from relucate.study.executors.prepared import _EXTRAS, _left_out
+from relucate.frameworks import _EXTRAS, _left_out
 with _left_out(_EXTRAS):
     import keras
 assert not [name for name in ("sklearn", "matplotlib", "pandas", "jax") if name in sys.modules]

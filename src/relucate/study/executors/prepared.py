@@ -6,9 +6,7 @@ Not here: where tasks come from (`worker`, `ray_worker`), and what one does (`pe
 from __future__ import annotations
 
 import contextlib
-import importlib
-import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator
 from typing import Any
 
 import cloudpickle
@@ -24,9 +22,6 @@ from .. import own
 from ..source import ModelSource
 from .perform import performing
 from .protocol import Task as Work
-
-# Keras imports these, if installed, for plots, wrappers, checkpoints: half of its import time.
-_EXTRAS = ("jax", "matplotlib", "pandas", "scipy", "sklearn")
 
 
 class Prepared:
@@ -53,7 +48,7 @@ class Prepared:
         if self.data is None:
             return
         if self.source.kind in {"net", "saved"}:
-            _import_keras(self.backend)
+            frameworks.import_keras()
         else:
             self.source.code()  # loads the builder and its imports
         frameworks.warm_up()
@@ -66,24 +61,6 @@ class Prepared:
 def import_ahead() -> None:
     """Import what one of our networks, or a saved one, needs; a task reports what fails."""
     with contextlib.suppress(Exception, SystemExit):
-        backend = use_backend()
         frameworks.defer_compiler()
-        _import_keras(backend)
+        frameworks.import_keras()
         frameworks.warm_up()
-
-
-def _import_keras(backend: str) -> None:
-    with _left_out(_EXTRAS if backend == HOST else ()):
-        importlib.import_module("keras")
-
-
-@contextlib.contextmanager
-def _left_out(names: Iterable[str]) -> Iterator[None]:
-    """Hide packages from an import that doesn't need them."""
-    hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type] # None: an import fails
-    try:
-        yield
-    finally:
-        for name in hidden:
-            sys.modules.pop(name, None)
