@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def _table() -> np.ndarray | None:
     return None
 
 
-def _loaded() -> tuple[np.ndarray, np.ndarray]:
+def _loaded() -> Any:
     from sklearn.datasets import load_digits
 
     return load_digits(return_X_y=True)
