@@ -109,7 +109,7 @@ def _call(
         if init is None:
             raise Refused(
                 f"'{path}' ({type(module).__name__}) can't be initialised again: its method for it "
-                f"fails ({briefly(error)}). Mend that, or give a function init(module) that does it "
+                f"fails ({briefly(error)}). Mend it, or give a function init(module) that does it "
                 "(init=lambda module: None keeps the values of a model that was just built)."
             ) from error
         for tensor, old in zip(own, before, strict=True):
