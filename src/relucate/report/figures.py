@@ -152,7 +152,7 @@ def _rates_caption(study: Study) -> str:
 
 
 def _cost_caption(study: Study) -> str:
-    return "Mean time of a run on this machine, and numbers of trainable parameters."
+    return "Median time of a run on this machine, and numbers of trainable parameters."
 
 
 _SINGLE = ("interval", "differences")  # pictures of one comparison
