@@ -341,3 +341,14 @@ def test_the_command_to_go_on_stands_alone(study):
     page = check(study_html(study))
     assert page.words.count(study["continue"]) == 1
     assert "undecided; to go on from here:" in page.words
+
+
+def test_one_reference_is_in_the_heading_and_several_have_a_column(make_study):
+    study = make_study(4, orders=FOUR)
+    page = bare(study_html(study))
+    assert "<h3>Comparisons with before</h3>" in page
+    assert '<th scope="col">against</th>' not in page
+    study["comparisons"][2]["against"] = "linear-act-norm"
+    page = bare(study_html(study))
+    assert "<h3>Comparisons</h3>" in page
+    assert '<th scope="col">against</th>' in page

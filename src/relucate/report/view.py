@@ -189,6 +189,8 @@ def _counted(study: dict[str, Any], units: Units) -> str:
         return ""
     short = short_names(study)
     counts = some([f"{n} of {runs} runs of {short[label]}" for n, runs, label in lost], 6)
+    if all(n == runs for n, runs, _ in lost):  # such an arm has no mean
+        return f"Diverged: {counts}."
     worst = units.valued(units.metric.worst)
     return f"Diverged: {counts}. In mean, sd and differences they count as {worst}."
 
