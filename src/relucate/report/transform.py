@@ -86,8 +86,10 @@ def table(report: dict[str, Any], every: bool = False) -> tuple[list[str], list[
     found = []
     for (old, then, strategy, how), same in sorted(groups.items(), key=lambda g: -len(g[1])):
         note = f"border: {strategy}" if strategy else how
-        found.append([str(len(same)), old, then, note or _example(same)])
-    return ["norms", "so far", "then", "how"], found
+        found.append([str(len(same)), old, then, _example(same), note])
+    header = ["norms", "so far", "then", "norm layers", "how"]
+    shown = len(header) - (not any(row[-1] for row in found))
+    return header[:shown], [row[:shown] for row in found]
 
 
 def _without_names(reason: str) -> str:
