@@ -1,6 +1,8 @@
 """The table of a fold, convert or rebuild: a row a norm, or a row for norms with the same fate."""
 
-from relucate.report.transform import table
+import re
+
+from relucate.report.transform import table, transform_html
 
 
 def report(rows):
@@ -26,4 +28,18 @@ def test_the_column_how_holds_borders_and_reasons_only():
     assert [row[3:] for row in rows] == [
         ["norm_0 to norm_39", "border: shift"],
         ["last", "... is read by others"],
+    ]
+
+
+def test_a_notebook_breaks_only_long_cells():
+    page = transform_html(
+        report([(*folded(1)[0][:5], "into a convolution with a rather long name")])
+        | {"summary": {"done": 1, "skipped": 0}, "order": None, "schema": "relucate.fold/1"}
+        | {"model": "m", "framework": "keras", "parameters": {"before": 2, "after": 1}}
+        | {"certificate": None, "seed": None, "warnings": []}
+    )
+    cells = re.findall(r"<td style=[^>]*?(nowrap)?\">([^<]*)", page)
+    assert cells[-2:] == [
+        ("nowrap", "linear-act"),
+        ("", "into a convolution with a rather long name"),
     ]

@@ -259,6 +259,7 @@ def probe_html(probe: dict[str, Any]) -> str:
         about_gradients=about_gradients(probe),
         claims=[claim["text"] for claim in probe["claims"]],
         notes=notes(probe),
+        texts=_LEFT,
         figure=Markup(channels_svg(probe)),
     )
 

@@ -16,7 +16,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from ..phrases import count, some
-from .audit import FEW, named, sided
+from .audit import FEW, left, named, sided
 from .rendering import render
 from .terminal import displayable, rendered, simple_table
 
@@ -163,6 +163,7 @@ def transform_html(report: dict[str, Any]) -> str:
         headline=headline(report),
         header=header,
         rows=rows,
+        texts=left(header),
         unread="",
         conclusion=" ".join(closing(report, False)),
         findings=[],
