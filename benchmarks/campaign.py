@@ -221,8 +221,8 @@ def rows() -> Iterator[Row]:
     yield from on_vgg()
     for act, asked in (("rrelu", "RReLU"), ("maxout", "maxout"), ("linear", "no activation")):
         yield caffenet(act, asked, f"--act {act}")
-    for start in ("lsuv", "orthonormal"):
-        yield caffenet(f"relu-{start}", f"ReLU, {start} start", f"--init {start}")
+    for start, asked in (("orthonormal", "orthonormal start"), ("model", "Keras's start")):
+        yield caffenet(f"relu-{start}", f"ReLU, {asked} instead of LSUV", f"--init {start}")
     yield from map(late, ("silu", "elu", "leaky_relu"))
     for act in ("sigmoid", "gelu", "silu", "elu", "leaky_relu"):
         yield cifar(f"{act}-late", f"{act}, 12 epochs", f"--epochs 12 --act {act}", "vgg", 5)

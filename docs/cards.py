@@ -51,6 +51,7 @@ _PLACES = ("before", "after")
 _OURS = {  # settings of caffenet-benchmark, and what our cards call them
     "no scale and shift in the norm": "{act}",
     "norm with scale and shift": "{act}-affine",
+    "orthonormal initialisation": "{act}-orthonormal",
     "dropout 0.2 (0.5 elsewhere)": "{act}-fc-dropout-0.2",
     "dropout 0 (0.5 elsewhere)": "{act}-fc-dropout-0",
 }
@@ -119,7 +120,8 @@ def _grid(acts: list[str], columns: list[str]) -> str:
 
 
 def _beside(row: Result) -> str:
-    name = "cifar10-caffenet-" + _OURS.get(row.setting, "").format(act=row.act)
+    act = "linear" if row.act == "none" else row.act
+    name = "cifar10-caffenet-" + _OURS.get(row.setting, "").format(act=act)
     ours = next((own for own in known() if own.study.own and own.study.id == name), None)
     scores = {place_of_norm(order): f"{score['value']:.1f}" for order, score in row.scores.items()}
     columns = [row.act, row.setting, *(scores.get(place, "") for place in ("none", *_PLACES))]

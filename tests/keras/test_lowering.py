@@ -6,11 +6,14 @@ from keras import layers as kl
 
 import relucate
 from relucate import nets
+from relucate.data import load
 from relucate.errors import InputError, Refused
 from relucate.keras import conv2d_bn
 from relucate.keras.framework import FRAMEWORK
-from relucate.torch import BatchNorm, lower
+from relucate.torch import BatchNorm, lower, train
 from relucate.torch.lowering.check import check_lowering, lower_checked
+from relucate.torch.modules import RReLU
+from relucate.train import Recipe
 
 
 def lowerable(model):
@@ -113,6 +116,19 @@ def test_what_keras_itself_cannot_run_is_refused():
     model = keras.Model(image, kl.Flatten()(kl.LayerNormalization(axis=1)(image)))
     with pytest.raises(Refused, match=r"Keras \(torch backend\) can't run the model.*\(8, 4, 3\)"):
         lower_model(model)
+
+
+@pytest.mark.parametrize("act", ["prelu", "rrelu", "maxout"])
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_activations_that_keras_lacks_are_lowered_and_train_in_bfloat16(act, order):
+    keras.utils.set_random_seed(0)
+    module = lower_model(nets.build("cnn", order, (8, 8, 1), 10, width=8, depth=2, act=act))
+    assert isinstance(getattr(module, "stage1_block1", None), RReLU) == (
+        act == "rrelu"
+    )  # one name in both orders
+    recipe = Recipe(epochs=4, batch_size=32, precision="bf16")
+    result = train(module, load("digits").subset(600, 200), recipe, seed=0)
+    assert result.metric > 0.5
 
 
 def test_opaque_layers_are_refused_by_name():

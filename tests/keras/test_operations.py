@@ -7,7 +7,7 @@ from keras import layers as kl
 from keras import ops
 
 from relucate.errors import Refused
-from relucate.graph import evaluate
+from relucate.graph import evaluate, select
 from relucate.keras.reading.operations import _OPERATIONS
 from relucate.keras.reading.reader import read
 from relucate.torch import lower
@@ -298,9 +298,8 @@ NOT_LOWERED = {
     "maximum": (lambda x: ops.maximum(x, 0.0), "written='maximum'"),
     "clip": (lambda x: ops.clip(x, 0, 6), "written='clip'"),
     "softmax": (lambda x: ops.softmax(x, axis=(1, 2)), "several axes"),
-    "slice": (lambda x: x[:, 1:], "slice"),
-    "mean": (lambda x: ops.mean(x, axis=1), "reduce"),
-    "divide": (lambda x: x / (x + 1), "divide"),
+    "pad": (lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0)), "reflect"), r"\(pad\)"),
+    "variance": (lambda x: ops.var(x, axis=1), "its function is var"),
 }
 
 
@@ -309,6 +308,43 @@ def test_what_lowering_would_get_wrong_is_refused_by_name(name):
     function, why = NOT_LOWERED[name]
     with pytest.raises(Refused, match=rf"can't lower layer '.*{why}"):
         lower(read(model_of(function)))
+
+
+_REFUSED = set("prod var std stop_gradient max0 0max max1 min1 clip clip01 clip06".split())
+LOWERED = [
+    n for n, (_, ops) in ONE.items() if set(ops) <= select(lowers=True) and n not in _REFUSED
+]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", LOWERED)
+def test_operation_lowered_behind_a_convolution(agree, name, training):
+    """There the channels are on axis 1, and an operation has to say where they go."""
+    x = keras.Input(SHAPE)
+    model = keras.Model(x, ONE[name][0](kl.Conv2D(4, 1)(x)))
+    agree(model, training=training)
+
+
+PARTS = {
+    "channels": lambda x: x[..., 1:3],
+    "last channels": lambda x: x[..., -2:],
+    "a channel": lambda x: x[..., 2],
+    "steps": lambda x: x[:, 1::2, ::3, 1:],
+    "split": lambda x: ops.concatenate(ops.split(x, [1, 3], axis=-1)[::-1], axis=-1),
+    "unstack": lambda x: ops.unstack(x, axis=3)[1] / (2 + ops.relu(ops.unstack(x, axis=-1)[3])),
+    "mean by row": lambda x: ops.mean(x, axis=2),
+    "sum of negative axes": lambda x: ops.sum(x, axis=(-3, -2)),
+    "largest channel": lambda x: ops.max(x, axis=-1, keepdims=True),
+    "gated channels": lambda x: ops.glu(x, axis=-1),
+    "gated rows": lambda x: ops.glu(x, axis=1),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_lowered_before_another_convolution(agree, name):
+    x = keras.Input(SHAPE)
+    y = PARTS[name](kl.Conv2D(4, 1)(x))
+    agree(keras.Model(x, kl.Conv2D(3, 1)(y) if len(y.shape) == 4 else kl.Dense(2)(y)))
 
 
 def test_arithmetic_with_numbers_is_lowered(agree):

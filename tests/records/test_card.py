@@ -106,6 +106,18 @@ def test_orders_at_their_own_rates_are_one_row(study):
     assert row["interval"]
 
 
+def test_what_differs_from_the_usual_recipe_is_said(study):
+    found = study.to_dict()
+    assert card_of(found)["rows"][0]["setting"] == "width 8, depth 1, 1 epoch, batch 64"
+    found["recipe"] |= {"optimizer": "adamw", "lr": 2e-3, "initialization": "lsuv"}
+    (row, *_) = card_of(found)["rows"]
+    assert row["setting"].endswith(
+        "depth 1, optimizer adamw, initialization lsuv, 1 epoch, batch 64"
+    )
+    found["recipe"]["lr"] = 0.1
+    assert "optimizer adamw, lr 0.1, " in card_of(found)["rows"][0]["setting"]
+
+
 def test_orders_with_dropout_are_before_and_after(tmp_path):
     study = compare(
         "mlp", orders=["linear-norm-act-drop", "linear-act-norm-drop"], pairs=3, jobs=1,

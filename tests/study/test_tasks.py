@@ -131,6 +131,46 @@ class TestDevice:
             inspected(keras_net, "keras", device="cpu")
 
 
+class TestWhatAnEngineCannotDo:
+    """It is refused with the arms, before a run, with the reason for the engine."""
+
+    def refused(self, builder, engine="auto", **recipe):
+        given = {"device": recipe.pop("device", "auto"), "recipes": [Recipe(), Recipe(**recipe)]}
+        with pytest.raises(InputError) as found:
+            inspect_arms(resolve(builder), ARMS, SHAPE, CLASSES, engine=engine, **given)
+        return str(found.value)
+
+    def test_precision(self):
+        said = self.refused(opaque_net, precision="bf16")
+        assert "precision bf16 needs the torch engine" in said
+        assert "Why the keras engine: the model can't be lowered to PyTorch" in said
+        assert "'twice' (Lambda)" in said
+
+    def test_device(self):
+        said = self.refused(opaque_net, device="cpu")
+        assert "device 'cpu' needs the torch engine" in said
+        assert "'twice' (Lambda)" in said
+
+    def test_a_compiled_model(self):
+        said = self.refused(compiled_net, precision="tf32")
+        assert said.endswith("compiled the model: its own optimizer and loss are used.")
+
+    def test_an_engine_that_was_asked_for_needs_no_reason(self):
+        assert "Why" not in self.refused(keras_net, "keras", precision="bf16")
+
+    def test_the_torch_engine_takes_it(self):
+        found = inspect_arms(
+            resolve(keras_net),
+            ARMS,
+            SHAPE,
+            CLASSES,
+            engine="auto",
+            device="auto",
+            recipes=[Recipe(precision="bf16")],
+        )
+        assert found.engine["name"] == "torch"
+
+
 class TestTwins:
     @pytest.mark.parametrize("builder", [keras_net, torch_net, opaque_net])
     def test_a_builder_that_ignores_the_order(self, builder):

@@ -33,14 +33,16 @@ def engine(model, data=None, **options):
     return made
 
 
-def lowered():
+def lowered(act="relu"):
     keras = pytest.importorskip("keras")
     from relucate import nets
     from relucate.frameworks import lower
     from relucate.keras.framework import FRAMEWORK
 
     keras.utils.set_random_seed(0)
-    return lower(FRAMEWORK.read(nets.build("cnn", "before", (8, 8, 1), 10, width=4, depth=2)))
+    return lower(
+        FRAMEWORK.read(nets.build("cnn", "before", (8, 8, 1), 10, width=4, depth=2, act=act))
+    )
 
 
 def found(step, model):
@@ -73,8 +75,9 @@ class TestObstacles:
         made = engine(model, **options)
         assert found(made.step, made.model) == ""
 
-    def test_the_step_of_a_lowered_network_has_none(self):
-        made = engine(lowered(), load("digits").subset(100, 20))
+    @pytest.mark.parametrize("act", ["relu", "maxout"])
+    def test_the_step_of_a_lowered_network_has_none(self, act):
+        made = engine(lowered(act), load("digits").subset(100, 20))
         assert found(made.step, made.model) == ""
 
     @pytest.mark.parametrize("kind", MODULES)

@@ -1,5 +1,7 @@
 """What only a real GPU shows: CUDA graphs, their draws, TF32. Skipped where none is visible."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +44,13 @@ class Functional(nn.Module):
         return self.head(self.drop(F.dropout(x, 0.2, self.training)))
 
 
+BUILDS = {
+    "net": lambda: net(dropout=0.3),
+    "functional": Functional,
+    "rrelu": lambda: net(dropout=0.3, activation=nn.RReLU),
+}
+
+
 class Never(Step):
     """The step without a graph."""
 
@@ -69,7 +78,7 @@ def trained(kind, build, recipe, monkeypatch, data=None):
 
 
 @pytest.mark.parametrize("options", RECIPES, ids=str)
-@pytest.mark.parametrize("build", [lambda: net(dropout=0.3), Functional], ids=["net", "functional"])
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 def test_the_same_bits_with_and_without_a_graph(options, build, monkeypatch):
     recipe = Recipe(epochs=3, batch_size=16, **options)
     ours, first = trained(Always, build, recipe, monkeypatch)
@@ -80,14 +89,17 @@ def test_the_same_bits_with_and_without_a_graph(options, build, monkeypatch):
     assert first.curve == second.curve
 
 
-def test_a_lowered_network_is_captured(monkeypatch):
+@pytest.mark.parametrize("act", ["relu", "rrelu", "maxout"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_lowered_network_is_captured(act, precision, monkeypatch):
     pytest.importorskip("keras")
     from .test_capture import lowered
 
     data = load("digits").subset(400, 100)
-    recipe = Recipe(epochs=3, batch_size=32)
-    ours, first = trained(Always, lowered, recipe, monkeypatch, data)
-    theirs, second = trained(Never, lowered, recipe, monkeypatch, data)
+    recipe = Recipe(epochs=3, batch_size=32, precision=precision)
+    build = functools.partial(lowered, act)
+    ours, first = trained(Always, build, recipe, monkeypatch, data)
+    theirs, second = trained(Never, build, recipe, monkeypatch, data)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert first.loss == second.loss
 

@@ -15,6 +15,7 @@ from relucate.torch.modules import (
     LayerNorm,
     Pad,
     PReLU,
+    RReLU,
     SharedDropout,
     channels_last_weights,
 )
@@ -244,6 +245,38 @@ def test_prelu_broadcasts_over_the_batch():
     module.alpha.data = torch.arange(6.0).view(3, 2)
     expected = torch.cat([-module.alpha[None], torch.ones(1, 3, 2)])
     assert torch.equal(module(torch.cat([-torch.ones(1, 3, 2), torch.ones(1, 3, 2)])), expected)
+
+
+class TestRReLU:
+    def test_draws_in_training_and_takes_the_mean_else(self):
+        module, x = RReLU(0.1, 0.3), torch.randn(20, 30, 4)
+        y = module(x)
+        slope = (y / x)[x < 0]
+        assert torch.equal(y[x >= 0], x[x >= 0])
+        assert 0.1 <= slope.min() < 0.11
+        assert 0.29 < slope.max() <= 0.3001
+        assert torch.equal(module.eval()(x), torch.where(x >= 0, x, 0.2 * x))
+
+    def test_the_gradient_is_the_slope(self):
+        x = torch.randn(50, 4, requires_grad=True)
+        y = RReLU(0.1, 0.3)(x)
+        y.sum().backward()
+        torch.testing.assert_close(x.grad * x, y)
+        zero = torch.zeros(3, requires_grad=True)
+        RReLU()(zero).sum().backward()
+        assert torch.equal(zero.grad, torch.ones(3))  # as Keras has it
+
+    def test_draws_are_the_same_in_bfloat16(self):
+        found = []
+        for dtype in (torch.float32, torch.bfloat16):
+            torch.manual_seed(0)
+            found.append(RReLU(0.1, 0.3)(-torch.ones(200, dtype=dtype)))
+        assert found[1].dtype == torch.bfloat16
+        assert torch.equal(found[0].bfloat16(), found[1])
+
+    def test_keeps_the_layout(self):
+        x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+        assert RReLU()(x).stride() == x.stride()
 
 
 class TestSharedDropout:

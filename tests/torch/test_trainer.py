@@ -11,6 +11,7 @@ from relucate.errors import InputError, Refused
 from relucate.torch import BatchNorm, train
 from relucate.torch.batches import batches
 from relucate.torch.dropout import key_dropout
+from relucate.torch.modules import RReLU
 from relucate.torch.trainer import count_parameters, split_decay
 from relucate.train import Recipe, learning_rates
 from relucate.train.streams import epoch_order
@@ -302,6 +303,19 @@ class Spy(nn.Dropout):
         return x * y
 
 
+class Slopes(nn.Module):
+    """Notes what an RReLU makes of minus one in training; returns its input."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.act, self.seen = act, []
+
+    def forward(self, x):
+        if self.training:
+            self.seen.append(self.act(-torch.ones_like(x)))
+        return x
+
+
 class Arm(nn.Module):
     """Norm before or after the activation; the second arm has one dropout more, drawn first."""
 
@@ -347,6 +361,19 @@ class TestPairedDropout:
         for name, seen in masks[0].items():
             assert len(seen) == 2
             assert equal(seen, masks[1][name])
+
+    @pytest.mark.parametrize("kind", [nn.RReLU, RReLU])
+    def test_rrelu_draws_the_same_in_both_arms(self, data, kind):
+        """The second arm draws for a dropout first."""
+        seen = []
+        for extra in (False, True):
+            model = Arm("after", extra)
+            model.drop = slopes = Slopes(kind())
+            train(model, data, Recipe(**SMALL), seed=0)
+            seen.append(slopes.seen)
+        assert len(seen[0]) == 30
+        assert equal(*seen)
+        assert not torch.equal(seen[0][0], seen[0][1])
 
     def test_another_seed_drops_others(self, data):
         a, b = (self.masks(data, seed, order="before") for seed in (0, 1))

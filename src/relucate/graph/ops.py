@@ -159,8 +159,8 @@ _NORMS = [
     _op("instance_norm", "norm", _BY_CHANNEL, arrays=_MOVING, centers="channel"),
     _op("group_norm", "norm", _GROUPS, "mixes lowers", _AFFINE, centers="group"),
     _op("layer_norm", "norm", _BY_AXES, "mixes lowers", _AFFINE, centers="axes"),
-    _op("rms_norm", "norm", _RMS, "mixes", _AFFINE),
-    _op("unit_norm", "norm", _BY_AXES, "mixes"),  # x / max(‖x‖₂, epsilon)
+    _op("rms_norm", "norm", _RMS, "mixes lowers", _AFFINE),
+    _op("unit_norm", "norm", _BY_AXES, "mixes lowers"),  # x / max(‖x‖₂, epsilon)
     _op("lrn", "norm", _LRN, "mixes", unevaluated="only its name and its settings are kept"),
 ]
 
@@ -193,21 +193,19 @@ _ACTS = [
     ),
     _act("leaky_relu", attrs=_SLOPE, scale="positive"),
     _act("prelu", attrs={"axis": None}, arrays="alpha", scale="positive", not_lowered="axis"),
-    _act("rrelu", "", attrs=_DRAWN, scale="positive", training="multiplies"),
+    _act("rrelu", attrs=_DRAWN, scale="positive", training="multiplies"),
     _act("elu", attrs={"alpha": 1.0}),
     _act("celu", attrs={"alpha": 1.0}),
     _act("gelu", attrs={"approximate": False}),
     _act(
         "hard_tanh",
         attrs=_RANGE,
-        not_lowered="min_value max_value",
         nonnegative=lambda attrs: attrs["min_value"] >= 0,
     ),
     _act("soft_shrink", attrs=_SHRINK),
     _act("hard_shrink", attrs=_SHRINK),
     _act(
         "threshold",
-        "",
         attrs=_FIXED,
         nonnegative=lambda attrs: attrs["threshold"] >= 0 and attrs["value"] >= 0,
     ),
@@ -215,7 +213,7 @@ _ACTS = [
     _act("squareplus", attrs={"b": 4.0}, nonnegative=True),
     _act("softmax", "mixes head lowers", attrs=_AXIS, nonnegative=True),
     _act("log_softmax", "mixes head lowers", attrs=_AXIS),
-    _act("glu", "mixes", attrs=_AXIS, shape="rule"),
+    _act("glu", "mixes lowers", attrs=_AXIS, shape="rule"),
     # form "keras" isn't the published one, and isn't evaluated.
     _act("sparsemax", "mixes", attrs=_AXIS | {"form": None}, nonnegative=True),
 ]
@@ -249,7 +247,7 @@ _MERGES = [
     _op("add", "merge", flags="lowers", scale="any", shift="constant", **_MERGED),
     _op("subtract", "merge", flags="lowers", scale="any", shift="constant", **_MERGED),
     _op("multiply", "merge", flags="lowers", **_MERGED),
-    _op("divide", "merge", **_MERGED),
+    _op("divide", "merge", flags="lowers", **_MERGED),
     _op("average", "merge", flags="lowers", **_SAME, **_MERGED),
     _op("maximum", "merge", flags="lowers", scale="positive", shift="commutes", **_MERGED),
     _op("minimum", "merge", flags="lowers", scale="positive", shift="commutes", **_MERGED),
@@ -311,8 +309,8 @@ _OWN_WAY: _Facts = {"shape": "given", "unevaluated": "each framework interpolate
 _SHAPERS = [
     _op("zero_pad", "pad", _PADDING, "spatial pads lowers", **_PADDED),
     _op("pad", "pad", _MODE, "spatial turns_negative", **_MODES),
-    _op("crop", "shape", {"cropping": REQUIRED, **_IMAGE}, "spatial", **_MOVED),
-    _op("slice", "shape", _SLICE, **_MOVED),
+    _op("crop", "shape", {"cropping": REQUIRED, **_IMAGE}, "spatial lowers", **_MOVED),
+    _op("slice", "shape", _SLICE, "lowers", **_MOVED),
     _op("upsample", "shape", {"factors": REQUIRED, **_IMAGE}, "spatial lowers", **_MOVED),
     _op(
         "resize",
@@ -355,7 +353,7 @@ _UNREAD: _Facts = {"shape": "given", "unevaluated": "the reader doesn't know it"
 _OTHERS = [
     _op("rescale", "other", _RESCALE, "turns_negative lowers", **_RESCALED),
     _op("affine", "other", None, "transparent turns_negative lowers", _FIXED_AFFINE, shape="rule"),
-    _op("reduce", "other", _REDUCE, "moves_axes", **_REDUCED),
+    _op("reduce", "other", _REDUCE, "moves_axes lowers", **_REDUCED),
     _op("constant", "other", arrays="value", shape="given"),
     _op("embedding", "other", None, "mixes", "table", shape="rule"),
     _op("matmul", "other", {"equation": None}, "mixes unknown", **_GIVEN),

@@ -296,6 +296,9 @@ class _Keras:
             )
         return wanted
 
+    def check_recipe(self, recipe: Recipe) -> None:
+        trainer.check_recipe(recipe)
+
     def gpus(self) -> tuple[str, ...]:
         return ()
 

@@ -57,11 +57,7 @@ def train(
     task.
     """
     recipe.check_fits(len(data.y_train), data.input_shape)
-    if recipe.precision != "fp32":
-        raise InputError(
-            "engine 'keras' computes in the model's own dtype policy: leave the precision at fp32, "
-            "or set the policy in the builder."
-        )
+    check_recipe(recipe)
     data, held = data.held_out(recipe.validation)
     engine = _Engine(model, data, held, recipe, seed, task)
     training = run(
@@ -75,6 +71,19 @@ def train(
         look=look,
     )
     return finish(training)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse another precision than fp32.
+
+    Raises: InputError.
+    """
+    if recipe.precision != "fp32":
+        raise InputError(
+            f"precision {recipe.precision} needs the torch engine. Engine 'keras' computes in the "
+            "model's own dtype policy: leave the precision at fp32, or set the policy in the "
+            "builder."
+        )
 
 
 class _Engine:

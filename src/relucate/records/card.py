@@ -14,11 +14,13 @@ from typing import Any
 
 from ..errors import InputError
 from ..phrases import count
+from ..train.recipe import Recipe
 from ..version import __version__
 from .place import place_of_norm
 
 SCHEMA = "relucate.card/1"
 UNKNOWN = "not named"  # an activation or a kind of norm that the builder doesn't take as an option
+_SAID = ("optimizer", "lr", "schedule", "label_smoothing", "initialization")  # if not the default
 _PERCENT = "points"  # the unit of differences whose values are in percent
 
 
@@ -124,6 +126,10 @@ def _settings(study: Mapping[str, Any], arms: list[dict[str, Any]]) -> list[str]
             each = (f"{value} {place_of_norm(order) or order}" for order, value in own.items())
             found.append(f"{name} {', '.join(each)}")
     recipe = {**study["recipe"], **arms[0]["options"]}
+    usual = Recipe(optimizer=recipe["optimizer"]).to_dict() | {"optimizer": Recipe().optimizer}
+    for name in _SAID:
+        if name in recipe and name not in options and recipe[name] != usual.get(name):
+            found.append(f"{name.replace('_', ' ')} {recipe[name]}")
     return [*found, count(recipe["epochs"], "epoch"), f"batch {recipe['batch_size']}"]
 
 

@@ -247,7 +247,8 @@ class StudyPlan(Executed):
 
     def inspection(self) -> dict[str, Any]:
         """Return the work of building all networks once."""
-        return inspection(self.networks, self.engine, self.devices.kind)
+        recipes = [*dict.fromkeys(map(self.recipe_of, self.arms))]
+        return inspection(self.networks, self.engine, self.devices.kind, recipes)
 
     def informed(self, inspection: Inspection) -> tuple[Self, Inspection]:
         """Leave out the standardisation of the data for models that scale their inputs."""

@@ -33,6 +33,7 @@ from .fingerprint import Behaviour, behaviour, fingerprint
 from .norm_settings import described
 from .source import ModelSource
 
+_ASKED = "asked for"
 # An engine trains its own framework's models; HOST's also trains others that can be lowered.
 ENGINES = ("auto", HOST, *(name for name in FRAMEWORKS if name != HOST))
 
@@ -61,20 +62,22 @@ def inspect_arms(
     *,
     engine: str,
     device: str,
+    recipes: Sequence[Recipe] = (),
     task: Task = CLASSIFICATION,
     data: Dataset | None = None,
     on_arm: Callable[[int], None] = lambda number: None,
 ) -> Inspection:
     """Build every arm once, choose the engine for all of them, and check that the arms differ.
 
-    Args: task: what they are trained for; data: on which; None: images or vectors of random floats;
-        on_arm: called with the number of arms that are done.
-    Raises: InputError: two arms are identical, an arm fails on a batch, the device isn't available.
-    Refused: `engine` can't train an arm.
+    Args: recipes: how they are trained; task: what for; data: on which; None: images or vectors of
+        random floats; on_arm: called with the number of arms that are done.
+    Raises: InputError: two arms are identical, an arm fails on a batch, the engine doesn't have the
+        device, or can't do what a recipe says. Refused: `engine` can't train an arm.
     """
     looked, given = [], Given(input_shape, classes, task, data)
     for number in range(1, len(arms) + 1):
         looked.append(_look_at(source, arms[:number], given, engine))
+        _check_engine(looked[-1].engine, device, recipes)
         on_arm(number)
     _refuse_twins(source, looked)
     name, reason = _one_engine(looked)
@@ -96,6 +99,20 @@ def inspect_arms(
         source.equal_biases(),
         tuple(dict.fromkeys(layer for look in looked for layer in look.input_scaling)),
     )
+
+
+def _check_engine(chosen: tuple[str, str], device: str, recipes: Sequence[Recipe]) -> None:
+    """Refuse what an arm's engine can't do, and say why it is that engine."""
+    name, reason = chosen
+    engine = named(name)
+    try:
+        engine.device(device)
+        for recipe in recipes:
+            engine.check_recipe(recipe)
+    except InputError as error:
+        if name == HOST or reason == _ASKED:
+            raise
+        raise InputError(f"{error} Why the {name} engine: {reason.rstrip('.')}.") from None
 
 
 def _card(name: str, device: str) -> dict[str, str]:
@@ -245,7 +262,7 @@ def choose_engine(built: Built, wanted: str, task: Task = CLASSIFICATION) -> tup
             raise Refused(f"the builder returns a {own.noun}: engine '{wanted}' can't train it.")
         return own.name, f"the builder returns a {own.noun}"
     if wanted == own.name:
-        return own.name, "asked for"
+        return own.name, _ASKED
     compiled = own.is_compiled(built.model)
     if wanted == "auto" and compiled:
         return own.name, "the builder compiled the model: its own optimizer and loss are used"

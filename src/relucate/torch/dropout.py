@@ -1,8 +1,8 @@
-"""Dropout whose draws depend only on the seed, the layer's name and the number of the call.
+"""Dropout and RReLU whose draws depend only on the seed, the layer's name and the call's number.
 
-So two arms whose dropout layer has the same name and input shape drop the same units in the same
-step, even if the arms draw other random numbers as well. Called by `trainer`; a captured step gets
-the same draws (`capture`).
+So two arms whose layer has the same name and input shape draw the same in the same step, even if
+the arms draw other random numbers as well. Called by `trainer`; a captured step gets the same draws
+(`capture`).
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from torch import nn
 
 from ..train.streams import derive, dropout_key
 
+_DRAWING = (nn.modules.dropout._DropoutNd, nn.RReLU)
+
 
 def key_dropout(model: nn.Module, seed: int) -> None:
-    """Give every dropout module its own random stream, keyed by its name and the call number."""
+    """Give every module that draws its own random stream, keyed by its name and the call number."""
     for stream, module in _keyed(model, seed):
         module.register_forward_pre_hook(functools.partial(_reseed, stream))
-    torch.manual_seed(derive(seed, "torch"))  # for functional dropout, which has no module
+    torch.manual_seed(derive(seed, "torch"))  # for what draws without a module, such as F.dropout
 
 
 def _keyed(model: nn.Module, seed: int) -> Iterator[tuple[Iterator[int], nn.Module]]:
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
+        if isinstance(module, _DRAWING):
             yield _stream(dropout_key(seed, name)), module
 
 
@@ -41,11 +43,11 @@ def _stream(start: int) -> Iterator[int]:
 
 
 class Draws:
-    """The random states of a run on a GPU: its own, and one for each call of a dropout module.
+    """The random states of a run on a GPU: its own, and one for each call of a module that draws.
 
     A CUDA graph draws again what it drew when it was captured, unless its states are registered:
-    then every replay continues them, or starts them from a new seed. So a dropout module gets a
-    state of its own for each call in a step, seeded before every step.
+    then every replay continues them, or starts them from a new seed. So such a module gets a state
+    of its own for each call in a step, seeded before every step.
     """
 
     def __init__(self, model: nn.Module, seed: int, generator: torch.Generator) -> None:

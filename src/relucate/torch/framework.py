@@ -418,6 +418,9 @@ class _Torch:
             ) from None
         return kind
 
+    def check_recipe(self, recipe: Recipe) -> None:
+        pass  # TF32 depends on the device: the recipe checks it
+
     def gpus(self) -> tuple[str, ...]:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "").split(",")

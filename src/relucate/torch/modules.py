@@ -199,11 +199,41 @@ class LayerNorm(nn.Module):
             return F.layer_norm(x, shape, self.weight, self.bias, self.epsilon)
         mean = x.mean(axes, keepdim=True)
         variance = x.var(axes, correction=0, keepdim=True)
-        y = (x - mean) * torch.rsqrt(variance + self.epsilon)
-        full = [x.shape[axis] if axis in axes else 1 for axis in range(rank)]
+        return self._scaled((x - mean) * torch.rsqrt(variance + self.epsilon), axes)
+
+    def _scaled(self, y: Tensor, axes: list[int]) -> Tensor:
+        full = [size if axis in axes else 1 for axis, size in enumerate(y.shape)]
         if self.weight is not None:
             y = y * self.weight.reshape(full)
         return y if self.bias is None else y + self.bias.reshape(full)
+
+
+class RMSNorm(LayerNorm):
+    """gamma · x / sqrt(mean of x² + epsilon) + beta over given axes.
+
+    `centered`: divided by the standard deviation instead, though no mean is subtracted: Keras's
+    layer norm with rms_scaling.
+    """
+
+    def __init__(
+        self,
+        axes: Sequence[int],
+        epsilon: float,
+        shapes: Mapping[str, Sequence[int]],
+        *,
+        centered: bool = False,
+    ) -> None:
+        super().__init__(axes, epsilon, shapes)
+        self.centered = centered
+
+    def forward(self, x: Tensor) -> Tensor:
+        axes = sorted(axis % x.ndim for axis in self.axes)
+        full = x.to(torch.promote_types(x.dtype, torch.float32))  # bfloat16 is too coarse for sums
+        if self.centered:
+            power = full.var(axes, correction=0, keepdim=True)
+        else:
+            power = full.square().mean(axes, keepdim=True)
+        return self._scaled(full * torch.rsqrt(power + self.epsilon), axes)
 
 
 # The norms, for decay, counts and refusals: PyTorch's own classes, ours and their subclasses.
@@ -245,6 +275,20 @@ class PReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x) - self.alpha * F.relu(-x)
+
+
+class RReLU(nn.RReLU):
+    """x for x ≥ 0, else slope · x; the slope is drawn for every value in training, else the mean.
+
+    Draws are float32 whatever the input is, so a seed gives the same slopes in bfloat16, rounded.
+    PyTorch's own module loses the channels-last layout.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return F.leaky_relu(input, (self.lower + self.upper) / 2)
+        slope = torch.empty_like(input, dtype=torch.float32).uniform_(self.lower, self.upper)
+        return input * slope.masked_fill_(input.detach() >= 0, 1.0).to(input.dtype)
 
 
 class Affine(nn.Module):
@@ -376,6 +420,37 @@ class Pad(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pad(x, self.pads, value=self.value)
+
+
+def cut(x: Tensor, axis: int, start: int | None, stop: int | None, step: int | None) -> Tensor:
+    """Return x[start:stop:step] along an axis, as Python slices: the step may be negative."""
+    if step is None or step > 0:
+        return _Cut.apply(x, (slice(None),) * axis + (slice(start, stop, step),))
+    places = range(*slice(start, stop, step).indices(x.shape[axis]))[::-1]
+    return cut(x, axis, places.start, places.stop, places.step).flip(axis)
+
+
+class _Cut(torch.autograd.Function):
+    """x[key], whose gradient keeps the layout of x.
+
+    PyTorch's own is channels first: the convolution before it would have to convert it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, key: tuple[slice, ...]) -> Tensor:
+        layout = _LAYOUTS.get(x.ndim, torch.contiguous_format)
+        kept = layout if x.is_contiguous(memory_format=layout) else torch.contiguous_format
+        ctx.shape, ctx.layout, ctx.key = x.shape, kept, key
+        return x[key]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (given,) = gradients
+        whole = torch.empty(
+            ctx.shape, dtype=given.dtype, device=given.device, memory_format=ctx.layout
+        ).zero_()
+        whole[ctx.key] = given
+        return whole, None
 
 
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}

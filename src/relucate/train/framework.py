@@ -336,6 +336,13 @@ class Framework(Protocol):
         """
         ...
 
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Refuse what its engine can't do.
+
+        Raises: InputError: a precision that it doesn't compute in.
+        """
+        ...
+
     def gpus(self) -> tuple[str, ...]:
         """Return the NVIDIA GPUs that it sees, as CUDA_VISIBLE_DEVICES names them."""
         ...

@@ -12,6 +12,7 @@ from typing import Any
 from ...data.dataset import Dataset
 from ...errors import InputError, Refused, RelucateError, briefly, unknown
 from ...frameworks import trouble
+from ...train.recipe import Recipe
 from ...train.run import EpochReport, OnEpoch, RunSpec
 from ...train.task import CLASSIFICATION, Task
 from ...train.waiting import Ready, finished
@@ -21,10 +22,22 @@ from ..source import ModelSource
 from ..tasks import executing, inspect_arms, measure
 
 
-def inspection(arms: list[Arm], engine: str, device: str) -> dict[str, Any]:
-    """Return the work of inspecting a study's networks as plain data."""
+def inspection(
+    arms: list[Arm], engine: str, device: str, recipes: Sequence[Recipe] = ()
+) -> dict[str, Any]:
+    """Return the work of inspecting a study's networks as plain data.
+
+    Args: recipes: that the engine is to train with.
+    """
     plain = [arm.to_dict() for arm in arms]
-    return {"task": "inspect", "arms": plain, "engine": engine, "device": device}
+    trained = [recipe.to_dict() for recipe in recipes]
+    return {
+        "task": "inspect",
+        "arms": plain,
+        "engine": engine,
+        "device": device,
+        "recipes": trained,
+    }
 
 
 def training(spec: RunSpec) -> dict[str, Any]:
@@ -77,6 +90,7 @@ def _inspect(
         data.classes,
         engine=work["engine"],
         device=work["device"],
+        recipes=[Recipe.from_dict(recipe) for recipe in work["recipes"]],
         task=task,
         data=data,
         on_arm=lambda number: on_epoch(EpochReport(number, len(work["arms"]), 0.0, None)),

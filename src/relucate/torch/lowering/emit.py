@@ -26,9 +26,12 @@ from ..modules import (
     LayerNorm,
     Pad,
     PReLU,
+    RMSNorm,
+    RReLU,
     SharedDropout,
 )
 from .emitter import Emitter, Value
+from .reshaping import RESHAPING, flat
 
 
 def _spatial_sizes(emitter: Emitter, node: Node) -> tuple[int | None, ...]:
@@ -48,11 +51,6 @@ def _same_pads(emitter: Emitter, node: Node, window: Sequence[int]) -> list[tupl
     # With stride one the zeros don't depend on the size.
     known, dilation = [size or 1 for size in sizes], node.attrs["dilation"] or (1,) * len(window)
     return explicit_padding(padding, known, window, strides, dilation)
-
-
-def _flat(pads: Sequence[tuple[int, int]]) -> list[int]:
-    """PyTorch's F.pad wants the last axis first."""
-    return [p for pair in reversed(pads) for p in pair]
 
 
 def _symmetric(pads: Sequence[tuple[int, int]]) -> bool:
@@ -79,7 +77,7 @@ def _conv(emitter: Emitter, node: Node, values: list[Value]) -> Value:
     pads = _same_pads(emitter, node, window)
     x = value.fx
     if not _symmetric(pads):
-        x = emitter.extra(node, "pad", Pad(_flat(pads)), x)
+        x = emitter.extra(node, "pad", Pad(flat(pads)), x)
         pads = [(0, 0)] * len(window)
     groups = kernel[-2] if depthwise else node.attrs["groups"]
     channels_in = kernel[-2] if depthwise else kernel[-2] * groups
@@ -181,6 +179,29 @@ def _layer_norm(emitter: Emitter, node: Node, values: list[Value]) -> Value:
     return Value(y, moved=False)
 
 
+def _rms_norm(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    shapes = {role: emitter.source.tensors[key].shape for role, key in node.arrays.items()}
+    axes, epsilon, centered = (node.attrs[k] for k in ("axes", "epsilon", "rms_scaling"))
+
+    def make() -> nn.Module:
+        return RMSNorm(axes, epsilon, shapes, centered=centered)
+
+    y = emitter.module(node, make, emitter.native(values[0]))
+    emitter.bind(node, _AFFINE)
+    return Value(y, moved=False)
+
+
+def _unit_norm(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    axes = tuple(node.attrs["axes"])
+    y = emitter.function(_of_unit_length, emitter.native(values[0]), axes, node.attrs["epsilon"])
+    return Value(y, moved=False)
+
+
+def _of_unit_length(x: torch.Tensor, axes: tuple[int, ...], epsilon: float) -> torch.Tensor:
+    # Without a root, whose gradient at zero would be NaN.
+    return x * x.square().sum(axes, keepdim=True).clamp(min=epsilon**2).rsqrt()
+
+
 # Pools.
 
 
@@ -191,7 +212,7 @@ def _max_pool(emitter: Emitter, node: Node, values: list[Value]) -> Value:
     x = value.fx
     inner = [before for before, _ in pads]
     if not _symmetric(pads) or any(2 * p > k for p, k in zip(inner, window, strict=True)):
-        x = emitter.extra(node, "pad", Pad(_flat(pads), -math.inf), x)
+        x = emitter.extra(node, "pad", Pad(flat(pads), -math.inf), x)
         inner = [0] * len(window)
     pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(window) - 1]
     return Value(emitter.function(pool, x, window, strides, tuple(inner)), value.moved)
@@ -202,7 +223,7 @@ def _avg_pool(emitter: Emitter, node: Node, values: list[Value]) -> Value:
     window, strides = node.attrs["window"], node.attrs["strides"]
     pads = _same_pads(emitter, node, window)
     if not _symmetric(pads):
-        made = AvgPoolSame(window, strides, _flat(pads))
+        made = AvgPoolSame(window, strides, flat(pads))
         return Value(emitter.extra(node, "pool", made, value.fx), value.moved)
     pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(window) - 1]
     padding = tuple(before for before, _ in pads)
@@ -217,14 +238,28 @@ def _global_pool(reduce: Callable[..., Any]) -> Callable[..., Value]:
         value = values[0]
         keep = node.attrs["keepdims"]
         rank = len(emitter.source.nodes[node.inputs[0]].shape)
-        if value.moved and rank - 1 not in node.attrs["axes"]:
-            axes = tuple(axis + 1 for axis in node.attrs["axes"])
-            y = emitter.function(reduce, value.fx, axes, keepdim=keep)
-            return Value(y, moved=keep)
+        places = tuple(value.place(axis, rank) for axis in node.attrs["axes"])
+        if value.moved and 1 not in places:
+            y = emitter.function(reduce, value.fx, places, keepdim=keep)
+            return Value(y, moved=len(node.shape) > 2)
         x = emitter.native(value)
         return Value(emitter.function(reduce, x, tuple(node.attrs["axes"]), keepdim=keep), False)
 
     return emit
+
+
+_REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "sum": torch.sum,
+    "mean": torch.mean,
+    "max": torch.amax,
+    "min": torch.amin,
+}
+
+
+def _reduce(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    if (function := node.attrs["function"]) not in _REDUCTIONS:
+        raise Refused(f"can't lower layer '{node.layer}' (reduce): its function is {function}.")
+    return _global_pool(_REDUCTIONS[function])(emitter, node, values)
 
 
 # Elementwise operations keep the layout; merges agree on one.
@@ -292,6 +327,16 @@ def _prelu(emitter: Emitter, node: Node, values: list[Value]) -> Value:
     y = emitter.module(node, lambda: PReLU(shape), emitter.native(values[0]))
     emitter.bind(node, {"alpha": ("alpha", "same")})
     return Value(y, moved=False)
+
+
+def _rrelu(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    ends = (node.attrs["lower"], node.attrs["upper"])
+    return Value(emitter.module(node, lambda: RReLU(*ends), values[0].fx), values[0].moved)
+
+
+def _glu(emitter: Emitter, node: Node, values: list[Value]) -> Value:
+    place = values[0].place(node.attrs["axis"], len(node.shape))
+    return Value(emitter.function(F.glu, values[0].fx, place), values[0].moved)
 
 
 def _affine(emitter: Emitter, node: Node, values: list[Value]) -> Value:
@@ -364,52 +409,8 @@ def _merge(target: Callable[..., Any]) -> Callable[..., Value]:
 
 def _concat(emitter: Emitter, node: Node, values: list[Value]) -> Value:
     xs, moved = _agreed(emitter, node, values)
-    rank = len(node.shape)
-    axis = node.attrs["axis"] % rank
-    if moved:
-        axis = 1 if axis == rank - 1 else axis + 1 if axis else 0
-    return Value(emitter.function(torch.cat, xs, axis), moved)
-
-
-# Shapes.
-
-
-def _flatten(emitter: Emitter, node: Node, values: list[Value]) -> Value:
-    x = emitter.native(values[0])
-    if node.attrs["data_format"] == "channels_first":  # Keras flattens channels last
-        x = emitter.function(torch.movedim, x, 1, -1)
-    return Value(emitter.function(torch.flatten, x, 1), moved=False)
-
-
-def _reshape(emitter: Emitter, node: Node, values: list[Value]) -> Value:
-    x = emitter.native(values[0])
-    target = tuple(node.attrs["target"])
-    if target.count(-1) > 1:
-        raise Refused(f"can't lower layer '{node.layer}': reshape to an unknown shape {target}.")
-    return Value(emitter.function(_to_shape, x, target), moved=False)
-
-
-def _to_shape(x: torch.Tensor, target: tuple[int, ...]) -> torch.Tensor:
-    return x.reshape(x.shape[0], *target)
-
-
-def _permute(emitter: Emitter, node: Node, values: list[Value]) -> Value:
-    x = emitter.native(values[0])
-    return Value(emitter.function(torch.permute, x, (0, *node.attrs["dims"])), moved=False)
-
-
-def _zero_pad(emitter: Emitter, node: Node, values: list[Value]) -> Value:
-    value = emitter.spatial(values[0], node)
-    pads = _flat([tuple(pair) for pair in node.attrs["padding"]])
-    return Value(emitter.extra(node, "pad", Pad(pads), value.fx), value.moved)
-
-
-def _upsample(emitter: Emitter, node: Node, values: list[Value]) -> Value:
-    value = emitter.spatial(values[0], node)
-    x = value.fx
-    for axis, factor in enumerate(node.attrs["factors"], start=2):
-        x = emitter.function(torch.repeat_interleave, x, factor, dim=axis)
-    return Value(x, value.moved)
+    place = Value(xs[0], moved).place(node.attrs["axis"], len(node.shape))
+    return Value(emitter.function(torch.cat, xs, place), moved)
 
 
 EMITTERS: dict[str, Callable[[Emitter, Node, list[Value]], Value]] = {
@@ -419,14 +420,20 @@ EMITTERS: dict[str, Callable[[Emitter, Node, list[Value]], Value]] = {
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
     "group_norm": _group_norm,
+    "rms_norm": _rms_norm,
+    "unit_norm": _unit_norm,
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
     "global_max_pool": _global_pool(torch.amax),
     "global_avg_pool": _global_pool(torch.mean),
+    "reduce": _reduce,
     "relu": _emit_relu,
     "relu6": _elementwise(F.relu6),
     "leaky_relu": _elementwise(F.leaky_relu, negative_slope="negative_slope"),
     "prelu": _prelu,
+    "rrelu": _rrelu,
+    "threshold": _elementwise(F.threshold, threshold="threshold", value="value"),
+    "glu": _glu,
     "elu": _elementwise(F.elu, alpha="alpha"),
     "selu": _elementwise(F.selu),
     "celu": _elementwise(F.celu, alpha="alpha"),
@@ -438,7 +445,7 @@ EMITTERS: dict[str, Callable[[Emitter, Node, list[Value]], Value]] = {
     "hard_sigmoid": _elementwise(_hard_sigmoid),
     "log_sigmoid": _elementwise(F.logsigmoid),
     "tanh": _elementwise(torch.tanh),
-    "hard_tanh": _elementwise(F.hardtanh),
+    "hard_tanh": _elementwise(F.hardtanh, min_val="min_value", max_val="max_value"),
     "tanh_shrink": _elementwise(F.tanhshrink),
     "hard_shrink": _elementwise(F.hardshrink, lambd="threshold"),
     "soft_shrink": _elementwise(F.softshrink, lambd="threshold"),
@@ -458,13 +465,10 @@ EMITTERS: dict[str, Callable[[Emitter, Node, list[Value]], Value]] = {
     "add": _merge(operator.add),
     "subtract": _merge(operator.sub),
     "multiply": _merge(operator.mul),
+    "divide": _merge(operator.truediv),
     "average": _merge(operator.add),
     "maximum": _merge(torch.maximum),
     "minimum": _merge(torch.minimum),
     "concat": _concat,
-    "flatten": _flatten,
-    "reshape": _reshape,
-    "permute": _permute,
-    "zero_pad": _zero_pad,
-    "upsample": _upsample,
+    **RESHAPING,
 }

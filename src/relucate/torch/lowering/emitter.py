@@ -29,6 +29,13 @@ class Value:
     fx: fx.Node
     moved: bool
 
+    def place(self, axis: int, rank: int) -> int:
+        """Return which axis is here what axis `axis` of `rank` is in the graph's tensor."""
+        axis %= rank
+        if not self.moved or axis == 0:
+            return axis
+        return 1 if axis == rank - 1 else axis + 1
+
 
 class Emitter:
     """The growing fx graph, its modules, and where each tensor of the source went."""
