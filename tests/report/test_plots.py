@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from relucate.errors import InputError
 from relucate.report import plots
+from relucate.report.figures import figures
 from relucate.report.numbers import Units
 from relucate.report.palette import colours, placeholder
-from relucate.report.figures import figures
 from relucate.report.plots import curves, narrowing
 from relucate.report.plots.axis import SMALLEST_REACH, reach_of
 from relucate.stats.sequential import MONITORED, Monitor

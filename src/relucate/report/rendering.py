@@ -16,7 +16,8 @@ from relucate.errors import printable
 from relucate.report import palette
 
 _UNBROKEN = re.compile(  # a flag with its value, an order, a percentage
-    r"(?<![\w-])(?:--[a-z][\w-]*(?: [\w.,]{1,14}\b)?|-[A-Z] [\w.,=]{1,20}|\w+(?:-\w+){1,4}(?![\w-])|\d[\d.,]* %)"
+    r"(?<![\w-])(?:--[a-z][\w-]*(?: [\w.,]{1,14}\b)?|-[A-Z] [\w.,=]{1,20}"
+    r"|\w+(?:-\w+){1,4}(?![\w-])|\d[\d.,]* %)"
 )
 _LONGEST = 24  # characters that are kept in one line
 

@@ -198,7 +198,9 @@ def displayable(value: Any, encoding: str = "utf-8") -> Any:
     if isinstance(value, str):
         return printable(value).encode(encoding, "replace").decode(encoding)
     if isinstance(value, dict):
-        return {displayable(key, encoding): displayable(item, encoding) for key, item in value.items()}
+        return {
+            displayable(key, encoding): displayable(item, encoding) for key, item in value.items()
+        }
     if isinstance(value, list):
         return [displayable(item, encoding) for item in value]
     return value

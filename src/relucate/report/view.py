@@ -450,8 +450,9 @@ def _reach_words(given: bool) -> str:
         "treats the test examples as a sample, too."
     )
     return (
-        f"{reach} Student's t, Wilcoxon and TOST are shown for readers who expect them. They are "
-        "valid for a number of pairs fixed beforehand, and the verdict doesn't use them."
+        f"{reach} Student's t, Wilcoxon, TOST and the chance to be ahead are there for readers who "
+        "expect them. They are valid for a number of pairs fixed beforehand, and the verdict "
+        "doesn't use them."
     )
 
 
