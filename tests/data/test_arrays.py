@@ -92,7 +92,7 @@ def test_values_that_are_not_finite_are_counted_and_located():
     x = np.zeros((3, 2, 2, 1))
     x[1, 0, 1, 0] = np.nan
     x[2] = np.inf
-    with pytest.raises(InputError, match=r"x holds 5 values .* \[1, 0, 1, 0\] is nan"):
+    with pytest.raises(InputError, match=r"x isn't finite .* 5 places .*\[1, 0, 1, 0\], is nan"):
         examples(x, "x")
 
 
