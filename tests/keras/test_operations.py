@@ -124,7 +124,7 @@ ONE = {
     **{
         name: (getattr(ops, name), [name])
         for name in "relu relu6 leaky_relu elu selu celu gelu silu sigmoid hard_sigmoid "
-        "log_sigmoid tanh hard_tanh tanh_shrink hard_shrink soft_shrink sparse_plus "
+        "log_sigmoid tanh erf hard_tanh tanh_shrink hard_shrink soft_shrink sparse_plus "
         "sparse_sigmoid softplus softsign squareplus softmax log_softmax glu".split()
     },
     "exp": (ops.exp, ["exponential"]),

@@ -50,3 +50,26 @@ def test_rrelu_is_read_and_kept():
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype("float32")
     first, second = (np.asarray(keras.ops.convert_to_numpy(folded(x, training=True))) for _ in "ab")
     assert not np.allclose(first, second)  # it still draws in training
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_norms_around_maxout_are_found_moved_and_folded(order):
+    rng, other = np.random.default_rng(0), "after" if order == "before" else "before"
+    net = build("cnn", order, (8, 8, 1), 10, act="maxout", width=4, depth=1)
+    for layer in net.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            gamma, beta, mean, variance = layer.get_weights()
+            layer.set_weights(
+                [*(rng.normal(0, 1, w.shape) for w in (gamma, beta, mean)), variance + 0.5]
+            )
+    x = rng.normal(size=(4, 8, 8, 1)).astype("float32")
+    assert relucate.audit(net).summary == {str(relucate.Order(order)): 2}
+    moved, _ = relucate.convert(net, other)
+    folded, _ = relucate.fold(net)
+    for found in (moved, folded):
+        wanted = net.predict(x, verbose=0)
+        scale = np.abs(wanted).max()
+        np.testing.assert_allclose(found.predict(x, verbose=0), wanted, rtol=0, atol=1e-5 * scale)
+    rebuilt, _ = relucate.rebuild(net, other)
+    built = build("cnn", other, (8, 8, 1), 10, act="maxout", width=4, depth=1)
+    assert rebuilt.count_params() == built.count_params()

@@ -108,6 +108,66 @@ def test_a_product_with_its_own_activation_is_one_activation(name, turned):
     assert ends(paths, "m") == [("linear", "d")]
 
 
+def spelled(op, *rows, outputs=None):
+    """Return the paths of a norm `n`, what is computed of it, `m` of the last two, a dense layer.
+
+    A row is (name, op, input, attributes).
+    """
+    net = graph(("x", "input"), ("n", "batch_norm", "x"), *(row[:3] for row in rows))
+    inputs = [row[0] for row in rows][-2:] if len(rows) > 1 else ["n", rows[0][0]]
+    ends = graph(("x", "input"), ("m", op, *inputs), ("d", "dense", "m"))
+    nodes = {**net.nodes, **{name: ends.nodes[name] for name in "md"}}
+    for name, _, _, attrs in rows:
+        nodes[name] = replace(nodes[name], attrs=nodes[name].attrs | attrs)
+    return Paths(Graph("g", nodes, ("x",), outputs or ("d",), {}))
+
+
+LEFT = ("a", "slice", "n", {"axis": 1, "start": 0, "stop": 4})
+RIGHT = ("b", "slice", "n", {"axis": 1, "start": 4, "stop": 8})
+HALF = ("h", "rescale", "n", {"scale": 0.5, "offset": 0.0})
+SMALL = ("s", "rescale", "n", {"scale": 0.1, "offset": 0.0})
+ROOT = ("r", "rescale", "n", {"scale": 0.5**0.5, "offset": 0.0})
+SPELLED = {
+    "maxout": ("maximum", [LEFT, RIGHT]),
+    "leaky_relu": ("maximum", [SMALL]),
+    "maximum": ("maximum", [("s", "rescale", "n", {"scale": 2.0, "offset": 0.0})]),
+    "minimum": ("minimum", [SMALL]),
+    "glu": ("multiply", [RIGHT, ("g", "sigmoid", "b", {}), LEFT]),
+    "x*tanh": ("multiply", [RIGHT, ("g", "tanh", "b", {}), LEFT]),
+    "gelu": (
+        "multiply",
+        [ROOT, ("e", "erf", "r", {}), HALF, ("f", "rescale", "e", {"scale": 1.0, "offset": 1.0})],
+    ),
+    "silu": ("multiply", [("i", "identity", "n", {}), ("g", "sigmoid", "n", {})]),
+}
+
+
+@pytest.mark.parametrize("name", SPELLED)
+def test_an_activation_of_one_value_is_known_by_what_it_computes(name):
+    op, rows = SPELLED[name]
+    paths = spelled(op, *rows)
+    assert ends(paths, "n") == [("act", "m")]
+    assert paths.act_op(paths.graph.nodes["m"]) == name
+    assert paths.source(paths.graph.nodes["m"]) == "n"
+    assert sorted(paths.gate("m")) == sorted(row[0] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("op", "rows", "outputs"),
+    [
+        ("multiply", [LEFT, RIGHT], None),  # no activation in it
+        ("multiply", [SMALL], None),  # a square
+        ("maximum", [LEFT, ("b", "slice", "x", {"axis": 1, "start": 4, "stop": 8})], None),
+        ("maximum", [LEFT, RIGHT], ("d", "a")),  # a part is read elsewhere too
+        ("add", [("g", "sigmoid", "n", {}), SMALL], None),
+    ],
+)
+def test_what_is_no_activation_of_one_value_is_a_merge(op, rows, outputs):
+    paths = spelled(op, *rows, outputs=outputs)
+    assert ("merge", "m") in [*ends(paths, "n"), *ends(paths, rows[-1][0])]
+    assert paths.gate("m") == ()
+
+
 def test_squeeze_and_excite_is_a_merge():
     net = graph(
         ("x", "input"),

@@ -99,6 +99,7 @@ _FUNCTIONS: dict[str, Callable[[np.ndarray, Any], np.ndarray]] = {
     "log_sigmoid": lambda x, a: -np.logaddexp(0.0, -x),
     "tanh": lambda x, a: np.tanh(x),
     "hard_tanh": lambda x, a: np.clip(x, a["min_value"], a["max_value"]),
+    "erf": lambda x, a: _erf(x),
     "tanh_shrink": lambda x, a: x - np.tanh(x),
     "hard_shrink": lambda x, a: np.where(np.abs(x) > a["threshold"], x, 0.0),
     "soft_shrink": lambda x, a: np.sign(x) * np.maximum(np.abs(x) - a["threshold"], 0.0),

@@ -179,7 +179,7 @@ _AXIS = {"axis": -1}  # one axis or several
 _DRAWN = {"lower": REQUIRED, "upper": REQUIRED}  # slopes; at inference their mean
 _FIXED = {"threshold": REQUIRED, "value": REQUIRED}
 _ACTS = [
-    *map(_act, "selu silu hard_silu mish log_sigmoid tanh tanh_shrink softsign".split()),
+    *map(_act, "selu silu hard_silu mish log_sigmoid tanh tanh_shrink softsign erf".split()),
     *[
         _act(name, nonnegative=True)
         for name in "relu6 hard_sigmoid exponential sparse_plus sparse_sigmoid".split()

@@ -2,7 +2,8 @@
 
 A walk passes transparent nodes: dropout, pooling, padding, cropping, reshaping, resizing, a fixed
 scale, identity. It stops at a linear layer, an activation, a norm, a merge, an input, an output and
-an unknown node. An activation written as x · sigmoid(x) is one activation, not a merge.
+an unknown node. An activation spelled out, as x · sigmoid(x), the larger of x and a · x, or maxout,
+the larger of two parts of x, is one activation, not a merge.
 `Paths(graph, guess)` walks as if the unknown nodes were of one kind. Not here: what the neighbours
 mean (`sites`).
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from math import isclose
 
 from ..graph import Graph, Node
 
@@ -24,6 +26,9 @@ _FORWARD = {
     "norm last": ("act", "transparent", "norm"),
 }
 GUESSES = ("linear", "act", "norm", "transparent", "wall", *_FORWARD)  # what unknown nodes can be
+_SPELLED = frozenset({"multiply", "maximum", "minimum"})
+_IN_GATES = frozenset({"rescale", "identity", "slice"})
+_PRODUCTS = {"sigmoid": "silu", "hard_sigmoid": "hard_silu", "relu6": "hard_silu"}
 _GATE_STEPS = 5  # hard swish spelled out is x · relu6(x + 3) / 6: add, relu6, divide
 
 
@@ -51,6 +56,32 @@ def _halves(one: Node, two: Node) -> bool:
     return kinds and bool(one.layer) and (one.layer, one.call) == (two.layer, two.call)
 
 
+@dataclass(frozen=True)
+class _Gate:
+    """An activation spelled out: of which node's value, the nodes between, and its name."""
+
+    source: str
+    inside: tuple[str, ...]
+    op: str
+
+
+def _spelled(node: Node, inside: list[Node], act: Node | None) -> str:
+    """Return the name of an activation that is spelled out; x * f(x) where it has no other one."""
+    parts = sum(each.op == "slice" for each in inside) == 2
+    factors = [each for each in inside if each.op == "rescale"]
+    if node.op == "multiply" and act is not None:
+        if act.op == "erf" and any(isclose(each.attrs["scale"], 0.5**0.5) for each in factors):
+            return "gelu"  # x / 2 · (1 + erf(x / sqrt(2)))
+        names = {"sigmoid": "glu"} if parts else _PRODUCTS
+        return names.get(act.op, f"x*{act.op}")
+    if node.op == "maximum" and parts and act is None:
+        return "maxout"
+    if node.op == "maximum" and len(inside) == len(factors) == 1:
+        factor = factors[0].attrs
+        return "leaky_relu" if 0 < factor["scale"] < 1 and not factor["offset"] else node.op
+    return node.op
+
+
 class Paths:
     """The walks over one graph; results are cached.
 
@@ -65,40 +96,44 @@ class Paths:
         self._ahead: dict[str, tuple[End, ...]] = {}
 
     @cached_property
-    def _gates(self) -> dict[str, tuple[Node, str]]:
-        """For each product x · act(x): the activation, and the node that makes x."""
-        found = {}
-        for node in self.graph:
-            if node.op == "multiply" and len(set(node.inputs)) == 2:
-                for one, other in (node.inputs, node.inputs[::-1]):
-                    act = self._climb(one, other)
-                    if act is not None:
-                        found[node.name] = (act, other)
-        return found
+    def _gates(self) -> dict[str, _Gate]:
+        """The activations that are spelled out, by the node that makes their value."""
+        found = ((node.name, self._gate(node)) for node in self.graph if node.op in _SPELLED)
+        return {name: gate for name, gate in found if gate is not None}
 
-    def _climb(self, start: str, goal: str) -> Node | None:
-        act, name = None, start
-        for _ in range(_GATE_STEPS):
-            if name == goal:
-                return act
-            node = self.graph.nodes[name]
-            if node.kind != "act" and node.op not in {"rescale", "identity"}:
-                return None
-            if node.kind == "act" and act is None:
-                act = node
-            name = node.inputs[0]
-        return None
+    def _gate(self, node: Node) -> _Gate | None:
+        """Return what a product, maximum or minimum is, if it is an activation of one value."""
+        if len(node.inputs) != 2 or len(set(node.inputs)) != 2:
+            return None
+        one, other = map(self._climb, node.inputs)
+        goal = next((name for name in one if name in other), None)
+        if goal is None:
+            return None
+        inside = (*one[: one.index(goal)], *other[: other.index(goal)])
+        nodes = [self.graph.nodes[name] for name in inside]
+        if any(len(self.graph.consumers[name]) != 1 for name in inside) or (
+            set(inside) & set(self.graph.outputs)
+        ):
+            return None
+        act = next((each for each in nodes if each.kind == "act"), None)
+        if act is None and node.op == "multiply":
+            return None  # a square, or a product of two parts
+        return _Gate(goal, inside, _spelled(node, nodes, act))
+
+    def _climb(self, start: str) -> list[str]:
+        """Return a node and those that it is computed from, one from the other, as a gate may."""
+        found = [start]
+        while len(found) <= _GATE_STEPS:
+            node = self.graph.nodes[found[-1]]
+            if node.kind != "act" and node.op not in _IN_GATES:
+                break
+            found.append(node.inputs[0])
+        return found
 
     @cached_property
     def _gating(self) -> frozenset[str]:
-        """The nodes inside such products; a walk sees only the product."""
-        inside: set[str] = set()
-        for product, (_, goal) in self._gates.items():
-            for name in self.graph.nodes[product].inputs:
-                while name != goal:
-                    inside.add(name)
-                    name = self.graph.nodes[name].inputs[0]
-        return frozenset(inside)
+        """The nodes inside such activations; a walk sees only the last one."""
+        return frozenset(name for gate in self._gates.values() for name in gate.inside)
 
     def kind(self, node: Node) -> str:
         """Return the kind that a walk takes this node for."""
@@ -158,16 +193,11 @@ class Paths:
 
     def source(self, node: Node) -> str:
         """Return the name of the node that an activation or a norm is applied to."""
-        return self._gates[node.name][1] if node.name in self._gates else node.inputs[0]
+        return self._gates[node.name].source if node.name in self._gates else node.inputs[0]
 
     def act_op(self, node: Node) -> str:
         """Return the activation's name; of a product x · f(x) the name of that product."""
-        if node.name not in self._gates:
-            return node.op
-        inner = self._gates[node.name][0].op
-        return {"sigmoid": "silu", "hard_sigmoid": "hard_silu", "relu6": "hard_silu"}.get(
-            inner, f"x*{inner}"
-        )
+        return self._gates[node.name].op if node.name in self._gates else node.op
 
     def back(self, name: str) -> End:
         """Return the node that made the value of node `name`, past transparent nodes."""
@@ -213,18 +243,11 @@ class Paths:
         return self.kind(node) == "act" or self.back(node.inputs[0]).kind == "act"
 
     def gate(self, name: str) -> tuple[str, ...]:
-        """Return the nodes inside a product x · act(x); () if `name` is no such product."""
-        if name not in self._gates:
-            return ()
-        goal, inside = self._gates[name][1], []
-        for source in self.graph.nodes[name].inputs:
-            while source != goal:
-                inside.append(source)
-                source = self.graph.nodes[source].inputs[0]
-        return tuple(inside)
+        """Return the nodes inside an activation that is spelled out; () if `name` is none."""
+        return self._gates[name].inside if name in self._gates else ()
 
     def takers(self, name: str) -> tuple[str, ...]:
-        """Return the readers of a value, once each; a product x · act(x) counts as one reader."""
+        """Return the readers of a value, once each; an activation spelled out is one reader."""
         found = []
         for reader in self.graph.consumers[name]:
             while reader in self._gating:

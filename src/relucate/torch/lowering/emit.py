@@ -455,6 +455,7 @@ EMITTERS: dict[str, Callable[[Emitter, Node, list[Value]], Value]] = {
     "softsign": _elementwise(F.softsign),
     "squareplus": _elementwise(_squareplus, b="b"),
     "exponential": _elementwise(torch.exp),
+    "erf": _elementwise(torch.erf),
     "softmax": _softmax(torch.softmax),
     "log_softmax": _softmax(torch.log_softmax),
     "dropout": _dropout,

@@ -275,6 +275,7 @@ FUNCTIONS: dict[str, Handler] = {
     "softplus": _softplus,
     "softsign": _activation("softsign"),
     "exp": _activation("exponential"),
+    "erf": _activation("erf"),
     "softmax": _soft("softmax"),
     "log_softmax": _soft("log_softmax"),
     "glu": _glu,
