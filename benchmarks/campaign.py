@@ -121,12 +121,12 @@ def cifar(what: str, asked: str, arguments: str, net: str = "cnn", pairs: int = 
     )
 
 
-def caffenet(what: str, asked: str, arguments: str) -> Row:
+def caffenet(what: str, asked: str, arguments: str, pairs: int = 5) -> Row:
     smaller = "--data folder:cifar10 --train-size 10000 --epochs 8 -O width=12 --precision bf16"
     return Row(
         f"cifar10-caffenet-{what}",
         f"CaffeNet's recipe on CIFAR-10, {asked}: norm before or after the activation?",
-        f"--recipe caffenet32 {smaller} --orders before,after {arguments} --max-pairs 5",
+        f"--recipe caffenet32 {smaller} --orders before,after {arguments} --max-pairs {pairs}",
     )
 
 
@@ -219,8 +219,9 @@ def rows() -> Iterator[Row]:
     for act in ("sigmoid", "gelu", "silu", "elu", "leaky_relu"):
         yield cifar(f"{act}-early", f"{act}, 2 epochs", f"--epochs 2 --act {act}", "vgg", 5)
     yield from on_vgg()
-    for act, asked in (("rrelu", "RReLU"), ("maxout", "maxout"), ("linear", "no activation")):
+    for act, asked in (("rrelu", "RReLU"), ("maxout", "maxout")):
         yield caffenet(act, asked, f"--act {act}")
+    yield caffenet("linear", "no activation", "--act linear", 9)  # a control: the same network
     for start, asked in (("orthonormal", "orthonormal start"), ("model", "Keras's start")):
         yield caffenet(f"relu-{start}", f"ReLU, {asked} instead of LSUV", f"--init {start}")
     yield from map(late, ("silu", "elu", "leaky_relu"))

@@ -281,7 +281,8 @@ def _label(row: Result) -> str:
 
 def _telling(row: Result) -> list[str]:
     """Return how a row was trained, without what its kind of row shares, and without rates."""
-    shared = ("width ", "affine never", "fc_dropout 0.5", "bias ", "lr ")
+    shared = ("width ", "affine never", "fc_dropout 0.5", "bias ", "lr ", "schedule ")
+    shared += ("initialization lsuv",)  # as CaffeNet's recipe
     words = _trained(row).split(", ")
     words = [word for word in words if not word.endswith(" after")]  # "lr 0.1 before, 0.3 after"
     return [word for word in words if not word.startswith(shared)]

@@ -25,6 +25,15 @@ def test_several_comparisons_are_counted_by_verdict(make_study):
     assert answer.sentence(many) == "Against a: all 7 arms are better."
 
 
+def test_nothing_is_compared_if_every_run_diverged(make_study):
+    study = make_study(8, orders=FOUR)
+    for arm in study["arms"]:
+        arm |= {"diverged": arm["n"], "mean": 0.0}
+    assert answer.sentence(measured(study)) == (
+        "Every run of every arm diverged, so there is nothing to compare."
+    )
+
+
 def test_arms_at_several_values_are_counted_as_comparisons(make_study):
     study = make_study(8, orders=("a", "b", "c", "d", "e"), effect=0.01)
     study["factors"] = [{"name": "act", "values": ["relu", "tanh"]}]

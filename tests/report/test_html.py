@@ -7,9 +7,10 @@ from html.parser import HTMLParser
 import pytest
 
 from relucate.errors import InputError
+from relucate.report import rendering
 from relucate.report.figures import figures, hero
 from relucate.report.html import repr_html, study_html, write_html
-from relucate.report.rendering import unbroken
+from relucate.report.rendering import escaped, unbroken
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 FETCHING = {"src", "href", "xlink:href", "srcset", "data", "action", "poster", "background"}
@@ -341,3 +342,24 @@ def test_the_command_to_go_on_stands_alone(study):
     page = check(study_html(study))
     assert page.words.count(study["continue"]) == 1
     assert "undecided; to go on from here:" in page.words
+
+
+def test_one_reference_is_in_the_heading_and_several_have_a_column(make_study):
+    study = make_study(4, orders=FOUR)
+    page = bare(study_html(study))
+    assert "<h3>Comparisons with before</h3>" in page
+    assert '<th scope="col">against</th>' not in page
+    study["comparisons"][2]["against"] = "linear-act-norm"
+    page = bare(study_html(study))
+    assert "<h3>Comparisons</h3>" in page
+    assert '<th scope="col">against</th>' in page
+
+
+def test_a_template_shows_control_characters_as_question_marks():
+    assert escaped("<\x1b[31m\u202e") == "&lt;?[31m?"
+    assert unbroken("\x00 at 95 %") == '? at <span class="nb">95 %</span>'
+    given = dict.fromkeys(("unread", "conclusion"), "\x1b") | {"findings": [], "texts": []}
+    rows, header = [["a\x07b", "-"]], ["norm", "\x85"]
+    page = rendering.render("audit.html.j2", headline="", header=header, rows=rows, **given)
+    assert "a?b" in page
+    assert page.replace("\n", "").isprintable()

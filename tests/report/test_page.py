@@ -135,3 +135,33 @@ def test_paper_shows_what_is_folded_and_fits(browser, pages):
     assert browser.evaluate(SMALL) == []
     ink = browser.evaluate("getComputedStyle(document.body).color")
     assert ink == "rgb(29, 33, 41)"  # the light page's, whatever the screen is
+
+
+HOSTILE = "\x00\x1b[31m\u202e<script>alert(1)</script>" + "w" * 200
+SHOWN = "document.documentElement.outerHTML"
+
+
+def hostile(study):
+    """Return a study whose arms and texts are somebody's attempt to break the page."""
+    names = {arm["label"]: f"{k}{HOSTILE}" for k, arm in enumerate(study["arms"])}
+    for arm in study["arms"]:
+        arm |= {"label": names[arm["label"]], "order": None, "alias": None, "words": HOSTILE}
+    for found in (*study["comparisons"], *study["runs"]):
+        found |= {k: names[found[k]] for k in ("arm", "against") if k in found}
+        found |= {"note": HOSTILE}
+    study["notes"], study["sentence"] = [HOSTILE], HOSTILE
+    study["model"] = {**study["model"], "name": HOSTILE}
+    return study
+
+
+@pytest.mark.parametrize("width", [360, 1440])
+def test_no_name_breaks_the_page(width, browser, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text(study_html(hostile(make_study(5))), encoding="utf-8")
+    browser.said.clear()
+    browser.show(width)
+    browser.open(page)
+    assert browser.said == []
+    assert browser.evaluate("document.scripts.length") == 0
+    assert browser.evaluate(SHOWN).replace("\n", "").isprintable()
+    assert browser.evaluate(WIDTH) <= 0

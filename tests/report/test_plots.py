@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from relucate.errors import InputError
 from relucate.report import plots
+from relucate.report.figures import figures
 from relucate.report.numbers import Units
 from relucate.report.palette import colours, placeholder
 from relucate.report.plots import curves, narrowing
@@ -328,6 +329,26 @@ def test_a_loss_that_explodes_keeps_its_ticks(make_study):
     for run in study["runs"]:
         run["curve"]["train_loss"] = [1.0, 1e30]
     assert len([label for label in tick_labels(wide(study, "loss")) if "e+" in label]) >= 3
+
+
+def test_a_curve_by_time_ends_at_the_median_time_of_a_run(make_study):
+    study = make_study(3, epochs=4)
+    for run in study["runs"]:
+        slow = 2.0 if run["arm"] == FOUR[1] else 1.0
+        run["seconds"] = 40.0 if run["seed"] == 0 else 6.0 * slow
+    ends = [line.get_xdata()[-1] for line in plots.plot(study, "time", Figure().subplots()).lines]
+    assert ends == pytest.approx([6.0, 12.0])
+    for run in study["runs"]:
+        run["seconds"] = None
+    assert plots.missing(study, "time") == "no run of an arm has a time"
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(30.0, True), (10.5, False), (0.3, False)])
+def test_the_page_has_the_curve_by_time_if_one_arm_is_slower(seconds, shown, make_study):
+    study = make_study(3)
+    for arm, each in zip(study["arms"], (seconds, min(seconds, 10.0)), strict=True):
+        arm["seconds"] = each
+    assert ("time" in [figure["name"] for figure in figures(study)]) is shown
 
 
 def test_many_arms_have_a_panel_each_with_the_first(make_study):

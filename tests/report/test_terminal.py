@@ -54,6 +54,15 @@ def test_an_arm_of_which_every_run_diverged_shows_no_numbers(make_study):
     assert all(line.split()[2:4] == ["-", "-"] for line in text.splitlines()[5:7])
 
 
+@pytest.mark.parametrize("width", range(40, 121, 7))
+def test_no_line_ends_between_a_number_and_its_percent_sign(width, make_study):
+    study = make_study(orders=FOUR, pairs=4)
+    study["notes"].append("with bars " + "at 97.5 % or 3 % " * 9)
+    lines = printed(study, width=width).splitlines()
+    assert "97.5 %" in " ".join(lines)
+    assert not [line for line in lines if line.lstrip().startswith("%")]
+
+
 def test_golden_at_48_columns(study):
     text = printed(study, width=48)
     assert text == (GOLDEN / "narrow.txt").read_text("utf-8"), text

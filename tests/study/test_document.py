@@ -118,6 +118,13 @@ def test_the_winner_and_the_difference():
     assert [arm["mean"] for arm in made["arms"]] == pytest.approx([0.8, 2.72 / 3])
 
 
+def test_the_time_of_a_run_is_that_of_most_runs():
+    made = outcome(CASES["three pairs"])
+    for (_, seed), run in made.results.items():
+        run["seconds"] = {"total": 4.0 if seed == 0 else 0.2}
+    assert [arm["seconds"] for arm in document(made, command="")["arms"]] == [0.2, 0.2]
+
+
 def test_a_diverged_run_counts_with_the_worst_score():
     made = document(outcome(CASES["one arm diverged"]), command="")
     assert made["winner"] == "linear-norm-act"

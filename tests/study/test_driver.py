@@ -521,9 +521,11 @@ class TestTrouble:
 
     def test_divergence_in_one_arm_is_a_result(self, plan, tmp_path, in_process):
         wild = replace(plan, recipe=Recipe(epochs=1, batch_size=16, lr=1e30), pairs=2)
-        outcome = ran(wild, tmp_path / "runs.sqlite")
+        ear = Ear()
+        outcome = ran(wild, tmp_path / "runs.sqlite", ear)
         assert {r["status"] for r in outcome.results.values()} == {"diverged"}
-        assert outcome.difference(plan.contrasts[0]).estimate == 0.0
+        shown = [args for name, args, _ in ear.told if name == "difference"]
+        assert shown[-1] == (None, None, None, 2)
         with Store.open(tmp_path / "runs.sqlite") as store:
             assert {store.get(h)["status"] for h in outcome.hashes.values()} == {"diverged"}
 

@@ -100,3 +100,30 @@ def test_another_parametrization_is_refused_by_name():
     model = net(nn.utils.parametrizations.orthogonal)
     with pytest.raises(Refused, match=r"'0' computes its weight \(Orthogonal\)"):
         relucate.rebuild(model, "after", example=SHAPE)
+
+
+class Bands(nn.Module):
+    """As timm's rotary embedding: what initialises it fails after it was half done."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("shift", torch.ones(1))
+        self.register_buffer("bands", None)
+
+    def reset_parameters(self):
+        self.shift.zero_()
+        self.bands.copy_(torch.ones(1))
+
+    def forward(self, x):
+        return x + self.shift
+
+
+def test_a_module_whose_own_method_fails_is_refused_or_left_to_init():
+    model = nn.Sequential(*net(lambda module: module), Bands())
+    example = torch.zeros(SHAPE)
+    with pytest.raises(Refused, match=r"'4' \(Bands\).*AttributeError.*init=lambda module: None"):
+        relucate.rebuild(model, "after", example=example)
+    rebuilt, _ = relucate.rebuild(model, "after", example=example, init=lambda module: None)
+    (bands,) = (module for module in rebuilt.modules() if hasattr(module, "bands"))
+    assert bands.shift == 1
+    assert model[4].shift == 1

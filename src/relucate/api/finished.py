@@ -87,8 +87,9 @@ class Study(Shown):
         Args:
             kind: "forest" (each interval against zero and the margin), "interval" (pair by pair),
                 "differences" (by seed), "scores" (of every run), "curves" and "loss" (while
-                training), "rates" (of tuning), "cost" (seconds, parameters); with `probe=True` also
-                "distributions", "drift_next" and "drift_norm" (what the layers saw).
+                training), "time" (score against seconds), "rates" (of tuning), "cost" (seconds,
+                parameters); with `probe=True` also "distributions", "drift_next" and "drift_norm"
+                (what the layers saw).
             ax: matplotlib axes to draw on; None: those of a new figure.
             arm: whose comparison "interval" and "differences" show; None: the first.
             dark: colours for a dark page.

@@ -199,7 +199,7 @@ def rebuild(
             name and shape starts with the same weights in every order.
         bias: "rule" as above, or "keep": every linear layer has a bias if it has one now.
         init: for torch, called with each module that has parameters and no `reset_parameters`
-            (position embeddings, layer scale), to initialise them, from the seed;
+            (position embeddings, layer scale) or one that fails, to initialise them, from the seed;
             `lambda module: None` keeps the values, right for a model that was just built.
 
     Returns: the new model and a report. A compiled Keras model comes back compiled, with a new

@@ -17,7 +17,7 @@ import numpy as np
 
 from relucate.arguments import on_host
 from relucate.errors import InputError
-from relucate.phrases import some
+from relucate.phrases import count, some
 
 NUMBERS = "biuf"  # NumPy dtype kinds: bool, int, unsigned, float
 
@@ -132,12 +132,12 @@ def _finite(array: np.ndarray, what: str) -> np.ndarray:
     with np.errstate(over="ignore"):  # an overflow becomes infinite and is reported below
         array = np.ascontiguousarray(array, dtype=np.float32)
     bad = ~np.isfinite(array)
-    count = int(bad.sum())
-    if count:
+    number = int(bad.sum())
+    if number:
         first = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape))
         raise InputError(
-            f"{what} holds {count:,} values that are not finite in float32 (the first at "
-            f"{list(first)} is {array[first]}); clean them or leave those examples out."
+            f"{what} isn't finite in float32 at {count(number, 'place')} (the first, "
+            f"{list(first)}, is {array[first]}): clean the data or leave those examples out."
         )
     return array
 

@@ -20,6 +20,7 @@ Study = dict[str, Any]
 WORDS = ("better", "worse", "equivalent", "inconclusive")
 SHOWN = 3  # names in the answer; more are counted
 SLOWER = 1.25  # times as long: worth saying
+LONG = 1.0  # seconds of a run: less isn't
 
 
 def word(study: Study) -> str:
@@ -34,6 +35,8 @@ def sentence(study: Study) -> str:
     if len(found) == 1:
         return found[0][2]
     rows = effects(study)
+    if all(arm["diverged"] and arm["diverged"] == arm["n"] for arm in study["arms"]):
+        return "Every run of every arm diverged, so there is nothing to compare."
     by_word = {name: [row.name for row in rows if row.word == name] for name in WORDS}
     varied = bool(study.get("factors")) and all(row.arm not in row.name for row in rows)
     noun = "comparison" if study.get("factors") else "arm"  # an arm is compared at each value
@@ -248,15 +251,21 @@ def _sooner(study: Study) -> str:
 
 def _slower(study: Study) -> str:
     """Return how much longer a run of the slower arm takes, if it is much."""
-    times = {arm["label"]: arm["seconds"] for arm in study["arms"] if known(arm["seconds"])}
-    if len(times) < 2 or min(times.values()) <= 0:
+    if (found := slowest(study)) is None:
         return ""
-    slow, fast = max(times, key=lambda a: times[a]), min(times, key=lambda a: times[a])
-    factor = times[slow] / times[fast]
-    if factor < SLOWER or times[slow] < 1.0:
-        return ""
+    slow, fast, factor = found
     slower, faster = _spoken(slow, study), _spoken(fast, study)
     return f"A run of {slower} takes {factor:.1f} times as long as one of {faster}."
+
+
+def slowest(study: Study) -> tuple[str, str, float] | None:
+    """Return the slowest arm, the fastest, and the factor between them, if it is worth saying."""
+    times = {arm["label"]: arm["seconds"] for arm in study["arms"] if known(arm["seconds"])}
+    if len(times) < 2 or min(times.values()) <= 0:
+        return None
+    slow, fast = max(times, key=lambda a: times[a]), min(times, key=lambda a: times[a])
+    factor = times[slow] / times[fast]
+    return None if factor < SLOWER or times[slow] < LONG else (slow, fast, factor)
 
 
 def _spoken(label: str, study: Study) -> str:

@@ -66,7 +66,12 @@ def _parts(audit: dict[str, Any], every: bool) -> Iterator[RenderableType]:
 
 def sided(header: list[str]) -> list[tuple[str, str]]:
     """Return each heading with its side: counts are on the right."""
-    return [(name, "right" if name in {"norms", "calls"} else "left") for name in header]
+    return [(name, "left" if name in left(header) else "right") for name in header]
+
+
+def left(header: list[str]) -> list[str]:
+    """Return the headings whose cells are text."""
+    return [name for name in header if name not in {"norms", "calls"}]
 
 
 def headline(audit: dict[str, Any]) -> str:
@@ -196,6 +201,7 @@ def audit_html(audit: dict[str, Any]) -> str:
         headline=headline(audit),
         header=header,
         rows=rows,
+        texts=left(header),
         unread=unread(audit),
         conclusion=conclusion(audit),
         findings=list(findings(audit)),

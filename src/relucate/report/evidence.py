@@ -215,4 +215,6 @@ def evidence_html(found: dict[str, Any]) -> str:
         headline=headline(found),
         sums=list(sums(found)),
         tables=list(tables(found)),
+        texts={*_HEADER, *_OWN_HEADER} - _RIGHT,
+        closing=[line for line in (found["results"] and _LEGEND, others(found)) if line],
     )

@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from relucate.report import plots
+from relucate.report.answer import slowest
 from relucate.report.effects import effects
 from relucate.report.facts import difference_text, identical, short_names, unpaired
 from relucate.report.numbers import Units, known, level_percent
@@ -36,12 +37,18 @@ def figures(
 
     prefix: of the ids in the drawings, which must differ on one page; only: the kinds to show.
     """
-    single = len(study["comparisons"]) == 1
     return [
         _figure(study, kind, plots.heading(study, kind), caption(study), prefix)
         for kind, caption in _CAPTIONS.items()
-        if kind in only and (single or kind not in _SINGLE) and not plots.missing(study, kind)
+        if kind in only and _belongs(study, kind) and not plots.missing(study, kind)
     ]
+
+
+def _belongs(study: Study, kind: str) -> bool:
+    """Return whether a picture says what another one doesn't."""
+    if kind == "time":  # at the same speed it is the picture by epoch
+        return slowest(study) is not None
+    return len(study["comparisons"]) == 1 or kind not in _SINGLE
 
 
 def _figure(
@@ -143,6 +150,13 @@ def _curves_caption(study: Study) -> str:
     return "Mean over seeds, with a band of one standard deviation to either side."
 
 
+def _time_caption(study: Study) -> str:
+    return (
+        "The same curves by time on this machine. An epoch's time is the median run's, divided by "
+        "its epochs; runs side by side slow each other."
+    )
+
+
 def _rates_caption(study: Study) -> str:
     return (
         "On held-out training data. Filled marks were trained for all epochs, hollow ones for "
@@ -152,7 +166,7 @@ def _rates_caption(study: Study) -> str:
 
 
 def _cost_caption(study: Study) -> str:
-    return "Mean time of a run on this machine, and numbers of trainable parameters."
+    return "Median time of a run on this machine, and numbers of trainable parameters."
 
 
 _SINGLE = ("interval", "differences")  # pictures of one comparison
@@ -161,6 +175,7 @@ _CAPTIONS: dict[str, Callable[[Study], str]] = {
     "differences": _differences_caption,
     "scores": _scores_caption,
     "curves": _curves_caption,
+    "time": _time_caption,
     "loss": _curves_caption,
     "rates": _rates_caption,
     "cost": _cost_caption,

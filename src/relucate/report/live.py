@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relucate.phrases import count
-from relucate.report.numbers import Units, duration, known, level_percent
+from relucate.report.numbers import Units, known, level_percent
 from relucate.report.numbers import clock as as_clock
 from relucate.report.pace import Pace
 from relucate.report.strip import ASCII, LINES, interval_strip
@@ -227,8 +227,8 @@ class LiveStudy:
         self._print(line + (f", about {as_clock(left)} left" if left else ""))
 
     def _summary(self) -> str:
-        """Return the final line: runs, time, and which runs weren't trained here."""
-        parts = [f"{count(self._pace.finished, 'run')} in {duration(self._clock() - self._began)}"]
+        """Return the final line: runs, and which of them weren't trained here or have no result."""
+        parts = [count(self._pace.finished, "run")]
         parts += [f"{self._resumed} taken from the store"] if self._resumed else []
         parts += [f"{self._unusable} without a result"] if self._unusable else []
         return ", ".join(parts)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from markupsafe import escape
-
+from ..errors import printable
 from ..phrases import count, some
 from .flow import Group, Lanes, groups, lanes_of
 from .palette import ARM_LOOKS, colours
+from .rendering import escaped
 
 WIDTH, LEFT, RIGHT = 340.0, 3.0, 34.0
 TALL, BRANCH_GAP, BLOCK_GAP, JOINED = 20.0, 9.0, 10.0, 2.0
@@ -282,7 +282,7 @@ def svg(boxes: Sequence[dict[str, Any]]) -> str:
 
     It is a `<div>` with an `<svg>` for each group, so that paper can break between them.
     """
-    found = [f'<div class="map" role="img" aria-label="{escape(alt(boxes))}">']
+    found = [f'<div class="map" role="img" aria-label="{escaped(alt(boxes))}">']
     for top, end, shapes in drawing(boxes).groups():
         box = f"0 {top:g} {WIDTH:g} {end - top:g}"
         style = "display:block;width:100%;height:auto;overflow:visible"
@@ -304,7 +304,7 @@ def svg_file(boxes: Sequence[dict[str, Any]], title: str) -> str:
     return "\n".join(
         [
             '<svg xmlns="http://www.w3.org/2000/svg" role="img" '
-            f'aria-label="{escape(alt(boxes))}" width="{WIDTH:g}" height="{height:g}" '
+            f'aria-label="{escaped(alt(boxes))}" width="{WIDTH:g}" height="{height:g}" '
             f'viewBox="0 0 {WIDTH:g} {height:g}">',
             style,
             f'<rect width="{WIDTH:g}" height="{height:g}" style="fill:{_var("paper")}"/>',
@@ -364,12 +364,12 @@ def _text(shape: Shape) -> str:
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{shape.style or "start"}" '
         f"{tight if shape.room and len(shape.text) * _LETTER > shape.room - 4 else ''}"
         f'style="fill:{_var(shape.colour)};font:{_SIZE}px system-ui,sans-serif{weight}">'
-        f"{_title(shape)}{escape(shape.text)}</text>"
+        f"{_title(shape)}{escaped(shape.text)}</text>"
     )
 
 
 def _title(shape: Shape) -> str:
-    return f"<title>{escape(shape.title)}</title>" if shape.title else ""
+    return f"<title>{escaped(shape.title)}</title>" if shape.title else ""
 
 
 def _mark(shape: Shape) -> str:
@@ -442,7 +442,8 @@ def _draw_text(ax: Any, shape: Shape, theme: dict[str, str], size: float) -> Non
     given: dict[str, Any] = {"ha": side, "va": "center", "parse_math": False}
     if shape.room:
         size *= min(1.0, shape.room / (1.15 * _LETTER * len(shape.text)))
-    ax.text(x, y - 4, shape.text, color=theme[shape.colour], size=size, weight=weight, **given)
+    given |= {"color": theme[shape.colour], "size": size, "weight": weight}
+    ax.text(x, y - 4, printable(shape.text), **given)
 
 
 def _draw_mark(ax: Any, shape: Shape, theme: dict[str, str], size: float) -> None:

@@ -259,6 +259,7 @@ def probe_html(probe: dict[str, Any]) -> str:
         about_gradients=about_gradients(probe),
         claims=[claim["text"] for claim in probe["claims"]],
         notes=notes(probe),
+        texts=_LEFT,
         figure=Markup(channels_svg(probe)),
     )
 
@@ -384,8 +385,8 @@ def _depth(axes: Axes, probe: dict[str, Any], ink: Ink) -> None:
     axes.set_xlim(0.6, len(sites) + 0.4)
     norms = has_norms(probe)
     if len(sites) <= _NAMED:
-        names = [_short(site["name"]) for site in sites]
         places = range(1, len(sites) + 1)
+        names = [_short(site["name"], k) for k, site in zip(places, sites, strict=True)]
         axes.set_xticks(places, names, rotation=30, ha="right", parse_math=False)
     else:
         axes.set_xlabel(f"{'norm' if norms else 'activation'}, in the order of data flow")
@@ -414,8 +415,9 @@ def _bands(probe: dict[str, Any], role: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array(places), np.array(bands).reshape(-1, 3)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 16 else f"…{name[-15:]}"
+def _short(name: str, place: int) -> str:
+    shown = safe_name(name, f"{place}", len(name))
+    return shown if len(shown) <= 16 else f"…{shown[-15:]}"
 
 
 def _alt(probe: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ numbers, the HTML report, progress. Called by the command line and by the study'
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,8 @@ INDENT = (0, 0, 0, 2)
 STRIP_WIDTH = 60
 _SIDES = ("arm", "against", "winner")  # of a comparison
 UNBOUNDED = 1000  # columns: the width of a table without a limit
+_PERCENTAGE = re.compile(r"(?<=\d) (?=%)")
+_GLUE = "\ue000"  # a blank at which no line ends; rich would break at a no-break space
 
 
 def verdict_table(study: dict[str, Any]) -> StudyView:
@@ -87,12 +90,31 @@ class Unbroken:
 def rendered(
     parts: Iterable[RenderableType], console: Console, options: ConsoleOptions
 ) -> Iterator[Segment]:
-    """Yield the parts line by line, without blanks at the ends of lines (they spoil a copy)."""
+    """Yield the parts line by line, without blanks at the ends of lines (they spoil a copy).
+
+    No line ends between a number and its %.
+    """
     for part in parts:
         if isinstance(part, Unbroken):
             yield from console.render(part, options)
         else:
+            _glue(part)
             yield from _trimmed(console.render_lines(part, options, pad=False))
+
+
+def _glue(part: Any) -> None:
+    """Join each number with its %, in place."""
+    if isinstance(part, Text):
+        part.plain = _PERCENTAGE.sub(_GLUE, part.plain)
+    elif isinstance(part, Padding):
+        _glue(part.renderable)
+    elif isinstance(part, Group):
+        for each in part.renderables:
+            _glue(each)
+    elif isinstance(part, Table):
+        for column in part.columns:
+            for cell in column.cells:
+                _glue(cell)
 
 
 def _trimmed(lines: list[list[Segment]]) -> Iterator[Segment]:
@@ -100,7 +122,8 @@ def _trimmed(lines: list[list[Segment]]) -> Iterator[Segment]:
         length = len("".join(segment.text for segment in line).rstrip())
         for segment in line:
             if length > 0:
-                yield Segment(segment.text[:length], segment.style, segment.control)
+                shown = segment.text[:length].replace(_GLUE, " ")
+                yield Segment(shown, segment.style, segment.control)
             length -= len(segment.text)
         yield Segment.line()
 
@@ -175,7 +198,9 @@ def displayable(value: Any, encoding: str = "utf-8") -> Any:
     if isinstance(value, str):
         return printable(value).encode(encoding, "replace").decode(encoding)
     if isinstance(value, dict):
-        return {key: displayable(item, encoding) for key, item in value.items()}
+        return {
+            displayable(key, encoding): displayable(item, encoding) for key, item in value.items()
+        }
     if isinstance(value, list):
         return [displayable(item, encoding) for item in value]
     return value

@@ -16,7 +16,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from ..phrases import count, some
-from .audit import FEW, named, sided
+from .audit import FEW, left, named, sided
 from .rendering import render
 from .terminal import displayable, rendered, simple_table
 
@@ -86,8 +86,10 @@ def table(report: dict[str, Any], every: bool = False) -> tuple[list[str], list[
     found = []
     for (old, then, strategy, how), same in sorted(groups.items(), key=lambda g: -len(g[1])):
         note = f"border: {strategy}" if strategy else how
-        found.append([str(len(same)), old, then, note or _example(same)])
-    return ["norms", "so far", "then", "how"], found
+        found.append([str(len(same)), old, then, _example(same), note])
+    header = ["norms", "so far", "then", "norm layers", "how"]
+    shown = len(header) - (not any(row[-1] for row in found))
+    return header[:shown], [row[:shown] for row in found]
 
 
 def _without_names(reason: str) -> str:
@@ -161,6 +163,7 @@ def transform_html(report: dict[str, Any]) -> str:
         headline=headline(report),
         header=header,
         rows=rows,
+        texts=left(header),
         unread="",
         conclusion=" ".join(closing(report, False)),
         findings=[],

@@ -189,6 +189,8 @@ def _counted(study: dict[str, Any], units: Units) -> str:
         return ""
     short = short_names(study)
     counts = some([f"{n} of {runs} runs of {short[label]}" for n, runs, label in lost], 6)
+    if all(n == runs for n, runs, _ in lost):  # such an arm has no mean
+        return f"Diverged: {counts}."
     worst = units.valued(units.metric.worst)
     return f"Diverged: {counts}. In mean, sd and differences they count as {worst}."
 
@@ -448,8 +450,9 @@ def _reach_words(given: bool) -> str:
         "treats the test examples as a sample, too."
     )
     return (
-        f"{reach} Student's t, Wilcoxon and TOST are shown for readers who expect them. They are "
-        "valid for a number of pairs fixed beforehand, and the verdict doesn't use them."
+        f"{reach} Student's t, Wilcoxon, TOST and the chance to be ahead are there for readers who "
+        "expect them. They are valid for a number of pairs fixed beforehand, and the verdict "
+        "doesn't use them."
     )
 
 

@@ -324,7 +324,7 @@ def _arm(outcome: StudyResults[Comparison], index: int, seeds: list[Seed]) -> di
     report = outcome.plan.report(outcome.inspection, arm)
     scores = outcome.scores(arm, seeds)
     results = outcome.runs(arm, seeds)
-    seconds = [r["seconds"]["total"] for r in results if r["seconds"].get("total") is not None]
+    times = [r["seconds"]["total"] for r in results if r["seconds"].get("total") is not None]
     losses = [r["loss"] for r in results if r["loss"] is not None]
     return {
         "label": arm.label,
@@ -338,7 +338,7 @@ def _arm(outcome: StudyResults[Comparison], index: int, seeds: list[Seed]) -> di
         "loss": float(np.mean(losses)) if losses else None,
         "parameters": report.get("parameters"),
         "norm_parameters": report.get("norm_parameters"),
-        "seconds": float(np.mean(seconds)) if seconds else None,
+        "seconds": float(np.median(times)) if times else None,  # a process's first run is slow
         "diverged": outcome.diverged(arm, seeds),
     }
 

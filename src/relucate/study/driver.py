@@ -310,6 +310,12 @@ class _Missing:
 
 
 def _show_difference(outcome: StudyResults[Executed], display: Display) -> None:
-    found = outcome.difference(outcome.plan.contrasts[0])
-    if found is not None:
-        display.difference(found.estimate, found.low, found.high, found.n)
+    seeds = outcome.finished_pairs()
+    if not seeds:
+        return
+    verdict = outcome.verdict(outcome.plan.contrasts[0], seeds)
+    found = verdict.difference
+    ends = (found.estimate, found.low, found.high)
+    if verdict.reason == "all runs diverged":  # the scores are worst scores, not measurements
+        ends = (None, None, None)
+    display.difference(*ends, found.n)

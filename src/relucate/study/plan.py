@@ -36,6 +36,7 @@ from .source import ModelSource
 from .tasks import ENGINES, Inspection
 
 ON_A_GPU = 8  # runs side by side, unless `jobs` says otherwise: with 16, an H200 was slower
+FEW = 3  # arms whose numbers a note lists; of more, the table has them
 NORMS_HINT = " (--norm-eps, --norm-momentum make them equal)"
 
 
@@ -410,6 +411,32 @@ def _pairing(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"shared": last["shared"], "tensors": last["tensors"], "only": only}
 
 
+def _shares(labels: Sequence[str], counts: Sequence[int]) -> str:
+    """Return each arm's number of parameters, of many arms the smallest and the largest.
+
+    >>> _shares(["before", "after"], [1802, 1850])
+    'before 1,802, after 1,850'
+    >>> _shares(["before", "after", "none", "input"], [1802, 1850, 1754, 1946])
+    'from 1,754 (none) to 1,946 (input)'
+    """
+    each = list(zip(counts, labels, strict=True))
+    if len(each) <= FEW:
+        return ", ".join(f"{label} {n:,}" for n, label in each)
+    ends = [f"{n:,} ({label})" for n, label in (min(each), max(each))]
+    return f"from {' to '.join(ends)}"
+
+
+def _numbers(counts: Sequence[int]) -> str:
+    """Return a number for each arm, of many arms the smallest and the largest.
+
+    >>> _numbers([10, 58]), _numbers([10, 58, 58, 10])
+    ('10, 58', '10 to 58')
+    """
+    if len(counts) <= FEW:
+        return ", ".join(f"{n:,}" for n in counts)
+    return f"{min(counts):,} to {max(counts):,}"
+
+
 def _differing(inspection: Inspection, hint: str) -> list[str]:
     """Return a note for everything but the order in which the arms' networks differ."""
     reports, notes = inspection.arms, []
@@ -420,11 +447,11 @@ def _differing(inspection: Inspection, hint: str) -> list[str]:
     labels = [report["label"] for report in reports]
     counts, biases, settings = each("parameters"), each("biases"), each("settings")
     if len(set(counts)) > 1:
-        shares = ", ".join(f"{a} {n:,}" for a, n in zip(labels, counts, strict=True))
         differ = None not in biases and len(set(biases)) > 1
         option = inspection.equal_biases
         equal = f"; --bias {option} makes them equal" if option else ""
-        why = f" (biases: {', '.join(f'{n:,}' for n in biases)}{equal})" if differ else ""
+        why = f" (biases: {_numbers(biases)}{equal})" if differ else ""
+        shares = _shares(labels, counts)
         notes.append(f"the arms differ in trainable parameters: {shares}{why}")
     with_norms = [(a, found) for a, found in zip(labels, settings, strict=True) if found]
     if any(found != with_norms[0][1] for _, found in with_norms):

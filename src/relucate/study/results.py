@@ -254,10 +254,3 @@ class StudyResults(Generic[AnyComparison]):
         lost = len(seeds) * 2 * len(asked.low) in self.lost(asked, seeds)
         diverged = (len(seeds), len(seeds)) if lost else (0, 0)
         return self.decide(*self.effects(asked, seeds), diverged)
-
-    def difference(self, contrast: Contrast) -> PairedDifference | None:
-        """Return the difference of an arm minus its reference, None before the first pair."""
-        seeds = self.finished_pairs()
-        if not seeds:
-            return None
-        return self.verdict(contrast, seeds).difference

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..phrases import count
 from .arms import Arm, shown
 from .display import Display, NoDisplay
 from .driver import run_study
@@ -75,10 +76,11 @@ def tune(
     held = replace(plan, data=data, first_seed=plan.first_seed + SEEDS, **apart)
     found: dict[str, dict[float, dict[str, Any]]] = {arm.label: {} for arm in plan.arms}
     with held.open_executor(display) as executor:
-        for count, epochs, seeds in rounds(len(tried), plan.recipe.epochs):
-            alive = {arm.label: _best(found[arm.label], count, plan) or tried for arm in plan.arms}
+        for kept, epochs, seeds in rounds(len(tried), plan.recipe.epochs):
+            alive = {arm.label: _best(found[arm.label], kept, plan) or tried for arm in plan.arms}
             runs = sum(map(len, alive.values())) * seeds
-            display.say(f"tuning the learning rate: {runs} runs of {epochs} epochs")
+            number = f"{count(runs, 'run')} of {count(epochs, 'epoch')}"
+            display.say(f"tuning the learning rate: {number}")
             trying = [_trying(arm, rate, epochs) for arm in plan.arms for rate in alive[arm.label]]
             round_plan = replace(held, arms=tuple(trying), pairs=seeds)
             outcome = run_study(round_plan, store, NoDisplay(), executor, need_all=True)

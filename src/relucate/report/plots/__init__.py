@@ -63,16 +63,9 @@ KINDS = {
     "interval": _picture("The interval, pair by pair", narrowing),
     "differences": _picture("Paired differences", differences),
     "scores": _picture("Test {name} of every run", scores),
-    "curves": Picture(
-        "Test {name} while training",
-        curves.score_draw,
-        curves.height,
-        curves.score_missing,
-        legend=True,
-    ),
-    "loss": Picture(
-        "Training loss", curves.loss_draw, curves.height, curves.loss_missing, legend=True
-    ),
+    "curves": Picture("Test {name} while training", **curves.about()),
+    "time": Picture("Test {name} against time", **curves.about(timed=True)),
+    "loss": Picture("Training loss", **curves.about(loss=True)),
     "rates": _picture("Score against learning rate", rates, legend=True),
     "cost": _picture("Cost", cost),
 }

@@ -11,7 +11,7 @@ import numpy as np
 
 from relucate.report.effects import Effect, effects
 from relucate.report.facts import NO_RESULT
-from relucate.report.numbers import Units, known
+from relucate.report.numbers import MISSING, Units, known
 from relucate.report.plots.axis import difference_axis, interval_mark, reach_of, who_is_ahead
 from relucate.report.plots.rows import above, name_rows
 from relucate.report.plots.style import Pen, dress, rows_height
@@ -61,12 +61,16 @@ def _values(found: list[Effect], units: Units, pen: Pen) -> list[str]:
     One row alone is told in the sentence above it.
     """
     texts = [
-        f"{units.difference(effect.estimate)} ({units.interval(effect.low, effect.high)})"
-        for effect in found
+        f"{units.difference(effect.estimate)} ({_interval(effect, units)})" for effect in found
     ]
     longest = max(len(f"{effect.name}{text}") for effect, text in zip(found, texts, strict=True))
     fit = len(found) > 1 and longest <= (ROOM if pen.narrow else WIDE_ROOM)
     return [text.replace("-", "−") for text in texts] if fit else []
+
+
+def _interval(effect: Effect, units: Units) -> str:
+    ends = units.interval(effect.low, effect.high)
+    return "no interval" if ends == MISSING else ends
 
 
 def _pairs(axes: Axes, effect: Effect, row: float, scale: float, pen: Pen) -> None:

@@ -34,7 +34,8 @@ def name_rows(axes: Axes, texts: list[str], pen: Pen, values: Sequence[str] = ()
     values: what each row says in numbers, at the right; then all names stand above the rows.
     """
     rows = np.arange(len(texts), 0, -1)
-    shown = [name and safe_name(name, f"row {k}", 44) for k, name in enumerate(texts, start=1)]
+    room = 30 if pen.narrow else 44
+    shown = [name and safe_name(name, f"row {k}", room) for k, name in enumerate(texts, start=1)]
     over = above(texts, pen) or len(values) > 0
     axes.set_yticks([] if over else rows, [] if over else shown)
     axes.tick_params(axis="y", length=0)

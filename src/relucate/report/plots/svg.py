@@ -10,9 +10,8 @@ import io
 import re
 from typing import TYPE_CHECKING
 
-from markupsafe import escape
-
 from relucate.report.palette import themed
+from relucate.report.rendering import escaped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +44,7 @@ def _inline(svg: str, name: str, alt: str, style: str) -> str:
     head, body = svg.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
     kept = box.group(0) if box else ""
-    opening = f'<svg class="{style}" role="img" aria-label="{escape(alt)}" {kept}'
+    opening = f'<svg class="{style}" role="img" aria-label="{escaped(alt)}" {kept}'
     return f'{opening} xmlns:xlink="http://www.w3.org/1999/xlink">{body}'
 
 

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from ...errors import Refused
+from ...errors import Refused, briefly
 from ...train.framework import Init
 from .copying import OWN_HOOKS
 
@@ -70,7 +70,7 @@ def _reset_one(path: str, module: nn.Module, init: Init | None) -> None:
     elif hooks:
         _reset_hooked(path, module, hooks)
     elif method := _method(path, module, init):
-        method()
+        _call(method, path, module, init)
 
 
 def _method(path: str, module: nn.Module, init: Init | None = None) -> Callable[[], None] | None:
@@ -94,6 +94,29 @@ def _method(path: str, module: nn.Module, init: Init | None = None) -> Callable[
     return method
 
 
+def _call(
+    method: Callable[[], None], path: str, module: nn.Module, init: Init | None = None
+) -> None:
+    """Call what initialises a module; `init` does it instead if that fails.
+
+    Raises: Refused: it fails, and there is no `init`.
+    """
+    own = [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
+    before = [tensor.clone() for tensor in own]
+    try:
+        method()
+    except Exception as error:
+        if init is None:
+            raise Refused(
+                f"'{path}' ({type(module).__name__}) can't be initialised again: its method for it "
+                f"fails ({briefly(error)}). Mend it, or give a function init(module) that does it "
+                "(init=lambda module: None keeps the values of a model that was just built)."
+            ) from error
+        for tensor, old in zip(own, before, strict=True):
+            tensor.copy_(old)
+        init(module)
+
+
 def _plain(path: str, module: nn.Module, names: Iterable[str], hidden: set[str]) -> Any:
     """Return the module as it is without what computes the tensors `names`, initialised.
 
@@ -108,7 +131,7 @@ def _plain(path: str, module: nn.Module, names: Iterable[str], hidden: set[str])
     modules = {k: v for k, v in held["_modules"].items() if k != "parametrizations"}
     bare.__dict__["_modules"] = modules
     if method := _method(path, bare):
-        method()
+        _call(method, path, module)
     return bare
 
 
