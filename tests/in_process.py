@@ -6,6 +6,7 @@ Not here: that workers compute the same bits (`tests/study/test_driver.py`).
 
 from contextlib import contextmanager
 
+from relucate.study import early
 from relucate.study.executors import EXECUTORS, Done, Epoch, Failed
 from relucate.study.executors.perform import as_ours, perform
 
@@ -38,9 +39,9 @@ class InProcess:
 @contextmanager
 def without_workers():
     """Perform the tasks of every study in this process."""
-    local = EXECUTORS["local"]
-    EXECUTORS["local"] = InProcess
+    local, environments = EXECUTORS["local"], early._environments
+    EXECUTORS["local"], early._environments = InProcess, lambda *_: ()
     try:
         yield
     finally:
-        EXECUTORS["local"] = local
+        EXECUTORS["local"], early._environments = local, environments

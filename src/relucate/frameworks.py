@@ -6,12 +6,13 @@ here: what a framework does (`train.framework`, and the class in each room).
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from .backend import installed
+from .backend import installed, use_backend
 from .errors import InputError
 from .train.framework import Framework, ReadModel
 from .train.task import CLASSIFICATION, Task
@@ -33,6 +34,10 @@ def _torch() -> Framework:
 FRAMEWORKS: dict[str, Callable[[], Framework]] = {"keras": _keras, "torch": _torch}
 HOST = "torch"  # the framework that other frameworks' models are lowered to
 _RANDOM = frozenset({"keras", "torch", "tensorflow", "jax"})  # each has its own random numbers
+
+
+# Keras imports these, if installed, for plots, wrappers, checkpoints: half of its import time.
+_EXTRAS = ("jax", "matplotlib", "pandas", "scipy", "sklearn")
 
 
 def named(name: str) -> Framework:
@@ -75,10 +80,40 @@ def trouble(error: BaseException) -> str:
     return ""
 
 
+def import_keras() -> None:
+    """Import Keras, in a process of ours, without what it only offers to the user's own code.
+
+    Other imports of those packages, later ones too, aren't changed.
+    """
+    backend = use_backend()
+    if backend == HOST:
+        defer_compiler()
+    with _left_out(_EXTRAS if backend == HOST else ()):
+        importlib.import_module("keras")
+
+
+@contextmanager
+def _left_out(names: Iterable[str]) -> Iterator[None]:
+    """Hide packages from an import that doesn't need them."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type] # None: an import fails
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
+
+
 def limit_threads(threads: int) -> None:
     """Limit the number of threads of `HOST`, if it is installed."""
     with suppress(ImportError):
         named(HOST).limit_threads(threads)
+
+
+def defer_compiler() -> None:
+    """Import the compiler of `HOST`, if that is installed, only when something is compiled."""
+    with suppress(ImportError):
+        named(HOST).defer_compiler()
 
 
 @contextmanager

@@ -41,6 +41,15 @@ def test_help_imports_nothing_heavy(verb):
     assert len(ours) < 40, sorted(ours)
 
 
+def test_a_network_of_ours_is_read_without_what_only_other_code_needs():
+    code = (
+        "from relucate.cli import main\ntry:\n    main(['audit', 'mlp'])\nexcept SystemExit: pass"
+    )
+    found = imported(code)
+    assert "keras" in found
+    assert not {"sklearn", "pandas", "matplotlib", "jax", "torch._dynamo.config"} & found
+
+
 def test_import_imports_no_framework():
     found = imported("import relucate")
     assert not HEAVY & found

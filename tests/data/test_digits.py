@@ -1,5 +1,10 @@
 """The built-in data set, which must be the same everywhere and for good."""
 
+import gzip
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 
 from relucate.data.digits import digits
@@ -19,3 +24,28 @@ def test_digits_are_stratified():
     data = digits()
     share = np.bincount(data.y_test) / (np.bincount(data.y_train) + np.bincount(data.y_test))
     np.testing.assert_allclose(share, 0.2, atol=0.01)
+
+
+def test_they_are_scikit_learns(monkeypatch):
+    data = digits()
+    for spec in (None, SimpleNamespace(submodule_search_locations=["nowhere"])):
+        monkeypatch.setattr("relucate.data.digits.find_spec", lambda name, spec=spec: spec)
+        assert digits().fingerprint == data.fingerprint
+
+
+def test_another_table_is_left_alone(monkeypatch, tmp_path):
+    path = tmp_path / "datasets" / "data" / "digits.csv.gz"
+    path.parent.mkdir(parents=True)
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr("relucate.data.digits.find_spec", lambda name: spec)
+    for content in (b"1,2\n3,4\n", b"a,b\n"):
+        path.write_bytes(gzip.compress(content))
+        assert len(digits().y_train) == 1437
+    path.write_bytes(gzip.compress(b"1,2\n" * 99)[:-9])
+    assert len(digits().y_train) == 1437
+
+
+def test_reading_them_imports_no_scikit_learn():
+    code = "import sys, relucate.data as d; d.load('digits'); print('sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -10,7 +10,7 @@ from relucate.data import make
 from relucate.errors import InputError
 from relucate.study import devices, plan
 from relucate.study.devices import Devices, best_side, gpus_of
-from relucate.study.executors.local import _own_gpu
+from relucate.study.environment import own_gpu
 from relucate.study.plan import StudyPlan
 from relucate.study.source import resolve
 from relucate.study.vary import arms_from
@@ -89,7 +89,7 @@ class TestGpus:
             gpus_of(Devices.of(device))
 
     def test_an_open_choice_imports_no_pytorch(self, four, monkeypatch):
-        monkeypatch.setattr(devices, "named", lambda name: pytest.fail("asked"))
+        monkeypatch.setattr("relucate.frameworks.named", lambda name: pytest.fail("asked"))
         assert gpus_of(Devices.of("auto")) == ("0", "1", "2", "3")
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-7f")
         assert gpus_of(Devices.of("auto")) == ("2", "GPU-7f")
@@ -108,9 +108,9 @@ class TestGpus:
         assert best_side({1: 1.0, 2: 0.6, 4: 0.4, 8: 0.3}) == 8
 
     def test_workers_take_them_in_turn(self):
-        found = [_own_gpu(("0", "2"), number)["CUDA_VISIBLE_DEVICES"] for number in range(5)]
+        found = [own_gpu(("0", "2"), number)["CUDA_VISIBLE_DEVICES"] for number in range(5)]
         assert found == ["0", "2", "0", "2", "0"]
-        assert _own_gpu((), 3) == {}
+        assert own_gpu((), 3) == {}
 
 
 def no_such_device(*args, **kwargs):

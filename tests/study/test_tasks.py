@@ -1,6 +1,7 @@
 """Work: engines and their reasons, twins, devices, and one run from its spec."""
 
 import re
+from importlib import metadata
 
 import keras
 import numpy as np
@@ -218,6 +219,23 @@ class TestInspection:
         )
         assert "keras" not in inspected(torch_net).versions
         assert "torch" not in versions(["keras"])
+
+    def test_other_names_are_looked_up_only_if_a_package_has_none_of_its_own(self, monkeypatch):
+        assert versions(["sklearn"])["sklearn"] == metadata.version("scikit-learn")
+        assert "no_such_package" not in versions(["no_such_package"])
+        work._distributions.cache_clear()
+        monkeypatch.setattr(metadata, "packages_distributions", lambda: pytest.fail("all read"))
+        assert versions(["keras", "torch"])["keras"] == keras.__version__
+
+    @pytest.mark.parametrize("name", ["tensorflow", "tensorflow-cpu", "tensorflow-macos"])
+    def test_tensorflow_has_several_names(self, monkeypatch, name):
+        def version(wanted):
+            if wanted != name:
+                raise metadata.PackageNotFoundError(wanted)
+            return "2.99"
+
+        monkeypatch.setattr(metadata, "version", version)
+        assert versions(["tensorflow"], always=())["tensorflow"] == "2.99"
 
     def test_an_initialization_that_differs_is_noted(self):
         def uneven(order):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from inspect import signature
@@ -21,6 +22,7 @@ from ..errors import InputError
 from ..order import Order
 from ..stats.paired import is_number
 from ..stats.verdict import check_margin
+from ..study import early
 from ..study.display import NoDisplay
 from ..study.norm_settings import check_norm_settings
 from ..study.own import OwnArm, own_source
@@ -172,9 +174,11 @@ def compare(
     shared |= {"pairs": max_pairs if pairs is None else pairs, "looks": pairs is None}
     shared |= {"factors": check_factors({} if vary is None else vary)}
     shared |= {"against": None if against is None else str(against), "all_pairs": all_pairs}
-    plan = (_trained_plan if run is None else _own_plan)(given, shared)
-    displays, tuned = partial(_display, display, progress), tune is not None
-    return Study(carry_out(plan, displays, _path(store), tuned=tuned, rates=rates, command=command))
+    reads = run is None and (data is None or isinstance(data, str))
+    with early.workers(model, given) if reads else nullcontext():
+        plan = (_trained_plan if run is None else _own_plan)(given, shared)
+        displays, more = partial(_display, display, progress), {"rates": rates, "command": command}
+        return Study(carry_out(plan, displays, _path(store), tuned=tune is not None, **more))
 
 
 _SHARED = tuple(

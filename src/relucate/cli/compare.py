@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -112,8 +113,6 @@ def compare(
     _check_places(own.out, own.card)
     if not own.quiet:  # before the imports, which may take seconds
         _say("starting" if "run" in asked else f"reading the data {options['data'] or ''}".rstrip())
-    from ..api.study import compare as run
-
     asked["vary"] = varied_options(asked.get("vary"))
     asked["options"] = _builder_options(given_values(_NetOptions, options), option)
     if "run" in asked:
@@ -121,8 +120,10 @@ def compare(
         if "metric" in asked:  # without it `run` refuses
             metric = metric_named(asked["metric"], asked.get("lower_is_better"))
             asked |= _in_its_unit(asked, metric)
-    with interruptible(last=True):
+    with interruptible(last=True), _early(model, asked):
         try:
+            from ..api.study import compare as run
+
             if "run" not in asked:
                 dataset = load_data(_with_data_of(own.recipe, options), quiet=own.quiet)
                 asked |= _in_its_unit(asked, _task_metric(asked, dataset))
@@ -141,6 +142,13 @@ def compare(
         _show(study, own.out, own.format, part=_part(asked))
         if own.card is not None:
             study.card(own.card)
+
+
+def _early(model: str | None, asked: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """Start the workers before all else; not for a training of one's own."""
+    from ..study import early  # not for --help
+
+    return nullcontext() if "run" in asked else early.workers(model, asked)
 
 
 def _check_enough(asked: Mapping[str, Any]) -> None:

@@ -105,9 +105,14 @@ def load(model: str, options: Mapping[str, Any], *, compiled: bool = False) -> A
 
     With `compiled`, a saved Keras model is compiled as it was.
     """
-    from ..nets.models import load_model
+    from ..frameworks import import_keras
+    from ..nets.models import APPLICATIONS, load_model
+    from ..nets.registry import NETS
 
     chosen = ModelOptions(**given_values(ModelOptions, options))
+    saved = Path(model).suffix == ".keras" and Path(model).is_file()
+    if not chosen.imports and (saved or model in NETS or model.startswith(APPLICATIONS)):
+        import_keras()
     return load_model(
         model,
         input_shapes=input_shapes(chosen.input_shape),

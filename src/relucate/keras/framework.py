@@ -319,6 +319,9 @@ class _Keras:
     def limit_threads(self, threads: int) -> None:
         pass  # the backend has its own setting
 
+    def defer_compiler(self) -> None:
+        pass  # the backend has its own
+
 
 FRAMEWORK: Framework = _Keras()
 

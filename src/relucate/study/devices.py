@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..frameworks import HOST, named
 from ..train.waiting import WORTH
 
 _NAME = re.compile(r"([a-z]+)(?::(\d{1,4}))?")
@@ -67,6 +66,8 @@ def gpus_of(devices: Devices) -> tuple[str, ...]:
         return _installed_gpus()
     if devices.kind == "cpu":
         return ()
+    from ..frameworks import HOST, named
+
     host = named(HOST)
     for name in devices.names:
         host.device(name)

@@ -16,7 +16,6 @@ from ..arguments import whole
 from ..errors import InputError
 from ..moments.claims import BOUNDED, claims
 from ..moments.figures import by_node, medians, table
-from ..moments.sample import EDGES
 from ..phrases import chosen
 from ..train.looking import EXAMPLES
 from .comparison import Comparison
@@ -60,6 +59,8 @@ def probed(
     outcome: StudyResults[Comparison], comparisons: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return the section `probe` of a document; nothing if no run was looked at."""
+    from ..moments.sample import EDGES  # imports SciPy: the workers start first
+
     seed = outcome.plan.seeds[0]
     runs = ((arm, outcome.results.get((arm.label, seed), {})) for arm in outcome.plan.arms)
     arms = [_arm(arm, found) for arm, run in runs if (found := run.get("probe"))]

@@ -280,6 +280,9 @@ def choose_engine(built: Built, wanted: str, task: Task = CLASSIFICATION) -> tup
     return HOST, f"the model lowers to PyTorch, and the lowered module agrees with Keras{ignored}"
 
 
+_TENSORFLOWS = ("tensorflow-cpu", "tensorflow-macos")  # other packages bring parts of it
+
+
 def versions(
     used: Iterable[str] = (), always: Iterable[str] = ("relucate", "numpy")
 ) -> dict[str, str]:
@@ -289,17 +292,28 @@ def versions(
         always: packages that matter in any case.
     """
     found = {"python": platform.python_version(), "machine": platform.machine()}
-    distributions = {"tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-macos")}
     for package in (*always, *sorted(set(used))):
-        for name in distributions.get(package, _distributions().get(package, (package,))):
-            with contextlib.suppress(metadata.PackageNotFoundError):
-                found.setdefault(package, metadata.version(name))
+        version = _version(package)
+        if version is not None:
+            found[package] = version
     return found
+
+
+def _version(package: str) -> str | None:
+    """Return the version of an installed package; sklearn's is scikit-learn's.
+
+    To find a distribution of another name, all that are installed have to be read.
+    """
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    for name in _TENSORFLOWS if package == "tensorflow" else _distributions().get(package, ()):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    return None
 
 
 @functools.cache
 def _distributions() -> Mapping[str, Sequence[str]]:
-    """Return the installed distributions of each package: sklearn is of scikit-learn."""
     return metadata.packages_distributions()
 
 

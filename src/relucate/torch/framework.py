@@ -28,7 +28,7 @@ from ..train.run import OnEpoch, RunResult
 from ..train.task import CLASSIFICATION, Task
 from ..train.waiting import Ready
 from ..train.watching import Target, Watchable
-from . import trainer
+from . import compiler, trainer
 from .initial import lsuv, orthonormal
 from .lowering.check import lower_checked
 from .modules import is_norm
@@ -411,7 +411,7 @@ class _Torch:
             if kind != "cuda" or int(number or 0) >= len(self.gpus()):
                 torch.empty(0, device=wanted)
         except Exception as error:  # what a backend that isn't there raises is its own affair
-            reason = str(error).partition("\n")[0].rstrip(".")
+            reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
             raise InputError(
                 f"device '{wanted}' can't be used by PyTorch: {reason}. Visible are "
                 f"{', '.join(_visible(len(self.gpus())))}: choose one of them, or auto."
@@ -440,6 +440,9 @@ class _Torch:
 
     def limit_threads(self, threads: int) -> None:
         torch.set_num_threads(threads)
+
+    def defer_compiler(self) -> None:
+        compiler.defer()
 
 
 FRAMEWORK: Framework = _Torch()

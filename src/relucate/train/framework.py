@@ -362,3 +362,7 @@ class Framework(Protocol):
     def limit_threads(self, threads: int) -> None:
         """Limit the framework's threads in this process."""
         ...
+
+    def defer_compiler(self) -> None:
+        """Import the framework's compiler only when something is compiled, if it has one."""
+        ...

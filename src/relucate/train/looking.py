@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import RelucateError, briefly
-from ..moments.channels import Channels
-from ..moments.seen import measure, seen
 from ..surgery.points import places, points_of
 from .watching import Watchable
 
@@ -53,6 +51,10 @@ class Look:
         self.found["steps"].append({"epoch": epoch, **step})
 
     def _seen(self, model: Watchable, inputs: np.ndarray) -> list[Mapping[str, Any]]:
+        # Most trainings aren't looked at, and moments import SciPy.
+        from ..moments.channels import Channels
+        from ..moments.seen import measure, seen
+
         streams = {point.node: Channels(point.axis) for point in self._points}
         batches = [[inputs[at : at + _BATCH]] for at in range(0, len(inputs), _BATCH)]
         found = measure(model.watch, model.graph, streams, batches)

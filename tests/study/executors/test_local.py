@@ -463,9 +463,9 @@ class TestSeveralTasksInOneWorker:
 
     @pytest.mark.parametrize("seats", [2, 5, 8, 64, 1000])
     def test_it_is_alone_before_it_counts_as_lost(self, setup, seats, monkeypatch):
-        monkeypatch.setattr(local, "_end", lambda worker: None)
+        monkeypatch.setattr(local, "end", lambda started: None)
         executor, watched = LocalExecutor(setup), SimpleNamespace(wanted=True, task=Task("a", None))
-        worker = local._Worker(0, SimpleNamespace(), SimpleNamespace(), seats=seats)
+        worker = local._Worker(0, SimpleNamespace(), seats=seats)
         shared = 0
         while worker.seats > 1:
             worker.works = {0: watched, 1: watched}

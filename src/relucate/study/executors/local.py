@@ -14,10 +14,8 @@ import itertools
 import json
 import os
 import secrets
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,8 +27,9 @@ from typing import IO
 from ...errors import InputError
 from ...files import temporary_folder
 from ...phrases import count
+from ..early import Started, end, end_waiting, start, take
+from ..environment import import_path, own_gpu, variables
 from ..source import pickled
-from .environment import import_path, variables
 from .protocol import Crowded, Died, Epoch, Event, Failed, Setup, Task
 from .watched import Watched
 
@@ -43,8 +42,7 @@ _TAIL = 10_000  # bytes at the end of a worker's output that are read
 @dataclass
 class _Worker:
     number: int
-    process: subprocess.Popen[bytes]
-    log: IO[bytes]  # its output; kept open, so that it can be read even if the folder is gone
+    started: Started
     connection: Connection | None = None
     retired: bool = False  # it gets no more tasks
     seats: int = 1  # tasks at the same time
@@ -56,6 +54,11 @@ class _Worker:
         work.take(task, patience, _START_LIMIT)
         if self.connection is not None:
             self.connection.send((number, task))
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process of the operating system."""
+        return self.started.process
 
     @property
     def free(self) -> bool:
@@ -92,6 +95,7 @@ class LocalExecutor:
             stack.callback(self._end)
             self._numbers = itertools.count()
             self._grow(min(self.setup.jobs, len(self.setup.gpus) or self.setup.jobs))
+            end_waiting()
             self._stack = stack.pop_all()
         return self
 
@@ -116,36 +120,29 @@ class LocalExecutor:
         for worker in self.workers:
             if worker.connection is not None:
                 worker.connection.close()
-            _end(worker)
+            end(worker.started)
         with contextlib.suppress(OSError):  # the socket's folder may be gone
             self._listener.close()
 
     def _start(self, number: int) -> _Worker:
+        environment = {
+            **os.environ,
+            **variables(self.setup.threads),
+            **own_gpu(self.setup.gpus, number),
+            **self.environment,
+        }
         log = self._folder / f"worker{number}.log"
         try:
-            with log.open("wb") as stream:
-                process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "relucate.study.executors.worker"],
-                    stdin=subprocess.PIPE,  # stays open: it closes when the driver is gone
-                    stdout=stream,
-                    stderr=subprocess.STDOUT,
-                    env={
-                        **os.environ,
-                        **variables(self.setup.threads),
-                        **_own_gpu(self.setup.gpus, number),
-                        **self.environment,
-                    },
-                    start_new_session=True,  # Ctrl-C reaches only the driver, which ends them
-                )
-            output = log.open("rb")
+            started = take(environment) or start(log, environment)
         except OSError as error:
             raise InputError(f"a worker process can't be started: {error}.") from error
         hello = {"address": self._listener.address, "key": self._key.hex(), "number": number}
-        if process.stdin is not None:  # it is a pipe
+        stdin = started.process.stdin
+        if stdin is not None:  # it is a pipe
             with contextlib.suppress(OSError):  # it died at once: `_connect` reports that
-                process.stdin.write(json.dumps(hello).encode() + b"\n")
-                process.stdin.flush()
-        return _Worker(number, process, output)
+                stdin.write(json.dumps(hello).encode() + b"\n")
+                stdin.flush()
+        return _Worker(number, started)
 
     def _connect(self, started: list[_Worker]) -> None:
         """Accept the connection of every worker that was just started and send it the set-up."""
@@ -162,7 +159,7 @@ class LocalExecutor:
         while waiting := [w for w in started if w.connection is None]:
             dead = next((w for w in waiting if w.process.poll() is not None), None)
             if dead is not None or time.monotonic() > deadline:
-                last = _last_words((dead or waiting[0]).log)
+                last = _last_words((dead or waiting[0]).started.log)
                 raise InputError(f"a worker process didn't start. {last}")
             with contextlib.suppress(TimeoutError, EOFError, OSError, AuthenticationError):
                 connection = self._listener.accept()
@@ -275,7 +272,7 @@ class LocalExecutor:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.process.wait(5)
             reason = _death(worker)
-        _end(worker)
+        end(worker.started)
         works, worker.works = list(worker.works.values()), {}
         shared = len(works) > 1
         if shared and cause is None:
@@ -309,35 +306,14 @@ def _listen(folder: Path, key: bytes) -> Listener:
     return Listener(("127.0.0.1", 0), "AF_INET", backlog=socket.SOMAXCONN, authkey=key)
 
 
-def _own_gpu(gpus: tuple[str, ...], number: int) -> dict[str, str]:
-    """Return the variable by which worker `number` sees one of the GPUs, in turn, and no other."""
-    return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
-
-
-def _end(worker: _Worker) -> None:
-    """Kill a worker and all processes of the user's code in it; a second call does nothing."""
-    process = worker.process
-    if worker.log.closed:
-        return
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)  # it leads its own group
-    process.kill()
-    process.wait()
-    worker.log.close()
-    if process.stdin is not None:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-
-
 def _death(worker: _Worker) -> str:
     code = worker.process.poll()
     if code is None:
-        return f"the worker process hung up. {_last_words(worker.log)}"
+        return f"the worker process hung up. {_last_words(worker.started.log)}"
     killed = " (killed; out of memory?)" if code in (-9, 137) else ""
     return (
         f"the worker process ended with code {code}{killed}: your function, or a library that "
-        f"it uses, ended it. {_last_words(worker.log)}"
+        f"it uses, ended it. {_last_words(worker.started.log)}"
     )
 
 

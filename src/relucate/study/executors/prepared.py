@@ -6,9 +6,7 @@ Not here: where tasks come from (`worker`, `ray_worker`), and what one does (`pe
 from __future__ import annotations
 
 import contextlib
-import importlib
-import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator
 from typing import Any
 
 import cloudpickle
@@ -25,9 +23,6 @@ from ..source import ModelSource
 from .perform import performing
 from .protocol import Task as Work
 
-# Keras imports these, if installed, for plots, wrappers, checkpoints: half of its import time.
-_EXTRAS = ("jax", "matplotlib", "pandas", "scipy", "sklearn")
-
 
 class Prepared:
     """The worker's state between tasks: its set-up and the opened data set.
@@ -42,6 +37,8 @@ class Prepared:
         self.data = Dataset.open(data) if isinstance(data, str) else data
         if self.data is None:  # the user's own training, which may do without PyTorch
             own.prepare(self.source)
+        if self.data is not None:
+            frameworks.defer_compiler()
         if self.data is not None or HOST in frameworks.imported():
             frameworks.limit_threads(setup["threads"])
         self.task: Task = cloudpickle.loads(setup["task"])
@@ -51,8 +48,7 @@ class Prepared:
         if self.data is None:
             return
         if self.source.kind in {"net", "saved"}:
-            with _left_out(_EXTRAS if self.backend == HOST else ()):
-                importlib.import_module("keras")
+            frameworks.import_keras()
         else:
             self.source.code()  # loads the builder and its imports
         frameworks.warm_up()
@@ -62,13 +58,9 @@ class Prepared:
         return performing(work.work, self.source, self.data, on_epoch, self.task)
 
 
-@contextlib.contextmanager
-def _left_out(names: Iterable[str]) -> Iterator[None]:
-    """Hide packages from an import that doesn't need them."""
-    hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type] # None: an import fails
-    try:
-        yield
-    finally:
-        for name in hidden:
-            sys.modules.pop(name, None)
+def import_ahead() -> None:
+    """Import what one of our networks, or a saved one, needs; a task reports what fails."""
+    with contextlib.suppress(Exception, SystemExit):
+        frameworks.defer_compiler()
+        frameworks.import_keras()
+        frameworks.warm_up()

@@ -20,8 +20,8 @@ from typing import Any
 from ...errors import InputError, RelucateError
 from ...phrases import count
 from ...version import __version__
+from ..environment import users_path, variables
 from ..source import pickled
-from .environment import users_path, variables
 from .perform import as_ours
 from .protocol import Died, Event, Failed, Notice, Setup, Task
 from .ray_connection import connected

@@ -21,8 +21,9 @@ from typing import Any
 from ... import frameworks
 from ...train.run import EpochReport
 from ...train.waiting import Ready
+from ..early import EARLY
 from .perform import as_ours
-from .prepared import Prepared
+from .prepared import Prepared, import_ahead
 from .protocol import Crowded, Done, Epoch, Event, Failed
 from .protocol import Task as Work
 
@@ -37,7 +38,12 @@ _GUARD = "exec 3<&0; { while read -r line; do :; done <&3; kill -KILL 0; } >/dev
 
 def main() -> None:
     """Answer tasks until the driver closes the connection."""
-    hello = json.loads(_take_over_stdin())
+    if EARLY in sys.argv:
+        import_ahead()
+    line = _take_over_stdin()
+    if not line:  # the driver is gone
+        return
+    hello = json.loads(line)
     address = hello["address"]
     connection = Client(
         tuple(address) if isinstance(address, list) else address,

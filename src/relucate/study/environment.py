@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ...backend import choose_backend
+from ..backend import choose_backend
 
 _KEPT = str(2**32)  # bytes: no block is larger
 
@@ -46,3 +46,8 @@ def users_path() -> list[str]:
     """Return the part of `import_path` that isn't the interpreter's own: it is also elsewhere."""
     own = (sys.prefix, sys.base_prefix, sys.exec_prefix)
     return [path for path in import_path() if not path.startswith(own)]
+
+
+def own_gpu(gpus: tuple[str, ...], number: int) -> dict[str, str]:
+    """Return the variable by which worker `number` sees one of the GPUs, in turn, and no other."""
+    return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
