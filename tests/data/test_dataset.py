@@ -33,7 +33,10 @@ ZEROS = np.zeros((4, 3))
         ((ZEROS, [0, 1, 1, 0], np.zeros((1, 3), np.uint8), [0]), "float32 but x_test uint8"),
         ((ZEROS, [5, 5, 5, 5], ZEROS, [5, 5, 5, 5]), r"one class only, \['5'\]"),
         ((ZEROS, [0, 1, 1, 0], ZEROS, [0, 1, 1, 9]), "y_test holds 9"),
-        ((ZEROS, [0, 1, 1, 0], np.full((4, 3), np.nan), [0] * 4), "x_test holds 12 values"),
+        (
+            (ZEROS, [0, 1, 1, 0], np.full((4, 3), np.nan), [0] * 4),
+            "x_test isn.t finite .* 12 places",
+        ),
         (
             (ZEROS, [0, 1, 1, 0], ZEROS, [0] * 4, ["a", "b", "c"]),
             "no training example of class 'c'",

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -124,9 +124,12 @@ def _environments(model: Any, given: Mapping[str, Any]) -> Iterator[dict[str, st
 def _is_known(model: Any, given: Mapping[str, Any], devices: Devices) -> bool:
     """Return whether a network of ours, or a saved one, is trained where PyTorch isn't asked."""
     ours = model is None or (isinstance(model, str) and (model in NETS or model.endswith(".keras")))
-    local = given.get("executor", "local") == "local" and not given.get("imports")
-    left_open = given.get("engine", "auto") == "auto" and devices.kind in ("auto", "cpu")
-    return ours and local and left_open
+    usual = {"executor": "local", "engine": "auto"}
+    chosen = {name: given.get(name, value) for name, value in usual.items()}
+    known = all(isinstance(value, str) for value in chosen.values()) and chosen == usual
+    imports = given.get("imports")
+    without = imports is None or (isinstance(imports, Sequence) and len(imports) == 0)
+    return ours and known and without and devices.kind in ("auto", "cpu")
 
 
 def _count(value: Any, least: int) -> bool:
