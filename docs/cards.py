@@ -231,7 +231,8 @@ def _critical(row: Result) -> float:
 
 def _differing(row: Result, reference: Result) -> list[str]:
     one, other = ([f"`{r.net}`", r.act, *_trained(r).split(", ")] for r in (row, reference))
-    return [word for word in one if word not in other]
+    more = [word for word in one if word not in other]
+    return more or [f"without {word}" for word in other if word not in one]
 
 
 def digest() -> str:
