@@ -35,7 +35,7 @@ ZEROS = np.zeros((4, 3))
         ((ZEROS, [0, 1, 1, 0], ZEROS, [0, 1, 1, 9]), "y_test holds 9"),
         (
             (ZEROS, [0, 1, 1, 0], np.full((4, 3), np.nan), [0] * 4),
-            "x_test isn.t finite .* 12 pla",
+            "x_test isn't finite in float32 at 12 places",
         ),
         (
             (ZEROS, [0, 1, 1, 0], ZEROS, [0] * 4, ["a", "b", "c"]),

@@ -70,7 +70,10 @@ def test_pickled_objects_are_refused(tmp_path):
     ("arrays", "what"),
     [
         ({"x": X, "y": Y[:39]}, "x holds 40 examples but y 39 labels"),
-        ({"x": np.where(X == 9, np.nan, X), "y": Y}, r"x isn't finite .*\[2, 0, 1\], is nan"),
+        (
+            {"x": np.where(X == 9, np.nan, X), "y": Y},
+            r"x isn't finite .* at 1 place .*\[2, 0, 1\], is nan",
+        ),
         ({"x": X, "y": np.stack([Y, Y + 2], 1)}, r"y has shape \(40, 2\).*several targets"),
         ({"x": np.zeros((40, 3, 32, 32)), "y": Y}, r"channels first.*transpose\(0, 2, 3, 1\)"),
         ({"x": X, "y": Y * 0}, "one class only"),

@@ -8,7 +8,7 @@ import torch
 
 from relucate.data import make
 from relucate.errors import InputError
-from relucate.study import devices, plan
+from relucate.study import devices
 from relucate.study.devices import Devices, best_side, gpus_of
 from relucate.study.environment import own_gpu
 from relucate.study.plan import StudyPlan
@@ -159,7 +159,7 @@ class TestPlans:
         assert made_plan(recipe=Recipe(batch_size=4, precision="tf32"), executor="ray")
 
     def test_a_gpu_has_at_most_eight_workers_unless_jobs_says_so(self, four, monkeypatch):
-        monkeypatch.setattr(plan, "cores", lambda: 100)
+        monkeypatch.setattr("relucate.cores.cores", lambda: 100)
         assert made_plan(pairs=99, device="cuda").workers == 32
         assert made_plan(pairs=99, device="cuda:2").workers == 8
         assert made_plan(pairs=99, device="cuda:2", jobs=12).workers == 12

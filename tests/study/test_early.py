@@ -47,7 +47,7 @@ def started(monkeypatch):
         return found[-1]
 
     monkeypatch.setattr(early, "start", pretend)
-    monkeypatch.setattr(early, "cores", lambda: 4)
+    monkeypatch.setattr("relucate.cores.cores", lambda: 4)
     monkeypatch.setattr(early, "gpus_of", lambda devices: ())
     yield found
     for each in found:

@@ -11,7 +11,15 @@ from typing import Any
 
 from relucate.phrases import count, some
 from relucate.report.effects import Effect, effects
-from relucate.report.facts import NO_RESULT, headline, identical, short_names, span, unpaired
+from relucate.report.facts import (
+    NO_RESULT,
+    all_lost,
+    headline,
+    identical,
+    short_names,
+    span,
+    unpaired,
+)
 from relucate.report.numbers import MISSING, Units, duration, known, level_percent
 from relucate.stats.sequential import MONITORED
 
@@ -35,7 +43,7 @@ def sentence(study: Study) -> str:
     if len(found) == 1:
         return found[0][2]
     rows = effects(study)
-    if all(arm["diverged"] and arm["diverged"] == arm["n"] for arm in study["arms"]):
+    if all(map(all_lost, study["arms"])):
         return "Every run of every arm diverged, so there is nothing to compare."
     by_word = {name: [row.name for row in rows if row.word == name] for name in WORDS}
     varied = bool(study.get("factors")) and all(row.arm not in row.name for row in rows)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..cores import cores
+from ..cores import processes
 from ..errors import InputError
 from ..files import temporary_folder
 from ..nets.registry import NETS
@@ -114,7 +114,7 @@ def _environments(model: Any, given: Mapping[str, Any]) -> Iterator[dict[str, st
     if not (_is_known(model, given, devices) and _count(threads, 1) and _count(jobs, 0)):
         return
     gpus = gpus_of(devices)
-    count = jobs or max(1, cores() // (threads or 1))
+    count = processes(jobs, threads or 1)
     if pairs is not None and _count(pairs, 1):
         count = min(count, 2 * pairs)
     for number in range(min(count, len(gpus) or count)):
@@ -124,12 +124,12 @@ def _environments(model: Any, given: Mapping[str, Any]) -> Iterator[dict[str, st
 def _is_known(model: Any, given: Mapping[str, Any], devices: Devices) -> bool:
     """Return whether a network of ours, or a saved one, is trained where PyTorch isn't asked."""
     ours = model is None or (isinstance(model, str) and (model in NETS or model.endswith(".keras")))
-    usual = {"executor": "local", "engine": "auto"}
-    chosen = {name: given.get(name, value) for name, value in usual.items()}
-    known = all(isinstance(value, str) for value in chosen.values()) and chosen == usual
+    executor, engine = given.get("executor", "local"), given.get("engine", "auto")
     imports = given.get("imports")
-    without = imports is None or (isinstance(imports, Sequence) and len(imports) == 0)
-    return ours and known and without and devices.kind in ("auto", "cpu")
+    named = isinstance(executor, str) and isinstance(engine, str)  # not an array, say
+    usual = named and (executor, engine) == ("local", "auto")
+    without = imports is None or (isinstance(imports, Sequence) and not imports)
+    return ours and usual and without and devices.kind in ("auto", "cpu")
 
 
 def _count(value: Any, least: int) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 from ..arguments import is_finite, one_of, positive, whole
 from ..backend import installed
-from ..cores import cores
+from ..cores import processes
 from ..data.dataset import Dataset
 from ..errors import InputError
 from ..frameworks import HOST, named
@@ -82,8 +82,7 @@ class Executed(Comparison):
         runs = self.pairs * len(self.arms)
         if self.executor in ELSEWHERE:
             return min(self.jobs or runs, runs)
-        wanted = self.jobs or max(1, cores() // self.threads)
-        return min(wanted, runs)
+        return min(processes(self.jobs, self.threads), runs)
 
     @property
     def place(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Prepared:
         self.data = Dataset.open(data) if isinstance(data, str) else data
         if self.data is None:  # the user's own training, which may do without PyTorch
             own.prepare(self.source)
-        if self.data is not None:
+        else:
             frameworks.defer_compiler()
         if self.data is not None or HOST in frameworks.imported():
             frameworks.limit_threads(setup["threads"])

@@ -101,8 +101,8 @@ def _call(
 
     Raises: Refused: it fails, and there is no `init`.
     """
-    own = [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
-    before = [tensor.clone() for tensor in own]
+    own = (*module._parameters.values(), *module._buffers.values())
+    before = [(t, t.clone()) for t in own if t is not None] if init is not None else []
     try:
         method()
     except Exception as error:
@@ -112,7 +112,7 @@ def _call(
                 f"fails ({briefly(error)}). Mend it, or give a function init(module) that does it "
                 "(init=lambda module: None keeps the values of a model that was just built)."
             ) from error
-        for tensor, old in zip(own, before, strict=True):
+        for tensor, old in before:
             tensor.copy_(old)
         init(module)
 
