@@ -130,6 +130,16 @@ def full_float32() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def on_host() -> Iterator[None]:
+    """Build models on the CPU: every operation that makes a weight on a GPU waits there."""
+    with ExitStack() as stack:
+        for name in FRAMEWORKS:
+            if name in imported():
+                stack.enter_context(named(name).on_host())
+        yield
+
+
 def owner(model: Any) -> Framework | None:
     """Return the framework that a model belongs to, None for anything else."""
     found = (named(name) for name in FRAMEWORKS if name in imported())

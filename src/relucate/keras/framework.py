@@ -316,6 +316,9 @@ class _Keras:
     def full_float32(self) -> AbstractContextManager[None]:
         return full_float32()
 
+    def on_host(self) -> AbstractContextManager[None]:
+        return keras.device("cpu")
+
     def limit_threads(self, threads: int) -> None:
         pass  # the backend has its own setting
 

@@ -20,7 +20,7 @@ import numpy as np
 from ..backend import installed
 from ..data.dataset import Dataset
 from ..errors import InputError, Refused
-from ..frameworks import FRAMEWORKS, HOST, lower, named
+from ..frameworks import FRAMEWORKS, HOST, lower, named, on_host
 from ..train.framework import Framework
 from ..train.looking import Look
 from ..train.recipe import Recipe
@@ -385,14 +385,16 @@ class _Prepared:
 def _prepared(spec: RunSpec, source: ModelSource, data: Dataset, task: Task) -> _Prepared:
     arm = Arm.from_dict(spec.arm)
     before = [Arm.from_dict(values) for values in spec.before]
-    built, paired = build_paired(source, arm, before, spec.seed, data.input_shape, data.classes)
     recipe = Recipe.from_dict(dict(spec.recipe))
-    initialise(built, data, recipe, spec.seed)
-    engine = named(spec.engine["name"])
-    if engine is built.framework:
-        model = built.model
-    else:
-        model = lower(built.read(), check=False, task=task)
+    name = spec.engine["name"]
+    engine = named(name)
+    with on_host() if name == HOST else contextlib.nullcontext():
+        built, paired = build_paired(source, arm, before, spec.seed, data.input_shape, data.classes)
+        initialise(built, data, recipe, spec.seed)
+        if engine is built.framework:
+            model = built.model
+        else:
+            model = lower(built.read(), check=False, task=task)
     return _Prepared(built, model, engine, recipe, len(paired.shared))
 
 

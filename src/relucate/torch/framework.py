@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -437,6 +437,9 @@ class _Torch:
 
     def full_float32(self) -> AbstractContextManager[None]:
         return float32()
+
+    def on_host(self) -> AbstractContextManager[None]:
+        return nullcontext()  # PyTorch puts nothing on a GPU by itself
 
     def limit_threads(self, threads: int) -> None:
         torch.set_num_threads(threads)

@@ -359,6 +359,10 @@ class Framework(Protocol):
         """Return a context in which float32 is computed in full, on a GPU too, not in TF32."""
         ...
 
+    def on_host(self) -> AbstractContextManager[None]:
+        """Return a context in which models are built on the CPU, though a GPU is there."""
+        ...
+
     def limit_threads(self, threads: int) -> None:
         """Limit the framework's threads in this process."""
         ...
