@@ -1,6 +1,7 @@
 """Runs that take turns in one process: none of them notices the others."""
 
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from relucate.torch import train, trainer, turns
+from relucate.torch import capture, train, trainer, turns
+from relucate.torch.capture import Step
 from relucate.torch.turns import Pace, Turn
 from relucate.train import Recipe
 from relucate.train.waiting import finish
@@ -128,3 +130,76 @@ def test_finish_returns_the_result_of_what_waits():
         return 3
 
     assert finish(work()) == 3
+
+
+class Graph:
+    """A graph that notes which thread repeats it."""
+
+    def __init__(self, step, threads):
+        self._step, self._threads = step._step, threads
+
+    def replay(self):
+        self._threads.add(threading.current_thread().name)
+        self._step()
+
+
+class TestCapturedSteps:
+    @pytest.fixture
+    def threads(self, monkeypatch):
+        """Let runs on the CPU repeat their steps as on a GPU; return the threads that did."""
+        threads = set()
+
+        def repeated(engine):
+            return Step(engine.step, engine.model, Nothing())
+
+        monkeypatch.setattr(capture, "_host_state", lambda model: {})
+        monkeypatch.setattr(Step, "_captured", lambda step: Graph(step, threads))
+        monkeypatch.setattr(trainer.Engine, "_repeated", repeated)
+        return threads
+
+    def test_a_thread_gives_them_and_the_bits_are_the_same(self, on_a_gpu, threads):
+        recipe = Recipe(epochs=3, batch_size=16)
+        models = [net() for _ in range(3)]
+        expected = train(net(), images(), recipe, seed=3)
+        assert "steps_0" in threads
+        started = [trainer.training(model, images(), recipe, seed=3) for model in models]
+        results, _ = all_in_turn(started)
+        for result in results:
+            assert result.loss == expected.loss
+            assert result.curve == expected.curve
+
+    def test_without_a_mark_they_need_no_thread(self, threads):
+        train(net(), images(), Recipe(epochs=2, batch_size=16), seed=3)
+        assert threads == {threading.current_thread().name}
+
+    def test_an_error_in_the_thread_is_the_run_s(self, on_a_gpu, threads, monkeypatch):
+        def replay(graph):
+            raise RuntimeError("CUDA error: the GPU is gone")
+
+        monkeypatch.setattr(Graph, "replay", replay)
+        with pytest.raises(RuntimeError, match="the GPU is gone"):
+            train(net(), images(), Recipe(epochs=2, batch_size=4), seed=3)
+
+    def test_a_run_that_ends_waits_for_what_the_thread_still_gives(self):
+        given, may_go = [], threading.Event()
+
+        def step():
+            may_go.wait(10)
+            given.append(len(given))
+
+        turn = Turn(torch.device("cpu"), tf32=False)
+        with turn:
+            pace = Pace(turn, lambda: lambda: True)
+            assert list(pace.repeat(step, 2)) == []
+            ready = next(pace.repeat(step, 3))
+            assert not ready()
+            threading.Timer(0.05, may_go.set).start()
+            pace.settle()
+        assert given == [0, 1, 2, 3, 4]
+        assert ready()
+
+
+class Nothing:
+    """The draws of a run that draws nothing."""
+
+    begin = reseed = capture = captured = lambda self, **_: None

@@ -39,6 +39,11 @@ class Step:
         self._graph: torch.cuda.CUDAGraph | None = None
         self.note = ""
 
+    @property
+    def captured(self) -> bool:
+        """Whether a call only repeats the graph: it may come from any thread."""
+        return self._graph is not None
+
     def __call__(self) -> None:
         """Train on the next batch."""
         if self._graph is None and self._calls == _FIRST and not self.note:

@@ -48,6 +48,7 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         self.momentum, self.epsilon, self.frozen = momentum, epsilon, frozen
+        self.surplus: dict[BatchNorm, float] | None = None  # who corrects the variance (`together`)
 
     def forward(self, x: Tensor) -> Tensor:
         state = (self.weight, self.bias, self.running_mean, self.running_var)
@@ -60,11 +61,14 @@ class BatchNorm(nn.Module):
         naive = x.device.type == "cpu" and not x.is_contiguous()
         if count > _NAIVE and x.dtype == torch.float32 and naive:
             return self._exact(x)
-        kept = self.running_var * self.momentum
+        # PyTorch adds (1 - momentum) · var · n / (n - 1), an n-th too much. `.data`, because
+        # autograd counts changes of saved tensors, though it reads this one in eval only.
+        kept = None if self.surplus is not None else self.running_var * self.momentum
         y = torch.batch_norm(x, *state, True, 1.0 - self.momentum, self.epsilon, False)
-        # PyTorch added (1 - momentum) · var · n / (n - 1); this removes the surplus n-th. `.data`,
-        # because autograd counts changes of saved tensors, though it reads this one in eval only.
-        self.running_var.data.lerp_(kept, 1.0 / count)
+        if kept is not None:
+            self.running_var.data.lerp_(kept, 1.0 / count)
+        elif self.surplus is not None:
+            self.surplus[self] = 1.0 / count
         return y
 
     def _exact(self, x: Tensor) -> Tensor:

@@ -34,7 +34,8 @@ from .lowering.lower import Lowered
 from .modules import NORMS, channels_last_weights
 from .state import unchanged
 from .statistics import reestimate
-from .turns import Pace, Turn, mark_of
+from .together import Together
+from .turns import CHUNK, Pace, Turn, mark_of
 
 _SCORE_BATCH = 500  # examples per step where no gradient is needed
 _SCORE_VALUES = 2**22  # input values per step on a GPU, which small batches leave idle
@@ -134,7 +135,9 @@ class Engine:
         self.rates = learning_rates(recipe, self.feed.steps)
         self.optimizer = make_optimizer(model, recipe, self.feed.rate)
         self.total = torch.zeros((), device=device)
-        self.penalty = model.penalty if isinstance(model, Lowered) else lambda: None
+        lowered = model if isinstance(model, Lowered) else None
+        self.penalty = lambda: None if lowered is None else lowered.penalty()
+        self.together = lowered and Together(lowered, cast=recipe.precision == "bf16")
         if recipe.batch_size == 1:
             check_single(model, self.train_set.inputs(slice(0, 1)))
         self.train_step = self._repeated()
@@ -166,9 +169,16 @@ class Engine:
     def epoch(self, number: int) -> Generator[Ready, None, float]:
         """Train one epoch; return its mean loss."""
         self.begin(number)
-        for _ in range(self.feed.steps):
-            self.train_step()
-            yield from self.pace.step()
+        left = self.feed.steps
+        while left:
+            if isinstance(self.train_step, Step) and self.train_step.captured:
+                count = min(left, CHUNK)
+                yield from self.pace.repeat(self.train_step, count)
+            else:
+                count = 1
+                self.train_step()
+                yield from self.pace.step()
+            left -= count
         yield from self.pace.end()
         return float(self.total) / self.feed.steps
 
@@ -183,17 +193,21 @@ class Engine:
         """Train on the next batch: it reads and writes only tensors on the device."""
         x, y = self.feed.batch()
         with self._autocast():
-            loss = self.loss(self._class_last(self.model(x)), y, self.recipe, self.weights)
+            outputs = self.model(x) if self.together is None else self.together(x)
+            loss = self.loss(self._class_last(outputs), y, self.recipe, self.weights)
         extra = self.penalty()
         loss = loss if extra is None else loss + extra
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if self.together is not None:
+            self.together.gradients()
         self.optimizer.step()
         self.total += loss.detach()
         self.feed.advance()
 
     def close(self) -> None:
         """Let go of the graph and its memory: no one else refers to them."""
+        self.pace.settle()
         del self.train_step, self.optimizer
 
     def reestimate(self, sample: np.ndarray) -> None:

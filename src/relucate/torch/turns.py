@@ -2,15 +2,19 @@
 
 A captured step takes Python a moment, and the GPU longer. So a run is a generator: it gives the GPU
 steps ahead, and yields. In its turn it has a stream of its own and the process's settings, as if it
-were alone: its bits don't depend on what runs beside it. Not here: who is next (the worker).
+were alone: its bits don't depend on what runs beside it. Captured steps are given by a thread, so
+that the GPU has work while another run builds its network. Not here: who is next (the worker).
 """
 
 from __future__ import annotations
 
+import functools
 import random
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,6 +24,7 @@ from ..train.waiting import Ready
 from .precision import repeatable
 
 CHUNK = 32  # steps that are given to the GPU at once; it has up to two chunks ahead
+_SWITCH = 2e-4  # seconds after which a thread of a worker gets Python; usually it is 5e-3
 
 
 class Turn:
@@ -45,6 +50,10 @@ class Turn:
         self._give()
         if self.stream is not None:
             torch.cuda.current_stream(self._device).wait_stream(self.stream)
+
+    def on_stream(self) -> AbstractContextManager[None]:
+        """Return a context in which a thread gives the GPU this run's work."""
+        return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -100,26 +109,71 @@ class Pace:
     def __init__(self, turn: Turn, mark: Callable[[], Ready] | None) -> None:
         self._turn, self._mark = turn, mark
         self._steps = 0
-        self._ahead: deque[Ready] = deque()
+        self._ahead: deque[Future[Ready]] = deque()  # chunks that the GPU has, or is about to get
+        self._repeats = False  # the last one has all steps so far
 
     def step(self) -> Generator[Ready, None, None]:
         """Go on after a step."""
-        self._steps += 1
-        if self._mark is None or self._steps % CHUNK:
-            return
-        self._ahead.append(self._mark())
+        self._steps, self._repeats = self._steps + 1, False
+        if self._mark is not None and self._steps % CHUNK == 0:
+            yield from self._follow(_done(self._mark()))
+
+    def repeat(self, step: Callable[[], None], count: int) -> Generator[Ready, None, None]:
+        """Let a thread give the GPU a captured step so many times, at most a chunk, and go on."""
+        if self._mark is None:
+            _times(step, count)
+        else:
+            self._repeats = True
+            yield from self._follow(_giver().submit(self._give, step, count, self._mark))
+
+    def _give(self, step: Callable[[], None], count: int, mark: Callable[[], Ready]) -> Ready:
+        with self._turn.on_stream():
+            _times(step, count)
+            return mark()
+
+    def _follow(self, chunk: Future[Ready]) -> Generator[Ready, None, None]:
+        self._ahead.append(chunk)
         if len(self._ahead) > 1:
             yield from self._wait(self._ahead.popleft())
 
     def end(self) -> Generator[Ready, None, None]:
         """Wait until the GPU has done all steps."""
+        if self._mark is None:
+            return
+        last = self._ahead.pop() if self._repeats and self._ahead else _done(self._mark())
         self._ahead.clear()
-        if self._mark is not None:
-            yield from self._wait(self._mark())
+        yield from self._wait(last)
 
-    def _wait(self, ready: Ready) -> Generator[Ready, None, None]:
+    def _wait(self, chunk: Future[Ready]) -> Generator[Ready, None, None]:
         with self._turn.aside():
-            yield ready
+            yield lambda: chunk.done() and (chunk.exception() is not None or chunk.result()())
+        chunk.result()  # the error of a step, if there was one
+
+    def settle(self) -> None:
+        """Wait until the thread has given everything of this run, which is about to end."""
+        wait(self._ahead)
+        self._ahead.clear()
+
+
+def _times(step: Callable[[], None], count: int) -> None:
+    for _ in range(count):
+        step()
+
+
+def _done(ready: Ready) -> Future[Ready]:
+    chunk: Future[Ready] = Future()
+    chunk.set_result(ready)
+    return chunk
+
+
+@functools.cache
+def _giver() -> ThreadPoolExecutor:
+    """Return the thread that gives captured steps to the GPU.
+
+    It needs Python for a moment at each step, sooner than a thread gets it by default.
+    """
+    sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH))
+    return ThreadPoolExecutor(1, thread_name_prefix="steps")
 
 
 def mark_of(device: torch.device) -> Callable[[], Ready] | None:
