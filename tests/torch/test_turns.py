@@ -1,5 +1,6 @@
 """Runs that take turns in one process: none of them notices the others."""
 
+import functools
 import random
 import threading
 
@@ -161,7 +162,7 @@ class TestCapturedSteps:
         recipe = Recipe(epochs=3, batch_size=16)
         models = [net() for _ in range(3)]
         expected = train(net(), images(), recipe, seed=3)
-        assert "steps_0" in threads
+        assert "steps" in threads
         started = [trainer.training(model, images(), recipe, seed=3) for model in models]
         results, _ = all_in_turn(started)
         for result in results:
@@ -197,6 +198,34 @@ class TestCapturedSteps:
             pace.settle()
         assert given == [0, 1, 2, 3, 4]
         assert ready()
+
+    def test_runs_get_one_step_each_in_turn(self):
+        given, may_go = [], threading.Event()
+        turn = Turn(torch.device("cpu"), tf32=False)
+        with turn:
+            first, second, third = (Pace(turn, lambda: lambda: True) for _ in range(3))
+            list(first.repeat(may_go.wait, 1))  # so that the others come at the same time
+            a, b = (functools.partial(given.append, name) for name in "ab")
+            for pace, step, count in ((second, a, 2), (second, a, 1), (third, b, 4)):
+                next(pace.repeat(step, count), None)
+            may_go.set()
+            for pace in (first, second, third):
+                pace.settle()
+        assert given == list("abababb")
+
+    def test_one_run_s_error_is_not_the_others(self):
+        def fails():
+            raise ValueError("of this run")
+
+        given, turn = [], Turn(torch.device("cpu"), tf32=False)
+        with turn:
+            good, bad = (Pace(turn, lambda: lambda: True) for _ in range(2))
+            list(good.repeat(lambda: given.append(1), 3))
+            list(bad.repeat(fails, 3))
+            with pytest.raises(ValueError, match="of this run"):
+                list(bad.end())
+            good.settle()
+        assert given == [1, 1, 1]
 
 
 class Nothing:

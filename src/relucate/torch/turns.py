@@ -13,8 +13,11 @@ import random
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -121,15 +124,12 @@ class Pace:
     def repeat(self, step: Callable[[], None], count: int) -> Generator[Ready, None, None]:
         """Let a thread give the GPU a captured step so many times, at most a chunk, and go on."""
         if self._mark is None:
-            _times(step, count)
+            for _ in range(count):
+                step()
         else:
             self._repeats = True
-            yield from self._follow(_giver().submit(self._give, step, count, self._mark))
-
-    def _give(self, step: Callable[[], None], count: int, mark: Callable[[], Ready]) -> Ready:
-        with self._turn.on_stream():
-            _times(step, count)
-            return mark()
+            chunk = _Chunk(step, count, self._mark, self._turn.on_stream)
+            yield from self._follow(_giver().take(chunk))
 
     def _follow(self, chunk: Future[Ready]) -> Generator[Ready, None, None]:
         self._ahead.append(chunk)
@@ -155,25 +155,78 @@ class Pace:
         self._ahead.clear()
 
 
-def _times(step: Callable[[], None], count: int) -> None:
-    for _ in range(count):
-        step()
-
-
 def _done(ready: Ready) -> Future[Ready]:
     chunk: Future[Ready] = Future()
     chunk.set_result(ready)
     return chunk
 
 
+@dataclass
+class _Chunk:
+    """Steps of one run that a thread gives to the GPU."""
+
+    step: Callable[[], None]
+    left: int
+    mark: Callable[[], Ready]
+    on_stream: Callable[[], AbstractContextManager[None]]
+    done: Future[Ready] = field(default_factory=Future)
+
+    def give_one(self) -> bool:
+        """Give the next step, and after the last one the mark; return whether there are more."""
+        try:
+            with self.on_stream():
+                self.step()
+                self.left -= 1
+                if not self.left:
+                    self.done.set_result(self.mark())
+        except BaseException as error:  # the run that waits for the chunk raises it
+            self.done.set_exception(error)
+        return not self.done.done()
+
+
+class _Giver(Thread):
+    """Gives the GPU one step of each run in turn: it queues few, and works on all that it has."""
+
+    def __init__(self) -> None:
+        super().__init__(name="steps", daemon=True)
+        self._new: SimpleQueue[_Chunk] = SimpleQueue()
+
+    def take(self, chunk: _Chunk) -> Future[Ready]:
+        """Return what says whether the chunk was given, and then whether the GPU has done it."""
+        self._new.put(chunk)
+        return chunk.done
+
+    def run(self) -> None:
+        """Give steps in an endless loop."""
+        chunks: dict[Callable[[], None], deque[_Chunk]] = {}  # of each run
+        while True:
+            while not (chunks and self._new.empty()):
+                self._sort_in(chunks)
+            _one_round(chunks)
+
+    def _sort_in(self, chunks: dict[Callable[[], None], deque[_Chunk]]) -> None:
+        chunk = self._new.get()
+        chunks.setdefault(chunk.step, deque()).append(chunk)
+
+
+def _one_round(chunks: dict[Callable[[], None], deque[_Chunk]]) -> None:
+    for step, own in list(chunks.items()):
+        if not own[0].give_one():
+            own.popleft()
+        if not own:
+            del chunks[step]
+
+
 @functools.cache
-def _giver() -> ThreadPoolExecutor:
-    """Return the thread that gives captured steps to the GPU.
+def _giver() -> _Giver:
+    """Return this process's thread that gives steps to the GPU.
 
     It needs Python for a moment at each step, sooner than a thread gets it by default.
     """
     sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH))
-    return ThreadPoolExecutor(1, thread_name_prefix="steps")
+    giver = _Giver()
+    giver.start()
+    return giver
 
 
 def mark_of(device: torch.device) -> Callable[[], Ready] | None:
