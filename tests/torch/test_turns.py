@@ -200,11 +200,17 @@ class TestCapturedSteps:
         assert ready()
 
     def test_runs_get_one_step_each_in_turn(self):
-        given, may_go = [], threading.Event()
+        given, begun, may_go = [], threading.Event(), threading.Event()
         turn = Turn(torch.device("cpu"), tf32=False)
+
+        def busy():
+            begun.set()
+            may_go.wait(10)
+
         with turn:
             first, second, third = (Pace(turn, lambda: lambda: True) for _ in range(3))
-            list(first.repeat(may_go.wait, 1))  # so that the others come at the same time
+            list(first.repeat(busy, 1))  # so that the others come at the same time
+            begun.wait(10)
             a, b = (functools.partial(given.append, name) for name in "ab")
             for pace, step, count in ((second, a, 2), (second, a, 1), (third, b, 4)):
                 next(pace.repeat(step, count), None)
