@@ -78,7 +78,7 @@ def check_act(graph: Graph, paths: Paths, site: Site) -> None:
     act = site.act_node or ""
     for name in (act, *paths.gate(act)):
         node = graph.nodes[name]
-        if node.operation.mixes:
+        if node.operation.mixes and not node.attrs.get("function"):
             raise Blocked(
                 f"'{node.layer_name}' ({node.op}) mixes channels: a norm before it is another "
                 "thing than one behind it"

@@ -80,7 +80,7 @@ def _output(source: int) -> dict[str, Any]:
 
 def _kind(node: Node) -> str:
     if is_unknown(node) and node.op == "opaque":
-        return "opaque"
+        return "other" if node.attrs.get("function") else "opaque"
     if node.op == "input":
         return "input"
     kind = node.operation.kind
