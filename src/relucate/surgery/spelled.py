@@ -21,7 +21,8 @@ from ..graph.functions import apply
 from ..graph.ops import REQUIRED
 
 UNNAMED = "elementwise"
-_LINES = frozenset({"rescale", "affine", "identity"})  # x · scale + offset
+_NUMBERS = frozenset({"rescale", "identity"})
+_LINES = _NUMBERS | {"affine"}  # x · scale + offset
 _JOINS = select(kind="merge") - {"concat"}
 _ALONE = (
     select(kind="act", mixes=False, training="same") | _LINES | _JOINS
@@ -43,12 +44,15 @@ class Spelled:
 
 @dataclass(frozen=True)
 class _Run:
-    """What is done to each element of `source`, up to a node; bends: it may be no straight line."""
+    """What is done to each element of `source`, up to a node.
+
+    bends: it may be no straight line; joined: it isn't activations and lines in a row alone.
+    """
 
     source: str
     inside: frozenset[str] = frozenset()
     bends: bool = False
-    joined: bool = False  # more than activations and lines, one after the other
+    joined: bool = False
 
 
 def spelled_out(graph: Graph) -> dict[str, Spelled]:
@@ -71,9 +75,7 @@ class _Finder:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._above: dict[
-            str, tuple[str, frozenset[str]]
-        ] = {}  # nearest such value, what's between
+        self._above: dict[str, tuple[str, frozenset[str]]] = {}  # the nearest, and what is between
         self._runs: dict[str, _Run] = {}
         self._outputs = frozenset(graph.outputs)
         self._places = {name: place for place, name in enumerate(graph.nodes)}
@@ -87,15 +89,12 @@ class _Finder:
         run = self._runs.get(node.name)
         if run is None or not run.joined or node.op in _LINES:
             return None
-        nodes = [
-            self.graph.nodes[name] for name in sorted(run.inside, key=self._places.__getitem__)
-        ]
-        nodes.append(node)
+        inside = sorted(run.inside, key=self._places.__getitem__)
+        nodes = [*(self.graph.nodes[name] for name in inside), node]
         if not _is_sure(nodes) and not self._is_all_that_reads(run, node):
             return None
         name = name_of(self.graph, run.source, nodes)
-        inside = tuple(each.name for each in nodes[:-1])
-        return Spelled(run.source, inside, name) if name else None
+        return Spelled(run.source, tuple(inside), name) if name else None
 
     def _step(self, node: Node) -> tuple[str, frozenset[str]] | None:
         """Return the nearest value that all inputs are functions of, and the nodes in between."""
@@ -123,9 +122,10 @@ class _Finder:
         joined = node.op == "opaque" or len(node.inputs) > 1
         bends = joined or node.kind == "act"
         before = self._runs.get(source)
-        if before and before.bends and self._is_read_by({source}, {*inside, node.name}):
+        goes_on = before and (before.bends or self.graph.nodes[source].op in _NUMBERS)
+        if before and goes_on and self._is_read_by({source}, {*inside, node.name}):
             inside = before.inside | {source} | inside
-            return _Run(before.source, inside, True, joined or before.joined)
+            return _Run(before.source, inside, bends or before.bends, joined or before.joined)
         return _Run(source, inside, bends, joined)
 
     def _is_all_that_reads(self, run: _Run, node: Node) -> bool:
@@ -224,7 +224,7 @@ def _candidates() -> tuple[tuple[str, np.ndarray], ...]:
     """Return the names of activations with their values; parameters are the usual ones."""
     usual = [
         op
-        for op in sorted(select(kind="act", mixes=False))
+        for op in sorted(select(kind="act", mixes=False), key=lambda op: (op == "celu", op))
         if not OPERATIONS[op].arrays and REQUIRED not in OPERATIONS[op].attrs.values()
     ]
     return (

@@ -330,8 +330,9 @@ class Builder:
         return self.view.originals[""].training and not self.view.originals[path].training
 
     def is_learned(self, value: Tensor) -> bool:
-        """Say whether a tensor is one of the model's own, or computed from these."""
-        return bool(self._made_of(value))
+        """Say whether a tensor is a parameter of the model, or computed from some."""
+        made_of = [self.view.tensor(name) for name in self._made_of(value)]
+        return any(isinstance(source, torch.nn.Parameter) for source in made_of)
 
     @property
     def called_as(self) -> str:

@@ -277,7 +277,14 @@ class Edits:
         }
         if len(found) > 1:
             raise Refused(f"'{made[0]}' would read one value as several.")
-        return found.pop() if found else self._resolved(name)
+        return found.pop() if found else self._of_its_shape(name)
+
+    def _of_its_shape(self, name: str) -> str:
+        """Return what to read for a shape or a type: of a norm that has moved, what it read."""
+        name = self._resolved(name)
+        node, was = self.new.nodes[name], self.old.nodes.get(name)
+        moved = was is not None and node.kind == "norm" and node.inputs != was.inputs
+        return self._of_its_shape(was.inputs[0]) if was and moved else name
 
     def _fit(self, old: fx.Node, made: Sequence[str]) -> None:
         path = str(old.target)
