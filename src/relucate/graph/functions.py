@@ -50,6 +50,11 @@ ELEMENTWISE: Mapping[str, Callable[..., np.ndarray]] = {
 }
 
 
+def is_function(node: Node) -> bool:
+    """Return whether a node is a known function of each element."""
+    return node.op == "opaque" and bool(node.attrs.get("function"))
+
+
 def apply(node: Node, xs: list[np.ndarray]) -> np.ndarray:
     """Return what an opaque node with a `function` gives, in float64."""
     given = iter(xs)

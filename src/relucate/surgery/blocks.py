@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import InputError
 from ..graph import Graph, Node
+from ..graph.functions import is_function
 from ..order import Order
 from .channels import Blocked
 from .draft import Draft
@@ -78,7 +79,7 @@ def check_act(graph: Graph, paths: Paths, site: Site) -> None:
     act = site.act_node or ""
     for name in (act, *paths.gate(act)):
         node = graph.nodes[name]
-        if node.operation.mixes and not node.attrs.get("function"):
+        if node.operation.mixes and not is_function(node):
             raise Blocked(
                 f"'{node.layer_name}' ({node.op}) mixes channels: a norm before it is another "
                 "thing than one behind it"

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..graph import OPERATIONS, Graph, Node, select
 from ..graph.evaluate import evaluate
-from ..graph.functions import apply
+from ..graph.functions import apply, is_function
 from ..graph.ops import REQUIRED
 
 UNNAMED = "elementwise"
@@ -91,10 +91,10 @@ class _Finder:
             return None
         inside = sorted(run.inside, key=self._places.__getitem__)
         nodes = [*(self.graph.nodes[name] for name in inside), node]
-        if not _is_sure(nodes) and not self._is_all_that_reads(run, node):
-            return None
         name = name_of(self.graph, run.source, nodes)
-        return Spelled(run.source, tuple(inside), name) if name else None
+        if not name or not (_is_sure(nodes, name) or self._is_alone_there(run, node)):
+            return None
+        return Spelled(run.source, tuple(inside), name)
 
     def _step(self, node: Node) -> tuple[str, frozenset[str]] | None:
         """Return the nearest value that all inputs are functions of, and the nodes in between."""
@@ -128,32 +128,38 @@ class _Finder:
             return _Run(before.source, inside, bends or before.bends, joined or before.joined)
         return _Run(source, inside, bends, joined)
 
-    def _is_all_that_reads(self, run: _Run, node: Node) -> bool:
-        """Return whether a value goes nowhere else, and is none that was taken over an image."""
+    def _is_alone_there(self, run: _Run, node: Node) -> bool:
+        """Return whether a value goes nowhere else, and no statistic is made of it or before it."""
         if not self._is_read_by({run.source}, {*run.inside, node.name}):
             return False
+        readers = (self.graph.nodes[name] for name in self.graph.consumers[node.name])
+        if any(_is_statistic(each) and each.attrs.get("keepdims") for each in readers):
+            return False
         above = self.graph.nodes[run.source]
-        while above.operation.transparent and above.inputs:
-            if above.op == "reduce" or above.op.startswith("global_"):
-                return False
+        while above.operation.transparent and above.inputs and not _is_statistic(above):
             above = self.graph.nodes[above.inputs[0]]
-        return True
+        return not _is_statistic(above)
 
 
 def _is_alone(graph: Graph, node: Node) -> bool:
     """Return whether an operation computes each element from the same element of its inputs."""
     if node.attrs.get("time_distributed") or not node.inputs:
         return False
-    known = node.op in _ALONE or node.attrs.get("function")
-    return bool(known) and all(graph.nodes[name].shape == node.shape for name in node.inputs)
+    known = node.op in _ALONE or is_function(node)
+    return known and all(graph.nodes[name].shape == node.shape for name in node.inputs)
 
 
-def _is_sure(nodes: Sequence[Node]) -> bool:
+def _is_statistic(node: Node) -> bool:
+    return node.op in ("reduce", "global_avg_pool", "global_max_pool")
+
+
+def _is_sure(nodes: Sequence[Node], name: str) -> bool:
     """Return whether it is an activation wherever it stands.
 
     A square, a root or an absolute value alone may be a step of a norm or a distance instead.
     """
-    return any(node.kind == "act" or node.op in ("maximum", "minimum") for node in nodes)
+    known = name in OPERATIONS or name in ("squared_relu", "quick_gelu")
+    return known or any(node.kind == "act" or node.op in ("maximum", "minimum") for node in nodes)
 
 
 # Its name.

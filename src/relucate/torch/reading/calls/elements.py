@@ -65,6 +65,15 @@ def _of_two(function: str) -> Handler:
     return lambda t, input, other: element_by_element(t, function, [input, other])
 
 
+def _of_truths(function: str) -> Handler:
+    def handler(t: Translator, *values: Any) -> Data:
+        if any(not isinstance(x, Data) or x.dtype != torch.bool for x in values):
+            raise Unknown("of bits")
+        return element_by_element(t, function, values)
+
+    return handler
+
+
 def _power(t: Translator, input: Any, exponent: Any) -> Data:
     return element_by_element(t, "power", [input, exponent])
 
@@ -101,8 +110,8 @@ FUNCTIONS: dict[str, Handler] = {
     "arctan": _of_one("atan"),
     **{name: _of_two(function) for name, function in _COMPARED.items()},
     **{name: _of_two(name) for name in ("greater", "greater_equal", "less", "less_equal")},
-    "logical_and": _of_two("logical_and"),
-    "logical_or": _of_two("logical_or"),
+    **{f"logical_{name}": _of_two(f"logical_{name}") for name in ("and", "or")},
+    **{f"bitwise_{name}": _of_truths(f"logical_{name}") for name in ("and", "or", "not")},
     "pow": _power,
     "round": _round,
     "where": _where,
