@@ -67,8 +67,20 @@ def check_crossing(graph: Graph, paths: Paths, site: Site, wanted: Order) -> Non
         raise Blocked(f"several linear layers ({', '.join(site.linears)}) belong to it")
     if "act" in crossed:
         check_act(graph, paths, site)
+    if new[:3] == ["linear", "norm", "act"]:
+        _check_apart(graph, site)
     ends = [_node(site, token) for token in crossed] if was < now else [site.nodes[0]]
     _check_chain(graph, paths, start, ends[-1])
+
+
+def _check_apart(graph: Graph, site: Site) -> None:
+    """Check that a norm can go between a linear layer and its activation.
+
+    Raises: Blocked: the activation is a function of the user's own that the layer calls.
+    """
+    linear, act = (graph.nodes[name] for name in (site.linears[0], site.act_node or ""))
+    if is_function(act) and act.layer == linear.layer:
+        raise Blocked(f"'{linear.layer}' calls its activation itself: make that a layer")
 
 
 def check_act(graph: Graph, paths: Paths, site: Site) -> None:

@@ -167,7 +167,7 @@ def _is_sure(nodes: Sequence[Node], name: str) -> bool:
 
 def name_of(graph: Graph, source: str, nodes: Sequence[Node]) -> str:
     """Return the name of what nodes, the last one's value, compute from `source`; "": a line."""
-    learned = {key for node in nodes for key in node.arrays.values()}
+    learned = {key for node in nodes if node.op != "opaque" for key in node.arrays.values()}
     y = _values(graph, source, nodes, learned)
     if np.all(np.isfinite(y)) and _is_multiple(y - y[80], _X):
         return ""
@@ -222,7 +222,8 @@ def _described(nodes: Sequence[Node]) -> str:
         return f"x*{acts[0]}"
     steps = [node for node in nodes if node.op not in _LINES]
     only = steps[0] if len(steps) == 1 else None
-    return UNNAMED if only is None else str(only.attrs.get("function", only.op))
+    name = UNNAMED if only is None else str(only.attrs.get("function", only.op))
+    return UNNAMED if name == "table" else name
 
 
 @cache
