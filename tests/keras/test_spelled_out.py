@@ -139,6 +139,7 @@ FUNCTIONS = {
     "divided": lambda x: 3 / x,
     "reciprocal": ops.reciprocal,
     "where": lambda x: ops.where(ops.logical_and(x > 0, x <= 1), 2.0, x),
+    "zeros": lambda x: ops.where(x > 0, ops.zeros_like(x), x),
     "either": lambda x: ops.where(ops.logical_or(x >= 1, x < -1), x, ops.ones_like(x)),
     "not": lambda x: ops.where(ops.logical_not(ops.equal(x, 0.0)), ops.full_like(x, 3), x),
     "unequal": lambda x: ops.cast(ops.not_equal(x, 0.0), "float32") * x,

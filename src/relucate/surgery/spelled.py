@@ -180,7 +180,7 @@ def _values(
     """Return the function's values on a line; weights may change, so any number stands for them."""
     given = Node(source, "input", (), (None,))
     inner = {node.name: replace(node, shape=(None,)) for node in nodes}
-    tensors = {key: np.float64(0.3 + 0.1 * at) for at, key in enumerate(sorted(learned))}
+    tensors = {key: np.asarray(0.3 + 0.1 * at) for at, key in enumerate(sorted(learned))}
     part = Graph("part", {source: given, **inner}, (source,), (nodes[-1].name,), tensors)
     with np.errstate(all="ignore"):
         (y,) = evaluate(part, _X, unread=apply)

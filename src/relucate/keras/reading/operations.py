@@ -95,7 +95,7 @@ def _arithmetic(op: str) -> Callable[[Call], list[Step]]:
             return [_with_variable(op, other, swapped)]
         constant = _constant(other)
         if op == "divide" and swapped and not constant.ndim:
-            return [_of_elements("divide", [float(constant), right])]
+            return [_of_elements(call, "divide", [float(constant), right])]
         return [_with_constant(op, constant, swapped)]
 
     return read
@@ -162,16 +162,15 @@ def _clip(call: Call) -> list[Step]:
 
 def _elements(function: str, *names: str) -> Callable[[Call], list[Step]]:
     """Read a function of each element of these arguments, tensors of one shape and numbers."""
-    return lambda call: [_of_elements(function, [call.bound[name] for name in names])]
+    return lambda call: [_of_elements(call, function, [call.bound[name] for name in names])]
 
 
-def _of_elements(function: str, values: Sequence[Any]) -> Step:
+def _of_elements(call: Call, function: str, values: Sequence[Any]) -> Step:
     operands = tuple(None if _is_tensor(value) else _number(value) for value in values)
     tensors = {id(value): tuple(value.shape) for value in values if _is_tensor(value)}
     if len(set(tensors.values())) > 1:
         raise Unreadable("called with tensors of several shapes")
-    attrs = {"type": function, "why": "", "function": function, "operands": operands}
-    return Step("opaque", attrs)
+    return opaque(call.operation).with_attrs(function=function, operands=operands)
 
 
 def _where(call: Call) -> list[Step]:
@@ -188,7 +187,7 @@ def _round(call: Call) -> list[Step]:
 
 
 def _filled(value: float) -> Callable[[Call], list[Step]]:
-    return lambda call: [_of_elements("fill", [call.bound["x"], value])]
+    return lambda call: [_of_elements(call, "fill", [call.bound["x"], value])]
 
 
 _ONE = {
@@ -357,7 +356,7 @@ def _cast(call: Call) -> list[Step]:
     if source == target:
         return [Step("identity")]
     if source == "bool" and "float" in target:
-        return [_of_elements("as_number", [call.bound["x"]])]
+        return [_of_elements(call, "as_number", [call.bound["x"]])]
     if "float" not in target:
         raise Unreadable(f"from {source} to {target}")
     return [Step("identity", {"dtype": target})]

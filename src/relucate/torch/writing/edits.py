@@ -243,7 +243,10 @@ class Edits:
                 return self._copy(arg)
             name = reads[arg.name]
             reader = f"'{made[0]}'" if made else "what follows"
-            return self._argument(arg, name, self._reads_now(made, name), reader)
+            now = self._reads_now(made, name)
+            if now == name and (made or old.name not in self.reading.bound):
+                now = self._of_its_shape(name)
+            return self._argument(arg, name, now, reader)
 
         if old.op == "call_module":
             self._fit(old, made)
@@ -277,7 +280,7 @@ class Edits:
         }
         if len(found) > 1:
             raise Refused(f"'{made[0]}' would read one value as several.")
-        return found.pop() if found else self._of_its_shape(name)
+        return found.pop() if found else self._resolved(name)
 
     def _of_its_shape(self, name: str) -> str:
         """Return what to read for a shape or a type: of a norm that has moved, what it read."""
