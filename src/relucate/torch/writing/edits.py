@@ -243,10 +243,7 @@ class Edits:
                 return self._copy(arg)
             name = reads[arg.name]
             reader = f"'{made[0]}'" if made else "what follows"
-            now = self._reads_now(made, name)
-            if now == name and (made or old.name not in self.reading.bound):
-                now = self._of_its_shape(name)
-            return self._argument(arg, name, now, reader)
+            return self._argument(arg, name, self._reads_now(old, made, name), reader)
 
         if old.op == "call_module":
             self._fit(old, made)
@@ -269,7 +266,7 @@ class Edits:
             return self._arranged(arg, name, now)
         return self._in_form(now, merged, reader)
 
-    def _reads_now(self, made: Sequence[str], name: str) -> str:
+    def _reads_now(self, old: fx.Node, made: Sequence[str], name: str) -> str:
         """Return which node a call reads where it read the node `name`."""
         found = {
             self.new.nodes[own].inputs[place]
@@ -280,7 +277,10 @@ class Edits:
         }
         if len(found) > 1:
             raise Refused(f"'{made[0]}' would read one value as several.")
-        return found.pop() if found else self._resolved(name)
+        if found:
+            return found.pop()
+        moves = not made and old.name in self.reading.bound  # it gives the value in another form
+        return self._resolved(name) if moves else self._of_its_shape(name)
 
     def _of_its_shape(self, name: str) -> str:
         """Return what to read for a shape or a type: of a norm that has moved, what it read."""
