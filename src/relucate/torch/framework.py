@@ -29,7 +29,8 @@ from ..train.task import CLASSIFICATION, Task
 from ..train.waiting import Ready
 from ..train.watching import Target, Watchable
 from . import compiler, trainer
-from .initial import lsuv, orthonormal
+from .initial import kernels, lsuv, orthonormal
+from .losses import LOSSES
 from .lowering.check import lower_checked
 from .modules import is_norm
 from .precision import float32
@@ -305,6 +306,9 @@ class _Torch:
             return orthonormal(model, seed=seed, names=names)
         return lsuv(model, _batch(x, model), seed=seed, names=names)
 
+    def kernels(self, model: Any) -> list[str]:
+        return kernels(model)
+
     def count(self, model: Any) -> dict[str, int]:
         return trainer.count_parameters(model)
 
@@ -420,6 +424,12 @@ class _Torch:
 
     def check_recipe(self, recipe: Recipe) -> None:
         pass  # TF32 depends on the device: the recipe checks it
+
+    def check_single(self, model: Any, x: np.ndarray) -> None:
+        trainer.check_single(model, _batch(x, model))
+
+    def losses(self) -> Mapping[str, Any]:
+        return LOSSES
 
     def gpus(self) -> tuple[str, ...]:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
