@@ -410,15 +410,14 @@ class _Torch:
     def device(self, wanted: str) -> str:
         if wanted == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
+        kind, _, number = wanted.partition(":")
         try:
-            kind, _, number = wanted.partition(":")
             if kind != "cuda" or int(number or 0) >= len(self.gpus()):
                 torch.empty(0, device=wanted)
         except Exception as error:  # what a backend that isn't there raises is its own affair
-            reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
             raise InputError(
-                f"device '{wanted}' can't be used by PyTorch: {reason}. Visible are "
-                f"{', '.join(_visible(len(self.gpus())))}: choose one of them, or auto."
+                f"device '{wanted}' can't be used by PyTorch: {_why_not(kind, error)}. What it "
+                f"sees: {', '.join(_visible(len(self.gpus())))}. Take one of these, or auto."
             ) from None
         return kind
 
@@ -462,8 +461,15 @@ FRAMEWORK: Framework = _Torch()
 
 
 def _visible(gpus: int) -> list[str]:
-    others = ["mps"] if torch.backends.mps.is_available() else []
+    there = {"mps": torch.backends.mps.is_available(), "xpu": torch.xpu.is_available()}
+    others = [kind for kind, is_there in there.items() if is_there]
     return ["cpu", *(f"cuda:{number}" for number in range(gpus)), *others]
+
+
+def _why_not(kind: str, error: Exception) -> str:
+    if kind == "mps":  # PyTorch names an operation that has no such backend
+        return "it needs an Apple GPU, and a PyTorch that was built for it"
+    return str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
