@@ -54,14 +54,18 @@ def trained(recipe):
     return result, [x.clone() for x in model.state_dict().values()]
 
 
+def as_on_a_gpu(model, recipe, device):
+    return Together(model, cast=recipe.precision == "bf16")
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_bits_are_those_of_one_after_another(precision, optimizer, monkeypatch):
     options = {"precision": precision, "optimizer": optimizer, "reestimate": 0}
     recipe = Recipe(epochs=3, batch_size=16, **options)
-    found, state = trained(recipe)
-    monkeypatch.setattr(trainer, "Together", lambda *args, **options: None)
     theirs, expected = trained(recipe)
+    monkeypatch.setattr(trainer, "_together", as_on_a_gpu)
+    found, state = trained(recipe)
     assert found.loss == theirs.loss
     assert found.curve == theirs.curve
     for ours, value in zip(state, expected, strict=True):
@@ -69,7 +73,7 @@ def test_the_bits_are_those_of_one_after_another(precision, optimizer, monkeypat
 
 
 def operations(monkeypatch, together):
-    monkeypatch.setattr(trainer, "Together", together)
+    monkeypatch.setattr(trainer, "_together", together)
     device = torch.device("cpu")
     recipe = Recipe(epochs=1, batch_size=16, precision="bf16")
     with Turn(device, tf32=False) as turn:
@@ -83,11 +87,15 @@ def test_it_takes_fewer_operations(monkeypatch):
     def count(found, name):
         return sum(name in operation for operation in found)
 
-    ours = operations(monkeypatch, Together)
-    theirs = operations(monkeypatch, lambda *args, **options: None)
+    ours = operations(monkeypatch, as_on_a_gpu)
+    theirs = operations(monkeypatch, lambda *args: None)
     assert count(ours, "_to_copy") < count(theirs, "_to_copy") - 10
     assert count(ours, "lerp_.Scalar") == 2 + 2  # the reused norm's two calls, two groups
     assert count(theirs, "lerp_.Scalar") == 4
+
+
+def test_a_cpu_does_them_one_after_another():
+    assert trainer._together(network(), Recipe(), torch.device("cpu")) is None
 
 
 def test_a_failing_forward_pass_leaves_the_norms_as_they_were():
