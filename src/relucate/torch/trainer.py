@@ -135,9 +135,8 @@ class Engine:
         self.rates = learning_rates(recipe, self.feed.steps)
         self.optimizer = make_optimizer(model, recipe, self.feed.rate)
         self.total = torch.zeros((), device=device)
-        lowered = model if isinstance(model, Lowered) else None
-        self.penalty = lambda: None if lowered is None else lowered.penalty()
-        self.together = lowered and Together(lowered, cast=recipe.precision == "bf16")
+        self.penalty = model.penalty if isinstance(model, Lowered) else lambda: None
+        self.together = _together(model, recipe, device)
         if recipe.batch_size == 1:
             check_single(model, self.train_set.inputs(slice(0, 1)))
         self.train_step = self._repeated()
@@ -255,6 +254,13 @@ class Engine:
         if self.recipe.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
+
+
+def _together(model: nn.Module, recipe: Recipe, device: torch.device) -> Together | None:
+    """Return the forward pass with few small operations: on a CPU they cost less than that."""
+    if device.type == "cuda" and isinstance(model, Lowered):
+        return Together(model, cast=recipe.precision == "bf16")
+    return None
 
 
 def _placed(model: nn.Module, device: torch.device) -> nn.Module:
