@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ..data.dataset import Dataset, labels_of
-from ..errors import InputError, Refused
+from ..errors import Refused
 from ..train.decay import decays
 from ..train.looking import Look
 from ..train.loop import run
-from ..train.recipe import Recipe
+from ..train.recipe import Recipe, no_variance
 from ..train.run import OnEpoch, RunResult
 from ..train.schedule import learning_rates
 from ..train.scores import are_probabilities
@@ -296,10 +296,7 @@ def check_single(model: nn.Module, x: torch.Tensor) -> None:
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        raise InputError(
-            "a batch norm of this model gets one value per channel from one example, which has no "
-            "variance: set batch_size (--batch-size) to 2 or more."
-        ) from None
+        raise no_variance() from None
 
 
 def check_logits(
