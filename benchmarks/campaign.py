@@ -216,7 +216,7 @@ def rows() -> Iterator[Row]:
         yield cifar(f"{act}-late", f"{act}, 12 epochs", f"--epochs 12 --act {act}", "vgg", 5)
     yield from map(late, ("gelu", "sigmoid"))
     yield early("linear")  # a control
-    for act in ("sigmoid", "gelu", "silu", "elu", "leaky_relu"):
+    for act in ("sigmoid", "gelu", "silu", "elu", "leaky_relu", "linear"):
         yield cifar(f"{act}-early", f"{act}, 2 epochs", f"--epochs 2 --act {act}", "vgg", 5)
     yield from on_vgg()
     for act, asked in (("rrelu", "RReLU"), ("maxout", "maxout")):

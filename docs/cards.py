@@ -33,6 +33,7 @@ from relucate.records.place import place_of_norm
 from relucate.records.results import Result, known
 from relucate.stats.spending import critical_value
 from relucate.stats.welch import welch_half_width
+from relucate.stats.wording import decimals_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -176,6 +177,7 @@ def _difference(row: Result, *, words: bool = False) -> str:
     text = f"{row.difference:+.{digits}f}"
     if row.interval is None:
         return text
+    digits = decimals_of(digits, *row.interval)
     low, high = (f"{end:+.{digits}f}" for end in row.interval)
     if not words:
         return f"{text} ({low} to {high})"

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from relucate.cli import main
 from relucate.cli.compare import _show
@@ -153,6 +154,20 @@ def test_places_that_cannot_be_written_are_refused_at_once(tmp_path, monkeypatch
         assert "reading the data" not in streams.err
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="has a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:3", "mps", "xpu", "gpu"])
+def test_a_device_that_is_not_there_is_found_before_a_worker_starts(
+    device, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("started"))
+    assert exit_code(*TINY, "--device", device) == 2
+    said = capsys.readouterr().err
+    assert f"'{device}'" in said
+    assert ("sees: cpu. Take one" in said) is (device != "gpu")
+    assert "starting" not in said
+
+
 def test_the_report_of_another_study_is_named_before_it_is_replaced(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "relucate-out").mkdir()
@@ -168,6 +183,9 @@ def test_the_report_of_another_study_is_named_before_it_is_replaced(tmp_path, mo
         monkeypatch.setattr(sys, "argv", ["relucate", *argv])
         assert exit_code(*argv[1:], "--engine", "none") == 2
         assert "will be replaced" not in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["relucate", "compare", "cnn", "--first-seed", "1"])
+    assert exit_code("cnn", "--first-seed", "1", "--engine", "none") == 2
+    assert "will be replaced" not in capsys.readouterr().err  # it writes study-seed-1.json
     file.write_text("{")
     assert exit_code("cnn", "--engine", "none") == 2
     assert "will be replaced" not in capsys.readouterr().err

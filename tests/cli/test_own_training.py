@@ -215,3 +215,10 @@ class TestMerge:
         assert exit_code("merge", *stores, "--out", out) == 2
         assert message in capsys.readouterr().err
         assert not (tmp_path / "all").exists()
+
+    def test_a_run_that_was_edited_is_refused_and_nothing_is_made(self, capsys, tmp_path):
+        with sqlite3.connect("job1/runs.sqlite") as store:
+            store.execute("UPDATE runs SET result = replace(result, '1.0', '2.0')")
+        assert exit_code("merge", "job0", "job1", "--out", "all") == 2
+        assert "job1/runs.sqlite: could not read run" in capsys.readouterr().err
+        assert not (tmp_path / "all").exists()

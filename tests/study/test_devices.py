@@ -59,7 +59,8 @@ class TestNames:
     @pytest.mark.parametrize(
         "text",
         ["gpu", "", "cuda:", "cuda:x", "cuda:-1", "cuda,cpu", "cuda,cuda", "cuda:0,cuda:0",
-         "cuda:0,cuda", "auto,cpu", "mps:0,mps:1", "CUDA", 0, None, ["cuda"]],
+         "cuda:0,cuda", "auto,cpu", "mps:0,mps:1", "mps:0", "xpu:1", "cpu:0", "CUDA", 0, None,
+         ["cuda"]],
     )  # fmt: skip
     def test_others_are_refused_with_what_came(self, text):
         with pytest.raises(InputError, match="device must be auto, cpu, cuda, mps") as error:
@@ -82,11 +83,27 @@ class TestGpus:
         with pytest.raises(InputError, match=r"'cuda:4' can't be used .*cuda:0, cuda:1, cuda:2"):
             gpus_of(Devices.of("cuda:1,cuda:4"))
 
-    @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-    @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
-    def test_none_where_one_is_asked_for(self, device):
-        with pytest.raises(InputError, match=f"device '{device}' can't be .* Visible are cpu"):
+    @pytest.mark.skipif(torch.accelerator.is_available(), reason="has a GPU")
+    @pytest.mark.parametrize(
+        ("device", "why"),
+        [
+            ("cuda", ".*CUDA.*"),
+            ("cuda:1", ".*CUDA.*"),
+            ("mps", "it needs an Apple GPU, and a PyTorch that was built for it"),
+            ("xpu", ".*XPU.*"),
+        ],
+    )
+    def test_none_where_one_is_asked_for(self, device, why):
+        seen = r"\. What it sees: cpu\. Take one of these, or auto\.$"
+        with pytest.raises(InputError, match=f"'{device}' can't be used by PyTorch: {why}{seen}"):
             gpus_of(Devices.of(device))
+
+    def test_all_kinds_that_are_there_are_listed(self, four, monkeypatch):
+        for other in (torch.backends.mps, torch.xpu):
+            monkeypatch.setattr(other, "is_available", lambda: True)
+        monkeypatch.setattr(torch, "empty", no_such_device)
+        with pytest.raises(InputError, match=r"sees: cpu, cuda:0, .*cuda:3, mps, xpu\. Take"):
+            gpus_of(Devices.of("cuda:7"))
 
     def test_an_open_choice_imports_no_pytorch(self, four, monkeypatch):
         monkeypatch.setattr("relucate.frameworks.named", lambda name: pytest.fail("asked"))

@@ -13,7 +13,7 @@ from relucate.errors import InputError
 from relucate.report.facts import current
 from relucate.stats.sequential import Monitor
 from relucate.study.document import document
-from relucate.study.next_steps import next_steps
+from relucate.study.next_steps import continuation, next_steps
 from relucate.study.plan import StudyPlan
 from relucate.study.results import StudyResults
 from relucate.study.source import resolve
@@ -273,6 +273,14 @@ def test_a_number_fixed_beforehand_is_not_raised():
     assert "a study that looks after every pair may go on: relucate compare mlp --max-" in note
     (note,) = next_steps(made, made.finished_pairs(), "")
     assert "the same command with --max-pairs" in note
+
+
+@pytest.mark.parametrize("rows", [[[0.8], [0.82]], [[0.8, 0.81], [0.82, 0.81]]])
+def test_a_job_of_an_array_is_a_part(rows):
+    made, command = outcome(rows), "relucate compare mlp --pairs 1 --first-seed 7"
+    (note,) = next_steps(made, made.finished_pairs(), command)
+    assert note.startswith("a part of a study: once the store has all pairs, the command")
+    assert continuation(made, made.finished_pairs(), command) is None
 
 
 def test_pairs_do_not_help_where_all_runs_diverged():

@@ -15,9 +15,13 @@ from relucate.errors import InputError, Refused
 from relucate.keras import conv2d_bn
 from relucate.study import tasks as work
 from relucate.study.arms import Arm
+from relucate.study.plan import StudyPlan
 from relucate.study.source import resolve
 from relucate.study.tasks import execute, inspect_arms, versions
+from relucate.study.vary import arms_from
 from relucate.train import Recipe, RunSpec
+from relucate.train.recipe import no_variance
+from relucate.train.task import Classification
 
 SHAPE, CLASSES = (6, 6, 2), 4
 ARMS = [Arm("before"), Arm("after")]
@@ -136,7 +140,8 @@ class TestWhatAnEngineCannotDo:
     """It is refused with the arms, before a run, with the reason for the engine."""
 
     def refused(self, builder, engine="auto", **recipe):
-        given = {"device": recipe.pop("device", "auto"), "recipes": [Recipe(), Recipe(**recipe)]}
+        device, recipes = recipe.pop("device", "auto"), [[Recipe()], [Recipe(), Recipe(**recipe)]]
+        given = {"device": device, "recipes": recipes}
         with pytest.raises(InputError) as found:
             inspect_arms(resolve(builder), ARMS, SHAPE, CLASSES, engine=engine, **given)
         return str(found.value)
@@ -167,9 +172,103 @@ class TestWhatAnEngineCannotDo:
             CLASSES,
             engine="auto",
             device="auto",
-            recipes=[Recipe(precision="bf16")],
+            recipes=[[Recipe(precision="bf16")]] * 2,
         )
         assert found.engine["name"] == "torch"
+
+
+def flat_keras_net(order):
+    x = image = keras.Input(SHAPE)
+    steps = [layers.BatchNormalization(), layers.ReLU()]
+    x = layers.Dense(4)(layers.Flatten()(x))
+    for step in steps if order == "before" else steps[::-1]:
+        x = step(x)
+    return keras.Model(image, layers.Dense(CLASSES)(x))
+
+
+def flat_torch_net(order):
+    steps = [nn.BatchNorm1d(4), nn.ReLU()]
+    steps = steps if order == "before" else steps[::-1]
+    return nn.Sequential(nn.Flatten(), nn.Linear(72, 4), *steps, nn.Linear(4, CLASSES))
+
+
+class Matrix(nn.Module):
+    """A linear layer that no initialization knows."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = nn.Parameter(torch.randn(72, CLASSES))
+
+    def forward(self, x):
+        return x @ self.values
+
+
+def net_without_kernels(order):
+    steps = [nn.BatchNorm1d(72), nn.ReLU()]
+    steps = steps if order == "before" else steps[::-1]
+    return nn.Sequential(nn.Flatten(), *steps, Matrix())
+
+
+class Focal(Classification):
+    """A task whose loss no engine has."""
+
+    name, training_loss = "focal classification", "focal"
+
+
+class TestRecipesThatDoNotFit:
+    """They are refused with the arms, before a run: for each arm, the recipes that it has."""
+
+    def inspected(self, builder, *recipes, engine="auto", **given):
+        given = {"engine": engine, "device": "cpu" if engine == "auto" else "auto", **given}
+        recipes = [[recipe] for recipe in recipes]
+        return inspect_arms(resolve(builder), ARMS, SHAPE, CLASSES, recipes=recipes, **given)
+
+    @pytest.mark.parametrize("builder", [flat_keras_net, flat_torch_net])
+    def test_a_batch_of_one_that_leaves_a_norm_no_variance(self, builder):
+        one = Recipe(batch_size=1)
+        for recipes in ((one, Recipe()), (Recipe(), one)):
+            with pytest.raises(InputError) as found:
+                self.inspected(builder, *recipes)
+            assert str(found.value) == str(no_variance())
+
+    def test_nor_does_the_keras_engine_take_it(self):
+        with pytest.raises(InputError, match="one value per channel"):
+            self.inspected(flat_keras_net, Recipe(), Recipe(batch_size=1), engine="keras")
+
+    @pytest.mark.parametrize("builder", [keras_net, torch_net])
+    def test_an_image_has_many_values_per_channel(self, builder):
+        assert self.inspected(builder, *[Recipe(batch_size=1)] * 2).arms
+
+    def test_a_norm_that_does_not_train_needs_no_variance(self):
+        def frozen(order):
+            model = flat_keras_net(order)
+            model.layers[3 if order == "before" else 4].trainable = False
+            return model
+
+        assert self.inspected(frozen, *[Recipe(batch_size=1)] * 2).arms
+
+    @pytest.mark.parametrize("init", ["lsuv", "orthonormal"])
+    def test_an_initialization_without_kernels(self, init):
+        assert self.inspected(net_without_kernels, Recipe(), Recipe()).arms
+        with pytest.raises(InputError, match="no dense or convolutional layer with a kernel"):
+            self.inspected(net_without_kernels, Recipe(), Recipe(initialization=init))
+
+    @pytest.mark.parametrize("engine", ["auto", "keras"])
+    def test_a_loss_that_the_engine_does_not_have(self, engine, data):
+        with pytest.raises(InputError, match="unknown training loss 'focal': Choose from: cross-"):
+            self.inspected(keras_net, *[Recipe()] * 2, engine=engine, task=Focal(), data=data)
+
+    def test_a_compiled_model_brings_its_own_loss(self, data):
+        given = {"engine": "keras", "task": Focal(), "data": data}
+        assert self.inspected(compiled_net, *[Recipe()] * 2, **given).arms
+
+    def test_the_plan_gives_each_network_its_own_recipes(self, data):
+        arms = arms_from(
+            ["before", "after"], {"epochs": [1, 2]}, {"linear-act-norm": {"batch_size": 1}}
+        )
+        plan = StudyPlan(arms, resolve(flat_torch_net), data, Recipe(batch_size=8))
+        sizes = [[r["batch_size"] for r in own] for own in plan.inspection()["recipes"]]
+        assert sizes == [[8, 8], [1, 1]]
 
 
 class TestTwins:

@@ -129,7 +129,7 @@ def compare(
                 asked |= _in_its_unit(asked, _task_metric(asked, dataset))
                 asked |= {"model": model, "data": dataset, "recipe": _recipe(own, options)}
             if not own.quiet:
-                _say_what_is_replaced(own.out)
+                _say_what_is_replaced(own.out, part=_part(asked))
             study = run(
                 store=own.out / "runs.sqlite",
                 progress=not own.quiet,
@@ -181,11 +181,11 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _say_what_is_replaced(out: Path) -> None:
+def _say_what_is_replaced(out: Path, part: str) -> None:
     """Say whose report will be replaced, unless it is of the same study with fewer pairs."""
     from ..study.next_steps import continued
 
-    earlier = _command_of(out / "study.json")
+    earlier = _command_of(out / f"study{part}.json")
     if earlier and continued(earlier, 0) != continued(_command(), 0):
         _say(f"the report in {out} will be replaced (its runs stay), it is of: {earlier}")
 

@@ -24,7 +24,8 @@ from ..train.task import CLASSIFICATION, Task
 from ..train.waiting import Ready
 from ..train.watching import Target, Watchable
 from . import trainer
-from .initial import lsuv, orthonormal
+from .initial import kernels, lsuv, orthonormal
+from .losses import LOSSES
 from .lowerable import lowerable
 from .reading.norm_layers import is_norm
 from .reading.reader import has_own_call, own_training, read, read_with_calls
@@ -38,7 +39,7 @@ from .running import (
     precisions,
     tapped,
 )
-from .statistics import forward
+from .statistics import check_single, forward
 from .watching import watch
 from .writing.compiling import compile_like
 from .writing.writer import write, write_tapped
@@ -196,6 +197,9 @@ class _Keras:
             return orthonormal(model, seed=seed, names=names)
         return lsuv(model, self._batch(model, x), seed=seed, names=names)
 
+    def kernels(self, model: Any) -> list[str]:
+        return kernels(model)
+
     def count(self, model: Any) -> dict[str, int]:
         return trainer.count_parameters(model)
 
@@ -298,6 +302,12 @@ class _Keras:
 
     def check_recipe(self, recipe: Recipe) -> None:
         trainer.check_recipe(recipe)
+
+    def check_single(self, model: Any, x: np.ndarray) -> None:
+        check_single(model, self._batch(model, x))
+
+    def losses(self) -> Mapping[str, Any]:
+        return LOSSES
 
     def gpus(self) -> tuple[str, ...]:
         return ()

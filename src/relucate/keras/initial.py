@@ -47,13 +47,21 @@ def orthonormal(
     >>> np.allclose(kernel.T @ kernel, np.eye(4), atol=1e-6)
     True
     """
-    found = _linear(model)
-    for layer in found:
+    for layer in _linear(model):
         path, shape = str(layer.kernel.path), tuple(layer.kernel.shape)
         inputs = np.prod(shape[:-2] if isinstance(layer, _DEPTHWISE) else shape[:-1], dtype=int)
         outputs = np.prod(shape, dtype=int) // inputs
         matrix = orthonormal_matrix(int(inputs), int(outputs), seed, (names or {}).get(path, path))
         layer.kernel.assign(matrix.reshape(shape))
+    return kernels(model)
+
+
+def kernels(model: keras.Model) -> list[str]:
+    """Return the paths of the kernels that an initialization sets.
+
+    Raises: InputError: there are none.
+    """
+    found = _linear(model)
     if not found:
         raise none_found("Keras model")
     return [layer.kernel.path for layer in found]

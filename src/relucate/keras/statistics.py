@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ..train.recipe import no_variance
 from .running import no_gradients, on_device, place_of
 
 SCORE_BATCH = 500
@@ -31,9 +32,7 @@ def reestimate(model: keras.Model, x: np.ndarray, *, unbiased: bool = False) -> 
 
     unbiased: variances are m/(m - 1) times those of the m values of a batch.
     """
-    layers = model._flatten_layers(include_self=False)
-    norms = [la for la in layers if isinstance(la, keras.layers.BatchNormalization)]
-    norms = [norm for norm in norms if norm.trainable]
+    norms = _trained_norms(model)
     if not norms:
         return
     size = min(SCORE_BATCH, len(x))
@@ -48,6 +47,30 @@ def reestimate(model: keras.Model, x: np.ndarray, *, unbiased: bool = False) -> 
         if values > 1:
             variance: Any = norm.moving_variance
             variance.assign(variance * (values / (values - 1)))
+
+
+def check_single(model: keras.Model, x: np.ndarray) -> None:
+    """Refuse a model that can't be trained on one example at a time, though Keras does it.
+
+    A batch norm that gets one value per channel returns its beta, whatever the example is.
+
+    Args: x: one example as the model takes it.
+    Raises: InputError.
+    """
+    norms, sizes = _trained_norms(model), dict[int, int]()
+    with _momenta_kept(norms), only_norms_train(model), _noted(norms, sizes):
+        for norm in norms:
+            norm.momentum = 1.0  # the moving statistics stay
+        forward(model, x, training=True)
+    if 1 in sizes.values():
+        raise no_variance()
+
+
+def _trained_norms(model: keras.Model) -> list[Any]:
+    """Return the batch norms that use the statistics of a batch in training."""
+    layers = model._flatten_layers(include_self=False)
+    norms = [la for la in layers if isinstance(la, keras.layers.BatchNormalization)]
+    return [norm for norm in norms if norm.trainable]
 
 
 @contextmanager

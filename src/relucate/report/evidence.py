@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ..phrases import count
 from ..records.place import place_of_norm
+from ..stats.wording import decimals_of
 from .rendering import render
 from .terminal import displayable, rendered, simple_table
 
@@ -177,6 +178,7 @@ def _difference(result: dict[str, Any]) -> str:
     if result["interval"] is None:
         return text
     low, high = sorted(result["interval"], key=float)
+    digits = decimals_of(digits, low, high)
     return f"{text} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 

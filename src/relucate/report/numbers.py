@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
-from relucate.stats.wording import decimals
+from relucate.stats.wording import decimals, decimals_of
 from relucate.train.metric import Metric
 
 MISSING = "-"
@@ -80,16 +80,18 @@ class Units:
         return MISSING if not known(value) else self.metric.amount(self.difference(value))
 
     def interval(self, low: float | None, high: float | None) -> str:
-        """Return both ends of an interval.
+        """Return both ends of an interval, with more digits where an end would round to zero.
 
         >>> from relucate.train.metric import ACCURACY
         >>> units = Units(ACCURACY)
-        >>> units.interval(0.0035, 0.0087), units.interval(None, None)
-        ('+0.35 to +0.87', '-')
+        >>> units.interval(0.0035, 0.0087), units.interval(-0.012, -0.00004)
+        ('+0.35 to +0.87', '-1.200 to -0.004')
         """
-        if not (known(low) and known(high)):
+        if low is None or high is None or not (known(low) and known(high)):
             return MISSING
-        return f"{self.difference(low)} to {self.difference(high)}"
+        ends = (self.metric.scale * low, self.metric.scale * high)
+        exact = replace(self, digits=decimals_of(self.digits, *ends))
+        return f"{exact.difference(low)} to {exact.difference(high)}"
 
     def margin(self, margin: float | None) -> str:
         """Return a margin without its unit, with two decimals or as many as it has.

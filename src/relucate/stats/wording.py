@@ -192,7 +192,7 @@ class _View:
 def _view(verdict: Verdict, arm: Words, against: Words, metric: Metric) -> _View:
     d, scale = verdict.difference, metric.scale
     low, high = (None if end is None else end * scale for end in (d.low, d.high))
-    digits = _decimals(decimals(verdict.margin * scale), low, high)
+    digits = decimals_of(decimals(verdict.margin * scale), low, high)
     return _View(verdict, metric, arm, against, d.estimate * scale, low, high, digits)
 
 
@@ -205,8 +205,12 @@ def decimals(margin: float | None) -> int:
     return 2 if not margin else min(6, max(2, 1 - math.floor(math.log10(margin))))
 
 
-def _decimals(least: int, *ends: float | None) -> int:
-    """Return `least`, or up to two more if an end of the interval would round to 0."""
+def decimals_of(least: int, *ends: float | None) -> int:
+    """Return `least`, or up to two more if an end of the interval would round to 0.
+
+    >>> decimals_of(2, -1.18, -0.0038), decimals_of(2, -1.18, 0.0)
+    (3, 2)
+    """
     smallest = min((abs(end) for end in ends if end), default=1.0)
     more = (digits for digits in (least, least + 1) if round(smallest, digits) > 0)
     return next(more, least + 2)

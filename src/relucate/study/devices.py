@@ -42,7 +42,8 @@ class Devices:
         names = [(match[1], match[2]) for match in found if match and match[1] in _KINDS]
         kinds, numbers = {kind for kind, _ in names}, [number for _, number in names]
         numbered = kinds == {"cuda"} and None not in numbers and len(set(names)) == len(names)
-        if len(names) != len(parts) or not (len(names) == 1 or numbered):
+        single = len(names) == 1 and numbers == [None]
+        if len(names) != len(parts) or not (single or numbered):
             raise InputError(
                 f"device must be auto, {', '.join(_KINDS)}, or numbered GPUs such as cuda:1 or "
                 f"cuda:0,cuda:2; got {text!r:.80}."

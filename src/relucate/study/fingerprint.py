@@ -24,10 +24,14 @@ _EXAMPLES = 8
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Digest of the outputs at inference and in training; `finite` if they are numbers."""
+    """Digest of the outputs at inference and in training; `finite` if they are numbers.
+
+    shape: of the outputs for a batch.
+    """
 
     digest: str
     finite: bool
+    shape: tuple[int, ...]
 
 
 def fingerprint(built: Built, behaves: Behaviour) -> str:
@@ -60,10 +64,7 @@ def behaviour(
     Raises: InputError: the model fails on such a batch. Refused: its outputs don't fit the task.
     """
     framework, model = built.framework, built.model
-    if tokens is None:
-        x = generator(0, "behaviour").normal(size=(_EXAMPLES, *input_shape)).astype(np.float32)
-    else:
-        x = np.array(tokens[:_EXAMPLES])
+    x = examples(_EXAMPLES, input_shape, tokens)
     outputs = call(framework, model, x, training=False)
     framework.check_outputs(outputs, classes, task, label_shape)
     built.load(random_like(built.tensors))
@@ -73,7 +74,14 @@ def behaviour(
         built.load(built.tensors)
     text = b"".join(np.ascontiguousarray(output, np.float32).tobytes() for output in outputs)
     finite = all(bool(np.isfinite(output).all()) for output in outputs)
-    return Behaviour(hashlib.sha256(text).hexdigest(), finite)
+    return Behaviour(hashlib.sha256(text).hexdigest(), finite, outputs[0].shape)
+
+
+def examples(count: int, input_shape: tuple[int, ...], tokens: np.ndarray | None) -> np.ndarray:
+    """Return a batch to call a model on: the first tokens, or random floats if there are none."""
+    if tokens is not None:
+        return np.array(tokens[:count])
+    return generator(0, "behaviour").normal(size=(count, *input_shape)).astype(np.float32)
 
 
 def random_like(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

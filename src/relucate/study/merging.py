@@ -50,10 +50,11 @@ def merge(stores: Sequence[str | Path], out: str | Path) -> Merged:
     merged = Merged(new)
     with ExitStack() as stack:
         opened = [stack.enter_context(Store.open(path, read_only=True)) for path in paths]
+        found = [(store.path, row) for store in opened for row in store.rows()]
         with Store.open(new) as target:
             known = {row.hash: (new, row) for row in target.rows()}
             before = len(known)
-            target.add(list(_new_rows(opened, known, merged)))
+            target.add(list(_new_rows(found, known, merged)))
     merged.runs, merged.added = len(known), len(known) - before
     return merged
 
@@ -64,22 +65,21 @@ def _file(path: str | Path) -> Path:
 
 
 def _new_rows(
-    stores: Sequence[Store], known: dict[str, tuple[Path, Row]], merged: Merged
+    found: Sequence[tuple[Path, Row]], known: dict[str, tuple[Path, Row]], merged: Merged
 ) -> Iterator[Row]:
     """Yield the rows of runs that aren't known yet, and note the others."""
-    for store in stores:
-        for row in store.rows():
-            if row.hash not in known:
-                known[row.hash] = (store.path, row)
-                yield row
-                continue
-            merged.repeated += 1
-            place, first = known[row.hash]
-            if _outcome(first) != _outcome(row):
-                merged.differing.append(
-                    f"{_named(row)} is {_score(row)} in '{store.path}', and {_score(first)} in "
-                    f"'{place}', which is kept"
-                )
+    for path, row in found:
+        if row.hash not in known:
+            known[row.hash] = (path, row)
+            yield row
+            continue
+        merged.repeated += 1
+        place, first = known[row.hash]
+        if _outcome(first) != _outcome(row):
+            merged.differing.append(
+                f"{_named(row)} is {_score(row)} in '{path}', and {_score(first)} in "
+                f"'{place}', which is kept"
+            )
 
 
 def _outcome(row: Row) -> tuple[Any, ...]:

@@ -21,6 +21,8 @@ def next_steps(outcome: StudyResults[Comparison], seeds: Sequence[Seed], command
     needed = _needed(outcome, seeds)
     if not needed:
         return []
+    if _is_part(plan):
+        return [_PART]
     undecided = f"undecided after {count(done, 'pair')}" if plan.paired else "undecided"
     if (most := _most(needed)) is None:
         return [
@@ -49,9 +51,21 @@ def continuation(
     A view can give it a line of its own, from which it can be copied.
     """
     most = _most(_needed(outcome, seeds))
-    if not command or most is None or outcome.plan.given_seeds is not None:
+    plan = outcome.plan
+    if not command or most is None or plan.given_seeds is not None or _is_part(plan):
         return None
     return continued(command, max(most, len(seeds) + 1))
+
+
+_PART = (
+    "a part of a study: once the store has all pairs, the command with their number "
+    f"({FIRST} or more) and without --first-seed (first_seed in Python) gives the verdict"
+)
+
+
+def _is_part(plan: Comparison) -> bool:
+    """Return whether too few pairs for any verdict were asked for: a job of an array."""
+    return plan.given_seeds is None and not plan.looks and plan.pairs < FIRST
 
 
 def _needed(outcome: StudyResults[Comparison], seeds: Sequence[Seed]) -> list[int | None]:

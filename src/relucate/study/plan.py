@@ -246,7 +246,10 @@ class StudyPlan(Executed):
 
     def inspection(self) -> dict[str, Any]:
         """Return the work of building all networks once."""
-        recipes = [*dict.fromkeys(map(self.recipe_of, self.arms))]
+        recipes = [
+            [*dict.fromkeys(self.recipe_of(arm) for arm in self.arms if arm.network == network)]
+            for network in self.networks
+        ]
         return inspection(self.networks, self.engine, self.devices.kind, recipes)
 
     def informed(self, inspection: Inspection) -> tuple[Self, Inspection]:

@@ -29,7 +29,7 @@ from ..train.task import CLASSIFICATION, Task
 from ..train.waiting import Ready, finished
 from ..train.watching import Watchable
 from .arms import Arm, Built, build_paired, initialise
-from .fingerprint import Behaviour, behaviour, fingerprint
+from .fingerprint import Behaviour, behaviour, examples, fingerprint
 from .norm_settings import described
 from .source import ModelSource
 
@@ -62,22 +62,24 @@ def inspect_arms(
     *,
     engine: str,
     device: str,
-    recipes: Sequence[Recipe] = (),
+    recipes: Sequence[Sequence[Recipe]] = (),
     task: Task = CLASSIFICATION,
     data: Dataset | None = None,
     on_arm: Callable[[int], None] = lambda number: None,
 ) -> Inspection:
     """Build every arm once, choose the engine for all of them, and check that the arms differ.
 
-    Args: recipes: how they are trained; task: what for; data: on which; None: images or vectors of
-        random floats; on_arm: called with the number of arms that are done.
+    Args: recipes: how each of them is trained; task: what for; data: on which; None: images or
+        vectors of random floats; on_arm: called with the number of arms that are done.
     Raises: InputError: two arms are identical, an arm fails on a batch, the engine doesn't have the
-        device, or can't do what a recipe says. Refused: `engine` can't train an arm.
+        device or the loss, or a recipe doesn't fit the engine or an arm. Refused: `engine` can't
+        train an arm.
     """
     looked, given = [], Given(input_shape, classes, task, data)
     for number in range(1, len(arms) + 1):
-        looked.append(_look_at(source, arms[:number], given, engine))
-        _check_engine(looked[-1].engine, device, recipes)
+        own = recipes[number - 1] if recipes else ()
+        looked.append(_look_at(source, arms[:number], given, engine, own))
+        _check_engine(looked[-1], device, own, given)
         on_arm(number)
     _refuse_twins(source, looked)
     name, reason = _one_engine(looked)
@@ -101,18 +103,36 @@ def inspect_arms(
     )
 
 
-def _check_engine(chosen: tuple[str, str], device: str, recipes: Sequence[Recipe]) -> None:
+def _check_engine(look: _Look, device: str, recipes: Sequence[Recipe], given: Given) -> None:
     """Refuse what an arm's engine can't do, and say why it is that engine."""
-    name, reason = chosen
+    name, reason = look.engine
     engine = named(name)
     try:
         engine.device(device)
         for recipe in recipes:
             engine.check_recipe(recipe)
+            _check_loss(look, engine, recipe, given)
     except InputError as error:
         if name == HOST or reason == _ASKED:
             raise
         raise InputError(f"{error} Why the {name} engine: {reason.rstrip('.')}.") from None
+
+
+def _check_loss(look: _Look, engine: Framework, recipe: Recipe, given: Given) -> None:
+    """Refuse a training loss that the engine doesn't have; a compiled model brings its own."""
+    own = engine is look.framework and look.compiled
+    if given.data is not None and not own:
+        prepared = given.task.prepared(given.data.y_train, recipe, look.behaviour.shape)
+        prepared.loss_among(engine.losses())
+
+
+def _check_recipe(built: Built, recipe: Recipe, given: Given) -> None:
+    """Refuse a recipe that doesn't fit a network."""
+    if recipe.initialization != "model":
+        built.framework.kernels(built.model)
+    if recipe.batch_size == 1:
+        one = examples(1, given.input_shape, given.tokens)
+        built.framework.check_single(built.model, one)
 
 
 def _card(name: str, device: str) -> dict[str, str]:
@@ -152,9 +172,12 @@ class _Look:
     report: dict[str, Any]
     notes: tuple[str, ...]
     input_scaling: tuple[str, ...]
+    compiled: bool
 
 
-def _look_at(source: ModelSource, arms: list[Arm], given: Given, engine: str) -> _Look:
+def _look_at(
+    source: ModelSource, arms: list[Arm], given: Given, engine: str, recipes: Sequence[Recipe]
+) -> _Look:
     """Build the last of `arms`, paired with those before it, and inspect it."""
     arm = arms[-1]
     input_shape, classes, task = given.input_shape, given.classes, given.task
@@ -165,6 +188,8 @@ def _look_at(source: ModelSource, arms: list[Arm], given: Given, engine: str) ->
     behaves = behaviour(
         built, input_shape, classes, task=task, tokens=given.tokens, label_shape=given.label_shape
     )
+    for recipe in recipes:
+        _check_recipe(built, recipe, given)
     only = [name for name in built.tensors if name not in paired.shared]
     report = {
         "label": arm.label,
@@ -181,7 +206,8 @@ def _look_at(source: ModelSource, arms: list[Arm], given: Given, engine: str) ->
     own = framework.own_training(model)
     notes = [*paired.notes, built.note, _unused(own) if own else ""]
     kept = tuple(note for note in notes if note)
-    return _Look(arm, framework, chosen, behaves, report, kept, _input_scaling(built))
+    compiled = framework.is_compiled(model)
+    return _Look(arm, framework, chosen, behaves, report, kept, _input_scaling(built), compiled)
 
 
 def _unused(names: tuple[str, ...]) -> str:

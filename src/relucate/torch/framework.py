@@ -29,7 +29,8 @@ from ..train.task import CLASSIFICATION, Task
 from ..train.waiting import Ready
 from ..train.watching import Target, Watchable
 from . import compiler, trainer
-from .initial import lsuv, orthonormal
+from .initial import kernels, lsuv, orthonormal
+from .losses import LOSSES
 from .lowering.check import lower_checked
 from .modules import is_norm
 from .precision import float32
@@ -305,6 +306,9 @@ class _Torch:
             return orthonormal(model, seed=seed, names=names)
         return lsuv(model, _batch(x, model), seed=seed, names=names)
 
+    def kernels(self, model: Any) -> list[str]:
+        return kernels(model)
+
     def count(self, model: Any) -> dict[str, int]:
         return trainer.count_parameters(model)
 
@@ -406,20 +410,25 @@ class _Torch:
     def device(self, wanted: str) -> str:
         if wanted == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
+        kind, _, number = wanted.partition(":")
         try:
-            kind, _, number = wanted.partition(":")
             if kind != "cuda" or int(number or 0) >= len(self.gpus()):
                 torch.empty(0, device=wanted)
         except Exception as error:  # what a backend that isn't there raises is its own affair
-            reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
             raise InputError(
-                f"device '{wanted}' can't be used by PyTorch: {reason}. Visible are "
-                f"{', '.join(_visible(len(self.gpus())))}: choose one of them, or auto."
+                f"device '{wanted}' can't be used by PyTorch: {_why_not(kind, error)}. What it "
+                f"sees: {', '.join(_visible(len(self.gpus())))}. Take one of these, or auto."
             ) from None
         return kind
 
     def check_recipe(self, recipe: Recipe) -> None:
         pass  # TF32 depends on the device: the recipe checks it
+
+    def check_single(self, model: Any, x: np.ndarray) -> None:
+        trainer.check_single(model, _batch(x, model))
+
+    def losses(self) -> Mapping[str, Any]:
+        return LOSSES
 
     def gpus(self) -> tuple[str, ...]:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -452,8 +461,15 @@ FRAMEWORK: Framework = _Torch()
 
 
 def _visible(gpus: int) -> list[str]:
-    others = ["mps"] if torch.backends.mps.is_available() else []
+    there = {"mps": torch.backends.mps.is_available(), "xpu": torch.xpu.is_available()}
+    others = [kind for kind, is_there in there.items() if is_there]
     return ["cpu", *(f"cuda:{number}" for number in range(gpus)), *others]
+
+
+def _why_not(kind: str, error: Exception) -> str:
+    if kind == "mps":  # PyTorch names an operation that has no such backend
+        return "it needs an Apple GPU, and a PyTorch that was built for it"
+    return str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -38,12 +38,20 @@ def orthonormal(
     >>> torch.allclose(layer.weight @ layer.weight.T, torch.eye(4), atol=1e-6)
     True
     """
-    found = _linear(model)
-    for name, module in found.items():
+    for name, module in _linear(model).items():
         shape = module.weight.shape
         drawn = (names or {}).get(name, name)
         matrix = orthonormal_matrix(shape[0], shape[1:].numel(), seed, drawn)
         module.weight.copy_(torch.from_numpy(matrix.copy()).reshape(shape))
+    return kernels(model)
+
+
+def kernels(model: nn.Module) -> list[str]:
+    """Return the names of the weights that an initialization sets.
+
+    Raises: InputError: there are none.
+    """
+    found = _linear(model)
     if not found:
         raise none_found("module")
     return list(found)

@@ -34,7 +34,7 @@ class Together:
         self._norms = [  # the second call of a norm needs the variance that the first one left
             module
             for name, module in model.named_modules()
-            if isinstance(module, BatchNorm) and not module.frozen and calls[name] == 1
+            if isinstance(module, BatchNorm) and calls[name] == 1
         ]
         self._parameters = {
             f"{name}.{role}": parameter

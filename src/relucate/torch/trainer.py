@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ..data.dataset import Dataset, labels_of
-from ..errors import InputError, Refused
+from ..errors import Refused
 from ..train.decay import decays
 from ..train.looking import Look
 from ..train.loop import run
-from ..train.recipe import Recipe
+from ..train.recipe import Recipe, no_variance
 from ..train.run import OnEpoch, RunResult
 from ..train.schedule import learning_rates
 from ..train.scores import are_probabilities
@@ -135,9 +135,8 @@ class Engine:
         self.rates = learning_rates(recipe, self.feed.steps)
         self.optimizer = make_optimizer(model, recipe, self.feed.rate)
         self.total = torch.zeros((), device=device)
-        lowered = model if isinstance(model, Lowered) else None
-        self.penalty = lambda: None if lowered is None else lowered.penalty()
-        self.together = lowered and Together(lowered, cast=recipe.precision == "bf16")
+        self.penalty = model.penalty if isinstance(model, Lowered) else lambda: None
+        self.together = _together(model, recipe, device)
         if recipe.batch_size == 1:
             check_single(model, self.train_set.inputs(slice(0, 1)))
         self.train_step = self._repeated()
@@ -257,6 +256,13 @@ class Engine:
         return nullcontext()
 
 
+def _together(model: nn.Module, recipe: Recipe, device: torch.device) -> Together | None:
+    """Return the forward pass with few small operations: on a CPU they cost less than that."""
+    if device.type == "cuda" and isinstance(model, Lowered):
+        return Together(model, cast=recipe.precision == "bf16")
+    return None
+
+
 def _placed(model: nn.Module, device: torch.device) -> nn.Module:
     """Move `model` to the device, with kernels channels last, the fast layout."""
     model.to(device)
@@ -290,10 +296,7 @@ def check_single(model: nn.Module, x: torch.Tensor) -> None:
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        raise InputError(
-            "a batch norm of this model gets one value per channel from one example, which has no "
-            "variance: set batch_size (--batch-size) to 2 or more."
-        ) from None
+        raise no_variance() from None
 
 
 def check_logits(

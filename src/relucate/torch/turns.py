@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import random
-import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, wait
@@ -27,7 +26,6 @@ from ..train.waiting import Ready
 from .precision import repeatable
 
 CHUNK = 32  # steps that are given to the GPU at once; it has up to two chunks ahead
-_SWITCH = 2e-4  # seconds after which a thread of a worker gets Python; usually it is 5e-3
 
 
 class Turn:
@@ -219,11 +217,7 @@ def _one_round(chunks: dict[Callable[[], None], deque[_Chunk]]) -> None:
 
 @functools.cache
 def _giver() -> _Giver:
-    """Return this process's thread that gives steps to the GPU.
-
-    It needs Python for a moment at each step, sooner than a thread gets it by default.
-    """
-    sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH))
+    """Return this process's thread that gives steps to the GPU."""
     giver = _Giver()
     giver.start()
     return giver

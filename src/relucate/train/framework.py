@@ -214,6 +214,13 @@ class Framework(Protocol):
         """
         ...
 
+    def kernels(self, model: Any) -> list[str]:
+        """Return the names of the kernels that `initialise` sets.
+
+        Raises: InputError: there are none.
+        """
+        ...
+
     def count(self, model: Any) -> dict[str, int]:
         """Return the numbers of trainable scalars: `parameters`, and `norm_parameters` of them."""
         ...
@@ -341,6 +348,18 @@ class Framework(Protocol):
 
         Raises: InputError: a precision that it doesn't compute in.
         """
+        ...
+
+    def check_single(self, model: Any, x: np.ndarray) -> None:
+        """Refuse a model that its engine can't train on one example at a time.
+
+        Args: x: one example (1, ...), channels last.
+        Raises: InputError.
+        """
+        ...
+
+    def losses(self) -> Mapping[str, Any]:
+        """Return the training losses of its engine by the names that a task gives."""
         ...
 
     def gpus(self) -> tuple[str, ...]:

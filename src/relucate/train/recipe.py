@@ -212,6 +212,14 @@ class Recipe:
         return replace(self, **changes)
 
 
+def no_variance() -> InputError:
+    """Return the error for a batch of one example that leaves a batch norm without a variance."""
+    return InputError(
+        "a batch norm of this model gets one value per channel from one example, which has no "
+        "variance: set batch_size (--batch-size) to 2 or more."
+    )
+
+
 def _check_names(values: dict[str, Any]) -> None:
     names = [field.name for field in fields(Recipe)]
     for name in values:

@@ -2,6 +2,7 @@
 
 import socket
 import sys
+import threading
 
 import pytest
 
@@ -35,7 +36,26 @@ def test_no_cluster_at_the_address():
         connect(address)
 
 
-@pytest.mark.parametrize("address", ["here", "ray://127.0.0.1:10001", "host:port"])
+@pytest.mark.parametrize("says", [b"HTTP/1.1 400 Bad Request\r\n", b""], ids=["web", "closes"])
+def test_something_else_at_the_address(says):
+    """Ray itself would try for minutes."""
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def answer():
+            with server.accept()[0] as other:
+                other.recv(100)
+                other.sendall(says)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(InputError, match=rf"answers at '{address}', but it is no Ray cluster"):
+            connect(address)
+        thread.join()
+
+
+@pytest.mark.parametrize("address", ["", "here", "ray://127.0.0.1:10001", "host:port"])
 def test_an_address_that_is_none(address):
     pytest.importorskip("ray")
     with pytest.raises(InputError, match=rf"must be HOST:PORT or auto, got '{address}'.*submit"):

@@ -23,14 +23,14 @@ from ..tasks import executing, inspect_arms, measure
 
 
 def inspection(
-    arms: list[Arm], engine: str, device: str, recipes: Sequence[Recipe] = ()
+    arms: list[Arm], engine: str, device: str, recipes: Sequence[Sequence[Recipe]] = ()
 ) -> dict[str, Any]:
     """Return the work of inspecting a study's networks as plain data.
 
-    Args: recipes: that the engine is to train with.
+    Args: recipes: that each of them is trained with.
     """
     plain = [arm.to_dict() for arm in arms]
-    trained = [recipe.to_dict() for recipe in recipes]
+    trained = [[recipe.to_dict() for recipe in own] for own in recipes]
     return {
         "task": "inspect",
         "arms": plain,
@@ -90,7 +90,7 @@ def _inspect(
         data.classes,
         engine=work["engine"],
         device=work["device"],
-        recipes=[Recipe.from_dict(recipe) for recipe in work["recipes"]],
+        recipes=[[Recipe.from_dict(recipe) for recipe in own] for own in work["recipes"]],
         task=task,
         data=data,
         on_arm=lambda number: on_epoch(EpochReport(number, len(work["arms"]), 0.0, None)),

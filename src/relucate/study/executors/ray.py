@@ -114,7 +114,7 @@ class RayExecutor:
         if not room:
             raise InputError(
                 f"a run needs {each} (--threads, --gpus-per-run), and no node of the Ray cluster "
-                f"has that: there are {there}."
+                f"has that: the cluster is {there}."
             )
         return Notice(f"Ray: {there}; {count(room, 'run')} at the same time, each with {each}")
 

@@ -19,6 +19,8 @@ from ...errors import InputError, briefly
 
 _NAMED = ("auto", "local")  # what Ray finds itself
 _PATIENCE = 10.0  # seconds for a connection: Ray itself waits for minutes
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # and no settings
+_SETTINGS = 4  # the type of the frame with which a server of gRPC, so of Ray, answers
 
 
 @contextlib.contextmanager
@@ -38,7 +40,8 @@ def connected(address: str | None) -> Iterator[Any]:
             )
         yield ray
         return
-    _check_reachable(address or os.environ.get("RAY_ADDRESS") or "auto")
+    usual = os.environ.get("RAY_ADDRESS") or "auto"
+    _check_reachable(usual if address is None else address)
     with _unchanged():
         _init(ray, address)
     try:
@@ -59,7 +62,7 @@ def _imported() -> Any:
 
 
 def _check_reachable(address: str) -> None:
-    """Raise InputError unless something listens at the address."""
+    """Raise InputError unless something listens at the address that may be Ray."""
     if address in _NAMED:
         return
     host, _, port = address.rpartition(":")
@@ -69,9 +72,24 @@ def _check_reachable(address: str) -> None:
             "machine outside the cluster: `ray job submit`."
         )
     try:
-        socket.create_connection((host, int(port)), _PATIENCE).close()
+        with socket.create_connection((host, int(port)), _PATIENCE) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "0" and not _is_grpc(connection):
+                raise InputError(
+                    f"something answers at '{address}', but it is no Ray cluster: is it the port "
+                    "that `ray start --head` names (6379 unless you chose another)?"
+                )
     except (OSError, OverflowError) as error:
         raise _no_cluster(address, error) from error
+
+
+def _is_grpc(connection: socket.socket) -> bool:
+    """Return whether the other end speaks gRPC, as Ray does."""
+    try:
+        connection.sendall(_HELLO)
+        with connection.makefile("rb") as answer:
+            return answer.read(4)[3:] == bytes((_SETTINGS,))
+    except OSError:  # it says nothing, or closes
+        return False
 
 
 def _no_cluster(address: str, error: Exception) -> InputError:

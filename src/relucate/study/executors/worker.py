@@ -28,6 +28,7 @@ from .protocol import Crowded, Done, Epoch, Event, Failed
 from .protocol import Task as Work
 
 _PAUSE = 1e-3  # seconds between looks at devices that work; they have more steps ahead
+_SWITCH = 2e-4  # seconds after which another thread may run; one needs a moment for each step
 _LOST = 70  # exit code of a worker whose GPU is gone
 
 # Ends the worker's process group when standard input closes. A thread can't do that while the
@@ -38,6 +39,7 @@ _GUARD = "exec 3<&0; { while read -r line; do :; done <&3; kill -KILL 0; } >/dev
 
 def main() -> None:
     """Answer tasks until the driver closes the connection."""
+    sys.setswitchinterval(_SWITCH)
     if EARLY in sys.argv:
         import_ahead()
     line = _take_over_stdin()
