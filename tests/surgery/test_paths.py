@@ -133,7 +133,7 @@ SPELLED = {
     "leaky_relu": ("maximum", [SMALL]),
     "maximum": ("maximum", [("s", "rescale", "n", {"scale": -2.0, "offset": 0.0})]),
     "square": ("multiply", [SMALL]),
-    "elementwise": ("add", [("g", "sigmoid", "n", {}), SMALL]),
+    "elementwise": ("divide", [SMALL, ("g", "sigmoid", "n", {})]),
     "minimum": ("minimum", [SMALL]),
     "glu": ("multiply", [RIGHT, ("g", "sigmoid", "b", {}), LEFT]),
     "x*tanh": ("multiply", [RIGHT, ("g", "tanh", "b", {}), LEFT]),
@@ -159,6 +159,7 @@ def test_an_activation_of_one_value_is_known_by_what_it_computes(name):
     ("op", "rows", "outputs"),
     [
         ("multiply", [LEFT, RIGHT], None),  # no activation in it
+        ("add", [("g", "sigmoid", "n", {}), SMALL], None),  # a branch around an activation
         ("add", [SMALL], None),  # a multiple of the value
         ("subtract", [("a", "relu", "n", {}), ("b", "relu", "n", {})], None),  # nothing
         ("maximum", [LEFT, ("b", "slice", "x", {"axis": 1, "start": 4, "stop": 8})], None),
