@@ -92,11 +92,9 @@ class _Finder:
         inside = sorted(run.inside, key=self._places.__getitem__)
         nodes = [*(self.graph.nodes[name] for name in inside), node]
         name = name_of(self.graph, run.source, nodes)
-        if (
-            not name
-            or _is_residual(node, nodes, name)
-            or not (_is_sure(nodes, name) or self._is_alone_there(run, node))
-        ):
+        if not name or _is_residual(nodes, name):
+            return None
+        if not _is_sure(nodes, name) and not self._is_alone_there(run, node):
             return None
         return Spelled(run.source, tuple(inside), name)
 
@@ -157,9 +155,9 @@ def _is_statistic(node: Node) -> bool:
     return node.op in ("reduce", "global_avg_pool", "global_max_pool")
 
 
-def _is_residual(node: Node, nodes: Sequence[Node], name: str) -> bool:
-    """Return whether it is a branch around an activation, such as silu(x) + x, which has no name."""
-    added = node.op in ("add", "subtract", "average")
+def _is_residual(nodes: Sequence[Node], name: str) -> bool:
+    """Return whether it is a branch around an activation, as silu(x) + x, that has no name."""
+    added = nodes[-1].op in ("add", "subtract", "average")
     return name == UNNAMED and added and any(each.kind == "act" for each in nodes)
 
 
