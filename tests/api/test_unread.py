@@ -28,7 +28,7 @@ class OwnConv(kl.Conv2D):
 
 
 class OwnAct(kl.Layer):
-    def call(self, inputs):
+    def call(self, inputs, training=False):  # it may do something else in training
         return ops.relu(inputs) - 0.1 * ops.cos(inputs)
 
 

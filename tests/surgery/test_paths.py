@@ -88,8 +88,9 @@ def test_a_diamond_is_walked_once():
 
 GATES = {
     "silu": [("s", "sigmoid", "c")],
-    "hard_silu": [("u", "rescale", "c"), ("r", "relu6", "u"), ("s", "rescale", "r")],
-    "x*tanh": [("p", "softplus", "c"), ("s", "tanh", "p")],
+    "mish": [("p", "softplus", "c"), ("s", "tanh", "p")],
+    "x*tanh": [("s", "tanh", "c")],
+    "x*softmax": [("s", "softmax", "c")],
 }
 
 
@@ -130,7 +131,9 @@ ROOT = ("r", "rescale", "n", {"scale": 0.5**0.5, "offset": 0.0})
 SPELLED = {
     "maxout": ("maximum", [LEFT, RIGHT]),
     "leaky_relu": ("maximum", [SMALL]),
-    "maximum": ("maximum", [("s", "rescale", "n", {"scale": 2.0, "offset": 0.0})]),
+    "maximum": ("maximum", [("s", "rescale", "n", {"scale": -2.0, "offset": 0.0})]),
+    "square": ("multiply", [SMALL]),
+    "elementwise": ("divide", [SMALL, ("g", "sigmoid", "n", {})]),
     "minimum": ("minimum", [SMALL]),
     "glu": ("multiply", [RIGHT, ("g", "sigmoid", "b", {}), LEFT]),
     "x*tanh": ("multiply", [RIGHT, ("g", "tanh", "b", {}), LEFT]),
@@ -156,10 +159,11 @@ def test_an_activation_of_one_value_is_known_by_what_it_computes(name):
     ("op", "rows", "outputs"),
     [
         ("multiply", [LEFT, RIGHT], None),  # no activation in it
-        ("multiply", [SMALL], None),  # a square
+        ("add", [("g", "sigmoid", "n", {}), SMALL], None),  # a branch around an activation
+        ("add", [SMALL], None),  # a multiple of the value
+        ("subtract", [("a", "relu", "n", {}), ("b", "relu", "n", {})], None),  # nothing
         ("maximum", [LEFT, ("b", "slice", "x", {"axis": 1, "start": 4, "stop": 8})], None),
         ("maximum", [LEFT, RIGHT], ("d", "a")),  # a part is read elsewhere too
-        ("add", [("g", "sigmoid", "n", {}), SMALL], None),
     ],
 )
 def test_what_is_no_activation_of_one_value_is_a_merge(op, rows, outputs):
@@ -180,9 +184,22 @@ def test_squeeze_and_excite_is_a_merge():
     assert sorted(ends(Paths(net), "n")) == [("linear", "d"), ("merge", "m")]
 
 
-def test_a_square_is_a_merge():
-    net = graph(("x", "input"), ("n", "batch_norm", "x"), ("m", "multiply", "n", "n"))
-    assert ends(Paths(net), "n") == [("merge", "m")]
+def test_a_square_is_an_activation_where_nothing_else_reads_the_value():
+    rows = ("x", "input"), ("n", "batch_norm", "x"), ("m", "multiply", "n", "n")
+    assert ends(Paths(graph(*rows)), "n") == [("act", "m")]
+    others = ("p", "avg_pool", "n"), ("s", "subtract", "m", "p")
+    assert ("merge", "m") in ends(Paths(graph(*rows, *others)), "n")
+
+
+@pytest.mark.parametrize("keepdims", [True, False])
+def test_a_mean_square_is_a_statistic_where_its_axes_are_kept(keepdims):
+    net = graph(
+        ("x", "input"), ("n", "batch_norm", "x"), ("m", "multiply", "n", "n"), ("r", "reduce", "m")
+    )
+    attrs = {"function": "mean", "axes": (1,), "keepdims": keepdims}
+    nodes = {**net.nodes, "r": replace(net.nodes["r"], attrs=attrs, shape=(None, 1))}
+    kind = "merge" if keepdims else "act"
+    assert ends(Paths(replace(net, nodes=nodes)), "n") == [(kind, "m")]
 
 
 def test_the_halves_of_a_separable_layer():

@@ -347,8 +347,16 @@ _RESCALED: _Facts = _THROUGH | {
 _REDUCE = _GLOBAL | {"function": REQUIRED}  # sum, mean, max, min, prod, var, std
 _REDUCED: _Facts = _MOVED | {"scale": _reduced_scale, "shift": _reduced_shift}
 _FIXED_AFFINE = "scale offset mean variance"
-# rearranges: it only moves values; norms: names of the norm layers inside.
-_OPAQUE = {"type": "unknown", "why": "", "rearranges": False, "norms": ()}
+# rearranges: it only moves values; norms: names of the norm layers inside; function, operands: it
+# is a known function of each element (`functions`).
+_OPAQUE = {
+    "type": "unknown",
+    "why": "",
+    "rearranges": False,
+    "norms": (),
+    "function": "",
+    "operands": (None,),
+}
 _UNREAD: _Facts = {"shape": "given", "unevaluated": "the reader doesn't know it"}
 _OTHERS = [
     _op("rescale", "other", _RESCALE, "turns_negative lowers", **_RESCALED),

@@ -14,7 +14,7 @@ from ..arguments import texts, whole
 from ..errors import unknown
 from ..graph import Graph
 from ..phrases import some
-from .paths import Paths, is_unknown
+from .paths import Paths
 from .rules import RULES, SEVERITIES, Facts, Finding, Rule
 from .sites import Site, sites
 
@@ -82,7 +82,7 @@ def audit_graph(
         framework=graph.framework,
         sites=facts.sites,
         findings=tuple(found),
-        unknown=tuple(dict.fromkeys(n.layer_name for n in graph.opaque if is_unknown(n))),
+        unknown=tuple(dict.fromkeys(n.layer_name for n in graph.opaque if paths.is_unknown(n))),
         hidden=graph.hidden_norms,
     )
 

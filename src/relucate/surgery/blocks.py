@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import InputError
 from ..graph import Graph, Node
+from ..graph.functions import is_function
 from ..order import Order
 from .channels import Blocked
 from .draft import Draft
@@ -66,8 +67,20 @@ def check_crossing(graph: Graph, paths: Paths, site: Site, wanted: Order) -> Non
         raise Blocked(f"several linear layers ({', '.join(site.linears)}) belong to it")
     if "act" in crossed:
         check_act(graph, paths, site)
+    if new[:3] == ["linear", "norm", "act"]:
+        _check_apart(graph, site)
     ends = [_node(site, token) for token in crossed] if was < now else [site.nodes[0]]
     _check_chain(graph, paths, start, ends[-1])
+
+
+def _check_apart(graph: Graph, site: Site) -> None:
+    """Check that a norm can go between a linear layer and its activation.
+
+    Raises: Blocked: the activation is a function of the user's own that the layer calls.
+    """
+    linear, act = (graph.nodes[name] for name in (site.linears[0], site.act_node or ""))
+    if is_function(act) and act.layer == linear.layer:
+        raise Blocked(f"'{linear.layer}' calls its activation itself: make that a layer")
 
 
 def check_act(graph: Graph, paths: Paths, site: Site) -> None:
@@ -78,7 +91,7 @@ def check_act(graph: Graph, paths: Paths, site: Site) -> None:
     act = site.act_node or ""
     for name in (act, *paths.gate(act)):
         node = graph.nodes[name]
-        if node.operation.mixes:
+        if node.operation.mixes and not is_function(node):
             raise Blocked(
                 f"'{node.layer_name}' ({node.op}) mixes channels: a norm before it is another "
                 "thing than one behind it"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..graph import Graph, Node
+from ..graph.functions import is_function
 from .paths import is_unknown
 from .sites import Site
 
@@ -80,7 +81,7 @@ def _output(source: int) -> dict[str, Any]:
 
 def _kind(node: Node) -> str:
     if is_unknown(node) and node.op == "opaque":
-        return "opaque"
+        return "other" if is_function(node) else "opaque"
     if node.op == "input":
         return "input"
     kind = node.operation.kind

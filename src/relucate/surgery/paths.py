@@ -2,20 +2,19 @@
 
 A walk passes transparent nodes: dropout, pooling, padding, cropping, reshaping, resizing, a fixed
 scale, identity. It stops at a linear layer, an activation, a norm, a merge, an input, an output and
-an unknown node. An activation spelled out, as x · sigmoid(x), the larger of x and a · x, or maxout,
-the larger of two parts of x, is one activation, not a merge.
+an unknown node. An activation spelled out (`spelled`) is one activation, no merge and not unknown.
 `Paths(graph, guess)` walks as if the unknown nodes were of one kind. Not here: what the neighbours
 mean (`sites`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import isclose
 
 from ..graph import Graph, Node
+from .spelled import Spelled, spelled_out
 
 # The first, the middle and the last of several unknown nodes in a row, in the guesses that let as
 # many norms as possible read with the layer behind them. A single unknown node is a norm there, but
@@ -26,10 +25,6 @@ _FORWARD = {
     "norm last": ("act", "transparent", "norm"),
 }
 GUESSES = ("linear", "act", "norm", "transparent", "wall", *_FORWARD)  # what unknown nodes can be
-_SPELLED = frozenset({"multiply", "maximum", "minimum"})
-_IN_GATES = frozenset({"rescale", "identity", "slice"})
-_PRODUCTS = {"sigmoid": "silu", "hard_sigmoid": "hard_silu", "relu6": "hard_silu"}
-_GATE_STEPS = 5  # hard swish spelled out is x · relu6(x + 3) / 6: add, relu6, divide
 
 
 @dataclass(frozen=True)
@@ -56,32 +51,6 @@ def _halves(one: Node, two: Node) -> bool:
     return kinds and bool(one.layer) and (one.layer, one.call) == (two.layer, two.call)
 
 
-@dataclass(frozen=True)
-class _Gate:
-    """An activation spelled out: of which node's value, the nodes between, and its name."""
-
-    source: str
-    inside: tuple[str, ...]
-    op: str
-
-
-def _spelled(node: Node, inside: list[Node], act: Node | None) -> str:
-    """Return the name of an activation that is spelled out; x * f(x) where it has no other one."""
-    parts = sum(each.op == "slice" for each in inside) == 2
-    factors = [each for each in inside if each.op == "rescale"]
-    if node.op == "multiply" and act is not None:
-        if act.op == "erf" and any(isclose(each.attrs["scale"], 0.5**0.5) for each in factors):
-            return "gelu"  # x / 2 · (1 + erf(x / sqrt(2)))
-        names = {"sigmoid": "glu"} if parts else _PRODUCTS
-        return names.get(act.op, f"x*{act.op}")
-    if node.op == "maximum" and parts and act is None:
-        return "maxout"
-    if node.op == "maximum" and len(inside) == len(factors) == 1:
-        factor = factors[0].attrs
-        return "leaky_relu" if 0 < factor["scale"] < 1 and not factor["offset"] else node.op
-    return node.op
-
-
 class Paths:
     """The walks over one graph; results are cached.
 
@@ -90,45 +59,14 @@ class Paths:
     linear layer or a wall.
     """
 
-    def __init__(self, graph: Graph, guess: str = "wall") -> None:
+    def __init__(
+        self, graph: Graph, guess: str = "wall", gates: Mapping[str, Spelled] | None = None
+    ) -> None:
         self.graph = graph
         self.guess = guess
+        # The activations that are spelled out, by the node that makes their value.
+        self._gates = spelled_out(graph) if gates is None else gates
         self._ahead: dict[str, tuple[End, ...]] = {}
-
-    @cached_property
-    def _gates(self) -> dict[str, _Gate]:
-        """The activations that are spelled out, by the node that makes their value."""
-        found = ((node.name, self._gate(node)) for node in self.graph if node.op in _SPELLED)
-        return {name: gate for name, gate in found if gate is not None}
-
-    def _gate(self, node: Node) -> _Gate | None:
-        """Return what a product, maximum or minimum is, if it is an activation of one value."""
-        if len(node.inputs) != 2 or len(set(node.inputs)) != 2:
-            return None
-        one, other = map(self._climb, node.inputs)
-        goal = next((name for name in one if name in other), None)
-        if goal is None:
-            return None
-        inside = (*one[: one.index(goal)], *other[: other.index(goal)])
-        nodes = [self.graph.nodes[name] for name in inside]
-        if any(len(self.graph.consumers[name]) != 1 for name in inside) or (
-            set(inside) & set(self.graph.outputs)
-        ):
-            return None
-        act = next((each for each in nodes if each.kind == "act"), None)
-        if act is None and node.op == "multiply":
-            return None  # a square, or a product of two parts
-        return _Gate(goal, inside, _spelled(node, nodes, act))
-
-    def _climb(self, start: str) -> list[str]:
-        """Return a node and those that it is computed from, one from the other, as a gate may."""
-        found = [start]
-        while len(found) <= _GATE_STEPS:
-            node = self.graph.nodes[found[-1]]
-            if node.kind != "act" and node.op not in _IN_GATES:
-                break
-            found.append(node.inputs[0])
-        return found
 
     @cached_property
     def _gating(self) -> frozenset[str]:
@@ -139,17 +77,21 @@ class Paths:
         """Return the kind that a walk takes this node for."""
         if node.op == "attention":
             return "linear"  # it begins and ends with projections
-        if self._guessed(node):
-            return self._roles.get(node.name, "norm") if self.guess in _FORWARD else self.guess
         if node.name in self._gates:
             return "act"
+        if self._guessed(node):
+            return self._roles.get(node.name, "norm") if self.guess in _FORWARD else self.guess
         if node.operation.kind == "merge":
             return "merge"
         return "input" if node.op == "input" else node.kind
 
+    def is_unknown(self, node: Node) -> bool:
+        """Return whether a node may be anything; it isn't as a part of an activation."""
+        return is_unknown(node) and node.name not in self._gates and node.name not in self._gating
+
     def _guessed(self, node: Node) -> bool:
         """Return whether an unknown node is taken for something else than a wall."""
-        if not is_unknown(node) or self.guess == "wall":
+        if self.guess == "wall" or not self.is_unknown(node):
             return False
         if self.guess == "linear":
             return bool(node.inputs)
@@ -161,17 +103,19 @@ class Paths:
         found: dict[str, str] = {}
         first, middle, last = _FORWARD.get(self.guess, ("", "", ""))
         for node in self.graph if self.guess in _FORWARD else ():
-            if is_unknown(node) and len(node.inputs) == 1:
+            if self.is_unknown(node) and len(node.inputs) == 1:
                 above = self.graph.nodes[node.inputs[0]]
                 while (is_transparent(above) or above.attrs.get("rearranges")) and above.inputs:
                     above = self.graph.nodes[above.inputs[0]]
-                if is_unknown(above) and len(above.inputs) == 1:
+                if self.is_unknown(above) and len(above.inputs) == 1:
                     begins = above.name not in found
                     found |= {above.name: first if begins else middle, node.name: last}
         return found
 
     def is_transparent(self, node: Node) -> bool:
         """Return whether a walk passes this node, with the guess about unknown ones."""
+        if node.name in self._gates:
+            return False
         if self._guessed(node):
             return self.kind(node) == "transparent"
         return is_transparent(node) or bool(node.attrs.get("rearranges"))
@@ -241,6 +185,14 @@ class Paths:
         """Return whether a node is an activation, or follows one."""
         node = self.graph.nodes[name]
         return self.kind(node) == "act" or self.back(node.inputs[0]).kind == "act"
+
+    def guessing(self, guess: str) -> Paths:
+        """Return the walks over the same graph with a guess of GUESSES."""
+        return Paths(self.graph, guess, self._gates)
+
+    def is_spelled(self, name: str) -> bool:
+        """Return whether `name` is the value of an activation that is spelled out."""
+        return name in self._gates
 
     def gate(self, name: str) -> tuple[str, ...]:
         """Return the nodes inside an activation that is spelled out; () if `name` is none."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ..errors import InputError
 from ..graph import Graph, Node
 from ..phrases import some
-from .paths import Paths, is_unknown
+from .paths import Paths
 from .sites import Site, site_calls
 
 ROLES = {
@@ -118,7 +118,7 @@ def _next_linear(graph: Graph, walks: Paths, start: str) -> Node | None:
             continue
         if node.kind == "linear" or walks.kind(node) == "linear":
             return node
-        if node.kind != "norm" and not is_unknown(node):
+        if node.kind != "norm" and not walks.is_unknown(node):
             ahead |= set(graph.consumers[node.name])
     return None
 

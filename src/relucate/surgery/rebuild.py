@@ -202,8 +202,8 @@ def _check_turn(draft: Draft, paths: Paths, site: Site, old: list[str]) -> None:
     graph, act = draft.source, site.act_node or ""
     if len(site.linears) != 1:
         raise Blocked(f"several linear layers ({', '.join(site.linears)}) read its activation")
-    if paths.gate(act):
-        raise Blocked("its activation is spelled out in several calls")
+    if paths.is_spelled(act):
+        raise Blocked("its activation is spelled out as arithmetic")
     check_act(graph, paths, site)
     linear = site.linears[0]
     front = paths.front(graph.nodes[linear]).name

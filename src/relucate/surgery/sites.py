@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..graph import Graph, Node, select
-from .paths import GUESSES, End, Paths, is_unknown
+from .paths import GUESSES, End, Paths
 
 _HEADS = select(head=True)
 
@@ -94,10 +94,10 @@ def sites(graph: Graph, paths: Paths | None = None) -> tuple[Site, ...]:
 def site_calls(graph: Graph, paths: Paths | None = None) -> list[Site]:
     """Return a site for each call of each norm: of reused layers, more than one."""
     paths = paths or Paths(graph)
-    if not any(is_unknown(node) for node in graph):
+    if not any(paths.is_unknown(node) for node in graph):
         return list(_read(paths).values())
     found = _read(paths, unknown=True)
-    guesses = [_read(Paths(graph, guess)) for guess in GUESSES]
+    guesses = [_read(paths.guessing(guess)) for guess in GUESSES]
     return [_settled(paths, site, [g[name] for g in guesses]) for name, site in found.items()]
 
 
@@ -119,7 +119,8 @@ def _settled(paths: Paths, site: Site, guesses: Sequence[Site]) -> Site:
     ):
         return first
     direct, behind = _unknown_next_to(paths, site)
-    names = direct or _unknown_around(paths, site) or [n for n in paths.graph if is_unknown(n)]
+    unread = [node for node in paths.graph if paths.is_unknown(node)]
+    names = direct or _unknown_around(paths, site) or unread
     layers = tuple(dict.fromkeys(node.layer_name for node in names))
     note = site.note or (f"'{behind[0].layer_name}' couldn't be read" if behind else "")
     orders = tuple(dict.fromkeys((site.order, *(guess.order for guess in guesses))))
@@ -135,22 +136,22 @@ def _unknown_next_to(paths: Paths, site: Site) -> tuple[list[Node], list[Node]]:
             end = paths.back(paths.source(end.node))
         before = [end.node]
     ends = () if site.act else paths.ahead(site.nodes[0])
-    behind = [end.node for end in ends if is_unknown(end.node) and end.kind != "output"]
-    return [node for node in (*before, *behind) if is_unknown(node)], behind
+    behind = [end.node for end in ends if paths.is_unknown(end.node) and end.kind != "output"]
+    return [node for node in (*before, *behind) if paths.is_unknown(node)], behind
 
 
 def _unknown_around(paths: Paths, site: Site) -> list[Node]:
     """Return the first unknown nodes up and down the chain of layers that a norm is in."""
     graph, found = paths.graph, []
     node = graph.nodes[site.nodes[0]]
-    while not is_unknown(node) and len(node.inputs) == 1:
+    while not paths.is_unknown(node) and len(node.inputs) == 1:
         node = graph.nodes[node.inputs[0]]
-    found += [node] * (is_unknown(node))
+    found += [node] * (paths.is_unknown(node))
     waiting, seen = [site.nodes[0]], set()
     while waiting:
         for reader in graph.consumers[waiting.pop()]:
             node = graph.nodes[reader]
-            if is_unknown(node):
+            if paths.is_unknown(node):
                 found.append(node)
             elif len(node.inputs) == 1 and reader not in seen:
                 seen.add(reader)
@@ -169,9 +170,9 @@ def _neighbours(paths: Paths, node: Node, unknown: bool) -> _Norm:
             norm.prev, norm.prev_act = behind.node, up.node
         elif behind.kind != "norm":
             norm.lone_act = up.node
-            norm.unknown = unknown and is_unknown(behind.node)
+            norm.unknown = unknown and paths.is_unknown(behind.node)
     else:
-        norm.unknown = unknown and is_unknown(up.node)
+        norm.unknown = unknown and paths.is_unknown(up.node)
     acts = [end.node for end in norm.ends if end.kind == "act"]
     norm.act = acts[0] if acts else None
     # All of several activations count: their order in the graph means nothing.
@@ -317,7 +318,7 @@ def _note(paths: Paths, norm: _Norm) -> str:
         for beyond in paths.ahead(merge.name):
             if beyond.kind == "act":
                 return f"{paths.act_op(beyond.node)} after {merge.op}"
-            if is_unknown(beyond.node):
+            if paths.is_unknown(beyond.node):
                 unknown = unknown or f"perhaps '{beyond.node.layer_name}' after {merge.op}"
     return unknown
 

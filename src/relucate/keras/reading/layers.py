@@ -18,6 +18,7 @@ from ...graph import select
 from ..own_activations import RReLU
 from .functions import function_step
 from .norm_layers import NORM_LAYERS
+from .own_functions import function_of, with_values
 from .steps import Step, opaque, present, reshaped
 
 Shape = tuple[int | None, ...]
@@ -33,7 +34,8 @@ def activation(function: Any, suffix: str = "") -> list[Step]:
     if found := function_step(function, suffix):
         return [found]
     name = getattr(function, "__name__", type(function).__name__)
-    return [Step("opaque", {"type": name, "why": "activation function"}, suffix=suffix)]
+    unread = Step("opaque", {"type": name, "why": "activation function"}, suffix=suffix)
+    return [with_values(unread, function)]
 
 
 def _activation_layer(layer: Any, suffix: str) -> list[Step]:
@@ -484,5 +486,5 @@ def steps(layer: Any, shape: Shape = ()) -> list[Step]:
     home = f"{kind.__module__}.{kind.__qualname__}"
     if home in _APPLICATIONS:
         return _APPLICATIONS[home](layer)
-    found = opaque(layer, _WHY_OPAQUE.get(kind, ""))
+    found = with_values(opaque(layer, _WHY_OPAQUE.get(kind, "")), function_of(layer))
     return [found.with_attrs(rearranges=True) if kind in _AUGMENTING else found]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -93,7 +93,10 @@ def _arithmetic(op: str) -> Callable[[Call], list[Step]]:
         other = left if swapped else right
         if isinstance(other, keras.Variable):
             return [_with_variable(op, other, swapped)]
-        return [_with_constant(op, _constant(other), swapped)]
+        constant = _constant(other)
+        if op == "divide" and swapped and not constant.ndim:
+            return [_of_elements(call, "divide", [float(constant), right])]
+        return [_with_constant(op, constant, swapped)]
 
     return read
 
@@ -152,6 +155,62 @@ def _clip(call: Call) -> list[Step]:
             "clip",
         )
     ]
+
+
+# Functions of each element that no operation of a Graph stands for.
+
+
+def _elements(function: str, *names: str) -> Callable[[Call], list[Step]]:
+    """Read a function of each element of these arguments, tensors of one shape and numbers."""
+    return lambda call: [_of_elements(call, function, [call.bound[name] for name in names])]
+
+
+def _of_elements(call: Call, function: str, values: Sequence[Any]) -> Step:
+    operands = tuple(None if _is_tensor(value) else _number(value) for value in values)
+    tensors = {id(value): tuple(value.shape) for value in values if _is_tensor(value)}
+    if len(set(tensors.values())) > 1:
+        raise Unreadable("called with tensors of several shapes")
+    return opaque(call.operation).with_attrs(function=function, operands=operands)
+
+
+def _where(call: Call) -> list[Step]:
+    names = ("condition", "x1", "x2")
+    if any(call.bound[name] is None for name in names):
+        raise Unreadable("called with a condition alone")
+    return _elements("where", *names)(call)
+
+
+def _round(call: Call) -> list[Step]:
+    if call.operation.decimals:
+        raise Unreadable("rounded to decimals")
+    return _elements("round", "x")(call)
+
+
+def _filled(value: float) -> Callable[[Call], list[Step]]:
+    return lambda call: [_of_elements(call, "fill", [call.bound["x"], value])]
+
+
+_ONE = {
+    "Absolute": "abs",
+    "Arcsin": "asin",
+    "Arccos": "acos",
+    "Arctan": "atan",
+    "Arcsinh": "asinh",
+    "LogicalNot": "logical_not",
+}
+_SAME_NAME = "sign sqrt rsqrt square log log1p log2 log10 expm1 exp2 sin cos tan sinh cosh floor "
+_SAME_NAME += "ceil trunc reciprocal"
+_TWO = "greater greater_equal less less_equal equal not_equal logical_and logical_or power"
+_ELEMENTS: Mapping[str, Callable[[Call], list[Step]]] = {
+    **{kind: _elements(function, "x") for kind, function in _ONE.items()},
+    **{name.capitalize(): _elements(name, "x") for name in _SAME_NAME.split()},
+    **{name.title().replace("_", ""): _elements(name, "x1", "x2") for name in _TWO.split()},
+    "Where": _where,
+    "Round": _round,
+    "ZerosLike": _filled(0.0),
+    "OnesLike": _filled(1.0),
+    "FullLike": _elements("fill", "x", "fill_value"),
+}
 
 
 # Linear operations.
@@ -296,6 +355,8 @@ def _cast(call: Call) -> list[Step]:
     target = keras.backend.standardize_dtype(call.operation.dtype)
     if source == target:
         return [Step("identity")]
+    if source == "bool" and "float" in target:
+        return [_of_elements(call, "as_number", [call.bound["x"]])]
     if "float" not in target:
         raise Unreadable(f"from {source} to {target}")
     return [Step("identity", {"dtype": target})]
@@ -323,6 +384,7 @@ _OPERATIONS: Mapping[str, Callable[[Call], list[Step] | Branches]] = {
     "Divide": _arithmetic("divide"),
     "TrueDivide": _arithmetic("divide"),
     "Negative": lambda call: [scaled(-1.0, 0.0)],
+    **_ELEMENTS,
     "Maximum": _extreme("maximum"),
     "Minimum": _extreme("minimum"),
     "Clip": _clip,

@@ -24,6 +24,7 @@ from ...graph.layouts import to_graph
 from .detached import View
 from .nested import as_parts, map_nested
 from .program import Call, Data, Parts, Unknown
+from .targets import canonical, describe
 
 
 @dataclass(frozen=True)
@@ -327,6 +328,28 @@ class Builder:
         """Say whether a module stays in eval mode although the model is in training mode."""
         path = self.view.paths[id(module)]
         return self.view.originals[""].training and not self.view.originals[path].training
+
+    def is_learned(self, value: Tensor) -> bool:
+        """Say whether a tensor is a parameter of the model, or computed from some."""
+        made_of = [self.view.tensor(name) for name in self._made_of(value)]
+        return any(isinstance(source, torch.nn.Parameter) for source in made_of)
+
+    @property
+    def called_as(self) -> str:
+        """The name of the function that is being translated; "" for a module."""
+        call = self._current
+        if call is None or call.module:
+            return ""
+        return canonical(call.target, {})[0] or describe(call.target)
+
+    def refuse_batch(self, *numbers: float) -> None:
+        """Refuse numbers that depend on the batch's size: a prime number that models don't use.
+
+        Raises: Unknown.
+        """
+        sizes = {float(self.batch), 1.0 / self.batch} if self.batch > 1 else set()
+        if sizes & {abs(number) for number in numbers}:
+            raise Unknown("with a number that depends on the size of the batch")
 
     def fresh(self, data: Data) -> Data:
         """Return the same values in memory of their own (clone)."""

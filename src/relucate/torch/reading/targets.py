@@ -5,6 +5,7 @@ Called by `translator`; what each name means is in `calls`.
 
 from __future__ import annotations
 
+import operator
 import re
 import types
 from typing import Any
@@ -35,9 +36,17 @@ _SYNONYMS = {
     "_unsafe_view": "view",
     "clip": "clamp",
     "_threshold": "threshold",
+    "__and__": "bitwise_and",
+    "__or__": "bitwise_or",
 }
 # Functions whose arguments have another order in torch.nn.functional.
 _OTHER_ORDER = {"batch_norm", "instance_norm", "embedding"}
+_LOGICAL = {  # whose names end as those of what changes its argument
+    operator.and_: "bitwise_and",
+    operator.or_: "bitwise_or",
+    operator.invert: "bitwise_not",
+    operator.not_: "not",
+}
 _OPERATOR_IN_PLACE = {"iadd", "isub", "imul", "itruediv", "ifloordiv", "ipow", "imod", "imatmul"}
 _KNOWN = {id(found) for space in (torch, F, torch.linalg) for found in vars(space).values()}
 _TRUSTED = {"torch", "torch.nn.functional", "_operator", "operator", "torch.functional"}
@@ -55,7 +64,7 @@ def canonical(target: Any, kwargs: dict[str, Any]) -> tuple[str, bool]:
     >>> canonical(F.batch_norm, {})
     ('functional_batch_norm', False)
     """
-    name = _plain_name(target)
+    name = _LOGICAL.get(target) or _plain_name(target)
     in_place = kwargs.get("inplace") is True
     if name in _OPERATOR_IN_PLACE:
         name, in_place = name[1:], True

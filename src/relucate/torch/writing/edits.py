@@ -243,7 +243,7 @@ class Edits:
                 return self._copy(arg)
             name = reads[arg.name]
             reader = f"'{made[0]}'" if made else "what follows"
-            return self._argument(arg, name, self._reads_now(made, name), reader)
+            return self._argument(arg, name, self._reads_now(old, made, name), reader)
 
         if old.op == "call_module":
             self._fit(old, made)
@@ -266,7 +266,7 @@ class Edits:
             return self._arranged(arg, name, now)
         return self._in_form(now, merged, reader)
 
-    def _reads_now(self, made: Sequence[str], name: str) -> str:
+    def _reads_now(self, old: fx.Node, made: Sequence[str], name: str) -> str:
         """Return which node a call reads where it read the node `name`."""
         found = {
             self.new.nodes[own].inputs[place]
@@ -277,7 +277,17 @@ class Edits:
         }
         if len(found) > 1:
             raise Refused(f"'{made[0]}' would read one value as several.")
-        return found.pop() if found else self._resolved(name)
+        if found:
+            return found.pop()
+        moves = not made and old.name in self.reading.bound  # it gives the value in another form
+        return self._resolved(name) if moves else self._of_its_shape(name)
+
+    def _of_its_shape(self, name: str) -> str:
+        """Return what to read for a shape or a type: of a norm that has moved, what it read."""
+        name = self._resolved(name)
+        node, was = self.new.nodes[name], self.old.nodes.get(name)
+        moved = was is not None and node.kind == "norm" and node.inputs != was.inputs
+        return self._of_its_shape(was.inputs[0]) if was and moved else name
 
     def _fit(self, old: fx.Node, made: Sequence[str]) -> None:
         path = str(old.target)

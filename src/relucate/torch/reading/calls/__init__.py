@@ -4,13 +4,14 @@
 class of torch.nn.
 """
 
-from . import axes, elementwise, joins, linear, norms, pools, resizing, tensors
+from . import axes, elements, elementwise, joins, linear, norms, pools, resizing, tensors
 from .handler import Handler
 
 FUNCTIONS: dict[str, Handler] = {
     **tensors.FUNCTIONS,
     **axes.FUNCTIONS,
     **joins.FUNCTIONS,
+    **elements.FUNCTIONS,
     **elementwise.FUNCTIONS,
     **pools.FUNCTIONS,
     **resizing.FUNCTIONS,

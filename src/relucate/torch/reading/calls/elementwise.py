@@ -12,6 +12,7 @@ from ...modules import FixedAffine, FixedOffset
 from ..builder import Weight
 from ..program import Data, Unknown, need_data
 from ..translator import Translator
+from .elements import element_by_element, number_in
 from .handler import NUMBERS, Handler, module_as, numbered
 
 
@@ -93,14 +94,17 @@ def _rrelu(
 
 def _clamp(t: Translator, input: Any, min: Any = None, max: Any = None) -> Data:
     x = need_data(input)
-    if any(isinstance(end, (Data, Tensor)) for end in (min, max)):
+    if isinstance(min, Data) and max is None:
+        return t.emit("maximum", [x, min])
+    low = float("-inf") if min is None else number_in(t, min)
+    high = float("inf") if max is None else number_in(t, max)
+    if low is None or high is None:
         raise Unknown("between bounds that are tensors")
-    if min == 0 and max == 6:
+    if low == 0 and high == 6:
         return t.emit("relu6", [x])
-    if min == 0:
-        return t.emit("relu", [x], {} if max is None else {"max_value": float(max)})
-    low, high = (float("-inf") if min is None else min), (float("inf") if max is None else max)
-    return t.emit("hard_tanh", [x], {"min_value": float(low), "max_value": float(high)})
+    if low == 0:
+        return t.emit("relu", [x], {} if max is None else {"max_value": high})
+    return t.emit("hard_tanh", [x], {"min_value": low, "max_value": high})
 
 
 def _hard_tanh(
@@ -179,8 +183,7 @@ def _times(t: Translator, value: Any, factor: Any) -> Any:
 def combine(t: Translator, op: str, a: Any, b: Any) -> Data:
     """Emit a op b, of which at least one depends on the input."""
     if isinstance(a, Data) and isinstance(b, Data):
-        floats = a.dtype.is_floating_point and b.dtype.is_floating_point
-        if op in ("add", "multiply", "subtract", "divide") and not floats:
+        if op in ("add", "multiply", "subtract", "divide") and not _are_numbers(op, a, b):
             raise Unknown("arithmetic of integers")
         return t.emit(op, [a, b], dtype=torch.promote_types(a.dtype, b.dtype))
     x, other = (a, b) if isinstance(a, Data) else (b, a)
@@ -191,9 +194,18 @@ def combine(t: Translator, op: str, a: Any, b: Any) -> Data:
         return _with_weights(t, op, x, other, first)
     if isinstance(other, bool) or not isinstance(other, (int, float)):
         raise Unknown(f"with {type(other).__name__}")
+    if op == "divide" and not first:
+        return element_by_element(t, "divide", [other, x])
     scale, offset = _as_rescale(op, float(other), first)
-    _refuse_batch(t, scale, offset)
+    t.refuse_batch(scale, offset)
     return t.emit("rescale", [x], {"scale": scale, "offset": offset})
+
+
+def _are_numbers(op: str, *values: Data) -> bool:
+    """Return whether all values are of floating point; a truth value may be a factor."""
+    floats = [x.dtype.is_floating_point for x in values]
+    truths = [x.dtype == torch.bool for x in values]
+    return all(floats) or (op == "multiply" and any(floats) and any(truths))
 
 
 def _as_rescale(op: str, number: float, first: bool) -> tuple[float, float]:
@@ -206,14 +218,7 @@ def _as_rescale(op: str, number: float, first: bool) -> tuple[float, float]:
         return number, 0.0
     if op == "divide" and first and number:
         return 1.0 / number, 0.0
-    raise Unknown("divided by the input" if op == "divide" else f"{op} with a number")
-
-
-def _refuse_batch(t: Translator, *numbers: float) -> None:
-    # The model is read with a batch size that is a prime number which models don't use.
-    sizes = {float(t.batch), 1.0 / t.batch}
-    if t.batch > 1 and sizes & {abs(number) for number in numbers}:
-        raise Unknown("with a number that depends on the size of the batch")
+    raise Unknown(f"{op} with a number")
 
 
 def _with_weights(t: Translator, op: str, x: Data, other: Tensor, first: bool) -> Data:
@@ -242,11 +247,12 @@ def _neg(t: Translator, input: Any) -> Data:
     return t.emit("rescale", [need_data(input)], {"scale": -1.0, "offset": 0.0})
 
 
-def _extreme(op: str) -> Handler:
+def extreme(op: str) -> Handler:
     def handler(t: Translator, input: Any, other: Any) -> Data:
-        if not isinstance(input, Data) or not isinstance(other, Data):
-            raise Unknown("with a constant")
-        return t.emit(op, [input, other])
+        if isinstance(input, Data) and isinstance(other, Data):
+            return t.emit(op, [input, other])
+        x, bound = (input, other) if isinstance(input, Data) else (other, input)
+        return _clamp(t, x, bound) if op == "maximum" else _clamp(t, x, None, bound)
 
     return handler
 
@@ -295,8 +301,8 @@ FUNCTIONS: dict[str, Handler] = {
     "mul": _arithmetic("multiply"),
     "div": _arithmetic("divide"),
     "neg": _neg,
-    "maximum": _extreme("maximum"),
-    "minimum": _extreme("minimum"),
+    "maximum": extreme("maximum"),
+    "minimum": extreme("minimum"),
 }
 # The function, and the module's attributes that are its arguments.
 _AS_FUNCTIONS: dict[type, str] = {

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ....graph.inference import output_shape
 from ..program import Data, Parts, Unknown, need_data
 from ..translator import Translator
+from .elementwise import extreme
 from .handler import NUMBERS, Handler, module_as, numbered
 from .linear import check_rank, numbers, spatial_padding
 
@@ -119,10 +120,8 @@ def reduced(t: Translator, function: str, x: Data, dim: Any, keepdims: bool) -> 
 def _extreme(function: str) -> Handler:
     def handler(t: Translator, input: Any, dim: Any = None, keepdim: bool = False) -> Any:
         x = need_data(input)
-        if isinstance(dim, (Data, Tensor)):  # of two tensors
-            if not isinstance(dim, Data):
-                raise Unknown("with a constant")
-            return t.emit(f"{function}imum", [x, dim])
+        if isinstance(dim, (Data, Tensor)):
+            return extreme(f"{function}imum")(t, x, dim)
         if not isinstance(dim, int):
             raise Unknown("over all axes, the batch axis too")
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..program import GUARD, Data, Unknown, need_data
 from ..translator import Translator
 from .axes import permute, transpose
+from .elements import element_by_element
 from .handler import Handler
 
 
@@ -63,21 +64,23 @@ def _to(t: Translator, input: Any, *args: Any, **kwargs: Any) -> Data:
     kinds = [w.dtype if isinstance(w, (Data, Tensor)) else w for w in wanted]
     for kind in kinds:
         if isinstance(kind, torch.dtype):
-            x = _as_type(x, kind)
+            x = _as_type(t, x, kind)
     return x
 
 
 def _cast(kind: torch.dtype) -> Handler:
     def handler(t: Translator, input: Any, *args: Any, **kwargs: Any) -> Data:
-        return _as_type(need_data(input), kind)
+        return _as_type(t, need_data(input), kind)
 
     return handler
 
 
-def _as_type(x: Data, kind: torch.dtype) -> Data:
+def _as_type(t: Translator, x: Data, kind: torch.dtype) -> Data:
     """Return x as another floating-point type: for the Graph they are the same."""
     if kind == x.dtype:
         return x
+    if kind.is_floating_point and x.dtype == torch.bool:
+        return element_by_element(t, "as_number", [x], kind)
     if not (kind.is_floating_point and x.dtype.is_floating_point):
         raise Unknown(f"a cast from {x.dtype} to {kind}")
     return replace(x, dtype=kind)
