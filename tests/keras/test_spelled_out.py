@@ -97,6 +97,17 @@ OTHERS = {
     "softmax in a Lambda": lambda x: kl.Lambda(lambda y: ops.softmax(y))(x),
     "random numbers": lambda x: kl.Lambda(lambda y: y + keras.random.normal(ops.shape(y)))(x),
     "another one in training": lambda x: Doubled()(x),
+    "a Lambda's mode": lambda x: kl.Lambda(
+        lambda y, training=False: ops.relu(y) if training else ops.gelu(y)
+    )(x),
+    "another one for images": lambda x: kl.Lambda(
+        lambda y: ops.relu(y) if len(y.shape) < 4 else ops.flip(y, axis=1)
+    )(x),
+    "another one for its own shape": lambda x: kl.Lambda(
+        lambda y: ops.relu(y) if y.shape[-1] != 6 else ops.softmax(y)
+    )(x),
+    "the mean of all": lambda x: kl.Lambda(lambda y: ops.relu(y - ops.mean(y)))(x),
+    "the largest of all": lambda x: kl.Activation(lambda y: y * ops.sigmoid(y) / ops.max(y))(x),
     "a line": lambda x: kl.Lambda(lambda y: 2.0 * y + 1.0)(x),
     "lines": lambda x: x + 0.5 * x,
 }

@@ -486,5 +486,5 @@ def steps(layer: Any, shape: Shape = ()) -> list[Step]:
     home = f"{kind.__module__}.{kind.__qualname__}"
     if home in _APPLICATIONS:
         return _APPLICATIONS[home](layer)
-    found = with_values(opaque(layer, _WHY_OPAQUE.get(kind, "")), function_of(layer))
+    found = with_values(opaque(layer, _WHY_OPAQUE.get(kind, "")), function_of(layer), shape)
     return [found.with_attrs(rearranges=True) if kind in _AUGMENTING else found]
