@@ -120,7 +120,7 @@ MUTANTS = [
     ("surgery/channels.py", "if np.count_nonzero(inner.shift) <", "if False and 0 <"),
     ("surgery/channels.py", "if any(_padding_of(pad, channels.axis)):", "if False:"),
     ("surgery/channels.py", "if len(node.inputs) != 1 or node.op ==", "if node.op =="),
-    ("surgery/blocks.py", "        if node.operation.mixes:", "        if False:"),
+    ("surgery/blocks.py", "if node.operation.mixes and not is_function(node):", "if False:"),
     ("surgery/blocks.py", "draft.users(node, role) - set(calls)", "()"),
     ("surgery/blocks.py", "    if len(found) > 1:", "    if False:"),
     ("surgery/blocks.py", "(groups == was) != (groups == size)", "False"),
