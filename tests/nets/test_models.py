@@ -213,6 +213,8 @@ class TestFunction:
         text = "no function"
 
         def asks(order, shape, num_classes): pass
+
+        model = shaped((5,))
     """
 
     @pytest.fixture(autouse=True)
@@ -223,6 +225,11 @@ class TestFunction:
         loaded = load_model("mine.py:build", options={"width": 7})
         assert loaded.model.output_shape == (None, 7)
         assert (loaded.file, loaded.line) == ("mine.py", 5)
+
+    def test_a_model_itself(self):
+        assert load_model("mine.py:model").model.input_shape == (None, 5)
+        with pytest.raises(InputError, match=r"'mine\.py:model' is a model: it takes no opt"):
+            load_model("mine.py:model", options={"width": 7})
 
     def test_gets_the_input_shape_if_it_takes_one(self):
         loaded = load_model("mine.py:shaped", input_shapes=[(6,)])

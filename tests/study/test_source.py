@@ -250,6 +250,11 @@ class TestNaming:
         with pytest.raises(Refused, match="got a Sequential"):
             resolve(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
 
+    def test_nor_is_a_torch_module_that_a_text_names(self, write):
+        path = write("from torch import nn\nmodel = nn.Sequential(nn.Linear(3, 2))")
+        with pytest.raises(Refused, match="got a Sequential"):
+            resolve(f"{path}:model").load()
+
     def test_a_function_that_is_not_in_the_file(self, write):
         path = write("import os\ndef build_net(order): pass\ndef _hidden(order): pass")
         with pytest.raises(InputError, match=r"'biuld_net': did you mean 'build_net'\? .*net\.$"):

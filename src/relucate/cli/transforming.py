@@ -30,8 +30,8 @@ Model = Annotated[
     str,
     typer.Argument(
         help="A .keras or .pt2 file, keras.applications:NAME, a net from `relucate nets`, or a "
-        "function that builds the model: file.py:build or package.module:build. A function is your "
-        "own code, and naming it runs it.",
+        "model of your code or a function that builds one: file.py:build or package.module:build. "
+        "Naming it runs your code.",
         show_default=False,
         autocompletion=completer("model"),
     ),

@@ -23,6 +23,7 @@ from typing import Any
 
 from ..backend import use_backend
 from ..errors import InputError, RelucateError, briefly, unknown
+from ..frameworks import owner
 from . import registry
 from .user_code import (
     arguments,
@@ -193,6 +194,10 @@ def load_model(
         model, example = load_saved(found.path, compiled=compiled)
         return Loaded(model, _example(input_shapes) or example, file=_relative(found.path))
     function = load_callable(text)
+    if owner(function) is not None:
+        if options:
+            raise InputError(f"'{text}' is a model: it takes no options, got {', '.join(options)}.")
+        return Loaded(function, _example(input_shapes))
     offered = {} if shape is None else {"input_shape": shape}
     model = call(function, f"'{text}'", arguments(function, text, offered, options))
     return Loaded(model, _example(input_shapes), *_place(function))

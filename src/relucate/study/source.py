@@ -19,6 +19,7 @@ from typing import Any
 from .. import nets
 from ..arguments import mapping
 from ..errors import InputError, Refused
+from ..frameworks import owner
 from ..nets.models import APPLICATIONS, load_saved, meaning
 from ..nets.user_code import (
     arguments,
@@ -132,7 +133,10 @@ class ModelSource:
         """Import or unpickle the function, which runs the user's own code, and return it."""
         self._import()
         if self.kind != "function":
-            return load_callable(self.text)
+            found = load_callable(self.text)
+            if owner(found) is not None:
+                raise _no_function(found)
+            return found
         import cloudpickle
 
         # This imports what the function needs, which runs the user's own code.
@@ -164,7 +168,11 @@ def resolve(
     functions = (type, functools.partial)
     if callable(model) and (inspect.isroutine(model) or isinstance(model, functions)):
         return _from_function(model, chosen)
-    raise Refused(
+    raise _no_function(model)
+
+
+def _no_function(model: object) -> Refused:
+    return Refused(
         "compare needs a function that builds the model, because every run starts from scratch; "
         f"got a {type(model).__name__}. Give the builder itself, a saved .keras file, or a name "
         "from `relucate nets`."
