@@ -119,6 +119,21 @@ def test_what_is_no_function_of_each_element_is_no_activation(name):
     assert site.act_op is None
 
 
+def test_a_layer_that_counts_its_calls_counts_none():
+    class Counting(kl.Layer):
+        calls = 0
+
+        def call(self, x):
+            self.calls += 1
+            return ops.relu(x)
+
+    layer = Counting()
+    model = written(layer, BEFORE)
+    before = layer.calls
+    assert relucate.audit(model).sites[0].act_op == "relu"
+    assert layer.calls == before
+
+
 def test_a_function_inside_of_a_layer_is_an_activation_and_stays_there():
     inputs = keras.Input((9, 9, 3))
     x = kl.BatchNormalization()(kl.Conv2D(6, 3, activation=relu)(inputs))

@@ -46,7 +46,21 @@ def function_of(layer: Any) -> Callable[[Any], Any] | None:
     if any(True for _ in layer._flatten_layers(include_self=False)) or "call" in vars(layer):
         return None
     plain = _takes_one(layer.call) and not type(layer).__module__.startswith("keras.")
-    return layer.call if plain else None
+    return _unchanged(layer) if plain else None
+
+
+def _unchanged(layer: Any) -> Callable[[Any], Any]:
+    """Return a layer's call, after which its attributes are as before."""
+
+    def call(x: Any) -> Any:
+        before = dict(vars(layer))
+        try:
+            return layer.call(x)
+        finally:
+            vars(layer).clear()
+            vars(layer).update(before)
+
+    return call
 
 
 def _takes_one(function: Callable[..., Any]) -> bool:
