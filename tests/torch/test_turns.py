@@ -219,6 +219,23 @@ class TestCapturedSteps:
                 pace.settle()
         assert given == list("abababb")
 
+    def test_they_are_given_a_chunk_at_a_time_and_at_most_two_ahead(self, monkeypatch):
+        monkeypatch.setattr(turns, "CHUNK", 2)
+        given, marks, turn = [], [], Turn(torch.device("cpu"), tf32=False)
+
+        def mark():
+            marks.append(len(given))
+            return lambda: True
+
+        with turn:
+            pace = Pace(turn, mark)
+            for waits, _ in enumerate(pace.repeat(lambda: given.append(1), 5), 1):
+                pace._ahead[-1].result(10)
+                assert len(given) == min(2 * waits + 2, 5)
+            list(pace.end())
+        assert waits == 2
+        assert marks == [2, 4, 5]
+
     def test_one_run_s_error_is_not_the_others(self):
         def fails():
             raise ValueError("of this run")

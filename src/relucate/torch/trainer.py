@@ -35,7 +35,7 @@ from .modules import NORMS, channels_last_weights
 from .state import unchanged
 from .statistics import reestimate
 from .together import Together
-from .turns import CHUNK, Pace, Turn, mark_of
+from .turns import Pace, Turn, mark_of
 
 _SCORE_BATCH = 500  # examples per step where no gradient is needed
 _SCORE_VALUES = 2**22  # input values per step on a GPU, which small batches leave idle
@@ -168,16 +168,12 @@ class Engine:
     def epoch(self, number: int) -> Generator[Ready, None, float]:
         """Train one epoch; return its mean loss."""
         self.begin(number)
-        left = self.feed.steps
-        while left:
+        for done in range(self.feed.steps):
             if isinstance(self.train_step, Step) and self.train_step.captured:
-                count = min(left, CHUNK)
-                yield from self.pace.repeat(self.train_step, count)
-            else:
-                count = 1
-                self.train_step()
-                yield from self.pace.step()
-            left -= count
+                yield from self.pace.repeat(self.train_step, self.feed.steps - done)
+                break
+            self.train_step()
+            yield from self.pace.step()
         yield from self.pace.end()
         return float(self.total) / self.feed.steps
 

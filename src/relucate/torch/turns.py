@@ -120,13 +120,15 @@ class Pace:
             yield from self._follow(_done(self._mark()))
 
     def repeat(self, step: Callable[[], None], count: int) -> Generator[Ready, None, None]:
-        """Let a thread give the GPU a captured step so many times, at most a chunk, and go on."""
+        """Let a thread give the GPU a captured step so many times, a chunk at a time."""
         if self._mark is None:
             for _ in range(count):
                 step()
-        else:
-            self._repeats = True
-            chunk = _Chunk(step, count, self._mark, self._turn.on_stream)
+            return
+        self._repeats = True
+        for done in range(0, count, CHUNK):
+            left = min(CHUNK, count - done)
+            chunk = _Chunk(step, left, self._mark, self._turn.on_stream)
             yield from self._follow(_giver().take(chunk))
 
     def _follow(self, chunk: Future[Ready]) -> Generator[Ready, None, None]:
