@@ -56,11 +56,12 @@ class RayExecutor:
 
     def __enter__(self) -> RayExecutor:
         with contextlib.ExitStack() as stack:
-            self._ray = stack.enter_context(connected(self.setup.address))
+            self._notices: list[Event] = []
+            self._ray = stack.enter_context(connected(self.setup.address, self._say))
             self._mailbox: Any = None
             stack.callback(self._end)
             self._started, self._failures = 0, 0  # workers; those that died in a row at the start
-            self._notices = [self._look_around()]
+            self._notices.append(self._look_around())
             self._lone_since = time.monotonic()
             self._quiet = self.patience
             home = self._ray.get_runtime_context().get_node_id()
@@ -71,6 +72,9 @@ class RayExecutor:
             self._employ()
             self._stack = stack.pop_all()
         return self
+
+    def _say(self, text: str) -> None:
+        self._notices.append(Notice(text))
 
     def _variables(self) -> dict[str, str]:
         path = os.pathsep.join(users_path())
