@@ -107,23 +107,11 @@ def test_a_named_cluster_comes_first(lost, monkeypatch, address):
         lost.to(address)
 
 
-@pytest.mark.parametrize(("named", "shown"), [("localhost:6379", True), ("10.1.2.3:6379", False)])
-@pytest.mark.parametrize("by_name", [True, False])
-def test_only_the_cluster_of_this_machine_gets_the_token(lost, monkeypatch, named, shown, by_name):
-    """Ray finds no token for a named one, and would try for 20 seconds without."""
-    services = pytest.importorskip("ray._private.services")
-    place = "ray._private.authentication.authentication_token_setup"
-    own = services.canonicalize_bootstrap_address("localhost:6379")
-    monkeypatch.setattr(services, "find_bootstrap_address", lambda _: own)
+def test_the_named_cluster_is_handed_to_ray(lost, monkeypatch):
     monkeypatch.setattr(ray_connection, "_check_reachable", lambda address: None)
-    asked = []
-    monkeypatch.setattr(
-        f"{place}.maybe_enable_token_auth_if_token_available", lambda **given: asked.append(given)
-    )
-    if not by_name:
-        monkeypatch.setenv("RAY_ADDRESS", named)
-    assert lost.to(named if by_name else None) == ([named], [])
-    assert asked == [{"warn_if_disabled": False}] * shown
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert lost.to(None) == (["head:6379"], [])
+    assert lost.to("other:6379") == (["head:6379", "other:6379"], [])
 
 
 def test_without_any_ray_decides(lost, monkeypatch):

@@ -30,6 +30,7 @@ from .watched import Watched
 
 _FRESH = 2.0  # seconds for which the list of nodes is taken as it was
 _STARTS = 3  # workers in a row that may die while they start
+_NEVER_RAN = "cancelled before it started running"
 _WITHOUT = 120.0  # seconds without any node that a run fits on
 
 
@@ -342,6 +343,11 @@ def _fitting(have: dict[str, float], cores: int, gpus: float) -> int:
 
 
 def _cannot_start(error: Exception) -> InputError:
+    if _NEVER_RAN in str(error):  # Ray refuses the token, without a word on it
+        return InputError(
+            "the Ray cluster starts nothing for this program. If it was started before this user "
+            "had a token (~/.ray/auth_token), it refuses the token: set RAY_AUTH_MODE=disabled."
+        )
     return InputError(
         f"a worker can't start in the Ray cluster: {_said(error)}. Every node needs relucate "
         f"{__version__} and what it imports, as installed here."

@@ -67,14 +67,12 @@ def _checked(address: str | None, say: Callable[[str], None]) -> str | None:
     Ray notes the cluster of this machine in a file, which is still there if the cluster was killed,
     and would try for minutes to reach it.
     """
-    services: Any = import_module("ray._private.services")
-    noted = services.find_bootstrap_address(None)
     named = os.environ.get("RAY_ADDRESS") or "auto" if address in (None, "auto") else address
     if named != "auto":
         _check_reachable(named)
-        if named != "local" and services.canonicalize_bootstrap_address(named) == noted:
-            _show_token()
         return named
+    services: Any = import_module("ray._private.services")
+    noted = services.find_bootstrap_address(None)
     if noted is None or (address == "auto" and services.find_gcs_addresses()):
         return address
     try:
@@ -85,21 +83,6 @@ def _checked(address: str | None, say: Callable[[str], None]) -> str | None:
         say(f"the Ray cluster of this machine, {noted}, doesn't answer: a new Ray is started here")
         return "local"
     return address
-
-
-def _show_token() -> None:
-    """Let Ray show this user's token, if there is one, to the cluster of this machine.
-
-    It does so by itself only for a cluster that it finds without an address.
-    """
-    place = "ray._private.authentication.authentication_token_setup"
-    setup, logger = import_module(place), logging.getLogger(place)
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns that it does so
-    try:
-        setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-    finally:
-        logger.setLevel(level)
 
 
 def _check_reachable(address: str) -> None:
