@@ -195,6 +195,60 @@ class TestAnotherExecutor:
         assert len(said) == 1
         assert "the GPU is too small for two" in said[0]
 
+    @pytest.fixture
+    def losing(self, monkeypatch):
+        """A function: how often each run is lost -> the runs that the executor is given."""
+
+        def registered(often):
+            given = []
+
+            class Losing(InProcess):
+                def run(self, tasks):
+                    for task in tasks:
+                        given.append(task.key)
+                        if given.count(task.key) <= often.get(task.key, 0):
+                            yield Died(task.key, "gone")
+                        else:
+                            yield from super().run([task])
+
+            monkeypatch.setitem(EXECUTORS, "in process", Losing)
+            return given
+
+        return registered
+
+    def test_a_run_is_repeated_before_the_next_one_starts(self, losing, finished, plan, tmp_path):
+        before, after = (arm.label for arm in plan.arms)
+        given = losing({(before, 0): 1, (after, 1): 1})
+        outcome = ran(replace(plan, executor="in process"), tmp_path / "runs.sqlite")
+        assert bits(outcome) == bits(finished[0])
+        first, second = ([(before, seed), (after, seed)] for seed in (0, 1))
+        assert given[1:7] == [first[0], *first, *second, second[1]]
+
+    def test_lost_runs_of_an_arm_end_a_study_only_in_a_row(self, losing, plan, tmp_path):
+        label = plan.arms[0].label
+        losing({(label, 0): 2, (label, 2): 2})
+        outcome = ran(replace(plan, executor="in process"), tmp_path / "runs.sqlite")
+        assert set(outcome.failed) == {(label, 0), (label, 2)}
+        assert outcome.finished_pairs() == [1]
+        losing({(label, 1): 2, (label, 2): 2})
+        with pytest.raises(InputError, match="seed 2 failed: gone"):
+            ran(replace(plan, executor="in process"), tmp_path / "others.sqlite")
+
+    def test_an_answer_ends_a_study_whatever_still_runs(self, plan, tmp_path, monkeypatch):
+        class Ahead(InProcess):
+            """Takes up to four runs before the first is done."""
+
+            def run(self, tasks):
+                for task in [task for task, _ in zip(tasks, range(4), strict=False) if task]:
+                    yield from super().run([task])
+
+        monkeypatch.setitem(EXECUTORS, "in process", Ahead)
+        answered = property(lambda outcome: len(outcome.results) >= 2)
+        monkeypatch.setattr(StudyResults, "decided", answered)
+        outcome = ran(replace(plan, executor="in process"), tmp_path / "runs.sqlite")
+        assert {seed for _, seed in outcome.results} == {0}
+        assert len(outcome.results) == 2
+
     def test_its_errors_end_a_study_as_any_other(self, plan, tmp_path):
         def broken(order):
             raise RuntimeError("no such luck")
