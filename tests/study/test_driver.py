@@ -308,6 +308,11 @@ class TestManyRunsOnAGpu:
         assert called == [(3, 5)]
         assert (plan.workers, said) == (5, [])
 
+    def test_nor_do_more_jobs_than_are_missing(self, arranged):
+        called, _, _, plan = arranged({1: 0.8}, jobs=50, pairs=3)
+        assert called == [(25, 6)]
+        assert plan.workers == 6
+
     def test_runs_that_wait_for_python_have_a_process_each(self, arranged):
         called, *_ = arranged({}, jobs=6, pairs=20)
         assert called == [(1, 6)]
@@ -359,6 +364,8 @@ class TestContinuing:
         assert ear.count("run_finished", resumed=True) == 6
         assert ear.count("run_progress") == 4  # the two runs of the new pair
         assert {k: v for k, v in bits(again).items() if k[1] < 3} == bits(outcome)
+        for key, scores in outcome.per_example.items():
+            np.testing.assert_array_equal(again.per_example[key], scores)
 
     @pytest.mark.parametrize(
         ("change", "message"),
