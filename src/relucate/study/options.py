@@ -185,7 +185,9 @@ class VerdictOptions:
     """The options of `relucate.verdict`, besides the scores."""
 
     metric: list[str] | None = option(
-        None, "What the scores are: mae, auc, ... Several: repeat it."
+        None,
+        "What the scores are: mae, auc, ... Several: repeat it.",
+        shown="what a column is called",
     )
     margin: list[float] | None = option(
         None,
@@ -223,7 +225,7 @@ class VerdictOptions:
         panel=DECISION,
     )
     level: float = option(0.95, "Coverage of the intervals together.", panel=DECISION)
-    arm: str = option("arm", "Column of the arms.", panel=TABLE)
+    arm: str = option("arm", "Column of the arms.", panel=TABLE, shown="arm, or order")
     seed: str = option("seed", "Column of the seeds.", panel=TABLE)
     score: list[str] | None = option(
         None,
