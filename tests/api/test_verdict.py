@@ -197,6 +197,18 @@ def test_accuracy_in_percent_is_refused_and_how_to_say_it():
     assert relucate.verdict(shares, metric="accuracy").to_dict()["margin"] == 0.005
 
 
+@pytest.mark.parametrize("margin", [0.5, 1, 2.0])
+def test_a_margin_in_points_is_refused_for_a_fraction(margin):
+    scores = {"before": [0.9, 0.91, 0.92], "after": [0.91, 0.93, 0.93]}
+    with pytest.raises(InputError, match=f"a margin of {100 * margin:g} points would"):
+        relucate.verdict(scores, metric="accuracy", margin=margin)
+    with pytest.raises(InputError, match="an accuracy goes from 0 to 1, where half a point"):
+        relucate.compare("mlp", margin=margin)
+    assert relucate.verdict(scores, metric="accuracy", margin=0.4).verdict == "equivalent"
+    percent = {arm: [100 * x for x in runs] for arm, runs in scores.items()}
+    relucate.verdict(percent, metric="accuracy", unit="%", margin=margin)
+
+
 def test_a_metric_needs_a_margin_and_a_direction():
     with pytest.raises(InputError, match="a margin is needed for 'MAE'"):
         relucate.verdict(RUNS, metric="mae")

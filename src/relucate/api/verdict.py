@@ -50,7 +50,7 @@ def verdict(
             with columns for arm, seed and score, or a row per seed with a column for each arm.
         metric: name of the scores, or a `Metric`. A list of several gives one verdict each, which
             share the error; margin, unit, scale and worst are then lists with a value for each.
-            None: the one that a table's columns name, such as `accuracy`.
+            None: the one that a column of the table is called by, such as `mae`.
         margin: smallest difference that matters, in the metric's own unit. None: the metric's
             default, if it has one.
         lower_is_better: needed only for a metric whose name doesn't say it.

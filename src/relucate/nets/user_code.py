@@ -172,6 +172,9 @@ def takes_all(taken: Mapping[str, inspect.Parameter]) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in taken.values())
 
 
+_OWN = " A function that trains by itself and returns its score is given by --run (run=)."
+
+
 def arguments(
     builder: Callable[..., Any], text: str, offered: Mapping[str, Any], options: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -195,7 +198,7 @@ def arguments(
         shown = " ".join(f"-O {name}={_SUCH_AS.get(known[name], '...')}" for name in missing)
         raise InputError(
             f"'{text}' needs the arguments {', '.join(missing)}: give them as {shown} (options="
-            "{...} in Python), or give them defaults."
+            f"{{...}} in Python), or give them defaults.{_OWN if 'seed' in missing else ''}"
         )
     return given
 

@@ -191,7 +191,8 @@ class VerdictOptions:
     )
     margin: list[float] | None = option(
         None,
-        "Smallest difference that matters, in the metric's own unit; one for each metric.",
+        "Smallest difference that matters, in the unit of the scores: 0.005 is half a point of "
+        "accuracy. One for each metric.",
         shown="the metric's, if it has one",
     )
     lower_is_better: bool | None = option(
