@@ -29,6 +29,19 @@ INITS = ("orthonormal", "lsuv")  # `train.initial`, which computes with NumPy: n
 _LATER = ("loss", "class_weight", "initialization", "milestones", "unbiased")
 
 
+OPTIMIZATION = (  # what a compiled model has of its own
+    "optimizer",
+    "lr",
+    "momentum",
+    "weight_decay",
+    "decay_all",
+    "schedule",
+    "milestones",
+    "label_smoothing",
+    "loss",
+)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All settings of training, besides the model and the data.
