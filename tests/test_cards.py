@@ -43,7 +43,7 @@ def test_a_changed_number_is_seen():
 
 
 def test_every_card_is_in_a_table_of_the_page():
-    page = (ROOT / "docs" / "before-or-after.md").read_text()
+    page = (ROOT / "docs" / "measurements.md").read_text()
     tables = re.findall(r"<!-- cards: ([^>]*?) -->", page)
     shown = {row.study.id for patterns in tables for row in cards.results(patterns)}
     assert shown == set(OWN)
@@ -160,6 +160,38 @@ def test_published_rows_stand_beside_our_own():
     assert f"| {ours.difference:+.2f} ({ours.interval[0]:+.2f}" in line
     (line,) = [row for row in page.splitlines() if row.startswith("| none | no scale and shift")]
     assert line.endswith("| +0.00 |")  # without an activation both orders are one network
+
+
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        ("before act=relu tuned=True", "1 of 2"),
+        ("after act=relu net!=MLP*", "2 of 2"),
+        ("before-by act=relu", "0.7"),
+        ("after-by act=relu,tanh", "0.3 to 4.0"),
+        ("spread act=relu", "1 of 3"),
+    ],
+)
+def test_published_comparisons_are_counted(monkeypatch, mark, said):
+    rows = [published(-0.65, net="MLP", tuned=True), published(0.3), published(2.0, tuned=True)]
+    rows[1].scores["linear-norm-act"]["sd"] = 0.1
+    others = [published(4.0, act="tanh"), study_of([9.0, 9.5, 10.0])]
+    monkeypatch.setattr(cards, "known", lambda: [*rows, *others])
+    page = cards.rendered(f"<!-- published: {mark} --><!-- /published -->")
+    assert page == f"<!-- published: {mark} -->{said}<!-- /published -->"
+
+
+def published(difference, **given):
+    """Return the result of a publication that has after ahead by this difference."""
+    scores = {"linear-norm-act": {"value": 50.0}, "linear-act-norm": {"value": 50.0 + difference}}
+    own = study_of([1.0, 2.0, 3.0])
+    return replace(own, study=replace(own.study, own=False), scores=scores, **given)
+
+
+@pytest.mark.parametrize("mark", ["before act=no-such", "after-by act=sigmoid"])
+def test_a_publication_that_is_not_there_is_an_error(mark):
+    with pytest.raises(ValueError, match=mark):
+        cards.rendered(f"<!-- published: {mark} --><!-- /published -->")
 
 
 def test_a_card_without_an_interval_has_no_change():
