@@ -1,6 +1,7 @@
 """The pages show what the cards say, and every card can be repeated."""
 
 import importlib.util
+import json
 import re
 import shlex
 import sys
@@ -14,6 +15,7 @@ from scipy import stats
 from relucate.records import known
 from relucate.records.results import Result, Study
 from relucate.stats.spending import critical_value
+from relucate.train.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,6 +67,17 @@ def test_a_card_says_how_to_repeat_it(name):
     words = shlex.split(OWN[name].study.source)
     assert words[:2] == ["relucate", "compare"]
     assert not any("/tmp" in word or word.startswith("/") for word in words)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_card_says_what_is_unusual_in_its_recipe(name):
+    path = ROOT / "src" / "relucate" / "records" / "own" / f"{name}.json"
+    made = json.loads(path.read_text())["made"]["recipe"]
+    usual = Recipe(optimizer=made["optimizer"]).to_dict()
+    said = OWN[name].setting.split(", ")
+    for key in ("lr", "schedule", "label_smoothing", "initialization"):
+        if made.get(key, usual.get(key)) != usual.get(key):
+            assert any(word.startswith(f"{key.replace('_', ' ')} ") for word in said), key
 
 
 @pytest.mark.parametrize("name", OWN)
