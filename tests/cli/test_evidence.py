@@ -95,7 +95,16 @@ def test_a_narrow_terminal_has_every_column(call, monkeypatch):
 def test_nothing_known_is_said(call):
     code, out, _ = call("--act", "softmax")
     assert code == 0
-    assert out.startswith("Nothing is known for act softmax")
+    assert out.startswith("Nothing is known for act softmax. There are results for act: elu, ")
+    assert "`relucate compare` measures it" in " ".join(out.split())
+
+
+def test_what_is_known_of_each_alone_is_not_listed(call):
+    out = " ".join(call("--act", "gelu", "--net", "googlenet")[1].split())
+    assert out.startswith("Nothing is known for act gelu, net googlenet: `relucate compare`")
+    out = " ".join(call("--act", "gelu", "--net", "resnext")[1].split())
+    assert "There are results for net: " in out
+    assert "for act: " not in out
 
 
 def own(setting, *, data="digits, 1,437 examples", norm="batch", orders=2):

@@ -83,7 +83,7 @@ def headline(found: dict[str, Any]) -> str:
     """Return one sentence: how many results fit, and to what they were limited."""
     asked = ", ".join(_asked(name, value) for name, value in found["asked"].items())
     if not found["results"]:
-        return f"Nothing is known for {asked}: `relucate compare` measures it on your own network."
+        return f"Nothing is known for {asked}{_others_known(found)}."
     studies = [result["study"] for result in found["results"]]
     own = sum(study["own"] for study in studies)
     publications = len({study["id"] for study in studies if not study["own"]})
@@ -94,9 +94,17 @@ def headline(found: dict[str, Any]) -> str:
     return f"{count(len(studies), 'result')}{limited}: {', '.join(said)}."
 
 
+def _others_known(found: dict[str, Any]) -> str:
+    """Return what to ask for instead, or what measures it."""
+    measure = "`relucate compare` measures it on your own network"
+    said = (f"{name}: {', '.join(choices)}" for name, choices in found["choices"].items())
+    known = "; ".join(said)
+    return f". There are results for {known}. {measure}" if known else f": {measure}"
+
+
 def _asked(name: str, value: Any) -> str:
     if name == "depth":
-        return f"{(value + 1) // 2} to {count(2 * value, 'layer')} deep"
+        return f"{(value + 1) // 2:,} to {count(2 * value, 'layer')} deep"
     return f"{name} {value}"
 
 
