@@ -102,7 +102,10 @@ def _choices(rows: Iterable[Result], asked: Mapping[str, Any]) -> dict[str, list
     """Return, for each name that no result has, the names that there are, without their sizes."""
     rows = [row for row in rows if row.difference is not None]
     missing = (name for name, value in asked.items() if not matching(rows, **{name: value}))
-    return {name: sorted({str(getattr(row, name)).partition(", ")[0] for row in rows}) for name in missing}
+    return {
+        name: sorted({str(getattr(row, name)).partition(", ")[0] for row in rows})
+        for name in missing
+    }
 
 
 def _cards(place: Path) -> list[Result]:

@@ -31,7 +31,8 @@ def recipes(
 ) -> None:
     """List published experiments as recipes, for `relucate compare --recipe NAME`.
 
-    NAME:small is a version that runs in seconds or minutes.
+    NAME:small is a version that runs in seconds or minutes. It shows that the recipe works; its
+    verdict is about a tiny net, not about the published result.
     """
     from ..nets import recipe_named, recipe_names
 
