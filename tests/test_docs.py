@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from functools import partial
 from pathlib import Path
 
@@ -143,6 +144,16 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
         if not re.match(r"\w+:", target):
             assert (page.parent / target).exists(), target
+
+
+def test_the_set_up_has_every_extra_and_every_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (ROOT / "docs" / "set-up.md").read_text()
+    extras, needed = re.findall(r"^\| extra .*?\n\n|^\| installed .*?\n\n", page, re.M | re.S)
+    assert re.findall(r"^\| `(\w+)` \|", extras, re.M) == list(project["optional-dependencies"])
+    named = re.findall(r"[\w-]+", " ".join(row.split("|")[1] for row in needed.splitlines()[2:-1]))
+    names = (re.match(r"[\w-]+", text)[0] for text in project["dependencies"])
+    assert {name.lower() for name in named} == set(names)
 
 
 def test_json_keys_of_an_audit_are_documented():
