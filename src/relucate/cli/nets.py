@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .completion import completer
 from .options import Format, TextOrJson
 
 
@@ -25,7 +26,12 @@ def nets(format: Format = TextOrJson.text) -> None:
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(help="Show everything of this one.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Show everything of this one.",
+            show_default=False,
+            autocompletion=completer("recipe"),
+        ),
     ] = None,
     format: Format = TextOrJson.text,
 ) -> None:
