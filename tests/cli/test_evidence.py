@@ -2,11 +2,14 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from relucate.cli import main
 from relucate.report import evidence
+
+OWN_CARDS = Path(evidence.__file__).parents[1] / "records" / "own"
 
 
 @pytest.fixture
@@ -59,6 +62,15 @@ def test_the_headline_counts_studies_and_publications(call):
         f"{len(found)} results for net vgg: {len(own)} measured with relucate compare, "
         f"{len(found) - len(own)} from {len(publications)} publication"
     )
+
+
+def test_own_cards_have_tables_of_their_own(call, tmp_path):
+    ours = OWN_CARDS / "digits-mlp-relu.json"
+    (tmp_path / "mine.json").write_text(ours.read_text("utf-8"))
+    out = " ".join(call("--cards", str(tmp_path), "--net", "mlp", "--data", "digits")[1].split())
+    assert "measured with relucate compare (1 on your cards)" in out
+    assert out.index("Your own cards: mlp on digits") < out.index("compare: mlp on digits; ")
+    assert "on your cards" not in call("--net", "mlp")[1]
 
 
 def test_json_is_one_document(call):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,8 @@ def _cards(place: Path) -> list[Result]:
     paths = sorted(place.glob("*.json")) if place.is_dir() else [place]
     if not paths:
         raise InputError(f"there are no cards in '{place}': expected JSON files that --card wrote.")
-    return [row for path in paths for row in read_card(path)]
+    rows = (row for path in paths for row in read_card(path))
+    return [replace(row, study=replace(row.study, yours=True)) for row in rows]
 
 
 def _of_model(model: Any, example: Any) -> dict[str, Any]:

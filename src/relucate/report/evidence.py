@@ -6,6 +6,7 @@ Takes the JSON-ready dict (schema relucate.evidence/1). Not here: which results 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -24,6 +25,7 @@ from .terminal import displayable, rendered, simple_table
 _HEADER = ("network", "data", "act", "before", "after", "difference", "runs")
 _OWN_HEADER = ("act", "trained", "difference", "interval", "pairs")
 _OWN = "Measured with relucate compare"
+_YOURS = "Your own cards"
 _AHEAD = ("act", "n", "before", "after", "even", "difference", "tuned", "sd")
 _BETTER = ("act", "n", "before", "after", "even", "open", "difference", "tuned")
 _AHEAD_TITLE = (
@@ -85,9 +87,11 @@ def headline(found: dict[str, Any]) -> str:
     if not found["results"]:
         return f"Nothing is known for {asked}{_others_known(found)}."
     studies = [result["study"] for result in found["results"]]
+    yours = sum(study["yours"] for study in studies)
     own = sum(study["own"] for study in studies)
     publications = len({study["id"] for study in studies if not study["own"]})
-    said = [f"{own} measured with relucate compare"] if own else []
+    of_them = f" ({yours} on your cards)" if yours else ""
+    said = [f"{own} measured with relucate compare{of_them}"] if own else []
     if publications:
         said.append(f"{len(studies) - own} from {count(publications, 'publication')}")
     limited = f" for {asked}" if asked else ""
@@ -201,14 +205,17 @@ def _own_table(
 def _place(result: dict[str, Any]) -> str:
     data = result["data"].partition(",")[0].removesuffix(".npz")
     metric = "" if result["unit"] == "%" else f", {result['metric']}"
-    return f"{_OWN}: {result['net']} on {data}{metric}"
+    title = _YOURS if result["study"]["yours"] else _OWN
+    return f"{title}: {result['net']} on {data}{metric}"
 
 
 def _usual(results: list[dict[str, Any]]) -> list[str]:
     """Return how most of these were trained; nothing for a single one."""
     trained = [_trained(result) for result in results]
-    every = dict.fromkeys(chain.from_iterable(trained)) if len(results) > 1 else ()
-    return [word for word in every if 2 * sum(word in words for words in trained) > len(results)]
+    times = Counter(chain.from_iterable(trained)) if len(results) > 1 else Counter()
+    usual = [word for word, number in times.items() if 2 * number > len(results)]
+    order = max(trained, key=lambda words: len(set(usual) & set(words)))
+    return sorted(usual, key=lambda word: order.index(word) if word in order else len(order))
 
 
 def _trained(result: dict[str, Any]) -> list[str]:
