@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -260,3 +261,11 @@ def test_a_wrong_value_is_named_in_plain_words(arguments, said, capsys):
         main(arguments)
     assert stopped.value.code == 2
     assert said in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("verb", ["", "evidence", "recipes", "compare"])
+def test_help_has_no_names_of_types(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([*verb.split(), "--help"])
+    out = capsys.readouterr().out
+    assert not re.search(r"<\w+>|\b(BOOL|TEXT|INTEGER|FLOAT)\b", out)

@@ -87,6 +87,8 @@ class _PlainHelp:
         for parameter in self.params:  # type: ignore[attr-defined]
             if isinstance(parameter, TyperArgument):
                 parameter.display_type_rich = _no_type  # type: ignore[method-assign]
+            elif parameter.is_flag:  # those that typer adds, for completion
+                parameter.metavar = ""
         text = inspect.cleandoc(self.help or "")  # type: ignore[has-type]
         self.help = "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
         super().format_help(ctx, formatter)  # type: ignore[misc]
