@@ -275,8 +275,8 @@ def _differing(row: Result, reference: Result) -> list[str]:
 
 
 def digest() -> str:
-    """Return what identifies the numbers in the picture."""
-    numbers = [[row.study.id, row.difference, row.interval] for row in _pictured()]
+    """Return what identifies the rows of the picture."""
+    numbers = [[_label(row), row.difference, row.interval] for row in _pictured()]
     return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()[:16]
 
 
@@ -316,6 +316,8 @@ def _label(row: Result) -> str:
     words += [f"{2 + len(others)} orders"] if others else []
     size = row.data.partition(", ")[2].removesuffix(" examples")
     words += [] if size == USUAL_SIZE else [f"{size} images"]
+    usual_start = row.net != "caffenet" or "initialization" in row.setting
+    words += [] if usual_start else ["without initialization lsuv"]
     return f"{row.net}, {row.act}, {', '.join(words)} ({row.runs})"
 
 

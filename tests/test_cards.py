@@ -35,6 +35,11 @@ def test_pages_and_picture_are_those_of_the_cards():
     assert not list(cards.stale()), "run: python docs/cards.py"
 
 
+def test_no_two_rows_of_the_picture_have_one_label():
+    labels = [cards._label(row) for row in cards._pictured()]
+    assert sorted(set(labels)) == sorted(labels)
+
+
 def test_a_changed_number_is_seen():
     name = next(iter(OWN))
     page = cards.rendered(f"It is <!-- card: {name} difference --><!-- /card -->.")
