@@ -58,8 +58,8 @@ def unknown(what: str, got: object, choices: Iterable[object]) -> InputError:
     """
     names = [str(choice) for choice in choices]
     near = _nearest(str(got), names)
-    hint = f" did you mean '{near}'?" if near else ""
-    return InputError(f"unknown {what} '{got}':{hint} Choose from: {', '.join(names)}.")
+    hint = f": did you mean '{near}'?" if near else "."
+    return InputError(f"unknown {what} '{got}'{hint} Choose from: {', '.join(names)}.")
 
 
 def _nearest(got: str, names: Sequence[str]) -> str | None:

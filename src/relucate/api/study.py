@@ -249,7 +249,7 @@ def _with_named_recipe(given: dict[str, Any]) -> dict[str, Any]:
     filled: dict[str, Any] = {}
     if given["data"] is None:
         size = {"size": int(named.size)} if named.size else {}
-        filled["data"] = load_data(named.data, **size)
+        filled["data"] = load_data(named.source_of_data(), **size)
     if named.fits(given["model"]):
         filled["model"] = named.net
         filled["options"] = {**named.options, **(given["options"] or {})}
