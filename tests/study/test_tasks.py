@@ -159,7 +159,6 @@ class TestACompiledModel:
             ("weight_decay", 0.0),
             ("decay_all", True),
             ("schedule", "cosine"),
-            ("milestones", (0.9,)),
             ("label_smoothing", 0.1),
             ("loss", "cross-entropy"),
         ],
