@@ -117,10 +117,21 @@ def test_so_is_one_that_never_starts(folder, started, monkeypatch):
     assert found(folder) == expected
 
 
-def test_a_start_of_python_that_prints_does_no_harm(folder, started, monkeypatch, tmp_path_factory):
+PRINTS = """
+import os, PIL.Image
+opened = PIL.Image.open
+def loudly(*given, **named):
+    os.write(1, b"noise")
+    return opened(*given, **named)
+PIL.Image.open = loudly
+"""
+
+
+@pytest.mark.parametrize("code", ["print('hello', flush=True)", PRINTS], ids=["start", "library"])
+def test_what_else_is_printed_does_no_harm(folder, started, monkeypatch, tmp_path_factory, code):
     expected = found(folder)
     place = tmp_path_factory.mktemp("site")
-    (place / "sitecustomize.py").write_text("print('hello', flush=True)")
+    (place / "sitecustomize.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(place))
     monkeypatch.setattr(decoders, "_here", lambda *_: pytest.fail("not by a process"))
     assert found(folder) == expected
