@@ -26,7 +26,7 @@ from relucate.study import driver
 from relucate.study.arms import Arm
 from relucate.study.display import NoDisplay
 from relucate.study.document import document
-from relucate.study.driver import _arrange, run_study
+from relucate.study.driver import MACHINES, _arrange, run_study
 from relucate.study.executors import EXECUTORS, Crowded, Died, Done
 from relucate.study.executors.local import LocalExecutor
 from relucate.study.plan import StudyPlan
@@ -35,7 +35,7 @@ from relucate.study.source import resolve
 from relucate.study.store import Store
 from relucate.study.tasks import Inspection
 from relucate.study.vary import arms_from
-from relucate.train import Recipe
+from relucate.train import Recipe, RunResult
 
 ROOT = Path(__file__).parents[2]
 
@@ -199,7 +199,7 @@ class TestAnotherExecutor:
     def losing(self, monkeypatch):
         """A function: how often each run is lost -> the runs that the executor is given."""
 
-        def registered(often):
+        def registered(often, lost=lambda key: Died(key, "gone")):
             given = []
 
             class Losing(InProcess):
@@ -207,7 +207,7 @@ class TestAnotherExecutor:
                     for task in tasks:
                         given.append(task.key)
                         if given.count(task.key) <= often.get(task.key, 0):
-                            yield Died(task.key, "gone")
+                            yield lost(task.key)
                         else:
                             yield from super().run([task])
 
@@ -233,6 +233,38 @@ class TestAnotherExecutor:
         losing({(label, 1): 2, (label, 2): 2})
         with pytest.raises(InputError, match="seed 2 failed: gone"):
             ran(replace(plan, executor="in process"), tmp_path / "others.sqlite")
+
+    @pytest.mark.parametrize("often", [MACHINES, MACHINES + 1])
+    def test_a_run_may_lose_so_many_machines(self, losing, plan, tmp_path, often):
+        key = plan.arms[0].label, 0
+        given = losing({key: often}, lambda key: Died(key, "its node was lost", machine=True))
+        outcome = ran(replace(plan, executor="in process"), tmp_path / "runs.sqlite")
+        assert given.count(key) == MACHINES + 1
+        assert (key in outcome.failed) is (often > MACHINES)
+
+    def test_lost_runs_of_an_arm_that_had_results_do_not_end_a_study(self, losing, plan, tmp_path):
+        label, lost = plan.arms[0].label, RunResult("failed", note="no score")
+        losing({(label, seed): 9 for seed in (1, 2, 3)}, lambda key: Done(key, lost))
+        own = replace(plan, executor="in process", pairs=4)
+        assert ran(own, tmp_path / "runs.sqlite").finished_pairs() == [0]
+        losing({(label, seed): 9 for seed in range(4)}, lambda key: Done(key, lost))
+        with pytest.raises(InputError, match=f"no run of '{label}' has finished: .*no score"):
+            ran(own, tmp_path / "others.sqlite")
+
+    @pytest.mark.parametrize(("limit", "first"), [(2.0, 60.0), (90.0, 90.0), (None, None)])
+    def test_a_runs_limit_is_too_short_for_imports(self, plan, tmp_path, monkeypatch, limit, first):
+        limits = []
+
+        class Noting(InProcess):
+            def run(self, tasks):
+                for task in tasks:
+                    limits.append(task.limit)
+                    yield from super().run([task])
+
+        monkeypatch.setitem(EXECUTORS, "in process", Noting)
+        own = replace(plan, executor="in process", pairs=1, run_timeout=limit)
+        ran(own, tmp_path / "runs.sqlite")
+        assert limits == [first, limit, limit]
 
     def test_an_answer_ends_a_study_whatever_still_runs(self, plan, tmp_path, monkeypatch):
         class Ahead(InProcess):
