@@ -373,3 +373,38 @@ def test_reports_are_shown():
     html = report._repr_html_()
     assert "<table>" in html
     assert "linear-act-norm" in html
+
+
+class Gate(torch.nn.Module):
+    """Squeeze and excitation with a norm; its functions get names of their own when written."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.n, self.b = (
+            torch.nn.Conv2d(4, 2, 1),
+            torch.nn.BatchNorm2d(2),
+            torch.nn.Conv2d(2, 4, 1),
+        )
+
+    def forward(self, x):
+        y = self.n(self.a(x.mean((2, 3), keepdim=True)))
+        return x * torch.sigmoid(self.b(torch.relu(y)))
+
+
+class Gated(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(*zoo.block(BEFORE, 3, 4))
+        self.gate, self.head = Gate(), torch.nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        return self.head(self.gate(self.gate(self.body(x))))
+
+
+@pytest.mark.parametrize("order", [BEFORE, AFTER])
+def test_a_block_that_is_called_twice_is_rebuilt(order):
+    net = zoo.randomize(Gated(), 3)
+    made, report = relucate.rebuild(net, order, example=(2, 3, 8, 8))
+    assert len(report.done) == len(report.sites)
+    found = relucate.audit(made, example=(2, 3, 8, 8))
+    assert set(found.summary) == {order}

@@ -21,7 +21,7 @@ from ..surgery.draft import Edit, SiteResult, plan_writable
 from ..surgery.fold import fold_graph
 from ..surgery.moments import measure
 from ..surgery.rebuild import rebuild_graph
-from ..surgery.sites import sites
+from ..surgery.sites import site_calls
 from ..surgery.verify import Certificate, check_finite
 from ..train.framework import ReadModel
 from .certify import NARROW, Party, certified, runnable, split
@@ -367,8 +367,8 @@ def _written(read: ReadModel, graph: Graph, made: Any, report: TransformReport) 
             f"the result isn't returned: what was written can't be read again: {error} Please "
             "report this model."
         ) from error
-    planned = sorted(site.order for site in sites(graph))
-    written = sorted(site.order for site in sites(again))
+    planned = sorted(site.order for site in site_calls(graph))
+    written = sorted(site.order for site in site_calls(again))
     if planned != written:
         raise Refused(
             "the result isn't returned: its norms aren't where they were planned to be. "
