@@ -51,6 +51,7 @@ from .running import (
 )
 from .side_by_side import side_by_side
 from .watching import WatchedLowered, gradients, watch
+from .writing.arguments import constants
 from .writing.copying import backward_hooks
 from .writing.functions import WithModules, with_modules
 from .writing.proving import Proof
@@ -197,6 +198,12 @@ class _ReadModel:
             found.append(
                 f"the example doesn't give {named}: only calls without were read, and only these "
                 "are sure to compute what is promised."
+            )
+        if own_class and (given := constants(unwrap(self._model), self._example)):
+            named = some([f"{name}={value!r}" for name, value in given.items()], 4)
+            found.append(
+                f"the example gives {named}: only calls with that were read, and only these are "
+                "sure to compute what is promised."
             )
         if places := self._reading.values_read:
             found.append(

@@ -25,6 +25,7 @@ from torch.utils import _pytree as pytree
 from ...errors import InputError, Refused
 from ...graph import Graph
 from ...graph.inference import Mismatch
+from ...phrases import some
 from ..lowering.lower import Binding
 from ..state import unchanged
 from .calls import FUNCTIONS
@@ -61,6 +62,7 @@ class Reading:
             them; the graph's nodes have them apart.
         called: the paths of the modules that were called as a whole, those of constants among them.
         values_read: the lines of the forward that read values of tensors.
+        changes: the tensors of the model that every call changes.
     """
 
     graph: Graph
@@ -76,6 +78,15 @@ class Reading:
     merged: Mapping[str, int] = field(default_factory=dict)
     called: frozenset[str] = frozenset()
     values_read: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+
+    @property
+    def not_retraced(self) -> str:
+        """Why the calls that were traced can't be made again in another module; "" if they can."""
+        if self.way != "fx":
+            return "torch.fx can't trace the forward of this model"
+        named = some([f"'{name}'" for name in self.changes])
+        return f"every call of this model changes {named}, in eval mode too" if named else ""
 
 
 def read(model: nn.Module, example: Any, *, leaves: Sequence[str] = ()) -> Graph:
@@ -150,6 +161,7 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
         translator.leads,
         frozenset(translator.called),
         tuple(dict.fromkeys(program.values_read)),
+        tuple(translator.changes),
     )
 
 

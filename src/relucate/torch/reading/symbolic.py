@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from .detached import View
 from .program import Call, Program, Stopped
+from .steady import Steady
 from .targets import canonical
 
 IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "ipow", "imod", "imatmul")
@@ -45,6 +46,15 @@ for _name in IN_PLACE:
     setattr(_Proxy, f"__{_name}__", _in_place(_name))
 
 
+class _Weight(ParameterProxy):
+    """A stand-in for a parameter or buffer, whose memory can't be exchanged unseen."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "data":
+            raise NameError(f"it sets the data of '{self.name}'")
+        super().__setattr__(name, value)
+
+
 class _Tracer(fx.Tracer):
     """Traces into what `is_leaf` doesn't name, and notes in whose forward each call is."""
 
@@ -54,7 +64,8 @@ class _Tracer(fx.Tracer):
         self, view: View, is_leaf: Callable[[str, nn.Module], bool], example: tuple[Any, Any]
     ) -> None:
         super().__init__(param_shapes_constant=True)
-        self._view, self._is_leaf, self._example = view, is_leaf, example
+        self._view, self._example = view, example
+        self._steady = Steady(view, is_leaf)
         self._owners: list[tuple[str, int]] = [("", 0)]
         self._counts: dict[str, int] = {}
         self._tensors: dict[str, fx.Proxy] = {}
@@ -95,7 +106,7 @@ class _Tracer(fx.Tracer):
         path = self._view.paths.get(id(m))
         if path is None:
             raise NameError(f"a {type(m).__name__} is made inside forward")
-        if self._is_leaf(path, m):
+        if self._steady.whole(path, m):
             return self.create_proxy("call_module", path, args, kwargs)
         count = self._counts.get(path, 0)
         self._counts[path] = count + 1
@@ -114,7 +125,7 @@ class _Tracer(fx.Tracer):
             shaped = (
                 attr_val if isinstance(attr_val, nn.Parameter) else nn.Parameter(attr_val, False)
             )
-            self._tensors[name] = ParameterProxy(self, node, name, shaped)
+            self._tensors[name] = _Weight(self, node, name, shaped)
         return self._tensors[name]
 
     def create_arg(self, a: Any) -> Any:

@@ -54,6 +54,7 @@ class Translator(Builder):
         super().__init__(view, batch, kept)
         self._modules, self._functions = modules, functions
         self.obstacles: list[str] = []
+        self.changes: dict[str, None] = {}  # tensors of the model that every call changes
         self._env: dict[fx.Node, Any] = {}
         self._stored: dict[int, list[fx.Node]] = {}  # storage -> names that may share it
         self._stale: dict[fx.Node, Callable[[], Data]] = {}  # -> its value, changed by a view
@@ -187,6 +188,7 @@ class Translator(Builder):
                 return self._module_of_constants(module, args, kwargs)
             if handler is None:
                 return self.opaque(type(module).__name__, _why(module), [args, kwargs], module)
+            self._check_unchanged(module)
             if not _fits(handler, (self, module, *args), kwargs):
                 raise Unknown("called with extra arguments")
             value = handler(self, module, *args, **kwargs)
@@ -197,6 +199,15 @@ class Translator(Builder):
             return self.opaque(type(module).__name__, str(error), [args, kwargs], module)
         finally:
             self._scope = outer
+
+    def _check_unchanged(self, module: nn.Module) -> None:
+        """Check that the forward didn't change a module's tensors before this call.
+
+        Raises: Unknown.
+        """
+        for tensor in (*module.parameters(), *module.buffers()):
+            if (name := self.view.names.get(id(tensor))) in self.changes:
+                raise Unknown(f"every call of the model changes '{name}'")
 
     def _function(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name, in_place = canonical(call.target, kwargs)
@@ -285,6 +296,7 @@ class Translator(Builder):
         return value
 
     def _note_change(self, name: str) -> None:
+        self.changes[name] = None
         self.obstacles.append(f"every call changes '{name}', in eval mode too")
 
     def _changed(self, target: Any, value: Any) -> Any:
