@@ -63,6 +63,7 @@ class Reading:
         called: the paths of the modules that were called as a whole, those of constants among them.
         values_read: the lines of the forward that read values of tensors.
         changes: the tensors of the model that every call changes.
+        casts: the nodes whose values the forward casts to another type.
     """
 
     graph: Graph
@@ -79,6 +80,7 @@ class Reading:
     called: frozenset[str] = frozenset()
     values_read: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
+    casts: frozenset[str] = frozenset()
 
     @property
     def not_retraced(self) -> str:
@@ -162,6 +164,7 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
         frozenset(translator.called),
         tuple(dict.fromkeys(program.values_read)),
         tuple(translator.changes),
+        frozenset(translator.casts),
     )
 
 

@@ -63,6 +63,7 @@ class Translator(Builder):
         # For who writes the model back: traced name -> node, at each call and when it was made.
         self.reads: dict[str, dict[str, str]] = {}
         self.bound: dict[str, str] = {}
+        self.casts: set[str] = set()  # nodes whose values are cast to another type
         self.leads: dict[str, int] = {}  # traced names of tensors -> leading axes merged in them
 
     # The program.
@@ -107,7 +108,7 @@ class Translator(Builder):
 
     def _input(self, name: str, tensor: Tensor) -> Data:
         node = Node(name, "input", (), self._public(tuple(tensor.shape)), name)
-        self.nodes[name] = node
+        self.nodes[name], self.types[name] = node, tensor.dtype
         return Data(name, tuple(tensor.shape), tensor.dtype, self._storage())
 
     def _run(self, call: Call) -> None:
@@ -171,6 +172,8 @@ class Translator(Builder):
             self.bound.setdefault(node.name, value.name)
             if value.lead:
                 self.leads[node.name] = len(value.lead)
+            if self.types.get(value.name, value.dtype) != value.dtype:
+                self.casts.add(value.name)
 
     # Calls.
 

@@ -22,7 +22,7 @@ from ..reading.reader import Reading
 from .copying import copy_modes
 from .edits import Edits
 from .exchanging import Exchange, exchange, norms_around, stuck_norms
-from .fitting import computed, unfit
+from .fitting import across_casts, computed, unfit
 from .fused import is_fused
 from .proving import Proof, prove
 from .resetting import Init, reset
@@ -167,7 +167,8 @@ def unwritable(graph: Graph, model: nn.Module, reading: Reading) -> dict[str, st
     found = find_exchange(planned, whole, seen)
     if not reading.not_retraced:
         failing = computed(graph, reading)
-        failing |= unfit(graph, whole, reading) if found.failing else {}
+        if found.failing:
+            failing |= unfit(graph, whole, reading) | across_casts(graph, reading)
         return norms_around(failing, reading.graph, graph)
     stuck = stuck_norms(seen.graph, planned, found)
     why = f"{reading.not_retraced}, and modules alone can't do it"
