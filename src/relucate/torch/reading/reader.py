@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ...errors import InputError, Refused
@@ -32,7 +32,7 @@ from .calls import FUNCTIONS
 from .detached import View, failing_call, materialized, unwrap
 from .exported import export
 from .modules import find, is_known_whole
-from .program import Program, Stopped
+from .program import Call, Program, Stopped
 from .recorded import record
 from .symbolic import trace
 from .translator import Translator
@@ -189,8 +189,15 @@ def _same_calls(model: nn.Module, example: Any, leaves: Sequence[str]) -> bool:
             program = trace(view, _leaf_test(view, frozenset(leaves)), (args, kwargs))
         except Stopped:
             return False
-        found.append([(call.target, call.module, call.owner) for call in program.calls])
+        calls = [call for call in program.calls if not _counts_batches(call)]
+        found.append([(call.target, call.module, call.owner) for call in calls])
     return found[0] == found[1]
+
+
+def _counts_batches(call: Call) -> bool:
+    """Return whether a call is what a batch norm's own forward does in training mode besides."""
+    counted = call.args[0] if call.args else None
+    return isinstance(counted, fx.Node) and str(counted.target).endswith("num_batches_tracked")
 
 
 def unread(reading: Reading, model: nn.Module) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,10 +66,29 @@ class _Tracer(fx.Tracer):
     ) -> None:
         super().__init__(param_shapes_constant=True)
         self._view, self._example = view, example
+        for path, module in view.modules.items():
+            self._prepare(path, module, is_leaf(path, module))
         self._steady = Steady(view, is_leaf)
         self._owners: list[tuple[str, int]] = [("", 0)]
         self._counts: dict[str, int] = {}
         self._tensors: dict[str, fx.Proxy] = {}
+
+    def _prepare(self, path: str, module: nn.Module, known: bool) -> None:
+        """Let a known module stay whole if its `forward` is called, and no norm ask for a rank."""
+        if isinstance(module, torch.jit.ScriptModule):
+            return
+        if known:
+            vars(module)["forward"] = partial(self._forward, path, module, module.forward)
+        elif isinstance(module, nn.modules.batchnorm._NormBase):
+            vars(module)["_check_input_dim"] = _let_pass
+
+    def _forward(
+        self, path: str, module: nn.Module, forward: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        given = pytree.tree_leaves((args, kwargs))
+        if any(isinstance(x, fx.Proxy) for x in given) and self._steady.whole(path, module):
+            return self.create_proxy("call_module", path, args, kwargs)
+        return forward(*args, **kwargs)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -141,6 +161,10 @@ def _is_tensor(leaf: Any) -> bool:
     return isinstance(leaf, Tensor)
 
 
+def _let_pass(input: Any) -> None:
+    pass
+
+
 def trace(
     view: View, is_leaf: Callable[[str, nn.Module], bool], example: tuple[Any, Any]
 ) -> Program:
@@ -150,8 +174,8 @@ def trace(
     """
     if is_leaf("", view.root):
         return _one_call(view, example)
-    tracer = _Tracer(view, is_leaf, example)
     numbers, before = torch.get_rng_state(), _Snapshot(view)
+    tracer = _Tracer(view, is_leaf, example)
     try:
         with torch.no_grad():
             graph = tracer.trace(view.root)

@@ -34,10 +34,24 @@ def _batch_norm(
     cudnn_enabled: bool = False,
 ) -> Data:
     x = need_data(input)
+    _check_rank(t, x, running_mean)
     weights = _state(weight, bias, running_mean, running_var)
     forced = True if training and running_mean is not None else None
     attrs = {"axis": 1, "epsilon": float(eps), "forced": forced}
     return t.emit("batch_norm", [x], attrs | _mode(t, running_mean, momentum), weights)
+
+
+def _check_rank(t: Translator, x: Data, running_mean: Any) -> None:
+    """Check what a batch norm checks in its own forward, which is let pass while it is traced.
+
+    Raises: Mismatch.
+    """
+    owner: Any = t.owner_of(running_mean)
+    if owner is not None and owner is t.view.modules[t.path] and hasattr(owner, "num_features"):
+        try:
+            type(owner)._check_input_dim(owner, torch.empty(x.shape, device="meta"))
+        except ValueError as error:
+            raise Mismatch(str(error)) from error
 
 
 def _mode(t: Translator, running_mean: Any, momentum: float | None) -> dict[str, Any]:
