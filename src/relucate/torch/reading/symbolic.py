@@ -8,7 +8,7 @@ condition. Called by `reader`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +18,8 @@ from torch import Tensor, fx, nn
 from torch.fx.proxy import ParameterProxy
 from torch.utils import _pytree as pytree
 
-from .detached import View
+from .constants import run_without_values
+from .detached import View, meta_copy
 from .program import Call, Program, Stopped
 from .steady import Steady
 from .targets import canonical
@@ -31,7 +32,15 @@ _HELD = ("_parameters", "_buffers", "_modules", "_forward_hooks")
 
 
 class _Proxy(fx.Proxy):
-    """fx's stand-in records `x += y` as `x = x + y`; here what it does to x's memory is kept."""
+    """fx's stand-in records `x += y` as `x = x + y`; here what it does to x's memory is kept.
+
+    And a tensor's sizes can be counted (`*x.shape[2:]`).
+    """
+
+    tracer: Any
+
+    def __len__(self) -> int:
+        return self.tracer.count(self)
 
 
 def _in_place(name: str) -> Callable[..., Any]:
@@ -72,6 +81,7 @@ class _Tracer(fx.Tracer):
         self._owners: list[tuple[str, int]] = [("", 0)]
         self._counts: dict[str, int] = {}
         self._tensors: dict[str, fx.Proxy] = {}
+        self._values: dict[fx.Node, Any] = {}
 
     def _prepare(self, path: str, module: nn.Module, known: bool) -> None:
         """Let a known module stay whole if its `forward` is called, and no norm ask for a rank."""
@@ -122,9 +132,45 @@ class _Tracer(fx.Tracer):
 
         return call, [self.root, *proxies]
 
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        return iter([obj[at] for at in range(self.count(obj))])
+
+    def count(self, proxy: fx.Proxy) -> int:
+        """Return how many sizes or parts a stand-in has.
+
+        Raises: fx.proxy.TraceError: it is a tensor, or it isn't known.
+        """
+        for node in self.graph.nodes:
+            if node not in self._values:
+                self._values[node] = self._value(node)
+            if node is proxy.node:
+                break
+        value = self._values[proxy.node]
+        if not isinstance(value, (tuple, list)):
+            raise fx.proxy.TraceError(f"the number of its parts decides ({proxy.node.name})")
+        return len(value)
+
+    def _value(self, node: fx.Node) -> Any:
+        """Return what a traced call gives for the example: tensors without values."""
+        if node.op == "placeholder":
+            tensors = [x for x in pytree.tree_leaves(self._example) if _is_tensor(x)]
+            return torch.empty_like(tensors[int(node.name.rpartition("_")[2])], device="meta")
+        if node.op == "get_attr":
+            return torch.empty_like(self._view.tensor(str(node.target)), device="meta")
+        args, kwargs = fx.map_arg((node.args, node.kwargs), self._values.__getitem__)
+        target: Any = node.target
+        if node.op == "call_module":
+            twin = meta_copy(self._view.modules[str(target)])
+            for module in twin.modules():
+                vars(module).pop("forward", None)  # which notes a call
+            target = twin.forward
+        return run_without_values(target, args, kwargs)
+
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         path = self._view.paths.get(id(m))
         if path is None:
+            if not any(isinstance(x, fx.Proxy) for x in pytree.tree_leaves((args, kwargs))):
+                return forward(*args, **kwargs)
             raise NameError(f"a {type(m).__name__} is made inside forward")
         if self._steady.whole(path, m):
             return self.create_proxy("call_module", path, args, kwargs)
