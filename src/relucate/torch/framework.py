@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from ..errors import InputError, Refused, briefly
+from ..errors import InputError, Refused
 from ..graph import Graph, Node
 from ..graph.evaluate import evaluate
 from ..phrases import some
@@ -37,6 +37,7 @@ from .precision import float32
 from .reading.detached import unwrap
 from .reading.reader import read, read_with_modules, same_calls_in_training, unread
 from .running import (
+    check_it_runs,
     computed_in,
     device_of,
     export,
@@ -103,28 +104,11 @@ class _ReadModel:
         source = self._with_modules(graph)
         graph = source.renamed(graph)
         made = write(graph, source.model, source.reading, fresh=fresh, init=init)
-        self._check_it_runs(made.module)
+        check_it_runs(made.module, self._model, self._example)
         if made.proof:
             self._written[made.module] = made.proof
         self._traced[made.module] = source.paths
         return made.module
-
-    def _check_it_runs(self, made: nn.Module) -> None:
-        """Check that what was written takes the example, as far as the source does.
-
-        Raises: Refused: it doesn't, with the reason.
-        """
-        try:
-            output_class(made, self._example)
-        except Exception as error:
-            try:
-                output_class(self._model, self._example)
-            except Exception:
-                return
-            raise Refused(
-                f"the result isn't returned: it can't be run on the example: {briefly(error)} "
-                "Please report this model."
-            ) from error
 
     def _unturned(self, graph: Graph) -> Graph:
         """Return an edit in which norms that can't work along another axis stay where they can."""

@@ -335,6 +335,10 @@ class Builder:
         made_of = [self.view.tensor(name) for name in self._made_of(value)]
         return any(isinstance(source, torch.nn.Parameter) for source in made_of)
 
+    def is_stored(self, value: Tensor) -> bool:
+        """Say whether a tensor is in the model's state, or computed from what is."""
+        return bool(self._made_of(value))
+
     @property
     def called_as(self) -> str:
         """The name of the function that is being translated; "" for a module."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.proxy import ParameterProxy
+from torch.fx.proxy import ParameterProxy, TraceError
 from torch.utils import _pytree as pytree
 
 from .constants import run_without_values
@@ -132,13 +132,13 @@ class _Tracer(fx.Tracer):
 
         return call, [self.root, *proxies]
 
-    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+    def iter(self, obj: Any) -> Iterator[Any]:
         return iter([obj[at] for at in range(self.count(obj))])
 
     def count(self, proxy: fx.Proxy) -> int:
         """Return how many sizes or parts a stand-in has.
 
-        Raises: fx.proxy.TraceError: it is a tensor, or it isn't known.
+        Raises: TraceError: it is a tensor, or it isn't known.
         """
         for node in self.graph.nodes:
             if node not in self._values:
@@ -147,7 +147,7 @@ class _Tracer(fx.Tracer):
                 break
         value = self._values[proxy.node]
         if not isinstance(value, (tuple, list)):
-            raise fx.proxy.TraceError(f"the number of its parts decides ({proxy.node.name})")
+            raise TraceError(f"the number of its parts decides ({proxy.node.name})")
         return len(value)
 
     def _value(self, node: fx.Node) -> Any:
