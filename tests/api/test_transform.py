@@ -408,3 +408,45 @@ def test_a_block_that_is_called_twice_is_rebuilt(order):
     assert len(report.done) == len(report.sites)
     found = relucate.audit(made, example=(2, 3, 8, 8))
     assert set(found.summary) == {order}
+
+
+class Named(torch.nn.Module):
+    """Outputs in a dict, in the order of `keys`."""
+
+    def __init__(self, *keys):
+        super().__init__()
+        self.one, self.two, self.keys = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3), keys
+
+    def forward(self, x):
+        found = {"z": self.one(x), "a": (self.two(x),)}
+        return {key: found[key] for key in self.keys}
+
+
+def test_outputs_are_compared_by_their_keys():
+    one, other = zoo.randomize(Named("z", "a"), 1), Named("a", "z")
+    other.load_state_dict(one.state_dict())
+    assert relucate.verify(one, other, example=(2, 4)).passed
+    other.two.bias.data[0] += 0.1
+    assert not relucate.verify(one, other, example=(2, 4)).passed
+    assert not relucate.verify(one, Named("a"), example=(2, 4)).passed
+
+
+def test_outputs_of_two_frameworks_are_compared_by_their_keys():
+    one = zoo.randomize(Named("z", "a"), 1)
+    image = keras.Input((4,))
+    layers = {"z": (kl.Dense(3, name="z"), one.one), "a": (kl.Dense(3, name="a"), one.two)}
+    other = keras.Model(image, {key: layer(image) for key, (layer, _) in layers.items()})
+    for layer, source in layers.values():
+        layer.set_weights([source.weight.detach().numpy().T, source.bias.detach().numpy()])
+    one = Flat(one)
+    assert relucate.verify(one, other, example=(2, 4)).passed
+    assert relucate.verify(other, one, example=(2, 4)).passed
+
+
+class Flat(torch.nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return {"z": self.net.one(x), "a": self.net.two(x)}

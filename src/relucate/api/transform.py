@@ -288,7 +288,8 @@ def verify(
     shapes = [[g.nodes[name].shape[1:] for name in g.inputs] for g in (one.graph, other.graph)]
     if shapes[0] != shapes[1]:
         raise InputError(f"the models take different inputs: {shapes[0]} and {shapes[1]}.")
-    parties = (Party(one, a, one.graph, "the first"), Party(other, b, other.graph, "the second"))
+    first = Party(one, a, one.graph, "the first")
+    parties = (first, Party(other, b, other.graph, "the second").ordered_as(first))
     arrays = (
         runnable(parties[0], seed) if inputs is None else arrays_for(one.graph, inputs, "inputs")
     )

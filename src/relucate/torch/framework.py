@@ -46,6 +46,7 @@ from .running import (
     other_batches,
     other_sizes,
     output_class,
+    output_names,
     outputs,
     takes_tokens,
     tapped,
@@ -126,6 +127,9 @@ class _ReadModel:
 
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         return outputs(model, inputs, self._example)
+
+    def output_names(self) -> tuple[str, ...]:
+        return output_names(self._model, self._example)
 
     def in_double(
         self,

@@ -80,6 +80,21 @@ def output_class(model: nn.Module, example: Any) -> type:
         return type(model(*args, **kwargs))
 
 
+def output_names(model: nn.Module, example: Any) -> tuple[str, ...]:
+    """Return the keys and places of a module's outputs; () where a call on the example fails."""
+    try:
+        with evaluating(model):
+            args, kwargs = example_of(model, example)
+            found = pytree.tree_leaves_with_path(plain(model(*args, **kwargs)))
+    except Exception:  # whatever the user's forward raises
+        return ()
+    return tuple(".".join(map(_key, path)) for path, x in found if isinstance(x, Tensor))
+
+
+def _key(entry: Any) -> str:
+    return str(entry.idx if isinstance(entry, pytree.SequenceKey) else entry.key)
+
+
 def check_it_runs(made: nn.Module, source: nn.Module, example: Any) -> None:
     """Check that what was written takes the example, as far as the source does.
 
