@@ -127,3 +127,43 @@ def test_a_module_that_would_not_change_its_tensors_is_refused():
     assert report.done
     for _ in range(2):
         same(folded, net)
+
+
+class Alternating(Net):
+    """Another norm at every call."""
+
+    def __init__(self):
+        super().__init__()
+        self.norms, self.step = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(3)), 0
+
+    def block(self, x):
+        norm, self.step = self.norms[self.step % 3], self.step + 1
+        return norm(self.conv(x))
+
+
+class Counting(Net):
+    """Counts its calls, and prepares something in the first one."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.ready = 0, False
+
+    def block(self, x):
+        self.calls += 1
+        if not self.ready:
+            self.ready, x = True, x * 1.0
+        return super().block(x)
+
+
+@pytest.mark.parametrize("verb", [relucate.audit, relucate.fold])
+def test_a_forward_that_goes_by_its_calls_is_refused(verb):
+    with pytest.raises(Refused, match="depends on 'step', which every call changes"):
+        verb(Alternating(), example=SHAPE)
+
+
+def test_a_forward_may_count_its_calls():
+    net = zoo.randomize(Counting(), 3).eval()
+    folded, report = relucate.fold(net, example=SHAPE)
+    assert report.done
+    assert (net.calls, net.ready) == (0, False)
+    same(folded, net)

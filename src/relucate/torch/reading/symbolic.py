@@ -18,6 +18,8 @@ from torch import Tensor, fx, nn
 from torch.fx.proxy import ParameterProxy, TraceError
 from torch.utils import _pytree as pytree
 
+from ...errors import Refused
+from ...phrases import some
 from .constants import run_without_values
 from .detached import View, meta_copy
 from .program import Call, Program, Stopped
@@ -28,6 +30,7 @@ IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "ipow", "imod", "im
 
 
 _CONSTANT = "_tensor_constant"  # how torch.fx calls the tensors that a forward makes
+_NUMBERS = (bool, int, float, str)
 _HELD = ("_parameters", "_buffers", "_modules", "_forward_hooks")
 
 
@@ -220,11 +223,58 @@ def trace(
     """
     if is_leaf("", view.root):
         return _one_call(view, example)
+    program, changes = _traced(view, is_leaf, example, {})
+    if changes:
+        _check_repeats(program, lambda given: _traced(view, is_leaf, example, given), changes)
+    return program
+
+
+_Changes = dict[tuple[str, str], Any]  # path and name of an attribute -> its value
+
+
+def _check_repeats(
+    first: Program, again: Callable[[_Changes], tuple[Program, _Changes]], changes: _Changes
+) -> None:
+    """Check that later calls do what the first one does, although it sets numbers and texts.
+
+    What differs in the second call alone was prepared by the first.
+    Raises: Refused.
+    """
+    second, more = again(changes)
+    if not more or _is_alike(first, second):
+        return
+    third, _ = again({**changes, **more})
+    if not _is_alike(second, third):
+        named = some(f"'{path}.{name}'" if path else f"'{name}'" for path, name in more)
+        raise Refused(
+            f"what the model's forward does depends on {named}, which every call changes: what a "
+            "later call does can't be told from one."
+        )
+
+
+def _is_alike(one: Program, other: Program) -> bool:
+    found = [
+        [(c.target, c.module, c.owner, str((c.args, c.kwargs))) for c in each.calls]
+        for each in (one, other)
+    ]
+    return found[0] == found[1]
+
+
+def _traced(
+    view: View,
+    is_leaf: Callable[[str, nn.Module], bool],
+    example: tuple[Any, Any],
+    given: _Changes,
+) -> tuple[Program, _Changes]:
+    """Return the program of a call with some attributes, and the plain attributes that it sets."""
     numbers, before = torch.get_rng_state(), _Snapshot(view)
+    for (path, name), value in given.items():
+        vars(view.modules[path])[name] = value
     tracer = _Tracer(view, is_leaf, example)
     try:
         with torch.no_grad():
             graph = tracer.trace(view.root)
+        plain = before.plain_changes(given)
     except Exception as error:
         raise Stopped(f"{type(error).__name__}: {error}") from error
     finally:
@@ -238,7 +288,7 @@ def trace(
     made = {name: x for x, name in tracer.tensor_attrs.items() if name.startswith(_CONSTANT)}
     program = _program(view, graph, made)
     program.changed = changed
-    return program
+    return program, plain
 
 
 class _Snapshot:
@@ -248,6 +298,17 @@ class _Snapshot:
         plain = {p: m for p, m in view.modules.items() if not isinstance(m, torch.jit.ScriptModule)}
         self._attributes = [(m, path, dict(vars(m))) for path, m in plain.items()]
         self._held = [(m, {k: dict(vars(m)[k]) for k in _HELD}) for m in plain.values()]
+
+    def plain_changes(self, given: _Changes) -> _Changes:
+        """Return the numbers and texts that aren't what they were, or what was given."""
+        return {
+            (path, name): vars(module)[name]
+            for module, path, attributes in self._attributes
+            for name, value in attributes.items()
+            if isinstance(value, _NUMBERS)
+            and isinstance(vars(module).get(name), _NUMBERS)
+            and vars(module)[name] != given.get((path, name), value)
+        }
 
     def put_back(self) -> list[str]:
         """Undo all changes; return the names of the buffers that were set."""
