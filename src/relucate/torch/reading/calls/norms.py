@@ -191,7 +191,7 @@ def _normalize(
 def _local_response_norm(
     t: Translator, input: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Data:
-    attrs = {"size": size, "alpha": alpha, "beta": beta, "bias": k}
+    attrs = {"axis": 1, "size": size, "alpha": alpha, "beta": beta, "bias": k}
     return t.emit("lrn", [need_data(input)], attrs)
 
 
@@ -218,5 +218,8 @@ MODULES: dict[type, Handler] = {
     AxisLayerNorm: _over_an_axis("layer_norm"),
     AxisRMSNorm: _over_an_axis("rms_norm"),
     nn.GroupNorm: module_as(_group_norm, "num_groups", "weight", "bias", "eps"),
-    nn.LocalResponseNorm: module_as(_local_response_norm, "size", "alpha", "beta", "k"),
+    **dict.fromkeys(
+        (nn.LocalResponseNorm, nn.CrossMapLRN2d),
+        module_as(_local_response_norm, "size", "alpha", "beta", "k"),
+    ),
 }
