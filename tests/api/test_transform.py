@@ -373,3 +373,80 @@ def test_reports_are_shown():
     html = report._repr_html_()
     assert "<table>" in html
     assert "linear-act-norm" in html
+
+
+class Gate(torch.nn.Module):
+    """Squeeze and excitation with a norm; its functions get names of their own when written."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.n, self.b = (
+            torch.nn.Conv2d(4, 2, 1),
+            torch.nn.BatchNorm2d(2),
+            torch.nn.Conv2d(2, 4, 1),
+        )
+
+    def forward(self, x):
+        y = self.n(self.a(x.mean((2, 3), keepdim=True)))
+        return x * torch.sigmoid(self.b(torch.relu(y)))
+
+
+class Gated(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(*zoo.block(BEFORE, 3, 4))
+        self.gate, self.head = Gate(), torch.nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        return self.head(self.gate(self.gate(self.body(x))))
+
+
+@pytest.mark.parametrize("order", [BEFORE, AFTER])
+def test_a_block_that_is_called_twice_is_rebuilt(order):
+    net = zoo.randomize(Gated(), 3)
+    made, report = relucate.rebuild(net, order, example=(2, 3, 8, 8))
+    assert len(report.done) == len(report.sites)
+    found = relucate.audit(made, example=(2, 3, 8, 8))
+    assert set(found.summary) == {order}
+
+
+class Named(torch.nn.Module):
+    """Outputs in a dict, in the order of `keys`."""
+
+    def __init__(self, *keys):
+        super().__init__()
+        self.one, self.two, self.keys = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3), keys
+
+    def forward(self, x):
+        found = {"z": self.one(x), "a": (self.two(x),)}
+        return {key: found[key] for key in self.keys}
+
+
+def test_outputs_are_compared_by_their_keys():
+    one, other = zoo.randomize(Named("z", "a"), 1), Named("a", "z")
+    other.load_state_dict(one.state_dict())
+    assert relucate.verify(one, other, example=(2, 4)).passed
+    other.two.bias.data[0] += 0.1
+    assert not relucate.verify(one, other, example=(2, 4)).passed
+    assert not relucate.verify(one, Named("a"), example=(2, 4)).passed
+
+
+def test_outputs_of_two_frameworks_are_compared_by_their_keys():
+    one = zoo.randomize(Named("z", "a"), 1)
+    image = keras.Input((4,))
+    layers = {"z": (kl.Dense(3, name="z"), one.one), "a": (kl.Dense(3, name="a"), one.two)}
+    other = keras.Model(image, {key: layer(image) for key, (layer, _) in layers.items()})
+    for layer, source in layers.values():
+        layer.set_weights([source.weight.detach().numpy().T, source.bias.detach().numpy()])
+    one = Flat(one)
+    assert relucate.verify(one, other, example=(2, 4)).passed
+    assert relucate.verify(other, one, example=(2, 4)).passed
+
+
+class Flat(torch.nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return {"z": self.net.one(x), "a": self.net.two(x)}

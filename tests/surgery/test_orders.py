@@ -445,3 +445,14 @@ def test_the_report_has_the_order_that_an_audit_finds(verb):
     assert [outcome.new for outcome in plan.outcomes] == orders(plan.graph)
     assert plan.outcomes[0].new == "linear-norm"
     assert plan.outcomes[0].reason.endswith("it reads as linear-norm")
+
+
+def test_an_activation_with_slopes_that_is_used_elsewhere_stays():
+    x = image = keras.Input((6, 6, 3))
+    slopes = kl.PReLU(name="slopes", shared_axes=[1, 2])
+    x = kl.BatchNormalization(name="bn")(slopes(slopes(x)))
+    model = randomize(keras.Model(image, kl.Conv2D(2, 1)(kl.Conv2D(8, 1, name="conv")(x))))
+    graph = read(model)
+    for order in (BEFORE, AFTER):
+        (found,) = rebuild_graph(graph, order).outcomes
+        assert (found.status, found.reason) == ("skipped", "'slopes' is used more than once")

@@ -1,6 +1,6 @@
 """What an example leaves open: arguments with defaults, and rows that a mask hides."""
 
-import warnings
+import pickle
 
 import pytest
 import torch
@@ -61,8 +61,8 @@ def test_arguments_that_the_example_does_not_give_are_named(kind, given, verb):
 def test_a_flag_may_be_given(adversarial):
     model = zoo.randomize(Flag(), 1).eval()
     example = {"x": (2, 4), "adversarial": adversarial}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    given = f"the example gives adversarial={adversarial}: only calls with that were read"
+    with pytest.warns(UserWarning, match=given):
         made, report = relucate.fold(model, example=example)
     assert [site.name for site in report.done] == ["other" if adversarial else "norm"]
     x = torch.randn(3, 4)
@@ -101,3 +101,40 @@ def test_outputs_that_are_no_numbers_tell_nothing():
     assert (found.passed, found.decided) == (False, False)
     assert str(found).startswith("not known to be the same function")
     assert "not all finite" in found.notes[0]
+
+
+class Nested(Base):
+    """Its inputs are in a dict, beside words that choose what it does."""
+
+    def forward(self, batch, mode="plain", mask=None):
+        x = self.norm(self.linear(batch["x"][0]))
+        x = self.head(torch.relu(x))
+        return x * batch["scale"] if mode == "scaled" else x
+
+
+@pytest.mark.parametrize("mode", ["plain", "scaled"])
+def test_a_traced_module_takes_what_the_source_takes(mode):
+    model = zoo.randomize(Nested(), 1).eval()
+    example = ({"x": [(2, 4)], "scale": (2, 2)}, mode, None)
+    made, report = relucate.convert(model, "after", example=example)
+    assert report.done
+    batch = {"x": [torch.randn(3, 4)], "scale": torch.randn(3, 2)}
+    for one in (made, pickle.loads(pickle.dumps(made))):
+        torch.testing.assert_close(one(batch, mode, None), model(batch, mode, None))
+        torch.testing.assert_close(one(batch, mode), model(batch, mode))
+        with pytest.raises(AssertionError, match=f"made for calls with mode='{mode}'"):
+            one(batch, "other")
+        with pytest.raises(AssertionError, match="made for calls with mask=None"):
+            one(batch, mode, torch.ones(1))
+
+
+class Named(Base):
+    """An input that is called as a submodule is."""
+
+    def forward(self, linear):
+        return self.head(torch.relu(self.norm(self.linear(linear))))
+
+
+def test_arguments_have_the_names_of_the_source():
+    made, _ = relucate.rebuild(Named(), "after", example={"linear": (2, 4)})
+    assert made(linear=torch.ones(3, 4)).shape == (3, 2)

@@ -318,3 +318,28 @@ def test_a_shift_takes_the_place_of_the_norm_that_it_is_left_of(scale):
     torch.testing.assert_close(made(x), model(x))
     torch.testing.assert_close(pickle.loads(pickle.dumps(made))(x), model(x))
     assert not relucate.audit(made, example=(2, 4, 8)).sites
+
+
+class Slopes(nn.Module):
+    """A slope for each channel, where torch.fx can't trace."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.act = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU(4)
+        self.second, self.head = nn.Conv2d(4, 6, 3), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        x = self.first(x) if int(x.shape[1]) == 3 else x
+        return self.head(self.second(self.act(self.norm(x))))
+
+
+def test_slopes_move_to_other_channels():
+    made, report = relucate.rebuild(Slopes(), "norm-act-linear", example=(2, 3, 8, 8))
+    assert [site.status for site in report.sites] == ["done"]
+    made, report = relucate.rebuild(Slopes(), "linear-norm-act", example=(2, 3, 8, 8))
+    assert made(torch.randn(2, 3, 8, 8)).shape == (2, 2, 4, 4)
+    back, report = relucate.rebuild(made, "act-norm-linear", example=(2, 3, 8, 8))
+    assert [site.new for site in report.sites] == ["act-norm-linear"]
+    slopes = next(m for m in back.modules() if isinstance(m, nn.PReLU))
+    assert slopes.num_parameters == 3
+    assert back(torch.randn(2, 3, 8, 8)).shape == (2, 2, 4, 4)

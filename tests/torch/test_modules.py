@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import relucate
 from relucate.torch import modules
 from relucate.torch.modules import (
     AvgPoolSame,
@@ -314,3 +315,11 @@ def test_an_offset_for_one_size_refuses_others():
     with pytest.raises(ValueError, match=r"shape \('n', 3, 4, 4\), got \(5, 3, 3, 4\)"):
         layer(y, torch.ones(5, 3, 3, 4))
     assert list(layer.state_dict()) == ["offset"]
+
+
+@pytest.mark.parametrize("lrn", [nn.LocalResponseNorm, nn.CrossMapLRN2d])
+def test_a_local_response_norm_is_over_the_channels(lrn):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), lrn(3), nn.Conv2d(4, 2, 3))
+    made, report = relucate.rebuild(net, "linear-norm-act", example=(2, 3, 8, 8))
+    assert [(site.status, site.new) for site in report.sites] == [("done", "linear-norm-act")]
+    assert isinstance(made[1], lrn)

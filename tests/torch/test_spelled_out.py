@@ -106,6 +106,15 @@ FORMS = {  # another way to write an activation: its name
     "hard swish's wrong cousin": (lambda x: x * F.relu6(x + 2) / 6, "x*relu6"),
     "pieces": (lambda x: x.unflatten(1, (2, 3)).amax(1), "maxout"),
     "pieces side by side": (lambda x: x.unflatten(1, (3, 2)).max(2).values, "maxout"),
+    "pieces, any size": (lambda x: x.reshape(x.size(0), 2, 3, *x.shape[2:]).amax(1), "maxout"),
+    "pieces, any sizes": (lambda x: x.view(x.shape[0], 3, 2, *x.size()[2:]).max(2)[0], "maxout"),
+    "larger of a new number": (lambda x: torch.maximum(x, x.new_zeros(())), "relu"),
+    "larger of new numbers": (lambda x: torch.maximum(x, x.new_zeros(x.shape)), "relu"),
+    "where, a new number": (lambda x: torch.where(x > 0, x, x.new_full((1,), 0.0)), "relu"),
+    "a new slope": (lambda x: torch.maximum(x, x * x.new_tensor(0.1)), "leaky_relu"),
+    "both signs": (lambda x: torch.cat([F.relu(x), F.relu(-x)], 1), "crelu"),
+    "both signs at once": (lambda x: torch.cat([x, -x], 1).relu(), "crelu"),
+    "both signs, elu": (lambda x: torch.cat([F.elu(x), F.elu(-x)], 1), "elu"),
 }
 
 
@@ -115,7 +124,8 @@ class Named(nn.Module):
     def __init__(self, name, before=True):
         super().__init__()
         self.act, self.before = FORMS[name][0], before
-        narrow = 3 if FORMS[name][1] == "maxout" else 6
+        narrow = 12 if "both" in name and "half" not in name else 6
+        narrow = 3 if FORMS[name][1] == "maxout" else narrow
         self.softmax = nn.Conv2d(3, 6, 3)  # names mean nothing
         self.relu = nn.BatchNorm2d(6 if before else narrow)
         self.norm = nn.Conv2d(narrow, 4, 3)

@@ -58,6 +58,7 @@ def same(one, other):
     ids=["audit", "fold", "convert", "rebuild", "verify"],
 )
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.filterwarnings("ignore:relucate convert. the model called an activation as a function")
 def test_the_model_stays_as_it_was(call, training):
     model = zoo.randomize(Restless(), 1).train(training)
     before = state_of(model)

@@ -154,3 +154,37 @@ def test_the_source_keeps_its_norm():
     relucate.rebuild(net, AFTER, example=SHAPE)
     assert type(net.norm) is nn.LayerNorm
     assert orders(net) == [BEFORE]
+
+
+class Shuffled(nn.Module):
+    """ShuffleNet's order of channels, written with a transposition of five axes."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv2d(3, size, 3), nn.BatchNorm2d(size), nn.ReLU()
+        self.head = nn.Conv2d(size, 2, 3)
+
+    def forward(self, x):
+        x = self.norm(self.conv(x))
+        n, c, h, w = x.shape
+        x = x.reshape(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        return self.head(self.act(x))
+
+
+def with_a_module(size):
+    conv, norm, head = nn.Conv2d(3, size, 3), nn.BatchNorm2d(size), nn.Conv2d(size, 2, 3)
+    return nn.Sequential(conv, norm, nn.ChannelShuffle(2), nn.ReLU(), head)
+
+
+@pytest.mark.parametrize("size", [4, 6])  # as many channels as rows, or not
+@pytest.mark.parametrize("net", [Shuffled, with_a_module])
+def test_a_norm_crosses_a_channel_shuffle(net, size):
+    shape = (2, 3, 8, 8)
+    net = zoo.randomize(net(size), 3).eval()
+    made, report = relucate.convert(net, AFTER, example=shape)
+    assert [site.status for site in report.sites] == ["done"]
+    x = torch.randn(shape)
+    torch.testing.assert_close(made(x), net(x))
+    rebuilt, report = relucate.rebuild(net, AFTER, example=shape)
+    assert [site.status for site in report.sites] == ["done"]
+    assert orders(rebuilt, shape) == [AFTER]

@@ -41,7 +41,7 @@ class Party:
     """A model, what runs it, its graph, and its name in messages.
 
     read: this model as it was read, or the model that it was written from; batch: how many examples
-    it gets at a time.
+    it gets at a time; order: which of its outputs is compared first, second, ...; () as they are.
     """
 
     read: ReadModel
@@ -49,14 +49,27 @@ class Party:
     graph: Graph
     title: str
     batch: int = _BATCH
+    order: tuple[int, ...] = ()
 
     def outputs(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the model's outputs at inference."""
         found = [self.read.outputs(self.model, batch) for batch in split(inputs, self.batch)]
-        return [
-            np.concatenate([np.atleast_1d(part) for part in parts])
-            for parts in zip(*found, strict=True)
-        ]
+        return self._ordered(
+            [
+                np.concatenate([np.atleast_1d(part) for part in parts])
+                for parts in zip(*found, strict=True)
+            ]
+        )
+
+    def _ordered(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        return [arrays[at] for at in self.order] if self.order else arrays
+
+    def ordered_as(self, other: Party) -> Party:
+        """Return this party with its outputs in the order of the other's, where names tell it."""
+        mine, theirs = (party.read.output_names() for party in (self, other))
+        if mine == theirs or sorted(mine) != sorted(theirs):
+            return self
+        return replace(self, order=tuple(mine.index(name) for name in theirs))
 
     def attempt(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray] | str:
         """Return the outputs, or why there are none."""
@@ -67,7 +80,7 @@ class Party:
 
     def in_double(self, inputs: Sequence[np.ndarray], each: Each) -> list[np.ndarray]:
         """Return the outputs computed in float64; `each` may exchange every layer's."""
-        return self.read.in_double(self.model, inputs, each)
+        return self._ordered(self.read.in_double(self.model, inputs, each))
 
 
 def runnable(party: Party, seed: int = 0) -> list[np.ndarray]:

@@ -21,7 +21,7 @@ from ..surgery.draft import Edit, SiteResult, plan_writable
 from ..surgery.fold import fold_graph
 from ..surgery.moments import measure
 from ..surgery.rebuild import rebuild_graph
-from ..surgery.sites import sites
+from ..surgery.sites import site_calls
 from ..surgery.verify import Certificate, check_finite
 from ..train.framework import ReadModel
 from .certify import NARROW, Party, certified, runnable, split
@@ -288,7 +288,8 @@ def verify(
     shapes = [[g.nodes[name].shape[1:] for name in g.inputs] for g in (one.graph, other.graph)]
     if shapes[0] != shapes[1]:
         raise InputError(f"the models take different inputs: {shapes[0]} and {shapes[1]}.")
-    parties = (Party(one, a, one.graph, "the first"), Party(other, b, other.graph, "the second"))
+    first = Party(one, a, one.graph, "the first")
+    parties = (first, Party(other, b, other.graph, "the second").ordered_as(first))
     arrays = (
         runnable(parties[0], seed) if inputs is None else arrays_for(one.graph, inputs, "inputs")
     )
@@ -367,8 +368,8 @@ def _written(read: ReadModel, graph: Graph, made: Any, report: TransformReport) 
             f"the result isn't returned: what was written can't be read again: {error} Please "
             "report this model."
         ) from error
-    planned = sorted(site.order for site in sites(graph))
-    written = sorted(site.order for site in sites(again))
+    planned = sorted(site.order for site in site_calls(graph))
+    written = sorted(site.order for site in site_calls(again))
     if planned != written:
         raise Refused(
             "the result isn't returned: its norms aren't where they were planned to be. "

@@ -144,7 +144,7 @@ _MOVING = f"{_AFFINE} moving_mean moving_variance"
 _RENORM = f"{_MOVING} moving_stddev renorm_mean renorm_stddev"
 _GROUPS = _BY_CHANNEL | {"groups": REQUIRED}
 _RMS = _BY_AXES | {"rms_scaling": False}  # Keras's, which divides by the standard deviation
-_LRN = {"size": REQUIRED, "alpha": 1e-4, "beta": 0.75, "bias": 1.0}
+_LRN = {"axis": -1, "size": REQUIRED, "alpha": 1e-4, "beta": 0.75, "bias": 1.0}
 _NORMS = [
     _op(
         "batch_norm",

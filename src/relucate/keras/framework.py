@@ -34,6 +34,7 @@ from .running import (
     full_float32,
     in_double,
     on_device,
+    output_names,
     outputs,
     place_of,
     precisions,
@@ -75,6 +76,9 @@ class _ReadModel:
 
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         return outputs(self._reading.function if self._is_source(model) else model, inputs)
+
+    def output_names(self) -> tuple[str, ...]:
+        return output_names(self._reading.function)
 
     def _is_source(self, model: Any) -> bool:
         return model is self._reading.model

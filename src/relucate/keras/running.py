@@ -87,6 +87,13 @@ def outputs(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[np.ndarray
     return [np.asarray(keras.ops.convert_to_numpy(x)) for x in keras.tree.flatten(found)]
 
 
+def output_names(model: keras.Model) -> tuple[str, ...]:
+    """Return the keys and places of a model's outputs, in the order of `outputs`."""
+    struct = getattr(model, "_outputs_struct", None)
+    found = keras.tree.flatten_with_path(struct) if keras.tree.is_nested(struct) else []
+    return tuple(".".join(map(str, path)) for path, _ in found)
+
+
 def title() -> str:
     """Return what computes, in words."""
     return f"Keras ({keras.config.backend()} backend)"

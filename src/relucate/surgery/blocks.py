@@ -13,12 +13,15 @@ from dataclasses import dataclass, replace
 
 from ..errors import InputError
 from ..graph import Graph, Node
+from ..graph.axes import axes_of_input
 from ..graph.functions import is_function
 from ..order import Order
 from .channels import Blocked
 from .draft import Draft
 from .paths import Paths, is_transparent
 from .sites import Site
+
+_Axes = tuple[frozenset[int], ...]
 
 
 @dataclass(frozen=True)
@@ -292,29 +295,38 @@ def settled(draft: Draft, node: Node, source: str) -> Node:
     rank, down = len(node.shape), _axes_above(draft.source, at, node.name)
     order = down and tuple(down.index(axis) for axis in range(rank) if axis in down)
     order = order or _axes_above(draft.source, node.name, at)
-    if order is None or len(order) != rank:
+    if order is None or len(order) != rank or order == tuple(range(rank)):
         return node  # no path, or a reshape: another rank is refused
     attrs = dict(node.attrs)
     if "axes" in attrs:
         attrs["axes"] = type(attrs["axes"])(order[axis % rank] for axis in attrs["axes"])
-    elif "axis" in attrs and order != tuple(range(rank)):
+    elif "axis" in attrs:
         attrs["axis"] = order[attrs["axis"] % rank]
     return replace(node, attrs=attrs)
 
 
 def _axes_above(graph: Graph, start: str, goal: str) -> tuple[int, ...] | None:
-    """Return which axis of the value `goal` each axis of `start` is, which is computed from it."""
-    queue = deque([(start, tuple(range(len(graph.nodes[start].shape))))])
+    """Return which axis of the value `goal` each axis of `start` is, which is computed from it.
+
+    None without a path, or where an axis is made of several, or is a part of one.
+    """
+    rank = len(graph.nodes[start].shape)
+    queue = deque([(start, tuple(frozenset({axis}) for axis in range(rank)))])
     seen = {start}
     while queue:
         name, axes = queue.popleft()
         if name == goal:
-            return axes
+            found = [axis for several in axes for axis in several]
+            return tuple(found) if len(set(found)) == len(found) == len(axes) else None
         node = graph.nodes[name]
-        if node.op == "permute":
-            order = (0, *node.attrs["dims"])
-            axes = tuple(order[axis] for axis in axes if axis < len(order))
-        fresh = [other for other in node.inputs if other not in seen]
-        seen.update(fresh)
-        queue.extend((other, axes) for other in fresh)
+        for other in node.inputs:
+            if other not in seen:
+                seen.add(other)
+                queue.append((other, _axes_of(node, graph.nodes[other], axes)))
     return None
+
+
+def _axes_of(node: Node, above: Node, axes: _Axes) -> _Axes:
+    """Return the axes of an input that these axes of a node's output are made of."""
+    here = axes_of_input(node, above.shape)
+    return tuple(frozenset[int]().union(*(here[axis] for axis in several)) for several in axes)

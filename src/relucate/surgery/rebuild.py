@@ -207,9 +207,9 @@ def _check_turn(draft: Draft, paths: Paths, site: Site, old: list[str]) -> None:
     check_act(graph, paths, site)
     linear = site.linears[0]
     front = paths.front(graph.nodes[linear]).name
-    for name in {front, linear}:
+    for name in (front, linear, act):
         if len(draft.sharing(draft.nodes[name])) > 1:
-            raise Blocked(f"'{graph.nodes[linear].layer}' is used more than once")
+            raise Blocked(f"'{graph.nodes[name].layer}' is used more than once")
     members = {act, front, linear, site.nodes[0]}
     first, last = (front, act) if old[0] == "linear" else (act, linear)
     if site.order.startswith("norm"):

@@ -260,9 +260,14 @@ def _of(op: str, x: np.ndarray, **attrs: bool) -> np.ndarray:
 
 
 def parts_of_one(graph: Graph, node: Node) -> Spelled | None:
-    """Return maxout, GLU or another product or extreme of parts of a value, if a node is one."""
+    """Return maxout, GLU or another product or extreme of parts of a value, if a node is one.
+
+    And the other way round: CReLU, a value and its negative, activated and side by side.
+    """
     if node.op == "reduce":
         return _largest_of_pieces(graph, node)
+    if node.inputs and (node.op == "concat" or node.kind == "act"):
+        return _side_by_side(graph, node)
     if node.op not in _PARTS or len(node.inputs) != 2 or len(set(node.inputs)) != 2:
         return None
     one, other = (_climb(graph, name) for name in node.inputs)
@@ -283,6 +288,33 @@ def _joined(node: Node, act: Node | None, parts: bool) -> str:
     if act is not None and node.op == "multiply":
         return "glu" if parts and act.op == "sigmoid" else f"x*{act.op}"
     return "maxout" if parts and act is None and node.op == "maximum" else node.op
+
+
+def _side_by_side(graph: Graph, node: Node) -> Spelled | None:
+    """Return one activation of several multiples of a value, side by side: CReLU and the like."""
+    joined = node if node.op == "concat" else graph.nodes[node.inputs[0]]
+    if joined.op != "concat" or len(set(joined.inputs)) < 2:
+        return None
+    ways = [_climb(graph, name) for name in joined.inputs]
+    goal = next((name for name in ways[0] if all(name in way for way in ways)), None)
+    if goal is None:
+        return None
+    parts = [way[: way.index(goal)] for way in ways]
+    acts = [[n for n in map(graph.nodes.get, part) if n and n.kind == "act"] for part in parts]
+    inside = tuple(dict.fromkeys(name for part in parts for name in part))
+    if joined is not node:
+        acts, inside = [[node, *found] for found in acts], (*inside, joined.name)
+    alone = all(len(graph.consumers[name]) == 1 for name in inside)
+    if not alone or set(inside) & set(graph.outputs) or any(len(found) != 1 for found in acts):
+        return None
+    if len({(found[0].op, *map(str, found[0].attrs.items())) for found in acts}) > 1:
+        return None
+    cut = any(graph.nodes[name].op == "slice" for name in inside)
+    return None if cut else Spelled(goal, inside, _name_side_by_side(acts[0][0]))
+
+
+def _name_side_by_side(act: Node) -> str:
+    return "crelu" if act.op == "relu" else act.op
 
 
 def _climb(graph: Graph, start: str) -> list[str]:

@@ -37,6 +37,7 @@ from .precision import float32
 from .reading.detached import unwrap
 from .reading.reader import read, read_with_modules, same_calls_in_training, unread
 from .running import (
+    check_it_runs,
     computed_in,
     device_of,
     export,
@@ -45,12 +46,14 @@ from .running import (
     other_batches,
     other_sizes,
     output_class,
+    output_names,
     outputs,
     takes_tokens,
     tapped,
 )
 from .side_by_side import side_by_side
 from .watching import WatchedLowered, gradients, watch
+from .writing.arguments import constants
 from .writing.copying import backward_hooks
 from .writing.functions import WithModules, with_modules
 from .writing.proving import Proof
@@ -102,6 +105,7 @@ class _ReadModel:
         source = self._with_modules(graph)
         graph = source.renamed(graph)
         made = write(graph, source.model, source.reading, fresh=fresh, init=init)
+        check_it_runs(made.module, self._model, self._example)
         if made.proof:
             self._written[made.module] = made.proof
         self._traced[made.module] = source.paths
@@ -123,6 +127,9 @@ class _ReadModel:
 
     def outputs(self, model: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         return outputs(model, inputs, self._example)
+
+    def output_names(self) -> tuple[str, ...]:
+        return output_names(self._model, self._example)
 
     def in_double(
         self,
@@ -197,6 +204,12 @@ class _ReadModel:
             found.append(
                 f"the example doesn't give {named}: only calls without were read, and only these "
                 "are sure to compute what is promised."
+            )
+        if own_class and (given := constants(unwrap(self._model), self._example)):
+            named = some([f"{name}={value!r}" for name, value in given.items()], 4)
+            found.append(
+                f"the example gives {named}: only calls with that were read, and only these are "
+                "sure to compute what is promised."
             )
         if places := self._reading.values_read:
             found.append(

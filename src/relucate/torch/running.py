@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..errors import InputError, Refused
+from ..errors import InputError, Refused, briefly
 from .archive import checked
 from .reading.detached import unwrap
 from .reading.exported import silent
@@ -78,6 +78,39 @@ def output_class(model: nn.Module, example: Any) -> type:
     with evaluating(model):
         args, kwargs = example_of(model, example)
         return type(model(*args, **kwargs))
+
+
+def output_names(model: nn.Module, example: Any) -> tuple[str, ...]:
+    """Return the keys and places of a module's outputs; () where a call on the example fails."""
+    try:
+        with evaluating(model):
+            args, kwargs = example_of(model, example)
+            found = pytree.tree_leaves_with_path(plain(model(*args, **kwargs)))
+    except Exception:  # whatever the user's forward raises
+        return ()
+    return tuple(".".join(map(_key, path)) for path, x in found if isinstance(x, Tensor))
+
+
+def _key(entry: Any) -> str:
+    return str(entry.idx if isinstance(entry, pytree.SequenceKey) else entry.key)
+
+
+def check_it_runs(made: nn.Module, source: nn.Module, example: Any) -> None:
+    """Check that what was written takes the example, as far as the source does.
+
+    Raises: Refused: it doesn't, with the reason.
+    """
+    try:
+        output_class(made, example)
+    except Exception as error:
+        try:
+            output_class(source, example)
+        except Exception:
+            return
+        raise Refused(
+            f"the result isn't returned: it can't be run on the example: {briefly(error)} "
+            "Please report this model."
+        ) from error
 
 
 def in_double(

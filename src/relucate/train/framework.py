@@ -84,6 +84,13 @@ class ReadModel(Watchable, Protocol):
         """Return the outputs at inference of this model or of a written one."""
         ...
 
+    def output_names(self) -> tuple[str, ...]:
+        """Return where each output of this model is in what it returns; () if that isn't known.
+
+        The keys of dicts and the places in lists, such as `aux.0`.
+        """
+        ...
+
     def in_double(
         self,
         model: Any,

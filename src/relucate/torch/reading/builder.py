@@ -58,6 +58,7 @@ class Builder:
         self.bindings: dict[str, tuple[str | None, str]] = {}  # key -> name in state dict, layout
         self.derived_from: dict[str, frozenset[str]] = {}
         self.origins: dict[str, str] = {}  # node -> name in the traced program
+        self.types: dict[str, torch.dtype] = {}  # node -> the type of its value
         self._calls: dict[str, int] = {}
         self._labels: dict[tuple[str, int, str], int] = {}
         self._scope = Scope("", 0, False)
@@ -113,7 +114,7 @@ class Builder:
         if self._current is not None:
             self.origins[name] = self._current.results[0].name
         storage = inputs[0].storage if alias else self._storage()
-        kind = dtype or (inputs[0].dtype if inputs else torch.float32)
+        kind = self.types[name] = dtype or (inputs[0].dtype if inputs else torch.float32)
         made = Data(name, tuple(shape), kind, storage)
         return _merged(made, merged.lead, merged.merge) if merged else made
 
@@ -333,6 +334,10 @@ class Builder:
         """Say whether a tensor is a parameter of the model, or computed from some."""
         made_of = [self.view.tensor(name) for name in self._made_of(value)]
         return any(isinstance(source, torch.nn.Parameter) for source in made_of)
+
+    def is_stored(self, value: Tensor) -> bool:
+        """Say whether a tensor is in the model's state, or computed from what is."""
+        return bool(self._made_of(value))
 
     @property
     def called_as(self) -> str:

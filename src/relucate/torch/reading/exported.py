@@ -17,10 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .detached import View
 from .nested import plain
 from .program import Call, Program, Stopped
+from .steady import Steady
 from .targets import canonical
 
 
@@ -32,27 +34,51 @@ def export(
     Raises: Stopped (from what stopped it).
     """
     state = torch.get_rng_state()
+    watch = _Watch(view, is_leaf)
     try:
-        with warnings.catch_warnings(), silent(), torch.no_grad(), _plain_outputs(view.root):
+        with warnings.catch_warnings(), silent(), torch.no_grad(), watch.running():
             warnings.simplefilter("ignore")
             found = torch.export.export(view.root, tuple(args), dict(kwargs), strict=False)
     except Exception as error:
         raise Stopped(f"{type(error).__name__}: {error}") from error
     finally:
         torch.set_rng_state(state)
-    return _Builder(view, is_leaf, found).program
+    return _Builder(view, watch.is_whole, found).program
 
 
-@contextmanager
-def _plain_outputs(root: nn.Module) -> Iterator[None]:
-    """Let a module give dicts where it gives classes that torch.export doesn't know."""
-    own, forward = dict(vars(root)), root.forward
-    vars(root)["forward"] = wraps(forward)(lambda *args, **kwargs: plain(forward(*args, **kwargs)))
-    try:
-        yield
-    finally:
-        del vars(root)["forward"]
-        vars(root).update({"forward": own["forward"]} if "forward" in own else {})
+class _Watch:
+    """Finds the known modules that aren't called as they were when the forward began."""
+
+    def __init__(self, view: View, is_leaf: Callable[[str, nn.Module], bool]) -> None:
+        self._view, self._is_leaf = view, is_leaf
+        self._steady = Steady(view, is_leaf)
+
+    def is_whole(self, path: str, module: nn.Module) -> bool:
+        """Return whether a module stays whole."""
+        return self._is_leaf(path, module) and path not in self._steady.changed
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Watch the root's forward, and let it give dicts for classes that torch.export rejects."""
+        root, own, forward = self._view.root, dict(vars(self._view.root)), self._view.root.forward
+        # torch.export puts others in a module's place, which have its attributes.
+        paths = {id(vars(module)): path for path, module in self._view.modules.items()}
+
+        def begin(*args: Any, **kwargs: Any) -> Any:
+            self._steady = Steady(self._view, self._is_leaf)  # its tensors are torch.export's now
+            return plain(forward(*args, **kwargs))
+
+        def look(module: nn.Module, args: Any) -> None:
+            self._steady.whole(paths.get(id(vars(module)), ""), module)
+
+        vars(root)["forward"] = wraps(forward)(begin)
+        hook = register_module_forward_pre_hook(look)
+        try:
+            yield
+        finally:
+            hook.remove()
+            del vars(root)["forward"]
+            vars(root).update({"forward": own["forward"]} if "forward" in own else {})
 
 
 @contextmanager

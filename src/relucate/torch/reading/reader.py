@@ -19,19 +19,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ...errors import InputError, Refused
 from ...graph import Graph
 from ...graph.inference import Mismatch
+from ...phrases import some
 from ..lowering.lower import Binding
 from ..state import unchanged
 from .calls import FUNCTIONS
 from .detached import View, failing_call, materialized, unwrap
 from .exported import export
 from .modules import find, is_known_whole
-from .program import Program, Stopped
+from .program import Call, Program, Stopped
 from .recorded import record
 from .symbolic import trace
 from .translator import Translator
@@ -61,6 +62,8 @@ class Reading:
             them; the graph's nodes have them apart.
         called: the paths of the modules that were called as a whole, those of constants among them.
         values_read: the lines of the forward that read values of tensors.
+        changes: the tensors of the model that every call changes.
+        casts: the nodes whose values the forward casts to another type.
     """
 
     graph: Graph
@@ -76,6 +79,16 @@ class Reading:
     merged: Mapping[str, int] = field(default_factory=dict)
     called: frozenset[str] = frozenset()
     values_read: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    casts: frozenset[str] = frozenset()
+
+    @property
+    def not_retraced(self) -> str:
+        """Why the calls that were traced can't be made again in another module; "" if they can."""
+        if self.way != "fx":
+            return "torch.fx can't trace the forward of this model"
+        named = some([f"'{name}'" for name in self.changes])
+        return f"every call of this model changes {named}, in eval mode too" if named else ""
 
 
 def read(model: nn.Module, example: Any, *, leaves: Sequence[str] = ()) -> Graph:
@@ -150,6 +163,8 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
         translator.leads,
         frozenset(translator.called),
         tuple(dict.fromkeys(program.values_read)),
+        tuple(translator.changes),
+        frozenset(translator.casts),
     )
 
 
@@ -174,8 +189,15 @@ def _same_calls(model: nn.Module, example: Any, leaves: Sequence[str]) -> bool:
             program = trace(view, _leaf_test(view, frozenset(leaves)), (args, kwargs))
         except Stopped:
             return False
-        found.append([(call.target, call.module, call.owner) for call in program.calls])
+        calls = [call for call in program.calls if not _counts_batches(call)]
+        found.append([(call.target, call.module, call.owner) for call in calls])
     return found[0] == found[1]
+
+
+def _counts_batches(call: Call) -> bool:
+    """Return whether a call is what a batch norm's own forward does in training mode besides."""
+    counted = call.args[0] if call.args else None
+    return isinstance(counted, fx.Node) and str(counted.target).endswith("num_batches_tracked")
 
 
 def unread(reading: Reading, model: nn.Module) -> tuple[str, ...]:

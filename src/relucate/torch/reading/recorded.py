@@ -26,6 +26,7 @@ from ..state import unchanged
 from .detached import View
 from .nested import flat, map_nested, plain
 from .program import GUARD, MADE, Call, Program, Stopped
+from .steady import Steady
 from .targets import has_tag
 
 _OPERATORS = {"__getitem__": operator.getitem, "__setitem__": operator.setitem}
@@ -76,7 +77,7 @@ class _Recorder(TorchFunctionMode):
         self, view: View, is_leaf: Callable[[str, nn.Module], bool], known: frozenset[str]
     ) -> None:
         super().__init__()
-        self._view, self._is_leaf, self._known = view, is_leaf, known
+        self._view, self._steady, self._known = view, Steady(view, is_leaf), known
         self._graph = fx.Graph()
         self.program = Program("call", self._graph)
         self.readers: set[str] = set()
@@ -130,7 +131,7 @@ class _Recorder(TorchFunctionMode):
             path = self._view.paths.get(id(module))
             if self._whole or path is None or module is self._view.root:
                 return original(module, *args, **kwargs)
-            run = self._call_whole if self._is_leaf(path, module) else self._call_inside
+            run = self._call_whole if self._steady.whole(path, module) else self._call_inside
             return run(path, lambda: original(module, *args, **kwargs), args, kwargs)
 
         nn.Module.__call__ = call

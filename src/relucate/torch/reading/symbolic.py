@@ -8,28 +8,42 @@ condition. Called by `reader`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.proxy import ParameterProxy
+from torch.fx.proxy import ParameterProxy, TraceError
 from torch.utils import _pytree as pytree
 
-from .detached import View
+from ...errors import Refused
+from ...phrases import some
+from .constants import run_without_values
+from .detached import View, meta_copy
 from .program import Call, Program, Stopped
+from .steady import Steady
 from .targets import canonical
 
 IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "ipow", "imod", "imatmul")
 
 
 _CONSTANT = "_tensor_constant"  # how torch.fx calls the tensors that a forward makes
+_NUMBERS = (bool, int, float, str)
 _HELD = ("_parameters", "_buffers", "_modules", "_forward_hooks")
 
 
 class _Proxy(fx.Proxy):
-    """fx's stand-in records `x += y` as `x = x + y`; here what it does to x's memory is kept."""
+    """fx's stand-in records `x += y` as `x = x + y`; here what it does to x's memory is kept.
+
+    And a tensor's sizes can be counted (`*x.shape[2:]`).
+    """
+
+    tracer: Any
+
+    def __len__(self) -> int:
+        return self.tracer.count(self)
 
 
 def _in_place(name: str) -> Callable[..., Any]:
@@ -45,6 +59,15 @@ for _name in IN_PLACE:
     setattr(_Proxy, f"__{_name}__", _in_place(_name))
 
 
+class _Weight(ParameterProxy):
+    """A stand-in for a parameter or buffer, whose memory can't be exchanged unseen."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "data":
+            raise NameError(f"it sets the data of '{self.name}'")
+        super().__setattr__(name, value)
+
+
 class _Tracer(fx.Tracer):
     """Traces into what `is_leaf` doesn't name, and notes in whose forward each call is."""
 
@@ -54,10 +77,31 @@ class _Tracer(fx.Tracer):
         self, view: View, is_leaf: Callable[[str, nn.Module], bool], example: tuple[Any, Any]
     ) -> None:
         super().__init__(param_shapes_constant=True)
-        self._view, self._is_leaf, self._example = view, is_leaf, example
+        self._view, self._example = view, example
+        for path, module in view.modules.items():
+            self._prepare(path, module, is_leaf(path, module))
+        self._steady = Steady(view, is_leaf)
         self._owners: list[tuple[str, int]] = [("", 0)]
         self._counts: dict[str, int] = {}
         self._tensors: dict[str, fx.Proxy] = {}
+        self._values: dict[fx.Node, Any] = {}
+
+    def _prepare(self, path: str, module: nn.Module, known: bool) -> None:
+        """Let a known module stay whole if its `forward` is called, and no norm ask for a rank."""
+        if isinstance(module, torch.jit.ScriptModule):
+            return
+        if known:
+            vars(module)["forward"] = partial(self._forward, path, module, module.forward)
+        elif isinstance(module, nn.modules.batchnorm._NormBase):
+            vars(module)["_check_input_dim"] = _let_pass
+
+    def _forward(
+        self, path: str, module: nn.Module, forward: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        given = pytree.tree_leaves((args, kwargs))
+        if any(isinstance(x, fx.Proxy) for x in given) and self._steady.whole(path, module):
+            return self.create_proxy("call_module", path, args, kwargs)
+        return forward(*args, **kwargs)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -91,11 +135,47 @@ class _Tracer(fx.Tracer):
 
         return call, [self.root, *proxies]
 
+    def iter(self, obj: Any) -> Iterator[Any]:
+        return iter([obj[at] for at in range(self.count(obj))])
+
+    def count(self, proxy: fx.Proxy) -> int:
+        """Return how many sizes or parts a stand-in has.
+
+        Raises: TraceError: it is a tensor, or it isn't known.
+        """
+        for node in self.graph.nodes:
+            if node not in self._values:
+                self._values[node] = self._value(node)
+            if node is proxy.node:
+                break
+        value = self._values[proxy.node]
+        if not isinstance(value, (tuple, list)):
+            raise TraceError(f"the number of its parts decides ({proxy.node.name})")
+        return len(value)
+
+    def _value(self, node: fx.Node) -> Any:
+        """Return what a traced call gives for the example: tensors without values."""
+        if node.op == "placeholder":
+            tensors = [x for x in pytree.tree_leaves(self._example) if _is_tensor(x)]
+            return torch.empty_like(tensors[int(node.name.rpartition("_")[2])], device="meta")
+        if node.op == "get_attr":
+            return torch.empty_like(self._view.tensor(str(node.target)), device="meta")
+        args, kwargs = fx.map_arg((node.args, node.kwargs), self._values.__getitem__)
+        target: Any = node.target
+        if node.op == "call_module":
+            twin = meta_copy(self._view.modules[str(target)])
+            for module in twin.modules():
+                vars(module).pop("forward", None)  # which notes a call
+            target = twin.forward
+        return run_without_values(target, args, kwargs)
+
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         path = self._view.paths.get(id(m))
         if path is None:
+            if not any(isinstance(x, fx.Proxy) for x in pytree.tree_leaves((args, kwargs))):
+                return forward(*args, **kwargs)
             raise NameError(f"a {type(m).__name__} is made inside forward")
-        if self._is_leaf(path, m):
+        if self._steady.whole(path, m):
             return self.create_proxy("call_module", path, args, kwargs)
         count = self._counts.get(path, 0)
         self._counts[path] = count + 1
@@ -114,7 +194,7 @@ class _Tracer(fx.Tracer):
             shaped = (
                 attr_val if isinstance(attr_val, nn.Parameter) else nn.Parameter(attr_val, False)
             )
-            self._tensors[name] = ParameterProxy(self, node, name, shaped)
+            self._tensors[name] = _Weight(self, node, name, shaped)
         return self._tensors[name]
 
     def create_arg(self, a: Any) -> Any:
@@ -130,6 +210,10 @@ def _is_tensor(leaf: Any) -> bool:
     return isinstance(leaf, Tensor)
 
 
+def _let_pass(input: Any) -> None:
+    pass
+
+
 def trace(
     view: View, is_leaf: Callable[[str, nn.Module], bool], example: tuple[Any, Any]
 ) -> Program:
@@ -139,11 +223,58 @@ def trace(
     """
     if is_leaf("", view.root):
         return _one_call(view, example)
-    tracer = _Tracer(view, is_leaf, example)
+    program, changes = _traced(view, is_leaf, example, {})
+    if changes:
+        _check_repeats(program, lambda given: _traced(view, is_leaf, example, given), changes)
+    return program
+
+
+_Changes = dict[tuple[str, str], Any]  # path and name of an attribute -> its value
+
+
+def _check_repeats(
+    first: Program, again: Callable[[_Changes], tuple[Program, _Changes]], changes: _Changes
+) -> None:
+    """Check that later calls do what the first one does, although it sets numbers and texts.
+
+    What differs in the second call alone was prepared by the first.
+    Raises: Refused.
+    """
+    second, more = again(changes)
+    if not more or _is_alike(first, second):
+        return
+    third, _ = again({**changes, **more})
+    if not _is_alike(second, third):
+        named = some(f"'{path}.{name}'" if path else f"'{name}'" for path, name in more)
+        raise Refused(
+            f"what the model's forward does depends on {named}, which every call changes: what a "
+            "later call does can't be told from one."
+        )
+
+
+def _is_alike(one: Program, other: Program) -> bool:
+    found = [
+        [(c.target, c.module, c.owner, str((c.args, c.kwargs))) for c in each.calls]
+        for each in (one, other)
+    ]
+    return found[0] == found[1]
+
+
+def _traced(
+    view: View,
+    is_leaf: Callable[[str, nn.Module], bool],
+    example: tuple[Any, Any],
+    given: _Changes,
+) -> tuple[Program, _Changes]:
+    """Return the program of a call with some attributes, and the plain attributes that it sets."""
     numbers, before = torch.get_rng_state(), _Snapshot(view)
+    for (path, name), value in given.items():
+        vars(view.modules[path])[name] = value
+    tracer = _Tracer(view, is_leaf, example)
     try:
         with torch.no_grad():
             graph = tracer.trace(view.root)
+        plain = before.plain_changes(given)
     except Exception as error:
         raise Stopped(f"{type(error).__name__}: {error}") from error
     finally:
@@ -157,7 +288,7 @@ def trace(
     made = {name: x for x, name in tracer.tensor_attrs.items() if name.startswith(_CONSTANT)}
     program = _program(view, graph, made)
     program.changed = changed
-    return program
+    return program, plain
 
 
 class _Snapshot:
@@ -167,6 +298,17 @@ class _Snapshot:
         plain = {p: m for p, m in view.modules.items() if not isinstance(m, torch.jit.ScriptModule)}
         self._attributes = [(m, path, dict(vars(m))) for path, m in plain.items()]
         self._held = [(m, {k: dict(vars(m)[k]) for k in _HELD}) for m in plain.values()]
+
+    def plain_changes(self, given: _Changes) -> _Changes:
+        """Return the numbers and texts that aren't what they were, or what was given."""
+        return {
+            (path, name): vars(module)[name]
+            for module, path, attributes in self._attributes
+            for name, value in attributes.items()
+            if isinstance(value, _NUMBERS)
+            and isinstance(vars(module).get(name), _NUMBERS)
+            and vars(module)[name] != given.get((path, name), value)
+        }
 
     def put_back(self) -> list[str]:
         """Undo all changes; return the names of the buffers that were set."""

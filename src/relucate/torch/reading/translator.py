@@ -54,6 +54,7 @@ class Translator(Builder):
         super().__init__(view, batch, kept)
         self._modules, self._functions = modules, functions
         self.obstacles: list[str] = []
+        self.changes: dict[str, None] = {}  # tensors of the model that every call changes
         self._env: dict[fx.Node, Any] = {}
         self._stored: dict[int, list[fx.Node]] = {}  # storage -> names that may share it
         self._stale: dict[fx.Node, Callable[[], Data]] = {}  # -> its value, changed by a view
@@ -62,6 +63,7 @@ class Translator(Builder):
         # For who writes the model back: traced name -> node, at each call and when it was made.
         self.reads: dict[str, dict[str, str]] = {}
         self.bound: dict[str, str] = {}
+        self.casts: set[str] = set()  # nodes whose values are cast to another type
         self.leads: dict[str, int] = {}  # traced names of tensors -> leading axes merged in them
 
     # The program.
@@ -106,7 +108,7 @@ class Translator(Builder):
 
     def _input(self, name: str, tensor: Tensor) -> Data:
         node = Node(name, "input", (), self._public(tuple(tensor.shape)), name)
-        self.nodes[name] = node
+        self.nodes[name], self.types[name] = node, tensor.dtype
         return Data(name, tuple(tensor.shape), tensor.dtype, self._storage())
 
     def _run(self, call: Call) -> None:
@@ -170,6 +172,8 @@ class Translator(Builder):
             self.bound.setdefault(node.name, value.name)
             if value.lead:
                 self.leads[node.name] = len(value.lead)
+            if self.types.get(value.name, value.dtype) != value.dtype:
+                self.casts.add(value.name)
 
     # Calls.
 
@@ -187,6 +191,7 @@ class Translator(Builder):
                 return self._module_of_constants(module, args, kwargs)
             if handler is None:
                 return self.opaque(type(module).__name__, _why(module), [args, kwargs], module)
+            self._check_unchanged(module)
             if not _fits(handler, (self, module, *args), kwargs):
                 raise Unknown("called with extra arguments")
             value = handler(self, module, *args, **kwargs)
@@ -197,6 +202,15 @@ class Translator(Builder):
             return self.opaque(type(module).__name__, str(error), [args, kwargs], module)
         finally:
             self._scope = outer
+
+    def _check_unchanged(self, module: nn.Module) -> None:
+        """Check that the forward didn't change a module's tensors before this call.
+
+        Raises: Unknown.
+        """
+        for tensor in (*module.parameters(), *module.buffers()):
+            if (name := self.view.names.get(id(tensor))) in self.changes:
+                raise Unknown(f"every call of the model changes '{name}'")
 
     def _function(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name, in_place = canonical(call.target, kwargs)
@@ -285,6 +299,7 @@ class Translator(Builder):
         return value
 
     def _note_change(self, name: str) -> None:
+        self.changes[name] = None
         self.obstacles.append(f"every call changes '{name}', in eval mode too")
 
     def _changed(self, target: Any, value: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -100,6 +101,12 @@ def _check(path: str, module: nn.Module) -> None:
                 raise Refused(
                     "the model comes from torch.export, which keeps what it does at inference "
                     "only: give the module that was exported."
+                )
+            if isinstance(hook, prune.BasePruningMethod):
+                name = hook._tensor_name
+                raise Refused(
+                    f"{where} is pruned: a hook computes its {name} from {name}_orig and a mask. "
+                    f"Make that permanent first: torch.nn.utils.prune.remove(module, '{name}')."
                 )
             if not isinstance(hook, OWN_HOOKS) and not only_records(hook):
                 raise Refused(

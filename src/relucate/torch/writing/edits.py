@@ -20,6 +20,7 @@ from ..modules import FixedAffine, FixedOffset, TokenBatchNorm
 from ..reading.reader import Reading
 from ..reading.symbolic import is_output_class
 from ..reading.targets import canonical
+from .arguments import add_arguments
 from .copying import copied
 from .exchanging import Exchange
 from .keeping import keep
@@ -171,9 +172,9 @@ class Edits:
     def retraced(self) -> nn.Module:
         """Return a GraphModule: the traced calls again, with the edits among them."""
         traced_inputs = [n for n in self.reading.traced.nodes if n.op == "placeholder"]
-        for name, old in zip(self.new.inputs, traced_inputs, strict=True):
-            label = name if name.isidentifier() else old.name
-            self._values[name] = self._copied[old] = self._building.placeholder(label)
+        given = add_arguments(self._building, self.whole, self.reading.example)
+        for name, old, tensor in zip(self.new.inputs, traced_inputs, given, strict=True):
+            self._values[name] = self._copied[old] = tensor
         for node in self.new:  # in order; what is inside of a call comes with that call
             if node.name in self.holders or node.name not in self.old.nodes:
                 self._value(node.name)

@@ -46,6 +46,21 @@ def unfit(graph: Graph, whole: nn.Module, reading: Reading) -> dict[str, str]:
     }
 
 
+def across_casts(graph: Graph, reading: Reading) -> dict[str, str]:
+    """Return the nodes of a retraced model that would read values of another type, and why.
+
+    A cast is no node: who reads another value than before reads it as it is.
+    """
+    found = {}
+    for node in graph:
+        old = reading.graph.nodes.get(node.name)
+        if old is None or old.inputs == node.inputs:
+            continue
+        if cast := reading.casts.intersection(old.inputs + node.inputs):
+            found[node.name] = f"the forward casts the values of '{min(cast)}' to another type"
+    return found
+
+
 def _why(
     node: Node, graph: Graph, whole: nn.Module, reading: Reading, traced: Mapping[str, fx.Node]
 ) -> str:

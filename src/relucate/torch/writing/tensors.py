@@ -142,15 +142,20 @@ def _check_computed(module: nn.Module, node: Node, name: str, shape: tuple[int, 
 
 def refit_slopes(module: nn.Module, node: Node, graph: Graph) -> None:
     """Give a PReLU that now reads other channels a slope for each, as it starts."""
-    channels = node.shape[1] or 0
-    if graph.tensors[node.arrays["alpha"]].size in (1, channels):
+    if not slopes_start_anew(node, graph):
         return
+    channels = node.shape[1] or 0
     if not isinstance(module, nn.PReLU):
         raise Refused(f"'{node.layer}' ({type(module).__name__}) can't take {channels} channels.")
     before = module.weight
     slopes = torch.full((channels,), module.init, dtype=before.dtype, device=before.device)
     module.weight = nn.Parameter(slopes, requires_grad=before.requires_grad)
     module.num_parameters = channels
+
+
+def slopes_start_anew(node: Node, graph: Graph) -> bool:
+    """Return whether a PReLU reads another number of channels than it has slopes for."""
+    return graph.tensors[node.arrays["alpha"]].size not in (1, node.shape[1] or 0)
 
 
 def layout_of(node: Node, role: str) -> str:

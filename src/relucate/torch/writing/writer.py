@@ -22,7 +22,7 @@ from ..reading.reader import Reading
 from .copying import copy_modes
 from .edits import Edits
 from .exchanging import Exchange, exchange, norms_around, stuck_norms
-from .fitting import computed, unfit
+from .fitting import across_casts, computed, unfit
 from .fused import is_fused
 from .proving import Proof, prove
 from .resetting import Init, reset
@@ -80,10 +80,10 @@ def write(
                 reset(made, fresh, found.moved, init)
             paths = {names.get(name, name): path for name, path in edits.paths.items()}
             return Written(made, paths, proof)
-    if reading.way != "fx":
+    if reading.not_retraced:
         raise Refused(
-            "torch.fx can't trace the forward of this model, so that nothing can be put into it, "
-            f"and modules that change places can't do it ({why})."
+            f"{reading.not_retraced}, so that nothing can be put into it, and modules that change "
+            f"places can't do it ({why})."
         )
     edits = Edits(graph, whole, reading)
     made = edits.retraced()
@@ -127,7 +127,7 @@ def find_exchange(graph: Graph, whole: nn.Module, reading: Reading) -> Exchange:
         linear = graph.nodes[str(found.nodes[places[0]])].kind == "linear"
         if {layer, source} - held.keys() or names[id(held[layer])] > 1:
             failing.update(dict.fromkeys(places, "its module has several names"))
-        elif linear and reading.way == "fx":
+        elif linear and not reading.not_retraced:
             failing.update(dict.fromkeys(places, "a linear layer would change its name"))
     return replace(found, failing=failing)
 
@@ -140,7 +140,7 @@ def functions_moved(graph: Graph, whole: nn.Module, reading: Reading) -> set[str
 
     Of a model that torch.fx traces there are none: it is traced as a whole.
     """
-    if reading.way == "fx":
+    if not reading.not_retraced:
         return set()
     _, planned, seen = _with_units(graph, whole, reading)
     old = seen.graph
@@ -165,10 +165,11 @@ def unwritable(graph: Graph, model: nn.Module, reading: Reading) -> dict[str, st
     whole = unwrap(model)
     names, planned, seen = _with_units(graph, whole, reading)
     found = find_exchange(planned, whole, seen)
-    if reading.way == "fx":
+    if not reading.not_retraced:
         failing = computed(graph, reading)
-        failing |= unfit(graph, whole, reading) if found.failing else {}
+        if found.failing:
+            failing |= unfit(graph, whole, reading) | across_casts(graph, reading)
         return norms_around(failing, reading.graph, graph)
     stuck = stuck_norms(seen.graph, planned, found)
-    why = "torch.fx can't trace the forward of this model, and modules alone can't do it"
+    why = f"{reading.not_retraced}, and modules alone can't do it"
     return {names.get(norm, norm): f"{why} ({reason})" for norm, reason in stuck.items()}

@@ -104,6 +104,37 @@ def _full_like(t: Translator, input: Any, fill_value: Any, **named: Any) -> Data
     return element_by_element(t, "fill", [need_data(input), fill_value], named.get("dtype"))
 
 
+def _new(t: Translator, input: Any, size: Any, value: Any, kind: Any) -> Any:
+    """Return one number as a constant, or a tensor of the input's shape as a node.
+
+    Raises: Unknown: a tensor of another shape, which values may be put into.
+    """
+    x = need_data(input)
+    shape = tuple(size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size)
+    if shape == x.shape:
+        return element_by_element(t, "fill", [x, value], kind)
+    if any(not isinstance(n, int) or n != 1 for n in shape):
+        raise Unknown("a new tensor")
+    return torch.full(shape, value, dtype=kind or x.dtype, device=t.device)
+
+
+def _new_of(value: float) -> Handler:
+    def handler(t: Translator, input: Any, *size: Any, **named: Any) -> Any:
+        return _new(t, input, size or (named.get("size", ()),), value, named.get("dtype"))
+
+    return handler
+
+
+def _new_full(t: Translator, input: Any, size: Any, fill_value: Any, **named: Any) -> Any:
+    if number_in(t, fill_value) is None:
+        raise Unknown("a new tensor of a value that isn't a number")
+    return _new(t, input, (size,), number_in(t, fill_value), named.get("dtype"))
+
+
+def _new_tensor(t: Translator, input: Any, data: Any, **named: Any) -> Any:
+    return _new_full(t, input, (), data, **named)
+
+
 FUNCTIONS: dict[str, Handler] = {
     **{name: _of_one(name) for name in _ONE.split()},
     "absolute": _of_one("abs"),
@@ -119,4 +150,8 @@ FUNCTIONS: dict[str, Handler] = {
     "zeros_like": _like(0.0),
     "ones_like": _like(1.0),
     "full_like": _full_like,
+    "new_zeros": _new_of(0.0),
+    "new_ones": _new_of(1.0),
+    "new_full": _new_full,
+    "new_tensor": _new_tensor,
 }

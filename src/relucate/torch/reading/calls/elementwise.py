@@ -190,6 +190,9 @@ def combine(t: Translator, op: str, a: Any, b: Any) -> Data:
     if not isinstance(x, Data) or not x.dtype.is_floating_point:
         raise Unknown("arithmetic of integers")
     first = x is a
+    if isinstance(other, Tensor) and not t.is_stored(other):
+        number = number_in(t, other)
+        other = other if number is None else number
     if isinstance(other, Tensor):
         return _with_weights(t, op, x, other, first)
     if isinstance(other, bool) or not isinstance(other, (int, float)):

@@ -34,10 +34,24 @@ def _batch_norm(
     cudnn_enabled: bool = False,
 ) -> Data:
     x = need_data(input)
+    _check_rank(t, x, running_mean)
     weights = _state(weight, bias, running_mean, running_var)
     forced = True if training and running_mean is not None else None
     attrs = {"axis": 1, "epsilon": float(eps), "forced": forced}
     return t.emit("batch_norm", [x], attrs | _mode(t, running_mean, momentum), weights)
+
+
+def _check_rank(t: Translator, x: Data, running_mean: Any) -> None:
+    """Check what a batch norm checks in its own forward, which is let pass while it is traced.
+
+    Raises: Mismatch.
+    """
+    owner: Any = t.owner_of(running_mean)
+    if owner is not None and owner is t.view.modules[t.path] and hasattr(owner, "num_features"):
+        try:
+            type(owner)._check_input_dim(owner, torch.empty(x.shape, device="meta"))
+        except ValueError as error:
+            raise Mismatch(str(error)) from error
 
 
 def _mode(t: Translator, running_mean: Any, momentum: float | None) -> dict[str, Any]:
@@ -177,7 +191,7 @@ def _normalize(
 def _local_response_norm(
     t: Translator, input: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Data:
-    attrs = {"size": size, "alpha": alpha, "beta": beta, "bias": k}
+    attrs = {"axis": 1, "size": size, "alpha": alpha, "beta": beta, "bias": k}
     return t.emit("lrn", [need_data(input)], attrs)
 
 
@@ -204,5 +218,8 @@ MODULES: dict[type, Handler] = {
     AxisLayerNorm: _over_an_axis("layer_norm"),
     AxisRMSNorm: _over_an_axis("rms_norm"),
     nn.GroupNorm: module_as(_group_norm, "num_groups", "weight", "bias", "eps"),
-    nn.LocalResponseNorm: module_as(_local_response_norm, "size", "alpha", "beta", "k"),
+    **dict.fromkeys(
+        (nn.LocalResponseNorm, nn.CrossMapLRN2d),
+        module_as(_local_response_norm, "size", "alpha", "beta", "k"),
+    ),
 }
