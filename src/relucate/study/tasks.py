@@ -28,6 +28,7 @@ from ..train.run import OnEpoch, RunResult, RunSpec
 from ..train.task import CLASSIFICATION, Task
 from ..train.waiting import Ready, finished
 from ..train.watching import Watchable
+from ..version import __version__
 from .arms import Arm, Built, build_paired, initialise
 from .fingerprint import Behaviour, behaviour, examples, fingerprint
 from .norm_settings import described
@@ -184,7 +185,8 @@ def _look_at(
     built, paired = build_paired(source, arm, arms[:-1], 0, input_shape, classes)
     framework, model = built.framework, built.model
     framework.check(model, input_shape, classes, task, given.label_shape)
-    chosen = choose_engine(built, engine, task)
+    compiled = framework.is_compiled(model)
+    chosen = choose_engine(built, engine, task, compiled=compiled)
     behaves = behaviour(
         built, input_shape, classes, task=task, tokens=given.tokens, label_shape=given.label_shape
     )
@@ -206,7 +208,6 @@ def _look_at(
     own = framework.own_training(model)
     notes = [*paired.notes, built.note, _unused(own) if own else ""]
     kept = tuple(note for note in notes if note)
-    compiled = framework.is_compiled(model)
     return _Look(arm, framework, chosen, behaves, report, kept, _input_scaling(built), compiled)
 
 
@@ -277,10 +278,12 @@ def _one_engine(looked: list[_Look]) -> tuple[str, str]:
     return name, reason
 
 
-def choose_engine(built: Built, wanted: str, task: Task = CLASSIFICATION) -> tuple[str, str]:
+def choose_engine(
+    built: Built, wanted: str, task: Task = CLASSIFICATION, *, compiled: bool = False
+) -> tuple[str, str]:
     """Return the engine for one built arm, and the reason in words.
 
-    Args: wanted: one of `ENGINES`; task: what it is trained for.
+    Args: wanted: one of `ENGINES`; task: what it is trained for; compiled: by its builder.
     """
     own = built.framework
     if not own.lowers:
@@ -289,7 +292,6 @@ def choose_engine(built: Built, wanted: str, task: Task = CLASSIFICATION) -> tup
         return own.name, f"the builder returns a {own.noun}"
     if wanted == own.name:
         return own.name, _ASKED
-    compiled = own.is_compiled(built.model)
     if wanted == "auto" and compiled:
         return own.name, "the builder compiled the model: its own optimizer and loss are used"
     if not installed(HOST):
@@ -330,6 +332,8 @@ def _version(package: str) -> str | None:
 
     To find a distribution of another name, all that are installed have to be read.
     """
+    if package == "relucate":  # on the path alone, it has no distribution
+        return __version__
     with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
     for name in _TENSORFLOWS if package == "tensorflow" else _distributions().get(package, ()):
