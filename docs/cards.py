@@ -12,10 +12,15 @@ in src/relucate/records/own, never typed:
     <!-- /grid -->     for the star, and a column for each pattern; empty where no card is
     <!-- beside: caffenet-benchmark CaffeNet --><!-- /beside -->     what a publication found with a
                        network, beside our own studies of the same rows
+    <!-- published: before act=relu net!=MLP* tuned=True --><!-- /published -->     in how many of
+                       the published comparisons that fit before is ahead
+
 
 Several names or patterns may stand in a mark, and !PATTERN leaves cards out; the fields of a single
 card are before, after, none, difference, and numbers: the difference and its interval without
-words. The picture of all cards on CIFAR-10 is drawn again too. A test compares the pages.
+words. Those of published comparisons are before and after, in how many each is ahead; before-by and
+after-by, by how much; and spread, how many report one. The picture of all cards on CIFAR-10 is
+drawn again too. A test compares the pages.
 """
 
 from __future__ import annotations
@@ -41,7 +46,7 @@ PICTURE = ROOT / "docs" / "images" / "cards.svg"
 PICTURED = "cifar10-*"
 USUAL_SIZE = "10,000"  # of the training set of the studies in the picture
 _MARK = re.compile(
-    r"(<!-- (cards?|changes|grid|beside): ([^>]*?) -->)(.*?)(<!-- /\2 -->)", re.DOTALL
+    r"(<!-- (cards?|changes|grid|beside|published): ([^>]*?) -->)(.*?)(<!-- /\2 -->)", re.DOTALL
 )
 NO_BREAK = "\N{NO-BREAK SPACE}"
 _HEAD = "| network, data | activation | trained | before | after | after minus before | pairs | |"
@@ -95,6 +100,8 @@ def _between(kind: str, what: str) -> str:
         source, net = what.split()
         rows = (row for row in known() if (row.study.id, row.net) == (source, net))
         return _table(_BESIDE, map(_beside, rows))
+    if kind == "published":
+        return _published(*what.split())
     name, field = what.split()
     (row,) = results(name)
     if field == "numbers":
@@ -128,6 +135,36 @@ def _beside(row: Result) -> str:
     columns = [row.act, row.setting, *(scores.get(place, "") for place in ("none", *_PLACES))]
     columns += [_score(ours, place) if ours else "" for place in _PLACES]
     return f"| {' | '.join(columns)} | {_cell(ours) if ours else ''} |"
+
+
+def _published(field: str, *conditions: str) -> str:
+    """Return how often or by how much an order is ahead in publications, or how many give an sd.
+
+    Raises: ValueError: no published comparison fits.
+    """
+    published = (row for row in known() if not row.study.own and row.gain is not None)
+    rows = [row for row in published if all(_meets(row, word) for word in conditions)]
+    place, _, by = field.partition("-")
+    sign = {"before": -1, "after": 1, "spread": 0}[place]
+    ahead = [abs(row.gain or 0.0) for row in rows if sign * (row.gain or 0.0) > 0]
+    if not rows or (by and not ahead):
+        raise ValueError(f"no published comparison fits {field} {' '.join(conditions)}")
+    if by:
+        return " to ".join(dict.fromkeys(f"{size + 1e-9:.1f}" for size in (min(ahead), max(ahead))))
+    counted = ahead if sign else [row for row in rows if _has_spread(row)]
+    return f"{len(counted)} of {len(rows)}"
+
+
+def _meets(row: Result, condition: str) -> bool:
+    """Return whether a row fits `field=pattern,pattern`, or with != whether it doesn't."""
+    name, _, patterns = condition.partition("=")
+    found = str(getattr(row, name.removesuffix("!")))
+    fits = any(fnmatch(found, pattern) for pattern in patterns.split(","))
+    return fits != name.endswith("!")
+
+
+def _has_spread(row: Result) -> bool:
+    return any("sd" in score for score in row.scores.values())
 
 
 def _cell(row: Result) -> str:
@@ -238,8 +275,8 @@ def _differing(row: Result, reference: Result) -> list[str]:
 
 
 def digest() -> str:
-    """Return what identifies the numbers in the picture."""
-    numbers = [[row.study.id, row.difference, row.interval] for row in _pictured()]
+    """Return what identifies the rows of the picture."""
+    numbers = [[_label(row), row.difference, row.interval] for row in _pictured()]
     return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()[:16]
 
 
@@ -279,6 +316,8 @@ def _label(row: Result) -> str:
     words += [f"{2 + len(others)} orders"] if others else []
     size = row.data.partition(", ")[2].removesuffix(" examples")
     words += [] if size == USUAL_SIZE else [f"{size} images"]
+    usual_start = row.net != "caffenet" or "initialization" in row.setting
+    words += [] if usual_start else ["without initialization lsuv"]
     return f"{row.net}, {row.act}, {', '.join(words)} ({row.runs})"
 
 

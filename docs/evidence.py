@@ -10,12 +10,21 @@ import relucate
 
 BEFORE, AFTER = "#0072b2", "#d55e00"  # Okabe and Ito's blue and vermilion
 ROWS = {  # label: which results
-    "ReLU, each order tuned": lambda r: r["act"] == "relu" and r["tuned"],
-    "ReLU, one recipe for both": lambda r: r["act"] == "relu" and not r["tuned"],
+    "ReLU conv net, each order tuned": lambda r: relu(r) and r["tuned"],
+    "ReLU conv net, one recipe for both": lambda r: relu(r) and not (r["tuned"] or dense(r)),
+    "ReLU dense net, one recipe for both": lambda r: relu(r) and dense(r),
     "PReLU, at most 30 epochs": lambda r: r["act"] == "prelu",
     "tanh, LeCun tanh, softsign": lambda r: r["act"] in ("tanh", "lecun_tanh", "softsign"),
 }
 TARGET = Path(__file__).parent / "images" / "evidence.svg"
+
+
+def relu(result):
+    return result["act"] == "relu"
+
+
+def dense(result):
+    return result["net"].startswith("MLP")
 
 
 def compared():
@@ -28,7 +37,7 @@ def compared():
 
 def draw(rows):
     """A dot for each comparison: filled for several runs, hollow for one."""
-    figure = Figure(figsize=(9, 3.0), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(9, 3.4), layout="constrained", facecolor="white")
     axes = figure.subplots()
     axes.axvline(0, color="black", linewidth=0.9)
     for height, results in enumerate(reversed(rows.values())):

@@ -1,6 +1,7 @@
 """The pages show what the cards say, and every card can be repeated."""
 
 import importlib.util
+import json
 import re
 import shlex
 import sys
@@ -14,6 +15,7 @@ from scipy import stats
 from relucate.records import known
 from relucate.records.results import Result, Study
 from relucate.stats.spending import critical_value
+from relucate.train.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,6 +35,11 @@ def test_pages_and_picture_are_those_of_the_cards():
     assert not list(cards.stale()), "run: python docs/cards.py"
 
 
+def test_no_two_rows_of_the_picture_have_one_label():
+    labels = [cards._label(row) for row in cards._pictured()]
+    assert sorted(set(labels)) == sorted(labels)
+
+
 def test_a_changed_number_is_seen():
     name = next(iter(OWN))
     page = cards.rendered(f"It is <!-- card: {name} difference --><!-- /card -->.")
@@ -43,7 +50,7 @@ def test_a_changed_number_is_seen():
 
 
 def test_every_card_is_in_a_table_of_the_page():
-    page = (ROOT / "docs" / "before-or-after.md").read_text()
+    page = (ROOT / "docs" / "measurements.md").read_text()
     tables = re.findall(r"<!-- cards: ([^>]*?) -->", page)
     shown = {row.study.id for patterns in tables for row in cards.results(patterns)}
     assert shown == set(OWN)
@@ -65,6 +72,17 @@ def test_a_card_says_how_to_repeat_it(name):
     words = shlex.split(OWN[name].study.source)
     assert words[:2] == ["relucate", "compare"]
     assert not any("/tmp" in word or word.startswith("/") for word in words)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_card_says_what_is_unusual_in_its_recipe(name):
+    path = ROOT / "src" / "relucate" / "records" / "own" / f"{name}.json"
+    made = json.loads(path.read_text())["made"]["recipe"]
+    usual = Recipe(optimizer=made["optimizer"]).to_dict()
+    said = OWN[name].setting.split(", ")
+    for key in ("lr", "schedule", "label_smoothing", "initialization"):
+        if made.get(key, usual.get(key)) != usual.get(key):
+            assert any(word.startswith(f"{key.replace('_', ' ')} ") for word in said), key
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -160,6 +178,38 @@ def test_published_rows_stand_beside_our_own():
     assert f"| {ours.difference:+.2f} ({ours.interval[0]:+.2f}" in line
     (line,) = [row for row in page.splitlines() if row.startswith("| none | no scale and shift")]
     assert line.endswith("| +0.00 |")  # without an activation both orders are one network
+
+
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        ("before act=relu tuned=True", "1 of 2"),
+        ("after act=relu net!=MLP*", "2 of 2"),
+        ("before-by act=relu", "0.7"),
+        ("after-by act=relu,tanh", "0.3 to 4.0"),
+        ("spread act=relu", "1 of 3"),
+    ],
+)
+def test_published_comparisons_are_counted(monkeypatch, mark, said):
+    rows = [published(-0.65, net="MLP", tuned=True), published(0.3), published(2.0, tuned=True)]
+    rows[1].scores["linear-norm-act"]["sd"] = 0.1
+    others = [published(4.0, act="tanh"), study_of([9.0, 9.5, 10.0])]
+    monkeypatch.setattr(cards, "known", lambda: [*rows, *others])
+    page = cards.rendered(f"<!-- published: {mark} --><!-- /published -->")
+    assert page == f"<!-- published: {mark} -->{said}<!-- /published -->"
+
+
+def published(difference, **given):
+    """Return the result of a publication that has after ahead by this difference."""
+    scores = {"linear-norm-act": {"value": 50.0}, "linear-act-norm": {"value": 50.0 + difference}}
+    own = study_of([1.0, 2.0, 3.0])
+    return replace(own, study=replace(own.study, own=False), scores=scores, **given)
+
+
+@pytest.mark.parametrize("mark", ["before act=no-such", "after-by act=sigmoid"])
+def test_a_publication_that_is_not_there_is_an_error(mark):
+    with pytest.raises(ValueError, match=mark):
+        cards.rendered(f"<!-- published: {mark} --><!-- /published -->")
 
 
 def test_a_card_without_an_interval_has_no_change():

@@ -58,14 +58,14 @@ def unknown(what: str, got: object, choices: Iterable[object]) -> InputError:
     """
     names = [str(choice) for choice in choices]
     near = _nearest(str(got), names)
-    hint = f" did you mean '{near}'?" if near else ""
-    return InputError(f"unknown {what} '{got}':{hint} Choose from: {', '.join(names)}.")
+    hint = f": did you mean '{near}'?" if near else "."
+    return InputError(f"unknown {what} '{got}'{hint} Choose from: {', '.join(names)}.")
 
 
 def _nearest(got: str, names: Sequence[str]) -> str | None:
     """Return the name most similar to `got`, ignoring case; a name that starts with it wins."""
     lowered = {name.lower(): name for name in names}
     longer = [name for name in lowered if len(got) > 2 and name.startswith(got.lower())]
-    cutoff = 0.0 if longer else 0.5
+    cutoff = 0.0 if longer else 0.6
     near = difflib.get_close_matches(got.lower(), longer or lowered, n=1, cutoff=cutoff)
     return lowered[near[0]] if near else None

@@ -45,7 +45,7 @@ class TestErrors:
             ({"jobs": -2}, "jobs.*-2"),
             ({"recipe": {"epoch": 3}}, "unknown training option 'epoch': did you mean 'epochs'"),
             ({"recipe": {"epochs": "3"}}, "epochs.*'3'"),
-            ({"recipe": "fast"}, "unknown recipe 'fast': Choose from: caffenet128"),
+            ({"recipe": "fast"}, "unknown recipe 'fast'. Choose from: caffenet128"),
             ({"recipe": {"batch_size": 1438}}, "1438 is larger than the 1437"),
             ({"model": "cn"}, "unknown model 'cn': did you mean 'cnn'"),
             ({"options": {"widht": 3}}, "'widht': did you mean 'width'"),

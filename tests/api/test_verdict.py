@@ -93,6 +93,56 @@ def test_other_names_of_columns():
     assert found.difference == study.difference
 
 
+RMSE = [
+    {"order": arm, "seed": seed, "rmse": score, "epoch": 12}
+    for arm, runs in {"before": [2.1, 2.3, 2.2], "after": [1.9, 2.0, 2.05]}.items()
+    for seed, score in enumerate(runs)
+]
+
+
+def test_the_columns_say_what_the_scores_are():
+    study = relucate.verdict(RMSE, margin=0.1)
+    document = study.to_dict()
+    assert document["metric"]["name"] == "RMSE"
+    assert [arm["label"] for arm in document["arms"]] == ["before", "after"]
+    assert study.difference["estimate"] == pytest.approx(-0.2166667)
+    named = relucate.verdict(RMSE, margin=0.1, score="rmse", arm="order", metric="RMSE")
+    assert named.difference == study.difference
+
+
+def test_a_column_of_metrics_says_it_if_all_rows_have_the_same():
+    rows = [{**row, "metric": "rmse"} for row in LONG]
+    assert relucate.verdict(rows, margin=0.1).to_dict()["metric"]["name"] == "RMSE"
+    rows[-1]["metric"] = "mae"
+    with pytest.raises(InputError, match=r"several\. rows has rmse, mae"):
+        relucate.verdict(rows, margin=0.1)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([{**row, "val_loss": 1.0} for row in RMSE], r"several\. rows has rmse, val_loss"),
+        ([{**row, "score": 1.0} for row in RMSE], "rows has the columns order, seed, rmse, epoch"),
+        ([{"seed": 0, "before": 1.0, "rmse": 2.0}], "rows has the columns seed, before, rmse"),
+        ({"before": [1.0, 2.0], "after": [1.0, 3.0]}, "name what the scores are: metric='mae'"),
+    ],
+)
+def test_without_a_clear_name_the_metric_must_be_given(scores, message):
+    with pytest.raises(InputError, match=message):
+        relucate.verdict(scores, margin=0.1)
+
+
+def test_two_columns_that_may_have_the_scores_are_refused():
+    rows = [{**row, "score": row["rmse"] + 1} for row in RMSE]
+    with pytest.raises(InputError, match="in the column 'score' or in 'rmse': name"):
+        relucate.verdict(rows, metric="rmse", margin=0.1)
+    means = [
+        relucate.verdict(rows, metric="rmse", margin=0.1, score=name).to_dict()["arms"][0]["mean"]
+        for name in ("rmse", "score")
+    ]
+    assert means == pytest.approx([2.2, 3.2])
+
+
 def test_the_reference_and_the_arms_are_chosen():
     scores = {**RUNS, "none": {seed: 3.0 + seed / 10 for seed in range(4)}}
     document = relucate.verdict(scores, against="none", **MAE).to_dict()
@@ -145,6 +195,18 @@ def test_accuracy_in_percent_is_refused_and_how_to_say_it():
     assert "0.5 %" in study.sentence
     shares = {arm: [score / 100 for score in runs] for arm, runs in percent.items()}
     assert relucate.verdict(shares, metric="accuracy").to_dict()["margin"] == 0.005
+
+
+@pytest.mark.parametrize("margin", [0.5, 1, 2.0])
+def test_a_margin_in_points_is_refused_for_a_fraction(margin):
+    scores = {"before": [0.9, 0.91, 0.92], "after": [0.91, 0.93, 0.93]}
+    with pytest.raises(InputError, match=f"a margin of {100 * margin:g} points would"):
+        relucate.verdict(scores, metric="accuracy", margin=margin)
+    with pytest.raises(InputError, match="an accuracy goes from 0 to 1, where half a point"):
+        relucate.compare("mlp", margin=margin)
+    assert relucate.verdict(scores, metric="accuracy", margin=0.4).verdict == "equivalent"
+    percent = {arm: [100 * x for x in runs] for arm, runs in scores.items()}
+    relucate.verdict(percent, metric="accuracy", unit="%", margin=margin)
 
 
 def test_a_metric_needs_a_margin_and_a_direction():

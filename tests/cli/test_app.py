@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -244,3 +245,27 @@ def test_a_layers_name_in_a_certificate_cannot_steer_the_terminal(tmp_path, monk
 def test_a_paragraph_of_the_help_is_as_wide_as_the_terminal():
     done = run("merge", "--help", env={**os.environ, "COLUMNS": "200"})
     assert "then shows the whole study. If one run has different results" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compare", "mlp", "--epochs", "x"], "'--epochs': expected a whole number, got 'x'."),
+        (["compare", "mlp", "--epochs", "3.5"], "'--epochs': expected a whole number, got '3.5'."),
+        (["compare", "mlp", "--lr", "fast"], "'--lr': expected a number, got 'fast'."),
+        (["evidence", "--format", "xml"], "'--format': 'xml' is not one of 'text', 'json'."),
+    ],
+)
+def test_a_wrong_value_is_named_in_plain_words(arguments, said, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("verb", ["", "evidence", "recipes", "compare"])
+def test_help_has_no_names_of_types(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([*verb.split(), "--help"])
+    out = capsys.readouterr().out
+    assert not re.search(r"<\w+>|\b(BOOL|TEXT|INTEGER|FLOAT)\b", out)

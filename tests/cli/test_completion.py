@@ -43,6 +43,12 @@ def completed(*words, code=""):
         (["compare", "--metric", "macro"], ["macro-F1"]),
         (["compare", "--data", "cifar100"], ["cifar100"]),
         (["evidence", "--act", "tan"], ["tanh"]),
+        (["evidence", "--act", "rr"], ["rrelu"]),
+        (["evidence", "--net", "V"], ["VGG16"]),
+        (["evidence", "--norm", "b"], ["batch"]),
+        (["evidence", "--task", "r"], ["regression"]),
+        (["evidence", "--data", "CIFAR-1"], ["CIFAR-10", "CIFAR-100"]),
+        (["recipes", "kim"], ["kim-vgg16"]),
         (["compare", "--recipe", "bn-paper"], ["bn-paper"]),
         (["data", "mn"], ["mnist"]),
         (["rules", "N10"], ["N101", "N102", "N103"]),
@@ -58,6 +64,7 @@ def test_no_framework_is_imported_for_it():
     assert completed("compare", "cn", code=code) == ["cnn"]
     assert not FRAMEWORKS & set(completed("compare", "--orders", "norm-linear-a", code=code))
     assert not FRAMEWORKS & set(completed("rules", "N", code=code))
+    assert not FRAMEWORKS & set(completed("evidence", "--act", "t", code=code))
     assert completed("compare", "--metric", "acc", code=code) == ["accuracy"]
 
 

@@ -95,7 +95,7 @@ WRONG = {
     "fewer cells": (TWO + "after,9\n", "line 10: expected 3 cells.*got 2"),
     "no header": (TWO.partition("\n")[2].replace("before", "0").replace("after", "1"), "must name"),
     "a column twice": (TWO.replace("seed", "arm", 1), "several columns called 'arm'"),
-    "no arm": (TWO.replace("arm", "order", 1), r"unknown column 'arm'.*--arm"),
+    "no arm": (TWO.replace("arm", "model", 1), r"unknown column 'arm'.*--arm"),
     "no seed": (TWO.replace("seed", "run", 1), r"unknown column 'seed'.*--seed"),
     "no score": (TWO.replace("score", "value", 1), r"unknown column 'score'.*--score"),
     "no metric": ("seed,score\n0,1\n1,2\n", r"unknown column 'arm'"),

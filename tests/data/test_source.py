@@ -90,7 +90,7 @@ def test_an_unknown_name_lists_all():
         load("cifar1", named={"cifar10": tuple, "mnist": tuple})
     assert str(caught.value) == (
         "unknown data set 'cifar1': did you mean 'cifar10'? "
-        "Choose from: digits, folder:PATH, npz:PATH, cifar10, mnist."
+        "Choose from: digits, folder:PATH, npz:PATH, FILE.py:NAME, cifar10, mnist."
     )
 
 

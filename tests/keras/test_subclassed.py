@@ -6,7 +6,7 @@ import pytest
 from keras import layers as kl
 
 import relucate
-from relucate.errors import Refused
+from relucate.errors import InputError, Refused
 from relucate.keras.reading.reader import read, read_with_calls
 
 from .test_tracing import Block, Stage
@@ -292,3 +292,18 @@ def test_an_output_that_depends_on_weights_alone_is_refused():
     net(np.zeros((2, 5), "float32"))
     with pytest.raises(Refused, match="does something else at inference"):
         relucate.audit(net)
+
+
+def test_a_shape_that_a_functional_model_does_not_take_is_refused():
+    model = keras.Sequential([keras.Input((8, 8, 3)), kl.Conv2D(4, 3), kl.BatchNormalization()])
+    for fits in ((2, 8, 8, 3), [1, 8, 8, 3], None):
+        assert len(relucate.audit(model, example=fits).sites) == 1
+    for other in ((2, 9, 8, 3), (2, 8, 8), (2, 3, 8, 8)):
+        with pytest.raises(
+            InputError, match=r"the input shape is \(.*\), but .* takes \(8, 8, 3\)"
+        ):
+            relucate.audit(model, example=other)
+    free = keras.Sequential([keras.Input((None, None, 3)), kl.Conv2D(4, 3)])
+    relucate.audit(free, example=(2, 16, 32, 3))
+    with pytest.raises(InputError, match="takes"):
+        relucate.audit(free, example=(2, 16, 32, 4))

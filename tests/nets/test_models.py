@@ -214,6 +214,8 @@ class TestFunction:
 
         def asks(order, shape, num_classes): pass
 
+        def trains(order, seed): return 0.5
+
         model = shaped((5,))
     """
 
@@ -240,6 +242,7 @@ class TestFunction:
         [
             ("needs", r"needs the arguments width, depth, act: give them as -O width=\.\.\. -O"),
             ("asks", r"as -O order=before -O shape='\[32,32,3\]' -O num_classes=10 \(options"),
+            ("trains", r"seed=\.\.\. .*trains by itself and returns its score is given by --run"),
             ("broken", r"'mine.py:broken' failed: KeyError: 'inside' \(line 15"),
             ("text", "is of type str; expected a function"),
             ("nothing", "'mine.py:nothing' returned None: return the model"),

@@ -89,6 +89,18 @@ def test_wrong_arms_are_refused(arms):
         compare("mlp", recipe={"epochs": 1, "arms": arms}, **QUICK)
 
 
+@pytest.mark.parametrize("name", ["caffenet128", "inception-small", "inception-small:small"])
+def test_a_recipe_without_its_images_says_what_to_give(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = recipe_named(name)
+    folder = recipe.data.removeprefix("folder:")
+    said = f"the recipe '{name}' looks for its images in the folder '{folder}'.*--data folder:PATH"
+    with pytest.raises(InputError, match=said):
+        compare(recipe=name, **QUICK)
+    (tmp_path / folder).mkdir()
+    assert recipe.source_of_data() == recipe.data
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", recipe_names())
 def test_the_small_version_trains(name):

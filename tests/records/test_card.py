@@ -82,6 +82,7 @@ def test_the_card_is_written_and_names_the_nets_own_activation(study, tmp_path):
     for place in (path, tmp_path):
         found = relucate.evidence(cards=place, act="relu").results
         assert found[0].study.id == "card"
+        assert [row.study.yours for row in found] == [True, *[False] * (len(found) - 1)]
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(InputError, match="no cards in"):

@@ -143,7 +143,7 @@ class TestOfAModel:
 def test_it_prints_and_is_plain_data():
     found = evidence(act="softsign")
     text = str(found)
-    assert "1 result from 1 source for act softsign." in text
+    assert "1 result for act softsign: 1 from 1 publication." in text
     assert "+5.83" in text
     assert "<table>" in found._repr_html_()
     assert found.to_dict()["schema"] == "relucate.evidence/1"

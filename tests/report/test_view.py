@@ -64,3 +64,14 @@ def test_comparisons_are_told_from_the_side_of_their_arm(make_study, same_in_all
 def test_a_small_margin_shows_its_digits(study):
     page = study_html({**study, "margin": 1e-5})
     assert page.count("±0.001") == 3
+
+
+def test_what_a_compiled_model_has_of_its_own_replaces_the_recipe_s(make_study):
+    study = make_study(2)
+    assert {"epochs", "optimizer", "lr"} <= dict(view.recipe(study)).keys()
+    study["engine"]["compiled"] = "Adam, learning rate 0.001"
+    rows = dict(view.recipe(study))
+    assert rows["the model's own"] == "Adam, learning rate 0.001"
+    assert "epochs" in rows
+    assert not {"optimizer", "lr", "weight decay", "schedule", "momentum"} & rows.keys()
+    assert "compiled" not in dict(view.engine(study))

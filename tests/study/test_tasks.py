@@ -21,7 +21,7 @@ from relucate.study.source import resolve
 from relucate.study.tasks import execute, inspect_arms, versions
 from relucate.study.vary import arms_from
 from relucate.train import Recipe, RunSpec
-from relucate.train.recipe import no_variance
+from relucate.train.recipe import OPTIMIZATION, no_variance
 from relucate.train.task import Classification
 
 SHAPE, CLASSES = (6, 6, 2), 4
@@ -135,6 +135,74 @@ class TestDevice:
     def test_the_keras_engine_takes_none(self):
         with pytest.raises(InputError, match="device 'cpu' needs the torch engine"):
             inspected(keras_net, "keras", device="cpu")
+
+
+class TestACompiledModel:
+    """Its own optimizer, rate and loss train it: what else is asked for must not be ignored."""
+
+    def looked(self, builder, recipe=None, **given):
+        given = {"engine": "auto", "device": "auto", "recipes": [[recipe or Recipe()]] * 2, **given}
+        return inspect_arms(resolve(builder), ARMS, SHAPE, CLASSES, **given)
+
+    def test_what_trains_it_is_said(self):
+        how = "Adam, learning rate 0.01, loss sparse_categorical_crossentropy"
+        assert self.looked(compiled_net).engine["compiled"] == how
+        assert "compiled" not in self.looked(keras_net, engine="keras").engine
+        assert "compiled" not in self.looked(compiled_net, engine="torch").engine
+
+    @pytest.mark.parametrize("engine", ["auto", "keras"])
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("lr", 0.3),
+            ("optimizer", "adamw"),
+            ("momentum", 0.5),
+            ("weight_decay", 0.0),
+            ("decay_all", True),
+            ("schedule", "cosine"),
+            ("label_smoothing", 0.1),
+            ("loss", "cross-entropy"),
+        ],
+    )
+    def test_what_it_would_not_use_is_refused(self, engine, name, value):
+        assert name in OPTIMIZATION
+        recipe = Recipe(**{name: value})
+        with pytest.raises(InputError, match=rf"{name} would have no effect on.*\(Adam, learning"):
+            self.looked(compiled_net, recipe, engine=engine)
+        self.looked(compiled_net, recipe, engine="torch")
+        self.looked(keras_net, recipe, engine="keras")
+
+    def test_what_it_uses_is_not(self):
+        self.looked(compiled_net, Recipe(epochs=3, batch_size=7, augment="flip", validation=0.2))
+
+    def test_rates_that_are_tried_are_refused(self):
+        rates = [Recipe(), Recipe(lr=0.03)]
+        with pytest.raises(InputError, match="lr would have no effect"):
+            self.looked(compiled_net, recipes=[rates] * 2)
+
+    @pytest.mark.parametrize("compiles", ["before", "after"])
+    def test_all_arms_or_none(self, compiles):
+        def some(order):
+            return (compiled_net if order == compiles else keras_net)(order)
+
+        with pytest.raises(InputError, match=r"compiles the model for '.*' and not for '.*': one"):
+            self.looked(some)
+        assert "compiled" not in self.looked(some, engine="torch").engine
+
+    def test_two_ways_are_noted(self):
+        def two(order):
+            model = keras_net(order)
+            rate = 0.01 if order == "before" else keras.optimizers.schedules.CosineDecay(0.1, 9)
+            model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy")
+            return model
+
+        found = self.looked(two)
+        each = found.engine["compiled"]
+        assert "SGD, learning rate 0.01, loss sparse" in each
+        assert "SGD, learning rate CosineDecay, loss sparse" in each
+        assert (
+            f"the arms are compiled differently ({each}), so that is compared, too" in found.notes
+        )
 
 
 class TestWhatAnEngineCannotDo:
@@ -256,7 +324,7 @@ class TestRecipesThatDoNotFit:
 
     @pytest.mark.parametrize("engine", ["auto", "keras"])
     def test_a_loss_that_the_engine_does_not_have(self, engine, data):
-        with pytest.raises(InputError, match="unknown training loss 'focal': Choose from: cross-"):
+        with pytest.raises(InputError, match=r"loss 'focal'\. Choose from: cross-"):
             self.inspected(keras_net, *[Recipe()] * 2, engine=engine, task=Focal(), data=data)
 
     def test_a_compiled_model_brings_its_own_loss(self, data):

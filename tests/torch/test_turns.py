@@ -199,6 +199,26 @@ class TestCapturedSteps:
         assert given == [0, 1, 2, 3, 4]
         assert ready()
 
+    @pytest.mark.parametrize("at_its_end", [False, True])
+    def test_so_does_a_run_that_is_dropped_while_it_waits(self, at_its_end):
+        given, may_go, turn = [], threading.Event(), Turn(torch.device("cpu"), tf32=False)
+
+        def step():
+            may_go.wait(10)
+            given.append(1)
+
+        with turn:
+            pace = Pace(turn, lambda: lambda: True)
+            chunks = pace.repeat(step, turns.CHUNK if at_its_end else 2 * turns.CHUNK)
+            if at_its_end:
+                assert list(chunks) == []
+                chunks = pace.end()
+            assert not next(chunks)()
+            chunks.close()
+            threading.Timer(0.05, may_go.set).start()
+            pace.settle()
+        assert len(given) == (1 if at_its_end else 2) * turns.CHUNK
+
     def test_runs_get_one_step_each_in_turn(self):
         given, begun, may_go = [], threading.Event(), threading.Event()
         turn = Turn(torch.device("cpu"), tf32=False)

@@ -81,9 +81,10 @@ def test_data_that_the_recipe_does_not_fit():
 
 
 def test_milestones_are_shares_of_the_training():
-    assert Recipe(milestones=(0.75, 0.25)).milestones == (0.25, 0.75)
+    assert Recipe(schedule="step", milestones=(0.75, 0.25)).milestones == (0.25, 0.75)
     assert "milestones" not in Recipe().to_dict()
-    assert Recipe.from_dict(Recipe(milestones=(0.1,)).to_dict()).milestones == (0.1,)
+    early = Recipe(schedule="step", milestones=(0.1,))
+    assert Recipe.from_dict(early.to_dict()).milestones == (0.1,)
     for wrong in ((), (0.5, 0.5), (1.0,), ("x",), 3):
         with pytest.raises(InputError, match="milestones"):
             Recipe(milestones=wrong)
@@ -92,3 +93,19 @@ def test_milestones_are_shares_of_the_training():
 def test_unbiased_needs_statistics():
     with pytest.raises(InputError, match="reestimate"):
         Recipe(unbiased=True, reestimate=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimizer": "adamw", "momentum": 0.5}, "momentum is of sgd: leave it out"),
+        ({"milestones": (0.3,)}, "milestones need schedule 'step', got 'onecycle'"),
+        ({"schedule": "cosine", "milestones": (0.3, 0.6)}, "milestones need schedule 'step', got"),
+        ({"unbiased": True, "reestimate": 0}, "unbiased needs re-estimated statistics"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        Recipe(**values)
+    Recipe(optimizer="adamw", momentum=0.9, milestones=(0.5, 0.75))
+    Recipe(schedule="step", milestones=(0.3,))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,19 @@ class EvidenceTable(Shown):
     results: the rows that fit; asked: what they were selected by.
     """
 
-    def __init__(self, results: list[Result], asked: dict[str, Any]) -> None:
-        self.results, self.asked = results, asked
+    def __init__(
+        self,
+        results: list[Result],
+        asked: dict[str, Any],
+        choices: Mapping[str, list[str]] | None = None,
+    ) -> None:
+        self.results, self.asked, self._choices = results, asked, choices or {}
 
     def _data(self) -> dict[str, Any]:
         return {
             "schema": "relucate.evidence/1",
             "asked": self.asked,
+            "choices": dict(self._choices),
             "summary": summary(self.results),
             "results": [result.to_dict() for result in self.results],
             "without_numbers": [study.to_dict() for study in without_numbers()],
@@ -88,14 +96,25 @@ def evidence(
     found = matching((*own, *known()), **asked)
     if not found and depth is None and asked.pop("depth", None):
         found = matching((*own, *known()), **asked)
-    return EvidenceTable(found, asked)
+    return EvidenceTable(found, asked, {} if found else _choices((*own, *known()), asked))
+
+
+def _choices(rows: Iterable[Result], asked: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return, for each name that no result has, the names that there are, without their sizes."""
+    rows = [row for row in rows if row.difference is not None]
+    missing = (name for name, value in asked.items() if not matching(rows, **{name: value}))
+    return {
+        name: sorted({str(getattr(row, name)).partition(", ")[0] for row in rows})
+        for name in missing
+    }
 
 
 def _cards(place: Path) -> list[Result]:
     paths = sorted(place.glob("*.json")) if place.is_dir() else [place]
     if not paths:
         raise InputError(f"there are no cards in '{place}': expected JSON files that --card wrote.")
-    return [row for path in paths for row in read_card(path)]
+    rows = (row for path in paths for row in read_card(path))
+    return [replace(row, study=replace(row.study, yours=True)) for row in rows]
 
 
 def _of_model(model: Any, example: Any) -> dict[str, Any]:

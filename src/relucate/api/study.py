@@ -17,8 +17,12 @@ from typing import Any
 
 from .. import nets
 from ..arguments import one_of, texts
+from ..backend import use_backend
 from ..data import Dataset, load
+from ..data.source import KINDS
 from ..errors import InputError
+from ..nets.user_code import load_data as user_data
+from ..nets.user_code import names_code
 from ..order import Order
 from ..stats.paired import is_number
 from ..stats.verdict import check_margin
@@ -97,8 +101,9 @@ def compare(
         model: a name from `relucate nets`, "file.py:build", "package.module:build", or a function
             that takes `order` and returns a Keras model or a torch module with logits at the end.
             None: "cnn".
-        data: "digits", "folder:PATH", "npz:PATH", a name of keras.datasets, a Dataset, or arrays
-            ((x_train, y_train), (x_test, y_test)). None: "digits".
+        data: "digits", "folder:PATH", "npz:PATH", a name of keras.datasets, "file.py:name" (a value
+            or a function), a Dataset, arrays ((x_train, y_train), (x_test, y_test)) or (x, y), or
+            (train, test) of torch.utils.data. None: "digits".
         run: your own training instead of model and data, for any task, metric and framework: a
             function, or its name as "file.py:train". It is called as train(order="before", seed=0),
             with the order as you wrote it, the options, and what varies, and returns the score: a
@@ -244,7 +249,7 @@ def _with_named_recipe(given: dict[str, Any]) -> dict[str, Any]:
     filled: dict[str, Any] = {}
     if given["data"] is None:
         size = {"size": int(named.size)} if named.size else {}
-        filled["data"] = load_data(named.data, **size)
+        filled["data"] = load_data(named.source_of_data(), **size)
     if named.fits(given["model"]):
         filled["model"] = named.net
         filled["options"] = {**named.options, **(given["options"] or {})}
@@ -367,10 +372,15 @@ def _orders(orders: Any) -> list[str]:
 
 
 def load_data(data: Any, **options: Any) -> Dataset:
-    """Return a Dataset from text, arrays or a Dataset; text may name one of keras.datasets."""
-    known = isinstance(data, str) and data != "digits" and ":" not in data
-    if not known:
+    """Return a Dataset from text, arrays or a Dataset; text may also name the user's code.
+
+    Names without a colon may be those of keras.datasets.
+    """
+    if not isinstance(data, str) or data == "digits" or data.startswith(KINDS):
         return load(data, **options)
+    if names_code(data):
+        use_backend()  # before the user's code imports Keras
+        return load(user_data(data), name=data, **options)
     from ..keras.datasets import NAMED
 
     return load(data, named=NAMED, **options)

@@ -13,8 +13,8 @@ from ..errors import InputError
 from ..phrases import count
 from ..stats.verdict import check_margin
 from ..study.given import verdict_document
-from ..study.score_rows import Columns, Scores, of_mapping, of_table
-from ..study.score_table import read
+from ..study.score_rows import Columns, Scores, named_by, of_mapping, of_table
+from ..study.score_table import Table, read
 from ..train.metric import Metric, metric_named
 from .finished import Study
 
@@ -22,7 +22,7 @@ from .finished import Study
 def verdict(
     scores: Any,
     *,
-    metric: str | Metric | Sequence[str | Metric],
+    metric: str | Metric | Sequence[str | Metric] | None = None,
     margin: float | Sequence[float | None] | None = None,
     lower_is_better: bool | None = None,
     unit: str | Sequence[str | None] | None = None,
@@ -50,6 +50,7 @@ def verdict(
             with columns for arm, seed and score, or a row per seed with a column for each arm.
         metric: name of the scores, or a `Metric`. A list of several gives one verdict each, which
             share the error; margin, unit, scale and worst are then lists with a value for each.
+            None: the one that a column of the table is called by, such as `mae`.
         margin: smallest difference that matters, in the metric's own unit. None: the metric's
             default, if it has one.
         lower_is_better: needed only for a metric whose name doesn't say it.
@@ -62,8 +63,8 @@ def verdict(
         looks: True if you looked at the result after every pair, and could have stopped: the
             intervals are wider (`stats.sequential`).
         level: coverage of the intervals, of all metrics and arms together.
-        arm, seed, score: names of a table's columns. score: one per metric; None: `score`, or the
-            metric's name.
+        arm, seed, score: names of a table's columns; `order` is taken if there is no `arm`. score:
+            one per metric; None: `score`, or the metric's name.
 
     Returns: a Study. With several metrics it is about the first, and `Study.metrics` has all.
     Raises: InputError: with what was expected, what came, and what to do.
@@ -73,14 +74,18 @@ def verdict(
     >>> study.verdict, study.winner, round(study.difference["estimate"], 2)
     ('better', 'after', -0.25)
     """
+    table = None if isinstance(scores, Mapping) else read(scores)
+    columns = Columns(arm, seed, _texts(score, "score") or (), _texts(arms, "arms"))
+    columns = columns if table is None else columns.of(table)
+    if metric is None:
+        metric = named_by(table, columns)
     asked = [metric] if isinstance(metric, (str, Metric)) else list(metric)
     metrics = _metrics(asked, lower_is_better, unit, scale, worst)
     margins = _for_each(margin, len(asked), "margin")
     for one in margins:
         if one is not None:
             check_margin(one)
-    columns = Columns(arm, seed, _texts(score, "score") or (), _texts(arms, "arms"))
-    found, origin = _read(scores, metrics, columns, paired)
+    found, origin = _found(scores, table, metrics, columns, paired)
     document = verdict_document(
         found,
         margins,
@@ -100,12 +105,11 @@ def verdict(
     return Study(document)
 
 
-def _read(
-    scores: Any, metrics: Sequence[Metric], columns: Columns, paired: bool
+def _found(
+    scores: Any, table: Table | None, metrics: Sequence[Metric], columns: Columns, paired: bool
 ) -> tuple[list[Scores], dict[str, Any]]:
     """Return the scores of each metric, and where they come from."""
-    if not isinstance(scores, Mapping):
-        table = read(scores)
+    if table is not None:
         origin = {"source": table.source, "rows": len(table.records)}
         found = of_table(table, metrics, columns, paired=paired)
         return found, {**origin, "fingerprint": table.fingerprint}

@@ -206,7 +206,11 @@ def _with_data_of(recipe: str | None, options: dict[str, Any]) -> dict[str, Any]
     if recipe is None or options["data"] is not None:
         return options
     named = recipe_named(recipe)
-    return {**options, "data": named.data, "size": options["size"] or named.size or None}
+    return {
+        **options,
+        "data": named.source_of_data(),
+        "size": options["size"] or named.size or None,
+    }
 
 
 def _recipe(own: _CommandOptions, options: dict[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,18 @@ def _rules() -> Iterable[str]:
     return sorted(RULES)
 
 
+def _known(field: str) -> Callable[[], Iterable[str]]:
+    """Return what lists the names that the results of `relucate evidence` have."""
+
+    def names() -> Iterable[str]:
+        from ..records import known
+
+        found = {str(getattr(row, field)).partition(",")[0] for row in known()}
+        return sorted(name for name in found if " " not in name)  # the shell would take two words
+
+    return names
+
+
 _NAMES: dict[str, Callable[[], Iterable[str]]] = {
     "model": _nets,
     "recipe": _recipes,
@@ -59,6 +71,7 @@ _NAMES: dict[str, Callable[[], Iterable[str]]] = {
     "norm": lambda: NORMS,
     "data": lambda: DATA_SETS,
     "task": lambda: TASKS,
+    **{f"known {field}": _known(field) for field in ("act", "net", "data", "task", "norm")},
     "tune": lambda: ["lr"],
     "engine": lambda: ["auto", "torch", "keras"],
     "device": lambda: ["auto", "cpu", "cuda"],

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .completion import completer
+from .options import SOURCES
 from .transforming import Model, Strategy, calibration, carry_out, transforms
 
 
@@ -24,8 +25,8 @@ def convert(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Training data (digits, folder:PATH, npz:PATH) to measure the statistics of the "
-            "moved norms on; without it they are neutral."
+            help="Training data to measure the statistics of the moved norms on; without it they "
+            f"are neutral: {SOURCES}"
         ),
     ] = None,
     images: Annotated[int, typer.Option(help="How many examples of --data are used.")] = 1024,

@@ -10,7 +10,7 @@ import typer
 
 from .completion import completer
 from .fields import options_of
-from .options import Format, ReadOptions, TextOrJson, read_data
+from .options import SOURCES, Format, ReadOptions, TextOrJson, read_data
 
 
 @options_of({ReadOptions: ""})
@@ -18,7 +18,7 @@ def data(
     source: Annotated[
         str,
         typer.Argument(
-            help="digits, folder:PATH, npz:PATH, cifar10, cifar100, mnist or fashion_mnist.",
+            help=SOURCES,
             autocompletion=completer("data"),
         ),
     ] = "digits",

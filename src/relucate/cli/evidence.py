@@ -15,16 +15,17 @@ from .options import Format, TextOrJson
 from .transforming import ModelOptions, load
 
 
+def _option(name: str, text: str) -> Any:
+    return typer.Option(help=text, autocompletion=completer(f"known {name}"))
+
+
 @options_of({ModelOptions: ""})
 def evidence(
-    act: Annotated[
-        str | None,
-        typer.Option(help="Activation, such as relu or tanh.", autocompletion=completer("act")),
-    ] = None,
-    net: Annotated[str | None, typer.Option(help="Part of a network's name, such as vgg.")] = None,
-    data: Annotated[str | None, typer.Option(help="Part of a data set's name.")] = None,
-    task: Annotated[str | None, typer.Option(help="Task, such as classification.")] = None,
-    norm: Annotated[str | None, typer.Option(help="Kind of norm, such as batch.")] = None,
+    act: Annotated[str | None, _option("act", "Activation, such as relu or tanh.")] = None,
+    net: Annotated[str | None, _option("net", "Part of a network's name, such as vgg.")] = None,
+    data: Annotated[str | None, _option("data", "Part of a data set's name.")] = None,
+    task: Annotated[str | None, _option("task", "Task, such as classification.")] = None,
+    norm: Annotated[str | None, _option("norm", "Kind of norm, such as batch.")] = None,
     depth: Annotated[
         int | None,
         typer.Option(help="Linear layers on the longest path: half to twice as many fit."),

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .completion import completer
 from .options import Format, TextOrJson
 
 
@@ -25,13 +26,19 @@ def nets(format: Format = TextOrJson.text) -> None:
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(help="Show everything of this one.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Show everything of this one.",
+            show_default=False,
+            autocompletion=completer("recipe"),
+        ),
     ] = None,
     format: Format = TextOrJson.text,
 ) -> None:
     """List published experiments as recipes, for `relucate compare --recipe NAME`.
 
-    NAME:small is a version that runs in seconds or minutes.
+    NAME:small is a version that runs in seconds or minutes. It shows that the recipe works; its
+    verdict is about a tiny net, not about the published result.
     """
     from ..nets import recipe_named, recipe_names
 

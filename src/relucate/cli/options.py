@@ -29,7 +29,10 @@ class TextOrJson(StrEnum):
 Format = Annotated[TextOrJson, typer.Option(help="text or json, on standard output.")]
 
 
-SOURCES = "digits, folder:PATH, npz:PATH, or cifar10, cifar100, mnist, fashion_mnist."
+SOURCES = (
+    "digits, folder:PATH, npz:PATH, FILE.py:NAME (a value or a function), or cifar10, cifar100, "
+    "mnist, fashion_mnist."
+)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,18 @@ def _named(kind: Any) -> str:
     return _NAMES[kind]
 
 
+def _expected(found: dict[str, Any]) -> str:
+    """Return what was expected and what came, from an error of pydantic, which typer parses with.
+
+    >>> _expected({"type": "int_parsing", "msg": "Input should be ...", "input": "x"})
+    "expected a whole number, got 'x'."
+    """
+    for kind, name in (("int", "a whole number"), ("float", "a number")):
+        if found["type"].startswith(kind):
+            return f"expected {name}, got {found['input']!r}."
+    return found["msg"].removeprefix("Value error, ")
+
+
 def _no_type(ctx: Any) -> None:
     """Return nothing: typer shows the type of an argument besides its name."""
 
@@ -57,14 +69,26 @@ def _no_type(ctx: Any) -> None:
 class _PlainHelp:
     """Help in paragraphs of the terminal's width, without types of --help and the arguments.
 
-    The arguments' descriptions say what they are.
+    The arguments' descriptions say what they are. A wrong value is named in its error.
     """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words of a command."""
+        try:
+            return super().parse_args(ctx, args)  # type: ignore[misc]
+        except Exception as error:
+            found = getattr(error.__cause__, "errors", list)()
+            if found and hasattr(error, "message"):
+                error.message = _expected(found[0])  # type: ignore[attr-defined]
+            raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help."""
         for parameter in self.params:  # type: ignore[attr-defined]
             if isinstance(parameter, TyperArgument):
                 parameter.display_type_rich = _no_type  # type: ignore[method-assign]
+            elif parameter.is_flag:  # those that typer adds, for completion
+                parameter.metavar = ""
         text = inspect.cleandoc(self.help or "")  # type: ignore[has-type]
         self.help = "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
         super().format_help(ctx, formatter)  # type: ignore[misc]

@@ -46,8 +46,6 @@ def verdict(
 
     given = given_values(VerdictOptions, options)
     asked = {name: value for name, value in given.items() if value != []}
-    if "metric" not in asked:
-        raise InputError("name what the scores are: --metric mae, --metric auc, ...")
     if out is not None and out.suffix not in {".html", ".json"}:
         raise InputError(f"--out must end in .html or .json, got '{out}'.")
     study = decide(scores, command=shlex.join(["relucate", *sys.argv[1:]]), **asked)

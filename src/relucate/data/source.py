@@ -15,11 +15,13 @@ from relucate.data import split
 from relucate.data.dataset import Dataset, make, make_split
 from relucate.data.digits import digits
 from relucate.data.folder import Progress, Size, load_folder
+from relucate.data.items import has_items, read_items
 from relucate.data.npz import load_npz
 from relucate.errors import InputError, unknown
 from relucate.train.tasks import TASKS
 
 _TABLES = {".csv", ".tsv", ".xlsx", ".parquet", ".json", ".jsonl"}
+KINDS = ("folder:", "npz:")  # what a path is marked with
 Loader = Callable[[], tuple]  # -> ((x_train, y_train), (x_test, y_test)[, class names])
 
 
@@ -35,11 +37,13 @@ def load(
     progress: Progress | None = None,
     named: Mapping[str, Loader] | None = None,
     task: str | None = None,
+    name: str = "arrays",
 ) -> Dataset:
     """Return the Dataset that `source` names or holds.
 
     Args:
-        source: a Dataset; arrays ((x_train, y_train), (x_test, y_test)) or (x, y); or text:
+        source: a Dataset; arrays ((x_train, y_train), (x_test, y_test)) or (x, y); (train, test) or
+            one data set of torch.utils.data, or another that gives (x, y) by number; or text:
             `digits`, `folder:PATH`, `npz:PATH`, or a name in `named`.
         size: for a folder: resize to (height, width), or to a square of this side.
         grayscale: for a folder: one channel for all files.
@@ -52,6 +56,7 @@ def load(
         named: more names, each with a function that returns
             ((x_train, y_train), (x_test, y_test)), with class names as an optional third item.
         task: a name in `train.tasks.TASKS` decides what the labels of arrays are; None: they do.
+        name: of data that has none, in tables.
 
     Raises:
         InputError: an unknown name, or data that can't be used.
@@ -82,7 +87,14 @@ def load(
         return _by_name(str(source), named or {})
     if isinstance(source, Dataset):
         return source
-    return _from_arrays(source, test_split, seed, task)
+    given, notes = _in_arrays(source, progress)
+    if not _is_two(given):
+        raise _no_data(given)
+    first, second = given
+    if _is_pair(first) and _is_pair(second):
+        return make(name, *first, *second, task=task, notes=notes)
+    cut: Any = {"test_split": test_split, "seed": seed, "say": True}
+    return make_split(name, first, second, task=task, notes=notes, **cut)
 
 
 def _by_name(name: str, named: Mapping[str, Loader]) -> Dataset:
@@ -101,7 +113,8 @@ def _by_name(name: str, named: Mapping[str, Loader]) -> Dataset:
                 "names and labels: make a folder for each class, of links, and give 'folder:PATH'."
             )
         raise InputError(f"'{name}' is a file; an .npz file of arrays is given as 'npz:{name}'.")
-    raise unknown("data set", name, ["digits", "folder:PATH", "npz:PATH", *named])
+    choices = ["digits", "folder:PATH", "npz:PATH", "FILE.py:NAME", *named]
+    raise unknown("data set", name, choices)
 
 
 def _from_loader(name: str, loader: Loader) -> Dataset:
@@ -110,19 +123,29 @@ def _from_loader(name: str, loader: Loader) -> Dataset:
     return make(name, x_train, y_train, x_test, y_test, names)
 
 
-def _from_arrays(source: Any, test_split: float, seed: int, task: str | None) -> Dataset:
-    if not isinstance(source, tuple | list) or len(source) != 2:
-        length = f" of {len(source)}" if isinstance(source, tuple | list) else ""
-        raise InputError(
-            f"data is a {type(source).__name__}{length}; expected a Dataset, a name, "
-            "((x_train, y_train), (x_test, y_test)) or (x, y). For a loader, a pipeline or several "
-            "inputs, train with your own function: compare(run=...)."
-        )
-    first, second = source
-    if _is_pair(first) and _is_pair(second):
-        return make("arrays", *first, *second, task=task)
-    return make_split(
-        "arrays", first, second, test_split=test_split, seed=seed, task=task, say=True
+def _in_arrays(source: Any, progress: Progress | None) -> tuple[Any, list[str]]:
+    """Return `source` with arrays in place of data sets that give examples, and notes on them."""
+    if has_items(source):
+        x, y, notes = read_items(source, progress)
+        return (x, y), notes
+    if _is_two(source) and all(map(has_items, source)):
+        (x, y, notes), (x_test, y_test, _) = (read_items(part, progress) for part in source)
+        return ((x, y), (x_test, y_test)), notes
+    return source, []
+
+
+def _is_two(source: Any) -> bool:
+    return isinstance(source, tuple | list) and len(source) == 2
+
+
+def _no_data(source: Any) -> InputError:
+    length = f" of {len(source)}" if isinstance(source, tuple | list) else ""
+    inside = " Of a loader, give its data set (loader.dataset)." * hasattr(source, "dataset")
+    return InputError(
+        f"data is a {type(source).__name__}{length}; expected a Dataset, a name, "
+        "((x_train, y_train), (x_test, y_test)) or (x, y), or the same of data sets that give "
+        f"examples by number, as in torch.utils.data.{inside} For a pipeline or several inputs, "
+        "train with your own function: compare(run=...)."
     )
 
 

@@ -177,8 +177,8 @@ class _Keras:
     def is_built(self, model: Any) -> bool:
         return model.built
 
-    def is_compiled(self, model: Any) -> bool:
-        return getattr(model, "compiled", False)
+    def compiled(self, model: Any) -> str:
+        return _own_optimizer(model) if getattr(model, "compiled", False) else ""
 
     def own_training(self, model: Any) -> tuple[str, ...]:
         return ()  # `fit` uses a model's own train_step, and such a model isn't lowered
@@ -374,6 +374,28 @@ def _compilation(model: Any) -> Any:
     if not getattr(model, "compiled", False):
         return None
     return _quietly(model.get_compile_config), getattr(model, "loss", None)
+
+
+def _own_optimizer(model: Any) -> str:
+    """Return how a model was compiled, in words."""
+    optimizer, loss = model.optimizer, getattr(model, "loss", None)
+    config = _quietly(optimizer.get_config) or {}
+    rate = config.get("learning_rate")
+    rate = rate.get("class_name") if isinstance(rate, Mapping) else rate
+    shown = f"{rate:g}" if isinstance(rate, float) else rate
+    words = [type(optimizer).__name__, f"learning rate {shown}" if rate else "", _loss_name(loss)]
+    return ", ".join(word for word in words if word)
+
+
+def _loss_name(loss: Any) -> str:
+    if loss is None:
+        return ""
+    name = loss if isinstance(loss, str) else getattr(loss, "name", None) or _name(loss)
+    return f"loss {name}"
+
+
+def _name(value: Any) -> str:
+    return getattr(value, "__name__", None) or type(value).__name__
 
 
 def _quietly(get: Any) -> Any:

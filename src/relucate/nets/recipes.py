@@ -64,6 +64,19 @@ class NamedRecipe:
         }
         return {**self.recipe, "arms": arms, **own}
 
+    def source_of_data(self) -> str:
+        """Return where the recipe's data are.
+
+        Raises: InputError: they are a folder that doesn't exist.
+        """
+        kind, _, folder = self.data.partition(":")
+        if kind == "folder" and not Path(folder).is_dir():
+            raise InputError(
+                f"the recipe '{self.name}' looks for its images in the folder '{folder}', which "
+                "does not exist: give your own with --data folder:PATH (in Python data=)."
+            )
+        return self.data
+
     def fits(self, model: Any) -> bool:
         """Return whether the recipe's own net is trained: its options and orders are for that."""
         return model is None or model == self.net

@@ -31,21 +31,59 @@ def path_part(text: str) -> Path | None:
     return Path(head).resolve() if head.endswith(".py") else None
 
 
+def names_code(text: str) -> bool:
+    """Return whether text is `file.py:name`, or `package.module:name` of a module that exists.
+
+    >>> names_code("data.py:load"), names_code("json.decoder:scanner"), names_code("folder:images")
+    (True, True, False)
+    """
+    if path_part(text) is not None:
+        return True
+    head, colon, name = text.partition(":")
+    if not colon or not all(part.isidentifier() for part in (*head.split("."), name)):
+        return False
+    _import_from_here()
+    top = head.partition(".")[0]
+    return top in sys.modules or importlib.util.find_spec(top) is not None
+
+
+def load_data(text: str) -> Any:
+    """Import `file.py:name` or `package.module:name` and return the data that it is or returns.
+
+    This runs the user's own code.
+    Raises: InputError: the function needs arguments, fails or returns None.
+    """
+    found = _named(text)
+    if not callable(found):
+        return found
+    missing = [p.name for p in parameters(found, text).values() if _is_needed(p)]
+    if missing:
+        raise InputError(
+            f"'{text}' needs the arguments {', '.join(missing)}: data are a value, or what a "
+            "function returns that needs none."
+        )
+    return _called(found, f"'{text}'", {}, "", "data")
+
+
 def load_callable(text: str) -> Callable[..., Any]:
     """Import `file.py:callable` or `package.module:callable` and return the callable.
 
     This runs the user's own code.
     """
+    found = _named(text)
+    if not callable(found):
+        kind = type(found).__name__
+        raise InputError(f"'{text}' is of type {kind}; expected a function.")
+    return found
+
+
+def _named(text: str) -> Any:
     head, _, name = text.rpartition(":")
     path = path_part(text)
     module = _import_file(path) if path is not None else _import_module(head)
     if not hasattr(module, name):
         raise unknown(f"function in {head}", name, _callables(module) or ["nothing callable"])
-    found = getattr(module, name)
-    if not callable(found):
-        kind = type(found).__name__
-        raise InputError(f"'{text}' is of type {kind}; expected a function.")
-    return found
+    return getattr(module, name)
 
 
 def import_user_module(text: str) -> Any:
@@ -172,6 +210,9 @@ def takes_all(taken: Mapping[str, inspect.Parameter]) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in taken.values())
 
 
+_OWN = " A function that trains by itself and returns its score is given by --run (run=)."
+
+
 def arguments(
     builder: Callable[..., Any], text: str, offered: Mapping[str, Any], options: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -195,7 +236,7 @@ def arguments(
         shown = " ".join(f"-O {name}={_SUCH_AS.get(known[name], '...')}" for name in missing)
         raise InputError(
             f"'{text}' needs the arguments {', '.join(missing)}: give them as {shown} (options="
-            "{...} in Python), or give them defaults."
+            f"{{...}} in Python), or give them defaults.{_OWN if 'seed' in missing else ''}"
         )
     return given
 
@@ -207,8 +248,14 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
 
 def call(builder: Callable[..., Any], what: str, given: Mapping[str, Any], when: str = "") -> Any:
     """Call a builder and return its model; what and when are for the message if it fails."""
+    return _called(builder, what, given, when, "model")
+
+
+def _called(
+    function: Callable[..., Any], what: str, given: Mapping[str, Any], when: str, wanted: str
+) -> Any:
     with reported(f"{what} failed{when}", but=RelucateError):  # from our blocks in the user's net
-        model = builder(**given)
-    if model is None:
-        raise InputError(f"{what} returned None{when}: return the model.")
-    return model
+        found = function(**given)
+    if found is None:
+        raise InputError(f"{what} returned None{when}: return the {wanted}.")
+    return found

@@ -25,7 +25,8 @@ _SCHEMAS = {"relucate.published/1", "relucate.card/1"}
 class Study:
     """Where results come from: a publication, or a study of our own.
 
-    checked: how far its numbers were checked against the source; own: made by `compare --card`.
+    checked: how far its numbers were checked against the source; own: made by `compare --card`;
+    yours: on a card that the user gave, not on one of this package.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Study:
     checked: str
     remark: str = ""
     own: bool = False
+    yours: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the source as JSON-ready data."""

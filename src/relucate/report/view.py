@@ -23,6 +23,7 @@ from relucate.report.facts import (
 )
 from relucate.report.numbers import MISSING, Units, duration, known, level_percent, plain, whole
 from relucate.train.metric import Metric
+from relucate.train.recipe import OPTIMIZATION
 
 
 def typographic(text: str) -> str:
@@ -66,7 +67,7 @@ def page(study: dict[str, Any]) -> dict[str, Any]:
         "pairs": pair_table(study),
         "runs": run_table(study),
         "facts": facts(study),
-        "recipe": flat(study["recipe"] or {}),
+        "recipe": recipe(study),
         "versions": flat(study["versions"]),
         "pairing": pairing(study),
         "engine": engine(study),
@@ -362,7 +363,14 @@ def _data_facts(data: dict[str, Any]) -> list[tuple[str, str]]:
 def engine(study: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the training engine and the reason for it as (name, value) rows."""
     found = study["engine"] or {}
-    return flat({key.replace("name", "engine"): v for key, v in found.items()})
+    return flat({key.replace("name", "engine"): v for key, v in found.items() if key != "compiled"})
+
+
+def recipe(study: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the recipe as (name, value) rows, without what a compiled model has of its own."""
+    found, own = study["recipe"] or {}, (study["engine"] or {}).get("compiled")
+    used = {name: v for name, v in found.items() if not own or name not in OPTIMIZATION}
+    return flat({**used, "the model's own": own})
 
 
 def flat(values: dict[str, Any]) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from ..stats.paired import check_level
 from ..stats.sequential import Monitor
 from ..stats.spending import LAST, LEVELS
 from ..stats.verdict import check_margin
-from ..train.metric import Metric, margin_of
+from ..train.metric import Metric, check_share_margin, margin_of
 from .compared import Compared
 from .contrasts import Contrast, contrasts_of
 from .interaction import Interaction, grid, interactions_of
@@ -84,6 +84,7 @@ class Comparison:
         if self.margin is None:
             object.__setattr__(self, "margin", margin_of(self.metric))
         check_margin(self.margin)
+        check_share_margin(self.metric, self.margin)
         if self.looks:
             self._check_looks()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InputError, unknown
 from ..phrases import count, some
-from ..train.metric import Metric, is_share, margin_of
+from ..train.metric import Metric, is_share
 from ..version import __version__
 from .compared import Label
 from .comparison import Comparison, Seed
@@ -44,7 +44,7 @@ class Given(Comparison):
 
 def verdict_document(
     scores: Sequence[Scores],
-    margins: Sequence[float | None],
+    margins: Sequence[Any],
     *,
     origin: Mapping[str, Any],
     arms: Sequence[str] | None = None,
@@ -58,7 +58,8 @@ def verdict_document(
 ) -> dict[str, Any]:
     """Return the document of the first metric, with those of the others under `further`.
 
-    may_count: for each metric, whether lost runs may count with its worst score.
+    margins: of each metric, None: its default; may_count: for each metric, whether lost runs may
+    count with its worst score.
     Raises: InputError: the scores don't make a comparison.
     """
     documents = []
@@ -71,7 +72,7 @@ def verdict_document(
             pairs=len(seeds),
             given_seeds=tuple(seeds),
             metric=found.metric,
-            margin=margin_of(found.metric) if margin is None else margin,
+            margin=margin,
             level=level,
             looks=looks,
             paired=paired,

@@ -185,11 +185,14 @@ class VerdictOptions:
     """The options of `relucate.verdict`, besides the scores."""
 
     metric: list[str] | None = option(
-        None, "What the scores are: mae, auc, ... Several: repeat it."
+        None,
+        "What the scores are: mae, auc, ... Several: repeat it.",
+        shown="what a column is called",
     )
     margin: list[float] | None = option(
         None,
-        "Smallest difference that matters, in the metric's own unit; one for each metric.",
+        "Smallest difference that matters, in the unit of the scores: 0.005 is half a point of "
+        "accuracy. One for each metric.",
         shown="the metric's, if it has one",
     )
     lower_is_better: bool | None = option(
@@ -223,7 +226,7 @@ class VerdictOptions:
         panel=DECISION,
     )
     level: float = option(0.95, "Coverage of the intervals together.", panel=DECISION)
-    arm: str = option("arm", "Column of the arms.", panel=TABLE)
+    arm: str = option("arm", "Column of the arms.", panel=TABLE, shown="arm, or order")
     seed: str = option("seed", "Column of the seeds.", panel=TABLE)
     score: list[str] | None = option(
         None,

@@ -10,7 +10,7 @@ import math
 import numbers
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,13 @@ import numpy as np
 from ..errors import InputError, unknown
 from ..phrases import count, some
 from ..stats.paired import LARGEST
-from ..train.metric import Metric, same_name
+from ..train.metric import Metric, metric_named, same_name
 from .comparison import Seed
 from .score_table import Table
 
 METRIC = "metric"  # the column that names the metric of a row
+SCORE = "score"  # the column of scores that doesn't say of which metric
+_NO_METRIC = "name what the scores are: metric='mae', metric='auc', ... (--metric)"
 LOST = frozenset(
     "nan inf -inf +inf infinity -infinity none null na n/a <na> diverged failed crashed".split()
 ) | {""}
@@ -39,6 +41,15 @@ class Columns:
     seed: str = "seed"
     score: Sequence[str] = ()
     arms: Sequence[str] | None = None
+
+    def of(self, table: Table) -> Columns:
+        """Return the columns of a table: one called `order` has the arms if none is called `arm`.
+
+        >>> Columns().of(Table("a file", [], ["order", "seed", "mae"])).arm
+        'order'
+        """
+        usual = self.arm == Columns.arm and self.arm not in table.columns
+        return replace(self, arm="order") if usual and "order" in table.columns else self
 
 
 @dataclass
@@ -153,6 +164,45 @@ def arm_of(raw: Any, where: str) -> str:
     return str(raw).strip()
 
 
+def named_by(table: Table | None, columns: Columns) -> str:
+    """Return the metric that a table has scores of: the one column whose name says so.
+
+    Raises: InputError: none does, or several, or there is no table.
+
+    >>> named_by(Table("a file", [], ["arm", "seed", "rmse"]), Columns())
+    'rmse'
+    """
+    if table is None:
+        raise InputError(f"{_NO_METRIC}.")
+    if METRIC in table.columns:
+        found = list(dict.fromkeys(str(row.get(METRIC)) for _, row in table.records))
+    else:
+        found = [name for name in _score_names(table, columns) if _is_metric(name)]
+    if len(found) > 1:
+        raise InputError(f"{_NO_METRIC}, one or several. {table.source} has {some(found)}.")
+    if not found:
+        raise InputError(f"{_NO_METRIC}. {table.source} has the columns {some(table.columns)}.")
+    return found[0]
+
+
+def _score_names(table: Table, columns: Columns) -> Sequence[str]:
+    """Return the columns that may have scores and be called by their metric."""
+    if columns.score:
+        return columns.score
+    if SCORE in table.columns or columns.arm not in table.columns:
+        return ()
+    return [name for name in table.columns if name not in (columns.arm, columns.seed)]
+
+
+def _is_metric(name: str) -> bool:
+    """Return whether a name says what its scores are and which direction is better."""
+    try:
+        metric_named(name)
+    except InputError:
+        return False
+    return True
+
+
 def of_table(
     table: Table, metrics: Sequence[Metric], columns: Columns, *, paired: bool
 ) -> list[Scores]:
@@ -163,7 +213,7 @@ def of_table(
     if columns.arm in table.columns:
         return _long(table, metrics, columns, paired)
     scored = [name for name in table.columns if any(same_name(name, m.name) for m in metrics)]
-    if columns.arm != Columns.arm or columns.score or scored or "score" in table.columns:
+    if columns.arm != Columns.arm or columns.score or scored or SCORE in table.columns:
         error = unknown("column", columns.arm, table.columns)
         raise InputError(f"{error} Name the column of arms (--arm).")
     return _wide(table, metrics, columns)
@@ -210,16 +260,27 @@ def _score_columns(table: Table, metrics: Sequence[Metric], columns: Columns) ->
             f"({', '.join(columns.score)}) for {count(len(metrics), 'metric')} "
             f"({', '.join(metric.name for metric in metrics)})."
         )
-    if "score" in table.columns and (by_row or len(metrics) == 1):
-        return ["score"] * len(metrics)
+    if SCORE in table.columns and (by_row or len(metrics) == 1):
+        _check_score(table, metrics)
+        return [SCORE] * len(metrics)
     return [_column_called(metric.name, table) for metric in metrics]
+
+
+def _check_score(table: Table, metrics: Sequence[Metric]) -> None:
+    """Refuse a column of scores beside one that has the metric's name."""
+    for column in table.columns:
+        if column != SCORE and any(same_name(column, metric.name) for metric in metrics):
+            raise InputError(
+                f"the scores of '{column}' may be in the column '{SCORE}' or in '{column}': name "
+                "the one that you mean (--score)."
+            )
 
 
 def _column_called(name: str, table: Table) -> str:
     for column in table.columns:
         if same_name(column, name):
             return column
-    wanted = "score" if "score" not in table.columns else name
+    wanted = SCORE if SCORE not in table.columns else name
     error = unknown("column", wanted, table.columns)
     raise InputError(f"{error} Name the column of scores (--score).")
 

@@ -11,7 +11,7 @@ import itertools
 import platform
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..errors import InputError, Refused
 from ..frameworks import FRAMEWORKS, HOST, lower, named, on_host
 from ..train.framework import Framework
 from ..train.looking import Look
-from ..train.recipe import Recipe
+from ..train.recipe import OPTIMIZATION, Recipe
 from ..train.run import OnEpoch, RunResult, RunSpec
 from ..train.task import CLASSIFICATION, Task
 from ..train.waiting import Ready, finished
@@ -84,6 +84,7 @@ def inspect_arms(
         on_arm(number)
     _refuse_twins(source, looked)
     name, reason = _one_engine(looked)
+    own = _compiled_alike(looked, name)
     # Lowered or not, a model is built on its own framework's backend.
     backend = next((k.framework.backend() for k in looked if k.framework.lowers), HOST)
     device = named(name).device(device)
@@ -94,10 +95,15 @@ def inspect_arms(
             "backend": backend,
             "device": device,
             **_card(name, device),
+            **({"compiled": own[0]} if own else {}),
         },
         versions({look.framework.name for look in looked} | {name, backend}),
         tuple(look.report for look in looked),
-        tuple(dict.fromkeys([note for look in looked for note in look.notes] + _alike(looked))),
+        tuple(
+            dict.fromkeys(
+                [note for look in looked for note in look.notes] + own[1:] + _alike(looked)
+            )
+        ),
         source.code(),
         source.equal_biases(),
         tuple(dict.fromkeys(layer for look in looked for layer in look.input_scaling)),
@@ -117,14 +123,31 @@ def _check_engine(look: _Look, device: str, recipes: Sequence[Recipe], given: Gi
         if name == HOST or reason == _ASKED:
             raise
         raise InputError(f"{error} Why the {name} engine: {reason.rstrip('.')}.") from None
+    for recipe in recipes:
+        _check_used(look, recipe, given)
 
 
 def _check_loss(look: _Look, engine: Framework, recipe: Recipe, given: Given) -> None:
     """Refuse a training loss that the engine doesn't have; a compiled model brings its own."""
-    own = engine is look.framework and look.compiled
-    if given.data is not None and not own:
+    if given.data is not None and not look.trains_itself:
         prepared = given.task.prepared(given.data.y_train, recipe, look.behaviour.shape)
         prepared.loss_among(engine.losses())
+
+
+def _check_used(look: _Look, recipe: Recipe, given: Given) -> None:
+    """Refuse what a recipe asks for and a compiled model wouldn't use."""
+    if not look.trains_itself:
+        return
+    usual = Recipe() if given.tokens is None else Recipe(optimizer="adamw")
+    usual = replace(usual, lr=Recipe(optimizer=recipe.optimizer).lr)
+    asked = [name for name in OPTIMIZATION if getattr(recipe, name) != getattr(usual, name)]
+    if asked:
+        raise InputError(
+            f"{', '.join(asked)} would have no effect on '{look.arm.label}': its builder compiled "
+            f"the model ({look.compiled}), which is trained like that. Leave "
+            f"{'it' if len(asked) == 1 else 'them'} out, don't compile the model, or take "
+            f"engine '{HOST}', which trains it by the recipe."
+        )
 
 
 def _check_recipe(built: Built, recipe: Recipe, given: Given) -> None:
@@ -173,7 +196,12 @@ class _Look:
     report: dict[str, Any]
     notes: tuple[str, ...]
     input_scaling: tuple[str, ...]
-    compiled: bool
+    compiled: str  # how its builder compiled it
+
+    @property
+    def trains_itself(self) -> bool:
+        """Whether its own optimizer and loss train it, if its engine trains all arms."""
+        return bool(self.compiled) and self.engine[0] == self.framework.name
 
 
 def _look_at(
@@ -185,8 +213,8 @@ def _look_at(
     built, paired = build_paired(source, arm, arms[:-1], 0, input_shape, classes)
     framework, model = built.framework, built.model
     framework.check(model, input_shape, classes, task, given.label_shape)
-    compiled = framework.is_compiled(model)
-    chosen = choose_engine(built, engine, task, compiled=compiled)
+    compiled = framework.compiled(model)
+    chosen = choose_engine(built, engine, task, compiled=bool(compiled))
     behaves = behaviour(
         built, input_shape, classes, task=task, tokens=given.tokens, label_shape=given.label_shape
     )
@@ -276,6 +304,28 @@ def _one_engine(looked: list[_Look]) -> tuple[str, str]:
             "one engine has to train both."
         )
     return name, reason
+
+
+def _compiled_alike(looked: list[_Look], engine: str) -> list[str]:
+    """Return how the arms were compiled, if that trains them, and a note if it differs.
+
+    Raises: InputError: some arms bring their own optimizer and others don't.
+    """
+    own = {look.arm.label: look.compiled for look in looked if look.framework.name == engine}
+    compiled = [label for label, how in own.items() if how]
+    if not compiled:
+        return []
+    others = [label for label, how in own.items() if not how]
+    if others:
+        raise InputError(
+            f"the builder compiles the model for '{compiled[0]}' and not for '{others[0]}': one "
+            "would be trained by its own optimizer, the other by the recipe. Compile all of them "
+            f"or none, or take engine '{HOST}', which trains all by the recipe."
+        )
+    if len(set(own.values())) == 1:
+        return [own[compiled[0]]]
+    each = "; ".join(f"{label}: {how}" for label, how in own.items())
+    return [each, f"the arms are compiled differently ({each}), so that is compared, too"]
 
 
 def choose_engine(

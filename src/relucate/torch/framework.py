@@ -275,8 +275,8 @@ class _Torch:
     def is_built(self, model: Any) -> bool:
         return True  # lazy modules are refused by `tensors`
 
-    def is_compiled(self, model: Any) -> bool:
-        return False
+    def compiled(self, model: Any) -> str:
+        return ""
 
     def own_training(self, model: Any) -> tuple[str, ...]:
         names = ("training_step", "train_step", "configure_optimizers")  # Lightning's and others'

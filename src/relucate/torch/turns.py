@@ -134,15 +134,17 @@ class Pace:
     def _follow(self, chunk: Future[Ready]) -> Generator[Ready, None, None]:
         self._ahead.append(chunk)
         if len(self._ahead) > 1:
-            yield from self._wait(self._ahead.popleft())
+            yield from self._wait(self._ahead[0])
+            self._ahead.popleft()
 
     def end(self) -> Generator[Ready, None, None]:
         """Wait until the GPU has done all steps."""
         if self._mark is None:
             return
-        last = self._ahead.pop() if self._repeats and self._ahead else _done(self._mark())
+        if not (self._repeats and self._ahead):
+            self._ahead.append(_done(self._mark()))
+        yield from self._wait(self._ahead[-1])
         self._ahead.clear()
-        yield from self._wait(last)
 
     def _wait(self, chunk: Future[Ready]) -> Generator[Ready, None, None]:
         with self._turn.aside():

@@ -184,8 +184,8 @@ class Framework(Protocol):
         """Return whether the model has its weights; if not, one call makes them."""
         ...
 
-    def is_compiled(self, model: Any) -> bool:
-        """Return whether the model has its own optimizer and loss."""
+    def compiled(self, model: Any) -> str:
+        """Return the model's own optimizer, its rate and the loss in words; "" if it has none."""
         ...
 
     def own_training(self, model: Any) -> tuple[str, ...]:

@@ -175,6 +175,16 @@ def is_share(metric: Metric) -> bool:
     return bounded or metric.unit == "points"
 
 
+def check_share_margin(metric: Metric, margin: float) -> None:
+    """Raise InputError for a margin of half the range of a share: points for a fraction."""
+    if is_share(metric) and margin >= 0.5:
+        shown = metric.amount(f"{metric.scale * margin:g}")
+        raise InputError(
+            f"a margin of {shown} would make every result equivalent: {metric.named} goes from 0 "
+            "to 1, where half a point is 0.005."
+        )
+
+
 def same_name(a: str, b: str) -> bool:
     """Return whether two spellings of a metric's name mean the same.
 

@@ -29,6 +29,19 @@ INITS = ("orthonormal", "lsuv")  # `train.initial`, which computes with NumPy: n
 _LATER = ("loss", "class_weight", "initialization", "milestones", "unbiased")
 
 
+OPTIMIZATION = (  # what a compiled model has of its own
+    "optimizer",
+    "lr",
+    "momentum",
+    "weight_decay",
+    "decay_all",
+    "schedule",
+    "milestones",
+    "label_smoothing",
+    "loss",
+)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All settings of training, besides the model and the data.
@@ -140,8 +153,19 @@ class Recipe:
             self._set("lr", _LEARNING_RATES[self.optimizer])
         for field in fields(self):
             self._set(field.name, _checked(field, getattr(self, field.name)))
+        self._check_used()
+
+    def _check_used(self) -> None:
+        """Refuse what would have no effect beside the other values."""
         if self.unbiased and not self.reestimate:
             raise InputError("unbiased needs re-estimated statistics: leave reestimate above 0.")
+        if self.optimizer != "sgd" and self.momentum != Recipe.momentum:
+            raise InputError(f"momentum is of sgd: leave it out, {self.optimizer} has its own.")
+        if self.schedule != "step" and self.milestones != Recipe.milestones:
+            raise InputError(
+                f"milestones need schedule 'step', got '{self.schedule}': leave them out, or take "
+                "that schedule."
+            )
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # the dataclass is frozen

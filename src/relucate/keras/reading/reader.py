@@ -24,7 +24,7 @@ from .obstacles import obstacles, penalties
 from .operations import read_operation
 from .record import Call, Reading, Value, positions_read, reads_of, reads_within
 from .steps import Branches, Step, Unreadable, opaque
-from .subclassed import function_of, owned
+from .subclassed import check_shape, function_of, owned
 from .tracing import Inside, holds_layers, inside_of, trace
 
 
@@ -48,7 +48,9 @@ def read_with_calls(model: keras.Model, example: Any = None) -> Reading:
     Raises: Refused: as `read`.
     """
     if not has_own_call(model):
-        return _read(model, functional(model))
+        function = functional(model)
+        check_shape(function, example)
+        return _read(model, function)
     try:
         return _read(model, function_of(model, example))
     except Refused:

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from ...errors import Refused, briefly
+from ...errors import InputError, Refused, briefly
 from .tracing import restored
 
 
@@ -40,6 +40,23 @@ def function_of(model: Any, example: Any, dtype: str | None = None) -> Any:
             f"{owned(model)}, and it can't be followed on symbolic inputs of shape "
             f"{_shapes(inputs)} ({briefly(error)}). Build it with keras.Model(inputs, outputs)."
         ) from error
+
+
+def check_shape(model: Any, example: Any) -> None:
+    """Refuse a shape, such as (2, 32, 32, 3), that isn't that of the model's one input.
+
+    Raises: InputError.
+    """
+    shape = isinstance(example, (list, tuple)) and all(type(size) is int for size in example)
+    if not shape or len(model.inputs) != 1:
+        return  # values are checked when the model gets them
+    wanted = model.inputs[0].shape
+    sizes = zip(example[1:], wanted[1:], strict=False)
+    if len(example) != len(wanted) or any(b not in (None, a) for a, b in sizes):
+        raise InputError(
+            f"the input shape is {tuple(example[1:])}, but model '{model.name}' takes "
+            f"{tuple(wanted[1:])}: leave it out, or build the model for that shape."
+        )
 
 
 def owned(model: Any) -> str:
