@@ -28,6 +28,17 @@ def test_the_order_survives_many_chunks(tmp_path, write_image, monkeypatch):
     assert seen == [("decoding images", done, 20) for done in (3, 6, 9, 12, 15, 18, 20)]
 
 
+def test_chunks_of_large_images_are_short(tmp_path, write_image, monkeypatch):
+    """A process holds the pixels of a chunk."""
+    monkeypatch.setattr(images, "_CHUNK_BYTES", 1000)
+    for i in range(3):
+        write_image(tmp_path / f"{i}.png", (20, 10), seed=i)
+    seen = []
+    for size in ((12, 12), (40, 40)):  # 432 and 4,800 bytes
+        decode(tmp_path, ["0.png", "1.png", "2.png"], size, progress=lambda *c: seen.append(c[1]))
+    assert seen == [2, 3, 1, 2, 3]
+
+
 def test_all_gray_files_have_one_channel(tmp_path, write_image):
     expected = [write_image(tmp_path / f"{i}.png", mode="L", seed=i) for i in range(2)]
     result = decode(tmp_path, ["0.png", "1.png"], None)

@@ -26,7 +26,7 @@ from relucate.study import driver
 from relucate.study.arms import Arm
 from relucate.study.display import NoDisplay
 from relucate.study.document import document
-from relucate.study.driver import _arrange, run_study
+from relucate.study.driver import MACHINES, _arrange, run_study
 from relucate.study.executors import EXECUTORS, Crowded, Died, Done
 from relucate.study.executors.local import LocalExecutor
 from relucate.study.plan import StudyPlan
@@ -35,7 +35,7 @@ from relucate.study.source import resolve
 from relucate.study.store import Store
 from relucate.study.tasks import Inspection
 from relucate.study.vary import arms_from
-from relucate.train import Recipe
+from relucate.train import Recipe, RunResult
 
 ROOT = Path(__file__).parents[2]
 
@@ -195,6 +195,92 @@ class TestAnotherExecutor:
         assert len(said) == 1
         assert "the GPU is too small for two" in said[0]
 
+    @pytest.fixture
+    def losing(self, monkeypatch):
+        """A function: how often each run is lost -> the runs that the executor is given."""
+
+        def registered(often, lost=lambda key: Died(key, "gone")):
+            given = []
+
+            class Losing(InProcess):
+                def run(self, tasks):
+                    for task in tasks:
+                        given.append(task.key)
+                        if given.count(task.key) <= often.get(task.key, 0):
+                            yield lost(task.key)
+                        else:
+                            yield from super().run([task])
+
+            monkeypatch.setitem(EXECUTORS, "in process", Losing)
+            return given
+
+        return registered
+
+    def test_a_run_is_repeated_before_the_next_one_starts(self, losing, finished, plan, tmp_path):
+        before, after = (arm.label for arm in plan.arms)
+        given = losing({(before, 0): 1, (after, 1): 1})
+        outcome = ran(replace(plan, executor="in process"), tmp_path / "runs.sqlite")
+        assert bits(outcome) == bits(finished[0])
+        first, second = ([(before, seed), (after, seed)] for seed in (0, 1))
+        assert given[1:7] == [first[0], *first, *second, second[1]]
+
+    def test_lost_runs_of_an_arm_end_a_study_only_in_a_row(self, losing, plan, tmp_path):
+        label = plan.arms[0].label
+        losing({(label, 0): 2, (label, 2): 2})
+        outcome = ran(replace(plan, executor="in process"), tmp_path / "runs.sqlite")
+        assert set(outcome.failed) == {(label, 0), (label, 2)}
+        assert outcome.finished_pairs() == [1]
+        losing({(label, 1): 2, (label, 2): 2})
+        with pytest.raises(InputError, match="seed 2 failed: gone"):
+            ran(replace(plan, executor="in process"), tmp_path / "others.sqlite")
+
+    @pytest.mark.parametrize("often", [MACHINES, MACHINES + 1])
+    def test_a_run_may_lose_so_many_machines(self, losing, plan, tmp_path, often):
+        key = plan.arms[0].label, 0
+        given = losing({key: often}, lambda key: Died(key, "its node was lost", machine=True))
+        outcome = ran(replace(plan, executor="in process"), tmp_path / "runs.sqlite")
+        assert given.count(key) == MACHINES + 1
+        assert (key in outcome.failed) is (often > MACHINES)
+
+    def test_lost_runs_of_an_arm_that_had_results_do_not_end_a_study(self, losing, plan, tmp_path):
+        label, lost = plan.arms[0].label, RunResult("failed", note="no score")
+        losing({(label, seed): 9 for seed in (1, 2, 3)}, lambda key: Done(key, lost))
+        own = replace(plan, executor="in process", pairs=4)
+        assert ran(own, tmp_path / "runs.sqlite").finished_pairs() == [0]
+        losing({(label, seed): 9 for seed in range(4)}, lambda key: Done(key, lost))
+        with pytest.raises(InputError, match=f"no run of '{label}' has finished: .*no score"):
+            ran(own, tmp_path / "others.sqlite")
+
+    @pytest.mark.parametrize(("limit", "first"), [(2.0, 60.0), (90.0, 90.0), (None, None)])
+    def test_a_runs_limit_is_too_short_for_imports(self, plan, tmp_path, monkeypatch, limit, first):
+        limits = []
+
+        class Noting(InProcess):
+            def run(self, tasks):
+                for task in tasks:
+                    limits.append(task.limit)
+                    yield from super().run([task])
+
+        monkeypatch.setitem(EXECUTORS, "in process", Noting)
+        own = replace(plan, executor="in process", pairs=1, run_timeout=limit)
+        ran(own, tmp_path / "runs.sqlite")
+        assert limits == [first, limit, limit]
+
+    def test_an_answer_ends_a_study_whatever_still_runs(self, plan, tmp_path, monkeypatch):
+        class Ahead(InProcess):
+            """Takes up to four runs before the first is done."""
+
+            def run(self, tasks):
+                for task in [task for task, _ in zip(tasks, range(4), strict=False) if task]:
+                    yield from super().run([task])
+
+        monkeypatch.setitem(EXECUTORS, "in process", Ahead)
+        answered = property(lambda outcome: len(outcome.results) >= 2)
+        monkeypatch.setattr(StudyResults, "decided", answered)
+        outcome = ran(replace(plan, executor="in process"), tmp_path / "runs.sqlite")
+        assert {seed for _, seed in outcome.results} == {0}
+        assert len(outcome.results) == 2
+
     def test_its_errors_end_a_study_as_any_other(self, plan, tmp_path):
         def broken(order):
             raise RuntimeError("no such luck")
@@ -254,6 +340,11 @@ class TestManyRunsOnAGpu:
         assert called == [(3, 5)]
         assert (plan.workers, said) == (5, [])
 
+    def test_nor_do_more_jobs_than_are_missing(self, arranged):
+        called, _, _, plan = arranged({1: 0.8}, jobs=50, pairs=3)
+        assert called == [(25, 6)]
+        assert plan.workers == 6
+
     def test_runs_that_wait_for_python_have_a_process_each(self, arranged):
         called, *_ = arranged({}, jobs=6, pairs=20)
         assert called == [(1, 6)]
@@ -305,6 +396,8 @@ class TestContinuing:
         assert ear.count("run_finished", resumed=True) == 6
         assert ear.count("run_progress") == 4  # the two runs of the new pair
         assert {k: v for k, v in bits(again).items() if k[1] < 3} == bits(outcome)
+        for key, scores in outcome.per_example.items():
+            np.testing.assert_array_equal(again.per_example[key], scores)
 
     @pytest.mark.parametrize(
         ("change", "message"),

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import relucate
 from relucate.data import make
-from relucate.study import early
+from relucate.study import devices, early
 from relucate.study.early import Started, end, start, take, workers
-from relucate.study.environment import own_gpu, variables
+from relucate.study.environment import variables
 from relucate.study.executors import Setup
 from relucate.study.executors.local import LocalExecutor
 from relucate.study.source import resolve
@@ -48,7 +49,7 @@ def started(monkeypatch):
 
     monkeypatch.setattr(early, "start", pretend)
     monkeypatch.setattr("relucate.cores.cores", lambda: 4)
-    monkeypatch.setattr(early, "gpus_of", lambda devices: ())
+    monkeypatch.setattr(devices, "_installed_gpus", lambda: ())
     yield found
     for each in found:
         each.log.close()
@@ -71,7 +72,9 @@ def test_one_per_core_in_the_environment_of_the_executor(started):
         ("mlp", {"jobs": 3}, 3),
         ("mlp", {"pairs": 1}, 2),
         ("mlp", {"device": "cpu"}, 4),
-        ("mlp", {"device": "cuda:0"}, 0),  # asks PyTorch
+        ("mlp", {"device": "cuda"}, 0),  # there is none
+        ("mlp", {"device": "cuda:0"}, 0),
+        ("mlp", {"device": "mps"}, 0),
         ("mlp", {"device": "gpu"}, 0),  # the plan refuses it
         ("mlp", {"executor": "ray"}, 0),
         ("mlp", {"threads": 0}, 0),
@@ -88,11 +91,38 @@ def test_only_for_what_is_known_beforehand(started, model, given, count):
     assert all(each.process.ended for each in started)
 
 
-def test_one_for_each_gpu(started, monkeypatch):
-    monkeypatch.setattr(early, "gpus_of", lambda devices: ("0", "3"))
-    with workers("mlp", {}):
-        seen = [each.environment["CUDA_VISIBLE_DEVICES"] for each in started]
-    assert seen == ["0", "3"] == [own_gpu(("0", "3"), n)["CUDA_VISIBLE_DEVICES"] for n in (0, 1)]
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("auto", ["0", "3"]),
+        ("cuda", ["0", "3"]),
+        ("cuda:1", ["3"]),
+        ("cuda:1,cuda:0", ["3", "0"]),
+        ("cuda:0,cuda:2", ["0"]),  # the plan refuses it
+        ("cpu", [None] * 4),
+    ],
+)
+def test_one_for_each_gpu(started, monkeypatch, device, expected):
+    monkeypatch.setattr(devices, "_installed_gpus", lambda: ("0", "3"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with workers("mlp", {"device": device}):
+        assert [each.environment.get("CUDA_VISIBLE_DEVICES") for each in started] == expected
+
+
+def test_they_are_those_that_the_plan_will_want(monkeypatch):
+    """What PyTorch lists and what the machine's folder of devices has are named alike."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for listed in ("1, 3", "GPU-a,GPU-b", None):
+        names = listed.replace(" ", "").split(",") if listed else ["0", "1"]
+        if listed is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+        monkeypatch.setattr(devices, "_installed_gpus", lambda names=names: tuple(names))
+        for text in ("cuda", "cuda:1", "cuda:1,cuda:0"):
+            of = devices.Devices.of(text)
+            assert devices.likely_gpus(of) == devices.gpus_of(of)
 
 
 def test_a_second_call_inside_starts_no_more(started):

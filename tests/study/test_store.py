@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -642,3 +643,82 @@ class TestDamaged:
         kept.rename(kept.with_suffix(".old"))
         with Store.open(kept) as fresh:
             assert count(fresh) == 0
+
+
+class TestCheapRuns:
+    """Runs whose repetition costs less than a commit may wait for a later one."""
+
+    @pytest.fixture
+    def on_disk(self, path):
+        """A function: the hashes of the runs that another process sees."""
+
+        def hashes():
+            with Store.open(path, read_only=True) as other:
+                return column(other, "hash")
+
+        return hashes
+
+    @pytest.fixture
+    def clock(self, monkeypatch):
+        """The store's clock; it stands still."""
+        now = [100.0]
+        monkeypatch.setattr(store_module.time, "monotonic", lambda: now[0])
+        return now
+
+    def test_they_wait_until_the_store_is_closed(self, path, on_disk, clock):
+        with Store.open(path) as store:
+            store.put("aa", SPEC, DONE, RIGHT, cheap=True)
+            store.put("bb", SPEC, DONE, None, cheap=True)
+            assert on_disk() == []
+        assert on_disk() == ["aa", "bb"]
+
+    def test_or_an_error_closes_it(self, path, on_disk, clock):
+        with suppress(KeyboardInterrupt), Store.open(path) as store:
+            store.put("aa", SPEC, DONE, None, cheap=True)
+            raise KeyboardInterrupt
+        assert on_disk() == ["aa"]
+
+    def test_or_the_next_one_that_is_not(self, store, on_disk, clock):
+        store.put("aa", SPEC, DONE, None, cheap=True)
+        store.put("bb", SPEC, DONE, None)
+        assert on_disk() == ["aa", "bb"]
+
+    def test_or_half_a_second(self, store, on_disk, clock):
+        for name, moment in (("aa", 100.0), ("bb", 100.5), ("cc", 100.6)):
+            clock[0] = moment
+            store.put(name, SPEC, DONE, None, cheap=True)
+            assert on_disk() == ([] if moment < 100.6 else ["aa", "bb", "cc"])
+        clock[0] = 101.0
+        store.put("dd", SPEC, DONE, None, cheap=True)  # it is the first that waits
+        assert on_disk() == ["aa", "bb", "cc"]
+
+    def test_the_store_itself_sees_them(self, store, clock):
+        store.put("aa", SPEC, DONE, RIGHT, cheap=True)
+        assert store.get("aa") == DONE
+        store.put("bb", SPEC, DONE, None, cheap=True)
+        assert [row.hash for row in store.rows()] == ["aa", "bb"]
+
+
+class TestAdding:
+    @pytest.fixture
+    def rows(self, tmp_path):
+        with Store.open(tmp_path / "other.sqlite") as other:
+            for name in ("aa", "bb"):
+                other.put(name, SPEC, {**DONE, "accuracy": 0.5}, OTHER)
+            return list(other.rows())
+
+    def test_known_runs_stay(self, store, rows):
+        store.put("aa", SPEC, DONE, RIGHT)
+        store.add(rows)
+        assert store.get("aa") == DONE
+        assert store.get("bb")["accuracy"] == 0.5
+        same(store.get_per_example("bb", 16), OTHER)
+
+    def test_all_or_none(self, store, rows):
+        def failing():
+            yield rows[0]
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            store.add(failing())
+        assert list(store.rows()) == []

@@ -478,6 +478,33 @@ class TestExecute:
         assert execute(spec_of(ARMS[0]), resolve(first), data).status == "done"
 
 
+@pytest.mark.parametrize("builder", [keras_net, torch_net])
+def test_measuring_takes_models_of_their_own_with_the_same_values(builder, data, monkeypatch):
+    """A Keras model is built once, and lowered for each run that takes turns."""
+    built, models = [], []
+    build = work.build_paired
+    monkeypatch.setattr(work, "build_paired", lambda *a: built.append(a) or build(*a))
+
+    def take(_, given, *__, **___):
+        models.append(next(given))
+        with torch.no_grad():  # as a training does
+            for parameter in models[0].parameters():
+                parameter.add_(1)
+        models.extend(given)
+        return {1: 0.1}
+
+    monkeypatch.setattr(type(work.named("torch")), "side_by_side", take)
+    spec = spec_of(ARMS[1], before=ARMS[:1])
+    assert work.measure(spec, resolve(builder), data, [1, 2, 4], work.CLASSIFICATION) == {1: 0.1}
+    assert len(built) == (1 if builder is keras_net else 4)
+    first, *others = ([p.detach().numpy() for p in model.parameters()] for model in models)
+    assert len(others) == 3
+    for values in others:
+        for mine, trained in zip(values, first, strict=True):
+            np.testing.assert_array_equal(mine + np.float32(1), trained)
+            assert not np.shares_memory(mine, trained)
+
+
 def rescaled_net(order):
     x = image = keras.Input(SHAPE)
     x = conv2d_bn(layers.Rescaling(1 / 255, name="to_one")(x), 4, 3, 3, order=order, name="block")

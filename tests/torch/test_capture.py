@@ -87,6 +87,14 @@ class TestObstacles:
         made = engine(model)
         assert re.search(words, found(made.step, model))
 
+    def test_copies_between_devices_are_found_and_numbers_of_the_host_are_none(self):
+        here, there = torch.ones(3), torch.empty(3, device="meta")
+        for copy in (lambda: there.copy_(here), lambda: here.to("meta")):
+            found = obstacle([watched(copy, nn.Module())])
+            assert found.startswith("it waits for values of the GPU (aten.")
+        number = torch.tensor(2.0)
+        assert obstacle([watched(lambda: there.mul_(number), nn.Module())]) == ""
+
     def test_operations_that_change_are_found(self):
         turns = iter([1, 1, 1, 2, 3, 4])  # two calls for the checks of the outputs
 
@@ -289,6 +297,20 @@ class TestStep:
         result = self.same(monkeypatch)
         assert result.note.startswith("a training step can't be captured in a CUDA graph")
         assert "not permitted when stream is capturing" in result.note
+
+    def test_a_gpu_that_is_full_is_no_obstacle_but_an_error(self, monkeypatch):
+        """The run is repeated with fewer beside it; without a graph it would be slow in silence."""
+
+        def captured(step):
+            raise torch.OutOfMemoryError("full")
+
+        monkeypatch.setattr(Step, "_captured", captured)
+        step = Step(lambda: None, nn.Module(), FakeDraws())
+        for _ in range(capture._FIRST):
+            step()
+        with pytest.raises(torch.OutOfMemoryError):
+            step()
+        assert step.note == ""
 
     def test_an_obstacle_is_noted_and_nothing_is_captured(self, monkeypatch):
         monkeypatch.setattr(Step, "_captured", lambda step: pytest.fail("captured"))

@@ -88,8 +88,9 @@ class TestTraining:
     def test_it_is_the_loop_that_one_writes_by_hand(self, data, options):
         recipe = Recipe(**SMALL, reestimate=0, curve=0, **options)
         ours, theirs = net(), net()
-        train(ours, data, recipe, seed=5)
-        by_hand(theirs, data, recipe, seed=5)
+        found = train(ours, data, recipe, seed=5)
+        losses = by_hand(theirs, data, recipe, seed=5)
+        assert found.curve["train_loss"] == pytest.approx(losses, rel=1e-4)
         for a, b in zip(state(ours), state(theirs), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
@@ -153,7 +154,7 @@ class TestTraining:
 
 
 def by_hand(model, data, recipe, seed):
-    """A bare loop with PyTorch's optimizers, as a user would write it."""
+    """A bare loop with PyTorch's optimizers, as a user would write it; return each epoch's loss."""
     part, _ = batches(data, device=torch.device("cpu"), channels_first=True)
     kernels = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim < 2]
@@ -169,6 +170,7 @@ def by_hand(model, data, recipe, seed):
         optimizer = torch.optim.SGD(groups, lr=1.0, momentum=recipe.momentum, nesterov=nesterov)
     rates = iter(learning_rates(recipe, len(part) // recipe.batch_size))
     model.train()
+    losses = [[] for _ in range(recipe.epochs)]
     for epoch in range(recipe.epochs):
         order = torch.from_numpy(epoch_order(seed, epoch, len(part)))
         for index in order[: len(part) // recipe.batch_size * recipe.batch_size].split(
@@ -179,8 +181,11 @@ def by_hand(model, data, recipe, seed):
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad()
-            F.cross_entropy(model(x), y, label_smoothing=recipe.label_smoothing).backward()
+            loss = F.cross_entropy(model(x), y, label_smoothing=recipe.label_smoothing)
+            loss.backward()
+            losses[epoch].append(float(loss.detach()))
             optimizer.step()
+    return [sum(own) / len(own) for own in losses]
 
 
 class TestStatistics:

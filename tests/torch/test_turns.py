@@ -17,6 +17,7 @@ from relucate.train import Recipe
 from relucate.train.waiting import finish
 
 from .on_a_gpu import images, net
+from .test_capture import Generator
 
 RECIPES = (
     {},
@@ -86,6 +87,28 @@ def test_bits_do_not_depend_on_what_runs_beside(on_a_gpu, build):
         assert result.curve == expected.curve
         for name, value in state(model).items():
             assert torch.equal(value, values[name]), name
+
+
+def test_each_run_goes_on_with_its_own_state_of_the_gpu(monkeypatch):
+    gpu = Generator()
+    monkeypatch.setattr(torch.cuda, "default_generators", [gpu])
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+
+    def drawn(turn):
+        with turn._own_draws():
+            return torch.rand(3).tolist()
+
+    torch.manual_seed(7)
+    everyones = gpu.graphsafe_get_state()
+    alone, one, other = (Turn(torch.device("cpu"), tf32=False) for _ in range(3))
+    expected = [drawn(alone) for _ in range(3)]
+    assert len({tuple(values) for values in expected}) == 3
+    found = []
+    for _ in range(3):
+        found.append(drawn(one))
+        drawn(other), drawn(other)
+    assert found == expected
+    assert gpu.graphsafe_get_state() is everyones
 
 
 def test_without_a_gpu_no_run_waits():

@@ -1,30 +1,26 @@
-"""Image files decoded into one uint8 array, by a few threads (Pillow releases the GIL).
+"""Image files decoded into one uint8 array, by all cores if there are many.
 
-As in Keras and torchvision, orientation tags are not applied, transparency is dropped (with a
-note), and an animation gives its first frame. Not here: which files (`listing`), keeping the result
-(`cache`). Called by `folder`.
+Not here: one file (`pixels`), who decodes it (`decoders`), which files (`listing`), keeping the
+result (`cache`). Called by `folder`.
 """
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
+from relucate.data.decoders import decoding, no_warnings
 from relucate.data.listing import Progress
+from relucate.data.pixels import FORMATS, Form, Outcome, too_deep
 from relucate.errors import InputError
 
 CHUNK = 128  # files per task: long enough to hide the queue, short enough for a smooth display
-GRAY = frozenset({"1", "L", "LA", "La"})  # Pillow modes without colour, at most 8 bits deep
-# Pillow reads more formats: an EPS would start Ghostscript; a PDF or a font isn't a photograph.
-FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+_CHUNK_BYTES = 2**23  # of pixels, at most, unless one image has more
 
 
 @dataclass(frozen=True)
@@ -61,12 +57,8 @@ def decode(
     """
     shape = size or _first_size(root, paths)
     pixels = _room(len(paths), shape, 1 if grayscale else 3)
-
-    def work(chunk: range) -> list[_Outcome]:
-        return [_decode_into(pixels[i], root / paths[i], size is not None) for i in chunk]
-
-    outcomes: list[_Outcome] = []
-    for results in _in_threads(work, len(paths)):
+    outcomes: list[Outcome] = []
+    for results in _outcomes(root, paths, pixels, size is not None):
         outcomes += results
         if progress:
             progress("decoding images", len(outcomes), len(paths))
@@ -77,72 +69,30 @@ def decode(
     return Decoded(pixels if as_filled else pixels[..., :1], failed, transparent)
 
 
-class _Outcome(NamedTuple):
-    """One file: has it colour, and transparency; its (height, width) if wrong; why it failed."""
+def _outcomes(
+    root: Path, paths: Sequence[str], pixels: np.ndarray, resize: bool
+) -> Iterator[list[Outcome]]:
+    """Fill `pixels` and yield what was found, chunk by chunk, in order."""
+    height, width, channels = pixels.shape[1:]
+    form = Form(height, width, channels, resize)
+    step = max(1, min(CHUNK, _CHUNK_BYTES // form.size))
+    with decoding(form, len(paths)) as (decode, threads), _pool(threads) as pool:
 
-    colour: bool = False
-    transparent: bool = False
-    size: tuple[int, int] | None = None
-    problem: str = ""
+        def work(start: int) -> list[Outcome]:
+            chunk = slice(start, start + step)
+            return decode([str(root / path) for path in paths[chunk]], pixels[chunk])
 
-
-def _in_threads(work: Callable[[range], list[_Outcome]], count: int) -> Iterator[list[_Outcome]]:
-    """Yield `work`'s results over chunks of 0..count-1, in order."""
-    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-    pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
-    try:
-        with _no_warnings():
-            yield from pool.map(work, chunks)
-    finally:
-        pool.shutdown(cancel_futures=True)
+        yield from pool.map(work, range(0, len(paths), step))
 
 
 @contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Silence Pillow's warnings about odd metadata and very large images: only pixels matter here.
-
-    One thread enters it for all, because they share the filters.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _decode_into(row: np.ndarray, path: Path, resize: bool) -> _Outcome:
-    """Fill `row` (h, w, 1 or 3) with the image at `path`."""
-    from PIL import Image
-
-    height, width, channels = row.shape
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield threads; what they haven't begun at the end is left out."""
+    pool = ThreadPoolExecutor(threads)
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            if _too_deep(image):
-                return _Outcome(
-                    problem=f"{image.mode} pixels; expected 8 bits per channel (npz:PATH takes "
-                    "arrays of floats)"
-                )
-            if not resize and image.size != (width, height):
-                image.load()  # a broken file is reported as broken, not by the size that it claims
-                return _Outcome(size=(image.height, image.width))
-            flat = image.convert("L" if channels == 1 else "RGB")
-            if flat.size != (width, height):
-                flat = flat.resize((width, height), Image.Resampling.BILINEAR)
-            row[...] = np.asarray(flat).reshape(height, width, channels)
-            return _Outcome(image.mode not in GRAY, image.has_transparency_data)
-    except Exception as error:  # Pillow's decoders raise many kinds of errors on broken files
-        return _Outcome(problem=_reason(error, path))
-
-
-def _too_deep(image: Any) -> bool:
-    """Return whether pixels have 16 or 32 bits (modes I, I;16, F): converting would clip them."""
-    return image.mode[0] in "IF"
-
-
-def _reason(error: Exception, path: Path) -> str:
-    from PIL import UnidentifiedImageError
-
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image" if path.stat().st_size else "an empty file"
-    return (str(error) or type(error).__name__).replace(str(path), path.name)
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _first_size(root: Path, paths: Sequence[str]) -> tuple[int, int]:
@@ -151,9 +101,9 @@ def _first_size(root: Path, paths: Sequence[str]) -> tuple[int, int]:
 
     for path in paths:
         try:
-            with _no_warnings(), Image.open(root / path, formats=FORMATS) as image:
+            with no_warnings(), Image.open(root / path, formats=FORMATS) as image:
                 image.load()
-                if not _too_deep(image):
+                if not too_deep(image):
                     return image.height, image.width
         except Exception:  # it is reported later, when all are decoded
             continue
@@ -172,7 +122,7 @@ def _room(count: int, shape: tuple[int, int], channels: int) -> np.ndarray:
 
 
 def _refuse_sizes(
-    paths: Sequence[str], shape: tuple[int, int], outcomes: Sequence[_Outcome]
+    paths: Sequence[str], shape: tuple[int, int], outcomes: Sequence[Outcome]
 ) -> None:
     other = {i: outcome.size for i, outcome in enumerate(outcomes) if outcome.size}
     if not other:

@@ -76,6 +76,15 @@ def gpus_of(devices: Devices) -> tuple[str, ...]:
     return tuple(visible[number] for number in devices.numbers) or tuple(visible)
 
 
+def likely_gpus(devices: Devices) -> tuple[str, ...]:
+    """Return what `gpus_of` will probably return, without asking PyTorch."""
+    if devices.kind not in ("auto", "cuda"):
+        return ()
+    found = _installed_gpus()
+    named = (found[number] for number in devices.numbers if number < len(found))
+    return tuple(named) if devices.numbers else found
+
+
 def _installed_gpus(folder: str = "/dev") -> tuple[str, ...]:
     """Return the NVIDIA GPUs of this machine that its user may see, whether PyTorch uses them."""
     count = sum(1 for _ in Path(folder).glob("nvidia[0-9]*"))

@@ -21,7 +21,7 @@ from ..cores import processes
 from ..errors import InputError
 from ..files import temporary_folder
 from ..nets.registry import NETS
-from .devices import Devices, gpus_of
+from .devices import Devices, likely_gpus
 from .environment import own_gpu, variables
 
 EARLY = "--early"  # tells a worker to import before it is told anything
@@ -113,7 +113,9 @@ def _environments(model: Any, given: Mapping[str, Any]) -> Iterator[dict[str, st
     devices = Devices.of(given.get("device", "auto"))
     if not (_is_known(model, given, devices) and _count(threads, 1) and _count(jobs, 0)):
         return
-    gpus = gpus_of(devices)
+    gpus = likely_gpus(devices)
+    if devices.kind == "cuda" and not gpus:  # PyTorch will say so
+        return
     count = processes(jobs, threads or 1)
     if pairs is not None and _count(pairs, 1):
         count = min(count, 2 * pairs)
@@ -122,14 +124,14 @@ def _environments(model: Any, given: Mapping[str, Any]) -> Iterator[dict[str, st
 
 
 def _is_known(model: Any, given: Mapping[str, Any], devices: Devices) -> bool:
-    """Return whether a network of ours, or a saved one, is trained where PyTorch isn't asked."""
+    """Return whether a network of ours, or a saved one, is trained on this machine."""
     ours = model is None or (isinstance(model, str) and (model in NETS or model.endswith(".keras")))
     executor, engine = given.get("executor", "local"), given.get("engine", "auto")
     imports = given.get("imports")
     named = isinstance(executor, str) and isinstance(engine, str)  # not an array, say
     usual = named and (executor, engine) == ("local", "auto")
     without = imports is None or (isinstance(imports, Sequence) and not imports)
-    return ours and usual and without and devices.kind in ("auto", "cpu")
+    return ours and usual and without and devices.kind in ("auto", "cpu", "cuda")
 
 
 def _count(value: Any, least: int) -> bool:

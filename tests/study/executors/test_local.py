@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -481,6 +481,35 @@ class TestArranging:
             executor.arrange(1, 3)
             assert executor.alive == 3
             assert [worker.seats for worker in executor.workers] == [1, 1, 1]
+
+    @pytest.fixture
+    def standing(self, setup):
+        """An executor with two workers that have room for three tasks each, and do nothing."""
+        executor = LocalExecutor(setup)
+        executor._numbers = count()
+        line = SimpleNamespace(send=lambda message: None)
+        executor.workers = [
+            local._Worker(number, SimpleNamespace(), connection=line, seats=3) for number in (0, 1)
+        ]
+        return executor
+
+    def test_every_gpu_has_a_run_before_one_has_two(self, standing):
+        standing._feed(iter([Task(number, None) for number in range(4)]))
+        given = [[work.task.key for work in w.works.values()] for w in standing.workers]
+        assert given == [[0, 2], [1, 3]]
+
+    def test_a_living_worker_comes_before_one_that_has_to_be_started(self, standing):
+        standing.workers[0].connection = None
+        standing._replace = lambda worker: pytest.fail("started")
+        standing._feed(iter([Task("one", None)]))
+        assert len(standing.workers[1].works) == 1
+
+    def test_a_new_process_has_as_much_room_as_the_one_that_died(self, standing, monkeypatch):
+        fresh = local._Worker(1, SimpleNamespace())
+        monkeypatch.setattr(LocalExecutor, "_start", lambda executor, number: fresh)
+        monkeypatch.setattr(LocalExecutor, "_connect", lambda executor, started: None)
+        assert standing._replace(standing.workers[1]) is standing.workers[1] is fresh
+        assert fresh.seats == 3
 
     def test_runs_are_spread_over_the_gpus(self, setup):
         with LocalExecutor(replace(setup, jobs=8, gpus=("0", "1"))) as executor:

@@ -231,6 +231,11 @@ class TestOneExecutor:
             with pytest.raises(InputError, match=r"can't start in the Ray cluster: .*No module na"):
                 list(events)
 
+    def test_a_token_that_the_cluster_refuses(self):
+        """What Ray says then; it needs a cluster that is older than the token."""
+        said = Exception("The actor never ran - it was cancelled before it started running.")
+        assert "set RAY_AUTH_MODE=disabled." in str(executor_module._cannot_start(said))
+
     def test_other_packages_on_a_node(self, executor):
         spec = {"versions": {"numpy": "1.0"}}
         (event,) = executor.run([Task("run", {"task": "run", "spec": spec})])

@@ -30,6 +30,7 @@ from .watched import Watched
 
 _FRESH = 2.0  # seconds for which the list of nodes is taken as it was
 _STARTS = 3  # workers in a row that may die while they start
+_NEVER_RAN = "cancelled before it started running"
 _WITHOUT = 120.0  # seconds without any node that a run fits on
 
 
@@ -56,11 +57,12 @@ class RayExecutor:
 
     def __enter__(self) -> RayExecutor:
         with contextlib.ExitStack() as stack:
-            self._ray = stack.enter_context(connected(self.setup.address))
+            self._notices: list[Event] = []
+            self._ray = stack.enter_context(connected(self.setup.address, self._say))
             self._mailbox: Any = None
             stack.callback(self._end)
             self._started, self._failures = 0, 0  # workers; those that died in a row at the start
-            self._notices = [self._look_around()]
+            self._notices.append(self._look_around())
             self._lone_since = time.monotonic()
             self._quiet = self.patience
             home = self._ray.get_runtime_context().get_node_id()
@@ -71,6 +73,9 @@ class RayExecutor:
             self._employ()
             self._stack = stack.pop_all()
         return self
+
+    def _say(self, text: str) -> None:
+        self._notices.append(Notice(text))
 
     def _variables(self) -> dict[str, str]:
         path = os.pathsep.join(users_path())
@@ -338,6 +343,11 @@ def _fitting(have: dict[str, float], cores: int, gpus: float) -> int:
 
 
 def _cannot_start(error: Exception) -> InputError:
+    if _NEVER_RAN in str(error):  # Ray refuses the token, without a word on it
+        return InputError(
+            "the Ray cluster starts nothing for this program. If it was started before this user "
+            "had a token (~/.ray/auth_token), it refuses the token: set RAY_AUTH_MODE=disabled."
+        )
     return InputError(
         f"a worker can't start in the Ray cluster: {_said(error)}. Every node needs relucate "
         f"{__version__} and what it imports, as installed here."

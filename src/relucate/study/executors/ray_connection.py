@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -24,11 +24,12 @@ _SETTINGS = 4  # the type of the frame with which a server of gRPC, so of Ray, a
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[Any]:
+def connected(address: str | None, say: Callable[[str], None] = lambda text: None) -> Iterator[Any]:
     """Connect to Ray and yield its package; if the program has connected already, that is used.
 
     address: HOST:PORT, auto or local; None: RAY_ADDRESS, the cluster that this
     machine belongs to, or else a new Ray on this machine, which ends afterwards.
+    say: called with what the user should know, a sentence without the dot.
     Raises: InputError: Ray isn't installed, there is no cluster, or its versions differ.
     """
     ray = _imported()
@@ -40,8 +41,7 @@ def connected(address: str | None) -> Iterator[Any]:
             )
         yield ray
         return
-    usual = os.environ.get("RAY_ADDRESS") or "auto"
-    _check_reachable(usual if address is None else address)
+    address = _checked(address, say)
     with _unchanged():
         _init(ray, address)
     try:
@@ -59,6 +59,30 @@ def _imported() -> Any:
             "executor 'ray' needs Ray, which can't be imported here "
             f"({error}): python -m pip install 'relucate[ray]'."
         ) from error
+
+
+def _checked(address: str | None, say: Callable[[str], None]) -> str | None:
+    """Return the address to connect to, at which a Ray answers; a lost cluster is no longer it.
+
+    Ray notes the cluster of this machine in a file, which is still there if the cluster was killed,
+    and would try for minutes to reach it.
+    """
+    named = os.environ.get("RAY_ADDRESS") or "auto" if address in (None, "auto") else address
+    if named != "auto":
+        _check_reachable(named)
+        return named
+    services: Any = import_module("ray._private.services")
+    noted = services.find_bootstrap_address(None)
+    if noted is None or (address == "auto" and services.find_gcs_addresses()):
+        return address
+    try:
+        _check_reachable(noted)
+    except InputError:
+        if address is not None:
+            raise
+        say(f"the Ray cluster of this machine, {noted}, doesn't answer: a new Ray is started here")
+        return "local"
+    return address
 
 
 def _check_reachable(address: str) -> None:
@@ -120,14 +144,18 @@ def _init(ray: Any, address: str | None) -> None:
 
 @contextlib.contextmanager
 def _unchanged() -> Iterator[None]:
-    """Put back the handler of SIGTERM, which Ray replaces; let a new Ray send no statistics."""
+    """Keep the handler of SIGTERM, which Ray replaces; let a new Ray send no statistics."""
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM) if main else None
+    utils: Any = import_module("ray._private.utils")
+    replacing = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda *_: None  # Ray's would end the program, with no word on why
     statistics = os.environ.get("RAY_USAGE_STATS_ENABLED")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         yield
     finally:
+        utils.set_sigterm_handler = replacing
         if statistics is None:
             del os.environ["RAY_USAGE_STATS_ENABLED"]
         if handler is not None:
