@@ -204,3 +204,45 @@ assert "keras" not in sys.modules
 def test_only_what_is_imported_already_is_looked_at():
     done = subprocess.run([sys.executable, "-c", LOOKED_AT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def own_settings():
+    """Keras and PyTorch as a user may set them, put back afterwards."""
+    before = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(before)
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
+    torch.set_default_dtype(torch.float32)
+
+
+def test_seeding_starts_keras_names_again_and_keeps_what_the_user_set(own_settings):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    with keras.saving.custom_object_scope({"Own": kl.Dense}):
+        for _ in range(2):
+            named("keras").seed(3)
+            layer = kl.Dense(2)
+            assert layer.name == "dense"
+            assert layer.compute_dtype == "bfloat16"
+        assert keras.saving.get_registered_object("Own") is kl.Dense
+
+
+def test_a_new_process_knows_all_settings_unless_the_user_set_one(own_settings):
+    assert [named(name).settings() for name in FRAMEWORKS] == [{}, {}]
+    keras.config.set_floatx("float64")
+    keras.config.set_image_data_format("channels_first")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    torch.set_default_dtype(torch.float64)
+    found = {name: named(name).settings() for name in FRAMEWORKS}
+    assert found["keras"]["dtype_policy"] == "mixed_bfloat16"
+    code = (
+        "import relucate, keras, torch\n"
+        "from relucate.frameworks import named\n"
+        f"for name, settings in {found}.items():\n"
+        "    named(name).use_settings(settings)\n"
+        "    assert named(name).settings() == settings\n"
+        "print(keras.layers.Dense(2).compute_dtype, torch.zeros(1).dtype)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["bfloat16", "torch.float64"]

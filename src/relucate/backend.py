@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from .errors import InputError, unknown
 
@@ -81,14 +82,23 @@ def config_file() -> Path:
     return Path(os.path.expanduser(home)) / "keras.json"
 
 
+def configured() -> dict[str, Any]:
+    """Return the settings besides the backend that Keras starts with."""
+    values = {**_AUTOMATIC, **_read(config_file())}
+    return {name: values[name] for name in _AUTOMATIC if name != "backend"}
+
+
 def _from_file(path: Path) -> str | None:
+    values = _read(path)
+    return None if values == _AUTOMATIC else values.get("backend")
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError):
-        return None
-    if not isinstance(values, dict) or values == _AUTOMATIC:
-        return None
-    return values.get("backend")
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _checked(backend: str, where: str) -> str:

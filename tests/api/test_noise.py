@@ -295,11 +295,15 @@ def test_a_forward_that_insists_on_float32_is_not_called_wrong():
     assert "NOT" not in str(caught.value)
 
 
-def double(norm, shift=0.0):
+class OwnNorm(kl.BatchNormalization):
+    """A plain subclass, read as its base."""
+
+
+def double(norm, shift=0.0, kind=kl.BatchNormalization):
     x = image = keras.Input((6, 6, 3), dtype="float64")
     x = kl.Conv2D(4, 3, padding="same", name="conv", dtype="float64")(x)
     if norm:
-        x = kl.BatchNormalization(name="norm", dtype="float64")(x)
+        x = kind(name="norm", dtype="float64")(x)
     x = kl.Conv2D(2, 3, padding="same", name="out", dtype="float64")(kl.ReLU(dtype="float64")(x))
     model, random = keras.Model(image, x), np.random.default_rng(0)
     for weight in model.weights:
@@ -307,11 +311,12 @@ def double(norm, shift=0.0):
     return model
 
 
+@pytest.mark.parametrize("kind", [kl.BatchNormalization, OwnNorm])
 @pytest.mark.parametrize("verb", ["fold", "convert"])
-def test_norms_of_a_float64_model_compute_in_float32_outside_of_tensorflow(verb):
+def test_norms_of_a_float64_model_compute_in_float32_outside_of_tensorflow(verb, kind):
     order = ("after",) if verb == "convert" else ()
     with pytest.warns(UserWarning, match="computes the norms of a float64 model in float32"):
-        made, report = getattr(relucate, verb)(double(norm=True), *order)
+        made, report = getattr(relucate, verb)(double(norm=True, kind=kind), *order)
     assert report.certificate.dtype == "float32"
     assert 1e-9 < report.certificate.max_rel < 2e-6
     assert all(weight.dtype == "float64" for weight in made.weights)

@@ -692,13 +692,12 @@ def test_ops_that_no_layer_has_are_refused(model):
         write(draft.finish(), model)
 
 
-def test_a_bias_that_a_layer_always_has_is_refused():
+def test_a_weight_that_a_layer_always_has_is_refused():
     x = image(4, 3)
-    layer = kl.EinsumDense("abc,cd->abd", (None, 5), bias_axes="d", name="e")
-    model = keras.Model(x, layer(x))
+    model = keras.Model(x, kl.RMSNormalization(name="e")(x))
     draft = Draft(read(model))
-    draft.drop_array("e", "bias")
-    with pytest.raises(Refused, match=r"'e'.*bias"):
+    draft.drop_array("e", "gamma")
+    with pytest.raises(Refused, match=r"'e'.*gamma"):
         write(draft.finish(), model)
 
 
@@ -1021,3 +1020,37 @@ def test_attention_in_a_nested_model_is_written_under_its_new_name(randomize):
     np.testing.assert_allclose(
         made.predict(x, verbose=0), net.predict(x, verbose=0), rtol=0, atol=1e-5
     )
+
+
+def made_bare(kind, bias, shape=(6, 5, 3)):
+    """A layer that isn't split as the others are, with an activation of its own, and a norm."""
+    layer = {
+        "spectral": lambda: kl.SpectralNormalization(
+            kl.Conv2D(4, 3, activation="relu", use_bias=bias, kernel_regularizer="l2"), name="inner"
+        ),
+        "einsum": lambda: kl.EinsumDense(
+            "abcd,de->abce", (6, 5, 4), activation="relu", bias_axes="e" if bias else None,
+            name="inner",
+        ),
+    }[kind]()  # fmt: skip
+    x = image = keras.Input(shape)
+    x = kl.BatchNormalization(name="norm")(layer(x))
+    return keras.Model(image, kl.Dense(2)(kl.Flatten()(x)))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", ["spectral", "einsum"])
+@pytest.mark.parametrize("verb", ["rebuild", "convert"])
+def test_a_norm_goes_between_a_wrapped_or_einsum_layer_and_its_activation(
+    randomize, kind, bias, verb
+):
+    model = randomize(made_bare(kind, bias))
+    made, report = getattr(relucate, verb)(model, "before")
+    assert [site.new for site in report.sites] == ["linear-norm-act"]
+    assert [node.op for node in read(made)][2:4] == ["batch_norm", "relu"]
+    assert type(made.get_layer("inner")) is type(model.get_layer("inner"))
+    assert len(made.losses) == len(model.losses)
+    names = {variable.name for variable in made.get_layer("inner").weights}
+    assert ("bias" in names) == (bias and (verb, kind) == ("rebuild", "einsum"))
+    if verb == "convert":
+        assert_close(outputs_of(made), outputs_of(model))

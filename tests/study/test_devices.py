@@ -105,6 +105,11 @@ class TestGpus:
         with pytest.raises(InputError, match=r"sees: cpu, cuda:0, .*cuda:3, mps, xpu\. Take"):
             gpus_of(Devices.of("cuda:7"))
 
+    @pytest.mark.parametrize("device", ["cuda", "cuda:0,cuda:1", "cpu"])
+    def test_an_engine_that_chooses_for_itself_refuses_one_before_any_work(self, four, device):
+        with pytest.raises(InputError, match="whose backend chooses the device: leave the device"):
+            made_plan(engine="keras", device=device)
+
     def test_an_open_choice_imports_no_pytorch(self, four, monkeypatch):
         monkeypatch.setattr("relucate.frameworks.named", lambda name: pytest.fail("asked"))
         assert gpus_of(Devices.of("auto")) == ("0", "1", "2", "3")
@@ -183,7 +188,7 @@ class TestPlans:
         assert made_plan(pairs=99, device="cpu").workers == 100
 
     def test_the_keras_engine_asks_no_gpu(self, four):
-        assert made_plan(device="cuda", engine="keras").gpus == ()
+        assert made_plan(engine="keras").gpus == ()
 
 
 def test_the_device_of_a_framework_is_its_kind(four):

@@ -6,6 +6,7 @@ import sys
 import textwrap
 import types
 
+import keras
 import pytest
 
 from relucate.errors import InputError, Refused
@@ -351,6 +352,23 @@ class TestIdentity:
         assert resolve(closure(8)).identity() == resolve(closure(8)).identity()
         assert resolve(closure(8)).identity() != resolve(closure(16)).identity()
         assert resolve("cnn", {"width": 8}).identity() != resolve("cnn", {"width": 9}).identity()
+
+    def test_what_the_user_set_goes_with_a_function_and_counts(self):
+        plain, text = resolve(only_order), resolve("cnn")
+        assert "settings" not in plain.identity()
+        before = keras.config.dtype_policy()
+        try:
+            keras.config.set_dtype_policy("mixed_bfloat16")
+            source = resolve(only_order)
+            assert resolve("cnn").identity() == text.identity()
+        finally:
+            keras.config.set_dtype_policy(before)
+        assert source.identity()["settings"]["keras"]["dtype_policy"] == "mixed_bfloat16"
+        try:
+            source.load()
+            assert keras.config.dtype_policy().name == "mixed_bfloat16"
+        finally:
+            keras.config.set_dtype_policy(before)
 
     def test_a_module_that_a_worker_cannot_import_travels_with_its_code(self, monkeypatch):
         module = types.ModuleType("made_in_memory")

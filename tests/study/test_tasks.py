@@ -10,6 +10,7 @@ import torch
 from keras import layers
 from torch import nn
 
+import relucate
 from relucate.data import make
 from relucate.errors import InputError, Refused
 from relucate.keras import conv2d_bn
@@ -393,6 +394,12 @@ class TestInspection:
         work._distributions.cache_clear()
         monkeypatch.setattr(metadata, "packages_distributions", lambda: pytest.fail("all read"))
         assert versions(["keras", "torch"])["keras"] == keras.__version__
+
+        def only_on_the_path(package):
+            raise metadata.PackageNotFoundError(package)
+
+        monkeypatch.setattr(metadata, "version", only_on_the_path)
+        assert versions(always=("relucate",))["relucate"] == relucate.__version__
 
     @pytest.mark.parametrize("name", ["tensorflow", "tensorflow-cpu", "tensorflow-macos"])
     def test_tensorflow_has_several_names(self, monkeypatch, name):

@@ -13,7 +13,9 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src.utils.naming import reset_uids
 
+from ..backend import configured
 from ..errors import InputError, Refused
 from ..graph import Graph
 from ..train.framework import Framework, Init, Lowerable, ReadModel
@@ -289,9 +291,21 @@ class _Keras:
         return {}
 
     def seed(self, seed: int) -> None:
-        # Automatic layer names start over in every arm; a full garbage collection takes too long.
-        keras.utils.clear_session(free_memory=False)
+        # Automatic layer names start over in every arm. clear_session would do that, too, but drops
+        # the user's settings: dtype policy, distribution, scope of custom objects.
+        reset_uids()
         keras.utils.set_random_seed(seed)
+
+    def settings(self) -> dict[str, Any]:
+        start = configured()
+        start["dtype_policy"] = start["floatx"]
+        now = {name: getattr(keras.config, name)() for name in start}
+        now["dtype_policy"] = now["dtype_policy"].name
+        return now if now != start else {}
+
+    def use_settings(self, settings: Mapping[str, Any]) -> None:
+        for name, value in settings.items():
+            getattr(keras.config, f"set_{name}")(value)
 
     def backend(self) -> str:
         return keras.config.backend()

@@ -232,7 +232,7 @@ def precisions(model: Any) -> tuple[frozenset[str], tuple[str, ...]]:
     found = {str(getattr(layer, "compute_dtype", "")) for layer in layers}
     narrows = keras.backend.result_type("float64", "float32") != "float64"
     doubled = [layer for layer in layers if getattr(layer, "compute_dtype", "") == "float64"]
-    if not narrows or not any(type(layer) in NORM_LAYERS for layer in doubled):
+    if not narrows or not any(isinstance(layer, tuple(NORM_LAYERS)) for layer in doubled):
         return frozenset(found), ()
     note = f"on {keras.backend.backend()}, Keras computes the norms of a float64 model in float32"
     return frozenset({*found, "float32"}), (note,)

@@ -137,6 +137,7 @@ def prepare(source: ModelSource) -> Callable[..., Any]:
 
     Only the random numbers of an imported framework can be seeded.
     """
+    source.set_up()
     return _prepared(source.kind, source.text, source.digest, source.payload)
 
 

@@ -168,6 +168,8 @@ class StudyPlan(Executed):
                 f"'{self.device}'."
             )
         one_of(self.engine, "engine", ENGINES)
+        if self.engine not in ("auto", HOST) and self.devices.kind != "auto":  # it chooses itself
+            named(self.engine).device(self.device)
         for recipe in map(self.recipe_of, self.arms):
             self.task.check_recipe(recipe)
             recipe.check_device(self._device_for(recipe))

@@ -19,7 +19,7 @@ from typing import Any
 from .. import nets
 from ..arguments import mapping
 from ..errors import InputError, Refused
-from ..frameworks import owner
+from ..frameworks import FRAMEWORKS, imported, named, owner
 from ..nets.models import APPLICATIONS, load_saved, meaning
 from ..nets.user_code import (
     arguments,
@@ -44,7 +44,8 @@ class ModelSource:
     kind: net | file | module | function | saved; text: as the user named it; options: extra keyword
     arguments; digest: of the builder's source file or code; payload: a pickled function; norms:
     eps and momentum that every arm's norms are given; imports: the user's files and modules to
-    import first, because they register a saved model's custom objects.
+    import first, because they register a saved model's custom objects; settings: by framework, what
+    the user set in the process where a function was given, such as Keras's dtype policy.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class ModelSource:
     payload: bytes = b""
     norms: Mapping[str, float] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """Return the builder's part of a run's hash."""
@@ -63,6 +65,7 @@ class ModelSource:
             "options": dict(self.options),
             "digest": self.digest,
             **({"norms": dict(self.norms)} if self.norms else {}),
+            **({"settings": dict(self.settings)} if self.settings else {}),
             **(
                 {"imports": [_imported_digest(name) for name in self.imports]}
                 if self.imports
@@ -129,6 +132,11 @@ class ModelSource:
         for name in self.imports:
             import_user_module(name)
 
+    def set_up(self) -> None:
+        """Give this process the settings of the one where the function was given."""
+        for name, settings in self.settings.items():
+            named(name).use_settings(settings)
+
     def load(self) -> Builder:
         """Import or unpickle the function, which runs the user's own code, and return it."""
         self._import()
@@ -139,6 +147,7 @@ class ModelSource:
             return found
         import cloudpickle
 
+        self.set_up()
         # This imports what the function needs, which runs the user's own code.
         with reported(f"'{self.text}' can't be loaded in a worker process"):
             return cloudpickle.loads(self.payload)
@@ -224,7 +233,10 @@ def _from_function(function: Builder, options: dict[str, Any]) -> ModelSource:
             f"'{name}' can't be sent to a worker process ({error}): make it a function at the top "
             "of a module."
         ) from None
-    return ModelSource("function", name, options, code_digest(function), payload)
+    found = ((each, named(each).settings()) for each in sorted(imported() & FRAMEWORKS.keys()))
+    settings = {each: values for each, values in found if values}
+    digest = code_digest(function)
+    return ModelSource("function", name, options, digest, payload, settings=settings)
 
 
 def pickled(thing: Any, module: str | None) -> bytes:

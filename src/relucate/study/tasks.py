@@ -28,6 +28,7 @@ from ..train.run import OnEpoch, RunResult, RunSpec
 from ..train.task import CLASSIFICATION, Task
 from ..train.waiting import Ready, finished
 from ..train.watching import Watchable
+from ..version import __version__
 from .arms import Arm, Built, build_paired, initialise
 from .fingerprint import Behaviour, behaviour, examples, fingerprint
 from .norm_settings import described
@@ -381,6 +382,8 @@ def _version(package: str) -> str | None:
 
     To find a distribution of another name, all that are installed have to be read.
     """
+    if package == "relucate":  # on the path alone, it has no distribution
+        return __version__
     with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
     for name in _TENSORFLOWS if package == "tensorflow" else _distributions().get(package, ()):

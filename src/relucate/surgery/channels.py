@@ -311,7 +311,7 @@ def _laid_out(
 def check_untimed(node: Node) -> None:
     """Raise Blocked if a layer is applied step by step."""
     if node.attrs.get("time_distributed"):  # its axes don't count the time axis
-        raise Blocked(f"'{node.layer_name}' is applied step by step")
+        raise Blocked(f"'{node.layer_name}' is applied step by step (TimeDistributed)")
 
 
 def check_linear(draft: Draft, node: Node, channels: Channels) -> None:

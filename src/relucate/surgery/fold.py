@@ -24,7 +24,7 @@ from ..affine import batch_norm_affine
 from ..graph import Graph, Node
 from . import algebra
 from .borders import along, check_strategy, choose, crossing, warnings_of
-from .channels import Absorption, Blocked, Channels, behind, check_shared
+from .channels import Absorption, Blocked, Channels, behind, check_shared, check_untimed
 from .draft import Draft, Edit, SiteResult
 from .parallel import absorb_parallel
 from .sites import sites
@@ -182,9 +182,9 @@ def _one_norm_channels(draft: Draft, node: Node) -> Channels:
         raise Blocked(f"{kind} depends on the data at inference")
     if mean is None or variance is None or node.attrs.get("forced") is True:
         raise Blocked("it uses the batch's own statistics at inference")
-    for attr, what in (("renorm", "renorm"), ("time_distributed", "TimeDistributed")):
-        if node.attrs.get(attr):
-            raise Blocked(f"{what} isn't handled")
+    if node.attrs.get("renorm"):
+        raise Blocked("renorm isn't handled")
+    check_untimed(node)
     for other in sorted(draft.sharing(node)):
         if draft.nodes[other].kind != "norm":
             raise Blocked(f"'{draft.nodes[other].layer_name}' is computed from its tensors too")

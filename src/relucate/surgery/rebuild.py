@@ -35,7 +35,7 @@ from .blocks import (
     place,
     settled,
 )
-from .channels import Blocked
+from .channels import Blocked, check_untimed
 from .convert import check_wanted, read_again, unproved
 from .draft import Draft, Edit, SiteResult
 from .fold import check_left, norm_calls
@@ -152,8 +152,8 @@ def _check(draft: Draft, paths: Paths, sites: Collection[Site], wanted: Order) -
     """Return how a norm moves, or raise Blocked."""
     calls = [site.nodes[0] for site in sites]
     if not wanted.has_norm:
-        if any(draft.nodes[name].attrs.get("time_distributed") for name in calls):
-            raise Blocked("TimeDistributed isn't handled")
+        for name in calls:
+            check_untimed(draft.nodes[name])
         return "removed"
     check_wanted(sites, wanted)
     check_whole_steps(draft.source, sites)

@@ -417,6 +417,13 @@ class _Torch:
     def seed(self, seed: int) -> None:
         torch.manual_seed(seed)
 
+    def settings(self) -> dict[str, Any]:
+        dtype = torch.get_default_dtype()
+        return {} if dtype == torch.float32 else {"default_dtype": str(dtype).split(".")[1]}
+
+    def use_settings(self, settings: Mapping[str, Any]) -> None:
+        torch.set_default_dtype(getattr(torch, settings["default_dtype"]))
+
     def backend(self) -> str:
         return self.name
 

@@ -339,6 +339,14 @@ class Framework(Protocol):
         """Seed the framework's random numbers."""
         ...
 
+    def settings(self) -> dict[str, Any]:
+        """Return what the user set in this process and a new one doesn't know, as plain data."""
+        ...
+
+    def use_settings(self, settings: Mapping[str, Any]) -> None:
+        """Give this process the settings of another one."""
+        ...
+
     def backend(self) -> str:
         """Return the name of the package that computes."""
         ...

@@ -10,7 +10,7 @@ saved, loaded and run without relucate. Nothing is shared with the source; the m
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -293,17 +293,14 @@ class _Writer:
         return [name for name in call.names if nodes[name].kind != "act"] == [node.name]
 
     def _main(self, node: Node, operation: Any) -> Any:
-        config = operation.get_config()
-        changes: dict[str, Any] = {"activation": "linear"} if "activation" in config else {}
-        for role, field in ROLES.items():
-            if field in config and (role == "bias") == (node.kind == "linear"):
-                changes[field] = role in node.arrays
+        changes = _bare(operation.get_config(), node)
         layer = clone(operation, self._free(node.layer), changes, self.fresh)
         self.built.append(Built(layer, operation, [node]))
         return layer
 
     def _fused_activation(self, node: Node, operation: Any) -> Any:
-        function = getattr(operation, "activation", None)
+        inside = getattr(operation, "layer", None)  # of a wrapper
+        function = getattr(operation, "activation", getattr(inside, "activation", None))
         if function is None:
             raise Refused(f"'{node.name}' ({node.op}) can't be separated from its layer.")
         name = self._free(node.name)
@@ -343,6 +340,19 @@ class _Writer:
     def _main_dtype(self) -> str:
         floats = (a.dtype.name for a in self.graph.tensors.values() if is_floating(a))
         return next(floats, keras.config.floatx())
+
+
+def _bare(config: Mapping[str, Any], node: Node) -> dict[str, Any]:
+    """Return the changes to a layer's config that leave one node alone, without an activation."""
+    changes: dict[str, Any] = {"activation": "linear"} if "activation" in config else {}
+    for role, field in ROLES.items():
+        if field in config and (role == "bias") == (node.kind == "linear"):
+            changes[field] = role in node.arrays
+    if "bias_axes" in config and "bias" not in node.arrays:
+        changes["bias_axes"] = None
+    if isinstance(inner := config.get("layer"), Mapping):  # of a wrapper
+        changes["layer"] = {**inner, "config": {**inner["config"], **_bare(inner["config"], node)}}
+    return changes
 
 
 def _inherited(layer: Any, operation: Any) -> dict[str, Any]:
