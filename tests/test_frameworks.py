@@ -246,3 +246,10 @@ def test_a_new_process_knows_all_settings_unless_the_user_set_one(own_settings):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["bfloat16", "torch.float64"]
+
+
+def test_seeding_starts_the_names_again_where_keras_has_moved_its_function(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras.src.utils.naming", None)
+    for _ in range(2):
+        named("keras").seed(3)
+        assert kl.Dense(2).name == "dense"

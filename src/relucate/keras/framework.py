@@ -13,7 +13,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.utils.naming import reset_uids
 
 from ..backend import configured
 from ..errors import InputError, Refused
@@ -291,9 +290,7 @@ class _Keras:
         return {}
 
     def seed(self, seed: int) -> None:
-        # Automatic layer names start over in every arm. clear_session would do that, too, but drops
-        # the user's settings: dtype policy, distribution, scope of custom objects.
-        reset_uids()
+        _restart_names()
         keras.utils.set_random_seed(seed)
 
     def settings(self) -> dict[str, Any]:
@@ -372,6 +369,16 @@ def _layers(model: Any) -> Any:
     """Return name, class and configuration of every layer, for models that have no Graph."""
     layers = model._flatten_layers(include_self=True)
     return [(layer.name, type(layer), _quietly(layer.get_config)) for layer in layers]
+
+
+def _restart_names() -> None:
+    """Let automatic layer names start over, as in every arm."""
+    try:
+        from keras.src.utils.naming import reset_uids
+    except ImportError:  # it isn't public; this drops the user's dtype policy and scopes, too
+        keras.utils.clear_session(free_memory=False)
+    else:
+        reset_uids()
 
 
 def _compilation(model: Any) -> Any:
