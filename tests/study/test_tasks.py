@@ -14,11 +14,13 @@ import relucate
 from relucate.data import make
 from relucate.errors import InputError, Refused
 from relucate.keras import conv2d_bn
+from relucate.study import environment
 from relucate.study import tasks as work
 from relucate.study.arms import Arm
+from relucate.study.environment import versions
 from relucate.study.plan import StudyPlan
 from relucate.study.source import resolve
-from relucate.study.tasks import execute, inspect_arms, versions
+from relucate.study.tasks import execute, inspect_arms
 from relucate.study.vary import arms_from
 from relucate.train import Recipe, RunSpec
 from relucate.train.recipe import OPTIMIZATION, no_variance
@@ -391,7 +393,7 @@ class TestInspection:
     def test_other_names_are_looked_up_only_if_a_package_has_none_of_its_own(self, monkeypatch):
         assert versions(["sklearn"])["sklearn"] == metadata.version("scikit-learn")
         assert "no_such_package" not in versions(["no_such_package"])
-        work._distributions.cache_clear()
+        environment._distributions.cache_clear()
         monkeypatch.setattr(metadata, "packages_distributions", lambda: pytest.fail("all read"))
         assert versions(["keras", "torch"])["keras"] == keras.__version__
 

@@ -1,11 +1,17 @@
-"""The environment of a worker process, on this machine or another: threads, memory, imports."""
+"""The environment of a worker process, on any machine: threads, memory, imports, versions."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import platform
 import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
 
 from ..backend import choose_backend
+from ..version import __version__
 
 _KEPT = str(2**32)  # bytes: no block is larger
 
@@ -51,3 +57,42 @@ def users_path() -> list[str]:
 def own_gpu(gpus: tuple[str, ...], number: int) -> dict[str, str]:
     """Return the variable by which worker `number` sees one of the GPUs, in turn, and no other."""
     return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
+
+
+_TENSORFLOWS = ("tensorflow-cpu", "tensorflow-macos")  # other packages bring parts of it
+
+
+def versions(
+    used: Iterable[str] = (), always: Iterable[str] = ("relucate", "numpy")
+) -> dict[str, str]:
+    """Return the versions of the packages that compute: they are part of a run's identity.
+
+    Args: used: the frameworks in use; other installed packages don't matter.
+        always: packages that matter in any case.
+    """
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in (*always, *sorted(set(used))):
+        version = _version(package)
+        if version is not None:
+            found[package] = version
+    return found
+
+
+def _version(package: str) -> str | None:
+    """Return the version of an installed package; sklearn's is scikit-learn's.
+
+    To find a distribution of another name, all that are installed have to be read.
+    """
+    if package == "relucate":  # on the path alone, it has no distribution
+        return __version__
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    for name in _TENSORFLOWS if package == "tensorflow" else _distributions().get(package, ()):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    return None
+
+
+@functools.cache
+def _distributions() -> Mapping[str, Sequence[str]]:
+    return metadata.packages_distributions()

@@ -25,10 +25,11 @@ from ..nets.user_code import arguments, parameters, place, takes_all, where
 from ..order import Order
 from ..train.run import RunResult, RunSpec
 from .arms import label, parsed
+from .environment import versions
 from .identity import packages
 from .returned import Unscored, read_score
 from .source import ModelSource, resolve
-from .tasks import Inspection, versions
+from .tasks import Inspection
 
 ENGINE = "run"  # the name of this engine, besides those that train
 _ARMS = ("order", "arm")  # what the function may call its first parameter

@@ -6,13 +6,10 @@ Both take and return plain data. Not here: processes and pipes (`executors`), st
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
-import platform
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -28,8 +25,8 @@ from ..train.run import OnEpoch, RunResult, RunSpec
 from ..train.task import CLASSIFICATION, Task
 from ..train.waiting import Ready, finished
 from ..train.watching import Watchable
-from ..version import __version__
 from .arms import Arm, Built, build_paired, initialise
+from .environment import versions
 from .fingerprint import Behaviour, behaviour, examples, fingerprint
 from .norm_settings import described
 from .source import ModelSource
@@ -356,45 +353,6 @@ def choose_engine(
         return own.name, f"the model can't be lowered to PyTorch: {error}"
     ignored = "; the recipe replaces what the builder compiled" if compiled else ""
     return HOST, f"the model lowers to PyTorch, and the lowered module agrees with Keras{ignored}"
-
-
-_TENSORFLOWS = ("tensorflow-cpu", "tensorflow-macos")  # other packages bring parts of it
-
-
-def versions(
-    used: Iterable[str] = (), always: Iterable[str] = ("relucate", "numpy")
-) -> dict[str, str]:
-    """Return the versions of the packages that compute: they are part of a run's identity.
-
-    Args: used: the frameworks in use; other installed packages don't matter.
-        always: packages that matter in any case.
-    """
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for package in (*always, *sorted(set(used))):
-        version = _version(package)
-        if version is not None:
-            found[package] = version
-    return found
-
-
-def _version(package: str) -> str | None:
-    """Return the version of an installed package; sklearn's is scikit-learn's.
-
-    To find a distribution of another name, all that are installed have to be read.
-    """
-    if package == "relucate":  # on the path alone, it has no distribution
-        return __version__
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        return metadata.version(package)
-    for name in _TENSORFLOWS if package == "tensorflow" else _distributions().get(package, ()):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            return metadata.version(name)
-    return None
-
-
-@functools.cache
-def _distributions() -> Mapping[str, Sequence[str]]:
-    return metadata.packages_distributions()
 
 
 def executing(

@@ -18,7 +18,7 @@ from ...errors import InputError, RelucateError
 from ...train.run import EpochReport, RunResult
 from ...train.waiting import finish
 from ...version import __version__
-from ..tasks import versions
+from ..environment import versions
 from .perform import as_ours
 from .prepared import Prepared
 from .protocol import Done, Epoch, Event, Failed, Task
