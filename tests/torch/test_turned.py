@@ -188,3 +188,27 @@ def test_a_norm_crosses_a_channel_shuffle(net, size):
     rebuilt, report = relucate.rebuild(net, AFTER, example=shape)
     assert [site.status for site in report.sites] == ["done"]
     assert orders(rebuilt, shape) == [AFTER]
+
+
+class Looked(nn.Module):
+    """Features that are looked up by numbers of fewer axes, and a permutation elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.conv, self.norm = nn.Embedding(9, 6), nn.Conv1d(6, 6, 3), nn.BatchNorm1d(6)
+        self.act, self.head = nn.GELU(), nn.Conv1d(6, 2, 3)
+
+    def forward(self, x):
+        places = torch.cumsum(x.ne(0).long(), 1) * 2
+        x = (self.rows(x) + self.rows(places % 9)).transpose(1, 2)
+        return self.head(self.act(self.norm(self.conv(x))).transpose(1, 2).transpose(1, 2))
+
+
+@pytest.mark.parametrize("verb", [relucate.convert, relucate.rebuild])
+def test_axes_are_not_followed_to_where_they_are_looked_up(verb):
+    net = zoo.randomize(Looked(), 3).eval()
+    tokens = torch.randint(0, 9, (2, 12))
+    made, report = verb(net, AFTER, example=tokens)
+    assert [site.status for site in report.sites] == ["done"]
+    if verb is relucate.convert:
+        torch.testing.assert_close(made(tokens), net(tokens))

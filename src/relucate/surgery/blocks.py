@@ -320,13 +320,23 @@ def _axes_above(graph: Graph, start: str, goal: str) -> tuple[int, ...] | None:
             return tuple(found) if len(set(found)) == len(found) == len(axes) else None
         node = graph.nodes[name]
         for other in node.inputs:
-            if other not in seen:
-                seen.add(other)
-                queue.append((other, _axes_of(node, graph.nodes[other], axes)))
+            if other in seen:
+                continue
+            seen.add(other)
+            above = _axes_of(node, graph.nodes[other], axes)
+            if above is not None:
+                queue.append((other, above))
     return None
 
 
-def _axes_of(node: Node, above: Node, axes: _Axes) -> _Axes:
-    """Return the axes of an input that these axes of a node's output are made of."""
+def _axes_of(node: Node, above: Node, axes: _Axes) -> _Axes | None:
+    """Return the axes of an input that these axes of a node's output are made of, if known.
+
+    They aren't where an input is stretched along others, or an unknown operation drops some.
+    """
     here = axes_of_input(node, above.shape)
+    if len(here) != len(node.shape):
+        return None
+    if len(above.shape) != len(node.shape) and not node.operation.moves_axes:
+        return None
     return tuple(frozenset[int]().union(*(here[axis] for axis in several)) for several in axes)
