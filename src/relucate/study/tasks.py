@@ -81,7 +81,7 @@ def inspect_arms(
         on_arm(number)
     _refuse_twins(source, looked)
     name, reason = _one_engine(looked)
-    own = _compiled_alike(looked, name)
+    compiled, differing = _compiled_alike(looked, name)
     # Lowered or not, a model is built on its own framework's backend.
     backend = next((k.framework.backend() for k in looked if k.framework.lowers), HOST)
     device = named(name).device(device)
@@ -92,13 +92,13 @@ def inspect_arms(
             "backend": backend,
             "device": device,
             **_card(name, device),
-            **({"compiled": own[0]} if own else {}),
+            **({"compiled": compiled} if compiled else {}),
         },
         versions({look.framework.name for look in looked} | {name, backend}),
         tuple(look.report for look in looked),
         tuple(
             dict.fromkeys(
-                [note for look in looked for note in look.notes] + own[1:] + _alike(looked)
+                [note for look in looked for note in look.notes] + differing + _alike(looked)
             )
         ),
         source.code(),
@@ -303,7 +303,7 @@ def _one_engine(looked: list[_Look]) -> tuple[str, str]:
     return name, reason
 
 
-def _compiled_alike(looked: list[_Look], engine: str) -> list[str]:
+def _compiled_alike(looked: list[_Look], engine: str) -> tuple[str, list[str]]:
     """Return how the arms were compiled, if that trains them, and a note if it differs.
 
     Raises: InputError: some arms bring their own optimizer and others don't.
@@ -311,7 +311,7 @@ def _compiled_alike(looked: list[_Look], engine: str) -> list[str]:
     own = {look.arm.label: look.compiled for look in looked if look.framework.name == engine}
     compiled = [label for label, how in own.items() if how]
     if not compiled:
-        return []
+        return "", []
     others = [label for label, how in own.items() if not how]
     if others:
         raise InputError(
@@ -320,9 +320,9 @@ def _compiled_alike(looked: list[_Look], engine: str) -> list[str]:
             f"or none, or take engine '{HOST}', which trains all by the recipe."
         )
     if len(set(own.values())) == 1:
-        return [own[compiled[0]]]
+        return own[compiled[0]], []
     each = "; ".join(f"{label}: {how}" for label, how in own.items())
-    return [each, f"the arms are compiled differently ({each}), so that is compared, too"]
+    return each, [f"the arms are compiled differently ({each}), so that is compared, too"]
 
 
 def choose_engine(
