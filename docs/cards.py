@@ -36,9 +36,9 @@ from pathlib import Path
 
 from relucate.records.place import place_of_norm
 from relucate.records.results import Result, known
+from relucate.report.evidence import digits_of, numbers
 from relucate.stats.spending import critical_value
 from relucate.stats.welch import welch_half_width
-from relucate.stats.wording import decimals_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -189,7 +189,7 @@ def _trained(row: Result) -> str:
     words = [row.setting]
     words += [f"{row.norm} norm"] if row.norm != "batch" else []
     words += ["each order's own rate"] if row.tuned else []
-    digits = 2 if row.unit == "%" else 3
+    digits = digits_of(row.unit)
     words += [
         f"{order} {score['value']:.{digits}f}{_unit(row)}"
         for order, score in row.scores.items()
@@ -200,7 +200,7 @@ def _trained(row: Result) -> str:
 
 def _score(row: Result, place: str) -> str:
     found = [score for order, score in row.scores.items() if place_of_norm(order) == place]
-    digits = 2 if row.unit == "%" else 3
+    digits = digits_of(row.unit)
     sd = f" ± {found[0]['sd']:.{digits}f}" if "sd" in found[0] else ""
     return f"{found[0]['value']:.{digits}f}{sd}{_unit(row)}"
 
@@ -210,17 +210,14 @@ def _unit(row: Result) -> str:
 
 
 def _difference(row: Result, *, words: bool = False) -> str:
-    digits = 2 if row.unit == "%" else 3
-    text = f"{row.difference:+.{digits}f}"
-    if row.interval is None:
+    text, interval = numbers(row.to_dict())
+    if not interval:
         return text
-    digits = decimals_of(digits, *row.interval)
-    low, high = (f"{end:+.{digits}f}" for end in row.interval)
     if not words:
-        return f"{text} ({low} to {high})"
+        return f"{text} ({interval})"
     unit = "points" if row.unit == "%" else row.metric
     level = 100 * row.details.get("level", 0.95)
-    return f"{text} {unit} ({level:.4g} % interval {low} to {high}, {row.runs} pairs)"
+    return f"{text} {unit} ({level:.4g} % interval {interval}, {row.runs} pairs)"
 
 
 def _verdict(row: Result) -> str:

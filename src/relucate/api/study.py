@@ -21,8 +21,7 @@ from ..backend import use_backend
 from ..data import Dataset, load
 from ..data.source import KINDS
 from ..errors import InputError
-from ..nets.user_code import load_data as user_data
-from ..nets.user_code import names_code
+from ..nets.user_code import names_code, user_data
 from ..order import Order
 from ..stats.paired import is_number
 from ..stats.verdict import check_margin

@@ -47,26 +47,30 @@ def read_items(
         raise InputError(f"{what} gives batches, not examples: give (x, y) arrays. {_OTHERWISE}")
     if not count:
         raise InputError(f"{what} has no examples.")
-    first, labels = _example(source, 0, what)[0], []
+    raw, label = _item(source, 0, what)
+    first, labels = _values(raw), [_label(label)]
     examples = np.empty((count, *first.shape), first.dtype)
-    for number in range(count):
-        x, y = _example(source, number, what)
+    examples[0] = first
+    for number in range(1, count):
+        given, label = _item(source, number, what)
+        x = _values(given)
         if (x.shape, x.dtype) != (first.shape, first.dtype):
             raise InputError(
                 f"example {number} of {what} has shape {x.shape} and {x.dtype} values, the first "
                 f"{first.shape} and {first.dtype}: give all of them one form (resize, crop)."
             )
         examples[number] = x
-        labels.append(y)
+        labels.append(_label(label))
         if progress is not None and (number + 1) % _EVERY == 0:
             progress("reading examples", number + 1, count)
     _check_again(source, examples, what)
     if len({y.shape for y in labels}) > 1:
         raise InputError(f"the labels of {what} differ in shape: expected the same for all.")
-    return examples, np.array(labels), _notes(source[0][0], what)
+    return examples, np.array(labels), _notes(raw, what)
 
 
-def _example(source: Any, number: int, what: str) -> tuple[np.ndarray, np.ndarray]:
+def _item(source: Any, number: int, what: str) -> tuple[Any, Any]:
+    """Return an example and its label as the data set gives them."""
     try:
         item = source[number]
     except Exception as error:  # of the user's code
@@ -78,7 +82,11 @@ def _example(source: Any, number: int, what: str) -> tuple[np.ndarray, np.ndarra
     x, y = item
     if isinstance(x, Mapping):
         raise InputError(f"example {number} of {what} has several inputs. {_OTHERWISE}")
-    return _values(x), np.asarray(on_host(y))
+    return x, y
+
+
+def _label(y: Any) -> np.ndarray:
+    return np.asarray(on_host(y))
 
 
 def _values(x: Any) -> np.ndarray:
@@ -99,7 +107,7 @@ def _is_channels_first(x: Any) -> bool:
 def _check_again(source: Any, examples: np.ndarray, what: str) -> None:
     """Refuse a data set whose examples change: they are read once here, and trained on often."""
     for number in range(min(_AGAIN, len(examples))):
-        again = _example(source, number, what)[0]
+        again = _values(_item(source, number, what)[0])
         if not np.array_equal(again, examples[number], equal_nan=again.dtype.kind in "fc"):
             raise InputError(
                 f"example {number} of {what} isn't the same when it is read again, as with random "

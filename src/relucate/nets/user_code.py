@@ -22,6 +22,7 @@ from typing import Any
 from ..errors import InputError, RelucateError, unknown
 
 _ALIASES = {"num_classes": "classes", "n_classes": "classes", "shape": "input_shape"}
+_OWN = " A function that trains by itself and returns its score is given by --run (run=)."
 _SUCH_AS = {"order": "before", "input_shape": "'[32,32,3]'", "classes": "10"}
 
 
@@ -47,7 +48,7 @@ def names_code(text: str) -> bool:
     return top in sys.modules or importlib.util.find_spec(top) is not None
 
 
-def load_data(text: str) -> Any:
+def user_data(text: str) -> Any:
     """Import `file.py:name` or `package.module:name` and return the data that it is or returns.
 
     This runs the user's own code.
@@ -208,9 +209,6 @@ def parameters(builder: Callable[..., Any], text: str) -> Mapping[str, inspect.P
 def takes_all(taken: Mapping[str, inspect.Parameter]) -> bool:
     """Return whether a builder takes any keyword argument (**options)."""
     return any(p.kind is p.VAR_KEYWORD for p in taken.values())
-
-
-_OWN = " A function that trains by itself and returns its score is given by --run (run=)."
 
 
 def arguments(

@@ -133,7 +133,7 @@ def sums(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _extremes(row: dict[str, Any]) -> str:
-    digits = 2 if row["unit"] == "%" else 3
+    digits = digits_of(row["unit"])
     ends = dict.fromkeys(f"{row[end]:+.{digits}f}" for end in ("low", "high"))
     return " to ".join(ends)
 
@@ -239,12 +239,12 @@ def _what(word: str) -> str:
 
 
 def _own_row(result: dict[str, Any], usual: list[str]) -> list[str]:
-    difference, _, interval = _difference(result).partition(" (")
+    difference, interval = numbers(result)
     return [
         result["act"],
         _differing(_trained(result), usual),
         difference,
-        interval.removesuffix(")") or _NONE,
+        interval or _NONE,
         f"{result['runs']}{' t' if result['tuned'] else ''}",
     ]
 
@@ -270,15 +270,30 @@ def _score(result: dict[str, Any], place: str) -> str:
 
 
 def _difference(result: dict[str, Any]) -> str:
+    difference, interval = numbers(result)
+    return f"{difference} ({interval})" if interval else difference
+
+
+def numbers(result: dict[str, Any]) -> tuple[str, str]:
+    """Return a result's difference and its interval as text; the interval is "" without one."""
     if result["difference"] is None:
-        return _NONE
-    digits = 2 if result["unit"] == "%" else 3
+        return _NONE, ""
+    digits = digits_of(result["unit"])
     text = f"{result['difference']:+.{digits}f}"
     if result["interval"] is None:
-        return text
+        return text, ""
     low, high = sorted(result["interval"], key=float)
     digits = decimals_of(digits, low, high)
-    return f"{text} ({low:+.{digits}f} to {high:+.{digits}f})"
+    return text, f"{low:+.{digits}f} to {high:+.{digits}f}"
+
+
+def digits_of(unit: str) -> int:
+    """Return the decimals of scores and differences in a unit.
+
+    >>> digits_of("%"), digits_of("")
+    (2, 3)
+    """
+    return 2 if unit == "%" else 3
 
 
 def others(found: dict[str, Any], every: bool = False) -> str:

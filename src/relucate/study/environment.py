@@ -14,6 +14,7 @@ from ..backend import choose_backend
 from ..version import __version__
 
 _KEPT = str(2**32)  # bytes: no block is larger
+_TENSORFLOWS = ("tensorflow-cpu", "tensorflow-macos")  # other packages bring parts of it
 
 
 def variables(threads: int) -> dict[str, str]:
@@ -57,9 +58,6 @@ def users_path() -> list[str]:
 def own_gpu(gpus: tuple[str, ...], number: int) -> dict[str, str]:
     """Return the variable by which worker `number` sees one of the GPUs, in turn, and no other."""
     return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
-
-
-_TENSORFLOWS = ("tensorflow-cpu", "tensorflow-macos")  # other packages bring parts of it
 
 
 def versions(
