@@ -87,8 +87,8 @@ class TestGpus:
     @pytest.mark.parametrize(
         ("device", "why"),
         [
-            ("cuda", ".*CUDA.*"),
-            ("cuda:1", ".*CUDA.*"),
+            ("cuda", ".*(CUDA|NVIDIA).*"),
+            ("cuda:1", ".*(CUDA|NVIDIA).*"),
             ("mps", "it needs an Apple GPU, and a PyTorch that was built for it"),
             ("xpu", ".*XPU.*"),
         ],

@@ -278,7 +278,8 @@ def _sparse_plus(x: torch.Tensor) -> torch.Tensor:
 
 
 def _sparse_sigmoid(x: torch.Tensor) -> torch.Tensor:
-    return ((x + 1.0) / 2).clamp(0.0, 1.0)
+    # Unlike clamp, whose gradient at its bounds depends on PyTorch's version.
+    return torch.where(x <= -1.0, 0.0, torch.where(x >= 1.0, 1.0, 0.5 * (x + 1.0)))
 
 
 def _relu(x: torch.Tensor, slope: float, threshold: float, top: float | None) -> torch.Tensor:
@@ -287,7 +288,10 @@ def _relu(x: torch.Tensor, slope: float, threshold: float, top: float | None) ->
         return F.leaky_relu(x, slope)
     y = torch.where(x > threshold, x, 0.0) if threshold else F.relu(x)
     if top is not None:
-        y = F.relu6(x) if top == 6 and not threshold else y.clamp(0.0, top)
+        if top == 6 and not threshold:
+            y = F.relu6(x)
+        else:  # tensors, because clamp by numbers has another gradient at its bounds (PyTorch 2.14)
+            y = y.clamp(y.new_zeros(()), y.new_full((), top))
     return y - slope * F.relu(threshold - x) if slope else y
 
 
