@@ -1,9 +1,10 @@
 # make demo | make test | make check | make docs: each makes .venv first, with the tested versions.
+# make lowest: the tests with the lowest versions that are allowed, in .venv-lowest.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check format bench nightly docs notebooks clean
+.PHONY: demo test lowest check format bench nightly docs notebooks clean
 
 .venv/.user: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -28,6 +29,14 @@ demo: .venv/.user
 test: .venv/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not nightly"
 
+.venv-lowest/.dev: pyproject.toml lowest.txt
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet -c lowest.txt -e '.[torch,jax,test]'
+	touch $@
+
+lowest: .venv-lowest/.dev # old versions warn of what newer ones of others deprecate
+	.venv-lowest/bin/python -m pytest -n 2 --dist loadfile -m "not nightly" -W ignore::DeprecationWarning
+
 nightly: .venv/.nightly
 	$(BIN)/python -m pytest -m nightly
 
@@ -51,4 +60,4 @@ notebooks: .venv/.docs
 	$(BIN)/python examples/execute.py
 
 clean:
-	rm -rf .venv relucate-out dist site
+	rm -rf .venv .venv-lowest relucate-out dist site

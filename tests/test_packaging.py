@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 import relucate
 
@@ -69,7 +70,8 @@ def test_the_sdist_builds_the_same_wheel_and_has_what_tests_and_docs_need(built,
     with tarfile.open(built[1]) as sdist:
         sdist.extractall(tmp_path, filter="data")
     (source,) = tmp_path.iterdir()
-    for name in "README.md LICENSE Makefile constraints.txt mkdocs.yml docs/index.md tests".split():
+    names = "README.md LICENSE Makefile constraints.txt lowest.txt mkdocs.yml docs/index.md tests"
+    for name in names.split():
         assert (source / name).exists(), name
     build(source, tmp_path / "again")
     again = next((tmp_path / "again").glob("*.whl"))
@@ -183,6 +185,18 @@ def test_the_citation_and_the_changelog_have_the_version():
     first = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
     expected = [f"Unreleased ({release})"] if ".dev" in relucate.__version__ else [release]
     assert first.partition(" - ")[0] in expected
+
+
+def test_the_lowest_versions_are_those_that_are_tested():
+    """`make lowest` installs what lowest.txt has."""
+    extras = PROJECT["optional-dependencies"]
+    requirements = map(Requirement, [*PROJECT["dependencies"], *extras["torch"], *extras["test"]])
+    allowed = {each.name: str(each.specifier) for each in requirements}
+    lines = (ROOT / "lowest.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    for name, bound in allowed.items():
+        assert bound.startswith(">="), name
+        assert Version(bound.removeprefix(">=")) == Version(pins[name]), name
 
 
 @pytest.mark.nightly
