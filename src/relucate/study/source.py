@@ -10,7 +10,6 @@ import functools
 import hashlib
 import inspect
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +30,8 @@ from ..nets.user_code import (
     reported,
     takes_all,
 )
-from .identity import code_digest, find_spec
+from .identity import code_digest
+from .pickling import pickled
 from .rebuilding import Made, rebuilt
 
 Builder = Callable[..., Any]
@@ -237,26 +237,6 @@ def _from_function(function: Builder, options: dict[str, Any]) -> ModelSource:
     settings = {each: values for each, values in found if values}
     digest = code_digest(function)
     return ModelSource("function", name, options, digest, payload, settings=settings)
-
-
-def pickled(thing: Any, module: str | None) -> bytes:
-    """Pickle what a module defines: by name if a worker can import it, else with its code."""
-    import cloudpickle
-
-    if module is None or module == "__main__" or _is_importable(module):
-        return cloudpickle.dumps(thing)
-    cloudpickle.register_pickle_by_value(sys.modules[module])
-    try:
-        return cloudpickle.dumps(thing)
-    finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[module])
-
-
-def _is_importable(module: str) -> bool:
-    """Return whether a new interpreter with this `sys.path` finds the same file by that name."""
-    spec = find_spec(module)
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return spec is not None and (file is None or spec.origin == file)
 
 
 def _imported_digest(name: str) -> str:

@@ -26,7 +26,8 @@ from relucate.study.arms import Arm
 from relucate.study.executors.perform import inspection
 from relucate.study.executors.prepared import Prepared
 from relucate.study.executors.protocol import Task
-from relucate.study.source import pickled, resolve
+from relucate.study.pickling import pickled
+from relucate.study.source import resolve
 from relucate.study.tasks import execute
 from relucate.train import Recipe, RunSpec
 from relucate.train.task import CLASSIFICATION

@@ -29,7 +29,7 @@ from ...files import temporary_folder
 from ...phrases import count
 from ..early import Started, end, end_waiting, start, take
 from ..environment import import_path, own_gpu, variables
-from ..source import pickled
+from ..pickling import pickled
 from .protocol import Crowded, Died, Epoch, Event, Failed, Setup, Task
 from .watched import Watched
 

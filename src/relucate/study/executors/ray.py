@@ -21,7 +21,7 @@ from ...errors import InputError, RelucateError
 from ...phrases import count
 from ...version import __version__
 from ..environment import users_path, variables
-from ..source import pickled
+from ..pickling import pickled
 from .perform import as_ours
 from .protocol import Died, Event, Failed, Notice, Setup, Task
 from .ray_connection import connected
