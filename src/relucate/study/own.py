@@ -130,7 +130,7 @@ def look_at(source: ModelSource, arms: Sequence[Mapping[str, Any]]) -> Inspectio
     backend = next((found.backend() for found in frameworks if found.lowers), "")
     engine = {"name": ENGINE, "reason": "your own function", "backend": backend, "device": ""}
     found = versions(used | {backend} - {""}, always=())
-    return Inspection(engine, found, (), (), source.code())
+    return Inspection(engine, found, (), (), source.code(function))
 
 
 def prepare(source: ModelSource) -> Callable[..., Any]:
