@@ -61,7 +61,8 @@ def read(
     else:
         kind, note = TASKS[task].labels, ""
     parts, names = _READ[kind](found, given, class_names)
-    return Labels(kind, parts, names, (note,) if note else ())
+    left_out = _left_out(names, given[0][1]) if kind == "masks" and class_names is None else ""
+    return Labels(kind, parts, names, tuple(text for text in (note, left_out) if text))
 
 
 def strata(labels: np.ndarray, kind: str) -> tuple[np.ndarray, int]:
@@ -197,6 +198,22 @@ def _masks(found: list[np.ndarray], given: Given, class_names: Sequence[str] | N
             )
     codes = [np.searchsorted(values, part).astype(dtype) for part in parts]
     return codes, _different(values.tolist() if class_names is None else class_names)
+
+
+def _left_out(values: Sequence[str], what: str) -> str:
+    """Return a note on the values that usually mean "no class here"; "" if there is none.
+
+    >>> _left_out(("0", "1", "2"), "y"), _left_out(("0", "255"), "y")
+    ('', '')
+    """
+    codes = [int(value) for value in values]
+    odd = [code for code in codes if code < 0 or (code == 255 and len(codes) > 2)]
+    if not odd or {254, 255}.issubset(codes):
+        return ""
+    return (
+        f"{what} holds {' and '.join(map(str, odd))}, trained and scored as a class like the "
+        f"others: if it marks pixels to ignore, {OWN_LOOP}"
+    )
 
 
 def _mask(array: np.ndarray, what: str) -> np.ndarray:

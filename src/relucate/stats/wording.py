@@ -265,8 +265,8 @@ def _one_diverged(view: _View) -> str:
     lost = view.verdict.diverged[1] == view.verdict.difference.counts[1]
     gone, other = (view.arm, view.against) if lost else (view.against, view.arm)
     return (
-        f"every run of {gone.subject} diverged ({view.pairs}), and {other.subject} is ahead of what "
-        f"they count with by less than the margin of {view.margin}: try a lower learning rate."
+        f"every run of {gone.subject} diverged ({view.pairs}), and {other.subject} is ahead of "
+        f"what they count with by less than the margin of {view.margin}: try a lower learning rate."
     )
 
 
