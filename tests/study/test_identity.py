@@ -155,6 +155,8 @@ class TestModulesOfTheUsers:
         "import helper_a\ndef f(order): return helper_a.go()",
         "def f(order):\n    import helper_a\n    return helper_a.go()",
         "def f(order):\n    from helper_a import go\n    return go()",
+        "def f(order):\n    return __import__('helper_a').go()",
+        "import importlib\ndef f(order):\n    return importlib.import_module('helper_a').go()",
     )
 
     @pytest.fixture

@@ -57,6 +57,11 @@ def always(order, seed):
     return 0.5
 
 
+class Callable:
+    def __call__(self, order, seed):
+        return 1.0
+
+
 def by_order(order, seed):
     return 0.5 + (order == "after")
 
@@ -158,6 +163,7 @@ class TestCall:
             (lambda order, seed, /: 1.0, "must take order and seed by name"),
             (lambda order, seed, data: 1.0, "needs the arguments data"),
             (3, "must be your own training.* got 3"),
+            (Callable(), "must be your own training.*Callable object.*run=it.__call__"),
             ("cnn", "must be your own training.* got 'cnn'"),
             ("nowhere.py:train", "no file"),
         ],

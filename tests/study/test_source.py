@@ -284,6 +284,11 @@ class TestNaming:
         with pytest.raises(InputError, match=f"failed at import: {message}"):
             load_callable(f"{path}:build")
 
+    def test_a_file_with_relative_imports_says_how_to_name_it(self, write):
+        path = write("from .other import W\ndef build(order): ...")
+        with pytest.raises(InputError, match=r"name it as package.module:function instead"):
+            resolve(f"{path}:build").load()
+
     def test_a_module_that_does_not_import_names_the_line(self, write):
         write("x = 1\nraise RuntimeError('broken')\n", "broken_one.py")
         with pytest.raises(InputError, match=r"RuntimeError: broken \(line 2 of"):

@@ -196,6 +196,8 @@ def where(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         code = "" if error.code is None else repr(error.code)
         return f"it called sys.exit({code}){at}, which would end the program without a result"
+    if isinstance(error, ImportError) and "attempted relative import" in str(error):
+        at += ": with relative imports, name it as package.module:function instead of its file"
     return f"{type(error).__name__}: {error}{at}"
 
 

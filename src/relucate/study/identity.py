@@ -166,6 +166,8 @@ class _Described:
         names = (thing.co_names, thing.co_varnames, thing.co_freevars, thing.co_flags)
         steps = dis.get_instructions(thing)
         imported = [step.argval for step in steps if step.opname == "IMPORT_NAME"]
+        if {"import_module", "__import__"}.intersection(thing.co_names):
+            imported += [name for name in thing.co_consts if _may_be_a_module(name)]
         files = [digest for name in imported if (digest := self._files(name))]
         code = thing.co_code.hex(), thing.co_exceptiontable.hex()
         return "code", code, names, self._all(thing.co_consts), files
@@ -339,6 +341,10 @@ def _attributes(function: FunctionType, module: ModuleType) -> set[str]:
 
 def _is_own_module(thing: Any) -> bool:
     return isinstance(thing, ModuleType) and _is_own(thing.__name__)
+
+
+def _may_be_a_module(text: object) -> bool:
+    return isinstance(text, str) and all(part.isidentifier() for part in text.split("."))
 
 
 def _plain_text(value: Any, depth: int = 4) -> str | None:

@@ -207,10 +207,15 @@ def resolve(
             import_user_module(name)
         paths = (str(Path(name).resolve()) if name.endswith(".py") else name for name in imports)
         return replace(_from_text(model, chosen), imports=tuple(paths))
-    functions = (type, functools.partial)
-    if callable(model) and (inspect.isroutine(model) or isinstance(model, functions)):
+    if is_function(model):
         return _from_function(model, chosen)
     raise _no_function(model)
+
+
+def is_function(thing: object) -> bool:
+    """Return whether a thing is a function, method, class or partial: not an object with a call."""
+    functions = (type, functools.partial)
+    return callable(thing) and (inspect.isroutine(thing) or isinstance(thing, functions))
 
 
 def _no_function(model: object) -> Refused:
