@@ -99,7 +99,7 @@ def _kind(
                 "rows of 0 and 1, or floats for several targets "
                 f"({name}.astype(float), or task='regression')."
             )
-        return "classes", ""
+        return "classes", "" if named or wide else _many_classes(first, name)
     if wide and (first >= 0).all() and np.allclose(first.sum(axis=1), 1.0, atol=1e-3):
         raise InputError(
             f"{name} has shape {first.shape}, and each row sums to 1: soft labels. Give one class "
@@ -198,6 +198,17 @@ def _masks(found: list[np.ndarray], given: Given, class_names: Sequence[str] | N
             )
     codes = [np.searchsorted(values, part).astype(dtype) for part in parts]
     return codes, _different(values.tolist() if class_names is None else class_names)
+
+
+def _many_classes(labels: np.ndarray, what: str) -> str:
+    """Return a note on whole numbers that may be numbers to predict; "" for a few classes."""
+    classes = len(np.unique(labels)) if labels.dtype.kind in "ui" else 0
+    if classes <= 20 or len(labels) >= 50 * classes:
+        return ""
+    return (
+        f"{what} holds whole numbers: taken as {classes} classes (for numbers to predict, "
+        "task='regression')"
+    )
 
 
 def _left_out(values: Sequence[str], what: str) -> str:
