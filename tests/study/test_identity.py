@@ -307,17 +307,31 @@ class TestState:
 class TestReached:
     """What lets a worker process see that it has other code than the study started with."""
 
-    def test_the_values_that_a_function_reads(self):
-        import types
+    CONFIG = "WIDTH, OTHER = {'a': [1]}, 3\nimport os\nNODE = os.getpid()\n"
+    CODE = """
+        import value_config as config
+        LR, DONE = 0.1, 0
+        class C:
+            depth = 2
+        def g():
+            global DONE
+            DONE = 1
+            return LR
+        def f(order):
+            return g(), C(), config.WIDTH, config.NODE
+    """
 
-        module = types.ModuleType("a_users_config")
-        module.WIDTH, module.OTHER = {"a": [1]}, 3
-        text = (
-            "LR = 0.1\nclass C:\n  depth = 2\ndef g(): return LR\n"
-            "def f(order): return g(), C(), config.WIDTH"
-        )
-        values = reached(make(text, config=module)).values
-        assert values["a_users_module.LR"] == "0.1"
-        assert values["a_users_module.C.depth"] == "2"
-        assert "1" in values["a_users_config.WIDTH"]
-        assert "a_users_config.OTHER" not in values
+    def test_the_values_that_a_function_reads_from_files(self, tmp_path, monkeypatch):
+        monkeypatch.syspath_prepend(tmp_path)
+        (tmp_path / "value_config.py").write_text(self.CONFIG)
+        (tmp_path / "value_code.py").write_text(textwrap.dedent(self.CODE))
+        try:
+            found = reached(importlib.import_module("value_code").f)
+        finally:
+            del sys.modules["value_code"], sys.modules["value_config"]
+        assert found.values == {
+            "value_code.LR": "0.1",
+            "value_code.C.depth": "2",
+            "value_config.WIDTH": "['a', [1]]",
+        }
+        assert {path.rpartition("value_")[2] for path in found.files} == {"code.py", "config.py"}

@@ -460,3 +460,23 @@ class TestEdited:
                 patched.code()
         finally:
             del sys.modules["patched_values"]
+
+    def test_what_the_code_itself_fills_is_no_setting(self, write, monkeypatch, tmp_path):
+        monkeypatch.syspath_prepend(tmp_path)
+        text = """
+            READY, CACHE = False, {}
+            def build(order):
+                global READY
+                READY = True
+                CACHE["order"] = order
+                return 3
+        """
+        write(text, "filled_values.py")
+        module = importlib.import_module("filled_values")
+        try:
+            module.build("before")
+            filled = resolve(module.build)
+            importlib.reload(module)
+            assert filled.code()
+        finally:
+            del sys.modules["filled_values"]

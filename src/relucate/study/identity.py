@@ -9,27 +9,23 @@ training) and `fingerprint` (are two built models the same?).
 
 from __future__ import annotations
 
-import ast
 import copyreg
 import dis
 import functools
 import hashlib
-import importlib.util
-import itertools
 import os
 import sys
-import sysconfig
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
-from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
+
+from .user_files import constants, find_spec, is_own, module_files
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
 _CONSTANT = (tuple, frozenset, CodeType)
@@ -55,7 +51,8 @@ class Reached:
     """What a function, class or value is, and what it reaches.
 
     digest: as from `code_digest`; files: sha256 of the user's files, by path; values: the plain
-    values that it reads in modules and classes, as text, by module.name.
+    values that it reads in modules and classes, as text, by module.name, without those that the
+    code itself sets.
     """
 
     digest: str
@@ -72,7 +69,8 @@ def reached(thing: Any) -> Reached:
     described = _Described()
     text = repr(described.all_of(thing))
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return Reached(digest, described.files, described.values)
+    settings = {k: text for k, text in described.values.items() if k not in described.stored}
+    return Reached(digest, described.files, settings)
 
 
 def packages(thing: Any) -> set[str]:
@@ -100,6 +98,8 @@ class _Described:
         self.modules: dict[str, str] = {}  # digests, by name; "" of those that aren't the user's
         self.files: dict[str, str] = {}
         self.values: dict[str, str] = {}
+        self.constants: dict[str, set[str]] = {}  # names that a module's file gives a value, by it
+        self.stored: set[str] = set()  # names of globals that the code itself sets
         self.numbers: dict[int, int] = {}  # by id
         self.kept: list[Any] = []  # keeps the objects alive, so that no id is used twice
         self.waiting: deque[tuple[Any, int]] = deque()
@@ -137,7 +137,7 @@ class _Described:
 
     def _kind(self, thing: Any) -> Any:
         """Describe what a container or plain value of the user's own class has besides."""
-        if type(thing).__module__ == "builtins" or not _is_own(type(thing).__module__):
+        if type(thing).__module__ == "builtins" or not is_own(type(thing).__module__):
             return type(thing).__name__
         return self.of(type(thing)), self._items(getattr(thing, "__dict__", {}))
 
@@ -185,24 +185,31 @@ class _Described:
             self.modules[name] = hashlib.sha256(text.encode()).hexdigest() if files else ""
         return self.modules[name]
 
-    def _values(self, owner: str, named: Mapping[str, Any]) -> None:
-        texts = {f"{owner}.{name}": _plain_text(value) for name, value in named.items()}
-        self.values |= {name: text for name, text in texts.items() if text is not None}
+    def _values(self, module: str, owner: str, named: Mapping[str, Any]) -> None:
+        """Note the plain values that the module's file writes out: others may differ anywhere."""
+        if module not in self.constants:
+            self.constants[module] = set(constants(module))
+        texts = {f"{owner}{name}": _plain_text(value) for name, value in named.items()}
+        for name in self.constants[module].intersection(texts):
+            text = texts[name]
+            self.values |= {} if text is None else {f"{module}.{name}": _short(text)}
 
     def _function(self, thing: Any) -> Any:
         cells = self._all(_cell(cell) for cell in thing.__closure__ or ())
         attributes = self._items(vars(thing))
         module = thing.__globals__.get("__name__")  # __module__ may be that of what it wraps
-        if not _is_own(module):
+        if not is_own(module):
             self.packages.add(module)
             return "function", _name(thing), cells, attributes
         held = (thing.__code__, thing.__defaults__, thing.__kwdefaults__)
         reached = {name: thing.__globals__[name] for name in _globals(thing)}
-        self._values(str(module), reached)
+        self._values(str(module), "", reached)
+        self.stored |= {f"{module}.{name}" for name in _named_by(thing, "STORE_GLOBAL")}
         if module and find_spec(module):  # a worker imports it; the rest travels with its code
             self.files |= module_files([module])[0]
         for other in filter(_is_own_module, reached.values()):
-            self._values(other.__name__, {n: vars(other)[n] for n in _attributes(thing, other)})
+            read = {name: vars(other)[name] for name in _attributes(thing, other)}
+            self._values(other.__name__, "", read)
         return "function", self._all(held), cells, attributes, self._items(reached)
 
     def _method(self, thing: Any) -> Any:
@@ -222,12 +229,12 @@ class _Described:
         return "property", self._all((thing.fget, thing.fset, thing.fdel))
 
     def _class(self, thing: Any) -> Any:
-        if not _is_own(thing.__module__):
+        if not is_own(thing.__module__):
             self.packages.add(str(thing.__module__))
             return "class", _name(thing)
         kinds = self._all((type(thing), *thing.__bases__))
         members = {name: value for name, value in vars(thing).items() if name not in _IGNORED}
-        self._values(_name(thing), members)
+        self._values(thing.__module__, f"{thing.__qualname__}.", members)
         return "class", thing.__qualname__, kinds, self._items(members)
 
     def _object(self, thing: Any) -> Any:
@@ -235,7 +242,7 @@ class _Described:
         if array is not None:
             return self._array(array)
         kind = self.of(type(thing))
-        self.level += not _is_own(type(thing).__module__)
+        self.level += not is_own(type(thing).__module__)
         return "object", kind, self.of(_state(thing))
 
 
@@ -285,7 +292,7 @@ def _state(thing: Any) -> Any:
     """
     kind = type(thing)
     standard = kind.__module__.partition(".")[0] in sys.stdlib_module_names
-    if not _is_own(kind.__module__) and (standard or not hasattr(thing, "__dict__")):
+    if not is_own(kind.__module__) and (standard or not hasattr(thing, "__dict__")):
         reduced = _reduced(thing)
         if reduced is not None:
             return reduced
@@ -324,13 +331,18 @@ def _cell(cell: Any) -> Any:
 
 def _globals(function: FunctionType) -> list[str]:
     """Return the names of the globals that a function (with the functions inside it) reads."""
-    names = {
+    names = _named_by(function, "LOAD_GLOBAL", "LOAD_NAME")
+    return sorted(name for name in names if name in function.__globals__)
+
+
+def _named_by(function: FunctionType, *operations: str) -> set[str]:
+    """Return the names in these operations of a function and of the functions inside it."""
+    return {
         step.argval
         for code in _codes(function.__code__)
         for step in dis.get_instructions(code)
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+        if step.opname in operations
     }
-    return sorted(name for name in names if name in function.__globals__)
 
 
 def _attributes(function: FunctionType, module: ModuleType) -> set[str]:
@@ -340,7 +352,13 @@ def _attributes(function: FunctionType, module: ModuleType) -> set[str]:
 
 
 def _is_own_module(thing: Any) -> bool:
-    return isinstance(thing, ModuleType) and _is_own(thing.__name__)
+    return isinstance(thing, ModuleType) and is_own(thing.__name__)
+
+
+def _short(text: str) -> str:
+    """Return a text that says the same of a long list in less room."""
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return text if len(text) <= 200 else f"{text[:50]}... (sha256 {digest})"
 
 
 def _may_be_a_module(text: object) -> bool:
@@ -352,7 +370,7 @@ def _plain_text(value: Any, depth: int = 4) -> str | None:
     if isinstance(value, _PLAIN):
         return repr(value)
     inner: Any = (
-        vars(value) if hasattr(value, "__dict__") and _is_own(type(value).__module__) else value
+        vars(value) if hasattr(value, "__dict__") and is_own(type(value).__module__) else value
     )
     if depth and isinstance(inner, (dict, list, tuple)):
         parts = [*inner, *inner.values()] if isinstance(inner, dict) else inner
@@ -366,102 +384,3 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _codes(constant)
-
-
-@functools.cache
-def _is_own(module: Any) -> bool:
-    """Return whether a module is the user's: not an installed package or the standard library."""
-    if module is None or module == "__main__":
-        return True
-    if not isinstance(module, str):  # of a class in C that describes its instances' module
-        return False
-    if module.partition(".")[0] == __name__.partition(".")[0]:
-        return False
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file is None:
-        return module not in sys.builtin_module_names
-    return _is_own_file(Path(file))
-
-
-def _is_own_file(path: Path) -> bool:
-    path = path.resolve()
-    standard = {Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib")}
-    installed = {"site-packages", "dist-packages"}.intersection(path.parts)
-    ours = Path(__file__).parents[1]
-    return not installed and standard.union({ours}).isdisjoint(path.parents)
-
-
-def module_files(names: Iterable[str]) -> tuple[dict[str, str], set[str]]:
-    """Return the sha256 of modules' files and of all files of the user's that they import.
-
-    The files are read, not imported: the result doesn't depend on what has been imported already.
-
-    Returns: sha256 by path, without modules that aren't the user's; the other packages that they
-        import.
-    """
-    files: dict[str, str] = {}
-    others, waiting = set(), list(names)
-    while waiting:
-        name = waiting.pop()
-        path = _own_file(name)
-        if path is None:
-            top = name.partition(".")[0]
-            others |= set() if _own_file(top) else {top}
-        elif str(path) not in files:
-            content = path.read_bytes()
-            files[str(path)] = hashlib.sha256(content).hexdigest()
-            package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-            around = itertools.accumulate(name.split(".")[:-1], "{}.{}".format)
-            waiting += [*around, *imports(content, package)]
-    return files, others
-
-
-def _own_file(name: str) -> Path | None:
-    """Return the file of a module of the user's, None for any other module."""
-    if name.partition(".")[0] in {*sys.stdlib_module_names, __name__.partition(".")[0]}:
-        return None
-    spec = find_spec(name)
-    origin = spec.origin if spec else getattr(sys.modules.get(name), "__file__", None)
-    path = Path(origin) if origin else None  # it may be a compiled module
-    return path if path and path.is_file() and _is_own_file(path) else None
-
-
-def imports(content: bytes, package: str) -> Iterator[str]:
-    """Yield the absolute names of what a file of a package imports, at any depth."""
-    try:
-        tree = ast.parse(content)
-    except (SyntaxError, ValueError):  # it is compiled, or fails when it is imported
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (package or not node.level):
-            text = "." * node.level + (node.module or "")
-            base = importlib.util.resolve_name(text, package)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def find_spec(name: str) -> Any:
-    """Like importlib.util.find_spec, but without imports and without a look into `sys.modules`."""
-    parts, path, spec = name.split("."), None, None
-    for end in range(1, len(parts) + 1):
-        spec = _spec_in(".".join(parts[:end]), path)
-        if spec is None:
-            return None
-        path = spec.submodule_search_locations
-        if path is None and end < len(parts):
-            return None
-    return spec
-
-
-def _spec_in(name: str, path: Any) -> Any:
-    """Return the spec of a module in the folders `path` of the package around it."""
-    try:
-        places = (finder.find_spec(name, path) for finder in sys.meta_path)
-        return next((found for found in places if found is not None), None)
-    except KeyError:  # a folder without __init__.py, in another one that isn't imported
-        folders = [Path(folder, name.rpartition(".")[2]) for folder in path]
-        spec = ModuleSpec(name, None, is_package=True)
-        spec.submodule_search_locations = [str(folder) for folder in folders if folder.is_dir()]
-        return spec

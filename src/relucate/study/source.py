@@ -31,8 +31,9 @@ from ..nets.user_code import (
     reported,
     takes_all,
 )
-from .identity import find_spec, imports, module_files, reached
+from .identity import reached
 from .rebuilding import Made, rebuilt
+from .user_files import find_spec, imports, module_files
 
 Builder = Callable[..., Any]
 
@@ -136,11 +137,9 @@ class ModelSource:
         if self.kind in {"net", "saved"}:
             return ""
         found = reached(loaded or self.load())
-        differing = [
-            n for n in self.values if found.values.get(n, self.values[n]) != self.values[n]
-        ]
-        if differing:
-            name = differing[0]
+        for name in sorted(self.values.keys() & found.values.keys()):
+            if found.values[name] in (self.values[name], "[]"):  # empty: a cache that fills
+                continue
             raise InputError(
                 f"{name} is {_shown(self.values[name])} where '{self.text}' was given, and "
                 f"{_shown(found.values[name])} in a worker process, which imports the module from "
