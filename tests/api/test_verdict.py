@@ -420,3 +420,12 @@ def test_lower_is_better_mirrors_exactly(runs, margin, form):
         shared = low["comparisons"][0]["classical"], high["comparisons"][0]["classical"]
         for key in ("superiority", "superiority_low", "t_p", "tost_p", "wilcoxon_p"):
             assert shared[0][key] == shared[1][key]
+
+
+def test_scores_whose_differences_would_be_taken_for_rounding_are_refused():
+    scores = {"a": [1e9 + n for n in (1.0, 2.0, 4.0)], "b": [1e9 + n for n in (2.0, 3.5, 5.0)]}
+    with pytest.raises(InputError, match=r"1e\+09 count to 4.8e\+02.*margin of 0.1 is less"):
+        relucate.verdict(scores, metric="mae", margin=0.1)
+    assert relucate.verdict(scores, metric="mae", margin=1000.0).verdict == "inconclusive"
+    near = {arm: [value - 1e9 for value in row] for arm, row in scores.items()}
+    assert relucate.verdict(near, metric="mae", margin=0.1).winner == "a"

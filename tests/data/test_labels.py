@@ -56,6 +56,29 @@ def test_a_task_that_is_asked_for_decides():
     assert read([(np.eye(2), "y")], VECTORS, task="multilabel").kind == "marks"
 
 
+@pytest.mark.parametrize(
+    ("values", "odd"),
+    [
+        ((0, 1, 255), "255"),
+        ((0, 1, -1), "-1"),
+        ((0, 255), ""),
+        ((0, 1, 2), ""),
+        ((254, 255, 0), ""),
+    ],
+)
+def test_values_that_usually_mean_ignore_are_noted(values, odd):
+    masks = np.resize(values, (2, 4, 5))
+    notes = read([(masks, "y")], IMAGES).notes
+    assert [note.partition(",")[0] for note in notes] == ([f"y holds {odd}"] if odd else [])
+
+
+@pytest.mark.parametrize(("classes", "examples", "noted"), [(30, 60, 1), (30, 1500, 0), (9, 60, 0)])
+def test_whole_numbers_that_may_be_no_classes_are_noted(classes, examples, noted):
+    found = read([(np.arange(examples) % classes, "y")], VECTORS)
+    assert found.kind == "classes"
+    assert len(found.notes) == noted
+
+
 def test_masks_become_codes_of_the_values_that_training_has():
     found = read([(MASKS, "y_train"), (MASKS[:2], "y_test")], IMAGES)
     assert found.names == ("0", "10", "20")

@@ -372,7 +372,9 @@ def test_what_the_arms_differ_in_is_said():
 def test_runs_that_diverged_are_told_of_every_arm():
     rows = [[0.8, 0.81, 0.8], [0.8, 0.82, 0.8], [0.8, None, None]]
     notes = document(outcome(rows, ("before", "after", "none")), command="x")["notes"]
-    told = "diverged runs: 2 of 3 of linear-act; each counts with the worst score, 0 %"
+    told = (
+        "diverged runs: 2 of 3 of linear-act; each counts with the worst score, an accuracy of 0 %"
+    )
     assert told in notes
     assert not any("diverged runs" in n for n in document(outcome(rows[:2]), command="x")["notes"])
 

@@ -9,7 +9,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from relucate.study.identity import code_digest, packages
+from relucate.study.identity import code_digest, packages, reached
 
 LIMIT = 3
 
@@ -155,6 +155,8 @@ class TestModulesOfTheUsers:
         "import helper_a\ndef f(order): return helper_a.go()",
         "def f(order):\n    import helper_a\n    return helper_a.go()",
         "def f(order):\n    from helper_a import go\n    return go()",
+        "def f(order):\n    return __import__('helper_a').go()",
+        "import importlib\ndef f(order):\n    return importlib.import_module('helper_a').go()",
     )
 
     @pytest.fixture
@@ -163,7 +165,7 @@ class TestModulesOfTheUsers:
 
         def write(name, text):
             path = tmp_path / name
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
             importlib.invalidate_caches()
 
@@ -188,6 +190,15 @@ class TestModulesOfTheUsers:
         write("helper_pack/leaf.py", "X = 2")
         assert code_digest(make(self.TEXTS[0])) != digest
 
+    def test_so_do_the_packages_around_it_and_folders_without_init(self, write):
+        write("helper_a.py", "import helper_pack.sub.inner")
+        write("helper_pack/sub/inner.py", "X = 1")
+        digest = code_digest(make(self.TEXTS[0]))
+        write("helper_pack/sub/inner.py", "X = 2")
+        changed = code_digest(make(self.TEXTS[0]))
+        write("helper_pack/__init__.py", "Y = 1")
+        assert len({digest, changed, code_digest(make(self.TEXTS[0]))}) == 3
+
     def test_being_imported_does_not_matter(self, write):
         write("helper_a.py", "def go(): return 1")
         function = make(self.TEXTS[1])
@@ -208,3 +219,119 @@ class TestModulesOfTheUsers:
             "numpy",
             "keras",
         }
+
+
+class TestState:
+    """What an object consists of counts, wherever it keeps it."""
+
+    SLOTS = "from dataclasses import dataclass\n@dataclass(slots=True)\nclass C:\n  w: int\n"
+
+    @pytest.mark.parametrize(
+        ("before", "a", "b"),
+        [
+            ("from pathlib import Path", "Path('a')", "Path('b')"),
+            ("import re", "re.compile('a')", "re.compile('b')"),
+            ("from datetime import timedelta", "timedelta(1)", "timedelta(2)"),
+            ("from fractions import Fraction", "Fraction(1, 2)", "Fraction(1, 3)"),
+            ("from collections import deque", "deque([1])", "deque([2])"),
+            ("import random", "random.Random(1)", "random.Random(2)"),
+            ("", "range(1)", "range(2)"),
+            ("", "bytearray(b'a')", "bytearray(b'b')"),
+            ("", "np.random.default_rng(1)", "np.random.default_rng(2)"),
+            ("", "np.ma.array([1, 2], mask=[0, 1])", "np.ma.array([1, 2], mask=[1, 0])"),
+            ("", "{'a': 1}.get", "{'a': 2}.get"),
+            ("", "{1: 1}", "{'1': 1}"),
+            ("", "{'a': 1, 'b': 2}", "{'b': 2, 'a': 1}"),
+            (SLOTS, "C(1)", "C(2)"),
+            ("class C(dict):\n  pass", "C(a=1)", "C(a=2)"),
+            ("class C(int):\n  pass", "C(1)", "C(2)"),
+            ("import torch", "torch.float32", "torch.bfloat16"),
+            ("import torch", "torch.device('cpu')", "torch.device('cuda')"),
+            ("import torch", "torch.ones(1).bfloat16()", "torch.zeros(1).bfloat16()"),
+            (
+                "import torch",
+                "torch.nn.Parameter(torch.ones(1))",
+                "torch.nn.Parameter(torch.zeros(1))",
+            ),
+        ],
+    )
+    def test_a_global(self, before, a, b):
+        one, other = (f"{before}\nW = {text}\ndef f(order): return W" for text in (a, b))
+        assert code_digest(make(one)) == code_digest(make(one))
+        assert code_digest(make(one)) != code_digest(make(other))
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "class W(dict):\n  def go(self): return {}\nW = W()",
+            "class W(__import__('typing').NamedTuple):\n  def go(self): return {}\nW = W()",
+            "class M(type):\n  def go(cls): return {}\nclass W(metaclass=M): pass",
+            "import functools\n@functools.wraps(np.mean)\ndef W(): return {}",
+            "import functools\n@functools.cache\ndef W(): return {}",
+            "import torch\n@torch.no_grad()\ndef W(): return {}",
+            "def W(): pass\nW.go = {}",
+        ],
+    )
+    def test_what_is_around_it(self, text):
+        one, other = (f"{text.replace('{}', w)}\ndef f(order): return W" for w in "12")
+        assert code_digest(make(one)) == code_digest(make(one))
+        assert code_digest(make(one)) != code_digest(make(other))
+
+    @pytest.mark.parametrize("length", [5, 50, 2000])
+    def test_any_chain_of_functions_is_followed(self, length):
+        steps = "".join(f"def g{i}(): return g{i + 1}()\n" for i in range(length))
+        one, other = (
+            make(f"{steps}def g{length}(): return {w}\ndef f(order): return g0()") for w in "12"
+        )
+        assert code_digest(one) != code_digest(other)
+
+    def test_arrays_of_objects_count_by_what_they_hold(self):
+        text = "W = np.array(['a' * 50, {}], dtype=object)\ndef f(order): return W"
+        assert code_digest(make(text)) == code_digest(make(text))
+
+    def test_the_shells_variables_do_not_count(self, monkeypatch):
+        function = make("from os import environ\ndef f(order): return environ")
+        digest = code_digest(function)
+        monkeypatch.setenv("A_JOBS_NUMBER", "2")
+        assert code_digest(function) == digest
+
+    def test_nor_do_loggers_that_others_made(self):
+        import logging
+
+        function = make("import logging\nW = logging.getLogger('a')\ndef f(order): return W")
+        digest = code_digest(function)
+        logging.getLogger("a.b").isEnabledFor(10)
+        assert code_digest(function) == digest
+
+
+class TestReached:
+    """What lets a worker process see that it has other code than the study started with."""
+
+    CONFIG = "WIDTH, OTHER = {'a': [1]}, 3\nimport os\nNODE = os.getpid()\n"
+    CODE = """
+        import value_config as config
+        LR, DONE = 0.1, 0
+        class C:
+            depth = 2
+        def g():
+            global DONE
+            DONE = 1
+            return LR
+        def f(order):
+            return g(), C(), config.WIDTH, config.NODE
+    """
+
+    def test_the_values_that_a_function_reads_from_files(self, tmp_path, monkeypatch):
+        monkeypatch.syspath_prepend(tmp_path)
+        (tmp_path / "value_config.py").write_text(self.CONFIG)
+        (tmp_path / "value_code.py").write_text(textwrap.dedent(self.CODE))
+        try:
+            found = reached(importlib.import_module("value_code").f)
+        finally:
+            del sys.modules["value_code"], sys.modules["value_config"]
+        assert found.values == {
+            "value_code.LR": "0.1",
+            "value_code.C.depth": "2",
+            "value_config.WIDTH": "['a', [1]]",
+        }
+        assert {path.rpartition("value_")[2] for path in found.files} == {"code.py", "config.py"}

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import sys
+import textwrap
 import time
 
 import numpy as np
@@ -54,6 +55,11 @@ def trouble(order, seed, what="", at=1):
 
 def always(order, seed):
     return 0.5
+
+
+class Callable:
+    def __call__(self, order, seed):
+        return 1.0
 
 
 def by_order(order, seed):
@@ -157,6 +163,7 @@ class TestCall:
             (lambda order, seed, /: 1.0, "must take order and seed by name"),
             (lambda order, seed, data: 1.0, "needs the arguments data"),
             (3, "must be your own training.* got 3"),
+            (Callable(), "must be your own training.*Callable object.*run=it.__call__"),
             ("cnn", "must be your own training.* got 'cnn'"),
             ("nowhere.py:train", "no file"),
         ],
@@ -221,6 +228,25 @@ class TestStudy:
         outcome = ran(plan_of(trouble, {"what": what}), path)
         assert len(outcome.results) == 6
         assert not outcome.failed
+
+    def test_a_file_that_is_edited_meanwhile_runs_as_it_was(self, path, tmp_path):
+        text = """
+            import os, pathlib
+            V = 1
+            def train(order, seed):
+                here = pathlib.Path(__file__)
+                if V == 1 and "V = 2" not in here.read_text():
+                    here.write_text(here.read_text().replace("V = 1", "V = 2", 1))
+                    os._exit(4)
+                return V + seed / 100 + (order == "after") * seed
+        """
+        file = tmp_path / "edited.py"
+        file.write_text(textwrap.dedent(text))
+        outcome = ran(plan_of(f"{file}:train"), path)
+        assert sorted(round(r["metric"], 2) for r in outcome.results.values()) == [
+            *(1.0, 1.0, 1.01, 1.02),
+            *(2.01, 3.02),
+        ]
 
     def test_a_run_that_takes_too_long(self, path):
         outcome = ran(plan_of(trouble, {"what": "hang"}, run_timeout=1.0), path)

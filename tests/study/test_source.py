@@ -1,6 +1,8 @@
 """Builders: every way to name one, how it is called, an error for each thing that goes wrong."""
 
 import functools
+import importlib
+import inspect
 import subprocess
 import sys
 import textwrap
@@ -282,6 +284,11 @@ class TestNaming:
         with pytest.raises(InputError, match=f"failed at import: {message}"):
             load_callable(f"{path}:build")
 
+    def test_a_file_with_relative_imports_says_how_to_name_it(self, write):
+        path = write("from .other import W\ndef build(order): ...")
+        with pytest.raises(InputError, match=r"name it as package.module:function instead"):
+            resolve(f"{path}:build").load()
+
     def test_a_module_that_does_not_import_names_the_line(self, write):
         write("x = 1\nraise RuntimeError('broken')\n", "broken_one.py")
         with pytest.raises(InputError, match=r"RuntimeError: broken \(line 2 of"):
@@ -393,3 +400,83 @@ class TestIdentity:
         lock = threading.Lock()
         with pytest.raises(InputError, match="can't be sent to a worker process"):
             resolve(lambda order: (order, lock))
+
+
+class TestEdited:
+    """What a study compares is what was there when it started."""
+
+    BUILDER = """
+        import torch
+        WIDTH = 3
+        def build(order):
+            return torch.nn.Linear(WIDTH, 1)
+    """
+
+    def test_an_edited_builder_changes_no_later_run(self, write):
+        source = resolve(write(self.BUILDER) + ":build")
+        write(self.BUILDER.replace("3", "5"))
+        assert source.build("before", (8, 8, 1), 10).in_features == 3
+        assert resolve(source.text).build("before", (8, 8, 1), 10).in_features == 5
+
+    def test_its_source_is_still_the_one_that_runs(self, write):
+        source = resolve(write("def build(order):\n    return 'old'") + ":build")
+        write("def build(order):\n    return 'newer'")
+        assert "old" in inspect.getsource(source.load())
+
+    def test_an_edited_helper_is_refused_by_a_new_worker(self, write):
+        write("WIDTH = 3", "edited_helper.py")
+        source = resolve(write("import edited_helper\ndef build(order): ...") + ":build")
+        source.check_files()
+        write("WIDTH = 4", "edited_helper.py")
+        with pytest.raises(InputError, match=r"edited_helper.py' was changed while the study ran"):
+            source.check_files()
+
+    def test_so_is_another_saved_model(self, write, tmp_path):
+        (tmp_path / "m.keras").write_bytes(b"one")
+        source = resolve("m.keras")
+        (tmp_path / "m.keras").write_bytes(b"two")
+        with pytest.raises(InputError, match=r"m.keras' was changed"):
+            source.build("before", (8, 8, 1), 10)
+
+    @pytest.mark.parametrize(
+        ("name", "change"),
+        [
+            ("LR", lambda module: setattr(module, "LR", 0.5)),
+            ("CONFIG", lambda module: module.CONFIG.update(depth=9)),
+            ("Net.width", lambda module: setattr(module.Net, "width", 7)),
+        ],
+    )
+    def test_a_value_that_a_worker_does_not_have(self, name, change, write, monkeypatch, tmp_path):
+        monkeypatch.syspath_prepend(tmp_path)
+        text = "LR = 0.1\nCONFIG = {'depth': 2}\nclass Net:\n    width = 3\n"
+        write(f"{text}def build(order):\n    return LR, CONFIG, Net", "patched_values.py")
+        module = importlib.import_module("patched_values")
+        try:
+            assert resolve(module.build).code()
+            change(module)
+            patched = resolve(module.build)
+            importlib.reload(module)  # as a new process sees it
+            with pytest.raises(InputError, match=rf"patched_values.{name} is .* in a worker"):
+                patched.code()
+        finally:
+            del sys.modules["patched_values"]
+
+    def test_what_the_code_itself_fills_is_no_setting(self, write, monkeypatch, tmp_path):
+        monkeypatch.syspath_prepend(tmp_path)
+        text = """
+            READY, CACHE = False, {}
+            def build(order):
+                global READY
+                READY = True
+                CACHE["order"] = order
+                return 3
+        """
+        write(text, "filled_values.py")
+        module = importlib.import_module("filled_values")
+        try:
+            module.build("before")
+            filled = resolve(module.build)
+            importlib.reload(module)
+            assert filled.code()
+        finally:
+            del sys.modules["filled_values"]

@@ -81,10 +81,10 @@ def test_the_test_data_have_no_part_in_it(plan, tmp_path):
 
 
 def test_ties_go_to_the_rate_nearest_the_recipes(plan):
-    scores = {rate: {"score": 0.5, "epochs": 2} for rate in (0.001, 0.05, 3.0)}
+    scores = {rate: {"score": 0.5, "epochs": 2, "diverged": 0} for rate in (0.001, 0.05, 3.0)}
     assert tuning._best(scores, 1, plan) == [0.05]
     assert tuning._best(scores, 2, plan) == [0.05, 3.0]
-    scores[0.001] = {"score": 0.9, "epochs": 1}  # left behind in an earlier round
+    scores[0.001] = {"score": 0.9, "epochs": 1, "diverged": 0}  # left behind in an earlier round
     assert tuning._best(scores, 1, plan) == [0.05]
 
 

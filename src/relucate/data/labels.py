@@ -61,7 +61,8 @@ def read(
     else:
         kind, note = TASKS[task].labels, ""
     parts, names = _READ[kind](found, given, class_names)
-    return Labels(kind, parts, names, (note,) if note else ())
+    left_out = _left_out(names, given[0][1]) if kind == "masks" and class_names is None else ""
+    return Labels(kind, parts, names, tuple(text for text in (note, left_out) if text))
 
 
 def strata(labels: np.ndarray, kind: str) -> tuple[np.ndarray, int]:
@@ -98,7 +99,7 @@ def _kind(
                 "rows of 0 and 1, or floats for several targets "
                 f"({name}.astype(float), or task='regression')."
             )
-        return "classes", ""
+        return "classes", "" if named or wide else _many_classes(first, name)
     if wide and (first >= 0).all() and np.allclose(first.sum(axis=1), 1.0, atol=1e-3):
         raise InputError(
             f"{name} has shape {first.shape}, and each row sums to 1: soft labels. Give one class "
@@ -197,6 +198,33 @@ def _masks(found: list[np.ndarray], given: Given, class_names: Sequence[str] | N
             )
     codes = [np.searchsorted(values, part).astype(dtype) for part in parts]
     return codes, _different(values.tolist() if class_names is None else class_names)
+
+
+def _many_classes(labels: np.ndarray, what: str) -> str:
+    """Return a note on whole numbers that may be numbers to predict; "" for a few classes."""
+    classes = len(np.unique(labels)) if labels.dtype.kind in "ui" else 0
+    if classes <= 20 or len(labels) >= 50 * classes:
+        return ""
+    return (
+        f"{what} holds whole numbers: taken as {classes} classes (for numbers to predict, "
+        "task='regression')"
+    )
+
+
+def _left_out(values: Sequence[str], what: str) -> str:
+    """Return a note on the values that usually mean "no class here"; "" if there is none.
+
+    >>> _left_out(("0", "1", "2"), "y"), _left_out(("0", "255"), "y")
+    ('', '')
+    """
+    codes = [int(value) for value in values]
+    odd = [code for code in codes if code < 0 or (code == 255 and len(codes) > 2)]
+    if not odd or {254, 255}.issubset(codes):
+        return ""
+    return (
+        f"{what} holds {' and '.join(map(str, odd))}, trained and scored as a class like the "
+        f"others: if it marks pixels to ignore, {OWN_LOOP}"
+    )
 
 
 def _mask(array: np.ndarray, what: str) -> np.ndarray:

@@ -76,7 +76,8 @@ def train_and_test(
         name = class_names[int(counts.argmin())]
         raise InputError(
             f"class '{name}' has {counts.min()} example; expected at least two, one to train on "
-            "and one to test on. Add examples or leave the class out."
+            "and one to test on. Add examples or leave the class out"
+            f"{' (for numbers to predict: regression, --task or task=)' if name.isdigit() else ''}."
         )
     size = math.ceil(round(len(codes) * test_split, 6))  # as scikit-learn rounds, less float noise
     if not len(counts) <= size <= len(codes) - len(counts):

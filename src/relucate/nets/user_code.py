@@ -11,12 +11,16 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import io
+import linecache
 import os
 import sys
+import tokenize
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from ..errors import InputError, RelucateError, unknown
@@ -66,22 +70,22 @@ def user_data(text: str) -> Any:
     return _called(found, f"'{text}'", {}, "", "data")
 
 
-def load_callable(text: str) -> Callable[..., Any]:
+def load_callable(text: str, content: bytes | None = None) -> Callable[..., Any]:
     """Import `file.py:callable` or `package.module:callable` and return the callable.
 
-    This runs the user's own code.
+    This runs the user's own code. content: of the file, None: what it holds now.
     """
-    found = _named(text)
+    found = _named(text, content)
     if not callable(found):
         kind = type(found).__name__
         raise InputError(f"'{text}' is of type {kind}; expected a function.")
     return found
 
 
-def _named(text: str) -> Any:
+def _named(text: str, content: bytes | None = None) -> Any:
     head, _, name = text.rpartition(":")
     path = path_part(text)
-    module = _import_file(path) if path is not None else _import_module(head)
+    module = _import_file(path, content) if path is not None else _import_module(head)
     if not hasattr(module, name):
         raise unknown(f"function in {head}", name, _callables(module) or ["nothing callable"])
     return getattr(module, name)
@@ -124,8 +128,10 @@ def _callables(module: Any) -> list[str]:
     return own or list(have)
 
 
-def _import_file(path: Path) -> Any:
-    check_file(path)
+def _import_file(path: Path, content: bytes | None = None) -> Any:
+    if content is None:
+        check_file(path)
+        content = path.read_bytes()
     name = f"relucate_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -137,11 +143,21 @@ def _import_file(path: Path) -> Any:
         sys.path.insert(0, folder)
     with reported(f"'{path}' failed at import"):
         try:
-            spec.loader.exec_module(module)
+            exec(_compiled(content, str(path)), vars(module))
         except BaseException:
             del sys.modules[name]
             raise
     return module
+
+
+def _compiled(content: bytes, path: str) -> CodeType:
+    """Compile this content, and not the file, which may have been edited since it was read."""
+    code = compile(content, path, "exec", dont_inherit=True)
+    lines = io.TextIOWrapper(
+        io.BytesIO(content), tokenize.detect_encoding(io.BytesIO(content).readline)[0]
+    )
+    linecache.cache[path] = len(content), None, lines.readlines(), path  # for inspect.getsource
+    return code
 
 
 def _import_module(name: str) -> Any:
@@ -180,6 +196,8 @@ def where(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         code = "" if error.code is None else repr(error.code)
         return f"it called sys.exit({code}){at}, which would end the program without a result"
+    if isinstance(error, ImportError) and "attempted relative import" in str(error):
+        at += ": with relative imports, name it as package.module:function instead of its file"
     return f"{type(error).__name__}: {error}{at}"
 
 

@@ -23,7 +23,13 @@ def scored(arm: dict[str, Any], study: dict[str, Any]) -> bool:
     >>> scored({"curve": [{"score": 0.0}, {"score": 0.4}]}, {"metric": {"worst": 0.0}})
     True
     """
-    return any(point["score"] != study["metric"].get("worst") for point in arm["curve"])
+    worst = study["metric"].get("worst")
+    return any(point["score"] != worst and not _diverged(point) for point in arm["curve"])
+
+
+def _diverged(point: dict[str, Any]) -> bool:
+    """Return whether every run with a rate diverged."""
+    return 0 < point.get("runs", 0) == point.get("diverged", 0)
 
 
 def _chosen(found: dict[str, Any], study: dict[str, Any]) -> list[str]:
@@ -48,7 +54,7 @@ def _chosen(found: dict[str, Any], study: dict[str, Any]) -> list[str]:
 def _lost(arm: dict[str, Any], found: dict[str, Any], worst: str) -> str:
     """Return the sentence on an arm without a best rate: why, and the rate it was trained with."""
     curve = arm["curve"]
-    diverged = all(point.get("diverged", 0) == point["runs"] for point in curve)
+    diverged = all(map(_diverged, curve))
     why = "every tuning run diverged" if diverged else f"every tuning run scored {worst}"
     return (
         f"no best learning rate for {arm['label']}: {why} (tried: {_tried(found)}); it trained "

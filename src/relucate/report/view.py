@@ -193,7 +193,10 @@ def _counted(study: dict[str, Any], units: Units) -> str:
     if all(n == runs for n, runs, _ in lost):  # such an arm has no mean
         return f"Diverged: {counts}."
     worst = units.valued(units.metric.worst)
-    return f"Diverged: {counts}. In mean, sd and differences they count as {worst}."
+    others = (
+        "" if units.metric.is_worst_possible else ", or as the other arm's run if that is worse"
+    )
+    return f"Diverged: {counts}. In mean, sd and differences they count as {worst}{others}."
 
 
 def comparison_table(study: dict[str, Any]) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from ..errors import InputError
 from .paired import PairedDifference, Scores, paired_difference
 from .spending import FIRST, LAST, critical_value
-from .verdict import MOST_PAIRS, Verdict, check_margin, decide
+from .verdict import MOST_PAIRS, NOTHING_MEASURED, Verdict, check_margin, decide
 
 MONITORED = "paired t, looks after every pair"
 HORIZONS = (30, 120, 300, LAST)  # a level's critical values are computed up to one of these
@@ -122,7 +122,7 @@ class Monitor:
             self.interval(a, b), margin=margin, diverged=diverged, lower_is_better=lower_is_better
         )
         d = verdict.difference
-        if verdict.reason in ("all runs diverged", "too few pairs"):
+        if verdict.reason in (*NOTHING_MEASURED, "too few pairs"):
             needed = FIRST if verdict.reason == "too few pairs" else None
             return replace(verdict, pairs_needed=needed)
         if d.degenerate and d.n < sign_test_pairs(self.level):
@@ -134,10 +134,11 @@ class Monitor:
     def goes_on(self, verdict: Verdict) -> bool:
         """Return whether another pair should run: no answer yet, and fewer than `most` pairs.
 
-        A study ends too if all runs of its first three pairs diverged: more pairs don't help.
+        A study ends too if all runs of its first three pairs diverged, or all of an arm that isn't
+        behind: more pairs don't help.
         """
         n = verdict.difference.n
-        hopeless = verdict.reason == "all runs diverged" and n >= FIRST
+        hopeless = verdict.reason in NOTHING_MEASURED and n >= FIRST
         return verdict.reason is not None and n < self.most and not hopeless
 
     def pairs_needed(self, sd: float, estimate: float, margin: float) -> int | None:

@@ -16,7 +16,14 @@ from relucate.errors import InputError
 from relucate.stats.paired import PairedDifference, check_level, is_number, t_half_width
 
 Answer = Literal["better", "equivalent", "inconclusive"]
-Reason = Literal["too few pairs", "all runs diverged", "identical differences", "interval too wide"]
+Reason = Literal[
+    "too few pairs",
+    "all runs diverged",
+    "one arm diverged",
+    "identical differences",
+    "interval too wide",
+]
+NOTHING_MEASURED = ("all runs diverged", "one arm diverged")  # more pairs don't help
 
 MIN_PAIRS = 3  # with two, the sd has one degree of freedom and the interval is 13 times as wide
 MOST_PAIRS = 10_000  # a larger "about how many pairs" is of no use
@@ -168,7 +175,8 @@ def _answer(
         return "inconclusive", reason
     low, high = difference.low, difference.high
     if low is not None and high is not None and -margin < low and high < margin:
-        return "equivalent", None
+        lost = any(n and n == runs for n, runs in zip(diverged, difference.counts, strict=True))
+        return ("inconclusive", "one arm diverged") if lost else ("equivalent", None)
     if _is_beyond(difference, 0.0):
         return "better", None
     return "inconclusive", "interval too wide"
@@ -196,7 +204,7 @@ def _is_beyond(difference: PairedDifference, margin: float) -> bool:
 
 
 def _needed(difference: PairedDifference, margin: float, reason: Reason | None) -> int | None:
-    if reason is None or reason == "all runs diverged":
+    if reason is None or reason in NOTHING_MEASURED:
         return None
     if difference.sd is None:  # a single pair says nothing about the spread
         return MIN_PAIRS

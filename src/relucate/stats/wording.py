@@ -247,6 +247,7 @@ def _equivalent(view: _View) -> str:
 def _inconclusive(view: _View) -> str:
     forms = {
         "all runs diverged": _all_diverged,
+        "one arm diverged": _one_diverged,
         "too few pairs": _too_few,
         "identical differences": _identical,
     }
@@ -257,6 +258,15 @@ def _all_diverged(view: _View) -> str:
     return (
         f"every run of both arms diverged ({view.pairs}), so there is nothing to compare: "
         "try a lower learning rate."
+    )
+
+
+def _one_diverged(view: _View) -> str:
+    lost = view.verdict.diverged[1] == view.verdict.difference.counts[1]
+    gone, other = (view.arm, view.against) if lost else (view.against, view.arm)
+    return (
+        f"every run of {gone.subject} diverged ({view.pairs}), and {other.subject} is ahead of "
+        f"what they count with by less than the margin of {view.margin}: try a lower learning rate."
     )
 
 
@@ -304,8 +314,4 @@ def _divergence(view: _View) -> str:
         return ""
     arms = zip(view.verdict.diverged, runs, (view.against, view.arm), strict=True)
     counts = [f"{lost} of {count(n, 'run')} of {arm.subject}" for lost, n, arm in arms if lost]
-    worst = f"{metric.scale * (metric.worst or 0.0):g} {metric.value_unit}".rstrip()
-    return (
-        f" {' and '.join(counts)} diverged; "
-        f"a diverged run counts with the worst score, {metric.named} of {worst}."
-    )
+    return f" {' and '.join(counts)} diverged; a diverged run counts with {metric.diverged}."

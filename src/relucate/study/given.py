@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import InputError, unknown
 from ..phrases import count, some
+from ..stats.paired import ROUNDING
 from ..train.metric import Metric, is_share
 from ..version import __version__
 from .compared import Label
@@ -82,6 +83,7 @@ def verdict_document(
             origin=origin,
             notes=(*found.notes, *notes),
         )
+        _check_resolution(found, labels, plan.margin)
         plan = replace(plan, notes=(*plan.notes, *_same_arms(found, plan)))
         documents.append(document(_results(plan, found), command=command))
     first, *further = documents
@@ -123,6 +125,18 @@ def _check(found: Scores, labels: Sequence[str], may_count: bool) -> None:
         raise InputError(
             f"every score of '{metric.name}' is {finite[0]:g}, in all arms: is that the right "
             "column?"
+        )
+
+
+def _check_resolution(found: Scores, labels: Sequence[str], margin: float) -> None:
+    """Refuse scores of which the statistics take differences like the margin for rounding."""
+    sizes = [abs(value) for arm in labels for value in found.values[arm].values() if value]
+    known_to = ROUNDING * max(sizes, default=0.0)
+    if margin < known_to:
+        raise InputError(
+            f"scores as large as {max(sizes):g} count to {known_to:.2g}, the rounding of float32, "
+            f"and the margin of {margin:g} is less: subtract one number from all scores (what they "
+            "have in common), or take a larger margin."
         )
 
 

@@ -3,29 +3,35 @@
 Bytecode, constants, defaults, closures, and the user's own functions, classes and values that it
 reaches; the user's modules count by their files, with the modules that these import. Installed
 packages count only by name, because a run's versions identify them. Called by `source` (a
-builder's digest), `own` (the packages of a training) and `fingerprint` (are two built models the
-same?).
+builder's digest, and whether a worker process has the same code), `own` (the packages of a
+training) and `fingerprint` (are two built models the same?).
 """
 
 from __future__ import annotations
 
-import ast
+import copyreg
 import dis
 import functools
 import hashlib
-import importlib.util
+import os
 import sys
-import sysconfig
+import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
+from .user_files import constants, find_spec, is_own, module_files
+
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
 _CONSTANT = (tuple, frozenset, CodeType)
-_DEPTH = 12  # of nested objects: deeper ones count only by their types
+_LEVELS = (
+    12  # of objects of installed packages in each other: deeper ones count only by their types
+)
 
 
 def code_digest(thing: Any) -> str:
@@ -37,7 +43,34 @@ def code_digest(thing: Any) -> str:
     >>> code_digest({"width": 8}) == code_digest({"width": 8}) != code_digest({"width": 16})
     True
     """
-    return hashlib.sha256(repr(_Described().of(thing)).encode()).hexdigest()
+    return reached(thing).digest
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a function, class or value is, and what it reaches.
+
+    digest: as from `code_digest`; files: sha256 of the user's files, by path; values: the plain
+    values that it reads in modules and classes, as text, by module.name, without those that the
+    code itself sets.
+    """
+
+    digest: str
+    files: dict[str, str]
+    values: dict[str, str]
+
+
+def reached(thing: Any) -> Reached:
+    """Return the identity of a function, class or value, with its files and values.
+
+    >>> reached(reached).digest == code_digest(reached)
+    True
+    """
+    described = _Described()
+    text = repr(described.all_of(thing))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    settings = {k: text for k, text in described.values.items() if k not in described.stored}
+    return Reached(digest, described.files, settings)
 
 
 def packages(thing: Any) -> set[str]:
@@ -49,119 +82,182 @@ def packages(thing: Any) -> set[str]:
     {'numpy'}
     """
     described = _Described()
-    described.of(thing)
+    described.all_of(thing)
     named = {name.partition(".")[0] for name in described.packages}
     return named - set(sys.stdlib_module_names) - {""}
 
 
 class _Described:
-    """One description: nested tuples of text. Objects seen before become references."""
+    """One description: nested tuples of text. Objects are numbered, nearest first.
+
+    Without recursion, so that no chain of functions is too long to be followed.
+    """
 
     def __init__(self) -> None:
         self.packages: set[str] = set()  # modules that aren't the user's
-        self.seen: dict[int, int] = {}
+        self.modules: dict[str, str] = {}  # digests, by name; "" of those that aren't the user's
+        self.files: dict[str, str] = {}
+        self.values: dict[str, str] = {}
+        self.constants: dict[str, set[str]] = {}  # names that a module's file gives a value, by it
+        self.stored: set[str] = set()  # names of globals that the code itself sets
+        self.numbers: dict[int, int] = {}  # by id
         self.kept: list[Any] = []  # keeps the objects alive, so that no id is used twice
+        self.waiting: deque[tuple[Any, int]] = deque()
+        self.level = 0  # of the object that is being described, in those of installed packages
 
-    def of(self, thing: Any, depth: int = 0) -> Any:
-        """Return the description of anything."""
-        if isinstance(thing, _PLAIN):
+    def all_of(self, thing: Any) -> tuple[Any, ...]:
+        """Return the description of anything and of everything that it reaches."""
+        found = [self.of(thing)]
+        while self.waiting:
+            thing, self.level = self.waiting.popleft()
+            describe = next((d for kind, d in _DESCRIBERS if isinstance(thing, kind)), None)
+            found.append((describe or _Described._object)(self, thing))
+        return tuple(found)
+
+    def of(self, thing: Any) -> Any:
+        """Return a plain value, or the number of an object, which is described later."""
+        if type(thing) in _PLAIN:
             return type(thing).__name__, repr(thing)
-        if not isinstance(thing, _CONSTANT):  # equal constants may or may not be one object
-            if id(thing) in self.seen:
-                return "again", self.seen[id(thing)]
-            self.seen[id(thing)] = len(self.seen)
-            self.kept.append(thing)
-        if depth > _DEPTH:
+        if type(thing) in _CONSTANT:  # equal constants may or may not be one object
+            return next(d for kind, d in _DESCRIBERS if isinstance(thing, kind))(self, thing)
+        if self.level > _LEVELS:
             return "deep", _name(type(thing))
-        found = next((d for kind, d in _DESCRIBERS if isinstance(thing, kind)), _Described._object)
-        return found(self, thing, depth + 1)
+        number = self.numbers.setdefault(id(thing), len(self.numbers))
+        if number == len(self.kept):
+            self.kept.append(thing)
+            self.waiting.append((thing, self.level))
+        return "number", number
 
-    def _all(self, things: Any, depth: int) -> tuple[Any, ...]:
-        return tuple(self.of(thing, depth) for thing in things)
+    def _all(self, things: Any) -> tuple[Any, ...]:
+        return tuple(self.of(thing) for thing in things)
 
-    def _items(self, mapping: Mapping[Any, Any], depth: int) -> tuple[Any, ...]:
-        pairs = sorted(mapping.items(), key=lambda item: str(item[0]))
-        return tuple((str(key), self.of(value, depth)) for key, value in pairs)
+    def _items(self, named: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Describe attributes or globals, whose order doesn't count."""
+        return tuple((name, self.of(named[name])) for name in sorted(named, key=str))
 
-    def _sequence(self, thing: Any, depth: int) -> Any:
-        return type(thing).__name__, self._all(thing, depth)
+    def _kind(self, thing: Any) -> Any:
+        """Describe what a container or plain value of the user's own class has besides."""
+        if type(thing).__module__ == "builtins" or not is_own(type(thing).__module__):
+            return type(thing).__name__
+        return self.of(type(thing)), self._items(getattr(thing, "__dict__", {}))
 
-    def _set(self, thing: Any, depth: int) -> Any:
-        return type(thing).__name__, self._all(sorted(thing, key=repr), depth)
+    def _plain(self, thing: Any) -> Any:
+        base: Any = next(kind for kind in _PLAIN if isinstance(thing, kind))
+        return self._kind(thing), base.__repr__(thing)
 
-    def _mapping(self, thing: Any, depth: int) -> Any:
-        return "mapping", self._items(thing, depth)
+    def _sequence(self, thing: Any) -> Any:
+        return self._kind(thing), self._all(thing)
 
-    def _array(self, thing: Any, depth: int) -> Any:
+    def _set(self, thing: Any) -> Any:
+        places = sorted(thing, key=lambda item: (_name(type(item)), _sortable(item)))
+        return self._kind(thing), self._all(places)
+
+    def _mapping(self, thing: Any) -> Any:
+        return self._kind(thing), tuple((self.of(key), self.of(thing[key])) for key in thing)
+
+    def _array(self, thing: Any) -> Any:
+        if thing.dtype.hasobject:  # its bytes are addresses
+            return "array", str(thing.dtype), thing.shape, self.of(thing.tolist())
+        hidden = self.of(np.ma.getmaskarray(thing)) if np.ma.isMaskedArray(thing) else ()
         digest = hashlib.sha256(np.ascontiguousarray(thing).tobytes()).hexdigest()
-        return "array", str(thing.dtype), thing.shape, digest
+        return "array", str(thing.dtype), thing.shape, digest, hidden
 
-    def _code(self, thing: Any, depth: int) -> Any:
+    def _code(self, thing: Any) -> Any:
         names = (thing.co_names, thing.co_varnames, thing.co_freevars, thing.co_flags)
         steps = dis.get_instructions(thing)
         imported = [step.argval for step in steps if step.opname == "IMPORT_NAME"]
+        if {"import_module", "__import__"}.intersection(thing.co_names):
+            imported += [name for name in thing.co_consts if _may_be_a_module(name)]
         files = [digest for name in imported if (digest := self._files(name))]
-        own = (self._all(thing.co_consts, depth), files) if files else ()
-        return "code", thing.co_code.hex(), names, own or self._all(thing.co_consts, depth)
+        code = thing.co_code.hex(), thing.co_exceptiontable.hex()
+        return "code", code, names, self._all(thing.co_consts), files
 
-    def _module(self, thing: Any, depth: int) -> Any:
+    def _module(self, thing: Any) -> Any:
         return "module", self._files(thing.__name__) or thing.__name__
 
     def _files(self, name: str) -> str:
         """Return a digest of a module of the user's; "", and note the package, for any other."""
-        digest, installed = _module_digest(name)
-        self.packages |= installed
-        return digest
+        if name not in self.modules:
+            files, installed = module_files([name])
+            self.packages |= installed
+            self.files |= files
+            text = "".join(sorted(files.values()))
+            self.modules[name] = hashlib.sha256(text.encode()).hexdigest() if files else ""
+        return self.modules[name]
 
-    def _function(self, thing: Any, depth: int) -> Any:
-        if not _is_own(thing.__module__):
-            self.packages.add(thing.__module__)
-            return "function", _name(thing)
-        cells = [_cell(cell) for cell in thing.__closure__ or ()]
-        held = (thing.__code__, thing.__defaults__, thing.__kwdefaults__, cells)
+    def _values(self, module: str, owner: str, named: Mapping[str, Any]) -> None:
+        """Note the plain values that the module's file writes out: others may differ anywhere."""
+        if module not in self.constants:
+            self.constants[module] = set(constants(module))
+        texts = {f"{owner}{name}": _plain_text(value) for name, value in named.items()}
+        for name in self.constants[module].intersection(texts):
+            text = texts[name]
+            self.values |= {} if text is None else {f"{module}.{name}": _short(text)}
+
+    def _function(self, thing: Any) -> Any:
+        cells = self._all(_cell(cell) for cell in thing.__closure__ or ())
+        attributes = self._items(vars(thing))
+        module = thing.__globals__.get("__name__")  # __module__ may be that of what it wraps
+        if not is_own(module):
+            self.packages.add(module)
+            return "function", _name(thing), cells, attributes
+        held = (thing.__code__, thing.__defaults__, thing.__kwdefaults__)
         reached = {name: thing.__globals__[name] for name in _globals(thing)}
-        return "function", self._all(held, depth), self._items(reached, depth)
+        self._values(str(module), "", reached)
+        self.stored |= {f"{module}.{name}" for name in _named_by(thing, "STORE_GLOBAL")}
+        if module and find_spec(module):  # a worker imports it; the rest travels with its code
+            self.files |= module_files([module])[0]
+        for other in filter(_is_own_module, reached.values()):
+            read = {name: vars(other)[name] for name in _attributes(thing, other)}
+            self._values(other.__name__, "", read)
+        return "function", self._all(held), cells, attributes, self._items(reached)
 
-    def _method(self, thing: Any, depth: int) -> Any:
-        return "method", self._all((thing.__func__, thing.__self__), depth)
+    def _method(self, thing: Any) -> Any:
+        return "method", self._all((thing.__func__, thing.__self__))
 
-    def _partial(self, thing: Any, depth: int) -> Any:
-        return "partial", self._all((thing.func, thing.args, thing.keywords), depth)
+    def _builtin(self, thing: Any) -> Any:
+        bound = () if isinstance(thing.__self__, ModuleType) else self.of(thing.__self__)
+        return "builtin", _name(thing), bound
 
-    def _wrapped(self, thing: Any, depth: int) -> Any:
-        return type(thing).__name__, self.of(thing.__func__, depth)
+    def _partial(self, thing: Any) -> Any:
+        return "partial", self._all((thing.func, thing.args, thing.keywords))
 
-    def _property(self, thing: Any, depth: int) -> Any:
-        return "property", self._all((thing.fget, thing.fset), depth)
+    def _wrapped(self, thing: Any) -> Any:
+        return type(thing).__name__, self.of(thing.__func__)
 
-    def _class(self, thing: Any, depth: int) -> Any:
-        if not _is_own(thing.__module__):
-            self.packages.add(thing.__module__)
+    def _property(self, thing: Any) -> Any:
+        return "property", self._all((thing.fget, thing.fset, thing.fdel))
+
+    def _class(self, thing: Any) -> Any:
+        if not is_own(thing.__module__):
+            self.packages.add(str(thing.__module__))
             return "class", _name(thing)
-        bases = self._all(thing.__bases__, depth)
+        kinds = self._all((type(thing), *thing.__bases__))
         members = {name: value for name, value in vars(thing).items() if name not in _IGNORED}
-        return "class", thing.__qualname__, bases, self._items(members, depth)
+        self._values(thing.__module__, f"{thing.__qualname__}.", members)
+        return "class", thing.__qualname__, kinds, self._items(members)
 
-    def _object(self, thing: Any, depth: int) -> Any:
-        if hasattr(thing, "__array__") and not isinstance(thing, type):
-            try:
-                return self._array(np.asarray(thing), depth)
-            except Exception:  # __array__ is the user's or a framework's code
-                return "object", _name(type(thing))
-        kind = self.of(type(thing), depth)
-        return "object", kind, self._items(getattr(thing, "__dict__", {}), depth)
+    def _object(self, thing: Any) -> Any:
+        array = _as_array(thing)
+        if array is not None:
+            return self._array(array)
+        kind = self.of(type(thing))
+        self.level += not is_own(type(thing).__module__)
+        return "object", kind, self.of(_state(thing))
 
 
 _DESCRIBERS: tuple[tuple[Any, Callable[..., Any]], ...] = (
+    (_PLAIN, _Described._plain),
     ((tuple, list), _Described._sequence),
     ((set, frozenset), _Described._set),
+    (type(os.environ), lambda _, thing: ("object", "os.environ")),  # of the shell, not of the code
     (Mapping, _Described._mapping),
     (np.ndarray, _Described._array),
     (ModuleType, _Described._module),
     (CodeType, _Described._code),
     (FunctionType, _Described._function),
     (MethodType, _Described._method),
-    (BuiltinFunctionType, lambda _, thing, depth: ("builtin", _name(thing))),
+    (BuiltinFunctionType, _Described._builtin),
     (functools.partial, _Described._partial),
     ((staticmethod, classmethod), _Described._wrapped),
     (property, _Described._property),
@@ -171,6 +267,54 @@ _IGNORED = frozenset(
     "__dict__ __weakref__ __doc__ __module__ __firstlineno__ __static_attributes__ __slotnames__ "
     "__annotations__ _abc_impl".split()
 )
+
+
+def _as_array(thing: Any) -> np.ndarray | None:
+    """Return the values of an array of any framework, None for anything else."""
+    if not hasattr(thing, "__array__"):
+        return None
+    attempts: tuple[Callable[[], Any], ...] = (
+        lambda: thing,
+        lambda: thing.detach().cpu(),  # a tensor with a gradient, or on a GPU
+        lambda: thing.detach().tolist(),  # of a type that NumPy doesn't have
+    )
+    for attempt in attempts:
+        with suppress(Exception):  # __array__ is the user's or a framework's code
+            return np.asarray(attempt())
+    return None
+
+
+def _state(thing: Any) -> Any:
+    """Return what an object consists of: its attributes, or what pickle would store of it.
+
+    An object of the user's is asked for its attributes and slots, whatever it tells pickle; one of
+    the standard library (a logger) for what it tells pickle, if that isn't only its name.
+    """
+    kind = type(thing)
+    standard = kind.__module__.partition(".")[0] in sys.stdlib_module_names
+    if not is_own(kind.__module__) and (standard or not hasattr(thing, "__dict__")):
+        reduced = _reduced(thing)
+        if reduced is not None:
+            return reduced
+    state = object.__getstate__(thing)
+    return sorted(state.items()) if isinstance(state, dict) else state
+
+
+def _reduced(thing: Any) -> Any:
+    """Return what pickle would store of an object, None for nothing (a lock, an open file)."""
+    reducer = copyreg.dispatch_table.get(type(thing), lambda thing: thing.__reduce_ex__(4))
+    with suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reduced = reducer(thing)
+        if not isinstance(reduced, str):
+            return [*reduced[:3], *(list(items) for items in reduced[3:5] if items is not None)]
+        return None if hasattr(thing, "__dict__") else reduced
+    return None
+
+
+def _sortable(thing: Any) -> str:
+    """Return a text to sort by that is the same in every process."""
+    return repr(thing) if isinstance(thing, (*_PLAIN, tuple)) else _name(thing)
 
 
 def _name(thing: Any) -> str:
@@ -187,13 +331,52 @@ def _cell(cell: Any) -> Any:
 
 def _globals(function: FunctionType) -> list[str]:
     """Return the names of the globals that a function (with the functions inside it) reads."""
-    names = {
+    names = _named_by(function, "LOAD_GLOBAL", "LOAD_NAME")
+    return sorted(name for name in names if name in function.__globals__)
+
+
+def _named_by(function: FunctionType, *operations: str) -> set[str]:
+    """Return the names in these operations of a function and of the functions inside it."""
+    return {
         step.argval
         for code in _codes(function.__code__)
         for step in dis.get_instructions(code)
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+        if step.opname in operations
     }
-    return sorted(name for name in names if name in function.__globals__)
+
+
+def _attributes(function: FunctionType, module: ModuleType) -> set[str]:
+    """Return the names in a module that a function may read there."""
+    names = {name for code in _codes(function.__code__) for name in code.co_names}
+    return names & vars(module).keys()
+
+
+def _is_own_module(thing: Any) -> bool:
+    return isinstance(thing, ModuleType) and is_own(thing.__name__)
+
+
+def _short(text: str) -> str:
+    """Return a text that says the same of a long list in less room."""
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return text if len(text) <= 200 else f"{text[:50]}... (sha256 {digest})"
+
+
+def _may_be_a_module(text: object) -> bool:
+    return isinstance(text, str) and all(part.isidentifier() for part in text.split("."))
+
+
+def _plain_text(value: Any, depth: int = 4) -> str | None:
+    """Return a text of nested plain values, also in attributes; None for anything else."""
+    if isinstance(value, _PLAIN):
+        return repr(value)
+    inner: Any = (
+        vars(value) if hasattr(value, "__dict__") and is_own(type(value).__module__) else value
+    )
+    if depth and isinstance(inner, (dict, list, tuple)):
+        parts = [*inner, *inner.values()] if isinstance(inner, dict) else inner
+        texts = [_plain_text(part, depth - 1) for part in parts]
+        return None if None in texts else f"[{', '.join(map(str, texts))}]"
+    return None
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
@@ -201,88 +384,3 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _codes(constant)
-
-
-@functools.cache
-def _is_own(module: str | None) -> bool:
-    """Return whether a module is the user's: not an installed package or the standard library."""
-    if module is None or module == "__main__":
-        return True
-    if module.partition(".")[0] == __name__.partition(".")[0]:
-        return False
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file is None:
-        return module not in sys.builtin_module_names
-    return _is_own_file(Path(file))
-
-
-def _is_own_file(path: Path) -> bool:
-    path = path.resolve()
-    standard = {Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib")}
-    installed = {"site-packages", "dist-packages"}.intersection(path.parts)
-    ours = Path(__file__).parents[1]
-    return not installed and standard.union({ours}).isdisjoint(path.parents)
-
-
-def _module_digest(name: str) -> tuple[str, set[str]]:
-    """Return a sha256 of a module's file and of all files of the user's that it imports.
-
-    The files are read, not imported: the digest doesn't depend on what has been imported already.
-
-    Returns: the digest, "" if the module isn't the user's; the other packages that they import.
-    """
-    files: dict[Path, str] = {}
-    others, waiting = set(), [name]
-    while waiting:
-        name = waiting.pop()
-        path = _own_file(name)
-        if path is None:
-            top = name.partition(".")[0]
-            others |= set() if _own_file(top) else {top}
-        elif path not in files:
-            content = path.read_bytes()
-            files[path] = hashlib.sha256(content).hexdigest()
-            package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-            waiting += _imports(content, package)
-    digest = hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest()
-    return digest if files else "", others
-
-
-def _own_file(name: str) -> Path | None:
-    """Return the Python file of a module of the user's, None for any other module."""
-    if name.partition(".")[0] in {*sys.stdlib_module_names, __name__.partition(".")[0]}:
-        return None
-    spec = find_spec(name)
-    origin = spec.origin if spec else getattr(sys.modules.get(name), "__file__", None)
-    path = Path(origin) if origin and origin.endswith(".py") else None
-    return path if path and path.is_file() and _is_own_file(path) else None
-
-
-def _imports(content: bytes, package: str) -> Iterator[str]:
-    """Yield the absolute names of what a file of a package imports, at any depth."""
-    try:
-        tree = ast.parse(content)
-    except (SyntaxError, ValueError):  # it fails when it is imported
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (package or not node.level):
-            text = "." * node.level + (node.module or "")
-            base = importlib.util.resolve_name(text, package)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def find_spec(name: str) -> Any:
-    """Like importlib.util.find_spec, but without imports and without a look into `sys.modules`."""
-    parts, path, spec = name.split("."), None, None
-    for end in range(1, len(parts) + 1):
-        places = (finder.find_spec(".".join(parts[:end]), path) for finder in sys.meta_path)
-        spec = next((found for found in places if found is not None), None)
-        if spec is None:
-            return None
-        path = spec.submodule_search_locations
-        if path is None and end < len(parts):
-            return None
-    return spec

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..phrases import count
 from ..stats.spending import FIRST, LAST
+from ..stats.verdict import NOTHING_MEASURED
 from .comparison import Comparison, Seed
 from .results import StudyResults
 
@@ -73,7 +74,7 @@ def _needed(outcome: StudyResults[Comparison], seeds: Sequence[Seed]) -> list[in
     if outcome.plan.looks and len(seeds) < outcome.plan.pairs:
         return []  # with looks and pairs left, another question ended the study
     open_ones = (v for v in outcome.verdicts(list(seeds)) if v.verdict == "inconclusive")
-    return [v.pairs_needed for v in open_ones if v.reason != "all runs diverged"]
+    return [v.pairs_needed for v in open_ones if v.reason not in NOTHING_MEASURED]
 
 
 def _most(needed: Sequence[int | None]) -> int | None:

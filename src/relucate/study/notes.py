@@ -142,6 +142,5 @@ def _lost(outcome: StudyResults[Comparison]) -> list[str]:
     arms = outcome.plan.arms
     lost = [(outcome.diverged(a, seeds), len(outcome.runs(a, seeds)), a.label) for a in arms]
     counts = ", ".join(f"{lost} of {runs} of {label}" for lost, runs, label in lost if lost)
-    metric = outcome.plan.metric
-    worst = f"{metric.scale * (metric.worst or 0.0):g} {metric.value_unit}".rstrip()
-    return [f"diverged runs: {counts}; each counts with the worst score, {worst}"] if counts else []
+    counted = outcome.plan.metric.diverged
+    return [f"diverged runs: {counts}; each counts with {counted}"] if counts else []

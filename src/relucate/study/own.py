@@ -28,7 +28,7 @@ from .arms import label, parsed
 from .environment import versions
 from .identity import packages
 from .returned import Unscored, read_score
-from .source import ModelSource, resolve
+from .source import ModelSource, is_function, resolve
 from .tasks import Inspection
 
 ENGINE = "run"  # the name of this engine, besides those that train
@@ -81,10 +81,11 @@ def own_source(run: Any, options: Mapping[str, Any] | None, arms: Sequence[OwnAr
     Raises: InputError: no such function, wrong parameters, options that aren't plain data.
     """
     named = isinstance(run, str) and meaning(run).kind in {"file", "module"}
-    if not named and not callable(run):
+    if not (named or is_function(run)):
+        method = ": give its method, run=it.__call__" if callable(run) else ""
         raise InputError(
             "run= must be your own training, a function or its name as file.py:train or "
-            f"package.module:train, got {run!r}."
+            f"package.module:train, got {run!r:.80}{method}."
         )
     for name in ("seed", "arm"):
         if name in (options or {}):
@@ -130,7 +131,7 @@ def look_at(source: ModelSource, arms: Sequence[Mapping[str, Any]]) -> Inspectio
     backend = next((found.backend() for found in frameworks if found.lowers), "")
     engine = {"name": ENGINE, "reason": "your own function", "backend": backend, "device": ""}
     found = versions(used | {backend} - {""}, always=())
-    return Inspection(engine, found, (), (), source.code())
+    return Inspection(engine, found, (), (), source.code(function))
 
 
 def prepare(source: ModelSource) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any, ClassVar
 
-from .identity import find_spec
+from .user_files import find_spec
 
 
 def pickled(thing: Any, module: str | None) -> bytes:

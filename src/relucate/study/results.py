@@ -207,6 +207,8 @@ class StudyResults(Generic[AnyComparison]):
             self._check_metric(result)
         diverged = [result["status"] == "diverged" for result in results]
         scores = score_runs([result["metric"] for result in results], diverged, self.plan.metric)
+        for place in np.flatnonzero(diverged) if self.plan.paired else ():
+            scores[place] = self._not_better(float(scores[place]), seeds[shared + int(place)])
         found = _Column(
             list(seeds),
             np.concatenate([known.scores, scores]),
@@ -214,6 +216,15 @@ class StudyResults(Generic[AnyComparison]):
         )
         self._columns[arm.label] = found
         return found
+
+    def _not_better(self, worst: float, seed: Seed) -> float:
+        """Return what a diverged run counts: `worst`, or a worse score of this seed's other runs.
+
+        It depends on this seed alone, so that pairs stay independent and none changes later.
+        """
+        others = (self.results.get((arm.label, seed)) for arm in self.plan.arms)
+        scores = [run["metric"] for run in others if run and run["status"] == "done"]
+        return (max if self.plan.metric.lower_is_better else min)([worst, *scores])
 
     def _check_metric(self, result: dict[str, Any]) -> None:
         """Refuse a run whose metric isn't the study's."""

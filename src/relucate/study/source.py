@@ -10,6 +10,7 @@ import functools
 import hashlib
 import inspect
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,9 +31,10 @@ from ..nets.user_code import (
     reported,
     takes_all,
 )
-from .identity import code_digest
+from .identity import reached
 from .pickling import pickled
 from .rebuilding import Made, rebuilt
+from .user_files import imports, module_files
 
 Builder = Callable[..., Any]
 
@@ -42,10 +44,12 @@ class ModelSource:
     """A builder that can be sent to another process, and its identity.
 
     kind: net | file | module | function | saved; text: as the user named it; options: extra keyword
-    arguments; digest: of the builder's source file or code; payload: a pickled function; norms:
-    eps and momentum that every arm's norms are given; imports: the user's files and modules to
-    import first, because they register a saved model's custom objects; settings: by framework, what
-    the user set in the process where a function was given, such as Keras's dtype policy.
+    arguments; digest: of the builder's source file or code; payload: a pickled function, or the
+    content of its file; norms: eps and momentum that every arm's norms are given; imports: the
+    user's files and modules to import first, because they register a saved model's custom objects;
+    settings: by framework, what the user set in the process where a function was given, such as
+    Keras's dtype policy; files: sha256 of the user's files that a worker process will import, by
+    path; values: what a given function reads in modules, as text, by module.name.
     """
 
     kind: str
@@ -56,6 +60,8 @@ class ModelSource:
     norms: Mapping[str, float] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """Return the builder's part of a run's hash."""
@@ -92,6 +98,7 @@ class ModelSource:
             return Made(nets.build(self.text, order, input_shape, classes, **self.options))
         self._import()
         if self.kind == "saved":
+            self.check_files()
             model, _ = load_saved(Path(self.text), compiled=True)
             return rebuilt(model, order, input_shape, trained=True, **self.options)
         builder = self.load()
@@ -120,13 +127,39 @@ class ModelSource:
         fixed = _takes_order(builder, self.text) or "bias" in parameters(builder, self.text)
         return "" if fixed else "keep"
 
-    def code(self) -> str:
+    def code(self, loaded: Builder | None = None) -> str:
         """Return a digest of the builder's code and of the user's code that it reaches.
 
-        This imports the builder. Empty for a built-in net, which the version identifies, and for a
-        saved model.
+        This imports the builder, unless it is `loaded`. Empty for a built-in net, which the version
+        identifies, and for a saved model.
+
+        Raises: InputError: this process doesn't have the values that a given function reads.
         """
-        return "" if self.kind in {"net", "saved"} else code_digest(self.load())
+        if self.kind in {"net", "saved"}:
+            return ""
+        found = reached(loaded or self.load())
+        for name in sorted(self.values.keys() & found.values.keys()):
+            if found.values[name] in (self.values[name], "[]"):  # empty: a cache that fills
+                continue
+            raise InputError(
+                f"{name} is {_shown(self.values[name])} where '{self.text}' was given, and "
+                f"{_shown(found.values[name])} in a worker process, which imports the module from "
+                "its file: give what changes as an argument of the function (options=, vary=), or "
+                "change it in the file."
+            )
+        return found.digest
+
+    def check_files(self) -> None:
+        """Check that the user's files are those of the study's start; call it after the import.
+
+        Raises: InputError: one of them was changed: its runs must not count as runs of this study.
+        """
+        for path, digest in self.files.items():
+            if Path(path).is_file() and _file_digest(Path(path)) != digest:
+                raise InputError(
+                    f"'{path}' was changed while the study ran, and a run needs it again. Finished "
+                    "runs are kept. The same command now compares the changed code."
+                )
 
     def _import(self) -> None:
         for name in self.imports:
@@ -141,7 +174,7 @@ class ModelSource:
         """Import or unpickle the function, which runs the user's own code, and return it."""
         self._import()
         if self.kind != "function":
-            found = load_callable(self.text)
+            found = load_callable(self.text, self.payload or None)
             if owner(found) is not None:
                 raise _no_function(found)
             return found
@@ -174,10 +207,15 @@ def resolve(
             import_user_module(name)
         paths = (str(Path(name).resolve()) if name.endswith(".py") else name for name in imports)
         return replace(_from_text(model, chosen), imports=tuple(paths))
-    functions = (type, functools.partial)
-    if callable(model) and (inspect.isroutine(model) or isinstance(model, functions)):
+    if is_function(model):
         return _from_function(model, chosen)
     raise _no_function(model)
+
+
+def is_function(thing: object) -> bool:
+    """Return whether a thing is a function, method, class or partial: not an object with a call."""
+    functions = (type, functools.partial)
+    return callable(thing) and (inspect.isroutine(thing) or isinstance(thing, functions))
 
 
 def _no_function(model: object) -> Refused:
@@ -210,15 +248,31 @@ def _from_text(text: str, options: dict[str, Any]) -> ModelSource:
     found = meaning(text)
     if found.kind == "net":
         return ModelSource("net", text, nets.check_options(text, options))
-    digest = "" if found.path is None else hashlib.sha256(found.path.read_bytes()).hexdigest()
+    content = b"" if found.path is None else found.path.read_bytes()
+    digest = "" if found.path is None else hashlib.sha256(content).hexdigest()
     if found.kind == "saved":
         if set(options) - {"bias"}:
             named = ", ".join(options)
             raise InputError(f"'{text}' is a file: its only option is bias, got {named}.")
-        return ModelSource("saved", str(Path(text).resolve()), options, digest)
-    if found.kind == "file":  # the worker's folder may be another one
-        return ModelSource("file", f"{found.path}:{found.name}", options, digest)
-    return ModelSource("module", text, options, digest)
+        path = str(Path(text).resolve())
+        return ModelSource("saved", path, options, digest, files={path: digest})
+    if found.kind == "file" and found.path:  # the worker's folder may be another one
+        files = _imported_files(content, found.path)
+        return ModelSource(
+            "file", f"{found.path}:{found.name}", options, digest, content, files=files
+        )
+    files, _ = module_files([text.rpartition(":")[0]])
+    return ModelSource("module", text, options, digest, files=files)
+
+
+def _imported_files(content: bytes, path: Path) -> dict[str, str]:
+    """Return the sha256 of the user's files that a file imports, by path."""
+    folder = str(path.parent)
+    sys.path.insert(0, folder)
+    try:
+        return module_files(imports(content, ""))[0]
+    finally:
+        sys.path.remove(folder)
 
 
 def _from_function(function: Builder, options: dict[str, Any]) -> ModelSource:
@@ -235,13 +289,24 @@ def _from_function(function: Builder, options: dict[str, Any]) -> ModelSource:
         ) from None
     found = ((each, named(each).settings()) for each in sorted(imported() & FRAMEWORKS.keys()))
     settings = {each: values for each, values in found if values}
-    digest = code_digest(function)
-    return ModelSource("function", name, options, digest, payload, settings=settings)
+    known = reached(function)
+    files, values = known.files, known.values
+    return ModelSource(
+        "function", name, options, known.digest, payload, {}, (), settings, files, values
+    )
 
 
 def _imported_digest(name: str) -> str:
     path = Path(name) if name.endswith(".py") else module_file(name)
-    return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+    return "" if path is None else _file_digest(path)
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _takes_order(builder: Builder, text: str) -> bool:

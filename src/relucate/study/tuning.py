@@ -62,8 +62,8 @@ def tune(
 ) -> dict[str, Any]:
     """Return each arm's best learning rate, and its score at every tried rate.
 
-    A diverged run has the metric's worst score. Of rates with equal scores, the one nearest to the
-    recipe's is taken.
+    A diverged run is never better than another. Of rates with equal scores, the one with fewer
+    diverged runs is taken, then the one nearest to the recipe's.
 
     Raises: InputError: rates that aren't different numbers above 0, fewer than two of them, an arm
     that varies the rate itself; otherwise as `run_study`.
@@ -113,8 +113,9 @@ def _best(found: dict[float, dict[str, Any]], count: int, plan: StudyPlan) -> li
 
     sign = 1 if plan.metric.lower_is_better else -1
 
-    def rank(rate: float) -> tuple[float, float]:
-        return sign * found[rate]["score"], abs(math.log(rate / plan.recipe.rate))
+    def rank(rate: float) -> tuple[float, int, float]:
+        entry, distance = found[rate], abs(math.log(rate / plan.recipe.rate))
+        return sign * entry["score"], entry["diverged"], distance
 
     return sorted(sorted(rates, key=rank)[:count])
 

@@ -92,6 +92,23 @@ class Metric:
         vowels = "AEFHILMNORSX" if self.name.isupper() else "aeiouAEIOU"
         return f"{'an' if self.name[0] in vowels else 'a'} {self.name}"
 
+    @property
+    def diverged(self) -> str:
+        """What a diverged run counts with; a run can be worse, unless the worst score is a bound.
+
+        >>> Metric("MAE", lower_is_better=True, worst=2.5).diverged
+        "an MAE of 2.5, or the other arm's if that is worse"
+        """
+        worst = f"{self.named} of {self.scale * (self.worst or 0.0):g} {self.value_unit}".rstrip()
+        if self.is_worst_possible:
+            return f"the worst score, {worst}"
+        return f"{worst}, or the other arm's if that is worse"
+
+    @property
+    def is_worst_possible(self) -> bool:
+        """Whether no run can be worse than the score of a diverged run."""
+        return self.worst == 0.0 and not self.lower_is_better
+
     def to_dict(self) -> dict[str, Any]:
         """Return name, unit, scale and direction as JSON-ready data, for documents."""
         return {

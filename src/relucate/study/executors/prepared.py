@@ -41,6 +41,7 @@ class Prepared:
             frameworks.defer_compiler()
         if self.data is not None or HOST in frameworks.imported():
             frameworks.limit_threads(setup["threads"])
+        self._checked = False
         self.task: Task = cloudpickle.loads(setup["task"])
 
     def warm_up(self) -> None:
@@ -54,7 +55,13 @@ class Prepared:
         frameworks.warm_up()
 
     def performing(self, work: Work, on_epoch: OnEpoch) -> Generator[Ready, None, Any]:
-        """Return the answer to a task; meanwhile others may be done (`train.waiting`)."""
+        """Return the answer to a task; meanwhile others may be done (`train.waiting`).
+
+        Raises: InputError: a file of the user's was changed before this process imported it.
+        """
+        if not self._checked:
+            self.source.check_files()
+            self._checked = True
         return performing(work.work, self.source, self.data, on_epoch, self.task)
 
 

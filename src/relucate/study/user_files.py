@@ -1,0 +1,152 @@
+"""Which modules and files are the user's own, and what a file imports and gives a value.
+
+Files are read, not imported. Not here: what functions and values are (`identity`). Called by
+`identity` and `source`.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import itertools
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+
+@functools.cache
+def is_own(module: Any) -> bool:
+    """Return whether a module is the user's: not an installed package or the standard library."""
+    if module is None or module == "__main__":
+        return True
+    if not isinstance(module, str):  # of a class in C that describes its instances' module
+        return False
+    if module.partition(".")[0] == __name__.partition(".")[0]:
+        return False
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        return module not in sys.builtin_module_names
+    return _is_own_file(Path(file))
+
+
+def _is_own_file(path: Path) -> bool:
+    path = path.resolve()
+    standard = {Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib")}
+    installed = {"site-packages", "dist-packages"}.intersection(path.parts)
+    ours = Path(__file__).parents[1]
+    return not installed and standard.union({ours}).isdisjoint(path.parents)
+
+
+def module_files(names: Iterable[str]) -> tuple[dict[str, str], set[str]]:
+    """Return the sha256 of modules' files and of all files of the user's that they import.
+
+    The files are read, not imported: the result doesn't depend on what has been imported already.
+
+    Returns: sha256 by path, without modules that aren't the user's; the other packages that they
+        import.
+    """
+    files: dict[str, str] = {}
+    others, waiting = set(), list(names)
+    while waiting:
+        name = waiting.pop()
+        path = _own_file(name)
+        if path is None:
+            top = name.partition(".")[0]
+            others |= set() if _own_file(top) else {top}
+        elif str(path) not in files:
+            content = path.read_bytes()
+            files[str(path)] = hashlib.sha256(content).hexdigest()
+            package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+            around = itertools.accumulate(name.split(".")[:-1], "{}.{}".format)
+            waiting += [*around, *imports(content, package)]
+    return files, others
+
+
+def _own_file(name: str) -> Path | None:
+    """Return the file of a module of the user's, None for any other module."""
+    if name.partition(".")[0] in {*sys.stdlib_module_names, __name__.partition(".")[0]}:
+        return None
+    spec = find_spec(name)
+    origin = spec.origin if spec else getattr(sys.modules.get(name), "__file__", None)
+    path = Path(origin) if origin else None  # it may be a compiled module
+    return path if path and path.is_file() and _is_own_file(path) else None
+
+
+def constants(module: str) -> Iterator[str]:
+    """Yield the names in a module of the user's and its classes that its file gives a value.
+
+    Such as LR = 0.1, SIZES = [8, 16], CONFIG = Config(depth=2), but not DEVICE = find_device().
+    """
+    path = _own_file(module)
+    try:
+        waiting = [("", ast.parse(path.read_bytes()).body)] if path else []
+    except (SyntaxError, ValueError):
+        return
+    while waiting:
+        owner, body = waiting.pop()
+        for node in body:
+            if isinstance(node, ast.ClassDef):
+                waiting.append((f"{owner}{node.name}.", node.body))
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)) and _is_written_out(node.value):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [
+                    n.id for target in targets for n in ast.walk(target) if type(n) is ast.Name
+                ]
+                yield from (f"{owner}{name}" for name in names)
+
+
+def _is_written_out(value: ast.expr | None) -> bool:
+    """Return whether an expression consists of literals, but for a class or function called."""
+    parts: list[ast.expr] = [value] if value is not None else []
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
+        parts = [*value.args, *(keyword.value for keyword in value.keywords)]
+    with suppress(ValueError):
+        return bool(parts) and all(ast.literal_eval(part) is not ast for part in parts)
+    return False
+
+
+def imports(content: bytes, package: str) -> Iterator[str]:
+    """Yield the absolute names of what a file of a package imports, at any depth."""
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):  # it is compiled, or fails when it is imported
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (package or not node.level):
+            text = "." * node.level + (node.module or "")
+            base = importlib.util.resolve_name(text, package)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def find_spec(name: str) -> Any:
+    """Like importlib.util.find_spec, but without imports and without a look into `sys.modules`."""
+    parts, path, spec = name.split("."), None, None
+    for end in range(1, len(parts) + 1):
+        spec = _spec_in(".".join(parts[:end]), path)
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations
+        if path is None and end < len(parts):
+            return None
+    return spec
+
+
+def _spec_in(name: str, path: Any) -> Any:
+    """Return the spec of a module in the folders `path` of the package around it."""
+    try:
+        places = (finder.find_spec(name, path) for finder in sys.meta_path)
+        return next((found for found in places if found is not None), None)
+    except KeyError:  # a folder without __init__.py, in another one that isn't imported
+        folders = [Path(folder, name.rpartition(".")[2]) for folder in path]
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(folder) for folder in folders if folder.is_dir()]
+        return spec
