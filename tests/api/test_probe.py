@@ -163,12 +163,18 @@ def test_an_opaque_layer_is_said_and_the_others_go_on():
 
 def test_what_cannot_be_seen_is_said():
     image = keras.Input((8, 8, 3))
-    inner = keras.Sequential([keras.Input((8, 3)), kl.Dense(4), kl.BatchNormalization(), kl.ReLU()])
+    row = keras.Input((8, 3))
+    x = kl.ReLU()(kl.BatchNormalization()(kl.Dense(4)(row)))
+    inner = keras.Model(row, keras.ops.flip(x, axis=1))  # so it can't be taken apart
     model = keras.Model(image, kl.Dense(2)(kl.TimeDistributed(inner)(image)))
     report = relucate.probe(model, images())
-    assert [name.rpartition("/")[2][:5] for name in report.unseen] == ["dense", "batch"]
+    assert [name.rpartition("/")[2][:5] for name in report.unseen] == [
+        "dense",
+        "batch",
+        "re_lu",
+    ]
     assert "Not seen" in str(report)
-    assert [point.roles[0][1] for point in report.points] == ["act_out"]
+    assert not report.points
 
 
 @pytest.mark.parametrize("few", [2, 29, 95, 96])

@@ -84,11 +84,6 @@ def opaque():
 
 
 SKIPPED = {
-    "time distributed": (
-        lambda: net(kl.TimeDistributed(kl.BatchNormalization(), name="norm")), "after",
-        "'norm' is applied step by step (TimeDistributed)",
-    ),
-    "renorm": (lambda: net(batch_norm(renorm=True)), "after", "renorm isn't handled"),
     "training mode by the call": (
         lambda: net(training=True), "after", "the batch's own statistics at inference",
     ),

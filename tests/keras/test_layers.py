@@ -651,8 +651,6 @@ NOT_LOWERED = {
         lambda: kl.SpectralNormalization(kl.Conv2D(5, 3)),
         "reparametrized='spectral_norm'",
     ),
-    "time": (lambda: kl.TimeDistributed(kl.Dense(4)), "time_distributed=True"),
-    "time-relu": (lambda: kl.TimeDistributed(kl.ReLU()), "time_distributed=True"),
     "transpose": (lambda: kl.Conv2DTranspose(5, 3), r"\(conv_transpose\)"),
     "einsum": (lambda: kl.EinsumDense("...x,xy->...y", (6, 6, 3)), r"\(einsum\)"),
 }

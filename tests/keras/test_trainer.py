@@ -239,6 +239,21 @@ class TestStatistics:
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(frozen.moving_mean.value), 0)
         assert norm.momentum == 0.99
 
+    @pytest.mark.parametrize("stepwise", [False, True])
+    def test_each_call_of_a_norm_counts_alike(self, stepwise):
+        x = np.random.default_rng(0).normal(size=(600, 2, 3)).astype(np.float32)
+        norm, start = layers.BatchNormalization(momentum=0.9), keras.Input((2, 3))
+        parts = [x[:, 0], x[:, 1]]
+        if stepwise:
+            model = keras.Model(start, layers.TimeDistributed(norm)(start))
+        else:
+            model = keras.Model(start, norm(start[:, 0]) + norm(3.0 * start[:, 1]))
+            parts = [x[:, 0], 3.0 * x[:, 1]]
+        reestimate(model, x)
+        found = keras.ops.convert_to_numpy(norm.moving_variance.value)
+        expected = np.mean([part[:500].var(0) for part in parts], 0)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
     @pytest.mark.parametrize("kind", ["plain", "spectral", "counting"])
     def test_training_is_not_changed_by_being_looked_at(self, vectors, kind):
         class Counting(layers.Layer):

@@ -9,6 +9,7 @@ import pytest
 from keras import layers as kl
 
 from relucate.errors import InputError, Refused
+from relucate.graph import Node
 from relucate.graph.evaluate import evaluate
 from relucate.keras import read
 from relucate.surgery.convert import convert_graph
@@ -276,7 +277,7 @@ def test_reused_blocks_move_together():
 def test_running_moments_are_those_of_all_at_once():
     random = np.random.default_rng(7)
     values = random.normal(size=(50, 3, 4)) * 5 + 100
-    node = SimpleNamespace(arrays={}, attrs={"axis": 1})
+    node = Node("norm", "batch_norm", ("x",), (None, 3, 4), attrs={"axis": 1})
     parts = [values[a:b].astype(np.float32) for a, b in ((0, 7), (7, 8), (8, 30), (30, 50))]
     graph = SimpleNamespace(nodes={"norm": node})
     found = measure(graph, ["norm"], ({"norm": part} for part in parts))["norm"]

@@ -35,6 +35,22 @@ def test_statistics_are_the_means_over_the_batches(norm):
     assert norm.training
 
 
+@pytest.mark.parametrize("norm", [ours(), nn.BatchNorm1d(3)])
+def test_each_call_of_a_norm_counts_alike(norm):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = norm
+
+        def forward(self, x):
+            return self.norm(x) + self.norm(5 * x)
+
+    x = inputs()
+    reestimate(Twice(), x)
+    means = torch.stack([3 * part.mean(0) for part in x]).mean(0)
+    np.testing.assert_allclose(norm.running_mean, means, rtol=1e-4)
+
+
 def test_a_cumulative_norm_goes_on_as_if_nothing_had_been():
     norm = nn.BatchNorm1d(3, momentum=None)
     norm(inputs(1)[0])

@@ -1,7 +1,7 @@
-"""Which axes of its input each axis of a node's output is made of, for operations that move axes.
+"""Which axes a norm treats apart, and which axes of its input each axis of an output is made of.
 
 A permutation takes each axis from another one; a reshape merges some and splits others; a reduction
-leaves some out. Called by `surgery.blocks`, which follows a norm's axes.
+leaves some out. Called by the planners and the rules, which follow a norm's axes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,21 @@ from .nodes import Node
 Shape = Sequence[int | None]
 
 
+def norm_axes(node: Node) -> tuple[int, ...]:
+    """Return the axes that a norm treats separately (its channels), in its input's own numbering.
+
+    For layer and RMS norm: the axes that it normalizes over.
+    """
+    axes = node.attrs["axes"] if "axes" in node.attrs else [node.attrs.get("axis", -1)]
+    return node.counted(axes)
+
+
+def permuted(node: Node) -> tuple[int, ...]:
+    """Return which axis of its input each axis of a permutation's output is."""
+    time = node.time_axes
+    return (*range(1 + time), *(dim + time for dim in node.attrs["dims"]))
+
+
 def axes_of_input(node: Node, shape: Shape) -> tuple[frozenset[int], ...]:
     """Return the axes of the first input, of shape `shape`, for each axis of the output.
 
@@ -21,13 +36,10 @@ def axes_of_input(node: Node, shape: Shape) -> tuple[frozenset[int], ...]:
     >>> [sorted(axes) for axes in axes_of_input(split, (None, 6, 5))]
     [[0], [1], [1], [2]]
     """
-    time = node.time_axes
     if node.op == "permute":
-        order = (*range(1 + time), *(dim + time for dim in node.attrs["dims"]))
-        return tuple(frozenset({axis}) for axis in order)
+        return tuple(frozenset({axis}) for axis in permuted(node))
     if "axes" in node.attrs and node.operation.moves_axes:  # a global pool, a reduction
-        inner = len(shape) - time
-        gone = {axis % inner + (time if axis % inner else 0) for axis in node.attrs["axes"]}
+        gone = node.counted(node.attrs["axes"], len(shape))
         kept = [
             axis for axis in range(len(shape)) if axis not in gone or node.attrs.get("keepdims")
         ]

@@ -10,7 +10,7 @@ What each op is, its attributes and the layouts of its tensors are in `ops`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -57,13 +57,27 @@ class Node:
     def centers_channels(self) -> bool:
         """Whether it is a norm that subtracts a mean per channel: a bias before it is lost."""
         if self.operation.centers == "group":
-            return self.attrs["groups"] == self.shape[self.attrs["axis"]]
+            return self.attrs["groups"] == self.shape[self.counted([self.attrs["axis"]])[0]]
         return self.operation.centers == "channel"
 
     @property
     def time_axes(self) -> int:
         """1 if it is time-distributed: then it doesn't see its input's axis 1; else 0."""
         return 1 if self.attrs.get("time_distributed") else 0
+
+    def counted(self, axes: Iterable[int], rank: int | None = None) -> tuple[int, ...]:
+        """Return axes as an attribute counts them in the numbering of a tensor of this rank.
+
+        An attribute of a node that is time-distributed doesn't count the time axis.
+        Args: rank: by default that of the output.
+
+        >>> attrs = {"time_distributed": True}
+        >>> Node("n", "batch_norm", (), (None, 7, 5, 3), attrs=attrs).counted([0, 1, -1])
+        (0, 2, 3)
+        """
+        time = self.time_axes
+        inner = (len(self.shape) if rank is None else rank) - time
+        return tuple(axis % inner + (time if axis % inner else 0) for axis in axes)
 
     @property
     def channel_axis(self) -> int | None:

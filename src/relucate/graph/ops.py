@@ -35,9 +35,12 @@ Scale = Literal["any", "positive", "none"]
 Shift = Literal["commutes", "borders", "constant", "none"]
 REQUIRED: Any = object()  # the default of an attribute that every node has to give
 TOKENS = frozenset({"linear", "norm", "act", "drop"})  # the kinds that an order speaks of
-# What a node of any operation may have: applied step by step, a call's own `training`, how the
-# source spelled it, a cast; why the kernel of a layer isn't a plain variable.
-COMMON = frozenset("time_distributed forced written dtype reparametrized quantized lora".split())
+# What a node of any operation may have: applied step by step, why it can only be written with the
+# nodes around it, a call's own `training`, how the source spelled it, a cast; why the kernel of a
+# layer isn't a plain variable.
+COMMON = frozenset(
+    "time_distributed inseparable forced written dtype reparametrized quantized lora".split()
+)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ from .running import (
 from .statistics import check_single, forward
 from .watching import watch
 from .writing.compiling import compile_like
+from .writing.weights import tied
 from .writing.writer import write, write_tapped
 
 
@@ -137,6 +138,8 @@ class _ReadModel:
                 notes.append(f"{name}.call was read with the defaults of {', '.join(others)}")
         elif self.lost_training:
             notes.append(f"the new model lacks the {' and '.join(self.lost_training)} of {name}")
+        if shared := tied(self._reading):
+            notes.append(f"{shared}: in the new model each has its own, with the same values")
         return tuple(notes)
 
     def renamed(self, model: Any) -> Mapping[str, str]:

@@ -11,6 +11,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import count
 from typing import Any
 
 import keras
@@ -30,6 +31,8 @@ def random_source(layer: Any) -> Any:
 def reestimate(model: keras.Model, x: np.ndarray, *, unbiased: bool = False) -> None:
     """Replace every batch norm's moving statistics by averages over `x`, batch by batch.
 
+    Each call of a norm counts alike: a reused one has several in each batch, and so has one in a
+    TimeDistributed, one for each step.
     unbiased: variances are m/(m - 1) times those of the m values of a batch.
     """
     norms = _trained_norms(model)
@@ -37,10 +40,8 @@ def reestimate(model: keras.Model, x: np.ndarray, *, unbiased: bool = False) -> 
         return
     size = min(SCORE_BATCH, len(x))
     sizes: dict[int, int] = {}
-    with _momenta_kept(norms), only_norms_train(model), _noted(norms, sizes):
-        for count, start in enumerate(range(0, len(x) - size + 1, size)):
-            for norm in norms:
-                norm.momentum = count / (count + 1)
+    with _momenta_kept(norms), only_norms_train(model), _noted(norms, sizes, average=True):
+        for start in range(0, len(x) - size + 1, size):
             forward(model, x[start : start + size], training=True)
     for norm in norms if unbiased else ():
         values = sizes.get(id(norm), 1)
@@ -74,14 +75,20 @@ def _trained_norms(model: keras.Model) -> list[Any]:
 
 
 @contextmanager
-def _noted(norms: list[Any], sizes: dict[int, int]) -> Iterator[None]:
-    """Note how many values per channel each norm gets from a batch."""
+def _noted(norms: list[Any], sizes: dict[int, int], average: bool = False) -> Iterator[None]:
+    """Note how many values per channel each norm gets at a call.
+
+    Args: average: give each call of a norm the same share of its moving statistics.
+    """
 
     def noting(norm: Any) -> Callable[..., Any]:
-        call = norm.call
+        call, calls = norm.call, count()
 
         @functools.wraps(call)
         def note(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            if average:
+                before = next(calls)
+                norm.momentum = before / (before + 1)
             sizes[id(norm)] = math.prod(inputs.shape) // inputs.shape[norm.axis]
             return call(inputs, *args, **kwargs)
 

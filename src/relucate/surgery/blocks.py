@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 from ..errors import InputError
 from ..graph import Graph, Node
-from ..graph.axes import axes_of_input
+from ..graph.axes import axes_of_input, norm_axes
 from ..graph.functions import is_function
 from ..order import Order
-from .channels import Blocked
+from .channels import Blocked, check_separable
 from .draft import Draft
 from .paths import Paths, is_transparent
 from .sites import Site
@@ -101,16 +101,15 @@ def check_act(graph: Graph, paths: Paths, site: Site) -> None:
             )
 
 
-def check_whole_steps(graph: Graph, sites: Collection[Site]) -> None:
-    """Check that no part of a norm's block is applied step by step (TimeDistributed).
+def check_separate(graph: Graph, sites: Collection[Site]) -> None:
+    """Check that no part of a norm's block is in something that can only be written whole.
 
-    Raises: Blocked: such a layer, or the model that it is in, stays as it is.
+    Raises: Blocked: that stays as it is.
     """
     for site in sites:
         for name in (*site.nodes, *site.linears, site.act_node):
-            if name and graph.nodes[name].attrs.get("time_distributed"):
-                layer = graph.nodes[name].layer_name
-                raise Blocked(f"'{layer}' is applied step by step (TimeDistributed)")
+            if name:
+                check_separable(graph.nodes[name])
 
 
 def check_own(draft: Draft, calls: Collection[str]) -> None:
@@ -258,7 +257,7 @@ def check_axis(draft: Draft, site: Site) -> None:
     node, linear = draft.nodes[site.nodes[0]], draft.nodes[site.linears[0]]
     rank, channel = len(node.shape), linear.channel_axis
     there = settled(draft, node, linear.name)
-    axes = {axis % rank for axis in there.attrs.get("axes", (there.attrs.get("axis", -1),))}
+    axes = set(norm_axes(there))
     if rank == len(linear.shape) and channel is not None and channel not in axes:
         numbers = ", ".join(map(str, sorted(axes)))
         raise Blocked(f"its axis {numbers} isn't the channel axis of '{linear.layer}'")
@@ -270,16 +269,16 @@ def norm_sizes(draft: Draft, node: Node, source: str) -> dict[str, tuple[int, ..
     Raises: Blocked: it doesn't fit there (another rank, a size that isn't known, groups).
     """
     shape, old = draft.nodes[source].shape, node.shape
-    layer, groups_axis = node.layer_name, node.attrs.get("axis", -1)
+    layer, (channel, *_) = node.layer_name, norm_axes(node)
     node = settled(draft, node, source)
     if len(shape) != len(old):
         raise Blocked(f"'{layer}' takes values of {len(old)} axes; there are {len(shape)}")
-    axes = node.attrs.get("axes", (node.attrs.get("axis", -1),))
-    sizes = tuple(shape[axis] for axis in sorted(a % len(shape) for a in axes))
+    _check_steps(draft, node, source)
+    sizes = tuple(shape[axis] for axis in sorted(norm_axes(node)))
     if any(size is None for size in sizes):
         raise Blocked(f"'{layer}' needs a known size")
     if node.op == "group_norm":
-        was, groups, size = old[groups_axis], node.attrs["groups"], sizes[0] or 0
+        was, groups, size = old[channel], node.attrs["groups"], sizes[0] or 0
         if size % groups or (groups == was) != (groups == size):
             raise Blocked(f"'{layer}' has {groups} groups of {was} channels; there are {size}")
     known = tuple(int(size or 0) for size in sizes)
@@ -288,21 +287,38 @@ def norm_sizes(draft: Draft, node: Node, source: str) -> dict[str, tuple[int, ..
 
 def settled(draft: Draft, node: Node, source: str) -> Node:
     """Return a norm as it is behind `source`: its axes follow the permutes in between."""
-    nodes = draft.source.nodes
-    at = source if source in nodes else draft.nodes[source].added_for
-    if at not in nodes or all(other.op != "permute" for other in draft.source):
+    if all(other.op != "permute" for other in draft.source):
         return node
-    rank, down = len(node.shape), _axes_above(draft.source, at, node.name)
+    order = _order(draft, node, source)
+    if order is None or order == tuple(range(len(order))):
+        return node  # no path, or a reshape: another rank is refused
+    if node.time_axes and order[1] != 1:
+        return node  # `norm_sizes` refuses it
+    attrs, axes = dict(node.attrs), [order[axis] - node.time_axes for axis in norm_axes(node)]
+    if "axes" in attrs:
+        attrs["axes"] = type(attrs["axes"])(axes)
+    elif "axis" in attrs:
+        (attrs["axis"],) = axes
+    return replace(node, attrs=attrs)
+
+
+def _order(draft: Draft, node: Node, source: str) -> tuple[int, ...] | None:
+    """Return which axis behind `source` each axis of a norm is; None if that isn't known."""
+    nodes, rank = draft.source.nodes, len(node.shape)
+    at = source if source in nodes else draft.nodes[source].added_for
+    if at not in nodes:
+        return None
+    down = _axes_above(draft.source, at, node.name)
     order = down and tuple(down.index(axis) for axis in range(rank) if axis in down)
     order = order or _axes_above(draft.source, node.name, at)
-    if order is None or len(order) != rank or order == tuple(range(rank)):
-        return node  # no path, or a reshape: another rank is refused
-    attrs = dict(node.attrs)
-    if "axes" in attrs:
-        attrs["axes"] = type(attrs["axes"])(order[axis % rank] for axis in attrs["axes"])
-    elif "axis" in attrs:
-        attrs["axis"] = order[attrs["axis"] % rank]
-    return replace(node, attrs=attrs)
+    return order if order is not None and len(order) == rank else None
+
+
+def _check_steps(draft: Draft, node: Node, source: str) -> None:
+    """Check that a norm that is applied step by step has the same axis of steps behind `source`."""
+    order = _order(draft, node, source) if node.time_axes else None
+    if node.time_axes and (order is None or order[1] != 1):
+        raise Blocked(f"'{node.layer_name}' is applied step by step, along an axis that moves")
 
 
 def _axes_above(graph: Graph, start: str, goal: str) -> tuple[int, ...] | None:

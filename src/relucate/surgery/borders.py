@@ -170,7 +170,7 @@ class Map(LayerBorder):
 
     def why_not(self, norm: Crossing) -> str:
         """Return the reason if the size of the images isn't known."""
-        unknown = any(size is None for a in norm.borders for size in norm.point(a).shape[1:])
+        unknown = any(None in _image_of(norm, a) for a in norm.borders)
         return "the strategy map needs a known image size" if unknown else ""
 
     def cost(self, norm: Crossing) -> int:
@@ -183,8 +183,7 @@ class Map(LayerBorder):
         """Add the response to ones as an offset behind the layer."""
         node = norm.draft.nodes[absorption.node]
         first = node.attrs.get("data_format") == "channels_first"
-        shape = norm.point(absorption).shape
-        spatial = tuple(int(size or 0) for size in (shape[2:] if first else shape[1:-1]))
+        spatial = tuple(int(size or 0) for size in _image_of(norm, absorption))
         values = _response(norm, absorption, taps, spatial)
         norm.draft.insert_behind(
             node.name,
@@ -434,6 +433,13 @@ def _masked(norm: Crossing) -> str:
     return "a mask passes there, which the channel of ones would lose" if masked else ""
 
 
+def _image_of(norm: Crossing, absorption: Absorption) -> tuple[int | None, ...]:
+    """Return the sizes of the images that a layer, or the zero_pad that belongs to it, reads."""
+    shape, axis = norm.point(absorption).shape, absorption.channels.axis
+    first = 1 + norm.draft.nodes[absorption.node].time_axes
+    return tuple(size for at, size in enumerate(shape) if at >= first and at != axis)
+
+
 def _with_channels(node: Node, axis: int, channels: int) -> tuple[int | None, ...]:
     """Return a node's shape with another number of channels."""
     return (*node.shape[:axis], channels, *node.shape[axis + 1 :])
@@ -462,6 +468,9 @@ def _of_one_channel(node: Node) -> tuple[str, dict[str, Any]]:
     return op, {**node.attrs, "groups": 1}
 
 
+_PLAIN = {"data_format": "channels_last", "time_distributed": False}
+
+
 def _response(
     norm: Crossing, absorption: Absorption, taps: np.ndarray, spatial: tuple[int, ...]
 ) -> np.ndarray:
@@ -469,11 +478,11 @@ def _response(
     nodes, shape, last = norm.draft.nodes, (None, *spatial, 1), "x"
     made = {"x": Node("x", "input", (), shape)}
     if absorption.pad:
-        attrs = {**nodes[absorption.pad].attrs, "data_format": "channels_last"}
+        attrs = {**nodes[absorption.pad].attrs, **_PLAIN}
         made["pad"] = Node("pad", "zero_pad", ("x",), shape, attrs=attrs)
         last = "pad"
     op, attrs = _of_one_channel(nodes[absorption.node])
-    attrs["data_format"] = "channels_last"
+    attrs |= _PLAIN
     made["y"] = Node("y", op, (last,), shape, attrs=attrs, arrays={"kernel": "kernel"})
     graph = Graph("border", made, ("x",), ("y",), {"kernel": taps})
     (values,) = evaluate(graph, np.ones((1, *spatial, 1)))

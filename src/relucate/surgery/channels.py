@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import Node
+from ..graph.axes import permuted
 from ..graph.padding import adds_zeros
 from .draft import Draft
 
@@ -93,7 +94,7 @@ def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
     An `affine` that an earlier fold left behind such a layer (its border) is changed with it.
     """
     node = draft.nodes[name]
-    check_untimed(node)
+    check_separable(node)
     if len(draft.readers(name)) != 1 or name in draft.outputs:
         raise Blocked(f"'{node.layer_name}' has other consumers")
     if node.operation.absorbs:
@@ -125,7 +126,7 @@ def _behind_merge(draft: Draft, node: Node, channels: Channels) -> list[Absorpti
     start = 0
     for number, source in enumerate(node.inputs):
         part = channels
-        if node.op == "concat" and node.attrs["axis"] % len(node.shape) == channels.axis:
+        if node.op == "concat" and _is_along(node, channels.axis):
             size = draft.nodes[source].shape[channels.axis] or 0
             part = channels.sliced(start, start + size)
             start += size
@@ -149,7 +150,7 @@ def ahead(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
 
 
 def _ahead_one(draft: Draft, node: Node, name: str, channels: Channels) -> list[Absorption]:
-    check_untimed(node)
+    check_separable(node)
     if node.operation.absorbs:
         check_linear(draft, node, channels)
         return [Absorption(node.name, False, channels, border=_has_border(draft, node, channels))]
@@ -163,7 +164,7 @@ def _ahead_one(draft: Draft, node: Node, name: str, channels: Channels) -> list[
             return []  # its output does not depend on its input
         shift = scale * channels.shift + offset * (1 - channels.scale)
         return ahead(draft, node.name, replace(channels, shift=shift))
-    if node.op == "slice" and node.attrs["axis"] % len(node.shape) == channels.axis:
+    if node.op == "slice" and _is_along(node, channels.axis):
         cut = slice(node.attrs.get("start"), node.attrs.get("stop"), node.attrs.get("step"))
         part = Channels(channels.scale[cut], channels.shift[cut], channels.axis)
         return ahead(draft, node.name, part)
@@ -177,6 +178,8 @@ def _ahead_of_padding(draft: Draft, pad: Node, channels: Channels) -> list[Absor
         raise Blocked(f"'{pad.layer}' pads zeros to the channels and around them, too")
     found = []
     for node in {n.name: n for n in draft.readers(pad.name)}.values():
+        if node.time_axes != pad.time_axes:
+            raise Blocked(f"only one of '{pad.layer}' and '{node.layer}' is applied step by step")
         if not (node.kind == "linear" and node.operation.pads):
             raise Blocked(f"'{pad.layer}' pads zeros for '{node.layer}', which is no convolution")
         check_linear(draft, node, channels)
@@ -186,7 +189,7 @@ def _ahead_of_padding(draft: Draft, pad: Node, channels: Channels) -> list[Absor
 
 def _widened(draft: Draft, node: Node, name: str, channels: Channels) -> Channels:
     """Return the scale and shift of a concatenation of which only some parts have them."""
-    if node.attrs["axis"] % len(node.shape) != channels.axis:
+    if not _is_along(node, channels.axis):
         raise Blocked(f"'{node.layer}' concatenates along another axis")
     scales, shifts = [], []
     for source in node.inputs:
@@ -202,14 +205,14 @@ def _through(draft: Draft, node: Node, channels: Channels, back: bool) -> Channe
     if node.op in ("reshape", "flatten"):
         return _reshaped(draft, node, channels, back)
     if node.op == "permute":
-        order = (0, *node.attrs["dims"])
+        order = permuted(node)
         return channels.moved(order[channels.axis] if back else order.index(channels.axis))
     if node.op == "zero_pad":
         return _padded(node, channels, back)
-    if node.op == "slice" and node.attrs["axis"] % len(node.shape) == channels.axis:
+    if node.op == "slice" and _is_along(node, channels.axis):
         raise Blocked(f"'{node.layer}' takes some of the channels")
     _check_commutes(node, channels)
-    return _pooled(node, channels, back) if node.operation.kind == "pool" else channels
+    return _pooled(draft, node, channels, back) if node.operation.kind == "pool" else channels
 
 
 def _check_commutes(node: Node, channels: Channels) -> None:
@@ -260,15 +263,16 @@ def _padded(node: Node, channels: Channels, back: bool) -> Channels:
     return inner
 
 
-def _pooled(node: Node, channels: Channels, back: bool) -> Channels:
-    axes = list(node.attrs.get("axes", ()))
+def _pooled(draft: Draft, node: Node, channels: Channels, back: bool) -> Channels:
+    before = draft.nodes[node.inputs[0]].shape
+    axes = node.counted(node.attrs.get("axes", ()), len(before))
     if not back and channels.axis in axes:
         raise Blocked(f"'{node.layer}' pools over the channels")
     if node.attrs.get("keepdims"):
         return channels
     if not back:
         return channels.moved(channels.axis - sum(axis < channels.axis for axis in axes))
-    kept = [a for a in range(len(node.shape) + len(axes)) if a not in axes]
+    kept = [a for a in range(len(before)) if a not in axes]
     return channels.moved(kept[channels.axis])
 
 
@@ -277,22 +281,25 @@ def _reshaped(draft: Draft, node: Node, channels: Channels, back: bool) -> Chann
 
     They are laid out as the value is, value by value, and read again along each axis in turn.
     """
-    old, new = draft.nodes[node.inputs[0]].shape[1:], node.shape[1:]
+    outer = 1 + node.time_axes
+    old, new = draft.nodes[node.inputs[0]].shape[outer:], node.shape[outer:]
+    if channels.axis < outer:
+        return channels  # each step has a scale and a shift of its own
     here, there = (new, old) if back else (old, new)
     if any(size is None for size in (*here, *there)):
         raise Blocked(f"'{node.layer}' reshapes a shape that isn't known")
-    own = [-1 if axis == channels.axis else 1 for axis in range(1, len(here) + 1)]
+    own = [-1 if axis == channels.axis else 1 for axis in range(outer, outer + len(here))]
     laid = [
         _laid_out(node, values.reshape(own), here, there, back)
         for values in (channels.scale, channels.shift)
     ]
     # One number for all would fit any axis: the one that is as long as the channels goes first.
-    axes = sorted(range(len(there)), key=lambda axis: there[axis] != here[channels.axis - 1])
+    axes = sorted(range(len(there)), key=lambda axis: there[axis] != here[channels.axis - outer])
     for axis in axes:
         first = tuple(slice(None) if a == axis else slice(1) for a in range(len(there)))
         if all(np.array_equal(full, np.broadcast_to(full[first], full.shape)) for full in laid):
             scale, shift = (full[first].reshape(-1) for full in laid)
-            return Channels(scale, shift, axis + 1)
+            return Channels(scale, shift, axis + outer)
     raise Blocked(f"'{node.layer}' spreads the channels over several axes")
 
 
@@ -308,10 +315,15 @@ def _laid_out(
     return full.reshape(there)
 
 
-def check_untimed(node: Node) -> None:
-    """Raise Blocked if a layer is applied step by step."""
-    if node.attrs.get("time_distributed"):  # its axes don't count the time axis
-        raise Blocked(f"'{node.layer_name}' is applied step by step (TimeDistributed)")
+def check_separable(node: Node) -> None:
+    """Raise Blocked if a layer is a part of something that can only be written whole."""
+    if why := node.attrs.get("inseparable"):
+        raise Blocked(f"'{node.layer_name}' is {why}")
+
+
+def _is_along(node: Node, axis: int) -> bool:
+    """Return whether a concatenation or a slice works along this axis."""
+    return node.counted([node.attrs["axis"]]) == (axis,)
 
 
 def check_linear(draft: Draft, node: Node, channels: Channels) -> None:

@@ -25,7 +25,7 @@ from .blocks import (
     check_order,
     check_own,
     check_same,
-    check_whole_steps,
+    check_separate,
     fit,
     place,
     settled,
@@ -183,10 +183,12 @@ def _take_out(
 ) -> tuple[str, str | None]:
     """Let linear layers absorb a norm; if that is Blocked, the draft is unchanged."""
     check_wanted(task.sites, wanted)
-    check_whole_steps(draft.source, task.sites)
+    check_separate(draft.source, task.sites)
     for site in task.sites:
         check_crossing(draft.source, paths, site, wanted)
     node = draft.nodes[task.calls[0]]
+    if node.attrs.get("renorm"):
+        raise Blocked("renorm has statistics of its own, which the identity would lack")
     check_own(draft, task.calls)
     channels = norm_channels(draft, task.calls)
     check_same(task.sites, [fit(draft, paths, site, wanted) for site in task.sites])
@@ -210,7 +212,8 @@ def _put_in(
         spot = place(draft, paths, site, wanted)
         node = draft.source.nodes[call]
         node = settled(draft, node, spot.source)
-        size = draft.nodes[spot.source].shape[node.attrs["axis"]] or 0
+        (axis,) = node.counted([node.attrs["axis"]])
+        size = draft.nodes[spot.source].shape[axis] or 0
         arrays = _identity(size, node.attrs["epsilon"], moments.get(call), carry)
         draft.restore(node, spot.source, spot.readers, arrays)
 

@@ -24,9 +24,10 @@ from ..affine import batch_norm_affine
 from ..graph import Graph, Node
 from . import algebra
 from .borders import along, check_strategy, choose, crossing, warnings_of
-from .channels import Absorption, Blocked, Channels, behind, check_shared, check_untimed
+from .channels import Absorption, Blocked, Channels, behind, check_separable, check_shared
 from .draft import Draft, Edit, SiteResult
 from .parallel import absorb_parallel
+from .paths import halves
 from .sites import sites
 
 
@@ -182,9 +183,7 @@ def _one_norm_channels(draft: Draft, node: Node) -> Channels:
         raise Blocked(f"{kind} depends on the data at inference")
     if mean is None or variance is None or node.attrs.get("forced") is True:
         raise Blocked("it uses the batch's own statistics at inference")
-    if node.attrs.get("renorm"):
-        raise Blocked("renorm isn't handled")
-    check_untimed(node)
+    check_separable(node)
     for other in sorted(draft.sharing(node)):
         if draft.nodes[other].kind != "norm":
             raise Blocked(f"'{draft.nodes[other].layer_name}' is computed from its tensors too")
@@ -192,7 +191,7 @@ def _one_norm_channels(draft: Draft, node: Node) -> Channels:
     affine = batch_norm_affine(mean, variance, node.attrs["epsilon"], gamma, beta)
     if not (np.all(np.isfinite(affine.scale)) and np.all(np.isfinite(affine.shift))):
         raise Blocked("its weights or statistics are not finite, or its variance is negative")
-    return Channels(affine.scale, affine.shift, node.attrs["axis"] % len(node.shape))
+    return Channels(affine.scale, affine.shift, *node.counted([node.attrs["axis"]]))
 
 
 def absorb_outputs(draft: Draft, absorption: Absorption) -> None:
@@ -229,6 +228,11 @@ def absorb_inputs(draft: Draft, absorption: Absorption) -> None:
         # The taps' sum, per output: outputs are last, but for transposed kernels.
         axis = -2 if node.op == "conv_transpose" else -1
         added = np.moveaxis(taps, axis, -1).reshape(-1, taps.shape[axis]).sum(axis=0)
+        readers = draft.readers(node.name)
+        if len(readers) == 1 and halves(node, readers[0]):  # a separable layer has one bias
+            shift = Channels(np.ones_like(added), added, channels.axis)
+            absorb_inputs(draft, Absorption(readers[0].name, False, shift))
+            return
         draft.set_array(node.name, "bias", added if bias is None else bias + added)
 
 

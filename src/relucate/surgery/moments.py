@@ -36,7 +36,8 @@ def measure(
     owner = {name: graph.nodes[name].arrays.get("moving_mean", name) for name in names}
     for values in batches:
         for name, value in values.items():
-            axis = graph.nodes[name].attrs["axis"] % value.ndim
+            node = graph.nodes[name]
+            (axis,) = node.counted([node.attrs["axis"]])
             running.setdefault(owner[name], Running()).add(value, axis)
             examples[owner[name]] += len(value)
     return {

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from ..graph import Node
 from ..graph.padding import explicit_padding
 from . import algebra
-from .channels import Blocked, Channels, check_linear, check_untimed
+from .channels import Blocked, Channels, check_linear, check_separable
 from .draft import Draft
 
 _LAYERS = ("conv", "depthwise_conv", "dense")
@@ -62,7 +62,7 @@ def absorb_parallel(draft: Draft, calls: Sequence[str], channels: Channels) -> s
 def _branch(draft: Draft, name: str, channels: Channels) -> _Branch | None:
     """Return what leads from a norm to a sum that would be the same but for that term."""
     norm, nodes = draft.nodes[name], [name]
-    if name in draft.source.masked or norm.attrs.get("time_distributed"):
+    if name in draft.source.masked:
         return None
     while len(readers := draft.readers(name)) == 1 and name not in draft.outputs:
         (node,) = readers
@@ -165,7 +165,7 @@ def _adds_constant(node: Node) -> bool:
 def _fits(draft: Draft, layer: Node, branch: _Branch) -> bool:
     """Return whether a layer reads x, and its output has x's size and channels, in place."""
     try:
-        check_untimed(layer)
+        check_separable(layer)
         check_linear(draft, layer, branch.channels)
     except Blocked:
         return False
@@ -208,8 +208,8 @@ def _padding_before(draft: Draft, layer: Node) -> Node | None:
     """Return the layer that pads the image that a convolution reads, if there is one."""
     node = draft.nodes[layer.inputs[0]]
     same = node.attrs.get("data_format") == layer.attrs.get("data_format")
-    timed = node.attrs.get("time_distributed")
-    return node if node.op in ("zero_pad", "pad") and same and not timed else None
+    same = same and node.time_axes == layer.time_axes
+    return node if node.op in ("zero_pad", "pad") and same else None
 
 
 def _read(draft: Draft, layer: Node) -> str:

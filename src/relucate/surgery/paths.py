@@ -45,7 +45,7 @@ def is_transparent(node: Node) -> bool:
     return node.operation.transparent
 
 
-def _halves(one: Node, two: Node) -> bool:
+def halves(one: Node, two: Node) -> bool:
     """Return whether two linear nodes are parts of one call of one layer (a separable one)."""
     kinds = one.kind == two.kind == "linear"
     return kinds and bool(one.layer) and (one.layer, one.call) == (two.layer, two.call)
@@ -125,13 +125,13 @@ class Paths:
         while True:
             readers = self.graph.consumers[node.name]
             after = self.graph.nodes[readers[0]] if len(readers) == 1 else node
-            if after is node or not _halves(node, after):
+            if after is node or not halves(node, after):
                 return node
             node = after
 
     def front(self, node: Node) -> Node:
         """Return the node that takes the input of a layer: of a separable one, its first half."""
-        while node.inputs and _halves(self.graph.nodes[node.inputs[0]], node):
+        while node.inputs and halves(self.graph.nodes[node.inputs[0]], node):
             node = self.graph.nodes[node.inputs[0]]
         return node
 

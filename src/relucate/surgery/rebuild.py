@@ -20,6 +20,7 @@ import numpy as np
 from ..arguments import one_of
 from ..errors import Refused
 from ..graph import Graph, Node
+from ..graph.axes import norm_axes
 from ..order import Order
 from .blocks import (
     check_act,
@@ -28,14 +29,14 @@ from .blocks import (
     check_order,
     check_own,
     check_same,
-    check_whole_steps,
+    check_separate,
     fit,
     front_place,
     norm_sizes,
     place,
     settled,
 )
-from .channels import Blocked, check_untimed
+from .channels import Blocked, check_separable
 from .convert import check_wanted, read_again, unproved
 from .draft import Draft, Edit, SiteResult
 from .fold import check_left, norm_calls
@@ -153,10 +154,10 @@ def _check(draft: Draft, paths: Paths, sites: Collection[Site], wanted: Order) -
     calls = [site.nodes[0] for site in sites]
     if not wanted.has_norm:
         for name in calls:
-            check_untimed(draft.nodes[name])
+            check_separable(draft.nodes[name])
         return "removed"
     check_wanted(sites, wanted)
-    check_whole_steps(draft.source, sites)
+    check_separate(draft.source, sites)
     _check_mode(draft, calls)
     check_own(draft, calls)
     for site in sites:
@@ -275,7 +276,7 @@ def _set_biases(draft: Draft, linears: Iterable[str]) -> dict[str, str]:
     changed: dict[str, str] = {}
     for name in linears:
         node = draft.nodes[name]
-        if node.attrs.get("time_distributed"):
+        if node.attrs.get("inseparable"):
             continue  # it is written unchanged
         axis = node.channel_axis
         if name in done or axis is None or "kernel" not in node.arrays:
@@ -301,5 +302,4 @@ def _is_redundant(draft: Draft, node: Node) -> bool:
     if len(readers) != 1 or node.name in draft.outputs:
         return False
     (norm,) = readers
-    axis = norm.attrs.get("axis", -1) % len(norm.shape)
-    return norm.centers_channels and axis == node.channel_axis
+    return norm.centers_channels and norm_axes(norm) == (node.channel_axis,)

@@ -8,6 +8,7 @@ training).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -33,8 +34,9 @@ def reestimate(model: nn.Module, inputs: Iterable[Tensor], *, unbiased: bool = F
     """Replace every batch norm's statistics by averages over `inputs`, batch by batch.
 
     Only the norms are in training mode: dropout is off, as at evaluation. Averages over k batches
-    give each batch the same weight: statistic = (1/k) Σ_b statistic_b. Everything else is restored:
-    modes, momenta, PyTorch's count of batches.
+    give each batch the same weight: statistic = (1/k) Σ_b statistic_b. A norm that is called
+    several times for a batch averages over all calls. Everything else is restored: modes, momenta,
+    PyTorch's count of batches.
 
     Args: unbiased: variances of a lowered Keras model are m/(m - 1) times those of the m values of
         a batch, as in the paper; those of PyTorch's own norms always are.
@@ -49,9 +51,7 @@ def reestimate(model: nn.Module, inputs: Iterable[Tensor], *, unbiased: bool = F
         return
     sizes: dict[nn.Module, int] = {}
     with _averaging(model, norms), _noted(norms, sizes):
-        for count, x in enumerate(inputs):
-            for norm in norms:
-                _set_share(norm, count)
+        for x in inputs:
             model(x)
     for norm, size in sizes.items() if unbiased else ():
         if isinstance(norm, BatchNorm) and size > 1:
@@ -60,12 +60,15 @@ def reestimate(model: nn.Module, inputs: Iterable[Tensor], *, unbiased: bool = F
 
 @contextmanager
 def _noted(norms: list[nn.Module], sizes: dict[nn.Module, int]) -> Iterator[None]:
-    """Note how many values per channel each norm gets from a batch."""
+    """Give each call of a norm the same share, and note how many values per channel it gets."""
+    calls = Counter[nn.Module]()
 
     def note(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        _set_share(norm, calls[norm])
+        calls[norm] += 1
         sizes[norm] = inputs[0].numel() // inputs[0].shape[1]
 
-    hooks = [norm.register_forward_pre_hook(note) for norm in norms if isinstance(norm, BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
     try:
         yield
     finally:
@@ -74,7 +77,7 @@ def _noted(norms: list[nn.Module], sizes: dict[nn.Module, int]) -> Iterator[None
 
 
 def _set_share(norm: nn.Module, count: int) -> None:
-    """Give the next batch the weight 1 / (count + 1)."""
+    """Give the next call the weight 1 / (count + 1)."""
     if isinstance(norm, BatchNorm):
         norm.momentum = count / (count + 1)
     else:

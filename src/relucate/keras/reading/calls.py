@@ -81,8 +81,7 @@ def odd_arguments(node: Any) -> str:
 def _reads_mask(layer: Any) -> bool:
     """Return whether a mask changes a layer's output at inference."""
     if type(layer) is kl.TimeDistributed:
-        inner: Any = type(layer.layer)
-        return "mask" in _parameters(inner)
-    return (
-        type(layer) is not kl.BatchNormalization
-    )  # there it changes the statistics in training only
+        kind: Any = type(layer.layer)
+        return kind is not kl.BatchNormalization and "mask" in _parameters(kind)
+    # In a batch norm it changes the statistics in training only.
+    return type(layer) is not kl.BatchNormalization

@@ -43,6 +43,8 @@ def _activation_layer(layer: Any, suffix: str) -> list[Step]:
         found = steps(layer)
     except AttributeError:  # Keras builds it at the first call on data, not with its layer
         found = [opaque(layer, "has no weights yet: call the model once on data")]
+    if found[0].op == "opaque":
+        found = [replace(found[0], variables={v.path: v for v in layer.weights})]
     return [Step(s.op, s.attrs, s.variables, suffix and s.op, s.constants) for s in found]
 
 

@@ -24,6 +24,7 @@ from .obstacles import obstacles, penalties
 from .operations import read_operation
 from .record import Call, Reading, Value, positions_read, reads_of, reads_within
 from .steps import Branches, Step, Unreadable, opaque
+from .stepwise import Stepwise
 from .subclassed import check_shape, function_of, owned
 from .tracing import Inside, holds_layers, inside_of, trace
 
@@ -154,6 +155,7 @@ class _Place:
     prefix: str = ""
     training: bool | None = None  # what a call around it sets
     time: tuple[int | None, ...] = ()  # the time axis of a TimeDistributed around
+    inseparable: str = ""  # why what that applies can't be taken apart
 
     def inside(self, name: str, training: bool | None) -> _Place:
         """Return the place within a nested model; as in Keras, the outer call's `training` wins."""
@@ -185,6 +187,7 @@ class _Reader:
         self.odd_calls: dict[str, None] = {}  # in words, in the order of reading
         self.masked: set[str] = set()
         self.recorded: list[Call] = []
+        self.stepwise = Stepwise()
         self.layers_of_inputs: dict[str, Any] = {}  # node -> InputLayer
         self.indices: dict[
             int, int
@@ -251,14 +254,16 @@ class _Reader:
                 ) from None
             self._add_branches(node, place, [[opaque(model, str(reason))]], sources)
             return
+        whole, nested = _apart(node, model, nested, self.stepwise)
         own, call = forced_training(node), self._next_call(operation)
         if own is not None:
             self._odd_call(operation, place, f"training={own}")
         inside = place
         if model is not self.model:
             inside = place.inside(operation.name + (f"@{call}" if call else ""), own)
-        if operation is not model:
-            inside = replace(inside, time=(node.arguments.keras_tensors[0].shape[1],))
+        if whole:
+            time = (node.arguments.keras_tensors[0].shape[1],)
+            inside = replace(inside, time=time, inseparable=whole)
         self._same_index(nested.inputs, node.arguments.keras_tensors)
         before = len(self.recorded)
         self.walk(nested, inside, sources)
@@ -266,7 +271,7 @@ class _Reader:
             self.names[id(outer)] = self.names[id(tensor)]
             self._note_mask(outer)
         self._same_index(node.outputs, nested.outputs)
-        if operation is not model:
+        if whole:
             self.recorded[before:] = [self._joined(node, place, self.recorded[before:])]
 
     def _same_index(self, tensors: Sequence[Any], others: Sequence[Any]) -> None:
@@ -340,7 +345,8 @@ class _Reader:
         call: int = 0,
         owner: Any = None,
     ) -> str:
-        layer = self.layer_names.setdefault(id(operation), place.prefix + operation.name)
+        own = self.stepwise.names.get(id(operation), str(operation.name))
+        layer = self.layer_names.setdefault(id(operation), place.prefix + own)
         self.operations.setdefault(id(operation), operation)
         name = self._free_name(layer + (f"/{step.suffix}" if step.suffix else ""), call)
         shape = place.shape(_shape(operation, step, output))
@@ -348,7 +354,7 @@ class _Reader:
         if step.op == "opaque" and isinstance(operation, kl.Layer):
             attrs["norms"] = norms_inside(operation)
         if place.time:
-            attrs["time_distributed"] = True
+            attrs |= {"time_distributed": True, "inseparable": place.inseparable}
         if step.op == "reshape" and "target" not in attrs:
             inner = shape[2:] if attrs.get("time_distributed") else shape[1:]
             attrs["target"] = tuple(-1 if d is None else d for d in inner)
@@ -450,9 +456,19 @@ def _shape(operation: Any, step: Step, output: Any) -> tuple[int | None, ...]:
 
 
 def _roles(operation: Any, step: Step) -> dict[str, Any]:
-    if step.op != "opaque":
+    if step.op != "opaque" or step.suffix:  # a layer's activation has only its own
         return dict(step.variables)
     return {v.path: v for v in getattr(operation, "weights", [])}
+
+
+def _apart(node: Any, model: Any, nested: Inside, stepwise: Stepwise) -> tuple[str, Inside]:
+    """Return a model that a TimeDistributed applies layer by layer, or why it is left whole."""
+    if node.operation is model:
+        return "", nested
+    try:
+        return "", stepwise.taken_apart(functional(model), node)
+    except Unreadable as reason:
+        return f"in a model that a TimeDistributed applies as a whole: {reason}", nested
 
 
 def _nested(node: Any, model: Any, place: _Place) -> Inside:

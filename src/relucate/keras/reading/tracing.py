@@ -59,7 +59,7 @@ def trace(node: Any) -> Inside:
     olds = node.arguments.keras_tensors
     if has_mask(node) or any(getattr(t, "_keras_mask", None) is not None for t in olds):
         raise Unreadable("called with a mask")
-    if any(_is_cast(layer, tensor) for tensor in olds):
+    if any(is_cast(layer, tensor) for tensor in olds):
         raise Unreadable("casts its inputs")
     inputs = [keras.KerasTensor(t.shape, t.dtype) for t in olds]
     with restored(layer), keras.StatelessScope():
@@ -80,7 +80,8 @@ def trace(node: Any) -> Inside:
     return inside
 
 
-def _is_cast(layer: Any, tensor: Any) -> bool:
+def is_cast(layer: Any, tensor: Any) -> bool:
+    """Return whether a layer casts one of its inputs to another type."""
     return layer.autocast and "float" in tensor.dtype and tensor.dtype != layer.input_dtype
 
 

@@ -29,6 +29,10 @@ def clone(layer: Any, name: str, changes: Mapping[str, Any], fresh: int | None) 
         raise Refused(f"'{layer.name}' ({type(layer).__name__}): its call was replaced.")
     if type(layer) is keras.layers.Lambda:
         return _lambda(layer, name)
+    stepwise = type(layer) is keras.layers.TimeDistributed
+    if stepwise and type(layer.layer) is keras.layers.Lambda:
+        inner = _lambda(layer.layer, layer.layer.name)
+        return keras.layers.TimeDistributed(inner, name=name, dtype=layer.dtype_policy)
     made = _copied(layer, name, changes, fresh)
     if isinstance(layer, keras.layers.Layer):
         for old, new in zip(layer._flatten_layers(), made._flatten_layers(), strict=False):
@@ -56,6 +60,8 @@ def _from_config(
     config = _config(layer, kind)
     config["name"] = name
     config.update(changes)
+    if kind is keras.layers.TimeDistributed and known_kind(type(layer.layer)) in LAYERS:
+        config["layer"].pop("build_config", None)  # its input may have other channels now
     if fresh is not None:
         _seed(config, fresh, name)
     return kind.from_config(config)
@@ -70,9 +76,10 @@ def _config(layer: Any, kind: Any) -> dict[str, Any]:
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
         own = kind is type(layer)
         config = copy.deepcopy(layer.get_config() if own else kind.get_config(layer))
-    function = getattr(layer, "activation", None)
+    within = layer.layer if kind is keras.layers.TimeDistributed else layer
+    function = getattr(within, "activation", None)
     if inspect.isfunction(function) and not function.__module__.startswith("keras."):
-        config["activation"] = function
+        (config if within is layer else config["layer"]["config"])["activation"] = function
     return config
 
 

@@ -16,6 +16,7 @@ import keras
 from ...errors import Refused
 from ...graph import Graph, Node
 from ..own_activations import RReLU
+from ..reading.stepwise import stepwise
 
 kl = keras.layers
 Pairs = tuple[tuple[int, int], ...]
@@ -33,6 +34,13 @@ class Made:
     before: Any = None
     after: Any = None
 
+    def around(self) -> Made:
+        """Return the same with a TimeDistributed around each layer if the node asks for it."""
+        if not self.node.time_axes:
+            return self
+        ends = [layer and stepwise(layer) for layer in (self.before, self.after)]
+        return Made(stepwise(self.layer), self.node, *ends)
+
     def __call__(self, given: Any, **more: Any) -> Any:
         """Call the layers one after the other."""
         given = given if self.before is None else self.before(given)
@@ -47,11 +55,16 @@ def make_layer(node: Node, graph: Graph, common: Mapping[str, Any]) -> Made:
     """
     if node.op not in LAYERS:
         raise Refused(f"'{node.name}' ({node.op}) can't be written as a Keras layer of its own.")
-    for attr in ("time_distributed", "reparametrized", "quantized", "lora", "renorm"):
+    for attr in ("inseparable", "reparametrized", "quantized", "lora", "renorm"):
         if node.attrs.get(attr):
             raise Refused(f"'{node.name}' ({node.op}) can't be written: {attr}.")
-    made = LAYERS[node.op](node, graph, dict(common))
+    made = LAYERS[node.op](_of_one_step(node), graph, dict(common))
     return made if isinstance(made, Made) else Made(made, node)
+
+
+def _of_one_step(node: Node) -> Node:
+    """Return a node as the layer within a TimeDistributed sees it, without the time axis."""
+    return replace(node, shape=(*node.shape[:1], *node.shape[1 + node.time_axes :]))
 
 
 # Linear layers.

@@ -31,7 +31,8 @@ def apply_raw(node: Node, graph: Graph, inputs: Sequence[Any], free: Callable[[s
     Raises: Refused: an option that Keras's operation doesn't have.
     """
     apply = _RAW.get(node.op, _activation)
-    if node.attrs.get("time_distributed"):
+    alone = node.kind == "act" and not node.operation.mixes
+    if node.time_axes and not (alone or apply is _global):
         raise Refused(f"'{node.name}' ({node.op}) can't be written: time_distributed.")
     value = last = apply(node, graph, inputs)
     while all(last is not x for x in inputs):  # Keras's own names could be those of a layer
@@ -66,8 +67,8 @@ def _reduce(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
 
 def _global(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
     function = ops.max if node.op == "global_max_pool" else ops.mean
-    keepdims = bool(node.attrs.get("keepdims"))
-    return function(inputs[0], axis=tuple(node.attrs["axes"]), keepdims=keepdims)
+    keepdims, axes = bool(node.attrs.get("keepdims")), node.attrs["axes"]
+    return function(inputs[0], axis=node.counted(axes, len(inputs[0].shape)), keepdims=keepdims)
 
 
 def _unit_norm(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
@@ -93,7 +94,7 @@ def _activation(node: Node, graph: Graph, inputs: Sequence[Any]) -> Any:
 
 
 # Attributes that don't change values, or say only how the source spelled the activation.
-_IGNORED = frozenset({"written", "data_format", "form", "forced"})
+_IGNORED = frozenset({"written", "data_format", "form", "forced", "time_distributed"})
 _RAW: Mapping[str, Callable[[Node, Graph, Sequence[Any]], Any]] = {
     "affine": _affine,
     "slice": _slice,

@@ -56,6 +56,20 @@ def _restore_variables(old: Any, new: Any) -> None:
             variable.trainable = flags[variable.name]
 
 
+def tied(reading: Reading) -> str:
+    """Return which layers share a weight, in words; "" if none do.
+
+    The calls of one layer share it again in a new model; two layers each get their own.
+    """
+    owners: dict[int, Any] = {}
+    for operation in {id(call.operation): call.operation for call in reading.calls}.values():
+        for variable in getattr(operation, "weights", ()):
+            owner = owners.setdefault(id(variable), operation)
+            if owner is not operation:
+                return f"'{owner.name}' and '{operation.name}' share '{variable.path}'"
+    return ""
+
+
 def assign(built: Built, graph: Graph, reading: Reading, fresh: int | None) -> None:
     """Set a layer's weights; with `fresh` only adapted statistics: the others are new already."""
     if fresh is not None and not hasattr(built.layer, "adapt"):
@@ -70,9 +84,11 @@ def assign(built: Built, graph: Graph, reading: Reading, fresh: int | None) -> N
 
 def _build_activation(built: Built) -> None:
     """Build a layer that is another layer's activation; Keras does it at a call on data."""
-    inner, old = (getattr(x, "activation", None) for x in (built.layer, built.old))
+    node = built.nodes[0]
+    pair = [getattr(x, "layer", x) if node.time_axes else x for x in (built.layer, built.old)]
+    inner, old = (getattr(x, "activation", None) for x in pair)
     if isinstance(inner, keras.layers.Layer) and not inner.built and getattr(old, "built", False):
-        inner.build(built.nodes[0].shape)
+        inner.build(node.shape[node.time_axes :])
 
 
 def _copy(built: Built, graph: Graph, reading: Reading) -> None:

@@ -82,5 +82,6 @@ def _tensors_fit(reading: Reading, graph: Graph, call: Call, name: str) -> bool:
     if not changed:
         return True
     known = call.operation.get_config()
-    known_steps = len(call.names) <= 2
-    return known_steps and all(role in ROLES and ROLES[role] in known for role in changed)
+    # The options of a separable layer are about its second half.
+    *_, main = (n for n in call.names if reading.graph.nodes[n].kind != "act")
+    return name == main and all(role in ROLES and ROLES[role] in known for role in changed)

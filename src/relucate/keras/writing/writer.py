@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -23,10 +24,11 @@ from ...graph.nodes import is_floating
 from ..reading.calls import depends_on_training
 from ..reading.record import Call, Reading, Value
 from ..reading.steps import Step
+from ..reading.stepwise import stepwise
 from .cloning import clone, derived_seed
 from .making import Made, make_layer
 from .raw import apply_raw, is_raw
-from .weights import Built, assign
+from .weights import Built, assign, tied
 from .whole import ROLES, changed_constants, whole_operations
 
 _KEPT = ("_initializer", "_regularizer", "_constraint")
@@ -61,6 +63,11 @@ def write_tapped(
         reading = reading or Reading(None, None, _EMPTY, (), {}, {}, {}, ())
         if fresh is not None:
             _check_initialisable(reading)
+            if shared := tied(reading):
+                raise Refused(
+                    f"{shared}: in a rebuilt model each would have its own. Call one layer for "
+                    "both."
+                )
         writer = _Writer(graph, reading, fresh)
         model = writer.write()
     return model, {name: writer.values[graph.nodes[name].inputs[0], 0] for name in taps}
@@ -99,6 +106,7 @@ class _Writer:
         self.whole = whole_operations(reading, graph)
         self.built: list[Built] = []
         self.repeated: set[int] = set()  # ids of calls
+        self.parts: dict[int, bool] = {}  # id of an operation -> whether one layer can be its steps
 
     def write(self) -> keras.Model:
         inputs = self._inputs()
@@ -186,7 +194,9 @@ class _Writer:
                 self._repeat(call)
             return
         inputs = [self._value(Value(name, 0)) for name in node.inputs]
-        if self._is_raw(node, call):
+        if call is not None and node.name in self._parts(call)[:-1]:
+            value = inputs[0]  # the last part's layer computes this one, too
+        elif self._is_raw(node, call):
             value = apply_raw(node, self.graph, inputs, self._free)
         else:
             layer = self._layer_of(node, call)
@@ -283,19 +293,37 @@ class _Writer:
         if node.kind == "act" and len(call.names) > 1:
             return self._fused_activation(node, operation)
         same = node.op == old.op and dict(node.attrs) == dict(old.attrs)
-        if same and self._is_main(node, call) and isinstance(operation, keras.layers.Layer):
-            return self._main(node, operation)
+        parts = self._parts(call)
+        if same and parts[-1:] == [node.name] and isinstance(operation, keras.layers.Layer):
+            return self._main(node, operation, [self.graph.nodes[name] for name in parts])
         return self._new(node, operation)
 
-    def _is_main(self, node: Node, call: Call) -> bool:
-        """Return whether a node is the only step of its layer besides a fused activation."""
-        nodes = self.reading.graph.nodes
-        return [name for name in call.names if nodes[name].kind != "act"] == [node.name]
+    def _parts(self, call: Call) -> list[str]:
+        """Return the steps of a layer besides a fused activation, if one layer can be all of them.
 
-    def _main(self, node: Node, operation: Any) -> Any:
+        Of a separable layer these are both halves, unless something is between them.
+        """
+        key = id(call.operation)
+        if key not in self.parts:
+            calls = [other for other in self.reading.calls if other.operation is call.operation]
+            self.parts[key] = all(self._is_chain(_linear_parts(self.reading, c)) for c in calls)
+        return _linear_parts(self.reading, call) if self.parts[key] else []
+
+    def _is_chain(self, names: Sequence[str]) -> bool:
+        nodes, consumers, olds = self.graph.nodes, self.graph.consumers, self.reading.graph.nodes
+        if len(names) > 2 or not all(name in nodes for name in names):
+            return False
+        if any(dict(nodes[name].attrs) != dict(olds[name].attrs) for name in names[:-1]):
+            return False
+        alone = all(consumers[one] == (two,) for one, two in pairwise(names))
+        return alone and not any(
+            "bias" in nodes[name].arrays or name in self.graph.outputs for name in names[:-1]
+        )
+
+    def _main(self, node: Node, operation: Any, parts: Sequence[Node]) -> Any:
         changes = _bare(operation.get_config(), node)
         layer = clone(operation, self._free(node.layer), changes, self.fresh)
-        self.built.append(Built(layer, operation, [node]))
+        self.built.append(Built(layer, operation, parts))
         return layer
 
     def _fused_activation(self, node: Node, operation: Any) -> Any:
@@ -307,8 +335,9 @@ class _Writer:
         if isinstance(function, keras.layers.Layer):
             layer = clone(function, name, {}, self.fresh)
             self.built.append(Built(layer, function, [node]))
-            return layer
-        return keras.layers.Activation(function, name=name, dtype=self._policy(operation))
+        else:
+            layer = keras.layers.Activation(function, name=name, dtype=self._policy(operation))
+        return stepwise(layer) if node.time_axes else layer
 
     def _new(self, node: Node, operation: Any) -> Made:
         """Return a layer made from a node's attributes; the rest is as in its old layer."""
@@ -323,6 +352,7 @@ class _Writer:
             made = Made(
                 clone(made.layer, name, changes, self.fresh), made.node, made.before, made.after
             )
+        made = made.around()
         self.built.append(Built(made.layer, None, [made.node], made.layer.trainable))
         return made
 
@@ -342,6 +372,14 @@ class _Writer:
         return next(floats, keras.config.floatx())
 
 
+def _linear_parts(reading: Reading, call: Call) -> list[str]:
+    """Return the nodes of a call that aren't activations: linear ones, or only one."""
+    found = [reading.graph.nodes[name] for name in call.names]
+    found = [node for node in found if node.kind != "act"]
+    plain = len(found) == 1 or all(node.kind == "linear" for node in found)
+    return [node.name for node in found] if plain else []
+
+
 def _bare(config: Mapping[str, Any], node: Node) -> dict[str, Any]:
     """Return the changes to a layer's config that leave one node alone, without an activation."""
     changes: dict[str, Any] = {"activation": "linear"} if "activation" in config else {}
@@ -359,6 +397,8 @@ def _inherited(layer: Any, operation: Any) -> dict[str, Any]:
     """Return the initialisers, regularizers and constraints of the old layer for the new one."""
     if not isinstance(operation, keras.layers.Layer):
         return {}
+    if isinstance(operation, keras.layers.TimeDistributed):
+        operation = operation.layer
     old, found = operation.get_config(), {}
     for key in layer.get_config():
         if key.endswith(_KEPT):

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ...graph import Graph, Node
+from ...graph.axes import norm_axes
 from ...graph.padding import adds_zeros, explicit_padding
 from ...phrases import some
 from ..sites import Site
-from .axes import bias_axis, carried, input_axis, norm_axes
+from .axes import bias_axis, carried, input_axis
 from .rule import CHANNEL_NORMS, Facts, Hit, rule
 
 

@@ -12,6 +12,7 @@ from math import prod
 import numpy as np
 
 from ...graph import Graph, Node
+from ...graph.axes import permuted
 
 _Shape = tuple[int | None, ...]
 
@@ -34,22 +35,6 @@ def input_axis(graph: Graph, node: Node) -> int | None:
     return axis if axis is None or axis == 1 + node.time_axes else rank - 1
 
 
-def norm_axes(node: Node) -> tuple[int, ...]:
-    """Return the axes that a norm treats separately (its channels), in its input's own numbering.
-
-    For layer and RMS norm: the axes that it normalizes over.
-    """
-    axes = node.attrs["axes"] if "axes" in node.attrs else [node.attrs["axis"]]
-    return inner_axes(node, axes, len(node.shape))
-
-
-def inner_axes(node: Node, axes: tuple[int, ...] | list[int], rank: int) -> tuple[int, ...]:
-    """Return axes as an attribute counts them in the numbering of a tensor of this rank."""
-    time = node.time_axes
-    inner = rank - time
-    return tuple(axis % inner + (time if axis % inner else 0) for axis in axes)
-
-
 def carried(graph: Graph, node: Node, axis: int) -> int | None:
     """Return the axis of `node`'s output that a pattern along `axis` of its first input runs along.
 
@@ -60,12 +45,9 @@ def carried(graph: Graph, node: Node, axis: int) -> int | None:
     if not node.operation.moves_axes:
         return axis if len(before) == len(node.shape) else None
     if node.op == "permute":
-        time = node.time_axes
-        outer = tuple(range(1 + time))
-        order = (*outer, *(dim + time for dim in node.attrs["dims"]))
-        return order.index(axis)
+        return permuted(node).index(axis)
     if "axes" in node.attrs:  # a global pool, a reduction
-        gone = inner_axes(node, node.attrs["axes"], len(before))
+        gone = node.counted(node.attrs["axes"], len(before))
         if axis in gone:
             return None
         return axis if node.attrs.get("keepdims") else axis - sum(a < axis for a in gone)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...graph import Node
+from ...graph.axes import norm_axes
 from ..paths import is_transparent
-from .axes import norm_axes
 from .rule import Facts, Hit, moves_statistics, rule
 
 

@@ -35,7 +35,7 @@ from .reshaping import RESHAPING, flat
 
 
 def _spatial_sizes(emitter: Emitter, node: Node) -> tuple[int | None, ...]:
-    shape = emitter.source.nodes[node.inputs[0]].shape
+    shape = emitter.input_shape(node)
     return shape[2:] if node.attrs["data_format"] == "channels_first" else shape[1:-1]
 
 
@@ -237,7 +237,7 @@ def _global_pool(reduce: Callable[..., Any]) -> Callable[..., Value]:
     def emit(emitter: Emitter, node: Node, values: list[Value]) -> Value:
         value = values[0]
         keep = node.attrs["keepdims"]
-        rank = len(emitter.source.nodes[node.inputs[0]].shape)
+        rank = len(emitter.input_shape(node))
         places = tuple(value.place(axis, rank) for axis in node.attrs["axes"])
         if value.moved and 1 not in places:
             y = emitter.function(reduce, value.fx, places, keepdim=keep)
@@ -382,7 +382,7 @@ def _identity(emitter: Emitter, node: Node, values: list[Value]) -> Value:
 
 def _agreed(emitter: Emitter, node: Node, values: list[Value]) -> tuple[list[fx.Node], bool]:
     """Return the inputs in one layout and of one rank, and whether their channels are on axis 1."""
-    ranks = [len(emitter.source.nodes[name].shape) for name in node.inputs]
+    ranks = [len(emitter.input_shape(node, place)) for place in range(len(node.inputs))]
     if all(value.moved for value in values) and len(set(ranks)) == 1:
         return [value.fx for value in values], True
     xs = [emitter.native(value) for value in values]

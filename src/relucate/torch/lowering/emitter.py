@@ -49,6 +49,11 @@ class Emitter:
         self._modules: dict[tuple[str, str], str] = {}  # (layer, op) -> module name
         self._used: set[str] = set()
 
+    def input_shape(self, node: Node, place: int = 0) -> tuple[int | None, ...]:
+        """Return the shape of an input as the node sees it, without the axis of steps."""
+        shape = self.source.nodes[node.inputs[place]].shape
+        return (*shape[:1], *shape[1 + node.time_axes :])
+
     def identifier(self, name: str) -> str:
         """Return a fresh Python identifier like `name` that no module attribute has."""
         base = re.sub(r"[^0-9A-Za-z_]", "_", name)

@@ -22,6 +22,7 @@ from ...graph.layouts import to_graph, to_torch
 from ..modules import channels_last_weights
 from .emit import EMITTERS
 from .emitter import Emitter, Value
+from .stepwise import emit_stepwise
 
 
 @dataclass(frozen=True)
@@ -155,10 +156,13 @@ def _emit(emitter: Emitter, node: Node, values: list[Value]) -> Value:
         kind = node.attrs.get("type", node.op)
         why = f": {node.attrs['why']}" if node.attrs.get("why") else ""
         raise Refused(f"can't lower layer '{node.layer}' ({kind}){why}.")
+    if why := node.attrs.get("inseparable"):
+        raise Refused(f"can't lower layer '{node.layer}' ({node.op}): it is {why}.")
     if asked := _unsupported(node):
         raise Refused(f"can't lower layer '{node.layer}' ({node.op}) with {asked}.")
     node = replace(node, attrs=node.operation.complete(node.attrs))
-    return EMITTERS[node.op](emitter, node, values)
+    emit = emit_stepwise if node.time_axes else EMITTERS[node.op]
+    return emit(emitter, node, values)
 
 
 def _unsupported(node: Node) -> str:
@@ -168,7 +172,9 @@ def _unsupported(node: Node) -> str:
     """
     what, attrs = node.operation, node.attrs
     for name, value in attrs.items():
-        honoured = name in what.attrs and name not in what.not_lowered
+        honoured = name == "time_distributed" or (
+            name in what.attrs and name not in what.not_lowered
+        )
         asks = value is not None and value is not False and value != what.attrs.get(name)
         if asks and not honoured:
             return f"{name}={value!r}"
