@@ -25,16 +25,7 @@ from .copying import copied
 from .exchanging import Exchange
 from .keeping import keep
 from .making import is_over_tokens, make_module, tie
-from .tensors import (
-    NAMES,
-    changed_shape,
-    find,
-    layout_of,
-    refit,
-    refit_slopes,
-    set_values,
-    tensor_like,
-)
+from .tensors import NAMES, changed_shape, find, layout_of, refit, set_values, tensor_like
 from .turned import turned, turning
 from .units import WEIGHTED
 
@@ -91,8 +82,6 @@ class Edits:
             path = self._path(node)
             if changed_shape(self.old, self.new, node.name):
                 self._refit(path, node)
-            elif node.op == "prelu":
-                refit_slopes(self.twin.get_submodule(path), node, self.new)
             self._not_in_place(node)
         taken = {layer: self._to_move(layer) for layer in found.moved.values()}
         for layer in found.gone:
@@ -299,8 +288,6 @@ class Edits:
                     self._refit(path, node)
                 if node.kind == "norm":
                     self.paths[name] = path
-                if node.op == "prelu":
-                    refit_slopes(self.twin.get_submodule(path), node, self.new)
 
     def _calm(self, node: fx.Node, made: Sequence[str]) -> None:
         """Let a call that changes its input in place stop that if others read the input."""

@@ -19,7 +19,7 @@ from .tensors import NAMES, layout_of, refit
 
 
 def make_module(node: Node, graph: Graph, like: Tensor | None) -> nn.Module:
-    """Return a module of PyTorch's own for a node: a batch norm or a linear layer.
+    """Return a module of PyTorch's own for a node: a batch norm, a linear layer, a PReLU.
 
     Raises: Refused: there is none for it, or its kernel is computed from other weights.
     """
@@ -98,6 +98,10 @@ def _conv_transpose(node: Node, graph: Graph, options: Mapping[str, Any]) -> nn.
     )
 
 
+def _prelu(node: Node, graph: Graph, options: Mapping[str, Any]) -> nn.Module:
+    return nn.PReLU(graph.tensors[node.arrays["alpha"]].size)
+
+
 def _padding(node: Node) -> Any:
     padding = node.attrs["padding"]
     if isinstance(padding, str):
@@ -117,6 +121,7 @@ _MAKERS: dict[str, Callable[[Node, Graph, Mapping[str, Any]], nn.Module]] = {
     "conv": _conv,
     "depthwise_conv": _conv,
     "conv_transpose": _conv_transpose,
+    "prelu": _prelu,
 }
 
 
