@@ -222,6 +222,10 @@ FUNCTIONS = {
     "slices": lambda m, x: torch.cat(
         [x[:, 1:3], x[:, ::2], x[:, -1:], x[:, None, 2], x[..., :][:, :1], x.narrow(1, 1, 2)], 1
     ),
+    "flips": lambda m, x: x.flip(1) + x.flip(-1, 2) + torch.flip(x, [3]) + x.fliplr() + x.flip([]),
+    "turns": lambda m, x: torch.cat(
+        [x.rot90(k, dims).flatten(1) for k in range(-1, 5) for dims in ([2, 3], (-1, 1))], 1
+    ),
     "pick": lambda m, x: x[:, 0] + x[:, -1, ...] + x.select(1, 2),
     "split": lambda m, x: torch.cat(torch.split(x, 3, dim=1)[::-1], 1) + x.split([1, 3], 1)[0],
     "chunk": lambda m, x: x.chunk(2, dim=-1)[0] * torch.chunk(x, 2, 3)[1].sigmoid(),

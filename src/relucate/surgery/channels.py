@@ -111,7 +111,7 @@ def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
         # A planner's own: s (a x + m) + t = a (s x) + (s m + t), for any shapes of a and m.
         inner = behind(draft, node.inputs[0], channels.unshifted())
         return [*inner, Absorption(name, True, channels)]
-    if len(node.inputs) != 1 or node.op == "slice":
+    if len(node.inputs) != 1:
         raise Blocked(_why(node))
     return behind(draft, node.inputs[0], _through(draft, node, channels, back=True))
 
@@ -163,10 +163,6 @@ def _ahead_one(draft: Draft, node: Node, name: str, channels: Channels) -> list[
             return []  # its output does not depend on its input
         shift = scale * channels.shift + offset * (1 - channels.scale)
         return ahead(draft, node.name, replace(channels, shift=shift))
-    if node.op == "slice" and node.attrs["axis"] % len(node.shape) == channels.axis:
-        cut = slice(node.attrs.get("start"), node.attrs.get("stop"), node.attrs.get("step"))
-        part = Channels(channels.scale[cut], channels.shift[cut], channels.axis)
-        return ahead(draft, node.name, part)
     return ahead(draft, node.name, _through(draft, node, channels, back=False))
 
 
@@ -207,9 +203,20 @@ def _through(draft: Draft, node: Node, channels: Channels, back: bool) -> Channe
     if node.op == "zero_pad":
         return _padded(node, channels, back)
     if node.op == "slice" and node.attrs["axis"] % len(node.shape) == channels.axis:
-        raise Blocked(f"'{node.layer}' takes some of the channels")
+        return _cut(draft, node, channels, back)
     _check_commutes(node, channels)
     return _pooled(node, channels, back) if node.operation.kind == "pool" else channels
+
+
+def _cut(draft: Draft, node: Node, channels: Channels, back: bool) -> Channels:
+    """Return scale and shift on the other side of a slice along the channels.
+
+    One that keeps them all leaves them as they are or turns them round, as its inverse does.
+    """
+    kept = slice(node.attrs.get("start"), node.attrs.get("stop"), node.attrs.get("step"))
+    if back and draft.nodes[node.inputs[0]].shape[channels.axis] != node.shape[channels.axis]:
+        raise Blocked(f"'{node.layer}' takes some of the channels")
+    return replace(channels, scale=channels.scale[kept], shift=channels.shift[kept])
 
 
 def _check_commutes(node: Node, channels: Channels) -> None:
