@@ -9,7 +9,7 @@ layer behind them needs more than a bias (`border`). Not here: carrying a plan o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -324,11 +324,22 @@ def check_untimed(node: Node) -> None:
 def check_linear(draft: Draft, node: Node, channels: Channels) -> None:
     """Raise Blocked if a layer's kernel is computed, or its channels aren't the norm's."""
     layer = node.layer_name
-    for attr in ("reparametrized", "quantized", "lora"):
-        if node.attrs.get(attr):
-            raise Blocked(f"the kernel of '{layer}' is no plain variable ({attr})")
+    if why := _computed(node.attrs):
+        raise Blocked(f"the kernel of '{layer}' is no plain variable: {why}")
     if node.channel_axis != channels.axis:
         raise Blocked(f"the norm's axis {channels.axis} isn't the channel axis of '{layer}'")
+
+
+def _computed(attrs: Mapping[str, Any]) -> str:
+    """Return why a kernel is no plain variable, and what to do about it; "" if it is one."""
+    if attrs.get("quantized"):
+        return "it is quantized"
+    if attrs.get("lora"):
+        return "it has LoRA's weights; merge them first"
+    kind = attrs.get("reparametrized", "")
+    if kind == "computed":
+        return "the model computes it"
+    return kind and f"{kind} computes it; take that off first"
 
 
 def _has_border(draft: Draft, node: Node, channels: Channels) -> bool:
