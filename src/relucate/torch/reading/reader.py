@@ -27,7 +27,7 @@ from ...graph import Graph
 from ...graph.inference import Mismatch
 from ...phrases import some
 from ..lowering.lower import Binding
-from ..state import unchanged
+from ..state import untouched
 from .calls import FUNCTIONS
 from .detached import View, failing_call, materialized, unwrap
 from .exported import export
@@ -63,6 +63,7 @@ class Reading:
         called: the paths of the modules that were called as a whole, those of constants among them.
         values_read: the lines of the forward that read values of tensors.
         changes: the tensors of the model that every call changes.
+        unheld: modules that the forward calls and the model doesn't hold, in words, or "".
         casts: the nodes whose values the forward casts to another type.
     """
 
@@ -80,13 +81,15 @@ class Reading:
     called: frozenset[str] = frozenset()
     values_read: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
+    unheld: str = ""
     casts: frozenset[str] = frozenset()
 
     @property
     def not_retraced(self) -> str:
         """Why the calls that were traced can't be made again in another module; "" if they can."""
         if self.way != "fx":
-            return "torch.fx can't trace the forward of this model"
+            which = f", which calls {self.unheld}" if self.unheld else ""
+            return f"torch.fx can't trace the forward of this model{which}"
         named = some([f"'{name}'" for name in self.changes])
         return f"every call of this model changes {named}, in eval mode too" if named else ""
 
@@ -124,7 +127,7 @@ def read_with_modules(model: nn.Module, example: Any, *, leaves: Sequence[str] =
     (True, Binding(parameter='0.weight', layout='dense'))
     """
     model = unwrap(model)
-    with unchanged(model):
+    with untouched(model):
         return _read(model, example, leaves)
 
 
@@ -164,6 +167,7 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
         frozenset(translator.called),
         tuple(dict.fromkeys(program.values_read)),
         tuple(translator.changes),
+        program.unheld,
         frozenset(translator.casts),
     )
 
@@ -174,7 +178,7 @@ def same_calls_in_training(model: nn.Module, example: Any, leaves: Sequence[str]
     It doesn't where code depends on `if self.training` (auxiliary heads, stochastic depth).
     """
     model = unwrap(model)
-    with unchanged(model):
+    with untouched(model):
         return _same_calls(model, example, leaves)
 
 

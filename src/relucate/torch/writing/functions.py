@@ -25,7 +25,7 @@ from ..modules import FixedArgument
 from ..reading.calls.elementwise import AS_MODULES
 from ..reading.reader import Reading, example_of, read_with_modules
 from ..reading.targets import canonical
-from ..state import unchanged
+from ..state import untouched
 from .copying import copied
 from .fused import is_fused, taken_apart
 from .keeping import keep
@@ -107,7 +107,7 @@ def _arguments(
     ]
     args, kwargs = example_of(twin, reading.example)
     try:
-        with unchanged(twin), torch.no_grad():
+        with untouched(twin), torch.no_grad():
             for module in twin.modules():
                 module.training = False
             twin(*args, **kwargs)
@@ -180,7 +180,7 @@ def _graph(module: nn.Module, fixed: dict[str, Any]) -> fx.Graph | None:
     """Return the graph of a forward that makes the same calls in training mode, or None."""
     graphs = []
     for training in (True, False):
-        with unchanged(module):
+        with untouched(module):
             module.training = training
             try:
                 graphs.append(_Tracer().trace(module, concrete_args=fixed))

@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from ...errors import RelucateError
 from ...graph import Graph, Node
 from ..reading.reader import Reading, example_of, read
-from ..state import unchanged
+from ..state import untouched
 from .exchanging import Exchange
 from .turned import axes_of
 from .units import condensed, units
@@ -81,7 +81,7 @@ def _calls(
     """Return the calls of a model's modules as they end; None: it can't be called."""
     for batch in (2, 1) if training else (1, 2):
         more = _with_batch(args, batch), _with_batch(kwargs, batch)
-        with unchanged(model):
+        with untouched(model):
             found = _recorded(model, *more, training, slots)
         if found is not None:
             return found

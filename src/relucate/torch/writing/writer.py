@@ -66,6 +66,8 @@ def write(
 
     The traced forward is that of eval mode: code behind `if self.training` isn't in a GraphModule.
     """
+    if fresh is not None and reading.unheld:
+        raise Refused(f"the forward calls {reading.unheld}: these can't be initialised again.")
     whole = unwrap(model)
     names, planned, seen = _with_units(graph, whole, reading)
     found = find_exchange(planned, whole, seen)
