@@ -313,6 +313,7 @@ class Branches(nn.Module):
         return tuple(branch(x.clone()) for branch in self.branches)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 @pytest.mark.parametrize("shape", [IMAGE, LINE, VOLUME, FLAT, WORDS])
 def test_layers_exported(shape, exported):
     layers = [layer for name, (layer, of) in LAYERS.items() if of == shape]
@@ -324,6 +325,7 @@ def test_functions_exported(exported):
     check(randomize(Branches(map(Functions, known)), 4), example(IMAGE), "export")
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 @pytest.mark.parametrize("shape", [IMAGE, LINE, VOLUME, FLAT, WORDS])
 def test_layers_called(shape, called):
     layers = [layer for name, (layer, of) in LAYERS.items() if of == shape]

@@ -6,7 +6,7 @@ even in eval mode. Called by `running` and `reader` around all code that runs a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -67,19 +67,23 @@ class _Before:
         """Keep a module of the model."""
         one = _Kept(module)
         self._seen[id(module)] = module
-        self._kept.append(one)
-        new = {id(x): x for x in one.tensors() if id(x) not in self._values}
-        self._values |= {key: (x, x.detach().clone()) for key, x in new.items()}
+        self._keep(one, one.tensors())
 
     def add_other(self, module: nn.Module, given: Any = None) -> None:
         """Keep a module, before it is called, if it has tensors that no module of the model has."""
         if id(module) in self._seen:
             return
         self._seen[id(module)] = module
-        own = [x for x in _Kept(module).tensors() if type(x) in (Tensor, nn.Parameter)]
+        one = _Kept(module)
+        own = [x for x in one.tensors() if type(x) in (Tensor, nn.Parameter)]  # and no stand-ins
         if any(id(x) not in self._values for x in own):
             with torch._C.DisableTorchFunction(), _disable_current_modes():
-                self.add(module)
+                self._keep(one, own)
+
+    def _keep(self, one: _Kept, tensors: Iterable[Tensor]) -> None:
+        self._kept.append(one)
+        new = {id(x): x for x in tensors if id(x) not in self._values}
+        self._values |= {key: (x, x.detach().clone()) for key, x in new.items()}
 
     def put_back(self) -> None:
         """Restore them."""
