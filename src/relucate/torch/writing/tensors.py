@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ...errors import Refused
 from ...graph import Graph, Node
@@ -110,6 +111,11 @@ def _refit(module: nn.Module, node: Node, graph: Graph, norm: OwnNorm | None) ->
     for name in (name for name in ("weight", "bias") if hasattr(module, name)):
         role = held.get(name)
         if role is None:
+            if parametrize.is_parametrized(module, name):
+                raise Refused(
+                    f"'{node.layer}' computes its {name} by a parametrization: it can't be left "
+                    "out. Take the parametrization off first."
+                )
             setattr(module, name, None)
             continue
         layout = norm.layout if norm and role == "gamma" else layout_of(node, role)
