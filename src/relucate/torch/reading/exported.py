@@ -178,6 +178,8 @@ class _Builder:
         return [item for item in items if isinstance(item, fx.Node) and item.name in kept]
 
     def _add_function(self, node: fx.Node) -> None:
+        if str(node.target).startswith("wrap_with_"):  # autocast, no_grad: a graph of its own
+            raise Stopped(f"a part of it is one call ({node.target})")
         stack = self._stacks[node]
         key, path = stack[-1] if stack else ("", "")
         call = self._counts[path][key] if stack else 0

@@ -23,7 +23,7 @@ from ..reading.targets import canonical
 from .arguments import add_arguments
 from .copying import copied
 from .exchanging import Exchange
-from .keeping import keep
+from .keeping import keep, traced_module
 from .making import is_over_tokens, make_module, tie
 from .tensors import NAMES, changed_shape, find, layout_of, refit, set_values, tensor_like
 from .turned import turned, turning
@@ -179,7 +179,7 @@ class Edits:
             return self._copy(arg)
 
         self._building.output(fx.map_arg(output.args[0], final))
-        made = fx.GraphModule(self.twin, self._building, type(self.twin).__name__)
+        made = traced_module(self.twin, self._building)
         made.graph.eliminate_dead_code()
         made.recompile()
         made.delete_all_unused_submodules()
