@@ -10,6 +10,8 @@ from tests.torch import zoo
 from torch import nn
 
 import relucate
+from relucate.torch.reading.reader import read_with_modules
+from relucate.torch.writing.edits import Edits
 
 SHAPE = (2, 3, 6, 6)
 
@@ -134,3 +136,80 @@ def test_autocast_keeps_the_forward():
         relucate.rebuild(model, "before", example=SHAPE),
     ):
         assert [y.dtype for y in made.eval()(torch.randn(SHAPE))] == [torch.float32, torch.bfloat16]
+
+
+class Reversed(torch.autograd.Function):
+    """Turns gradients round, as domain adversarial training does."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, *given):
+        return -given[0]
+
+
+BETWEEN = {
+    "straight through": lambda model, x: x + (x.round() - x).detach(),
+    "dropout of channels": lambda model, x: F.dropout2d(x, 0.5, model.training),
+    "dropout that is always on": lambda model, x: F.dropout(x, 0.5),
+    "alpha dropout": lambda model, x: F.alpha_dropout(x, 0.5, model.training),
+    "alpha dropout of channels": lambda model, x: F.feature_alpha_dropout(x, 0.5, model.training),
+    "random slopes": lambda model, x: F.rrelu(x - 1, 0.1, 0.9, model.training),
+}
+
+
+class Between(Net):
+    def __init__(self, between):
+        super().__init__()
+        self.between = between
+
+    def forward(self, x):
+        return self.head(F.relu(self.other(self.next(self.between(self, self.stem(x))))))
+
+
+def trained(model, x):
+    """Return the output and the gradients of a step in training mode."""
+    model = copy.deepcopy(model).train()
+    torch.manual_seed(5)
+    y = model(x)
+    (y * torch.linspace(-1, 1, y.numel()).reshape(y.shape)).sum().backward()
+    return y.detach(), {name: p.grad for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_a_new_forward_trains_as_the_old_one(name):
+    model = zoo.randomize(Between(BETWEEN[name]), 6).eval()
+    reading = read_with_modules(model, SHAPE)
+    made = Edits(reading.graph, model, reading).retraced()
+    x = torch.randn(SHAPE)
+    (one, slopes), (two, others) = trained(model, x), trained(made, x)
+    torch.testing.assert_close(two, one)
+    torch.testing.assert_close(others, slopes)
+    if name == "dropout that is always on":
+        torch.manual_seed(1)
+        one = model(x)
+        torch.manual_seed(1)
+        torch.testing.assert_close(made.eval()(x), one)
+
+
+def test_a_backward_pass_of_its_own_keeps_the_forward():
+    model = zoo.randomize(Between(lambda model, x: Reversed.apply(x)), 6).eval()
+    reading = read_with_modules(model, SHAPE)
+    assert "can't trace" in reading.not_retraced
+    made, _ = relucate.fold(model, example=SHAPE)
+    x = torch.randn(SHAPE)
+    made, (_, slopes) = trained(made, x)[1], trained(model, x)
+    assert all(slope.abs().sum() > 0 for slope in made.values())
+    assert slopes.keys() > made.keys()
+
+
+@pytest.mark.filterwarnings("ignore:relucate:UserWarning")
+def test_numbers_that_depend_on_the_mode_are_noted():
+    model = Between(lambda model, x: x * (2.0 if model.training else 1.0))
+    _, report = relucate.convert(zoo.randomize(model, 7).eval(), "after", example=SHAPE)
+    assert any("does something else in training mode" in text for text in report.warnings)
+    model = Between(BETWEEN["dropout of channels"])
+    _, report = relucate.convert(zoo.randomize(model, 7).eval(), "after", example=SHAPE)
+    assert not report.warnings

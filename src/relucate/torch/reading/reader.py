@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ...errors import InputError, Refused
@@ -32,7 +32,7 @@ from .calls import FUNCTIONS
 from .detached import View, failing_call, materialized, unwrap
 from .exported import export
 from .modules import find, is_known_whole
-from .program import Call, Program, Stopped
+from .program import Program, Stopped
 from .recorded import record
 from .symbolic import trace
 from .translator import Translator
@@ -136,7 +136,7 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
     whole = materialized(model, args, kwargs)
     view = View(whole)
     _check_leaves(view, leaves)
-    is_leaf = _leaf_test(view, frozenset(leaves))
+    is_leaf = leaf_test(view, frozenset(leaves))
     attempts = _Attempts(view, is_leaf, args, kwargs)
     program, translator, outputs = attempts.run()
     graph = _graph(view, translator, program, [d.name for d in outputs], attempts.inputs)
@@ -170,38 +170,6 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
         program.unheld,
         frozenset(translator.casts),
     )
-
-
-def same_calls_in_training(model: nn.Module, example: Any, leaves: Sequence[str] = ()) -> bool:
-    """Return whether the forward makes the same calls in training mode as in eval mode.
-
-    It doesn't where code depends on `if self.training` (auxiliary heads, stochastic depth).
-    """
-    model = unwrap(model)
-    with untouched(model):
-        return _same_calls(model, example, leaves)
-
-
-def _same_calls(model: nn.Module, example: Any, leaves: Sequence[str]) -> bool:
-    args, kwargs = example_of(model, example)
-    found = []
-    for training in (False, True):
-        view = View(materialized(model, args, kwargs))
-        for module in view.modules.values():
-            module.training = training
-        try:
-            program = trace(view, _leaf_test(view, frozenset(leaves)), (args, kwargs))
-        except Stopped:
-            return False
-        calls = [call for call in program.calls if not _counts_batches(call)]
-        found.append([(call.target, call.module, call.owner) for call in calls])
-    return found[0] == found[1]
-
-
-def _counts_batches(call: Call) -> bool:
-    """Return whether a call is what a batch norm's own forward does in training mode besides."""
-    counted = call.args[0] if call.args else None
-    return isinstance(counted, fx.Node) and str(counted.target).endswith("num_batches_tracked")
 
 
 def unread(reading: Reading, model: nn.Module) -> tuple[str, ...]:
@@ -296,7 +264,8 @@ def _check_leaves(view: View, leaves: Sequence[str]) -> None:
             raise InputError(f"no module of the model has the path or class name '{leaf}'.")
 
 
-def _leaf_test(view: View, leaves: frozenset[str]) -> Callable[[str, nn.Module], bool]:
+def leaf_test(view: View, leaves: frozenset[str]) -> Callable[[str, nn.Module], bool]:
+    """Return which modules of a view become one call each."""
     paths = {view.path_of(leaf) for leaf in leaves}
     # Now, because it may call modules, which is no call of the model that is traced later.
     whole = {path: is_known_whole(module) for path, module in view.modules.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from functools import partial
 from typing import Any
@@ -307,7 +308,7 @@ def _traced(
         vars(view.modules[path])[name] = value
     tracer = _Tracer(view, is_leaf, example)
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), own_gradients():
             graph = tracer.trace(view.root)
         if any(node.meta.get("no_grad") for node in graph.nodes):
             with torch.no_grad():
@@ -327,6 +328,24 @@ def _traced(
     program = _program(view, graph, made)
     program.changed = changed
     return program, plain
+
+
+@contextmanager
+def own_gradients() -> Iterator[None]:
+    """Stop where a function with its own backward pass would be traced into, which loses it."""
+    plain: Any = vars(torch.autograd.Function)["apply"]
+
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(x, fx.Proxy) for x in pytree.tree_leaves((args, kwargs))):
+            raise NameError(f"{cls.__name__} has a backward pass of its own")
+        return plain.__func__(cls, *args, **kwargs)
+
+    made: Any = classmethod(apply)
+    torch.autograd.Function.apply = made
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = plain
 
 
 class _Snapshot:

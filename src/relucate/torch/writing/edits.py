@@ -24,7 +24,7 @@ from .arguments import add_arguments
 from .copying import copied
 from .exchanging import Exchange
 from .keeping import keep, traced_module
-from .making import is_over_tokens, make_module, tie
+from .making import RANDOM, is_over_tokens, make_module, random_module, tie
 from .tensors import NAMES, changed_shape, find, layout_of, refit, set_values, tensor_like
 from .turned import turned, turning
 from .units import WEIGHTED
@@ -210,8 +210,8 @@ class Edits:
         if node.op == "batch_norm" and "moving_mean" in node.arrays:
             # The call holds on to the mode that was traced; it may set training mode.
             return node.attrs.get("forced") is not True
-        if node.op == "dropout" and call.op == "call_function":
-            return True
+        if node.op in RANDOM and call.op == "call_function":  # that holds on to the mode, too
+            return not node.attrs.get("forced")
         return bool(node.arrays) and changed_shape(self.old, self.new, node.name)
 
     def _copy(self, old: fx.Node) -> fx.Node:
@@ -401,8 +401,8 @@ class Edits:
         if node.op == "zero_pad":
             flat = [n for pair in reversed(node.attrs["padding"]) for n in pair]
             return self._call(F.pad, inputs[0], flat)
-        if node.op == "dropout":
-            return self._module(node, nn.Dropout(node.attrs["rate"]), inputs[0])
+        if (drawing := random_module(node)) is not None:
+            return self._module(node, drawing, inputs[0])
         module = make_module(node, self.new, self.like)
         tie(module, node, self._known)
         held = {(node.arrays[role], layout_of(node, role)): role for role in node.arrays}

@@ -25,7 +25,7 @@ from ...graph import Graph, Node
 from ..modules import FixedArgument
 from ..reading.calls.elementwise import AS_MODULES
 from ..reading.reader import Reading, example_of, read_with_modules
-from ..reading.symbolic import autocasts
+from ..reading.symbolic import autocasts, own_gradients
 from ..reading.targets import canonical
 from ..state import untouched
 from .copying import copied
@@ -190,7 +190,7 @@ def _graph(module: nn.Module, fixed: dict[str, Any]) -> fx.Graph | None:
     """Return the graph of a forward that makes the same calls in training mode, or None."""
     graphs = []
     for training in (True, False):
-        with untouched(module), torch.enable_grad():
+        with untouched(module), torch.enable_grad(), own_gradients():
             module.training = training
             try:
                 graphs.append(_Tracer().trace(module, concrete_args=fixed))

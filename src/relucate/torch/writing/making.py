@@ -115,6 +115,20 @@ def _padding(node: Node) -> Any:
     return tuple(before for before, _ in padding)
 
 
+def random_module(node: Node) -> nn.Module | None:
+    """Return a module for a function that draws random numbers in training, None for others."""
+    if node.op == "rrelu":
+        return nn.RReLU(node.attrs["lower"], node.attrs["upper"])
+    if node.op not in RANDOM:
+        return None
+    channels = node.attrs.get("spatial") is not None
+    if node.op == "alpha_dropout":
+        return (nn.FeatureAlphaDropout if channels else nn.AlphaDropout)(node.attrs["rate"])
+    kinds: Any = {3: nn.Dropout1d, 4: nn.Dropout2d, 5: nn.Dropout3d} if channels else {}
+    return kinds.get(len(node.shape), nn.Dropout)(node.attrs["rate"])
+
+
+RANDOM = frozenset({"dropout", "alpha_dropout", "rrelu"})
 _MAKERS: dict[str, Callable[[Node, Graph, Mapping[str, Any]], nn.Module]] = {
     "batch_norm": _batch_norm,
     "dense": _dense,

@@ -11,7 +11,8 @@ from torch import fx, nn
 
 from ...phrases import some
 from ..reading.detached import unwrap
-from ..reading.reader import Reading, same_calls_in_training, unread
+from ..reading.in_training import same_calls_in_training
+from ..reading.reader import Reading, unread
 from ..running import not_given, output_class
 from .arguments import constants
 from .copying import backward_hooks
