@@ -459,6 +459,14 @@ def test_slopes_are_planned_for_the_channels_that_they_come_to(shared, planned):
     assert (slopes == 1).all()
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_bias_in_front_of_a_frozen_norm_is_not_redundant(frozen):
+    x = image = keras.Input((6, 6, 3))
+    x = kl.BatchNormalization(name="bn", trainable=not frozen)(kl.Conv2D(4, 3, name="conv")(x))
+    made = rebuild_graph(read(keras.Model(image, kl.ReLU()(x))), "linear-norm-act").graph
+    assert ("bias" in made.nodes["conv"].arrays) == frozen
+
+
 def test_an_activation_with_slopes_that_is_used_elsewhere_stays():
     x = image = keras.Input((6, 6, 3))
     slopes = kl.PReLU(name="slopes", shared_axes=[1, 2])
