@@ -95,10 +95,10 @@ SKIPPED = {
     ),
     "spectral norm": (
         lambda: net(conv=kl.SpectralNormalization(kl.Conv2D(4, 3, name="inner"), name="conv")),
-        "after", NO_VARIABLE,
+        "after", f"{NO_VARIABLE}: spectral_norm computes it; take that off",
     ),
-    "LoRA": (lora, "after", NO_VARIABLE),
-    "quantized": (quantized, "after", NO_VARIABLE),
+    "LoRA": (lora, "after", f"{NO_VARIABLE}: it has LoRA's weights; merge them first"),
+    "quantized": (quantized, "after", f"{NO_VARIABLE}: it is quantized"),
     "opaque consumer": (opaque, "before", "'unknown' (Unknown) isn't known"),
 }  # fmt: skip
 

@@ -97,6 +97,7 @@ ONE = {
     "pad-reflect": (lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0)), "reflect"), ["pad"]),
     # parts
     "getitem": (lambda x: x[:, 1:4], ["slice"]),
+    "flip": (lambda x: ops.flip(x, axis=(1, -1)), ["slice", "slice"]),
     "getitem-two": (lambda x: x[:, 1:4, ::2], ["slice", "slice"]),
     "getitem-last": (lambda x: x[..., -2:], ["slice"]),
     "getitem-number": (lambda x: x[:, 2], ["slice", "reshape"]),
@@ -244,6 +245,7 @@ OPAQUE = {
     "swapped batch": (lambda x: ops.swapaxes(x, 0, 1), "batch axis"),
     "joined batch": (lambda x: ops.concatenate([x, x], axis=0), "batch axis"),
     "stacked batch": (lambda x: ops.stack([x, x]), "batch axis"),
+    "flipped batch": (ops.flip, "batch axis"),
     "split batch": (lambda x: x[1:, :], "batch axis"),
     "new batch": (lambda x: x[None, :], "batch axis"),
     "padded batch": (lambda x: ops.pad(x, 1), "batch axis"),

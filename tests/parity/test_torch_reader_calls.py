@@ -222,6 +222,10 @@ FUNCTIONS = {
     "slices": lambda m, x: torch.cat(
         [x[:, 1:3], x[:, ::2], x[:, -1:], x[:, None, 2], x[..., :][:, :1], x.narrow(1, 1, 2)], 1
     ),
+    "flips": lambda m, x: x.flip(1) + x.flip(-1, 2) + torch.flip(x, [3]) + x.fliplr() + x.flip([]),
+    "turns": lambda m, x: torch.cat(
+        [x.rot90(k, dims).flatten(1) for k in range(-1, 5) for dims in ([2, 3], (-1, 1))], 1
+    ),
     "pick": lambda m, x: x[:, 0] + x[:, -1, ...] + x.select(1, 2),
     "split": lambda m, x: torch.cat(torch.split(x, 3, dim=1)[::-1], 1) + x.split([1, 3], 1)[0],
     "chunk": lambda m, x: x.chunk(2, dim=-1)[0] * torch.chunk(x, 2, 3)[1].sigmoid(),
@@ -309,6 +313,7 @@ class Branches(nn.Module):
         return tuple(branch(x.clone()) for branch in self.branches)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 @pytest.mark.parametrize("shape", [IMAGE, LINE, VOLUME, FLAT, WORDS])
 def test_layers_exported(shape, exported):
     layers = [layer for name, (layer, of) in LAYERS.items() if of == shape]
@@ -320,6 +325,7 @@ def test_functions_exported(exported):
     check(randomize(Branches(map(Functions, known)), 4), example(IMAGE), "export")
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 @pytest.mark.parametrize("shape", [IMAGE, LINE, VOLUME, FLAT, WORDS])
 def test_layers_called(shape, called):
     layers = [layer for name, (layer, of) in LAYERS.items() if of == shape]

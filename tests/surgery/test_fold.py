@@ -181,6 +181,29 @@ def channels_of_zeros(net, around=(0, 0)):
     return net.add("zero_pad", attrs={"padding": given, "data_format": layout})
 
 
+SLICES = {
+    "some rows": (False, {"start": 1, "step": 2}, "done"),
+    "rows turned round": (False, {"step": -1}, "done"),
+    "channels turned round": (True, {"step": -1}, "done"),
+    "the first channels": (True, {"stop": 3}, "skipped"),
+}
+
+
+@pytest.mark.parametrize("name", SLICES)
+@pytest.mark.parametrize("first", [False, True])
+def test_a_norm_behind_a_slice_goes_backwards_if_that_keeps_the_channels(first, name):
+    channels, ends, status = SLICES[name]
+    net = Net(6, first, np.float64)
+    conv(net)
+    axis = net.axis % 4 if channels else net.axis % 4 % 3 + 1
+    net.add("slice", attrs={"axis": axis, **ends})
+    norm(net)
+    net.add("relu")
+    (outcome,) = outcomes(net)
+    assert outcome.status == status
+    assert status == "done" or "takes some of the channels" in outcome.reason
+
+
 @pytest.mark.parametrize("strategy", EXACT)
 @pytest.mark.parametrize("first", [False, True])
 def test_channels_of_zeros_stay_zeros(first, strategy):

@@ -448,6 +448,26 @@ def test_the_report_has_the_order_that_an_audit_finds(verb):
     assert plan.outcomes[0].reason.endswith("it reads as linear-norm")
 
 
+@pytest.mark.parametrize(("shared", "planned"), [([1, 2], (1, 1, 3)), (None, (8, 8, 3))])
+def test_slopes_are_planned_for_the_channels_that_they_come_to(shared, planned):
+    x = image = keras.Input((8, 8, 3))
+    x = kl.BatchNormalization()(kl.Conv2D(4, 3, strides=2)(x))
+    x = kl.PReLU(name="slopes", shared_axes=shared, alpha_initializer=keras.initializers.ones())(x)
+    graph = read(keras.Model(image, kl.Conv2D(2, 1)(x)))
+    made = rebuild_graph(graph, "norm-act-linear").graph
+    slopes = made.tensors[made.nodes["slopes"].arrays["alpha"]]
+    assert slopes.shape == planned
+    assert (slopes == 1).all()
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_bias_in_front_of_a_frozen_norm_is_not_redundant(frozen):
+    x = image = keras.Input((6, 6, 3))
+    x = kl.BatchNormalization(name="bn", trainable=not frozen)(kl.Conv2D(4, 3, name="conv")(x))
+    made = rebuild_graph(read(keras.Model(image, kl.ReLU()(x))), "linear-norm-act").graph
+    assert ("bias" in made.nodes["conv"].arrays) == frozen
+
+
 def test_an_activation_with_slopes_that_is_used_elsewhere_stays():
     x = image = keras.Input((6, 6, 3))
     slopes = kl.PReLU(name="slopes", shared_axes=[1, 2])

@@ -148,3 +148,26 @@ def test_a_bias_that_cannot_go_where_nothing_moves():
     made, report = relucate.rebuild(Direct(True).eval(), TAIL, example=(3, 4))
     assert len(report.done) == 1
     assert made.linear.bias is None
+
+
+class Positive(nn.Module):
+    def forward(self, value):
+        return nn.functional.softplus(value)
+
+
+def test_a_bias_that_is_computed_can_not_be_left_out():
+    conv = nn.Conv2d(3, 4, 3)
+    nn.utils.parametrize.register_parametrization(conv, "bias", Positive())
+    model = zoo.randomize(nn.Sequential(conv, nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)), 5)
+    with pytest.raises(Refused, match="'0' computes its bias by a parametrization"):
+        relucate.rebuild(model, "before", example=(2, 3, 6, 6))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_norms_that_a_layer_of_pytorch_reads_stay(first):
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=first)
+    model = nn.Sequential(nn.Linear(5, 8), layer, nn.Linear(8, 4), nn.LayerNorm(4), nn.ReLU())
+    made, report = relucate.rebuild(model, "none", example=(2, 7, 5))
+    assert [site.status for site in report.sites] == ["skipped", "skipped", "done"]
+    assert "a part of a call" in report.skipped[0].reason
+    assert isinstance(made.get_submodule("1.norm1"), nn.LayerNorm)

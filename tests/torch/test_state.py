@@ -1,5 +1,6 @@
 """Whatever a forward does to its module in eval mode, reading, editing and verifying undo it."""
 
+import contextlib
 import copy
 
 import pytest
@@ -9,6 +10,7 @@ from tests.torch import zoo
 from torch import nn
 
 import relucate
+from relucate.errors import Refused
 from relucate.torch.running import outputs
 from relucate.torch.state import unchanged
 
@@ -110,3 +112,68 @@ def test_an_output_that_is_a_buffer_is_not_put_back():
     (found,) = outputs(counter, [torch.zeros(2, 4).numpy()], None)
     assert found.tolist() == [[1.0] * 3] * 2
     assert not counter.count.any()
+
+
+class Apart(nn.Module):
+    """Calls modules that aren't submodules, so that no mode reaches them."""
+
+    def __init__(self, hide):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1)
+        norm = zoo.randomize(nn.BatchNorm2d(4), 1)
+        self.norms = {"list": [norm], "dict": {"a": norm}}.get(hide)
+        self.apply_norm = (lambda x: norm(x)) if hide == "closure" else None
+        self.hidden = {"norm": norm}.get  # a way to it for the test alone
+
+    def forward(self, x):
+        norm = self.apply_norm or self.norms[next(iter(self.norms)) if "a" in self.norms else 0]
+        return self.head(norm(self.conv(x)).relu())
+
+
+HIDDEN = pytest.mark.parametrize("hide", ["list", "dict", "closure"])
+STRANGERS = r"calls modules that it doesn't hold as submodules \(BatchNorm2d; from a list"
+
+
+@HIDDEN
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.filterwarnings("ignore:relucate:UserWarning")
+def test_modules_in_lists_and_closures_stay_as_they_were(hide, training):
+    model = Apart(hide).eval()
+    norm = model.hidden("norm").train(training)
+    before = copy.deepcopy(norm.state_dict())
+    (site,) = relucate.audit(model, example=SHAPE).sites
+    assert site.order == "linear-norm-act"
+    relucate.verify(model, model, example=SHAPE)
+    for verb, order in (("fold", ()), ("convert", ("after",)), ("rebuild", ("after",))):
+        with contextlib.suppress(Refused):
+            getattr(relucate, verb)(model, *order, example=SHAPE)
+    assert norm.training == training
+    assert all(torch.equal(before[name], value) for name, value in norm.state_dict().items())
+
+
+@HIDDEN
+@pytest.mark.filterwarnings("ignore:relucate fold. no effect:UserWarning")
+def test_modules_in_lists_and_closures_are_named(hide):
+    model = Apart(hide).eval()
+    model.hidden("norm").eval()
+    for verb, order in (("fold", ()), ("convert", ("after",)), ("rebuild", ("after",))):
+        with pytest.raises(Refused, match=STRANGERS):
+            getattr(relucate, verb)(model, *order, example=SHAPE)
+    model.hidden("norm").train()  # as it is when the model alone was put into eval mode
+    with pytest.warns(UserWarning, match=STRANGERS):
+        _, report = relucate.fold(model, example=SHAPE)
+    assert "the batch's own statistics" in report.skipped[0].reason
+
+
+def test_layers_in_a_list_are_not_initialised_again():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convs, self.norm = [nn.Conv2d(3, 4, 3)], nn.BatchNorm2d(4)
+            self.act, self.head = nn.ReLU(), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x):
+            return self.head(self.act(self.norm(self.convs[0](x))))
+
+    with pytest.raises(Refused, match=r"\(Conv2d; .*nn.ModuleList.*can't be initialised again"):
+        relucate.rebuild(Net(), "after", example=SHAPE)

@@ -111,6 +111,28 @@ def test_tokens_that_stay_merged_are_a_node_that_rearranges():
     torch.testing.assert_close(made(x), net(x))
 
 
+class Turned(nn.Module):
+    def __init__(self, turn):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)
+        self.turn = turn
+
+    def forward(self, x):
+        return self.head(self.norm(self.turn(self.conv(x))).relu())
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [torch.flipud, lambda x: x.roll(1, 2), lambda x: torch.roll(x, (1, 2), (2, 3))],
+)
+def test_what_moves_values_along_an_axis_is_a_node_that_rearranges(turn):
+    model, shape = zoo.randomize(Turned(turn), 4), (2, 3, 6, 6)
+    (site,) = relucate.audit(model, example=shape).sites
+    assert site.order == "linear-norm-act"
+    _, report = relucate.rebuild(model, AFTER, example=shape)
+    assert [site.new for site in report.sites] == [AFTER]
+
+
 class Half(nn.Module):
     """The activation, a function, reads merged tokens; the norm is behind them."""
 

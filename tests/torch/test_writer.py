@@ -192,7 +192,7 @@ def test_spectral_norm_stays():
     zoo.randomize(model[1], 8)
     with pytest.warns(UserWarning, match="no effect"):
         _, report = relucate.fold(model, example=(2, 3, 6, 6))
-    assert "no plain variable" in report.skipped[0].reason
+    assert "spectral_norm computes it; take that off first" in report.skipped[0].reason
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
@@ -222,6 +222,28 @@ def test_the_slopes_of_a_prelu_follow_its_channels():
     made(torch.randn(2, 3, 8, 8)).sum().backward()
     assert slopes.weight.grad is not None
     assert model[2].weight.shape == (4,)
+
+
+class OwnSlopes(nn.Module):
+    """Holds the slopes of its activation itself, and calls a function with them."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.slopes, self.head = nn.Parameter(torch.rand(4)), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        return self.head(nn.functional.prelu(self.norm(self.conv(x)), self.slopes))
+
+
+def test_the_slopes_of_a_function_follow_its_channels():
+    model, x = OwnSlopes(), torch.randn(2, 3, 8, 8)
+    made, report = relucate.rebuild(
+        model, "norm-act-linear", example=(2, 3, 8, 8), init=lambda module: None
+    )
+    assert [site.new for site in report.sites] == ["norm-act-linear"]
+    assert made(x).shape == model(x).shape
+    assert [m.num_parameters for m in made.modules() if isinstance(m, nn.PReLU)] == [3]
 
 
 class Weighted(nn.Module):

@@ -55,7 +55,12 @@ class Node:
 
     @property
     def centers_channels(self) -> bool:
-        """Whether it is a norm that subtracts a mean per channel: a bias before it is lost."""
+        """Whether it is a norm that subtracts a mean per channel: a bias before it is lost.
+
+        A frozen one subtracts the same mean whatever the bias is.
+        """
+        if self.attrs.get("frozen"):
+            return False
         if self.operation.centers == "group":
             return self.attrs["groups"] == self.shape[self.counted([self.attrs["axis"]])[0]]
         return self.operation.centers == "channel"

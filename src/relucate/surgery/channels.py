@@ -9,7 +9,7 @@ layer behind them needs more than a bias (`border`). Not here: carrying a plan o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,7 +112,7 @@ def behind(draft: Draft, name: str, channels: Channels) -> list[Absorption]:
         # A planner's own: s (a x + m) + t = a (s x) + (s m + t), for any shapes of a and m.
         inner = behind(draft, node.inputs[0], channels.unshifted())
         return [*inner, Absorption(name, True, channels)]
-    if len(node.inputs) != 1 or node.op == "slice":
+    if len(node.inputs) != 1:
         raise Blocked(_why(node))
     return behind(draft, node.inputs[0], _through(draft, node, channels, back=True))
 
@@ -164,10 +164,6 @@ def _ahead_one(draft: Draft, node: Node, name: str, channels: Channels) -> list[
             return []  # its output does not depend on its input
         shift = scale * channels.shift + offset * (1 - channels.scale)
         return ahead(draft, node.name, replace(channels, shift=shift))
-    if node.op == "slice" and _is_along(node, channels.axis):
-        cut = slice(node.attrs.get("start"), node.attrs.get("stop"), node.attrs.get("step"))
-        part = Channels(channels.scale[cut], channels.shift[cut], channels.axis)
-        return ahead(draft, node.name, part)
     return ahead(draft, node.name, _through(draft, node, channels, back=False))
 
 
@@ -210,9 +206,20 @@ def _through(draft: Draft, node: Node, channels: Channels, back: bool) -> Channe
     if node.op == "zero_pad":
         return _padded(node, channels, back)
     if node.op == "slice" and _is_along(node, channels.axis):
-        raise Blocked(f"'{node.layer}' takes some of the channels")
+        return _cut(draft, node, channels, back)
     _check_commutes(node, channels)
     return _pooled(draft, node, channels, back) if node.operation.kind == "pool" else channels
+
+
+def _cut(draft: Draft, node: Node, channels: Channels, back: bool) -> Channels:
+    """Return scale and shift on the other side of a slice along the channels.
+
+    One that keeps them all leaves them as they are or turns them round, as its inverse does.
+    """
+    kept = slice(node.attrs.get("start"), node.attrs.get("stop"), node.attrs.get("step"))
+    if back and draft.nodes[node.inputs[0]].shape[channels.axis] != node.shape[channels.axis]:
+        raise Blocked(f"'{node.layer}' takes some of the channels")
+    return replace(channels, scale=channels.scale[kept], shift=channels.shift[kept])
 
 
 def _check_commutes(node: Node, channels: Channels) -> None:
@@ -329,11 +336,22 @@ def _is_along(node: Node, axis: int) -> bool:
 def check_linear(draft: Draft, node: Node, channels: Channels) -> None:
     """Raise Blocked if a layer's kernel is computed, or its channels aren't the norm's."""
     layer = node.layer_name
-    for attr in ("reparametrized", "quantized", "lora"):
-        if node.attrs.get(attr):
-            raise Blocked(f"the kernel of '{layer}' is no plain variable ({attr})")
+    if why := _computed(node.attrs):
+        raise Blocked(f"the kernel of '{layer}' is no plain variable: {why}")
     if node.channel_axis != channels.axis:
         raise Blocked(f"the norm's axis {channels.axis} isn't the channel axis of '{layer}'")
+
+
+def _computed(attrs: Mapping[str, Any]) -> str:
+    """Return why a kernel is no plain variable, and what to do about it; "" if it is one."""
+    if attrs.get("quantized"):
+        return "it is quantized"
+    if attrs.get("lora"):
+        return "it has LoRA's weights; merge them first"
+    kind = attrs.get("reparametrized", "")
+    if kind == "computed":
+        return "the model computes it"
+    return kind and f"{kind} computes it; take that off first"
 
 
 def _has_border(draft: Draft, node: Node, channels: Channels) -> bool:

@@ -94,6 +94,7 @@ def rebuild_graph(
             _move_act(draft, paths, site, wanted)
         for call, site in moving:
             _put_back(draft, paths, site, call, wanted)
+    _fit_slopes(draft)
     changed = _set_biases(draft, touched) if bias == "rule" else {}
     for call, sites in settled.items():
         names = [changed[name] for site in sites for name in site.linears if name in changed]
@@ -265,6 +266,20 @@ def _put_back(draft: Draft, paths: Paths, site: Site, call: str, wanted: Order) 
         ones = role in {"gamma", "moving_variance"}
         arrays[role] = np.ones(shape) if ones else np.zeros(shape)
     draft.restore(settled(draft, node, spot.source), spot.source, spot.readers, arrays)
+
+
+def _fit_slopes(draft: Draft) -> None:
+    """Give an activation that came to other channels slopes for them: the mean of those it had."""
+    for node in list(draft.nodes.values()):
+        alpha = draft.array(node, "alpha")
+        if alpha is None:
+            continue
+        axis = node.attrs.get("axis")
+        sizes = node.shape[-alpha.ndim :] if axis is None else (node.shape[axis],)
+        pairs = zip(alpha.shape, sizes, strict=True)
+        fitting = tuple(1 if own == 1 else size or own for own, size in pairs)
+        if fitting != alpha.shape:
+            draft.set_array(node.name, "alpha", np.full(fitting, alpha.mean()))
 
 
 # The bias rule, on the network as it is now.

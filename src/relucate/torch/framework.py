@@ -15,12 +15,11 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import fx, nn
+from torch import nn
 
 from ..errors import InputError, Refused
 from ..graph import Graph, Node
 from ..graph.evaluate import evaluate
-from ..phrases import some
 from ..train.framework import Framework, Init, Lowerable, ReadModel
 from ..train.looking import Look
 from ..train.recipe import Recipe
@@ -35,17 +34,15 @@ from .lowering.check import lower_checked
 from .modules import is_norm
 from .precision import float32
 from .reading.detached import unwrap
-from .reading.reader import read, read_with_modules, same_calls_in_training, unread
+from .reading.reader import read, read_with_modules
 from .running import (
     check_it_runs,
     computed_in,
     device_of,
     export,
     in_double,
-    not_given,
     other_batches,
     other_sizes,
-    output_class,
     output_names,
     outputs,
     takes_tokens,
@@ -53,9 +50,8 @@ from .running import (
 )
 from .side_by_side import side_by_side
 from .watching import WatchedLowered, gradients, watch
-from .writing.arguments import constants
-from .writing.copying import backward_hooks
 from .writing.functions import WithModules, with_modules
+from .writing.notes import notes
 from .writing.proving import Proof
 from .writing.sliding import unturned
 from .writing.turned import stuck
@@ -178,48 +174,7 @@ class _ReadModel:
         return proof.graph if proof else read(model, self._example, leaves=self._leaves)
 
     def notes(self, model: Any) -> tuple[str, ...]:
-        found = []
-        own_class = isinstance(model, type(self._model))
-        if not own_class and not same_calls_in_training(self._model, self._example, self._leaves):
-            found.append(
-                "the forward does something else in training mode (behind self.training); the new "
-                "module always does what eval mode does."
-            )
-        if isinstance(model, fx.GraphModule) and not own_class:
-            old, new = (output_class(one, self._example) for one in (self._model, model))
-            if old is not new:
-                found.append(
-                    f"the new module returns a {new.__name__}, not a {old.__name__} as the source."
-                )
-        found += _with_modules_notes(model, self._traced.get(model, ()))
-        if paths := unread(self._reading, self._model):
-            named = ", ".join(f"'{path}'" for path in paths)
-            found.append(
-                f"{named} {'isn' if len(paths) == 1 else 'aren'}'t called for inputs like the "
-                "example: of each condition, one branch was read, and only that one is sure to "
-                "compute the same."
-            )
-        if own_class and (names := not_given(self._model, self._example)):
-            named = some([f"'{name}'" for name in names], 4)
-            found.append(
-                f"the example doesn't give {named}: only calls without were read, and only these "
-                "are sure to compute what is promised."
-            )
-        if own_class and (given := constants(unwrap(self._model), self._example)):
-            named = some([f"{name}={value!r}" for name, value in given.items()], 4)
-            found.append(
-                f"the example gives {named}: only calls with that were read, and only these are "
-                "sure to compute what is promised."
-            )
-        if places := self._reading.values_read:
-            found.append(
-                "what the forward does depends on values of tensors, which it reads at "
-                f"{some(places, 2)}. What may depend on them was left as it is."
-            )
-        if paths := backward_hooks(self._model):
-            named = ", ".join(f"'{path}'" for path in paths)
-            found.append(f"the new module has no backward hooks; the source has, at {named}.")
-        return tuple(found)
+        return tuple(notes(self._model, model, self._reading, self._traced.get(model, ())))
 
     def renamed(self, model: Any) -> Mapping[str, str]:
         proof = self._written.get(model)
@@ -227,19 +182,6 @@ class _ReadModel:
 
     def lowerable(self) -> Lowerable:
         raise Refused("a torch.nn.Module is trained as it is, not lowered.")
-
-
-def _with_modules_notes(model: nn.Module, paths: Sequence[str]) -> Iterator[str]:
-    """Yield what became of the submodules whose activations had to become modules."""
-    traced = {p for p in paths if isinstance(model.get_submodule(p), fx.GraphModule)}
-    called = "called an activation as a function, one several times, or had its norm inside"
-    for those, what in (
-        (traced, "a torch.fx.GraphModule of the same calls now, in which"),
-        (set(paths) - traced, "of a subclass of its class now, in whose code"),
-    ):
-        if those:
-            named = ", ".join(f"'{path}'" if path else "the model" for path in sorted(those))
-            yield f"{named} {called}: it is {what} each is a module of its own."
 
 
 def _ranked(value: np.ndarray, node: Node) -> np.ndarray:

@@ -21,7 +21,7 @@ from .reading.detached import unwrap
 from .reading.exported import silent
 from .reading.nested import plain
 from .reading.reader import example_of, is_shape
-from .state import unchanged
+from .state import untouched
 
 _ATEN = torch.ops.aten
 _PRODUCTS = {_ATEN.convolution, _ATEN.addmm, _ATEN.mm, _ATEN.bmm, _ATEN.baddbmm}
@@ -268,7 +268,7 @@ def _examples(model: nn.Module, example: Any) -> list[Tensor]:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Run a module in eval mode, without gradients; it stays as it is."""
-    with unchanged(model), torch.no_grad():
+    with untouched(model), torch.no_grad():
         for module in model.modules():
             module.training = False  # not eval(), which modules of torch.export don't have
         yield

@@ -6,12 +6,14 @@ even in eval mode. Called by `running` and `reader` around all code that runs a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._python_dispatch import _disable_current_modes
 
 _CONTAINERS = (dict, list, set)
 
@@ -22,18 +24,73 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
     Of objects in its attributes, only lists, dicts and sets are restored.
     """
-    kept = [_Kept(module) for module in model.modules()]
-    tensors = {id(x): x for one in kept for x in one.tensors()}
-    values = {key: x.detach().clone() for key, x in tensors.items()}
+    with _restoring(model):
+        yield
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Do as `unchanged`, also for modules that the model calls and doesn't hold as submodules.
+
+    They are in a plain list, a dict or a closure, so that the model's mode doesn't reach them.
+    """
+    with _restoring(model) as before:
+        hook = register_module_forward_pre_hook(before.add_other)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+@contextmanager
+def _restoring(model: nn.Module) -> Iterator[_Before]:
+    before = _Before()
+    for module in model.modules():
+        before.add(module)
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
         with torch.random.fork_rng(devices=devices):
-            yield
+            yield before
     finally:
-        for one in kept:
+        before.put_back()
+
+
+class _Before:
+    """Modules and their tensors as they were."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, nn.Module] = {}  # the modules too, so that no id comes twice
+        self._kept: list[_Kept] = []
+        self._values: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def add(self, module: nn.Module) -> None:
+        """Keep a module of the model."""
+        one = _Kept(module)
+        self._seen[id(module)] = module
+        self._keep(one, one.tensors())
+
+    def add_other(self, module: nn.Module, given: Any = None) -> None:
+        """Keep a module, before it is called, if it has tensors that no module of the model has."""
+        if id(module) in self._seen:
+            return
+        self._seen[id(module)] = module
+        one = _Kept(module)
+        own = [x for x in one.tensors() if type(x) in (Tensor, nn.Parameter)]  # and no stand-ins
+        if any(id(x) not in self._values for x in own):
+            with torch._C.DisableTorchFunction(), _disable_current_modes():
+                self._keep(one, own)
+
+    def _keep(self, one: _Kept, tensors: Iterable[Tensor]) -> None:
+        self._kept.append(one)
+        new = {id(x): x for x in tensors if id(x) not in self._values}
+        self._values |= {key: (x, x.detach().clone()) for key, x in new.items()}
+
+    def put_back(self) -> None:
+        """Restore them."""
+        for one in self._kept:
             one.put_back()
-        for key, tensor in tensors.items():
-            _restore(tensor, values[key])
+        for tensor, value in self._values.values():
+            _restore(tensor, value)
 
 
 def _restore(tensor: Tensor, value: Tensor) -> None:

@@ -24,7 +24,7 @@ from .lowering.lower import Lowered
 from .reading.detached import View, materialized, unwrap
 from .reading.reader import Reading, example_of
 from .running import as_array, evaluating, given_as_example
-from .state import unchanged
+from .state import untouched
 
 Each = Callable[[str, np.ndarray], None]
 Turn = Callable[[Tensor], Tensor]  # to the layout of the graph
@@ -40,7 +40,7 @@ def watch(
 ) -> None:
     """Give `each` the outputs of the nodes `names`, batch by batch, as they are computed."""
     model, wanted = unwrap(model), frozenset(names)
-    with unchanged(model), torch.no_grad():
+    with untouched(model), torch.no_grad():
         if reading.way != "fx":
             _hooked(model, reading, wanted, batches, each)
             return
@@ -76,7 +76,7 @@ def gradients(
     model = unwrap(model)
     if reading.way != "fx":
         raise Refused("gradients need a forward that torch.fx can trace, and this one can't be.")
-    with unchanged(model), torch.enable_grad():
+    with untouched(model), torch.enable_grad():
         runner = _runner(model, reading, frozenset(names), _back(each))
         losses = Losses(target, channels_first=True)
         for batch in batches:

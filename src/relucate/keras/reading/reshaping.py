@@ -115,6 +115,14 @@ def _part(axis: int, start: Any, stop: Any, step: Any = None) -> Step:
     return Step("slice", {"axis": axis, "start": start, "stop": stop, "step": step})
 
 
+def _flip(call: Call) -> list[Step]:
+    shape, axis = call.bound["x"].shape, call.operation.axis
+    given = range(len(shape)) if axis is None else [axis] if isinstance(axis, int) else axis
+    axes = sorted({_axis(one, len(shape)) for one in given})
+    steps = [_placed(_part(one, None, None, -1), f"axis{one}", tuple(shape)) for one in axes]
+    return [*steps[:-1], Step("slice", steps[-1].attrs)]
+
+
 def _split(call: Call) -> Branches:
     shape = call.bound["x"].shape
     axis = _axis(call.operation.axis, len(shape))
@@ -241,6 +249,7 @@ RESHAPING: Mapping[str, Callable[[Call], list[Step] | Branches]] = {
     "ArraySplit": _split,
     "Unstack": _unstack,
     "GetItem": _get_item,
+    "Flip": _flip,
     "Pad": _pad,
     "Sum": _reduction("sum"),
     "Mean": _reduction("mean"),

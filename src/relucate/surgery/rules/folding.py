@@ -116,17 +116,19 @@ def _folds_back(facts: Facts, norm: Node) -> bool:
         node = graph.nodes[name]
         if node.kind == "linear":
             return not facts.shared(node)
-        if not _commutes(graph, node):
+        if not _commutes(graph, node, *norm.counted([norm.attrs["axis"]])):
             return False
         name = node.inputs[0]
     return False
 
 
-def _commutes(graph: Graph, node: Node) -> bool:
-    """Return whether any scale and shift of channels pass a node at inference."""
+def _commutes(graph: Graph, node: Node, axis: int) -> bool:
+    """Return whether any scale and shift of the channels along `axis` pass a node at inference."""
     what, shift = node.operation, node.operation.shift_of(node.attrs)
-    if node.op == "slice" or what.kind == "merge" or (what.moves_axes and what.kind != "pool"):
+    if what.kind == "merge" or (what.moves_axes and what.kind != "pool"):
         return False
+    if node.op == "slice" and graph.nodes[node.inputs[0]].shape[axis] != node.shape[axis]:
+        return False  # it takes some of the channels
     averages = node.op == "avg_pool" and not pads(graph, node)
     commutes = what.scale_of(node.attrs) == "any" and (shift == "commutes" or averages)
     return commutes or node.op == "rescale"

@@ -43,7 +43,9 @@ def export(
         raise Stopped(f"{type(error).__name__}: {error}") from error
     finally:
         torch.set_rng_state(state)
-    return _Builder(view, watch.is_whole, found).program
+    program = _Builder(view, watch.is_whole, found).program
+    watch.note_strangers(program)
+    return program
 
 
 class _Watch:
@@ -52,6 +54,12 @@ class _Watch:
     def __init__(self, view: View, is_leaf: Callable[[str, nn.Module], bool]) -> None:
         self._view, self._is_leaf = view, is_leaf
         self._steady = Steady(view, is_leaf)
+        self._strangers: dict[int, nn.Module] = {}
+
+    def note_strangers(self, program: Program) -> None:
+        """Note in the program which modules were called that the view doesn't hold."""
+        for module in self._strangers.values():
+            program.note_stranger(module)
 
     def is_whole(self, path: str, module: nn.Module) -> bool:
         """Return whether a module stays whole."""
@@ -69,6 +77,8 @@ class _Watch:
             return plain(forward(*args, **kwargs))
 
         def look(module: nn.Module, args: Any) -> None:
+            if id(vars(module)) not in paths:
+                self._strangers[id(module)] = module
             self._steady.whole(paths.get(id(vars(module)), ""), module)
 
         vars(root)["forward"] = wraps(forward)(begin)
@@ -168,6 +178,8 @@ class _Builder:
         return [item for item in items if isinstance(item, fx.Node) and item.name in kept]
 
     def _add_function(self, node: fx.Node) -> None:
+        if str(node.target).startswith("wrap_with_"):  # autocast, no_grad: a graph of its own
+            raise Stopped(f"a part of it is one call ({node.target})")
         stack = self._stacks[node]
         key, path = stack[-1] if stack else ("", "")
         call = self._counts[path][key] if stack else 0

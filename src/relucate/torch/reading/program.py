@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import Tensor, dtype, fx
+from torch import Tensor, dtype, fx, nn
+
+from ...phrases import some
 
 # Stands for what the code of a forward that reads values may do: to a tensor, or to make one.
 GUARD, MADE = "by_values", "made_by_values"
@@ -108,3 +110,18 @@ class Program:
     results: Any = None  # nested, with fx.Nodes
     changed: list[str] = field(default_factory=list)  # buffers that every call sets
     values_read: list[str] = field(default_factory=list)  # where values decide what is called
+    strangers: list[str] = field(default_factory=list)  # classes of what `note_stranger` noted
+
+    def note_stranger(self, module: nn.Module) -> None:
+        """Note a module that is called and that the model doesn't hold, if it has tensors."""
+        if any(True for _ in (*module.parameters(False), *module.buffers(False))):
+            self.strangers.append(type(module).__name__)
+
+    @property
+    def unheld(self) -> str:
+        """Those modules in words, and what to do about them; "" if there are none."""
+        kinds = some(dict.fromkeys(self.strangers))
+        return kinds and (
+            f"modules that it doesn't hold as submodules ({kinds}; from a list, a dict or a "
+            "closure, or made in the forward: put them into nn.ModuleList or nn.ModuleDict)"
+        )

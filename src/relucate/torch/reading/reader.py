@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ...errors import InputError, Refused
@@ -27,12 +27,12 @@ from ...graph import Graph
 from ...graph.inference import Mismatch
 from ...phrases import some
 from ..lowering.lower import Binding
-from ..state import unchanged
+from ..state import untouched
 from .calls import FUNCTIONS
 from .detached import View, failing_call, materialized, unwrap
 from .exported import export
 from .modules import find, is_known_whole
-from .program import Call, Program, Stopped
+from .program import Program, Stopped
 from .recorded import record
 from .symbolic import trace
 from .translator import Translator
@@ -63,6 +63,7 @@ class Reading:
         called: the paths of the modules that were called as a whole, those of constants among them.
         values_read: the lines of the forward that read values of tensors.
         changes: the tensors of the model that every call changes.
+        unheld: modules that the forward calls and the model doesn't hold, in words, or "".
         casts: the nodes whose values the forward casts to another type.
     """
 
@@ -80,13 +81,15 @@ class Reading:
     called: frozenset[str] = frozenset()
     values_read: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
+    unheld: str = ""
     casts: frozenset[str] = frozenset()
 
     @property
     def not_retraced(self) -> str:
         """Why the calls that were traced can't be made again in another module; "" if they can."""
         if self.way != "fx":
-            return "torch.fx can't trace the forward of this model"
+            which = f", which calls {self.unheld}" if self.unheld else ""
+            return f"torch.fx can't trace the forward of this model{which}"
         named = some([f"'{name}'" for name in self.changes])
         return f"every call of this model changes {named}, in eval mode too" if named else ""
 
@@ -124,7 +127,7 @@ def read_with_modules(model: nn.Module, example: Any, *, leaves: Sequence[str] =
     (True, Binding(parameter='0.weight', layout='dense'))
     """
     model = unwrap(model)
-    with unchanged(model):
+    with untouched(model):
         return _read(model, example, leaves)
 
 
@@ -133,7 +136,7 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
     whole = materialized(model, args, kwargs)
     view = View(whole)
     _check_leaves(view, leaves)
-    is_leaf = _leaf_test(view, frozenset(leaves))
+    is_leaf = leaf_test(view, frozenset(leaves))
     attempts = _Attempts(view, is_leaf, args, kwargs)
     program, translator, outputs = attempts.run()
     graph = _graph(view, translator, program, [d.name for d in outputs], attempts.inputs)
@@ -164,40 +167,9 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
         frozenset(translator.called),
         tuple(dict.fromkeys(program.values_read)),
         tuple(translator.changes),
+        program.unheld,
         frozenset(translator.casts),
     )
-
-
-def same_calls_in_training(model: nn.Module, example: Any, leaves: Sequence[str] = ()) -> bool:
-    """Return whether the forward makes the same calls in training mode as in eval mode.
-
-    It doesn't where code depends on `if self.training` (auxiliary heads, stochastic depth).
-    """
-    model = unwrap(model)
-    with unchanged(model):
-        return _same_calls(model, example, leaves)
-
-
-def _same_calls(model: nn.Module, example: Any, leaves: Sequence[str]) -> bool:
-    args, kwargs = example_of(model, example)
-    found = []
-    for training in (False, True):
-        view = View(materialized(model, args, kwargs))
-        for module in view.modules.values():
-            module.training = training
-        try:
-            program = trace(view, _leaf_test(view, frozenset(leaves)), (args, kwargs))
-        except Stopped:
-            return False
-        calls = [call for call in program.calls if not _counts_batches(call)]
-        found.append([(call.target, call.module, call.owner) for call in calls])
-    return found[0] == found[1]
-
-
-def _counts_batches(call: Call) -> bool:
-    """Return whether a call is what a batch norm's own forward does in training mode besides."""
-    counted = call.args[0] if call.args else None
-    return isinstance(counted, fx.Node) and str(counted.target).endswith("num_batches_tracked")
 
 
 def unread(reading: Reading, model: nn.Module) -> tuple[str, ...]:
@@ -292,7 +264,8 @@ def _check_leaves(view: View, leaves: Sequence[str]) -> None:
             raise InputError(f"no module of the model has the path or class name '{leaf}'.")
 
 
-def _leaf_test(view: View, leaves: frozenset[str]) -> Callable[[str, nn.Module], bool]:
+def leaf_test(view: View, leaves: frozenset[str]) -> Callable[[str, nn.Module], bool]:
+    """Return which modules of a view become one call each."""
     paths = {view.path_of(leaf) for leaf in leaves}
     # Now, because it may call modules, which is no call of the model that is traced later.
     whole = {path: is_known_whole(module) for path, module in view.modules.items()}

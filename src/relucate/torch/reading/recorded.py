@@ -129,6 +129,8 @@ class _Recorder(TorchFunctionMode):
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             path = self._view.paths.get(id(module))
+            if path is None and not self._whole:
+                self.program.note_stranger(module)
             if self._whole or path is None or module is self._view.root:
                 return original(module, *args, **kwargs)
             run = self._call_whole if self._steady.whole(path, module) else self._call_inside

@@ -8,7 +8,8 @@ condition. Called by `reader`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from functools import partial
 from typing import Any
@@ -85,6 +86,7 @@ class _Tracer(fx.Tracer):
         self._counts: dict[str, int] = {}
         self._tensors: dict[str, fx.Proxy] = {}
         self._values: dict[fx.Node, Any] = {}
+        self._autocasts = autocasts()
 
     def _prepare(self, path: str, module: nn.Module, known: bool) -> None:
         """Let a known module stay whole if its `forward` is called, and no norm ask for a rank."""
@@ -107,8 +109,11 @@ class _Tracer(fx.Tracer):
         return _Proxy(node, self)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if autocasts() - self._autocasts:
+            raise NameError("a part of it runs under torch.autocast")
         node = super().create_node(*args, **kwargs)
         node.meta["owner"] = self._owners[-1]
+        node.meta["no_grad"] = node.op.startswith("call") and not torch.is_grad_enabled()
         return node
 
     def create_proxy(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> Any:
@@ -152,6 +157,32 @@ class _Tracer(fx.Tracer):
         if not isinstance(value, (tuple, list)):
             raise TraceError(f"the number of its parts decides ({proxy.node.name})")
         return len(value)
+
+    def detach(self, graph: fx.Graph) -> None:
+        """Let what was computed under `torch.no_grad` be read outside of it as `x.detach()`.
+
+        A call that is traced keeps no such context.
+        Raises: TraceError: it isn't one tensor.
+        """
+        for node in list(graph.nodes):
+            if node.op != "output" and node not in self._values:
+                self._values[node] = self._value(node)
+            readers = [user for user in node.users if not user.meta.get("no_grad")]
+            if node.meta.get("no_grad") and readers:
+                self._detach(graph, node, readers)
+
+    def _detach(self, graph: fx.Graph, node: fx.Node, readers: Sequence[fx.Node]) -> None:
+        value = self._values[node]
+        if isinstance(value, (tuple, list)) and any(map(_is_tensor, pytree.tree_leaves(value))):
+            raise TraceError(f"several values leave a part without gradients ({node.name})")
+        if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
+            return
+        with graph.inserting_after(node):
+            made = graph.call_method("detach", (node,))
+        self._values[made] = value
+        made.meta["owner"] = node.meta["owner"]
+        for reader in readers:
+            reader.replace_input_with(node, made)
 
     def _value(self, node: fx.Node) -> Any:
         """Return what a traced call gives for the example: tensors without values."""
@@ -204,6 +235,11 @@ class _Tracer(fx.Tracer):
         if isinstance(a, nn.Parameter):
             raise NameError("a parameter is made inside forward")
         return super().create_arg(a)
+
+
+def autocasts() -> set[str]:
+    """Return the kinds of devices for which autocast is on."""
+    return {kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)}
 
 
 def _is_tensor(leaf: Any) -> bool:
@@ -272,8 +308,11 @@ def _traced(
         vars(view.modules[path])[name] = value
     tracer = _Tracer(view, is_leaf, example)
     try:
-        with torch.no_grad():
+        with torch.enable_grad(), own_gradients():
             graph = tracer.trace(view.root)
+        if any(node.meta.get("no_grad") for node in graph.nodes):
+            with torch.no_grad():
+                tracer.detach(graph)
         plain = before.plain_changes(given)
     except Exception as error:
         raise Stopped(f"{type(error).__name__}: {error}") from error
@@ -289,6 +328,24 @@ def _traced(
     program = _program(view, graph, made)
     program.changed = changed
     return program, plain
+
+
+@contextmanager
+def own_gradients() -> Iterator[None]:
+    """Stop where a function with its own backward pass would be traced into, which loses it."""
+    plain: Any = vars(torch.autograd.Function)["apply"]
+
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(x, fx.Proxy) for x in pytree.tree_leaves((args, kwargs))):
+            raise NameError(f"{cls.__name__} has a backward pass of its own")
+        return plain.__func__(cls, *args, **kwargs)
+
+    made: Any = classmethod(apply)
+    torch.autograd.Function.apply = made
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = plain
 
 
 class _Snapshot:

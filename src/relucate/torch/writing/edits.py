@@ -23,18 +23,9 @@ from ..reading.targets import canonical
 from .arguments import add_arguments
 from .copying import copied
 from .exchanging import Exchange
-from .keeping import keep
-from .making import is_over_tokens, make_module, tie
-from .tensors import (
-    NAMES,
-    changed_shape,
-    find,
-    layout_of,
-    refit,
-    refit_slopes,
-    set_values,
-    tensor_like,
-)
+from .keeping import keep, traced_module
+from .making import RANDOM, is_over_tokens, make_module, random_module, tie
+from .tensors import NAMES, changed_shape, find, layout_of, refit, set_values, tensor_like
 from .turned import turned, turning
 from .units import WEIGHTED
 
@@ -91,8 +82,6 @@ class Edits:
             path = self._path(node)
             if changed_shape(self.old, self.new, node.name):
                 self._refit(path, node)
-            elif node.op == "prelu":
-                refit_slopes(self.twin.get_submodule(path), node, self.new)
             self._not_in_place(node)
         taken = {layer: self._to_move(layer) for layer in found.moved.values()}
         for layer in found.gone:
@@ -190,7 +179,7 @@ class Edits:
             return self._copy(arg)
 
         self._building.output(fx.map_arg(output.args[0], final))
-        made = fx.GraphModule(self.twin, self._building, type(self.twin).__name__)
+        made = traced_module(self.twin, self._building)
         made.graph.eliminate_dead_code()
         made.recompile()
         made.delete_all_unused_submodules()
@@ -221,8 +210,8 @@ class Edits:
         if node.op == "batch_norm" and "moving_mean" in node.arrays:
             # The call holds on to the mode that was traced; it may set training mode.
             return node.attrs.get("forced") is not True
-        if node.op == "dropout" and call.op == "call_function":
-            return True
+        if node.op in RANDOM and call.op == "call_function":  # that holds on to the mode, too
+            return not node.attrs.get("forced")
         return bool(node.arrays) and changed_shape(self.old, self.new, node.name)
 
     def _copy(self, old: fx.Node) -> fx.Node:
@@ -299,8 +288,6 @@ class Edits:
                     self._refit(path, node)
                 if node.kind == "norm":
                     self.paths[name] = path
-                if node.op == "prelu":
-                    refit_slopes(self.twin.get_submodule(path), node, self.new)
 
     def _calm(self, node: fx.Node, made: Sequence[str]) -> None:
         """Let a call that changes its input in place stop that if others read the input."""
@@ -414,8 +401,8 @@ class Edits:
         if node.op == "zero_pad":
             flat = [n for pair in reversed(node.attrs["padding"]) for n in pair]
             return self._call(F.pad, inputs[0], flat)
-        if node.op == "dropout":
-            return self._module(node, nn.Dropout(node.attrs["rate"]), inputs[0])
+        if (drawing := random_module(node)) is not None:
+            return self._module(node, drawing, inputs[0])
         module = make_module(node, self.new, self.like)
         tie(module, node, self._known)
         held = {(node.arrays[role], layout_of(node, role)): role for role in node.arrays}

@@ -61,6 +61,21 @@ def across_casts(graph: Graph, reading: Reading) -> dict[str, str]:
     return found
 
 
+def inside_calls(graph: Graph, reading: Reading) -> dict[str, str]:
+    """Return the norms that are gone from calls of a retraced model which do more, and why not."""
+    calls: dict[str, list[str]] = {}
+    for name in reading.graph.nodes:
+        calls.setdefault(reading.origins[name], []).append(name)
+    found = {}
+    for names in calls.values():
+        gone = [name for name in names if name not in graph.nodes]
+        if gone and len(gone) < len(names):
+            why = "is a part of a call that can't be taken apart"
+            norms = [name for name in gone if reading.graph.nodes[name].kind == "norm"]
+            found |= {name: f"'{reading.graph.nodes[name].layer}' {why}" for name in norms}
+    return found
+
+
 def _why(
     node: Node, graph: Graph, whole: nn.Module, reading: Reading, traced: Mapping[str, fx.Node]
 ) -> str:

@@ -18,17 +18,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.proxy import TraceError
 
 from ...errors import RelucateError
 from ...graph import Graph, Node
 from ..modules import FixedArgument
 from ..reading.calls.elementwise import AS_MODULES
 from ..reading.reader import Reading, example_of, read_with_modules
+from ..reading.symbolic import autocasts, own_gradients
 from ..reading.targets import canonical
-from ..state import unchanged
+from ..state import untouched
 from .copying import copied
 from .fused import is_fused, taken_apart
-from .keeping import keep
+from .keeping import keep, traced_module
 from .sources import calls_as_modules
 
 
@@ -107,7 +109,7 @@ def _arguments(
     ]
     args, kwargs = example_of(twin, reading.example)
     try:
-        with unchanged(twin), torch.no_grad():
+        with untouched(twin), torch.no_grad():
             for module in twin.modules():
                 module.training = False
             twin(*args, **kwargs)
@@ -128,7 +130,15 @@ def _are_alike(calls: list[dict[str, Any]]) -> bool:
 
 
 class _Tracer(fx.Tracer):
-    """Records calls of all children as they are."""
+    """Records calls of all children as they are.
+
+    Raises: TraceError: one is made without gradients or under autocast, which is no call.
+    """
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if autocasts() or not torch.is_grad_enabled():
+            raise TraceError("a part runs without gradients or under autocast")
+        return super().create_node(*args, **kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
@@ -157,7 +167,7 @@ def _trace_in(twin: nn.Module, path: str, arguments: Mapping[str, Any]) -> bool:
     for node in list(graph.nodes):
         _as_module(source, graph, node)
     _apart(source, graph)
-    made = fx.GraphModule(source, graph, type(source).__name__)
+    made = traced_module(source, graph)
     for name, child in source._modules.items():
         made._modules.setdefault(name, child)  # what its forward doesn't call
     for name, buffer in source._buffers.items():
@@ -180,7 +190,7 @@ def _graph(module: nn.Module, fixed: dict[str, Any]) -> fx.Graph | None:
     """Return the graph of a forward that makes the same calls in training mode, or None."""
     graphs = []
     for training in (True, False):
-        with unchanged(module):
+        with untouched(module), torch.enable_grad(), own_gradients():
             module.training = training
             try:
                 graphs.append(_Tracer().trace(module, concrete_args=fixed))

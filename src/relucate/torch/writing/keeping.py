@@ -5,11 +5,66 @@ Called by `writer`.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.utils import _pytree as pytree
+
+from ...errors import Refused, briefly
+
+_FROZEN = "in_eval_mode"  # in `meta`, which a copy of a GraphModule keeps
+
+
+class PartlyFrozen(fx.GraphModule):
+    """A traced module some of whose submodules stay in eval mode in training.
+
+    So it is with a model that freezes its norms in a `train` of its own.
+    """
+
+    def train(self, mode: bool = True) -> PartlyFrozen:
+        super().train(mode)
+        held = dict(self.named_modules())
+        for path in self.meta.get(_FROZEN, ()):
+            if path in held:
+                held[path].eval()
+        return self
+
+    def __reduce__(self) -> Any:
+        return _restored, (super().__reduce__(), self.meta[_FROZEN])
+
+
+def _restored(plain: Any, frozen: tuple[str, ...]) -> PartlyFrozen:
+    make, given = plain
+    held = make(*given)
+    made = PartlyFrozen(held, held.graph, type(held).__name__)
+    made.meta[_FROZEN] = frozen
+    return made
+
+
+def traced_module(twin: nn.Module, graph: fx.Graph) -> fx.GraphModule:
+    """Return a module of the traced calls, which keeps in eval mode what the model's own does.
+
+    Raises: Refused: the model's own `train` fails.
+    """
+    frozen = _in_eval_mode(twin)
+    made = (PartlyFrozen if frozen else fx.GraphModule)(twin, graph, type(twin).__name__)
+    if frozen:
+        made.meta[_FROZEN] = frozen
+    return made
+
+
+def _in_eval_mode(twin: nn.Module) -> tuple[str, ...]:
+    """Return the submodules that a model's own `train` leaves in eval mode."""
+    if type(twin).train is nn.Module.train:
+        return ()
+    other = copy.deepcopy(twin)
+    try:
+        other.train(True)
+    except Exception as error:
+        raise Refused(f"the model's own train() fails ({briefly(error)}).") from error
+    return tuple(path for path, module in other.named_modules() if path and not module.training)
 
 
 def keep(made: nn.Module, twin: nn.Module) -> None:

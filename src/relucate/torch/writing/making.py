@@ -19,7 +19,7 @@ from .tensors import NAMES, layout_of, refit
 
 
 def make_module(node: Node, graph: Graph, like: Tensor | None) -> nn.Module:
-    """Return a module of PyTorch's own for a node: a batch norm or a linear layer.
+    """Return a module of PyTorch's own for a node: a batch norm, a linear layer, a PReLU.
 
     Raises: Refused: there is none for it, or its kernel is computed from other weights.
     """
@@ -98,6 +98,10 @@ def _conv_transpose(node: Node, graph: Graph, options: Mapping[str, Any]) -> nn.
     )
 
 
+def _prelu(node: Node, graph: Graph, options: Mapping[str, Any]) -> nn.Module:
+    return nn.PReLU(graph.tensors[node.arrays["alpha"]].size)
+
+
 def _padding(node: Node) -> Any:
     padding = node.attrs["padding"]
     if isinstance(padding, str):
@@ -111,12 +115,27 @@ def _padding(node: Node) -> Any:
     return tuple(before for before, _ in padding)
 
 
+def random_module(node: Node) -> nn.Module | None:
+    """Return a module for a function that draws random numbers in training, None for others."""
+    if node.op == "rrelu":
+        return nn.RReLU(node.attrs["lower"], node.attrs["upper"])
+    if node.op not in RANDOM:
+        return None
+    channels = node.attrs.get("spatial") is not None
+    if node.op == "alpha_dropout":
+        return (nn.FeatureAlphaDropout if channels else nn.AlphaDropout)(node.attrs["rate"])
+    kinds: Any = {3: nn.Dropout1d, 4: nn.Dropout2d, 5: nn.Dropout3d} if channels else {}
+    return kinds.get(len(node.shape), nn.Dropout)(node.attrs["rate"])
+
+
+RANDOM = frozenset({"dropout", "alpha_dropout", "rrelu"})
 _MAKERS: dict[str, Callable[[Node, Graph, Mapping[str, Any]], nn.Module]] = {
     "batch_norm": _batch_norm,
     "dense": _dense,
     "conv": _conv,
     "depthwise_conv": _conv,
     "conv_transpose": _conv_transpose,
+    "prelu": _prelu,
 }
 
 

@@ -21,9 +21,8 @@ from torch.utils import _pytree as pytree
 from ...errors import RelucateError
 from ...graph import Graph, Node
 from ..reading.reader import Reading, example_of, read
-from ..state import unchanged
+from ..state import untouched
 from .exchanging import Exchange
-from .tensors import slopes_start_anew
 from .turned import axes_of
 from .units import condensed, units
 
@@ -82,7 +81,7 @@ def _calls(
     """Return the calls of a model's modules as they end; None: it can't be called."""
     for batch in (2, 1) if training else (1, 2):
         more = _with_batch(args, batch), _with_batch(kwargs, batch)
-        with unchanged(model):
+        with untouched(model):
             found = _recorded(model, *more, training, slots)
         if found is not None:
             return found
@@ -171,8 +170,6 @@ def _difference(again: Graph, old: Graph, new: Graph, found: Exchange) -> str:
             return f"'{name}' would work along another axis than planned"
         if set(one.arrays) != set(planned.arrays):
             return f"'{name}' has other weights than planned"
-        if one.op == "prelu" and slopes_start_anew(planned, new):
-            continue
         pairs = ((again.tensors[one.arrays[r]], new.tensors[planned.arrays[r]]) for r in one.arrays)
         if not all(_close(*pair) for pair in pairs):
             return f"'{name}' has other weights than planned"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ...errors import Refused
 from ...graph import Graph, Node
@@ -27,6 +28,7 @@ NAMES = {
     "beta": "bias",
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
+    "alpha": "weight",
 }
 _CONVS = (nn.modules.conv._ConvNd,)
 LINEAR = (nn.Linear, *_CONVS)
@@ -92,7 +94,7 @@ def refit(module: nn.Module, node: Node, graph: Graph) -> None:
         refit(inner, node, graph)
         return
     norm = own_norm(module)
-    known = isinstance(module, (*LINEAR, nn.LayerNorm, nn.GroupNorm, *_NORMS))
+    known = isinstance(module, (*LINEAR, nn.LayerNorm, nn.GroupNorm, *_NORMS, nn.PReLU))
     modes = {part: part.training for part in module.modules()}
     module.eval()  # a spectral norm takes a step each time that its weight is read in training mode
     if known or norm:
@@ -106,10 +108,14 @@ def refit(module: nn.Module, node: Node, graph: Graph) -> None:
 def _refit(module: nn.Module, node: Node, graph: Graph, norm: OwnNorm | None) -> None:
     like = next((p for p in (*module.parameters(), *module.buffers()) if p.dim()), None)
     held = {NAMES[role]: role for role in node.arrays}
-    names = ["weight", "bias"]
-    for name in names:
+    for name in (name for name in ("weight", "bias") if hasattr(module, name)):
         role = held.get(name)
         if role is None:
+            if parametrize.is_parametrized(module, name):
+                raise Refused(
+                    f"'{node.layer}' computes its {name} by a parametrization: it can't be left "
+                    "out. Take the parametrization off first."
+                )
             setattr(module, name, None)
             continue
         layout = norm.layout if norm and role == "gamma" else layout_of(node, role)
@@ -140,24 +146,6 @@ def _check_computed(module: nn.Module, node: Node, name: str, shape: tuple[int, 
         )
 
 
-def refit_slopes(module: nn.Module, node: Node, graph: Graph) -> None:
-    """Give a PReLU that now reads other channels a slope for each, as it starts."""
-    if not slopes_start_anew(node, graph):
-        return
-    channels = node.shape[1] or 0
-    if not isinstance(module, nn.PReLU):
-        raise Refused(f"'{node.layer}' ({type(module).__name__}) can't take {channels} channels.")
-    before = module.weight
-    slopes = torch.full((channels,), module.init, dtype=before.dtype, device=before.device)
-    module.weight = nn.Parameter(slopes, requires_grad=before.requires_grad)
-    module.num_parameters = channels
-
-
-def slopes_start_anew(node: Node, graph: Graph) -> bool:
-    """Return whether a PReLU reads another number of channels than it has slopes for."""
-    return graph.tensors[node.arrays["alpha"]].size not in (1, node.shape[1] or 0)
-
-
 def layout_of(node: Node, role: str) -> str:
     """Return how a tensor's axes are turned (`graph.layouts`)."""
     if role != "kernel":
@@ -174,6 +162,8 @@ def _refit_attributes(
         transposed = node.op == "conv_transpose"
         size = module.weight.shape[0 if transposed else 1]
         module.in_channels = size if transposed else size * module.groups
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = module.weight.numel()
     elif isinstance(module, nn.LayerNorm) or hasattr(module, "normalized_shape"):
         sizes = [tuple(graph.tensors[key].shape) for key in node.arrays.values()]
         module.normalized_shape = sizes[0] if sizes else module.normalized_shape

@@ -22,7 +22,7 @@ from ..reading.reader import Reading
 from .copying import copy_modes
 from .edits import Edits
 from .exchanging import Exchange, exchange, norms_around, stuck_norms
-from .fitting import across_casts, computed, unfit
+from .fitting import across_casts, computed, inside_calls, unfit
 from .fused import is_fused
 from .proving import Proof, prove
 from .resetting import Init, reset
@@ -66,6 +66,8 @@ def write(
 
     The traced forward is that of eval mode: code behind `if self.training` isn't in a GraphModule.
     """
+    if fresh is not None and reading.unheld:
+        raise Refused(f"the forward calls {reading.unheld}: these can't be initialised again.")
     whole = unwrap(model)
     names, planned, seen = _with_units(graph, whole, reading)
     found = find_exchange(planned, whole, seen)
@@ -129,6 +131,11 @@ def find_exchange(graph: Graph, whole: nn.Module, reading: Reading) -> Exchange:
             failing.update(dict.fromkeys(places, "its module has several names"))
         elif linear and not reading.not_retraced:
             failing.update(dict.fromkeys(places, "a linear layer would change its name"))
+    for layer in found.gone:
+        if isinstance(held.get(layer.rpartition(".")[0]), nn.TransformerEncoderLayer):
+            places = [name for name in found.nodes if reading.graph.nodes[name].layer == layer]
+            why = "nn.TransformerEncoderLayer reads attributes of its norms"
+            failing.update(dict.fromkeys(places, why))
     return replace(found, failing=failing)
 
 
@@ -169,6 +176,7 @@ def unwritable(graph: Graph, model: nn.Module, reading: Reading) -> dict[str, st
         failing = computed(graph, reading)
         if found.failing:
             failing |= unfit(graph, whole, reading) | across_casts(graph, reading)
+            failing |= inside_calls(graph, reading)
         return norms_around(failing, reading.graph, graph)
     stuck = stuck_norms(seen.graph, planned, found)
     why = f"{reading.not_retraced}, and modules alone can't do it"

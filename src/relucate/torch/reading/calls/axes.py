@@ -188,6 +188,35 @@ def _narrow(t: Translator, input: Any, dim: int, start: int, length: int) -> Dat
     return cut(t, x, dim % len(x.shape), start, start + length)
 
 
+def _flip(t: Translator, input: Any, *dims: Any, **kwargs: Any) -> Data:
+    """Emit torch.flip: a slice that goes backwards along each axis."""
+    x = need_data(input)
+    given = dims[0] if len(dims) == 1 else dims or kwargs["dims"]
+    axes = {axis % len(x.shape) for axis in ([given] if isinstance(given, int) else given)}
+    if 0 in axes:
+        raise Rearranged("it turns the batch axis round")
+    if not axes:
+        return t.emit("identity", [x])
+    for axis in sorted(axes):
+        backwards = {"axis": axis, "start": None, "stop": None, "step": -1}
+        x = t.emit("slice", [x], backwards)
+    return x
+
+
+def _rot90(t: Translator, input: Any, k: int = 1, dims: Any = (0, 1)) -> Data:
+    """Emit torch.rot90: along two axes a flip, a transpose, both, or nothing."""
+    x, (one, other) = need_data(input), dims
+    if 0 in {axis % len(x.shape) for axis in dims}:
+        raise Rearranged("it turns the batch axis")
+    flipped: Any = ((), (other,), (one, other), (one,))[k % 4]
+    x = _flip(t, x, flipped)
+    return transpose(t, x, one, other) if k % 2 else x
+
+
+def _roll(t: Translator, input: Any, *given: Any, **kwargs: Any) -> Data:
+    raise Rearranged("it moves values along an axis, and those at its end to its front")
+
+
 def _getitem(t: Translator, input: Any, index: Any) -> Any:
     x = need_data(input)
     items = list(index) if isinstance(index, tuple) else [index]
@@ -262,6 +291,11 @@ FUNCTIONS: dict[str, Handler] = {
     "select": select,
     "slice": _slice,
     "narrow": _narrow,
+    "flip": _flip,
+    "fliplr": lambda t, input: _flip(t, input, 1),
+    "flipud": lambda t, input: _flip(t, input, 0),
+    "rot90": _rot90,
+    "roll": _roll,
     "pixel_shuffle": _pixel_shuffle,
     "pixel_unshuffle": _pixel_unshuffle,
     "channel_shuffle": _channel_shuffle,

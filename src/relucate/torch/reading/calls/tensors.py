@@ -55,6 +55,11 @@ def _same(t: Translator, input: Any, *args: Any, **kwargs: Any) -> Data:
     return need_data(input)
 
 
+def _detach(t: Translator, input: Any) -> Data:
+    attrs = {"stop_gradient": True}
+    return t.emit("identity", [need_data(input)], attrs, label="detach", alias=True)
+
+
 def _clone(t: Translator, input: Any, *args: Any, **kwargs: Any) -> Data:
     return t.fresh(need_data(input))
 
@@ -105,7 +110,8 @@ FUNCTIONS: dict[str, Handler] = {
     **dict.fromkeys(("numel", "nelement"), lambda t, input: math.prod(need_data(input).shape)),
     "is_floating_point": lambda t, input: need_data(input).dtype.is_floating_point,
     **dict.fromkeys(("_assert", "_assert_tensor_metadata"), _nothing),
-    **dict.fromkeys(("contiguous", "cpu", "cuda", "detach", "alias", "requires_grad"), _same),
+    **dict.fromkeys(("contiguous", "cpu", "cuda", "alias", "requires_grad"), _same),
+    "detach": _detach,
     **dict.fromkeys(("clone", "lift_fresh_copy"), _clone),
     **dict.fromkeys(("to", "type", "type_as", "_to_copy"), _to),
     "float": _cast(torch.float32),
