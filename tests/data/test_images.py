@@ -83,8 +83,9 @@ def test_other_colour_modes_become_rgb(tmp_path, write_image, mode):
     rgb = Image.fromarray(write_image(tmp_path / "rgb.png"))
     image = rgb.convert(mode)
     image.save(tmp_path / "other.tiff")
-    if Image.open(tmp_path / "other.tiff").mode != mode:
-        pytest.skip(f"this version of Pillow can't write a TIFF file in {mode}")
+    with Image.open(tmp_path / "other.tiff") as written:
+        if written.mode != mode:
+            pytest.skip(f"this version of Pillow can't write a TIFF file in {mode}")
     result = decode(tmp_path, ["other.tiff"], None)
     np.testing.assert_array_equal(result.pixels[0], np.asarray(image.convert("RGB")))
 

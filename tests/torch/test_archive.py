@@ -96,7 +96,6 @@ def test_constants_that_are_pickled_objects(saved, tmp_path, prefix):
     refused(saved, marker, "pickled object")
 
 
-@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # PyTorch 2.10 of its own
 def test_guards_are_left_out(saved, tmp_path):
     marker = tmp_path / "marker"
     guard = f"open({str(marker)!r}, 'w') is not None"
