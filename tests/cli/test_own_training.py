@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from contextlib import chdir
+from contextlib import chdir, closing
 from pathlib import Path
 
 import pytest
@@ -111,7 +111,7 @@ def test_the_options_of_a_training_need_one(capsys):
 
 def changed(path, change):
     """Change the first result of a store as another machine would have written it."""
-    with sqlite3.connect(path) as store:
+    with closing(sqlite3.connect(path)) as store, store:
         columns = "hash, status, spec, result, per_example, kind"
         row = list(store.execute(f"SELECT {columns} FROM runs ORDER BY rowid").fetchone())
         before, row[3] = row[3], json.dumps({**json.loads(row[3]), **change})
@@ -139,7 +139,7 @@ def test_jobs_write_one_store_at_the_same_time_and_no_report_of_all(capsys):
     assert compared("--pairs", "3", "--out", "all") == 0
     study = json.loads(capsys.readouterr().out)
     assert (study["pairs"], study["verdict"]) == (3, "better")
-    with sqlite3.connect("all/runs.sqlite") as store:
+    with closing(sqlite3.connect("all/runs.sqlite")) as store, store:
         assert store.execute("SELECT count(*) FROM runs").fetchone() == (6,)  # none was repeated
     whole = Path("all/study.json").read_text()
     assert compared("--pairs", "1", "--first-seed", "2", "--out", "all") == 0
@@ -169,7 +169,7 @@ class TestMerge:
         assert "new/all/runs.sqlite: 4 runs (4 new, 2 in more than one)" in capsys.readouterr().out
         assert compared("--pairs", "2", "--first-seed", "0", "--out", "new/all") == 0
         hashes = {run["hash"] for run in json.loads(capsys.readouterr().out)["runs"]}
-        with sqlite3.connect("new/all/runs.sqlite") as store:
+        with closing(sqlite3.connect("new/all/runs.sqlite")) as store, store:
             assert {found for (found,) in store.execute("SELECT hash FROM runs")} == hashes
 
     def test_into_a_store_that_has_runs(self, capsys):
@@ -186,7 +186,7 @@ class TestMerge:
         said = capsys.readouterr().err
         assert "the run of 'before' with seed 0 is 0.123 in 'other.sqlite', and 0.00" in said
         assert said.count("note:") == 1
-        with sqlite3.connect("all.sqlite") as store:
+        with closing(sqlite3.connect("all.sqlite")) as store, store:
             assert text in {kept for (kept,) in store.execute("SELECT result FROM runs")}
 
     def test_other_seconds_are_no_other_result(self, capsys):
@@ -210,14 +210,14 @@ class TestMerge:
     ):
         for name, version in (("old", 1), ("future", 99)):
             exit_code("merge", "job0", "--out", f"{name}.sqlite")
-            with sqlite3.connect(f"{name}.sqlite") as store:
+            with closing(sqlite3.connect(f"{name}.sqlite")) as store, store:
                 store.execute(f"PRAGMA user_version = {version}")
         assert exit_code("merge", *stores, "--out", out) == 2
         assert message in capsys.readouterr().err
         assert not (tmp_path / "all").exists()
 
     def test_a_run_that_was_edited_is_refused_and_nothing_is_made(self, capsys, tmp_path):
-        with sqlite3.connect("job1/runs.sqlite") as store:
+        with closing(sqlite3.connect("job1/runs.sqlite")) as store, store:
             store.execute("UPDATE runs SET result = replace(result, '1.0', '2.0')")
         assert exit_code("merge", "job0", "job1", "--out", "all") == 2
         assert "job1/runs.sqlite: could not read run" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import io
 import json
 import shutil
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import keras
@@ -300,7 +300,7 @@ def edited(path, rng):
     """Return the store with a value of a run replaced, as any SQLite tool can do it."""
     odd = [None, "", "x", "{}", "[]", "NaN", '{"status": "done"}', b"", b"\xff", 7, -1, 1e300]
     columns = ["hash", "status", "spec", "result", "per_example", "kind", "digest", "stored_at"]
-    with sqlite3.connect(path) as connection, suppress(sqlite3.Error):
+    with closing(sqlite3.connect(path)) as connection, connection, suppress(sqlite3.Error):
         column, other = rng.choice(columns), rng.choice(columns)
         place = rng.randrange(8)
         if rng.random() < 0.5:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +126,7 @@ def rows(folder, out="out"):
     path = folder / out / "runs.sqlite"
     if not path.exists():
         return {}
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         found = connection.execute("SELECT hash, status, result, per_example, kind FROM runs")
         kept = {row[0]: (row[1], untimed(row[2]), *row[3:]) for row in found}
     connection.close()
@@ -149,7 +149,7 @@ def check_nothing_is_lost(folder, before):
 
 def halved(folder):
     """Remove half of the runs, so that there is something to do; return the others."""
-    with sqlite3.connect(folder / "out" / "runs.sqlite") as connection:
+    with closing(sqlite3.connect(folder / "out" / "runs.sqlite")) as connection, connection:
         connection.execute("DELETE FROM runs WHERE rowid % 2")
     connection.close()
     return rows(folder)
