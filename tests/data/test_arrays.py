@@ -14,17 +14,21 @@ from relucate.errors import InputError
         ((5, 6, 7), np.int64, (5, 6, 7, 1)),
         ((5, 6, 7), np.float64, (5, 6, 7)),
         ((5, 6, 7, 3), np.float64, (5, 6, 7, 3)),
+        ((5, 8, 6, 7, 3), np.uint8, (5, 8, 6, 7, 3)),
+        ((5, 8, 6, 7, 1), np.float64, (5, 8, 6, 7, 1)),
         ((5, 4), np.float64, (5, 4)),
     ],
 )
-def test_images_get_a_channel_axis_and_sequences_and_vectors_stay(shape, dtype, expected):
+def test_images_get_a_channel_axis_and_others_stay(shape, dtype, expected):
     assert examples(np.zeros(shape, dtype), "x").shape == expected
 
 
 def test_a_note_says_what_was_taken_for_tokens_or_sequences():
     assert "taken as tokens" in reading(examples(np.ones((5, 4), np.int32), "x"), "x")
     assert "sequences of 6 steps with 7 channels" in reading(np.zeros((5, 6, 7), np.float32), "x")
-    for x in (np.zeros((5, 4)), np.zeros((5, 6, 7), np.uint8), np.full((5, 4), -1)):
+    assert "images with 7 channels (for volumes" in reading(np.zeros((5, 6, 8, 7), np.uint8), "x")
+    plain = [np.zeros((5, 6, 8, 4)), np.zeros((5, 6, 8, 7, 7))]
+    for x in (np.zeros((5, 4)), np.zeros((5, 6, 7), np.uint8), np.full((5, 4), -1), *plain):
         assert reading(examples(x, "x"), "x") == ""
 
 
@@ -77,12 +81,32 @@ def test_channels_first_is_refused_with_the_transposition(shape):
         examples(np.zeros(shape), "x_train")
 
 
+@pytest.mark.parametrize(
+    ("shape", "order"),
+    [
+        ((4, 3, 16, 8, 9), r"0, 2, 3, 4, 1\)"),
+        ((4, 1, 5, 8, 8), r"0, 2, 3, 4, 1\)"),
+        ((4, 4, 8, 8, 8), r"0, 2, 3, 4, 1\)"),  # four kinds of scans
+        ((4, 16, 3, 8, 9), r"0, 1, 3, 4, 2\)"),  # frames as torchvision has them
+        ((4, 3, 3, 8, 8), r"0, 2, 3, 4, 1\)"),
+    ],
+)
+def test_volumes_whose_channels_are_not_last_are_refused_too(shape, order):
+    with pytest.raises(InputError, match=r"x\.transpose\(" + order):
+        examples(np.zeros(shape), "x")
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 8, 8, 3), (4, 16, 8, 9, 12), (4, 1, 8, 8, 1)])
+def test_volumes_with_channels_last_are_not(shape):
+    assert examples(np.zeros(shape), "x").shape == shape
+
+
 @pytest.mark.parametrize("shape", [(4, 3, 4, 4), (4, 1, 28, 6), (4, 3, 28, 3)])
 def test_small_or_flat_images_are_not_taken_for_channels_first(shape):
     assert examples(np.zeros(shape), "x").shape == shape
 
 
-@pytest.mark.parametrize("shape", [(5,), (5, 2, 2, 2, 2), (0, 4), (5, 0), (5, 0, 4, 1)])
+@pytest.mark.parametrize("shape", [(5,), (5, 2, 2, 2, 2, 2), (0, 4), (5, 0), (5, 0, 4, 1)])
 def test_other_ranks_and_empty_axes_are_refused(shape):
     with pytest.raises(InputError, match=rf"x has shape \({shape[0]},"):
         examples(np.zeros(shape), "x")

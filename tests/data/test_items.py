@@ -92,6 +92,28 @@ def test_features_of_a_convolution_are_channels_first_too():
     assert data == load((features.permute(0, 2, 3, 1).numpy(), Y))
 
 
+@pytest.mark.parametrize("channels", [1, 3, 8])
+def test_volumes_are_channels_first_in_tensors_and_last_in_arrays(channels):
+    volumes = torch.rand(20, channels, 6, 7, 5)
+    last = volumes.permute(0, 2, 3, 4, 1).numpy()
+    data = load(Items(lambda k: (volumes[k], Y[k])))
+    assert data == load((last, Y))
+    assert any(f"({channels}, 6, 7, 5): taken as channels first" in note for note in data.notes)
+    assert load(Items(lambda k: (last[k], Y[k]))) == data
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 7, 8), (4, 3, 7, 8), (2, 7, 8, 3)])
+def test_frames_of_images_are_not_guessed_at_in_tensors(shape):
+    frames = torch.rand(20, *shape)
+    with pytest.raises(InputError, match=r"\(channels, depth, height, width\), or \(time"):
+        load(Items(lambda k: (frames[k], Y[k])))
+
+
+def test_frames_with_channels_last_are_read_as_they_are():
+    frames = torch.rand(20, 6, 7, 8, 3)
+    assert load(Items(lambda k: (frames[k], Y[k]))) == load((frames.numpy(), Y))
+
+
 def test_a_palette_is_no_image():
     flat = [Image.fromarray(image).quantize(256) for image in IMAGES]
     data = load(Items(lambda k: (flat[k], Y[k])))

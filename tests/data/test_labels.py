@@ -9,8 +9,9 @@ from relucate.data.labels import KINDS, read
 from relucate.errors import InputError
 from relucate.train.tasks import TASKS
 
-VECTORS, IMAGES = (6, 3), (6, 4, 5, 1)
+VECTORS, IMAGES, VOLUMES = (6, 3), (6, 4, 5, 1), (6, 2, 4, 5, 1)
 MASKS = np.arange(6 * 4 * 5).reshape(6, 4, 5) % 3 * 10
+DEEP = np.stack([MASKS, MASKS[::-1]], axis=1)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,13 @@ def test_masks_become_codes_of_the_values_that_training_has():
     assert found.parts[0].dtype == np.uint8
 
 
+@pytest.mark.parametrize("y", [DEEP, DEEP[..., None], np.eye(3, dtype=int)[DEEP // 10]])
+def test_masks_of_volumes_have_their_depth(y):
+    found = read([(y, "y")], VOLUMES)
+    assert found.kind == "masks"
+    np.testing.assert_array_equal(found.parts[0], DEEP // 10)
+
+
 def test_the_columns_of_a_data_frame_name_the_targets():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"height": [1.5, 2.0], "weight": [3.0, 4.5]})
@@ -101,6 +109,8 @@ def test_the_columns_of_a_data_frame_name_the_targets():
         (np.array([[4, 6], [1, 0]]), VECTORS, None, "several targets.*task='regression'"),
         (np.zeros((2, 4, 5), int), VECTORS, None, r"aren't images.*compare\(run=\.\.\.\)"),
         (MASKS + 0.5, IMAGES, None, "segmentation takes masks of whole numbers"),
+        (MASKS, VOLUMES, None, r"whole numbers, \(n, depth, height, width\)"),
+        (DEEP, IMAGES, None, r"whole numbers, \(n, height, width\)"),
         ([1.0, np.nan], VECTORS, None, r"1 values that are not finite \(the first in row 1\)"),
         ([1.5, 1.5], VECTORS, None, "one value only for 'target 0'"),
         (["a", "b"], VECTORS, "regression", "regression takes numbers"),

@@ -382,8 +382,13 @@ class TestLayout:
         ],
     )
     def test_channels_first_is_seen_from_the_models_input(self, shape, expected):
-        image = keras.Input(shape)
-        assert takes_channels_first(keras.Model(image, layers.ReLU()(image)), (6, 6, 2)) is expected
+        model = keras.Sequential([keras.Input(shape), layers.ReLU()])
+        assert takes_channels_first(model, (6, 6, 2)) is expected
+
+    @pytest.mark.parametrize(("shape", "expected"), [((4, 6, 6, 2), False), ((2, 4, 6, 6), True)])
+    def test_that_of_volumes_too(self, shape, expected):
+        model = keras.Sequential([keras.Input(shape), layers.ReLU()])
+        assert takes_channels_first(model, (4, 6, 6, 2)) is expected
 
     def test_a_model_of_any_image_size_trains(self, data):
         keras.utils.set_random_seed(0)

@@ -58,6 +58,22 @@ def test_channels_first_is_a_view_in_channels_last_memory():
     assert x.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_so_are_volumes_and_a_flip_mirrors_their_width():
+    random = np.random.default_rng(0)
+    x = random.integers(0, 256, (200, 4, 6, 5, 3)).astype(np.uint8)
+    data = make("toy", x, np.arange(200) % 2, x[:4], np.arange(4) % 2)
+    train, _ = batches(data, device=CPU, channels_first=True)
+    plain, flipped = (drawn(train, size=200, augment=names)[0][0] for names in ((), ("flip",)))
+    assert plain.shape == (200, 3, 4, 6, 5)
+    assert plain.is_contiguous(memory_format=torch.channels_last_3d)
+    same = (plain == flipped).flatten(1).all(1)
+    assert 60 < same.sum() < 140
+    assert (same | (plain.flip(-1) == flipped).flatten(1).all(1)).all()
+    values = train.inputs(slice(0, 200))
+    np.testing.assert_allclose(values.mean((0, 2, 3, 4)), 0, atol=1e-4)
+    np.testing.assert_allclose(values.std((0, 2, 3, 4)), 1, atol=1e-3)
+
+
 def test_an_epoch_is_the_seeds_order_in_full_batches():
     train, _ = batches(images(), device=CPU, channels_first=True)
     labels = torch.cat([y for _, y in drawn(train)])

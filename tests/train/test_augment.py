@@ -28,15 +28,23 @@ def test_what_is_not_asked_for_is_not_drawn():
     assert (found.flip, found.shift) == (None, None)
 
 
-@pytest.mark.parametrize("names", [["flip"], ["crop"], ["flip", "crop"]])
-def test_both_engines_train_on_the_same_images(names):
+@pytest.mark.parametrize(
+    ("names", "shape"),
+    [
+        (["flip"], (6, 5, 3)),
+        (["crop"], (6, 5, 3)),
+        (["flip", "crop"], (6, 5, 3)),
+        (["flip"], (4, 6, 5, 3)),
+    ],
+)
+def test_both_engines_train_on_the_same_images(names, shape):
     from relucate.data import make
     from relucate.keras.trainer import _Batches
     from relucate.torch.batches import Feed, batches
     from relucate.train import Recipe
     from relucate.train.standard import Standard
 
-    x = np.random.default_rng(0).normal(size=(20, 6, 5, 3)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(20, *shape)).astype(np.float32)
     data = make("toy", x, np.arange(20) % 2, x[:4], np.arange(4) % 2)
     part, _ = batches(data, device=torch.device("cpu"), channels_first=False)
     recipe = Recipe(batch_size=8, augment=names)

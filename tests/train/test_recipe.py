@@ -78,6 +78,9 @@ def test_data_that_the_recipe_does_not_fit():
         Recipe(batch_size=11).check_fits(10, (8, 8, 1))
     with pytest.raises(InputError, match=r"crop takes images.*\(64,\)"):
         Recipe(batch_size=1, augment="crop").check_fits(10, (64,))
+    Recipe(batch_size=10, augment="flip").check_fits(10, (4, 8, 8, 1))
+    with pytest.raises(InputError, match=r"crop shifts .* volumes or videos \(4, 8, 8, 1\)"):
+        Recipe(batch_size=1, augment=["flip", "crop"]).check_fits(10, (4, 8, 8, 1))
 
 
 def test_milestones_are_shares_of_the_training():

@@ -1,10 +1,10 @@
 """Raw arrays, checked and brought to the one form that a Dataset holds.
 
-Examples become images (n, height, width, channels) of uint8 or float32, sequences (n, time,
-channels) or vectors (n, features) of float32, or tokens (n, time) of int64; class labels become
-codes 0..k-1 with class names. Likely mistakes (NaN, channels first) are refused. Not here: other
-kinds of labels (`labels`), where arrays come from, the split into train and test. Called by
-`dataset`, `labels` and `source`.
+Examples become images (n, height, width, channels) or volumes (n, depth, height, width, channels)
+of uint8 or float32, sequences (n, time, channels) or vectors (n, features) of float32, or tokens
+(n, time) of int64; class labels become codes 0..k-1 with class names. Likely mistakes (NaN,
+channels first) are refused. Not here: other kinds of labels (`labels`), where arrays come from, the
+split into train and test. Called by `dataset`, `labels` and `source`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from relucate.errors import InputError
 from relucate.phrases import count, some
 
 NUMBERS = "biuf"  # NumPy dtype kinds: bool, int, unsigned, float
+_FEW = 4  # channels of colours, or of the kinds of a scan; a longer axis may be a width
 
 
 def examples(x: object, what: str) -> np.ndarray:
-    """Return `x` as examples, C-contiguous: images, sequences, vectors or tokens.
+    """Return `x` as examples, C-contiguous: images, volumes, sequences, vectors or tokens.
 
     Args:
-        x: numbers. With four axes (n, h, w, c), and integers with three (n, h, w), they are images,
-            which get a channel axis; floats with three axes are sequences (n, time, channels).
+        x: numbers. With five axes they are volumes (n, depth, height, width, channels), or videos,
+            whose depth is time. With four axes (n, h, w, c), and integers with three (n, h, w),
+            they are images, which get a channel axis; floats with three axes are sequences (n,
+            time, channels).
             Integers with two axes are tokens (n, time), unless they are pixels (uint8) or some are
             negative: those are vectors (n, features), as floats are.
         what: the array's name in errors, such as "x_train".
@@ -42,11 +45,11 @@ def examples(x: object, what: str) -> np.ndarray:
     array = _numbers(x, what)
     if array.ndim == 3 and array.dtype.kind != "f":
         array = array[..., np.newaxis]
-    if array.ndim not in (2, 3, 4) or 0 in array.shape:
+    if array.ndim not in (2, 3, 4, 5) or 0 in array.shape:
         raise InputError(
             f"{what} has shape {array.shape}; expected images (n, height, width) or "
-            "(n, height, width, channels), sequences (n, time, channels), or vectors "
-            "(n, features), and no axis of length 0."
+            "(n, height, width, channels), volumes or videos (n, depth, height, width, channels), "
+            "sequences (n, time, channels), or vectors (n, features), and no axis of length 0."
         )
     _refuse_channels_first(array, what)
     if array.dtype == np.uint8:
@@ -74,6 +77,11 @@ def reading(array: np.ndarray, what: str) -> str:
         return (
             f"{what} has shape {array.shape}: taken as sequences of {array.shape[1]} steps with "
             f"{array.shape[2]} channels (for grayscale images, add an axis: {what}[..., None])"
+        )
+    if array.ndim == 4 and array.shape[3] > _FEW:
+        return (
+            f"{what} has shape {array.shape}: taken as images with {array.shape[3]} channels (for "
+            f"volumes or videos of one channel, add an axis: {what}[..., None])"
         )
     return ""
 
@@ -116,15 +124,39 @@ def _array(values: object, what: str) -> np.ndarray:
 
 
 def _refuse_channels_first(array: np.ndarray, what: str) -> None:
-    """Refuse (n, 3, h, w), and (n, 1, h, h), which is MNIST as PyTorch holds it."""
-    if array.ndim != 4:
+    """Refuse images and volumes whose channels aren't last."""
+    axis = _channels_before(array.shape)
+    if axis is None:
         return
-    _, channels, height, width = array.shape
-    if min(height, width) > 4 and (channels == 3 or (channels == 1 and height == width)):
-        raise InputError(
-            f"{what} has shape {array.shape}, which looks like channels first; expected channels "
-            f"last: {what}.transpose(0, 2, 3, 1)."
-        )
+    order = [place for place in range(array.ndim) if place != axis]
+    where = "channels first" if axis == 1 else f"channels on axis {axis}"
+    raise InputError(
+        f"{what} has shape {array.shape}, which looks like {where}; expected channels "
+        f"last: {what}.transpose({', '.join(map(str, [*order, axis]))})."
+    )
+
+
+def _channels_before(shape: tuple[int, ...]) -> int | None:
+    """Return the axis, before height and width, that looks like channels; None: none does.
+
+    Of images (n, 3, h, w), and (n, 1, h, h), which is MNIST as PyTorch holds it. Volumes can have
+    them on axis 1 as Conv3d does, or on axis 2 as (n, time, channels, h, w); with square slices,
+    up to four channels count, because a width is hardly ever the number of channels.
+
+    >>> _channels_before((9, 4, 16, 32, 32)), _channels_before((9, 16, 3, 32, 48))
+    (1, 2)
+    """
+    if len(shape) < 4:
+        return None
+    *_, height, width = shape
+    if min(height, width) <= _FEW:
+        return None
+    volume = len(shape) == 5
+    few = range(1, _FEW + 1) if volume else (1,)
+    for axis in (1, 2) if volume else (1,):
+        if shape[axis] == 3 or (shape[axis] in few and height == width):
+            return axis
+    return None
 
 
 def _finite(array: np.ndarray, what: str) -> np.ndarray:

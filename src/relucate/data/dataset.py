@@ -23,8 +23,9 @@ from relucate.errors import InputError, printable
 class Dataset:
     """Examples with labels, with a train and a test part.
 
-    x_*: images (n, height, width, channels) or vectors (n, features), uint8 (raw pixels) or
-    float32; sequences (n, time, channels), float32; tokens (n, time), int64.
+    x_*: images (n, height, width, channels), volumes or videos (n, depth, height, width, channels)
+    or vectors (n, features), uint8 (raw pixels) or float32; sequences (n, time, channels), float32;
+    tokens (n, time), int64.
     y_*: (n,) int64 in [0, classes); what they are for another kind of `labels` is in `data.labels`.
     class_names: of the classes, or of the columns of y.
     Two data sets are equal if their fingerprints are: same arrays and class names, in this order.
@@ -203,9 +204,10 @@ def make(
 
     Args:
         name: its name in tables.
-        x_train, x_test: as `arrays.examples` takes them: images, sequences, vectors or tokens.
+        x_train, x_test: as `arrays.examples` takes them: images, volumes, sequences, ...
         y_train, y_test: (n,) or (n, 1) integers or text, or one-hot rows, are classes; floats are
-            targets, columns of 0 and 1 marks, (n, h, w) integers masks (`data.labels`).
+            targets, columns of 0 and 1 marks, integers (n, h, w) or (n, d, h, w) masks
+            (`data.labels`).
         class_names: names for labels that are already 0..k-1, or for columns; by default the sorted
             training labels.
         notes: sentences for reports.

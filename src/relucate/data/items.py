@@ -16,6 +16,7 @@ from relucate.errors import InputError, briefly
 
 _AGAIN = 32  # examples that are read twice: what draws random numbers differs
 _EVERY = 500  # examples between two reports of progress
+_FEW = 4  # axes up to this length may be channels
 _OTHERWISE = "Or train with your own function: compare(run=...)."
 
 
@@ -35,12 +36,13 @@ def read_items(
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return all examples, their labels, and notes on how they were read.
 
-    An example is (x, y). A tensor of three axes is an image with its channels first, as PyTorch
-    has them, unless only its last axis is as short as channels are. Images of Pillow with a palette
-    become RGB.
+    An example is (x, y). A tensor of three or four axes is an image or a volume with its channels
+    first, as PyTorch has them, unless only its last axis is as short as channels are. Images of
+    Pillow with a palette become RGB.
 
     Raises: InputError: no examples, one that can't be read, isn't (x, y) or differs from the first
-        in shape or dtype, or examples that change when they are read again.
+        in shape or dtype, tensors whose channels could be on two axes, or examples that change when
+        they are read again.
     """
     what, count = f"the {type(source).__name__}", len(source)
     if any(base.__name__ == "PyDataset" for base in type(source).__mro__):
@@ -48,6 +50,7 @@ def read_items(
     if not count:
         raise InputError(f"{what} has no examples.")
     raw, label = _item(source, 0, what)
+    _refuse_unclear(raw, what)
     first, labels = _values(raw), [_label(label)]
     examples = np.empty((count, *first.shape), first.dtype)
     examples[0] = first
@@ -98,10 +101,26 @@ def _values(x: Any) -> np.ndarray:
 
 
 def _is_channels_first(x: Any) -> bool:
-    """Return whether an example is a tensor of PyTorch with the axes (channels, height, width)."""
-    if not hasattr(x, "detach") or len(x.shape) != 3:
+    """Return whether an example is a tensor of PyTorch with the axes (channels, ..., width)."""
+    if not hasattr(x, "detach") or len(x.shape) not in (3, 4):
         return False
-    return x.shape[0] <= 4 or x.shape[2] > 4
+    return x.shape[0] <= _FEW or x.shape[-1] > _FEW
+
+
+def _refuse_unclear(x: Any, what: str) -> None:
+    """Refuse tensors of four axes that may be frames of images: torchvision has both layouts."""
+    if not _is_channels_first(x) or len(x.shape) != 4 or x.shape[0] == 1:
+        return
+    frames = (x.shape[1] <= _FEW, x.shape[3] <= _FEW)
+    if any(frames):
+        other = (
+            "(time, channels, height, width)" if frames[0] else "(time, height, width, channels)"
+        )
+        raise InputError(
+            f"the examples of {what} are tensors {tuple(x.shape)}: (channels, depth, height, "
+            f"width), or {other}? Give arrays with the channels last, (depth or time, height, "
+            "width, channels), such as x.movedim(0, -1).numpy()."
+        )
 
 
 def _check_again(source: Any, examples: np.ndarray, what: str) -> None:

@@ -5,7 +5,8 @@ The kind follows from dtype, shape and values, or from the task that is asked fo
 - classes: one per example, codes (n,) int64;
 - marks: any number of labels per example, (n, k) uint8 of 0 and 1;
 - targets: numbers, (n, k) float64;
-- masks: one class per pixel, codes (n, height, width), uint8 or int32.
+- masks: one class per pixel, codes (n, height, width) or, of volumes, (n, depth, height, width),
+  uint8 or int32.
 
 Not here: the classes' own forms (`arrays`). Called by `dataset`.
 """
@@ -60,6 +61,9 @@ def read(
         kind, note = _kind(found, [what for _, what in given], x_shape, class_names is not None)
     else:
         kind, note = TASKS[task].labels, ""
+    if kind == "masks":
+        volumes = len(x_shape) > 4
+        found = [_mask(y, what, volumes) for y, (_, what) in zip(found, given, strict=True)]
     parts, names = _READ[kind](found, given, class_names)
     left_out = _left_out(names, given[0][1]) if kind == "masks" and class_names is None else ""
     return Labels(kind, parts, names, tuple(text for text in (note, left_out) if text))
@@ -186,17 +190,16 @@ def _columns(
 
 
 def _masks(found: list[np.ndarray], given: Given, class_names: Sequence[str] | None) -> Read:
-    parts = [_mask(array, what) for array, (_, what) in zip(found, given, strict=True)]
-    values = np.unique(parts[0]) if class_names is None else np.arange(len(class_names))
+    values = np.unique(found[0]) if class_names is None else np.arange(len(class_names))
     dtype = np.uint8 if len(values) <= 256 else np.int32
-    for part, (_, what) in zip(parts, given, strict=True):
+    for part, (_, what) in zip(found, given, strict=True):
         unseen = np.setdiff1d(part, values)
         if len(unseen):
             raise InputError(
                 f"{what} holds the class {unseen[0]}, which isn't among those of the training "
                 f"masks: {', '.join(map(str, values[:10]))}."
             )
-    codes = [np.searchsorted(values, part).astype(dtype) for part in parts]
+    codes = [np.searchsorted(values, part).astype(dtype) for part in found]
     return codes, _different(values.tolist() if class_names is None else class_names)
 
 
@@ -227,17 +230,18 @@ def _left_out(values: Sequence[str], what: str) -> str:
     )
 
 
-def _mask(array: np.ndarray, what: str) -> np.ndarray:
-    """Return masks as whole numbers (n, height, width)."""
-    if array.ndim == 4 and array.shape[-1] == 1:
+def _mask(array: np.ndarray, what: str, volumes: bool) -> np.ndarray:
+    """Return masks as whole numbers (n, height, width), those of volumes with their depth."""
+    axes = ("n", "depth", "height", "width") if volumes else ("n", "height", "width")
+    if array.ndim == len(axes) + 1 and array.shape[-1] == 1:
         array = array[..., 0]
-    if array.ndim == 4 and _is_marks(array) and (array.sum(axis=-1) == 1).all():
+    if array.ndim == len(axes) + 1 and _is_marks(array) and (array.sum(axis=-1) == 1).all():
         array = array.argmax(axis=-1)
     whole = array.dtype.kind in "bui" or (array.dtype.kind == "f" and bool((array % 1 == 0).all()))
-    if array.ndim != 3 or not whole:
+    if array.ndim != len(axes) or not whole:
         raise InputError(
             f"{what} has shape {array.shape} of {array.dtype}; segmentation takes masks of whole "
-            f"numbers, (n, height, width). For labels of another form, {OWN_LOOP}."
+            f"numbers, ({', '.join(axes)}). For labels of another form, {OWN_LOOP}."
         )
     return array.astype(np.int64) if array.dtype.kind == "f" else array
 

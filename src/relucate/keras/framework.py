@@ -160,7 +160,7 @@ class _Keras:
         return isinstance(model, keras.Model)
 
     def example(self, input_shape: tuple[int, ...], model: Any = None) -> Any:
-        if len(input_shape) == 3 and keras.config.image_data_format() == "channels_first":
+        if len(input_shape) > 2 and keras.config.image_data_format() == "channels_first":
             return None, input_shape[-1], *input_shape[:-1]
         return None, *input_shape
 

@@ -221,9 +221,10 @@ class _Batches(keras.utils.PyDataset):
 
 
 def _augmented(x: np.ndarray, decided: Decisions, step: int) -> np.ndarray:
-    """Flip and crop images (n, height, width, channels) as decided for this step."""
+    """Flip and crop images (n, height, width, channels), flip volumes, as decided for this step."""
     if decided.flip is not None:
-        x = np.where(decided.flip[step][:, None, None, None], x[:, :, ::-1], x)
+        flip = decided.flip[step].reshape(-1, *[1] * (x.ndim - 1))
+        x = np.where(flip, np.flip(x, -2), x)
     if decided.shift is not None:
         padded = np.pad(x, [(0, 0), (CROP, CROP), (CROP, CROP), (0, 0)])
         shift = decided.shift[step][..., None]
@@ -243,7 +244,9 @@ def _prepared(
 
 
 def takes_channels_first(model: keras.Model, input_shape: tuple[int, ...]) -> bool:
-    """Return whether the model takes images of `input_shape` (channels last) with channels first.
+    """Return whether the model takes images or volumes of this shape with channels first.
+
+    Args: input_shape: of an example, channels last.
 
     Raises: InputError: it takes neither layout. Refused: several inputs.
     """
@@ -253,11 +256,12 @@ def takes_channels_first(model: keras.Model, input_shape: tuple[int, ...]) -> bo
             f"the model has {len(inputs)} inputs; compare trains models with one. Train it with "
             "your own function: compare(run=...), --run."
         )
-    first = len(input_shape) == 3 and keras.config.image_data_format() == "channels_first"
+    layered = len(input_shape) > 2  # images and volumes
+    first = layered and keras.config.image_data_format() == "channels_first"
     if not inputs:  # a subclassed model has no input shape
         return first
     moved = (input_shape[-1], *input_shape[:-1])
-    layouts = [(False, input_shape)] + ([(True, moved)] if len(input_shape) == 3 else [])
+    layouts = [(False, input_shape)] + ([(True, moved)] if layered else [])
     expected = tuple(inputs[0].shape[1:])
     found = [layout for layout, shape in layouts if _takes(expected, shape)]
     if not found:

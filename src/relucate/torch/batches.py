@@ -1,7 +1,7 @@
 """Training data as tensors on the device, batched and augmented without per-example Python.
 
 Images stay (n, height, width, channels) in memory, so a batch viewed as (n, channels, height,
-width) is in channels-last layout without a copy. Not here: loading the arrays.
+width) is in channels-last layout without a copy, and so do volumes. Not here: loading the arrays.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Batches:
         return x.float().sub_(self.mean).mul_(self.scale) if x.dtype == torch.uint8 else x
 
     def laid_out(self, x: Tensor) -> Tensor:
-        """Move an image's channels to axis 1 if the model wants them there."""
+        """Move the channels of images and volumes to axis 1 if the model wants them there."""
         return x.movedim(-1, 1) if self.channels_first and x.ndim > 3 else x
 
 
@@ -103,8 +103,8 @@ class Feed:
 
 
 def _flipped(x: Tensor, flip: Tensor) -> Tensor:
-    """Mirror the images (n, height, width, channels) for which `flip`, (n,) bool, is set."""
-    return torch.where(flip.reshape(-1, 1, 1, 1), x.flip(2), x)
+    """Mirror the images (n, ..., height, width, channels) for which `flip`, (n,) bool, is set."""
+    return torch.where(flip.reshape(-1, *[1] * (x.ndim - 1)), x.flip(-2), x)
 
 
 def _cropped(x: Tensor, shift: Tensor) -> Tensor:

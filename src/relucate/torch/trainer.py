@@ -60,7 +60,7 @@ def training(
     Args:
         model: maps (batch, ...) to the task's outputs: logits (batch, classes), numbers, ... A
             `Lowered` model takes channels last; any other module takes images as (batch, channels,
-            height, width).
+            height, width), volumes as (batch, channels, depth, height, width).
         seed: decides the data order, augmentation and dropout, not the initial values.
         device: "cpu", "cuda", ...
         task: gives the loss and the score; look: looks at the model between epochs.

@@ -20,8 +20,9 @@ CROP = 4  # pixels of zero border that a random crop shifts over
 class Decisions:
     """An epoch's decisions for every step and example; None for what the recipe doesn't ask for.
 
-    flip: (steps, examples) bool, mirror left and right. shift: (steps, 2, examples) int64, the
-    first row and column of the crop, in the image with CROP zeros around it.
+    flip: (steps, examples) bool, mirror left and right, all slices of a volume alike. shift:
+    (steps, 2, examples) int64, the first row and column of the crop, in the image with CROP zeros
+    around it.
     """
 
     flip: np.ndarray | None

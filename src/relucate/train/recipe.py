@@ -91,7 +91,7 @@ class Recipe:
         choices=("fp32", "tf32", "bf16"),
     )
     augment: tuple[str, ...] = option(
-        (), "Of images: flip (horizontally), crop or flip,crop.", shown="none"
+        (), "Of images: flip (horizontally), crop or flip,crop; of volumes: flip.", shown="none"
     )
     standardize: bool = option(
         True,
@@ -187,7 +187,7 @@ class Recipe:
         """Refuse data that don't fit the recipe.
 
         Raises: InputError: a batch larger than the training set; flips or crops of examples that
-        aren't images (height, width, channels).
+        aren't images (height, width, channels); crops of volumes.
         """
         if self.batch_size > self.trained(examples):
             kept = " that aren't held out" if self.validation else ""
@@ -195,10 +195,15 @@ class Recipe:
                 f"batch_size {self.batch_size} is larger than the {self.trained(examples)} "
                 f"training examples{kept}: choose a smaller one."
             )
-        if self.augment and len(input_shape) != 3:
+        if self.augment and len(input_shape) not in (3, 4):
             raise InputError(
                 f"augment {', '.join(self.augment)} takes images (height, width, channels), and "
                 f"the data's examples have shape {input_shape}: leave it out."
+            )
+        if "crop" in self.augment and len(input_shape) == 4:
+            raise InputError(
+                "augment crop shifts the rows and columns of images, and the data's examples are "
+                f"volumes or videos {input_shape}: leave it out (flip mirrors their width)."
             )
 
     def check_device(self, device: str) -> None:

@@ -45,9 +45,9 @@ class Standard:
 def channel_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and 1 / standard deviation for each last-axis channel, each (channels,), float32.
 
-    Images (n, height, width, channels) and sequences have them per channel. Feature vectors
-    (n, features) have one mean and one deviation over all features, so that a constant feature
-    stays finite.
+    Images (n, height, width, channels), volumes and sequences have them per channel. Feature
+    vectors (n, features) have one mean and one deviation over all features, so that a constant
+    feature stays finite.
 
     >>> channel_moments(np.array([[1.0, 3.0]]))[0].tolist()
     [2.0, 2.0]

@@ -145,7 +145,8 @@ class Segmentation(Classification):
     """One class per pixel: cross-entropy, scored by the mean intersection over union.
 
     Masks are (n, height, width); outputs (n, height, width, classes), or in PyTorch
-    (n, classes, height, width). For two classes one output per pixel is enough.
+    (n, classes, height, width). Those of volumes have a depth before the height. For two classes
+    one output per pixel is enough.
     """
 
     name = "segmentation"
