@@ -31,6 +31,7 @@ from ..state import untouched
 from .calls import FUNCTIONS
 from .detached import View, failing_call, materialized, unwrap
 from .exported import export
+from .modes import frozen_by_forward, modes_set
 from .modules import find, is_known_whole
 from .program import Program, Stopped
 from .recorded import record
@@ -65,6 +66,7 @@ class Reading:
         changes: the tensors of the model that every call changes.
         unheld: modules that the forward calls and the model doesn't hold, in words, or "".
         casts: the nodes whose values the forward casts to another type.
+        frozen: the modules that the forward itself puts into eval mode when the model trains.
     """
 
     graph: Graph
@@ -83,6 +85,7 @@ class Reading:
     changes: tuple[str, ...] = ()
     unheld: str = ""
     casts: frozenset[str] = frozenset()
+    frozen: frozenset[str] = frozenset()
 
     @property
     def not_retraced(self) -> str:
@@ -169,6 +172,7 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
         tuple(translator.changes),
         program.unheld,
         frozenset(translator.casts),
+        frozenset(attempts.frozen),
     )
 
 
@@ -287,6 +291,7 @@ class _Attempts:
         self._given = (args, kwargs)
         self.inputs: list[tuple[str, Tensor]] = []
         self._traced: Program | None = None  # torch.fx sees no sizes: once is enough
+        self.frozen: set[str] = set()  # modules that the forward itself puts into eval mode
 
     def run(self) -> tuple[Program, Translator, list[Any]]:
         stopped: list[Stopped] = []
@@ -294,7 +299,8 @@ class _Attempts:
             mismatch: Mismatch | None = None
             for example, batch in self._examples():
                 try:
-                    return self._translate(way(example), example, batch)
+                    program = self._program(way, example)
+                    return self._translate(program, example, batch)
                 except Mismatch as error:
                     mismatch = error
                 except Stopped as error:
@@ -310,6 +316,17 @@ class _Attempts:
         if failure:
             reason = failure if mismatch is None else str(mismatch)
             raise InputError(f"the example doesn't fit the model: {reason}.") from mismatch
+
+    def _program(self, way: Callable[[Any], Program], example: Any) -> Program:
+        """Return what a way finds; note which modules the forward keeps from training."""
+        found: set[str] = set()
+        with modes_set(self._view.paths, found):
+            program = way(example)
+        if found:
+            whole = self._view.originals[""]
+            self.frozen = frozen_by_forward(whole, *self._given, found)
+            self._view.frozen |= self.frozen
+        return program
 
     def _symbolic(self, example: Any) -> Program:
         if self._traced is None:
@@ -440,11 +457,8 @@ def _made_of(translator: Translator, keys: Iterable[str]) -> dict[str, frozenset
 
 
 def _trainable(view: View, translator: Translator, keys: Mapping[str, Any]) -> frozenset[str]:
-    free = {
-        view.names[id(parameter)]
-        for parameter in view.originals[""].parameters()
-        if parameter.requires_grad
-    }
+    held = {view.names[id(parameter)] for parameter in view.originals[""].parameters()}
+    free = held - view.fixed
 
     def trains(key: str) -> bool:
         name = translator.bindings[key][0]

@@ -179,7 +179,7 @@ class Edits:
             return self._copy(arg)
 
         self._building.output(fx.map_arg(output.args[0], final))
-        made = traced_module(self.twin, self._building)
+        made = traced_module(self.twin, self._building, self.reading.frozen)
         made.graph.eliminate_dead_code()
         made.recompile()
         made.delete_all_unused_submodules()

@@ -78,7 +78,9 @@ def with_modules(whole: nn.Module, reading: Reading, paths: Collection[str]) -> 
         twin = copied(whole)
         calls = _arguments(twin, reading, paths)
         traced = [
-            path for path in sorted(paths) if path in calls and _trace_in(twin, path, calls[path])
+            path
+            for path in sorted(paths)
+            if path in calls and _trace_in(twin, path, calls[path], reading)
         ]
         if not traced:
             return None
@@ -144,7 +146,7 @@ class _Tracer(fx.Tracer):
         return True
 
 
-def _trace_in(twin: nn.Module, path: str, arguments: Mapping[str, Any]) -> bool:
+def _trace_in(twin: nn.Module, path: str, arguments: Mapping[str, Any], reading: Reading) -> bool:
     """Put a traced submodule in the place of the one at `path`; return whether it could be."""
     source = twin.get_submodule(path)
     if is_fused(source):
@@ -167,7 +169,8 @@ def _trace_in(twin: nn.Module, path: str, arguments: Mapping[str, Any]) -> bool:
     for node in list(graph.nodes):
         _as_module(source, graph, node)
     _apart(source, graph)
-    made = traced_module(source, graph)
+    inside = {p.removeprefix(f"{path}.") for p in reading.frozen if p.startswith(f"{path}.")}
+    made = traced_module(source, graph, inside)
     for name, child in source._modules.items():
         made._modules.setdefault(name, child)  # what its forward doesn't call
     for name, buffer in source._buffers.items():
