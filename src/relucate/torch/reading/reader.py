@@ -67,6 +67,7 @@ class Reading:
         unheld: modules that the forward calls and the model doesn't hold, in words, or "".
         casts: the nodes whose values the forward casts to another type.
         frozen: the modules that the forward itself puts into eval mode when the model trains.
+        cause: why torch.fx can't trace the forward, in plain words, as far as it is known.
     """
 
     graph: Graph
@@ -86,13 +87,15 @@ class Reading:
     unheld: str = ""
     casts: frozenset[str] = frozenset()
     frozen: frozenset[str] = frozenset()
+    cause: str = ""
 
     @property
     def not_retraced(self) -> str:
         """Why the calls that were traced can't be made again in another module; "" if they can."""
         if self.way != "fx":
             which = f", which calls {self.unheld}" if self.unheld else ""
-            return f"torch.fx can't trace the forward of this model{which}"
+            why = f" ({self.cause})" if self.cause else ""
+            return f"torch.fx can't trace the forward of this model{which}{why}"
         named = some([f"'{name}'" for name in self.changes])
         return f"every call of this model changes {named}, in eval mode too" if named else ""
 
@@ -173,6 +176,7 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
         program.unheld,
         frozenset(translator.casts),
         frozenset(attempts.frozen),
+        attempts.cause,
     )
 
 
@@ -291,6 +295,7 @@ class _Attempts:
         self._given = (args, kwargs)
         self.inputs: list[tuple[str, Tensor]] = []
         self._traced: Program | None = None  # torch.fx sees no sizes: once is enough
+        self.cause = ""
         self.frozen: set[str] = set()  # modules that the forward itself puts into eval mode
 
     def run(self) -> tuple[Program, Translator, list[Any]]:
@@ -305,6 +310,7 @@ class _Attempts:
                     mismatch = error
                 except Stopped as error:
                     stopped.append(error)
+                    self.cause = self.cause or error.cause
             self._check_it_runs(mismatch)
             if mismatch is not None:  # though the model runs: what was expected is wrong
                 stopped.append(Stopped(str(mismatch)))

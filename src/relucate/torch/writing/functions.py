@@ -24,8 +24,8 @@ from ...errors import RelucateError
 from ...graph import Graph, Node
 from ..modules import FixedArgument
 from ..reading.calls.elementwise import AS_MODULES
+from ..reading.contexts import check_autocast, noted
 from ..reading.reader import Reading, example_of, read_with_modules
-from ..reading.symbolic import autocasts, own_gradients
 from ..reading.targets import canonical
 from ..state import untouched
 from .copying import copied
@@ -134,12 +134,13 @@ def _are_alike(calls: list[dict[str, Any]]) -> bool:
 class _Tracer(fx.Tracer):
     """Records calls of all children as they are.
 
-    Raises: TraceError: one is made without gradients or under autocast, which is no call.
+    Raises: TraceError: one is made without gradients, which is no call. Lost: or under autocast.
     """
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        if autocasts() or not torch.is_grad_enabled():
-            raise TraceError("a part runs without gradients or under autocast")
+        check_autocast()
+        if not torch.is_grad_enabled():
+            raise TraceError("a part runs without gradients")
         return super().create_node(*args, **kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -193,7 +194,7 @@ def _graph(module: nn.Module, fixed: dict[str, Any]) -> fx.Graph | None:
     """Return the graph of a forward that makes the same calls in training mode, or None."""
     graphs = []
     for training in (True, False):
-        with untouched(module), torch.enable_grad(), own_gradients():
+        with untouched(module), torch.enable_grad(), noted():
             module.training = training
             try:
                 graphs.append(_Tracer().trace(module, concrete_args=fixed))

@@ -1,0 +1,88 @@
+"""What a trace of calls would lose, so that it stops there: autocast, backward passes of one's own.
+
+Called by `symbolic` and by who traces single submodules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+_KNOWN = {
+    "control flow": "which branch runs depends on values or sizes of tensors",
+    "cannot be interpreted as an integer": "it needs sizes or values of tensors as numbers",
+    "not '_Proxy'": "it needs sizes or values of tensors as numbers",
+}
+_entered: list[Any] = []  # of autocast, since the trace began
+
+
+class Lost(NameError):
+    """A trace would lose what its text says."""
+
+
+def cause_of(error: BaseException) -> str:
+    """Return in plain words why a forward couldn't be traced, or nothing if it isn't known."""
+    if isinstance(error, Lost):
+        return str(error)
+    return next((words for part, words in _KNOWN.items() if part in str(error)), "")
+
+
+@contextmanager
+def noted() -> Iterator[None]:
+    """Stop at a function with its own backward pass, and note where autocast is set, on or off."""
+    with _own_gradients(), _own_autocast():
+        yield
+
+
+def check_autocast() -> None:
+    """Check that the code that is traced now isn't inside a part that sets autocast.
+
+    Raises: Lost.
+    """
+    if _entered:
+        raise Lost("a part of it sets torch.autocast")
+
+
+@contextmanager
+def _own_autocast() -> Iterator[None]:
+    kind: Any = torch.autocast
+    enter, leave = kind.__enter__, kind.__exit__
+
+    def entering(self: Any) -> Any:
+        _entered.append(self)
+        return enter(self)
+
+    def leaving(self: Any, *given: Any) -> Any:
+        _entered.remove(self)
+        return leave(self, *given)
+
+    outer = _entered.copy()
+    _entered.clear()
+    kind.__enter__, kind.__exit__ = entering, leaving
+    try:
+        yield
+    finally:
+        kind.__enter__, kind.__exit__ = enter, leave
+        _entered[:] = outer
+
+
+@contextmanager
+def _own_gradients() -> Iterator[None]:
+    plain: Any = vars(torch.autograd.Function)["apply"]
+
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(x, fx.Proxy) for x in pytree.tree_leaves((args, kwargs))):
+            raise Lost(f"{cls.__name__} has a backward pass of its own")
+        return plain.__func__(cls, *args, **kwargs)
+
+    made: Any = classmethod(apply)
+    torch.autograd.Function.apply = made
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = plain
