@@ -4,13 +4,15 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tests.torch import zoo
 from torch import nn
 
 import relucate
 from relucate.torch.reading.modes import after_train
-from relucate.torch.reading.reader import read
+from relucate.torch.reading.reader import read, read_with_modules
 from relucate.torch.statistics import reestimate
+from relucate.torch.writing.edits import Edits
 
 SHAPE = (2, 3, 6, 6)
 
@@ -75,6 +77,22 @@ class Untraced(Inside):
         return super().forward(x) if x.sum() > -1e9 else x
 
 
+class Functional(Net):
+    """Calls a norm's tensors in a function that never takes the batch's statistics."""
+
+    def forward(self, x):
+        n, x = self.norm, self.conv(x)
+        x = F.batch_norm(x, n.running_mean, n.running_var, n.weight, n.bias, False)
+        return self.head(F.relu(x))
+
+
+class OtherMomentum(Net):
+    def forward(self, x):
+        n, x = self.norm, self.conv(x)
+        x = F.batch_norm(x, n.running_mean, n.running_var, n.weight, n.bias, self.training, 0.4)
+        return self.head(F.relu(x))
+
+
 KEPT = {
     "own train": OwnTrain,
     "own train, without gradients": Fixed,
@@ -86,6 +104,26 @@ KEPT = {
     "of a model that can't be traced": lambda: Untraced(OwnTrain()),
     "in the forward of a model that can't be traced": lambda: Untraced(InForward()),
 }
+
+
+@pytest.mark.filterwarnings("ignore:relucate:UserWarning")
+def test_a_function_that_never_takes_the_batch_is_a_frozen_norm():
+    model = zoo.randomize(Functional().eval(), 3)
+    (norm,) = [node for node in read(model, SHAPE) if node.op == "batch_norm"]
+    assert norm.attrs["frozen"]
+    made, _ = relucate.rebuild(model, "before", example=SHAPE)
+    made.load_state_dict(model.state_dict())
+    torch.testing.assert_close(step(made), step(model))
+    reading = read_with_modules(model, SHAPE)
+    traced = Edits(reading.graph, model, reading).retraced()
+    found = step(traced)
+    torch.testing.assert_close(found, {name: step(model)[name] for name in found})
+
+
+def test_a_function_has_its_own_momentum():
+    (norm,) = [node for node in read(OtherMomentum().eval(), SHAPE) if node.op == "batch_norm"]
+    assert norm.attrs["momentum"] == pytest.approx(0.6)
+    assert not norm.attrs["frozen"]
 
 
 def step(model):

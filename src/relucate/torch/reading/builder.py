@@ -329,6 +329,10 @@ class Builder:
         """Say whether a module stays in eval mode although the model is in training mode."""
         return self.view.paths[id(module)] in self.view.frozen
 
+    def is_fixed(self, statistic: Tensor) -> bool:
+        """Say whether a moving mean is used as it is, and not moved, in training too."""
+        return self.view.names.get(id(statistic)) in (self.view.fixed_means or ())
+
     def is_learned(self, value: Tensor) -> bool:
         """Say whether a tensor is a parameter of the model, or computed from some."""
         made_of = [self.view.tensor(name) for name in self._made_of(value)]

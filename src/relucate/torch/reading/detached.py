@@ -100,7 +100,7 @@ class View:
         reparametrized: path -> "weight_norm", ... where hooks compute the weight.
         obstacles: what a reader can't see: hooks.
         frozen: the modules that stay in eval mode in training; fixed: the parameters that aren't
-            trained (`modes`).
+            trained (`modes`); fixed_means: the moving means that training never moves, once known.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -109,6 +109,7 @@ class View:
         self.obstacles: list[str] = []
         kept = left_out(model)
         self.frozen, self.fixed = set(kept.frozen), kept.fixed
+        self.fixed_means: set[str] | None = None
         self.originals = dict(model.named_modules())
         self.root = _copy_tree(model, self._copies, lambda tensor: tensor)
         self.modules = {path: self._copies[id(m)] for path, m in self.originals.items()}

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from ...errors import Refused, briefly
@@ -140,6 +142,45 @@ def frozen_by_forward(model: nn.Module, args: Any, kwargs: Any, paths: set[str])
         except Exception:  # whatever the user's code does
             return set()
     return {path for path, seen in modes.items() if seen == {False}}
+
+
+def fixed_statistics(model: nn.Module, args: Any, kwargs: Any) -> set[str]:
+    """Return the moving means that batch norms use, not the batch's, also while a model trains.
+
+    None of them, if the model can't be called in training mode.
+    """
+    calls = _BatchNorms()
+    with untouched(model), torch.no_grad():
+        names = {id(x): name for name, x in model.named_buffers()}
+        try:
+            model.train()
+            with calls:
+                model(*pytree.tree_map(_several, args), **pytree.tree_map(_several, kwargs))
+        except Exception:  # whatever the user's code does
+            return set()
+    return {names[key] for key, seen in calls.found.items() if key in names and seen == {False}}
+
+
+_SIGNATURES: dict[Any, tuple[str, ...]] = {
+    F.batch_norm: ("input", "running_mean", "running_var", "weight", "bias", "training"),
+    torch.batch_norm: ("input", "weight", "bias", "running_mean", "running_var", "training"),
+}
+
+
+class _BatchNorms(TorchFunctionMode):
+    """Notes of each moving mean whether it is moved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[int, set[bool]] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if (kind := _SIGNATURES.get(func)) is not None:
+            given = dict(zip(kind, args, strict=False)) | kwargs
+            moves = bool(given.get("training", False))
+            self.found.setdefault(id(given.get("running_mean")), set()).add(moves)
+        return func(*args, **kwargs)
 
 
 def _noting(seen: set[bool]) -> Callable[..., None]:

@@ -31,11 +31,12 @@ from ..state import untouched
 from .calls import FUNCTIONS
 from .detached import View, failing_call, materialized, unwrap
 from .exported import export
-from .modes import frozen_by_forward, modes_set
+from .modes import fixed_statistics, frozen_by_forward, modes_set
 from .modules import find, is_known_whole
-from .program import Program, Stopped
+from .program import Call, Program, Stopped
 from .recorded import record
 from .symbolic import trace
+from .targets import canonical
 from .translator import Translator
 
 # A batch size that no model has as another number, so that the batch axis differs from the others.
@@ -332,6 +333,9 @@ class _Attempts:
             whole = self._view.originals[""]
             self.frozen = frozen_by_forward(whole, *self._given, found)
             self._view.frozen |= self.frozen
+        if self._view.fixed_means is None and any(map(_is_batch_norm, program.calls)):
+            whole = self._view.originals[""]
+            self._view.fixed_means = fixed_statistics(whole, *self._given)
         return program
 
     def _symbolic(self, example: Any) -> Program:
@@ -371,6 +375,10 @@ class _Attempts:
                 if not translator.needed:
                     return program, translator, outputs
             kept |= translator.needed
+
+
+def _is_batch_norm(call: Call) -> bool:
+    return not call.module and "batch_norm" in canonical(call.target, {})[0]
 
 
 def _with_batch(x: Any, batch: int) -> Any:
