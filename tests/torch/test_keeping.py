@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from tests.torch import zoo
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import relucate
 from relucate.torch.reading.reader import read_with_modules
@@ -228,6 +229,10 @@ def test_parts_without_autocast_stay_without(kind):
         assert {other(x).dtype for other in [model, *others]} == {torch.float32}
 
 
+def checkpointed(model, x):
+    return checkpoint(F.relu, x, use_reentrant=False)
+
+
 class Branching(Net):
     def forward(self, x):
         return super().forward(x) if x.mean() > -1e9 else x
@@ -240,6 +245,7 @@ class Branching(Net):
         (Between(lambda model, x: Reversed.apply(x)), "Reversed has a backward pass of its own"),
         (Between(lambda model, x: x[: int(x.shape[0])]), "sizes or values of tensors as numbers"),
         (Island(), "a part of it sets torch.autocast"),
+        (Between(checkpointed), "a part of it is checkpointed"),
     ],
 )
 def test_why_a_forward_cannot_be_traced_is_said(model, cause):

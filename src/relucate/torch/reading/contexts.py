@@ -1,4 +1,4 @@
-"""What a trace of calls would lose, so that it stops there: autocast, backward passes of one's own.
+"""What a trace of calls would lose, so that it stops: autocast, checkpoints, backward passes.
 
 Called by `symbolic` and by who traces single submodules.
 """
@@ -6,7 +6,7 @@ Called by `symbolic` and by who traces single submodules.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +18,11 @@ _KNOWN = {
     "cannot be interpreted as an integer": "it needs sizes or values of tensors as numbers",
     "not '_Proxy'": "it needs sizes or values of tensors as numbers",
 }
-_entered: list[Any] = []  # of autocast, since the trace began
+_SETS = {
+    torch.autocast: "a part of it sets torch.autocast",
+    torch.autograd.graph.saved_tensors_hooks: "a part of it is checkpointed or offloaded",
+}
+_entered: list[str] = []  # what the code that is traced now is inside of
 
 
 class Lost(NameError):
@@ -34,41 +38,45 @@ def cause_of(error: BaseException) -> str:
 
 @contextmanager
 def noted() -> Iterator[None]:
-    """Stop at a function with its own backward pass, and note where autocast is set, on or off."""
-    with _own_gradients(), _own_autocast():
-        yield
+    """Stop at a function with its own backward pass, and note what else no call keeps."""
+    outer = _entered.copy()
+    _entered.clear()
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(_own_gradients())
+            for kind, why in _SETS.items():
+                stack.enter_context(_own_context(kind, why))
+            yield
+    finally:
+        _entered[:] = outer
 
 
-def check_autocast() -> None:
-    """Check that the code that is traced now isn't inside a part that sets autocast.
+def check_contexts() -> None:
+    """Check that the code that is traced now isn't inside a part that sets what no call keeps.
 
     Raises: Lost.
     """
     if _entered:
-        raise Lost("a part of it sets torch.autocast")
+        raise Lost(_entered[-1])
 
 
 @contextmanager
-def _own_autocast() -> Iterator[None]:
-    kind: Any = torch.autocast
+def _own_context(kind: Any, why: str) -> Iterator[None]:
     enter, leave = kind.__enter__, kind.__exit__
 
     def entering(self: Any) -> Any:
-        _entered.append(self)
+        _entered.append(why)
         return enter(self)
 
     def leaving(self: Any, *given: Any) -> Any:
-        _entered.remove(self)
+        _entered.remove(why)
         return leave(self, *given)
 
-    outer = _entered.copy()
-    _entered.clear()
     kind.__enter__, kind.__exit__ = entering, leaving
     try:
         yield
     finally:
         kind.__enter__, kind.__exit__ = enter, leave
-        _entered[:] = outer
 
 
 @contextmanager

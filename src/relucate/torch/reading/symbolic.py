@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from ...errors import Refused
 from ...phrases import some
 from .constants import run_without_values
-from .contexts import Lost, cause_of, check_autocast, noted
+from .contexts import Lost, cause_of, check_contexts, noted
 from .detached import View, meta_copy
 from .program import Call, Program, Stopped
 from .steady import Steady
@@ -108,7 +108,7 @@ class _Tracer(fx.Tracer):
         return _Proxy(node, self)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        check_autocast()
+        check_contexts()
         node = super().create_node(*args, **kwargs)
         node.meta["owner"] = self._owners[-1]
         node.meta["no_grad"] = node.op.startswith("call") and not torch.is_grad_enabled()

@@ -24,7 +24,7 @@ from ...errors import RelucateError
 from ...graph import Graph, Node
 from ..modules import FixedArgument
 from ..reading.calls.elementwise import AS_MODULES
-from ..reading.contexts import check_autocast, noted
+from ..reading.contexts import check_contexts, noted
 from ..reading.reader import Reading, example_of, read_with_modules
 from ..reading.targets import canonical
 from ..state import untouched
@@ -138,7 +138,7 @@ class _Tracer(fx.Tracer):
     """
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        check_autocast()
+        check_contexts()
         if not torch.is_grad_enabled():
             raise TraceError("a part runs without gradients")
         return super().create_node(*args, **kwargs)
