@@ -1,5 +1,6 @@
 """A retraced forward trains as the model does: frozen norms, parts without gradients, autocast."""
 
+import contextlib
 import copy
 import io
 
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from tests.torch import zoo
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import relucate
 from relucate.torch.reading.reader import read_with_modules
@@ -192,6 +194,62 @@ def test_a_new_forward_trains_as_the_old_one(name):
         one = model(x)
         torch.manual_seed(1)
         torch.testing.assert_close(made.eval()(x), one)
+
+
+class Island(Net):
+    """A head in full precision, whatever the caller runs the model in."""
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.conv(x)))
+        with torch.autocast("cpu", enabled=False):
+            return self.head(F.relu(self.other(self.next(x.float()))))
+
+
+class Islands(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Island()
+
+    def forward(self, x):
+        return self.inner(x) if x.shape[0] > 0 else x
+
+
+@pytest.mark.filterwarnings("ignore:relucate:UserWarning")
+@pytest.mark.parametrize("kind", [Island, Islands])
+def test_parts_without_autocast_stay_without(kind):
+    model = zoo.randomize(kind(), 6).eval()
+    assert "sets torch.autocast" in read_with_modules(model, SHAPE).not_retraced or kind is Islands
+    made, _ = relucate.fold(model, example=SHAPE)
+    others = [made]
+    for verb in (relucate.convert, relucate.rebuild):
+        with contextlib.suppress(relucate.Refused):
+            others.append(verb(model, "after", example=SHAPE)[0].eval())
+    x = torch.randn(SHAPE)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert {other(x).dtype for other in [model, *others]} == {torch.float32}
+
+
+def checkpointed(model, x):
+    return checkpoint(F.relu, x, use_reentrant=False)
+
+
+class Branching(Net):
+    def forward(self, x):
+        return super().forward(x) if x.mean() > -1e9 else x
+
+
+@pytest.mark.parametrize(
+    ("model", "cause"),
+    [
+        (Branching(), "which branch runs depends on values or sizes"),
+        (Between(lambda model, x: Reversed.apply(x)), "Reversed has a backward pass of its own"),
+        (Between(lambda model, x: x[: int(x.shape[0])]), "sizes or values of tensors as numbers"),
+        (Island(), "a part of it sets torch.autocast"),
+        (Between(checkpointed), "a part of it is checkpointed"),
+    ],
+)
+def test_why_a_forward_cannot_be_traced_is_said(model, cause):
+    assert cause in read_with_modules(model.eval(), SHAPE).not_retraced
 
 
 def test_a_backward_pass_of_its_own_keeps_the_forward():

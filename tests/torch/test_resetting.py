@@ -102,6 +102,31 @@ def test_another_parametrization_is_refused_by_name():
         relucate.rebuild(model, "after", example=SHAPE)
 
 
+class FixedNorm(nn.Module):
+    """A batch norm of buffers alone, as torchvision's frozen one."""
+
+    def __init__(self, channels):
+        super().__init__()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.rand(channels) + 0.5)
+
+    def forward(self, x):
+        held = (self.weight, self.bias, self.running_mean, self.running_var)
+        weight, bias, mean, variance = (value[:, None, None] for value in held)
+        return (x - mean) * (variance + 1e-5).rsqrt() * weight + bias
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_a_norm_of_buffers_starts_as_a_new_one(order):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), FixedNorm(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # there is nothing to do for one of them
+        made, _ = relucate.rebuild(model, order, example=SHAPE)
+    (norm,) = [module for module in made if isinstance(module, FixedNorm)]
+    values = {name: value.unique().tolist() for name, value in norm.named_buffers()}
+    assert values == {"weight": [1], "bias": [0], "running_mean": [0], "running_var": [1]}
+
+
 class Bands(nn.Module):
     """As timm's rotary embedding: what initialises it fails after it was half done."""
 

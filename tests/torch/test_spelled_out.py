@@ -285,3 +285,41 @@ def test_functions_of_each_element_mean_what_torch_computes(name, way):
     graph = read(Model(), x)
     (found,) = evaluate(graph, x.numpy(), unread=apply)
     np.testing.assert_allclose(found, Model()(x).numpy(), rtol=1e-6)
+
+
+GATES = {
+    "a slice of channels": lambda x: x * torch.sigmoid(x[:, :1]),
+    "the channels turned round": lambda x: x * torch.sigmoid(x.flip(1)),
+    "the largest of two channels": lambda x: torch.maximum(x, x.flip(1)),
+    "a homogeneous one": lambda x: x * F.relu(x[:, :1]),
+}
+
+
+class Mixing(nn.Module):
+    """An activation whose values depend on other channels, which has no scale per channel."""
+
+    def __init__(self, gate, after):
+        super().__init__()
+        self.gate, self.after = gate, after
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.next = nn.Conv2d(4, 2, 3)
+
+    def forward(self, x):
+        x = self.conv(x)
+        x = self.norm(self.gate(x)) if self.after else self.gate(self.norm(x))
+        return self.next(x)
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("after", [False, True])
+def test_norms_around_gates_that_mix_channels_are_folded_and_moved(gate, after):
+    model = zoo.randomize(Mixing(GATES[gate], after), 3).eval()
+    x = torch.randn(2, 3, 9, 9)
+    moved, report = relucate.convert(model, BEFORE if after else AFTER, example=x)
+    folded, _ = relucate.fold(model, example=x)
+    assert len(report.done) == 1
+    with torch.no_grad():
+        torch.testing.assert_close(moved.eval()(x), model(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(folded.eval()(x), model(x), rtol=1e-4, atol=1e-5)
+    found = relucate.audit(model, example=x).findings
+    assert after or "N103" not in {one.code for one in found}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..train.initial import none_found, orthonormal_matrix, unit_variance
 from .state import unchanged
-from .statistics import norms_with_statistics
+from .statistics import set_to_average
 
 _LINEAR = (nn.Linear, nn.modules.conv._ConvNd)
 
@@ -84,9 +84,7 @@ def lsuv(
     done = orthonormal(model, seed=seed, names=names)
     factors: dict[str, float] = {}
     with unchanged(model):  # statistics, modes, hooks
-        model.eval()
-        for norm in norms_with_statistics(model):
-            norm.train()
+        set_to_average(model)
         for name, module in _linear(model).items():
             hook = partial(_first_call, factors, name)
             module.register_forward_hook(hook, with_kwargs=True)

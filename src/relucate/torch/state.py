@@ -61,7 +61,7 @@ class _Before:
     def __init__(self) -> None:
         self._seen: dict[int, nn.Module] = {}  # the modules too, so that no id comes twice
         self._kept: list[_Kept] = []
-        self._values: dict[int, tuple[Tensor, Tensor]] = {}
+        self._values: dict[int, tuple[Tensor, Tensor, bool]] = {}
 
     def add(self, module: nn.Module) -> None:
         """Keep a module of the model."""
@@ -83,14 +83,16 @@ class _Before:
     def _keep(self, one: _Kept, tensors: Iterable[Tensor]) -> None:
         self._kept.append(one)
         new = {id(x): x for x in tensors if id(x) not in self._values}
-        self._values |= {key: (x, x.detach().clone()) for key, x in new.items()}
+        self._values |= {key: (x, x.detach().clone(), x.requires_grad) for key, x in new.items()}
 
     def put_back(self) -> None:
         """Restore them."""
         for one in self._kept:
             one.put_back()
-        for tensor, value in self._values.values():
+        for tensor, value, learned in self._values.values():
             _restore(tensor, value)
+            if tensor.is_leaf and tensor.requires_grad != learned:
+                tensor.requires_grad_(learned)
 
 
 def _restore(tensor: Tensor, value: Tensor) -> None:

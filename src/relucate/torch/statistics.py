@@ -19,14 +19,27 @@ from .modules import BatchNorm
 
 
 def norms_with_statistics(model: nn.Module) -> list[nn.Module]:
-    """Return the modules whose evaluation uses averaged batch statistics."""
+    """Return the modules whose evaluation uses averaged batch statistics.
+
+    Called in training mode: not those that the model's own `train` keeps frozen.
+    """
     found: list[nn.Module] = []
     for module in model.modules():
         ours = isinstance(module, BatchNorm) and not module.frozen
         native = isinstance(module, nn.modules.batchnorm._NormBase)  # batch and instance norms
-        if ours or (native and module.track_running_stats):
+        if module.training and (ours or (native and module.track_running_stats)):
             found.append(module)
     return found
+
+
+def set_to_average(model: nn.Module) -> list[nn.Module]:
+    """Put the norms that train into training mode, all else into eval mode; return them."""
+    model.train()
+    norms = norms_with_statistics(model)
+    model.eval()
+    for norm in norms:
+        norm.train()
+    return norms
 
 
 @torch.no_grad()
@@ -46,11 +59,10 @@ def reestimate(model: nn.Module, inputs: Iterable[Tensor], *, unbiased: bool = F
     >>> norm.running_mean
     tensor([2.5000])
     """
-    norms = norms_with_statistics(model)
-    if not norms:
-        return
     sizes: dict[nn.Module, int] = {}
-    with _averaging(model, norms), _noted(norms, sizes):
+    with _averaging(model) as norms, _noted(norms, sizes):
+        if not norms:
+            return
         for x in inputs:
             model(x)
     for norm, size in sizes.items() if unbiased else ():
@@ -85,18 +97,16 @@ def _set_share(norm: nn.Module, count: int) -> None:
 
 
 @contextmanager
-def _averaging(model: nn.Module, norms: list[nn.Module]) -> Iterator[None]:
+def _averaging(model: nn.Module) -> Iterator[list[nn.Module]]:
     modes = [(module, module.training) for module in model.modules()]
+    norms = set_to_average(model)
     counts = (getattr(norm, "num_batches_tracked", None) for norm in norms)
     kept = [
         (norm, norm.momentum, count.clone() if isinstance(count, Tensor) else None)
         for norm, count in zip(norms, counts, strict=True)
     ]
-    model.eval()
-    for norm in norms:
-        norm.train()
     try:
-        yield
+        yield norms
     finally:
         for norm, momentum, count in kept:
             norm.momentum = momentum  # type: ignore[assignment]

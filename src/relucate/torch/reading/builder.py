@@ -327,8 +327,11 @@ class Builder:
 
     def is_frozen(self, module: nn.Module) -> bool:
         """Say whether a module stays in eval mode although the model is in training mode."""
-        path = self.view.paths[id(module)]
-        return self.view.originals[""].training and not self.view.originals[path].training
+        return self.view.paths[id(module)] in self.view.frozen
+
+    def is_fixed(self, statistic: Tensor) -> bool:
+        """Say whether a moving mean is used as it is, and not moved, in training too."""
+        return self.view.names.get(id(statistic)) in (self.view.fixed_means or ())
 
     def is_learned(self, value: Tensor) -> bool:
         """Say whether a tensor is a parameter of the model, or computed from some."""

@@ -20,6 +20,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ...errors import InputError, Refused
+from .modes import left_out
 
 _HOOKS = (
     "_forward_hooks",
@@ -98,12 +99,17 @@ class View:
         names: id of a parameter or buffer -> its name in the state dict (the first of several).
         reparametrized: path -> "weight_norm", ... where hooks compute the weight.
         obstacles: what a reader can't see: hooks.
+        frozen: the modules that stay in eval mode in training; fixed: the parameters that aren't
+            trained (`modes`); fixed_means: the moving means that training never moves, once known.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._copies: dict[int, nn.Module] = {}
         self.reparametrized: dict[str, str] = {}
         self.obstacles: list[str] = []
+        kept = left_out(model)
+        self.frozen, self.fixed = set(kept.frozen), kept.fixed
+        self.fixed_means: set[str] | None = None
         self.originals = dict(model.named_modules())
         self.root = _copy_tree(model, self._copies, lambda tensor: tensor)
         self.modules = {path: self._copies[id(m)] for path, m in self.originals.items()}

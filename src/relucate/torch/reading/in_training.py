@@ -5,7 +5,7 @@ Called by `writing`: the forward that it makes is that of eval mode.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import fx, nn
@@ -13,29 +13,40 @@ from torch.utils import _pytree as pytree
 
 from ..state import untouched
 from .detached import View, materialized, unwrap
+from .modes import after_train
 from .program import Call, Stopped
 from .reader import example_of, leaf_test
 from .symbolic import trace
 from .targets import canonical
 
 
-def same_calls_in_training(model: nn.Module, example: Any, leaves: Sequence[str] = ()) -> bool:
+def same_calls_in_training(
+    model: nn.Module,
+    example: Any,
+    leaves: Sequence[str] = (),
+    frozen: Collection[str] = (),
+) -> bool:
     """Return whether the forward makes the same calls in training mode as in eval mode.
 
     It doesn't where code depends on `if self.training` (auxiliary heads, stochastic depth).
+
+    Args: frozen: modules that stay in eval mode.
     """
     model = unwrap(model)
     with untouched(model):
-        return _same_calls(model, example, leaves)
+        kept = after_train(model).frozen.union(frozen)
+        return _same_calls(model, example, leaves, kept)
 
 
-def _same_calls(model: nn.Module, example: Any, leaves: Sequence[str]) -> bool:
+def _same_calls(
+    model: nn.Module, example: Any, leaves: Sequence[str], frozen: Collection[str]
+) -> bool:
     args, kwargs = example_of(model, example)
     found = []
     for training in (False, True):
         view = View(materialized(model, args, kwargs))
-        for module in view.modules.values():
-            module.training = training
+        for path, module in view.modules.items():
+            module.training = training and path not in frozen
         try:
             program = trace(view, leaf_test(view, frozenset(leaves)), (args, kwargs))
         except Stopped:

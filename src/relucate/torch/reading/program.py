@@ -30,10 +30,10 @@ class Rearranged(Unknown):
 class Stopped(Exception):
     """This way into the model ends here: the other one may go on.
 
-    `place` is the line of the model's code, where it is known.
+    `place` is the line of the model's code, where it is known; `cause` says why in plain words.
     """
 
-    place = ""
+    place = cause = ""
 
 
 @dataclass(frozen=True)

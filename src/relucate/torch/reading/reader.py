@@ -31,10 +31,12 @@ from ..state import untouched
 from .calls import FUNCTIONS
 from .detached import View, failing_call, materialized, unwrap
 from .exported import export
+from .modes import fixed_statistics, frozen_by_forward, modes_set
 from .modules import find, is_known_whole
-from .program import Program, Stopped
+from .program import Call, Program, Stopped
 from .recorded import record
 from .symbolic import trace
+from .targets import canonical
 from .translator import Translator
 
 # A batch size that no model has as another number, so that the batch axis differs from the others.
@@ -65,6 +67,8 @@ class Reading:
         changes: the tensors of the model that every call changes.
         unheld: modules that the forward calls and the model doesn't hold, in words, or "".
         casts: the nodes whose values the forward casts to another type.
+        frozen: the modules that the forward itself puts into eval mode when the model trains.
+        cause: why torch.fx can't trace the forward, in plain words, as far as it is known.
     """
 
     graph: Graph
@@ -83,13 +87,16 @@ class Reading:
     changes: tuple[str, ...] = ()
     unheld: str = ""
     casts: frozenset[str] = frozenset()
+    frozen: frozenset[str] = frozenset()
+    cause: str = ""
 
     @property
     def not_retraced(self) -> str:
         """Why the calls that were traced can't be made again in another module; "" if they can."""
         if self.way != "fx":
             which = f", which calls {self.unheld}" if self.unheld else ""
-            return f"torch.fx can't trace the forward of this model{which}"
+            why = f" ({self.cause})" if self.cause else ""
+            return f"torch.fx can't trace the forward of this model{which}{why}"
         named = some([f"'{name}'" for name in self.changes])
         return f"every call of this model changes {named}, in eval mode too" if named else ""
 
@@ -169,6 +176,8 @@ def _read(model: nn.Module, example: Any, leaves: Sequence[str]) -> Reading:
         tuple(translator.changes),
         program.unheld,
         frozenset(translator.casts),
+        frozenset(attempts.frozen),
+        attempts.cause,
     )
 
 
@@ -287,6 +296,8 @@ class _Attempts:
         self._given = (args, kwargs)
         self.inputs: list[tuple[str, Tensor]] = []
         self._traced: Program | None = None  # torch.fx sees no sizes: once is enough
+        self.cause = ""
+        self.frozen: set[str] = set()  # modules that the forward itself puts into eval mode
 
     def run(self) -> tuple[Program, Translator, list[Any]]:
         stopped: list[Stopped] = []
@@ -294,11 +305,13 @@ class _Attempts:
             mismatch: Mismatch | None = None
             for example, batch in self._examples():
                 try:
-                    return self._translate(way(example), example, batch)
+                    program = self._program(way, example)
+                    return self._translate(program, example, batch)
                 except Mismatch as error:
                     mismatch = error
                 except Stopped as error:
                     stopped.append(error)
+                    self.cause = self.cause or error.cause
             self._check_it_runs(mismatch)
             if mismatch is not None:  # though the model runs: what was expected is wrong
                 stopped.append(Stopped(str(mismatch)))
@@ -310,6 +323,20 @@ class _Attempts:
         if failure:
             reason = failure if mismatch is None else str(mismatch)
             raise InputError(f"the example doesn't fit the model: {reason}.") from mismatch
+
+    def _program(self, way: Callable[[Any], Program], example: Any) -> Program:
+        """Return what a way finds; note which modules the forward keeps from training."""
+        found: set[str] = set()
+        with modes_set(self._view.paths, found):
+            program = way(example)
+        if found:
+            whole = self._view.originals[""]
+            self.frozen = frozen_by_forward(whole, *self._given, found)
+            self._view.frozen |= self.frozen
+        if self._view.fixed_means is None and any(map(_is_batch_norm, program.calls)):
+            whole = self._view.originals[""]
+            self._view.fixed_means = fixed_statistics(whole, *self._given)
+        return program
 
     def _symbolic(self, example: Any) -> Program:
         if self._traced is None:
@@ -348,6 +375,10 @@ class _Attempts:
                 if not translator.needed:
                     return program, translator, outputs
             kept |= translator.needed
+
+
+def _is_batch_norm(call: Call) -> bool:
+    return not call.module and "batch_norm" in canonical(call.target, {})[0]
 
 
 def _with_batch(x: Any, batch: int) -> Any:
@@ -440,11 +471,8 @@ def _made_of(translator: Translator, keys: Iterable[str]) -> dict[str, frozenset
 
 
 def _trainable(view: View, translator: Translator, keys: Mapping[str, Any]) -> frozenset[str]:
-    free = {
-        view.names[id(parameter)]
-        for parameter in view.originals[""].parameters()
-        if parameter.requires_grad
-    }
+    held = {view.names[id(parameter)] for parameter in view.originals[""].parameters()}
+    free = held - view.fixed
 
     def trains(key: str) -> bool:
         name = translator.bindings[key][0]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import is_dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +21,7 @@ from torch.utils import _pytree as pytree
 from ...errors import Refused
 from ...phrases import some
 from .constants import run_without_values
+from .contexts import Lost, cause_of, check_contexts, noted
 from .detached import View, meta_copy
 from .program import Call, Program, Stopped
 from .steady import Steady
@@ -65,7 +65,7 @@ class _Weight(ParameterProxy):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "data":
-            raise NameError(f"it sets the data of '{self.name}'")
+            raise Lost(f"it sets the data of '{self.name}'")
         super().__setattr__(name, value)
 
 
@@ -86,7 +86,6 @@ class _Tracer(fx.Tracer):
         self._counts: dict[str, int] = {}
         self._tensors: dict[str, fx.Proxy] = {}
         self._values: dict[fx.Node, Any] = {}
-        self._autocasts = autocasts()
 
     def _prepare(self, path: str, module: nn.Module, known: bool) -> None:
         """Let a known module stay whole if its `forward` is called, and no norm ask for a rank."""
@@ -109,8 +108,7 @@ class _Tracer(fx.Tracer):
         return _Proxy(node, self)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        if autocasts() - self._autocasts:
-            raise NameError("a part of it runs under torch.autocast")
+        check_contexts()
         node = super().create_node(*args, **kwargs)
         node.meta["owner"] = self._owners[-1]
         node.meta["no_grad"] = node.op.startswith("call") and not torch.is_grad_enabled()
@@ -205,7 +203,7 @@ class _Tracer(fx.Tracer):
         if path is None:
             if not any(isinstance(x, fx.Proxy) for x in pytree.tree_leaves((args, kwargs))):
                 return forward(*args, **kwargs)
-            raise NameError(f"a {type(m).__name__} is made inside forward")
+            raise Lost(f"a {type(m).__name__} is made inside forward")
         if self._steady.whole(path, m):
             return self.create_proxy("call_module", path, args, kwargs)
         count = self._counts.get(path, 0)
@@ -233,13 +231,8 @@ class _Tracer(fx.Tracer):
         if isinstance(a, Tensor) and id(a) in self._view.names:
             return self.create_node("get_attr", self._view.names[id(a)], (), {})
         if isinstance(a, nn.Parameter):
-            raise NameError("a parameter is made inside forward")
+            raise Lost("a parameter is made inside forward")
         return super().create_arg(a)
-
-
-def autocasts() -> set[str]:
-    """Return the kinds of devices for which autocast is on."""
-    return {kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)}
 
 
 def _is_tensor(leaf: Any) -> bool:
@@ -308,14 +301,16 @@ def _traced(
         vars(view.modules[path])[name] = value
     tracer = _Tracer(view, is_leaf, example)
     try:
-        with torch.enable_grad(), own_gradients():
+        with torch.enable_grad(), noted():
             graph = tracer.trace(view.root)
         if any(node.meta.get("no_grad") for node in graph.nodes):
             with torch.no_grad():
                 tracer.detach(graph)
         plain = before.plain_changes(given)
     except Exception as error:
-        raise Stopped(f"{type(error).__name__}: {error}") from error
+        stopped = Stopped(f"{type(error).__name__}: {error}")
+        stopped.cause = cause_of(error)
+        raise stopped from error
     finally:
         changed = before.put_back()
     if not torch.equal(numbers, torch.get_rng_state()):
@@ -328,24 +323,6 @@ def _traced(
     program = _program(view, graph, made)
     program.changed = changed
     return program, plain
-
-
-@contextmanager
-def own_gradients() -> Iterator[None]:
-    """Stop where a function with its own backward pass would be traced into, which loses it."""
-    plain: Any = vars(torch.autograd.Function)["apply"]
-
-    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        if any(isinstance(x, fx.Proxy) for x in pytree.tree_leaves((args, kwargs))):
-            raise NameError(f"{cls.__name__} has a backward pass of its own")
-        return plain.__func__(cls, *args, **kwargs)
-
-    made: Any = classmethod(apply)
-    torch.autograd.Function.apply = made
-    try:
-        yield
-    finally:
-        torch.autograd.Function.apply = plain
 
 
 class _Snapshot:

@@ -9,6 +9,7 @@ forget its mode, freezing or values: that is put back. Called by `writer`.
 from __future__ import annotations
 
 import copy
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -95,6 +96,11 @@ def _check(path: str, module: nn.Module) -> None:
     held = (*module._parameters.values(), *module._buffers.values())
     if any(x is not None and nn.parameter.is_lazy(x) for x in held):
         raise Refused(f"{where} is lazy and has no weights yet: call the model once on data first.")
+    if "train" in vars(module) and not isinstance(vars(module)["train"], types.MethodType):
+        raise Refused(
+            f"{where} has a train() that was put on it from outside, which a copy would call on "
+            "the source: override train() in its class instead."
+        )
     for kind, what in _FORWARD.items():
         for hook in getattr(module, kind).values():
             if _name(hook).startswith(_EXPORTED):

@@ -179,7 +179,7 @@ class Edits:
             return self._copy(arg)
 
         self._building.output(fx.map_arg(output.args[0], final))
-        made = traced_module(self.twin, self._building)
+        made = traced_module(self.twin, self._building, self.reading.frozen)
         made.graph.eliminate_dead_code()
         made.recompile()
         made.delete_all_unused_submodules()
@@ -209,7 +209,7 @@ class Edits:
             return False
         if node.op == "batch_norm" and "moving_mean" in node.arrays:
             # The call holds on to the mode that was traced; it may set training mode.
-            return node.attrs.get("forced") is not True
+            return not (node.attrs.get("forced") or node.attrs.get("frozen"))
         if node.op in RANDOM and call.op == "call_function":  # that holds on to the mode, too
             return not node.attrs.get("forced")
         return bool(node.arrays) and changed_shape(self.old, self.new, node.name)

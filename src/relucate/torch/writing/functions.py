@@ -24,8 +24,8 @@ from ...errors import RelucateError
 from ...graph import Graph, Node
 from ..modules import FixedArgument
 from ..reading.calls.elementwise import AS_MODULES
+from ..reading.contexts import check_contexts, noted
 from ..reading.reader import Reading, example_of, read_with_modules
-from ..reading.symbolic import autocasts, own_gradients
 from ..reading.targets import canonical
 from ..state import untouched
 from .copying import copied
@@ -78,7 +78,9 @@ def with_modules(whole: nn.Module, reading: Reading, paths: Collection[str]) -> 
         twin = copied(whole)
         calls = _arguments(twin, reading, paths)
         traced = [
-            path for path in sorted(paths) if path in calls and _trace_in(twin, path, calls[path])
+            path
+            for path in sorted(paths)
+            if path in calls and _trace_in(twin, path, calls[path], reading)
         ]
         if not traced:
             return None
@@ -132,19 +134,20 @@ def _are_alike(calls: list[dict[str, Any]]) -> bool:
 class _Tracer(fx.Tracer):
     """Records calls of all children as they are.
 
-    Raises: TraceError: one is made without gradients or under autocast, which is no call.
+    Raises: TraceError: one is made without gradients, which is no call. Lost: or under autocast.
     """
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        if autocasts() or not torch.is_grad_enabled():
-            raise TraceError("a part runs without gradients or under autocast")
+        check_contexts()
+        if not torch.is_grad_enabled():
+            raise TraceError("a part runs without gradients")
         return super().create_node(*args, **kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
 
 
-def _trace_in(twin: nn.Module, path: str, arguments: Mapping[str, Any]) -> bool:
+def _trace_in(twin: nn.Module, path: str, arguments: Mapping[str, Any], reading: Reading) -> bool:
     """Put a traced submodule in the place of the one at `path`; return whether it could be."""
     source = twin.get_submodule(path)
     if is_fused(source):
@@ -167,7 +170,8 @@ def _trace_in(twin: nn.Module, path: str, arguments: Mapping[str, Any]) -> bool:
     for node in list(graph.nodes):
         _as_module(source, graph, node)
     _apart(source, graph)
-    made = traced_module(source, graph)
+    inside = {p.removeprefix(f"{path}.") for p in reading.frozen if p.startswith(f"{path}.")}
+    made = traced_module(source, graph, inside)
     for name, child in source._modules.items():
         made._modules.setdefault(name, child)  # what its forward doesn't call
     for name, buffer in source._buffers.items():
@@ -190,7 +194,7 @@ def _graph(module: nn.Module, fixed: dict[str, Any]) -> fx.Graph | None:
     """Return the graph of a forward that makes the same calls in training mode, or None."""
     graphs = []
     for training in (True, False):
-        with untouched(module), torch.enable_grad(), own_gradients():
+        with untouched(module), torch.enable_grad(), noted():
             module.training = training
             try:
                 graphs.append(_Tracer().trace(module, concrete_args=fixed))

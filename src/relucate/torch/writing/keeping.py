@@ -5,14 +5,14 @@ Called by `writer`.
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from ...errors import Refused, briefly
+from ..reading.modes import after_train
 
 _FROZEN = "in_eval_mode"  # in `meta`, which a copy of a GraphModule keeps
 
@@ -43,28 +43,21 @@ def _restored(plain: Any, frozen: tuple[str, ...]) -> PartlyFrozen:
     return made
 
 
-def traced_module(twin: nn.Module, graph: fx.Graph) -> fx.GraphModule:
-    """Return a module of the traced calls, which keeps in eval mode what the model's own does.
+def traced_module(twin: nn.Module, graph: fx.Graph, frozen: Collection[str] = ()) -> fx.GraphModule:
+    """Return a module of the traced calls, which doesn't train what the model's own doesn't.
 
+    Args: frozen: more submodules that stay in eval mode.
     Raises: Refused: the model's own `train` fails.
     """
-    frozen = _in_eval_mode(twin)
-    made = (PartlyFrozen if frozen else fx.GraphModule)(twin, graph, type(twin).__name__)
-    if frozen:
-        made.meta[_FROZEN] = frozen
+    own = after_train(twin)
+    kept = tuple(sorted((own.frozen - {""}).union(frozen)))
+    made = (PartlyFrozen if kept else fx.GraphModule)(twin, graph, type(twin).__name__)
+    if kept:
+        made.meta[_FROZEN] = kept
+    for name, parameter in made.named_parameters():
+        if name in own.fixed:
+            parameter.requires_grad_(False)
     return made
-
-
-def _in_eval_mode(twin: nn.Module) -> tuple[str, ...]:
-    """Return the submodules that a model's own `train` leaves in eval mode."""
-    if type(twin).train is nn.Module.train:
-        return ()
-    other = copy.deepcopy(twin)
-    try:
-        other.train(True)
-    except Exception as error:
-        raise Refused(f"the model's own train() fails ({briefly(error)}).") from error
-    return tuple(path for path, module in other.named_modules() if path and not module.training)
 
 
 def keep(made: nn.Module, twin: nn.Module) -> None:

@@ -45,10 +45,11 @@ def notes(
 
 def _of_traced(source: nn.Module, made: nn.Module, reading: Reading) -> Iterator[str]:
     """Yield what a module of another class does differently."""
-    if not same_calls_in_training(source, reading.example, reading.leaves):
+    if not same_calls_in_training(source, reading.example, reading.leaves, reading.frozen):
         yield (
-            "the forward does something else in training mode (behind self.training); the new "
-            "module always does what eval mode does."
+            "the forward does something else in training mode (behind self.training, or with the "
+            "modes of its modules); the new module's forward always does what eval mode does, and "
+            "its modules follow its own mode."
         )
     if isinstance(made, fx.GraphModule):
         old, new = (output_class(one, reading.example) for one in (source, made))

@@ -166,6 +166,8 @@ def _difference(again: Graph, old: Graph, new: Graph, found: Exchange) -> str:
             return f"'{name}' isn't what was planned there"
         if one.attrs.get("inside") != planned.attrs.get("inside"):
             return f"'{name}' isn't what was planned there"
+        if one.kind == "norm" and one.attrs.get("frozen") != planned.attrs.get("frozen"):
+            return f"'{name}' would be frozen otherwise than planned"
         if _axes(one) != _axes(planned):
             return f"'{name}' would work along another axis than planned"
         if set(one.arrays) != set(planned.arrays):

@@ -21,6 +21,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from ...errors import Refused, briefly
 from ...train.framework import Init
+from ..reading.frozen import is_frozen_batch_norm
 from .copying import OWN_HOOKS
 
 _ITERATIONS = 15  # of the power method: as many as PyTorch does for a new spectral norm
@@ -81,6 +82,8 @@ def _method(path: str, module: nn.Module, init: Init | None = None) -> Callable[
     own = [*module._parameters.values(), *module._buffers.values()]
     if not any(tensor is not None for tensor in own):
         return None
+    if is_frozen_batch_norm(module):  # which has no method of its own
+        return partial(_reset_frozen, module)
     method: Any = getattr(module, "reset_parameters", None)
     method = method or getattr(module, "_reset_parameters", None)
     if method is None and any(p is not None for p in module._parameters.values()):
@@ -92,6 +95,17 @@ def _method(path: str, module: nn.Module, init: Init | None = None) -> Callable[
             "the values of a model that was just built)."
         )
     return method
+
+
+def _reset_frozen(norm: Any) -> None:
+    """Make a norm with fixed tensors what a new one is: its statistics were of trained weights."""
+    for tensor, value in (
+        (norm.weight, 1.0),
+        (norm.bias, 0.0),
+        (norm.running_mean, 0.0),
+        (norm.running_var, 1.0),
+    ):
+        tensor.fill_(value)
 
 
 def _call(

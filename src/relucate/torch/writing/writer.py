@@ -18,6 +18,7 @@ from torch import nn
 from ...errors import Refused
 from ...graph import Graph
 from ..reading.detached import unwrap
+from ..reading.modes import trained_otherwise
 from ..reading.reader import Reading
 from .copying import copy_modes
 from .edits import Edits
@@ -77,7 +78,8 @@ def write(
         made = edits.exchanged(found)
         moves = found.moved or found.shifts or edits.refitted_units
         proof = prove(made, whole, seen, planned, found) if moves else None
-        if not (why := proof.failure if proof else ""):
+        why = proof.failure if proof else ""
+        if not (why := why or trained_otherwise(made, whole, found.moved)):
             if fresh is not None:
                 reset(made, fresh, found.moved, init)
             paths = {names.get(name, name): path for name, path in edits.paths.items()}
@@ -92,6 +94,8 @@ def write(
     if fresh is not None:
         reset(made, fresh, init=init)
     copy_modes(made, whole)
+    if why := trained_otherwise(made, whole, {}, reading.frozen):
+        raise Refused(f"{why}.")
     return Written(made, edits.paths)
 
 

@@ -60,9 +60,9 @@ def _mode(t: Translator, running_mean: Any, momentum: float | None) -> dict[str,
     In eval mode such modules pass a momentum that isn't the one of their training.
     """
     owner: Any = t.owner_of(running_mean)
-    if owner is not None and hasattr(owner, "momentum"):
+    if owner is not None and owner is t.view.modules[t.path] and hasattr(owner, "momentum"):
         momentum = owner.momentum
-    frozen = owner is not None and t.is_frozen(owner)
+    frozen = owner is not None and (t.is_frozen(owner) or t.is_fixed(running_mean))
     kept = None if momentum is None else 1.0 - float(momentum)
     return {"momentum": kept, "frozen": frozen}
 
