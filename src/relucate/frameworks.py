@@ -140,6 +140,12 @@ def on_host() -> Iterator[None]:
         yield
 
 
+def content(thing: Any) -> Any:
+    """Return what an object of a framework consists of; None: its attributes show it."""
+    found = (named(name).content(thing) for name in FRAMEWORKS if name in imported())
+    return next((each for each in found if each is not None), None)
+
+
 def owner(model: Any) -> Framework | None:
     """Return the framework that a model belongs to, None for anything else."""
     found = (named(name) for name in FRAMEWORKS if name in imported())

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import os
 import subprocess
 import sys
 import textwrap
@@ -302,6 +303,138 @@ class TestState:
         digest = code_digest(function)
         logging.getLogger("a.b").isEnabledFor(10)
         assert code_digest(function) == digest
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+class TestFrameworks:
+    """Objects of a framework count by what they consist of, in every process and after their use.
+
+    `use` is called between two digests.
+    """
+
+    KERAS = "import keras\nkeras.utils.set_random_seed(1)\n"
+    NET = "W = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.ReLU()])\n"
+    LAYER = """
+class L(keras.layers.Layer):
+    def __init__(self, width, **given):
+        super().__init__(**given)
+        self.width, self.inner = width, keras.layers.Dense(2)
+    def call(self, x):
+        return self.inner(x) * self.width
+"""
+    SCRIPT = """
+import torch
+torch.manual_seed(1)
+W = torch.jit.script(torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LeakyReLU({})))
+"""
+    TRACE = """
+import torch
+K = torch.tensor([{}])
+W = torch.jit.trace(lambda x: x * K, torch.ones(1))
+"""
+    COMPILE = """
+import torch
+def g(x): return x * {}
+W = torch.compile(g, backend="eager")
+"""
+    CASES = (
+        (f"{KERAS}W = keras.layers.Dense({{}})", "3", "4", ""),
+        (f"{KERAS}W = keras.layers.Dense(3, activation={{}})", "'relu'", "'elu'", ""),
+        (f"{KERAS}W = keras.optimizers.Adam({{}})", "1e-3", "1e-2", ""),
+        (f"{KERAS}W = keras.losses.Huber({{}})", "1.0", "2.0", ""),
+        (f"{KERAS}W = keras.initializers.{{}}()", "HeNormal", "HeUniform", "W((2, 2))"),
+        (f"{KERAS}W = keras.activations.{{}}", "relu", "elu", ""),
+        (
+            f"{KERAS}{NET}W.trainable = {{}}",
+            "True",
+            "False",
+            "W.predict(np.ones((1, 3)), verbose=0)",
+        ),
+        (f"{KERAS}{NET}W.weights[0].assign_add({{}} * np.ones((3, 2)))", "0", "1", ""),
+        (f"{KERAS}{LAYER}W = L({{}})", "3", "4", ""),
+        (SCRIPT, "3.0", "4.0", "[W(torch.ones(1, 3)) for _ in range(3)]"),
+        (f"{SCRIPT.format(2.0)}W[0].weight.data += {{}}", "0", "1", ""),
+        (TRACE, "3.0", "4.0", "[W(torch.ones(1)) for _ in range(3)]"),
+        (COMPILE, "3", "4", "W(torch.ones(1))"),
+    )
+
+    @pytest.mark.parametrize(("text", "a", "b", "use"), CASES)
+    def test_they_count_by_what_they_consist_of(self, text, a, b, use):
+        one, same, other = (make(f"{text.format(w)}\ndef f(order): return W") for w in (a, a, b))
+        digest = code_digest(one)
+        assert code_digest(same) == digest != code_digest(other)
+        if use:
+            exec(use, one.__globals__)
+            assert code_digest(one) == digest
+
+    def test_they_are_the_same_in_every_process(self):
+        kinds = dict.fromkeys((text.format(a), None) for text, a, _, _ in self.CASES)
+        texts = [f"{text}\ndef f(order): return W" for text, _ in kinds]
+        code = f"""
+from relucate.study.identity import code_digest
+import numpy as np
+for text in {texts!r}:
+    space = {{"__name__": "a_users_module", "np": np}}
+    exec(text, space)
+    print(code_digest(space["f"]))
+"""
+        environment = {**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path))}
+        digests = {
+            subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", code],
+                env={**environment, "PYTHONHASHSEED": seed},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            for seed in ("1", "2")
+        }
+        assert len(digests) == 1
+        assert len(digests.pop().split()) == len(texts)
+
+
+class TestStrangeObjects:
+    """Those whose own code fails count by their attributes, and caches don't count."""
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "class C(dict):\n  def __iter__(self): raise RuntimeError\nW = C()",
+            "class C:\n  def __getattr__(self, name): raise RuntimeError\nW = C()",
+            "class C(type):\n  def __eq__(self, o): raise RuntimeError\n"
+            "class W(metaclass=C): pass\nW = W()",
+        ],
+    )
+    def test_a_method_that_fails(self, text):
+        one, other = (f"{text}\nW.width = {w}\ndef f(order): return W" for w in "12")
+        assert code_digest(make(one)) == code_digest(make(one))
+        assert code_digest(make(one)) != code_digest(make(other))
+
+    @pytest.mark.parametrize(
+        ("text", "use"),
+        [
+            (
+                "import functools\nclass C:\n  @functools.cached_property\n"
+                "  def x(self): return 1\nW = C()",
+                "W.x",
+            ),
+            ("import functools\n@functools.singledispatch\ndef W(x): return 1", "W(3)"),
+            ("import weakref\nclass C: pass\nc, W = C(), weakref.WeakSet()", "W.add(c)"),
+        ],
+    )
+    def test_a_cache_that_fills(self, text, use):
+        function = make(f"{text}\ndef f(order): return W")
+        digest = code_digest(function)
+        exec(use, function.__globals__)
+        assert code_digest(function) == digest
+
+    def test_sets_of_objects_have_no_order(self):
+        texts = (
+            f"class C:\n  def __init__(self, w): self.w = w\nW = {{C({a}), C({b}), C(3)}}\n"
+            "def f(order): return W"
+            for a, b in ((1, 2), (2, 1))
+        )
+        assert len({code_digest(make(text)) for text in texts}) == 1
 
 
 class TestReached:

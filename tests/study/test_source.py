@@ -464,11 +464,16 @@ class TestEdited:
     def test_what_the_code_itself_fills_is_no_setting(self, write, monkeypatch, tmp_path):
         monkeypatch.syspath_prepend(tmp_path)
         text = """
-            READY, CACHE = False, {}
+            READY, CACHE, COUNTS, SEEN = False, {}, {"calls": 0}, [0]
+            class Net:
+                made = 0
             def build(order):
                 global READY
                 READY = True
                 CACHE["order"] = order
+                COUNTS["calls"] += 1
+                SEEN.append(1)
+                Net.made += 1
                 return 3
         """
         write(text, "filled_values.py")

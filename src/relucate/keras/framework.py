@@ -25,6 +25,7 @@ from ..train.task import CLASSIFICATION, Task
 from ..train.waiting import Ready
 from ..train.watching import Target, Watchable
 from . import trainer
+from .content import content
 from .initial import kernels, lsuv, orthonormal
 from .losses import LOSSES
 from .lowerable import lowerable
@@ -179,6 +180,9 @@ class _Keras:
         tail = [graph.outputs, [vars(p) for p in graph.penalties], sorted(graph.trainable)]
         layers = _layers(model) if graph.opaque else ()
         return nodes, tail, graph.obstacles, layers, _compilation(model)
+
+    def content(self, thing: Any) -> Any:
+        return content(thing)
 
     def is_built(self, model: Any) -> bool:
         return model.built

@@ -16,6 +16,7 @@ import hashlib
 import os
 import sys
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -25,9 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from .user_files import constants, find_spec, is_own, module_files
+from ..frameworks import content
+from .user_files import CHANGING, constants, find_spec, is_own, module_files
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
+_WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 _CONSTANT = (tuple, frozenset, CodeType)
 _LEVELS = (
     12  # of objects of installed packages in each other: deeper ones count only by their types
@@ -97,6 +100,8 @@ class _Described:
         self.packages: set[str] = set()  # modules that aren't the user's
         self.modules: dict[str, str] = {}  # digests, by name; "" of those that aren't the user's
         self.files: dict[str, str] = {}
+        self.read: dict[str, Any] = {}  # modules that were looked up, by name
+        self.owners: set[str] = set()  # modules of the functions
         self.values: dict[str, str] = {}
         self.constants: dict[str, set[str]] = {}  # names that a module's file gives a value, by it
         self.stored: set[str] = set()  # names of globals that the code itself sets
@@ -110,15 +115,23 @@ class _Described:
         found = [self.of(thing)]
         while self.waiting:
             thing, self.level = self.waiting.popleft()
-            describe = next((d for kind, d in _DESCRIBERS if isinstance(thing, kind)), None)
-            found.append((describe or _Described._object)(self, thing))
+            found.append(self._one(thing))
         return tuple(found)
+
+    def _one(self, thing: Any) -> Any:
+        try:
+            describe = next((d for kind, d in _DESCRIBERS if isinstance(thing, kind)), None)
+            return (describe or _Described._object)(self, thing)
+        except Exception:  # the user's code, such as a dict whose __iter__ fails: its attributes
+            with suppress(Exception):
+                return "object", self.of(type(thing)), self.of(object.__getstate__(thing))
+            return "object", self.of(type(thing))
 
     def of(self, thing: Any) -> Any:
         """Return a plain value, or the number of an object, which is described later."""
-        if type(thing) in _PLAIN:
+        if _is_one_of(type(thing), _PLAIN):
             return type(thing).__name__, repr(thing)
-        if type(thing) in _CONSTANT:  # equal constants may or may not be one object
+        if _is_one_of(type(thing), _CONSTANT):  # equal constants may or may not be one object
             return next(d for kind, d in _DESCRIBERS if isinstance(thing, kind))(self, thing)
         if self.level > _LEVELS:
             return "deep", _name(type(thing))
@@ -178,7 +191,7 @@ class _Described:
     def _files(self, name: str) -> str:
         """Return a digest of a module of the user's; "", and note the package, for any other."""
         if name not in self.modules:
-            files, installed = module_files([name])
+            files, installed = module_files([name], self.read)
             self.packages |= installed
             self.files |= files
             text = "".join(sorted(files.values()))
@@ -195,22 +208,36 @@ class _Described:
             self.values |= {} if text is None else {f"{module}.{name}": _short(text)}
 
     def _function(self, thing: Any) -> Any:
-        cells = self._all(_cell(cell) for cell in thing.__closure__ or ())
-        attributes = self._items(vars(thing))
         module = thing.__globals__.get("__name__")  # __module__ may be that of what it wraps
         if not is_own(module):
             self.packages.add(module)
-            return "function", _name(thing), cells, attributes
+            if _is_in(sys.modules.get(module), thing):
+                return "function", _name(thing)
+            compiled = content(thing)
+            if compiled is not None:
+                return "function", self.of(compiled)
+            return "function", _name(thing), *self._around(thing)
         held = (thing.__code__, thing.__defaults__, thing.__kwdefaults__)
         reached = {name: thing.__globals__[name] for name in _globals(thing)}
         self._values(str(module), "", reached)
         self.stored |= {f"{module}.{name}" for name in _named_by(thing, "STORE_GLOBAL")}
-        if module and find_spec(module):  # a worker imports it; the rest travels with its code
-            self.files |= module_files([module])[0]
+        self.stored |= set(_changed(thing))
+        self._travels(str(module or ""))
         for other in filter(_is_own_module, reached.values()):
             read = {name: vars(other)[name] for name in _attributes(thing, other)}
             self._values(other.__name__, "", read)
-        return "function", self._all(held), cells, attributes, self._items(reached)
+        return "function", self._all(held), *self._around(thing), self._items(reached)
+
+    def _around(self, thing: Any) -> tuple[Any, ...]:
+        cells = self._all(_cell(cell) for cell in thing.__closure__ or ())
+        return cells, self._items(vars(thing))
+
+    def _travels(self, module: str) -> None:
+        """Note the files of a module that a worker imports; any other travels with its code."""
+        if module not in self.owners:
+            self.owners.add(module)
+            if module and find_spec(module):
+                self.files |= module_files([module], self.read)[0]
 
     def _method(self, thing: Any) -> Any:
         return "method", self._all((thing.__func__, thing.__self__))
@@ -242,8 +269,9 @@ class _Described:
         if array is not None:
             return self._array(array)
         kind = self.of(type(thing))
+        inner = content(thing)
         self.level += not is_own(type(thing).__module__)
-        return "object", kind, self.of(_state(thing))
+        return "object", kind, self.of(_state(thing) if inner is None else inner)
 
 
 _DESCRIBERS: tuple[tuple[Any, Callable[..., Any]], ...] = (
@@ -251,6 +279,7 @@ _DESCRIBERS: tuple[tuple[Any, Callable[..., Any]], ...] = (
     ((tuple, list), _Described._sequence),
     ((set, frozenset), _Described._set),
     (type(os.environ), lambda _, thing: ("object", "os.environ")),  # of the shell, not of the code
+    (_WEAK, lambda _, thing: ("object", _name(type(thing)))),  # a cache: its items come and go
     (Mapping, _Described._mapping),
     (np.ndarray, _Described._array),
     (ModuleType, _Described._module),
@@ -297,7 +326,23 @@ def _state(thing: Any) -> Any:
         if reduced is not None:
             return reduced
     state = object.__getstate__(thing)
-    return sorted(state.items()) if isinstance(state, dict) else state
+    if not isinstance(state, dict):
+        return state
+    kept = [(name, state[name]) for name in sorted(state, key=str) if not _is_cached(kind, name)]
+    return kept or None
+
+
+def _is_cached(kind: type, name: Any) -> bool:
+    """Return whether an attribute is a cached property, which may have been read or not."""
+    found = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
+    return isinstance(found, functools.cached_property)
+
+
+def _is_in(module: Any, thing: Any) -> bool:
+    """Return whether a function is what its module has by its name: its version identifies it."""
+    for name in thing.__qualname__.split("."):
+        module = getattr(module, name, None)
+    return module is thing
 
 
 def _reduced(thing: Any) -> Any:
@@ -312,9 +357,19 @@ def _reduced(thing: Any) -> Any:
     return None
 
 
+def _is_one_of(kind: type, kinds: tuple[type, ...]) -> bool:
+    return any(kind is each for each in kinds)  # not by ==, which may be a metaclass's
+
+
 def _sortable(thing: Any) -> str:
     """Return a text to sort by that is the same in every process."""
-    return repr(thing) if isinstance(thing, (*_PLAIN, tuple)) else _name(thing)
+    if isinstance(thing, (tuple, frozenset)):
+        parts = [_sortable(item) for item in thing]
+        return repr(sorted(parts) if isinstance(thing, frozenset) else parts)
+    if isinstance(thing, _PLAIN):
+        return repr(thing)
+    plain = {k: v for k, v in getattr(thing, "__dict__", {}).items() if isinstance(v, _PLAIN)}
+    return f"{_name(thing)} {sorted(plain.items()) if is_own(type(thing).__module__) else ''}"
 
 
 def _name(thing: Any) -> str:
@@ -343,6 +398,24 @@ def _named_by(function: FunctionType, *operations: str) -> set[str]:
         for step in dis.get_instructions(code)
         if step.opname in operations
     }
+
+
+def _changed(function: FunctionType) -> Iterator[str]:
+    """Yield what a function changes in globals, as module.name: COUNTS["a"] += 1, Net.count = 2."""
+    starts: dict[Any, str] = {}  # the globals that are read, by their places in the source
+    for step in (s for code in _codes(function.__code__) for s in dis.get_instructions(code)):
+        at = step.positions and (step.positions.lineno, step.positions.col_offset)
+        if step.opname == "LOAD_GLOBAL":
+            starts[at] = step.argval
+        name = starts.get(at) if at and None not in at else None
+        if name is None:
+            continue
+        if step.opname == "STORE_SUBSCR" or str(step.argval) in CHANGING:
+            yield f"{function.__globals__.get('__name__')}.{name}"
+        elif step.opname == "STORE_ATTR":
+            owner = function.__globals__.get(name)
+            inner = [owner.__module__, owner.__qualname__] if isinstance(owner, type) else [name]
+            yield ".".join([*inner, step.argval])
 
 
 def _attributes(function: FunctionType, module: ModuleType) -> set[str]:

@@ -19,6 +19,9 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
+# Methods of lists, dicts and sets that change them.
+CHANGING = frozenset("add append clear extend insert pop popitem setdefault update".split())
+
 
 @functools.cache
 def is_own(module: Any) -> bool:
@@ -35,6 +38,7 @@ def is_own(module: Any) -> bool:
     return _is_own_file(Path(file))
 
 
+@functools.lru_cache(maxsize=10_000)
 def _is_own_file(path: Path) -> bool:
     path = path.resolve()
     standard = {Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib")}
@@ -43,29 +47,48 @@ def _is_own_file(path: Path) -> bool:
     return not installed and standard.union({ours}).isdisjoint(path.parents)
 
 
-def module_files(names: Iterable[str]) -> tuple[dict[str, str], set[str]]:
+def module_files(
+    names: Iterable[str], known: dict[str, Any] | None = None
+) -> tuple[dict[str, str], set[str]]:
     """Return the sha256 of modules' files and of all files of the user's that they import.
 
     The files are read, not imported: the result doesn't depend on what has been imported already.
 
+    Args: known: what earlier calls have found, by module; this one adds to it.
     Returns: sha256 by path, without modules that aren't the user's; the other packages that they
         import.
     """
     files: dict[str, str] = {}
-    others, waiting = set(), list(names)
+    known = {} if known is None else known
+    others, waiting, seen = set(), list(names), set()
     while waiting:
         name = waiting.pop()
-        path = _own_file(name)
-        if path is None:
+        if name in seen:
+            continue
+        seen.add(name)
+        for each in (name, name.partition(".")[0]):
+            if each not in known:
+                known[each] = _read(each)
+        if known[name] is None:
             top = name.partition(".")[0]
-            others |= set() if _own_file(top) else {top}
-        elif str(path) not in files:
-            content = path.read_bytes()
-            files[str(path)] = hashlib.sha256(content).hexdigest()
-            package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-            around = itertools.accumulate(name.split(".")[:-1], "{}.{}".format)
-            waiting += [*around, *imports(content, package)]
+            others |= set() if known[top] else {top}
+        else:
+            path, digest, imported = known[name]
+            files[path] = digest
+            waiting += imported
     return files, others
+
+
+def _read(name: str) -> tuple[str, str, list[str]] | None:
+    """Return path, sha256 and imports of a module of the user's, None for any other."""
+    path = _own_file(name)
+    if path is None:
+        return None
+    content = path.read_bytes()
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    around = itertools.accumulate(name.split(".")[:-1], "{}.{}".format)
+    needed = dict.fromkeys([*around, *_imports(content, package)])
+    return str(path), hashlib.sha256(content).hexdigest(), list(needed)
 
 
 def _own_file(name: str) -> Path | None:
@@ -85,20 +108,45 @@ def constants(module: str) -> Iterator[str]:
     """
     path = _own_file(module)
     try:
-        waiting = [("", ast.parse(path.read_bytes()).body)] if path else []
+        body = ast.parse(path.read_bytes()).body if path else []
     except (SyntaxError, ValueError):
         return
+    waiting, computed = [("", body)], set(_computed(body))
     while waiting:
         owner, body = waiting.pop()
         for node in body:
             if isinstance(node, ast.ClassDef):
                 waiting.append((f"{owner}{node.name}.", node.body))
-            elif isinstance(node, (ast.Assign, ast.AnnAssign)) and _is_written_out(node.value):
+            elif isinstance(node, ast.Assign | ast.AnnAssign) and _is_constant(node):
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 names = [
                     n.id for target in targets for n in ast.walk(target) if type(n) is ast.Name
                 ]
-                yield from (f"{owner}{name}" for name in names)
+                yield from (f"{owner}{name}" for name in names if owner or name not in computed)
+
+
+def _computed(body: list[ast.stmt]) -> Iterator[str]:
+    """Yield the names that a module's import gives a value that isn't written out, as in an `if`.
+
+    A worker process may find another one: of another machine, folder or environment.
+    """
+    inner = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+    waiting: list[ast.AST] = [node for node in body if not _is_constant(node)]
+    while waiting:
+        node = waiting.pop()
+        stored = isinstance(getattr(node, "ctx", None), ast.Store)
+        if isinstance(node, ast.Name) and stored:
+            yield node.id
+        elif isinstance(node, ast.Attribute | ast.Subscript) and (
+            stored or getattr(node, "attr", "") in CHANGING
+        ):
+            yield from (n.id for n in ast.walk(node.value) if isinstance(n, ast.Name))
+        if not isinstance(node, inner):
+            waiting += ast.iter_child_nodes(node)
+
+
+def _is_constant(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign | ast.AnnAssign) and _is_written_out(node.value)
 
 
 def _is_written_out(value: ast.expr | None) -> bool:
@@ -109,6 +157,11 @@ def _is_written_out(value: ast.expr | None) -> bool:
     with suppress(ValueError):
         return bool(parts) and all(ast.literal_eval(part) is not ast for part in parts)
     return False
+
+
+@functools.lru_cache(maxsize=1000)
+def _imports(content: bytes, package: str) -> tuple[str, ...]:
+    return tuple(imports(content, package))
 
 
 def imports(content: bytes, package: str) -> Iterator[str]:

@@ -28,6 +28,7 @@ from ..train.task import CLASSIFICATION, Task
 from ..train.waiting import Ready
 from ..train.watching import Target, Watchable
 from . import compiler, trainer
+from .content import content
 from .initial import kernels, lsuv, orthonormal
 from .losses import LOSSES
 from .lowering.check import lower_checked
@@ -226,6 +227,9 @@ class _Torch:
             own = {key: value for key, value in vars(module).items() if key not in inner}
             modules.append((name, type(module), str(getattr(module, "code", "")), own))
         return modules, [(name, p.requires_grad) for name, p in model.named_parameters()]
+
+    def content(self, thing: Any) -> Any:
+        return content(thing)
 
     def is_built(self, model: Any) -> bool:
         return True  # lazy modules are refused by `tensors`

@@ -187,6 +187,13 @@ class Framework(Protocol):
         """
         ...
 
+    def content(self, thing: Any) -> Any:
+        """Return what any object of this framework consists of, the same in every process.
+
+        None for what isn't of this framework, or shows it in its attributes.
+        """
+        ...
+
     def is_built(self, model: Any) -> bool:
         """Return whether the model has its weights; if not, one call makes them."""
         ...
