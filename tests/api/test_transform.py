@@ -116,7 +116,7 @@ def test_everything_of_a_layer_is_kept():
     new = made.get_layer("conv")
     assert new.kernel_regularizer.l2 == pytest.approx(1e-3)
     assert type(new.kernel_initializer).__name__ == "HeUniform"
-    assert not new.use_bias
+    assert new.use_bias  # a frozen norm subtracts a constant, not the mean of a batch
     bn = made.get_layer("bn")
     assert (bn.epsilon, bn.momentum, bn.center, bn.trainable) == (1e-4, 0.8, False, False)
     assert relucate.audit(made).sites[0].act_op == "elu"

@@ -101,7 +101,7 @@ class TestVerdicts:
             assert (answer(one), one.winner) == (answer(two), two.winner)
             assert one.pairs_needed == two.pairs_needed
             assert one.difference == mirrored(two.difference)
-            high, low = Metric("gain", worst=0.0), Metric("loss", lower_is_better=True, worst=0.0)
+            high, low = Metric("gain"), Metric("loss", lower_is_better=True)
             assert said(one, low) == said(two, high)
 
     @settings(deadline=None)

@@ -256,11 +256,12 @@ def takes_channels_first(model: keras.Model, input_shape: tuple[int, ...]) -> bo
             f"the model has {len(inputs)} inputs; compare trains models with one. Train it with "
             "your own function: compare(run=...), --run."
         )
-    layered = len(input_shape) > 2  # images and volumes
+    *places, channels = input_shape
+    layered = len(places) > 1  # images and volumes
     first = layered and keras.config.image_data_format() == "channels_first"
     if not inputs:  # a subclassed model has no input shape
         return first
-    moved = (input_shape[-1], *input_shape[:-1])
+    moved = (channels, *places)
     layouts = [(False, input_shape)] + ([(True, moved)] if layered else [])
     expected = tuple(inputs[0].shape[1:])
     found = [layout for layout, shape in layouts if _takes(expected, shape)]
