@@ -1,5 +1,7 @@
 """Arms: paired initial values, and fingerprints that are equal only for equal networks."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -55,6 +57,28 @@ class TestPairing:
         loaded = reread(second)
         for name in paired.shared:
             np.testing.assert_array_equal(loaded[name], reread(first)[name])
+
+    @pytest.mark.parametrize("kind", ["HeNormal", "Orthogonal", "TruncatedNormal"])
+    def test_an_initializer_of_a_module_starts_anew_with_each_seed(self, kind):
+        """It is made once in each worker process, with a seed that Keras draws there."""
+
+        def kernels(initializer, seed):
+            def builder(order):
+                make = functools.partial(layers.Dense, 5, kernel_initializer=initializer)
+                return keras.Sequential([keras.Input((5,)), make(), make()])
+
+            return build(resolve(builder), BEFORE, seed, (5,), 5).model.get_weights()[::2]
+
+        made = getattr(keras.initializers, kind)
+        one, other = made(), made()
+        assert one.seed != other.seed
+        first, second = kernels(one, 3)
+        np.testing.assert_array_equal(first, second)  # as in Keras: one initializer, one seed
+        np.testing.assert_array_equal(kernels(other, 3)[0], first)  # another process
+        assert not np.array_equal(kernels(one, 4)[0], first)
+        np.testing.assert_array_equal(kernels(one, 3)[0], first)
+        own = made(seed=7)
+        np.testing.assert_array_equal(kernels(own, 3)[0], kernels(own, 4)[0])
 
     def test_a_layer_may_be_called_like_the_state_of_a_random_one(self):
         def builder(order):

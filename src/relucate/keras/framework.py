@@ -42,6 +42,7 @@ from .running import (
     precisions,
     tapped,
 )
+from .seeding import renew_seeds
 from .statistics import check_single, forward
 from .watching import watch
 from .writing.compiling import compile_like
@@ -298,6 +299,7 @@ class _Keras:
 
     def seed(self, seed: int) -> None:
         _restart_names()
+        renew_seeds()
         keras.utils.set_random_seed(seed)
 
     def settings(self) -> dict[str, Any]:
