@@ -413,6 +413,24 @@ class TestInspection:
         monkeypatch.setattr(metadata, "version", version)
         assert versions(["tensorflow"], always=())["tensorflow"] == "2.99"
 
+    def test_initial_values_that_no_seed_sets_are_noted(self):
+        def torch_drawn(order):
+            model, draws = torch_net(order), np.random.default_rng()
+            nn.init.normal_(model[0].weight, std=draws.uniform())
+            return model
+
+        def keras_drawn(order):
+            model = keras_net(order)
+            model.layers[-1].bias.assign(np.random.default_rng().normal(size=CLASSES))
+            return model
+
+        for builder, name in ((torch_drawn, "0.weight"), (keras_drawn, "head/bias")):
+            (note,) = [text for text in inspected(builder).notes if "seed" in text]
+            assert note.startswith(f"'{name}': other initial values each time")
+            assert "inside the builder" in note
+        for builder in (torch_net, keras_net):
+            assert not any("other initial values" in text for text in inspected(builder).notes)
+
     def test_an_initialization_that_differs_is_noted(self):
         def uneven(order):
             model = torch_net(order)

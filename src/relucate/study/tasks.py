@@ -18,6 +18,7 @@ from ..backend import installed
 from ..data.dataset import Dataset
 from ..errors import InputError, Refused
 from ..frameworks import FRAMEWORKS, HOST, lower, named, on_host
+from ..phrases import some
 from ..train.framework import Framework
 from ..train.looking import Look
 from ..train.recipe import OPTIMIZATION, Recipe
@@ -98,7 +99,10 @@ def inspect_arms(
         tuple(look.report for look in looked),
         tuple(
             dict.fromkeys(
-                [note for look in looked for note in look.notes] + differing + _alike(looked)
+                [note for look in looked for note in look.notes]
+                + differing
+                + _alike(looked)
+                + _unseeded(looked)
             )
         ),
         source.code(),
@@ -194,6 +198,8 @@ class _Look:
     notes: tuple[str, ...]
     input_scaling: tuple[str, ...]
     compiled: str  # how its builder compiled it
+    start: Mapping[str, np.ndarray]  # its own initial values
+    shared: Mapping[str, np.ndarray]  # those of the arms before it, which were built once more
 
     @property
     def trains_itself(self) -> bool:
@@ -233,7 +239,11 @@ def _look_at(
     own = framework.own_training(model)
     notes = [*paired.notes, built.note, _unused(own) if own else ""]
     kept = tuple(note for note in notes if note)
-    return _Look(arm, framework, chosen, behaves, report, kept, _input_scaling(built), compiled)
+    shared = {name: paired.values[name] for name in paired.shared}
+    scaling = _input_scaling(built)
+    return _Look(
+        arm, framework, chosen, behaves, report, kept, scaling, compiled, built.tensors, shared
+    )
 
 
 def _unused(names: tuple[str, ...]) -> str:
@@ -285,6 +295,23 @@ def _alike(looked: list[_Look]) -> list[str]:
                 "weights: check that the builder uses what differs between them"
             )
     return notes
+
+
+def _unseeded(looked: list[_Look]) -> list[str]:
+    """Return a note if the first arm started otherwise when it was built again for the second."""
+    if len(looked) < 2:
+        return []
+    first, again = looked[0].start, looked[1].shared
+    both = first.keys() & again.keys()
+    differing = sorted(n for n in both if not np.array_equal(first[n], again[n], equal_nan=True))
+    if not differing:
+        return []
+    return [
+        f"{some([repr(name) for name in differing])}: other initial values each time with the same "
+        "seed. The builder draws random numbers that a run's seed doesn't set, from a generator "
+        "made at import, say. The arms of a pair start differently, and runs can't be repeated: "
+        "make the generator inside the builder"
+    ]
 
 
 def _one_engine(looked: list[_Look]) -> tuple[str, str]:
