@@ -310,11 +310,14 @@ def test_files_that_the_nodes_do_not_have(two_nodes, tmp_path):
     ear = Ear()
     with pytest.raises(InputError, match=r"/no/such/data.csv.* \(on node "):
         ran(plan, tmp_path / "runs.sqlite", ear)
-    path = tmp_path / "here.py"
-    path.write_text("def train(order, seed): return 0.5")
+    path, helper = tmp_path / "here.py", tmp_path / "only_here.py"
+    helper.write_text("score = 0.5")
+    path.write_text("import only_here\ndef train(order, seed): return only_here.score")
     there = replace(plan, source=own_source(f"{path}:train", {}, plan.arms))
-    path.unlink()
-    with pytest.raises(InputError, match=r"no file .* on node .*ray job submit --working-dir"):
+    path.unlink()  # its content goes to the nodes, what it imports doesn't
+    helper.unlink()
+    what = r"No module named 'only_here' .* on node .*ray job submit --working-dir"
+    with pytest.raises(InputError, match=what):
         ran(there, tmp_path / "runs.sqlite", ear)
 
 

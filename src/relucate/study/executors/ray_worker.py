@@ -143,12 +143,13 @@ class Worker:
         ours = as_ours(error)
         if not self._is_elsewhere or not (_lacks_file(error) or self._lacks_source()):
             return ours
-        return InputError(f"{ours} This was on node {self._node.address}. {ON_ALL_NODES}.")
+        said = str(ours).rstrip(".")
+        return InputError(f"{said}. This was on node {self._node.address}. {ON_ALL_NODES}.")
 
     def _lacks_source(self) -> bool:
+        """Return whether the saved model isn't there; the content of a Python file is sent."""
         source = self._setup["source"]
-        path = {"file": source.text.rpartition(":")[0], "saved": source.text}.get(source.kind)
-        return path is not None and not Path(path).is_file()
+        return source.kind == "saved" and not Path(source.text).is_file()
 
 
 def _lacks_file(error: BaseException | None) -> bool:
