@@ -32,9 +32,7 @@ from .user_files import CHANGING, constants, find_spec, is_own, module_files
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
 _WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 _CONSTANT = (tuple, frozenset, CodeType)
-_LEVELS = (
-    12  # of objects of installed packages in each other: deeper ones count only by their types
-)
+_LEVELS = 12  # of packages' objects in each other: deeper ones count only by their types
 
 
 def code_digest(thing: Any) -> str:

@@ -290,9 +290,15 @@ def _from_function(function: Builder, options: dict[str, Any]) -> ModelSource:
     found = ((each, named(each).settings()) for each in sorted(imported() & FRAMEWORKS.keys()))
     settings = {each: values for each, values in found if values}
     known = reached(function)
-    files, values = known.files, known.values
     return ModelSource(
-        "function", name, options, known.digest, payload, {}, (), settings, files, values
+        "function",
+        name,
+        options,
+        known.digest,
+        payload,
+        settings=settings,
+        files=known.files,
+        values=known.values,
     )
 
 

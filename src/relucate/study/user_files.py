@@ -87,7 +87,7 @@ def _read(name: str) -> tuple[str, str, list[str]] | None:
     content = path.read_bytes()
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     around = itertools.accumulate(name.split(".")[:-1], "{}.{}".format)
-    needed = dict.fromkeys([*around, *_imports(content, package)])
+    needed = dict.fromkeys([*around, *imports(content, package)])
     return str(path), hashlib.sha256(content).hexdigest(), list(needed)
 
 
@@ -160,12 +160,12 @@ def _is_written_out(value: ast.expr | None) -> bool:
 
 
 @functools.lru_cache(maxsize=1000)
-def _imports(content: bytes, package: str) -> tuple[str, ...]:
-    return tuple(imports(content, package))
+def imports(content: bytes, package: str) -> tuple[str, ...]:
+    """Return the absolute names of what a file of a package imports, at any depth."""
+    return tuple(_imports(content, package))
 
 
-def imports(content: bytes, package: str) -> Iterator[str]:
-    """Yield the absolute names of what a file of a package imports, at any depth."""
+def _imports(content: bytes, package: str) -> Iterator[str]:
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):  # it is compiled, or fails when it is imported
