@@ -10,7 +10,7 @@ What each op is, its attributes and the layouts of its tensors are in `ops`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -83,6 +83,10 @@ class Node:
         time = self.time_axes
         inner = (len(self.shape) if rank is None else rank) - time
         return tuple(axis % inner + (time if axis % inner else 0) for axis in axes)
+
+    def of_one_step(self, shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        """Return the shape of an input or output as the node sees it, without the time axis."""
+        return (*shape[:1], *shape[1 + self.time_axes :])
 
     @property
     def channel_axis(self) -> int | None:

@@ -58,13 +58,9 @@ def make_layer(node: Node, graph: Graph, common: Mapping[str, Any]) -> Made:
     for attr in ("inseparable", "reparametrized", "quantized", "lora", "renorm"):
         if node.attrs.get(attr):
             raise Refused(f"'{node.name}' ({node.op}) can't be written: {attr}.")
-    made = LAYERS[node.op](_of_one_step(node), graph, dict(common))
+    one_step = replace(node, shape=node.of_one_step(node.shape))
+    made = LAYERS[node.op](one_step, graph, dict(common))
     return made if isinstance(made, Made) else Made(made, node)
-
-
-def _of_one_step(node: Node) -> Node:
-    """Return a node as the layer within a TimeDistributed sees it, without the time axis."""
-    return replace(node, shape=(*node.shape[:1], *node.shape[1 + node.time_axes :]))
 
 
 # Linear layers.

@@ -51,8 +51,7 @@ class Emitter:
 
     def input_shape(self, node: Node, place: int = 0) -> tuple[int | None, ...]:
         """Return the shape of an input as the node sees it, without the axis of steps."""
-        shape = self.source.nodes[node.inputs[place]].shape
-        return (*shape[:1], *shape[1 + node.time_axes :])
+        return node.of_one_step(self.source.nodes[node.inputs[place]].shape)
 
     def identifier(self, name: str) -> str:
         """Return a fresh Python identifier like `name` that no module attribute has."""

@@ -21,7 +21,7 @@ def emit_stepwise(emitter: Emitter, node: Node, values: list[Value]) -> Value:
 
     Raises: Refused: a batch norm along an unknown number of steps; dropout that all examples share.
     """
-    inner = replace(node, shape=(*node.shape[:1], *node.shape[2:]))
+    inner = replace(node, shape=node.of_one_step(node.shape))
     xs = [emitter.native(value) for value in values]
     if node.op == "batch_norm" and not node.attrs["frozen"]:
         return _one_by_one(emitter, inner, xs[0], node.shape[1])

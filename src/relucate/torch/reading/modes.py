@@ -132,16 +132,11 @@ def frozen_by_forward(model: nn.Module, args: Any, kwargs: Any, paths: set[str])
     None of them, if the model can't be called so.
     """
     modes: dict[str, set[bool]] = {path: set() for path in paths}
-    with untouched(model), torch.no_grad():
-        try:
-            model.train()
-            for path in paths:
-                hook = _noting(modes[path])
-                model.get_submodule(path).register_forward_pre_hook(hook)
-            model(*pytree.tree_map(_several, args), **pytree.tree_map(_several, kwargs))
-        except Exception:  # whatever the user's code does
-            return set()
-    return {path for path, seen in modes.items() if seen == {False}}
+    with untouched(model):
+        for path in paths:
+            model.get_submodule(path).register_forward_pre_hook(_noting(modes[path]))
+        called = _call_in_training(model, args, kwargs)
+    return {path for path, seen in modes.items() if called and seen == {False}}
 
 
 def fixed_statistics(model: nn.Module, args: Any, kwargs: Any) -> set[str]:
@@ -150,15 +145,23 @@ def fixed_statistics(model: nn.Module, args: Any, kwargs: Any) -> set[str]:
     None of them, if the model can't be called in training mode.
     """
     calls = _BatchNorms()
-    with untouched(model), torch.no_grad():
+    with untouched(model):
         names = {id(x): name for name, x in model.named_buffers()}
-        try:
-            model.train()
-            with calls:
-                model(*pytree.tree_map(_several, args), **pytree.tree_map(_several, kwargs))
-        except Exception:  # whatever the user's code does
-            return set()
-    return {names[key] for key, seen in calls.found.items() if key in names and seen == {False}}
+        with calls:
+            called = _call_in_training(model, args, kwargs)
+    never = [key for key, seen in calls.found.items() if seen == {False}]
+    return {names[key] for key in never if called and key in names}
+
+
+@torch.no_grad()
+def _call_in_training(model: nn.Module, args: Any, kwargs: Any) -> bool:
+    """Call a model in training mode; return whether that can be done."""
+    try:
+        model.train()
+        model(*pytree.tree_map(_several, args), **pytree.tree_map(_several, kwargs))
+    except Exception:  # whatever the user's code does
+        return False
+    return True
 
 
 _SIGNATURES: dict[Any, tuple[str, ...]] = {
